@@ -1,0 +1,51 @@
+/* What the keepsock servers share: their options, a listener on a free loopback port, and the echo. */
+#ifndef KEEP_H
+#define KEEP_H
+#include <keepsock.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A counting run that hangs must not stay behind. */
+enum { GIVE_UP_AFTER_S = 60 };
+
+static inline void must(int32_t status, keepsock_error *error)
+{
+    if (status != KEEPSOCK_OK) {
+        fprintf(stderr, "%s\n", keepsock_error_message(error));
+        exit(1);
+    }
+}
+
+/* Keepalive and NODELAY are on by default. */
+static inline keepsock_server *listen_loopback(long read_timeout_ms)
+{
+    keepsock_options *options = NULL;
+    keepsock_server *server = NULL;
+    keepsock_error *error = NULL;
+
+    must(keepsock_options_new(&options, &error), error);
+    must(keepsock_options_set_backlog(options, 1024, &error), error);
+    if (read_timeout_ms > 0)
+        must(keepsock_options_set_read_timeout(options, read_timeout_ms, &error), error);
+    must(keepsock_server_listen("127.0.0.1:0", options, &server, &error), error);
+    keepsock_options_free(options);
+    printf("port %u\n", (unsigned)keepsock_server_port(server));
+    fflush(stdout);
+    return server;
+}
+
+static inline void echo_until_end(keepsock_client *client)
+{
+    keepsock_error *error = NULL;
+    char buf[256];
+    size_t got;
+
+    for (;;) {
+        must(keepsock_client_read(client, buf, sizeof buf, &got, &error), error);
+        if (got == 0)
+            return;
+        must(keepsock_client_write_all(client, buf, got, &error), error);
+    }
+}
+#endif

@@ -1,0 +1,7 @@
+/* The header must be enough by itself, in every language standard. */
+#include <keepsock.h>
+
+int main(void)
+{
+    return 0;
+}

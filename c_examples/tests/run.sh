@@ -1,0 +1,221 @@
+#!/bin/sh
+# Runs one example as a test: brings up its peer, compares what comes out, and
+# leaves nothing behind.
+#
+#     run.sh TEST PROGRAM...
+#
+# Environment: KEEPSOCK_TEST_DIR   a directory to make, use and remove
+#              KEEPSOCK_VALGRIND   valgrind, to run each keepsock program under it
+#              KEEPSOCK_EMULATOR   words to put before a program built for another system
+#              KEEPSOCK_PYTHON     python3, for the test that talks to its http.server
+#
+# Servers listen on port 0 and print where. Everything waits for the other side
+# through pipes, so nothing sleeps; whatever hangs is ended by ctest's timeout.
+set -eu
+
+name=$1
+shift
+dir=$KEEPSOCK_TEST_DIR
+rm -rf "$dir"
+mkdir -p "$dir"
+
+pids=
+clean_up() {
+    status=$?
+    trap - EXIT
+    trap '' PIPE
+    for pid in $pids; do
+        kill -9 "$pid" 2>/dev/null || :
+        wait "$pid" 2>/dev/null || :
+    done
+    if [ $status -ne 0 ]; then
+        for file in "$dir"/*.err "$dir"/valgrind.*; do
+            [ -s "$file" ] && sed "s|^|${file##*/}: |" "$file" >&2
+        done
+    fi
+    rm -rf "$dir"
+    exit $status
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT PIPE TERM
+
+fail() {
+    echo "$name: $*" >&2
+    exit 1
+}
+
+equal() { # WHAT EXPECTED FOUND
+    [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
+}
+
+# Becomes the program; call it in the background or in a subshell, so that $!
+# is the program itself.
+run() {
+    if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
+        exec "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes \
+            --log-file="$dir/valgrind.%p" "$@"
+    fi
+    # shellcheck disable=SC2086 # the emulator may have arguments
+    exec ${KEEPSOCK_EMULATOR:-} "$@"
+}
+
+# Waits for a background program and wants it to have succeeded.
+ended() { # PID WHAT
+    status=0
+    wait "$1" || status=$?
+    pids=$(echo " $pids " | sed "s/ $1 / /")
+    [ $status -eq 0 ] || fail "$2 ended with status $status"
+}
+
+# Starts a server, and reads the endpoint that it prints. The rest of its
+# output can be read from descriptor 3.
+start() {
+    mkfifo "$dir/server"
+    run "$@" >"$dir/server" 2>"$dir/server.err" &
+    server=$!
+    pids="$pids $server"
+    exec 3<"$dir/server"
+    read -r endpoint <&3 || fail "the server printed no endpoint"
+}
+
+case $name in
+first)
+    start "$2" --count 1
+    equal "line" hello "$(run "$1" "$endpoint" 2>"$dir/first.err")"
+    ended "$server" "server"
+    # Nobody listens there any more: a message and status 1.
+    status=0
+    message=$(run "$1" "$endpoint" 2>&1) || status=$?
+    equal "status without a server" 1 $status
+    case $message in
+    "first: connect to $endpoint: "?*) ;;
+    *) fail "message without a server: $message" ;;
+    esac
+    ;;
+
+echo_accept)
+    start "$1" --count 2
+    for text in one two; do
+        equal "reply" $text "$(echo $text | run "$2" "$endpoint" 2>"$dir/client.err")"
+    done
+    ended "$server" "server"
+    ;;
+
+echo_server)
+    start "$1"
+    awk 'BEGIN { for (i = 0; i < 200; i++) print "line", i, "of the text that the clients send" }' >"$dir/text"
+    clients=
+    for i in 1 2 3; do
+        run "$2" "$endpoint" <"$dir/text" >"$dir/reply.$i" 2>"$dir/client.$i.err" &
+        clients="$clients $!"
+        pids="$pids $!"
+    done
+    for pid in $clients; do ended "$pid" "client"; done
+    for i in 1 2 3; do
+        cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
+    done
+
+    # One client is still connected when the server is asked to end.
+    mkfifo "$dir/in" "$dir/out"
+    run "$2" "$endpoint" <"$dir/in" >"$dir/out" 2>"$dir/last.err" 3<&- &
+    last=$!
+    pids="$pids $last"
+    exec 4>"$dir/in" 5<"$dir/out"
+    echo "still here" >&4
+    read -r line <&5 && equal "reply" "still here" "$line"
+    kill -TERM "$server"
+    ended "$server" "server"
+    read -r report <&3
+    case $report in
+    "drained: "?*" finished, 0 cut") ;;
+    *) fail "report: $report" ;;
+    esac
+    exec 4>&-
+    ended "$last" "last client"
+    ;;
+
+push)
+    mkfifo "$dir/in" "$dir/server" "$dir/a" "$dir/b"
+    run "$1" <"$dir/in" >"$dir/server" 2>"$dir/server.err" &
+    server=$!
+    pids="$pids $server"
+    exec 4>"$dir/in" 3<"$dir/server"
+    read -r endpoint <&3 || fail "the server printed no endpoint"
+
+    # A client that kept descriptor 4 would keep the server's input open.
+    run "$2" --count 3 "$endpoint" >"$dir/a" 2>"$dir/a.err" 3<&- 4>&- &
+    a=$!
+    run "$2" "$endpoint" >"$dir/b" 2>"$dir/b.err" 3<&- 4>&- &
+    b=$!
+    pids="$pids $a $b"
+    exec 5<"$dir/a" 6<"$dir/b"
+
+    read -r line <&5 && equal "to a" welcome "$line"
+    read -r line <&6 && equal "to b" welcome "$line"
+    for text in first second; do
+        echo $text >&4
+        read -r line <&3 && equal "report" "sent to 2, cut off 0" "$line"
+        read -r line <&5 && equal "to a" $text "$line"
+        read -r line <&6 && equal "to b" $text "$line"
+    done
+    ended $a "client a"
+
+    echo third >&4
+    read -r line <&6 && equal "to b" third "$line"
+    exec 4>&-
+    ended "$server" "server"
+    ended $b "client b"
+    ;;
+
+line_client)
+    start_http() { # plain_http is no keepsock program: not for valgrind
+        KEEPSOCK_VALGRIND='' start "$@"
+    }
+    start_http "$2" 2
+    get() { # PATH
+        status=0
+        (run "$1" "$endpoint" "$2") >"$dir/page" 2>"$dir/client.err" || status=$?
+    }
+    get "$1" /page.txt
+    equal "status" 0 $status
+    printf 'HTTP/1.0 200 OK\nContent-Type: text/plain\n\nfirst line\nsecond line\n' | cmp - "$dir/page" ||
+        fail "the page differs"
+    get "$1" /missing
+    equal "status for a missing page" 3 $status
+    ended "$server" "server"
+    ;;
+
+line_client_python)
+    mkdir "$dir/www"
+    printf 'first line\nsecond line\n' >"$dir/www/page.txt"
+    mkfifo "$dir/server"
+    "$KEEPSOCK_PYTHON" -u -m http.server 0 --bind 127.0.0.1 --directory "$dir/www" \
+        >"$dir/server" 2>"$dir/server.err" &
+    pids=$!
+    exec 3<"$dir/server"
+    # Serving HTTP on 127.0.0.1 port 40123 (http://127.0.0.1:40123/) ...
+    read -r line <&3 || fail "python printed no port"
+    endpoint=127.0.0.1:$(echo "$line" | sed 's/.* port \([0-9]*\).*/\1/')
+    (run "$1" "$endpoint" /page.txt) >"$dir/page" 2>"$dir/client.err" || fail "no page"
+    tail -n 2 "$dir/page" | cmp - "$dir/www/page.txt" || fail "the page differs"
+    status=0
+    (run "$1" "$endpoint" /missing) >"$dir/page" 2>"$dir/client.err" || status=$?
+    equal "status for a missing page" 3 $status
+    ;;
+
+*) # needs no peer
+    (run "$@")
+    ;;
+esac
+
+# valgrind counts leaks as errors itself, but open descriptors only lists.
+if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
+    for log in "$dir"/valgrind.*; do
+        [ -s "$log" ] || fail "valgrind left no log"
+        awk '
+            function report() { if (open != "") { print open; bad = 1 } open = "" }
+            /^==[0-9]+== Open / { report(); open = $0; next }
+            /<inherited from parent>/ { open = "" }
+            END { report(); exit bad }' "$log" >&2 || fail "descriptors left open"
+    done
+fi

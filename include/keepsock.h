@@ -1,0 +1,1553 @@
+/**
+ * @file keepsock.h
+ *
+ * keepsock: sockets that stay alive. SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * A keepsock_client is one connection, a keepsock_server is a listening socket; both over TCP and
+ * Unix sockets. A connection in five lines:
+ *
+ *     keepsock_client *c = NULL;
+ *     char line[256];
+ *     if (keepsock_client_connect("localhost:7788", NULL, &c, NULL) == KEEPSOCK_OK
+ *         && keepsock_client_write_str(c, "hello\n", NULL) == KEEPSOCK_OK
+ *         && keepsock_client_read_line(c, line, sizeof line, NULL, NULL) == KEEPSOCK_OK)
+ *         puts(line);
+ *     keepsock_client_free(c);
+ *
+ * Conventions, for every function:
+ *
+ * - Arguments come in this order: the object, inputs, buffers with their size, outputs, and last a
+ *   keepsock_error **, which may be NULL.
+ * - The result is a status: KEEPSOCK_OK, or a negative number of enum keepsock_err. Numbers never
+ *   change their meaning; new ones may come. KEEPSOCK_ERR_PANIC, a defect of keepsock, may come from
+ *   any function; the object is then only good for freeing.
+ * - Outputs are written on success only.
+ * - Times are milliseconds in int64_t; KEEPSOCK_INFINITE is no limit.
+ * - Strings are UTF-8 and end with NUL. Text that is returned is not the caller's to free.
+ * - _free accepts NULL.
+ * - Structures that are filled in come with their size and may grow at their end in later versions.
+ * - A forked child must not use the objects of its parent.
+ */
+
+#ifndef KEEPSOCK_H
+#define KEEPSOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of this header: 0.1.0. Compare with keepsock_version(), which is
+ * the library's.
+ */
+#define KEEPSOCK_VERSION_MAJOR 0
+
+/**
+ * See KEEPSOCK_VERSION_MAJOR.
+ */
+#define KEEPSOCK_VERSION_MINOR 1
+
+/**
+ * See KEEPSOCK_VERSION_MAJOR.
+ */
+#define KEEPSOCK_VERSION_PATCH 0
+
+/**
+ * The status of a call that succeeded. Every other status is negative:
+ * enum keepsock_err.
+ */
+#define KEEPSOCK_OK 0
+
+/**
+ * For any argument in milliseconds: no limit.
+ */
+#define KEEPSOCK_INFINITE -1
+
+/**
+ * What kind of failure it was. The numbers are the status codes of the C API
+ * and never change their meaning; new ones may be added.
+ */
+enum keepsock_err
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * An argument was NULL, out of range, or text that is not UTF-8.
+     */
+    KEEPSOCK_ERR_INVALID_ARGUMENT = -1,
+    /**
+     * The endpoint does not parse, or names a zone or interface that this
+     * machine does not have.
+     */
+    KEEPSOCK_ERR_INVALID_ENDPOINT = -2,
+    /**
+     * The call does not fit the state the socket is in.
+     */
+    KEEPSOCK_ERR_WRONG_STATE = -3,
+    /**
+     * This platform, kernel or kind of socket cannot do it.
+     */
+    KEEPSOCK_ERR_UNSUPPORTED = -4,
+    /**
+     * The system had no memory or no socket buffers left.
+     */
+    KEEPSOCK_ERR_NO_MEMORY = -5,
+    /**
+     * A defect inside keepsock was caught. The handle is only good for freeing.
+     */
+    KEEPSOCK_ERR_PANIC = -6,
+    /**
+     * The socket was closed by this program, perhaps by another thread.
+     */
+    KEEPSOCK_ERR_CLOSED = -10,
+    /**
+     * The cancel token of the call was fired.
+     */
+    KEEPSOCK_ERR_CANCELLED = -11,
+    /**
+     * A deadline of the caller's passed. What had been read is kept and comes
+     * with the next read; what had been written is reported.
+     */
+    KEEPSOCK_ERR_TIMED_OUT = -12,
+    /**
+     * Non-blocking mode only: the call would have had to wait.
+     */
+    KEEPSOCK_ERR_WOULD_BLOCK = -13,
+    /**
+     * The server is draining: no more input will be read from this
+     * connection. Writing still works; the handler should end.
+     */
+    KEEPSOCK_ERR_DRAINING = -14,
+    /**
+     * The peer closed its side before all that was asked for had come.
+     */
+    KEEPSOCK_ERR_END_OF_STREAM = -15,
+    /**
+     * No delimiter within the maximum. The bytes stay readable.
+     */
+    KEEPSOCK_ERR_TOO_LONG = -16,
+    /**
+     * There is no such host, service or Unix socket path.
+     */
+    KEEPSOCK_ERR_NOT_FOUND = -30,
+    /**
+     * The resolver could not answer; trying again may help.
+     */
+    KEEPSOCK_ERR_LOOKUP_FAILED = -31,
+    /**
+     * The peer refused: nothing listens there.
+     */
+    KEEPSOCK_ERR_REFUSED = -40,
+    /**
+     * No route to the address, or a router said so.
+     */
+    KEEPSOCK_ERR_UNREACHABLE = -41,
+    /**
+     * The connection was reset: by RST, or by writing to a peer that had closed.
+     */
+    KEEPSOCK_ERR_RESET = -42,
+    /**
+     * The kernel gave the peer up: no answer to keepalive or to data.
+     */
+    KEEPSOCK_ERR_DEAD = -43,
+    /**
+     * The local endpoint is taken by another socket.
+     */
+    KEEPSOCK_ERR_ADDRESS_IN_USE = -44,
+    /**
+     * The local address does not belong to this machine.
+     */
+    KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE = -45,
+    /**
+     * The system did not permit it.
+     */
+    KEEPSOCK_ERR_PERMISSION_DENIED = -46,
+    /**
+     * The process or the system has no file descriptor left.
+     */
+    KEEPSOCK_ERR_NO_DESCRIPTORS = -47,
+    /**
+     * Any other error of the operating system; its number is in the error.
+     */
+    KEEPSOCK_ERR_OS = -99,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_err keepsock_err;
+#else
+typedef int32_t keepsock_err;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which IP version to use.
+ */
+enum keepsock_family
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Both, in the order the system prefers (RFC 6724).
+     */
+    KEEPSOCK_FAMILY_ANY = 0,
+    /**
+     * IPv4 only.
+     */
+    KEEPSOCK_FAMILY_IPV4 = 4,
+    /**
+     * IPv6 only.
+     */
+    KEEPSOCK_FAMILY_IPV6 = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_family keepsock_family;
+#else
+typedef int32_t keepsock_family;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The transport protocol of a connection.
+ */
+enum keepsock_protocol
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * TCP over IPv4 or IPv6.
+     */
+    KEEPSOCK_PROTOCOL_TCP = 1,
+    /**
+     * A Unix stream socket.
+     */
+    KEEPSOCK_PROTOCOL_UNIX = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_protocol keepsock_protocol;
+#else
+typedef int32_t keepsock_protocol;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a connection was seen to end by waiting for its hang-up.
+ */
+enum keepsock_hangup
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The peer closed its side (FIN). What it sent before is still readable.
+     */
+    KEEPSOCK_HANGUP_FIN = 1,
+    /**
+     * The connection was reset (RST).
+     */
+    KEEPSOCK_HANGUP_RESET = 2,
+    /**
+     * The kernel gave the peer up: keepalive or data went unanswered.
+     */
+    KEEPSOCK_HANGUP_DEAD = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_hangup keepsock_hangup;
+#else
+typedef int32_t keepsock_hangup;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a server does with a client that comes when every place is taken.
+ */
+enum keepsock_when_full
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It waits in the listen queue until a connection ends.
+     */
+    KEEPSOCK_WHEN_FULL_WAIT = 0,
+    /**
+     * It is accepted and reset at once.
+     */
+    KEEPSOCK_WHEN_FULL_REFUSE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_when_full keepsock_when_full;
+#else
+typedef int32_t keepsock_when_full;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A token that ends calls: those of the sockets that carry it return
+ * KEEPSOCK_ERR_CANCELLED within 50 ms after it is fired. It stays fired until it
+ * is reset; the sockets stay usable. A socket without a token pays nothing.
+ *
+ * Threads: any thread may call any function; keepsock_cancel_fire() may also
+ * be called from a signal handler. Sockets share the token: it may be freed
+ * while they carry it, but then there is no way left to fire it.
+ */
+typedef struct keepsock_cancel keepsock_cancel;
+
+/**
+ * A connection: made by keepsock_client_connect(), accepted by
+ * keepsock_server_accept(), or lent to a keepsock_handler.
+ *
+ * Threads: any number of threads may be in calls on one connection. One reading
+ * while another writes is the normal case; what one call writes is not cut by
+ * another's bytes. keepsock_client_close() and keepsock_client_abort() may come
+ * from any thread at any time and end the calls of the others with
+ * KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
+ *
+ * Signals: no call dies of SIGPIPE, no signal disposition is changed, and a
+ * signal handler that interrupts a call does not end it.
+ */
+typedef struct keepsock_client keepsock_client;
+
+/**
+ * Why a call failed, for people: its message is one line that tells what was
+ * done, to which endpoint, at which stage and why.
+ *
+ * Every call takes a keepsock_error ** as its last argument. Pass NULL if the
+ * status is enough. Otherwise a failed call stores a new error there, which is
+ * yours to free; a successful call leaves it alone, so start with NULL.
+ *
+ * Threads: an error does not change; any number of threads may read it.
+ * All functions on it accept NULL, which reads as "no error".
+ */
+typedef struct keepsock_error keepsock_error;
+
+/**
+ * How a socket is to be, set before there is one. Made by
+ * keepsock_options_new() with the defaults; connect, listen and the from_fd
+ * functions copy what they need, so one object serves any number of sockets and
+ * may be freed at once. NULL in its place means the defaults.
+ *
+ * Threads: setting needs the object for itself; passing it to connect or listen
+ * only reads it.
+ */
+typedef struct keepsock_options keepsock_options;
+
+/**
+ * How keepsock_server_serve() serves.
+ *
+ * Threads: setting needs the object for itself.
+ */
+typedef struct keepsock_serve_options keepsock_serve_options;
+
+/**
+ * A listening socket. It goes on listening while any number of connections that
+ * it accepted are in use.
+ *
+ * Threads: any number of threads may be in calls on one server, accept among
+ * them. keepsock_server_close() may come from any thread at any time. Only
+ * keepsock_server_free() needs the object for itself.
+ */
+typedef struct keepsock_server keepsock_server;
+
+/**
+ * A server at work, made by keepsock_server_serve().
+ *
+ * Threads: any thread may call any function, handlers included (but see
+ * keepsock_handler). Only keepsock_service_free() needs the object for itself.
+ */
+typedef struct keepsock_service keepsock_service;
+
+#if defined(_WIN32)
+/**
+ * A socket as the system knows it: a descriptor, or a SOCKET on Windows.
+ */
+typedef size_t keepsock_fd;
+#endif
+
+#if !defined(_WIN32)
+/**
+ * A socket as the system knows it: a descriptor, or a SOCKET on Windows.
+ */
+typedef int keepsock_fd;
+#endif
+
+/**
+ * One of several buffers of keepsock_client_write_slices().
+ */
+typedef struct {
+    /**
+     * Its bytes; may be NULL if len is 0.
+     */
+    const void *data;
+    /**
+     * How many.
+     */
+    size_t len;
+} keepsock_slice;
+
+/**
+ * The keepalive values that the kernel uses.
+ */
+typedef struct {
+    /**
+     * Whether keepalive is on; if not, the rest is 0.
+     */
+    bool enabled;
+    /**
+     * Time without traffic before the first probe, in milliseconds.
+     */
+    int64_t idle_ms;
+    /**
+     * Time between probes, in milliseconds.
+     */
+    int64_t interval_ms;
+    /**
+     * Unanswered probes after which the peer is dead.
+     */
+    uint32_t count;
+} keepsock_keepalive;
+
+/**
+ * What identifies a connection.
+ */
+typedef struct {
+    /**
+     * A value of enum keepsock_protocol.
+     */
+    int32_t protocol;
+    /**
+     * This side's port; 0 for a Unix socket.
+     */
+    uint16_t local_port;
+    /**
+     * The peer's port; 0 for a Unix socket.
+     */
+    uint16_t remote_port;
+    /**
+     * This side's address without port: "127.0.0.1", "::1", a path, or "".
+     */
+    char local_address[112];
+    /**
+     * The peer's address without port.
+     */
+    char remote_address[112];
+} keepsock_five_tuple;
+
+/**
+ * One failed attempt of a connect: which address, how far, why, how long.
+ */
+typedef struct {
+    /**
+     * Why it failed: a value of enum keepsock_err.
+     */
+    int32_t status;
+    /**
+     * The system's error number (errno), or 0.
+     */
+    int32_t os_error;
+    /**
+     * Its duration in microseconds.
+     */
+    int64_t elapsed_us;
+    /**
+     * The address that was tried, as an endpoint.
+     */
+    char address[128];
+    /**
+     * The step that failed: "socket", "options", "bind" or "connect".
+     */
+    char stage[16];
+} keepsock_attempt;
+
+/**
+ * What a server socket has counted since it began to listen.
+ */
+typedef struct {
+    /**
+     * Connections handed to the program.
+     */
+    uint64_t accepted;
+    /**
+     * Accepts tried again after an error that concerned one connection.
+     */
+    uint64_t retried;
+    /**
+     * Accepts tried again because descriptors or memory were used up.
+     */
+    uint64_t exhausted;
+    /**
+     * Connections reset because serve was full and told to refuse.
+     */
+    uint64_t refused;
+} keepsock_server_counters;
+
+/**
+ * Called once for each confirmed connection, in a thread of its own.
+ *
+ * The connection is the library's: it is valid until the handler returns, then
+ * closed as keepsock_client_close() does, and must not be freed. Inside, every
+ * function may be called on it and on the service, but for
+ * keepsock_service_drain(), which would wait for the handler itself.
+ *
+ * @param client  The connection.
+ * @param user    What was passed to keepsock_server_serve(). It must live until
+ *                keepsock_service_free() returns.
+ */
+typedef void (*keepsock_handler)(keepsock_client *client, void *user);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of the library, as "0.1.0".
+ *
+ * @return A static string. Since 0.1.
+ */
+const char *keepsock_version(void);
+
+/**
+ * Makes a token.
+ *
+ * @param cancel  Receives it; free it with keepsock_cancel_free().
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NO_DESCRIPTORS (it holds one on Linux, two
+ *         on other Unix systems), KEEPSOCK_ERR_NO_MEMORY,
+ *         KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_cancel_new(keepsock_cancel **cancel, keepsock_error **error);
+
+/**
+ * Fires a token. Async-signal-safe, errno is left alone; firing twice is as
+ * good as once.
+ *
+ * @param cancel  A token, or NULL. Since 0.1.
+ */
+void keepsock_cancel_fire(const keepsock_cancel *cancel);
+
+/**
+ * Makes a fired token as new.
+ *
+ * @param cancel  A token, or NULL. Since 0.1.
+ */
+void keepsock_cancel_reset(const keepsock_cancel *cancel);
+
+/**
+ * Whether a token was fired and not reset since.
+ *
+ * @param cancel  A token, or NULL: false.
+ * @return true if it is fired. Since 0.1.
+ */
+bool keepsock_cancel_is_fired(const keepsock_cancel *cancel);
+
+/**
+ * Frees a token. Sockets that carry it keep their share. Freeing NULL, or the
+ * same token again, does nothing.
+ *
+ * @param cancel  A token, or NULL. Since 0.1.
+ */
+void keepsock_cancel_free(keepsock_cancel *cancel);
+
+/**
+ * Connects: to "host:port", "192.0.2.1:80", "[2001:db8::1]:80",
+ * "[fe80::1%eth0]:80", "unix:/path" or "unix:@abstract"; a service name may stand for
+ * the port ("example.com:http"). Every address of a name is tried in turn,
+ * within one deadline for the lookup and all of them
+ * (keepsock_options_set_connect_timeout(), 30 s by default); the call is back
+ * by then even if the resolver hangs.
+ *
+ * @param endpoint  Where to connect.
+ * @param options   Options, copied; NULL for the defaults.
+ * @param client    Receives the connection; free it with keepsock_client_free().
+ * @param error     See keepsock_error; may be NULL. It lists every attempt.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _NOT_FOUND,
+ *         _LOOKUP_FAILED, _REFUSED, _UNREACHABLE, _TIMED_OUT, _CANCELLED, _RESET,
+ *         _ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE, _PERMISSION_DENIED,
+ *         _NO_DESCRIPTORS, _NO_MEMORY, _UNSUPPORTED, _INVALID_ARGUMENT, _OS.
+ *         Since 0.1.
+ */
+int32_t keepsock_client_connect(const char *endpoint,
+                                const keepsock_options *options,
+                                keepsock_client **client,
+                                keepsock_error **error);
+
+/**
+ * Takes over a connected stream socket: keepalive, TCP_NODELAY, timeouts and
+ * token are set as the options say, and it is put into blocking mode.
+ *
+ * @param fd       A connected TCP or Unix stream socket. It belongs to the new
+ *                 connection on success and stays the caller's on failure.
+ * @param options  Options, copied; NULL for the defaults.
+ * @param client   Receives the connection; free it with keepsock_client_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected, listening, or
+ *         not a stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a
+ *         socket at all). Since 0.1.
+ */
+int32_t keepsock_client_from_fd(keepsock_fd fd,
+                                const keepsock_options *options,
+                                keepsock_client **client,
+                                keepsock_error **error);
+
+/**
+ * Reads some bytes: waits until there is at least one, and takes what is there.
+ *
+ * @param client  A connection.
+ * @param buf     Filled with at most cap bytes.
+ * @param cap     Its size; above 0.
+ * @param len     Receives the number of bytes; 0: the peer closed its side.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
+ *         _DEAD, _UNREACHABLE, _WOULD_BLOCK (non-blocking mode), _DRAINING (in
+ *         a keepsock_handler), _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_client_read(keepsock_client *client,
+                             void *buf,
+                             size_t cap,
+                             size_t *len,
+                             keepsock_error **error);
+
+/**
+ * Reads exactly len bytes, within one read timeout for all. If it fails, the
+ * bytes that had come are kept for the next read (keepsock_error_transferred()
+ * counts them) and the contents of buf are undefined.
+ *
+ * @param client  A connection.
+ * @param buf     Filled with len bytes.
+ * @param len     How many.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read(), and KEEPSOCK_ERR_END_OF_STREAM: the
+ *         peer closed its side before all had come. Since 0.1.
+ */
+int32_t keepsock_client_read_exact(keepsock_client *client,
+                                   void *buf,
+                                   size_t len,
+                                   keepsock_error **error);
+
+/**
+ * Reads up to and with the first delimiter. The last piece of a stream that
+ * ends without one comes without. If it fails, the bytes that had come are kept
+ * for the next read.
+ *
+ * @param client     A connection.
+ * @param delimiter  The byte that ends a piece.
+ * @param buf        Filled with the piece, its delimiter included; no NUL is added.
+ * @param cap        The maximum: the size of buf.
+ * @param len        Receives the length of the piece.
+ * @param error      See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read(); KEEPSOCK_ERR_END_OF_STREAM: the peer
+ *         had closed its side before the first byte; KEEPSOCK_ERR_TOO_LONG: no
+ *         delimiter within cap bytes. Since 0.1.
+ */
+int32_t keepsock_client_read_until(keepsock_client *client,
+                                   uint8_t delimiter,
+                                   void *buf,
+                                   size_t cap,
+                                   size_t *len,
+                                   keepsock_error **error);
+
+/**
+ * Reads one line. Its end (LF or CRLF) is taken off and a NUL is added. The
+ * last line of a stream may lack its end. If it fails, the bytes that had come are
+ * kept for the next read.
+ *
+ * @param client  A connection.
+ * @param buf     Filled with the line and a NUL.
+ * @param cap     Its size: the line may have cap - 1 bytes.
+ * @param len     Receives the length without NUL; may be NULL. The line may hold
+ *                NUL bytes of its own.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read_until(). Since 0.1.
+ */
+int32_t keepsock_client_read_line(keepsock_client *client,
+                                  char *buf,
+                                  size_t cap,
+                                  size_t *len,
+                                  keepsock_error **error);
+
+/**
+ * How many bytes were read ahead and wait in the library. An event loop that
+ * polls the descriptor must read these first: the kernel no longer has them.
+ *
+ * @param client  A connection, or NULL: 0.
+ * @return A number of bytes. Since 0.1.
+ */
+size_t keepsock_client_buffered(const keepsock_client *client);
+
+/**
+ * Writes some bytes: waits until the kernel takes at least one.
+ * keepsock_client_write_all() is what most programs want.
+ *
+ * @param client   A connection.
+ * @param buf      The bytes.
+ * @param len      How many.
+ * @param written  Receives the number that the kernel took.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
+ *         _DEAD, _UNREACHABLE, _WRONG_STATE (after
+ *         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_client_write(keepsock_client *client,
+                              const void *buf,
+                              size_t len,
+                              size_t *written,
+                              keepsock_error **error);
+
+/**
+ * Writes all of a buffer, within one write timeout for all. If it fails,
+ * keepsock_error_transferred() says how many bytes the kernel had taken.
+ *
+ * @param client  A connection.
+ * @param buf     The bytes.
+ * @param len     How many.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_write(). Since 0.1.
+ */
+int32_t keepsock_client_write_all(keepsock_client *client,
+                                  const void *buf,
+                                  size_t len,
+                                  keepsock_error **error);
+
+/**
+ * Writes all of a string, without its NUL.
+ *
+ * @param client  A connection.
+ * @param text    A NUL-terminated string of any encoding.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_write_all(). Since 0.1.
+ */
+int32_t keepsock_client_write_str(keepsock_client *client,
+                                  const char *text,
+                                  keepsock_error **error);
+
+/**
+ * Writes all of several buffers as if they were one, without copying them
+ * together: a header and its body leave in one system call.
+ *
+ * @param client  A connection.
+ * @param slices  The buffers.
+ * @param count   How many.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_write_all(). Since 0.1.
+ */
+int32_t keepsock_client_write_slices(keepsock_client *client,
+                                     const keepsock_slice *slices,
+                                     size_t count,
+                                     keepsock_error **error);
+
+/**
+ * Waits, without reading, until the connection ends. Data that came before the
+ * end stays readable.
+ *
+ * @param client      A connection.
+ * @param timeout_ms  Milliseconds; 0: only look; KEEPSOCK_INFINITE.
+ * @param hangup      Receives how it ended, a value of enum keepsock_hangup.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: it lives; _CANCELLED, _CLOSED,
+ *         _DRAINING, _INVALID_ARGUMENT; _UNSUPPORTED on macOS and Windows. Since 0.1.
+ */
+int32_t keepsock_client_wait_hangup(keepsock_client *client,
+                                    int64_t timeout_ms,
+                                    int32_t *hangup,
+                                    keepsock_error **error);
+
+/**
+ * Ends this side's stream (FIN): the peer reads to the end, and can still send.
+ *
+ * @param client  A connection.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _RESET, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error **error);
+
+/**
+ * Closes gracefully: the peer receives every byte that was written, even if it
+ * is still sending. This side's stream is ended (FIN), what comes in is thrown
+ * away until the peer ends its side too, then the descriptor is closed. That
+ * takes at most the close timeout (2 s by default), and no time if the peer
+ * ended its side before, if nothing was written, in non-blocking mode, or if
+ * other threads are in calls, which this ends with KEEPSOCK_ERR_CLOSED.
+ * Closing twice is fine. The object is still to be freed.
+ *
+ * @param client  A connection.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: the peer did not end its side in
+ *         time, so whether it has everything isn't known; _RESET: it broke off;
+ *         _CANCELLED: its token was fired. The connection is closed all the same.
+ *         _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_client_close(keepsock_client *client, keepsock_error **error);
+
+/**
+ * Breaks the connection off: RST for TCP. What the peer has not received yet is
+ * lost. The object is still to be freed.
+ *
+ * @param client  A connection.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_client_abort(keepsock_client *client, keepsock_error **error);
+
+/**
+ * Sets keepalive on the open connection; see keepsock_options_set_keepalive()
+ * for the values. If it fails, the connection is left as it was.
+ *
+ * @param client       A connection.
+ * @param idle_ms      1 ms to 32,767 s; rounded up to whole seconds.
+ * @param interval_ms  Likewise.
+ * @param count        1 to 127.
+ * @param error        See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _UNSUPPORTED (a Unix
+ *         socket), _CLOSED, _OS. Since 0.1.
+ */
+int32_t keepsock_client_set_keepalive(keepsock_client *client,
+                                      int64_t idle_ms,
+                                      int64_t interval_ms,
+                                      uint32_t count,
+                                      keepsock_error **error);
+
+/**
+ * Turns keepalive of the open connection off.
+ *
+ * @param client  A connection.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _UNSUPPORTED (a Unix
+ *         socket), _CLOSED, _OS. Since 0.1.
+ */
+int32_t keepsock_client_disable_keepalive(keepsock_client *client,
+                                          keepsock_error **error);
+
+/**
+ * Reads the keepalive values that the kernel uses now.
+ *
+ * @param client  A connection.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _UNSUPPORTED (a Unix
+ *         socket), _CLOSED, _OS. Since 0.1.
+ */
+int32_t keepsock_client_keepalive(const keepsock_client *client,
+                                  keepsock_keepalive *out,
+                                  size_t size,
+                                  keepsock_error **error);
+
+/**
+ * Sets the time for each reading call as a whole. Calls under way keep theirs.
+ *
+ * @param client  A connection.
+ * @param ms      Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_client_set_read_timeout(keepsock_client *client,
+                                         int64_t ms,
+                                         keepsock_error **error);
+
+/**
+ * Sets the time for each writing call as a whole. Calls under way keep theirs.
+ *
+ * @param client  A connection.
+ * @param ms      Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_client_set_write_timeout(keepsock_client *client,
+                                          int64_t ms,
+                                          keepsock_error **error);
+
+/**
+ * In non-blocking mode, calls that would wait return KEEPSOCK_ERR_WOULD_BLOCK,
+ * and the descriptor has O_NONBLOCK. Calls that wait already go on.
+ *
+ * @param client  A connection.
+ * @param on      true: non-blocking.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED, _OS. Since 0.1.
+ */
+int32_t keepsock_client_set_nonblocking(keepsock_client *client,
+                                        bool on,
+                                        keepsock_error **error);
+
+/**
+ * Gives the connection a token that ends its calls, or takes it off. Calls under
+ * way are not affected. A read then costs one poll more.
+ *
+ * @param client  A connection.
+ * @param cancel  A token, shared from then on; NULL takes it off.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_client_set_cancel(keepsock_client *client,
+                                   const keepsock_cancel *cancel,
+                                   keepsock_error **error);
+
+/**
+ * The connection's protocol, addresses and ports; also after an error and
+ * after close.
+ *
+ * @param client  A connection.
+ * @param out     Filled in on success. Longer names are cut.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_client_five_tuple(const keepsock_client *client,
+                                   keepsock_five_tuple *out,
+                                   size_t size,
+                                   keepsock_error **error);
+
+/**
+ * The five-tuple as text: "tcp 127.0.0.1:3337 -> 127.0.0.1:7788".
+ *
+ * @param client  A connection, or NULL: "".
+ * @return Text that lives as long as the object. Since 0.1.
+ */
+const char *keepsock_client_name(const keepsock_client *client);
+
+/**
+ * Borrows the descriptor, for an event loop or an option that keepsock does not
+ * know. It is open until the connection is closed; do not close it.
+ *
+ * @param client  A connection.
+ * @param fd      Receives it.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_client_fd(const keepsock_client *client,
+                           keepsock_fd *fd,
+                           keepsock_error **error);
+
+/**
+ * Gives the descriptor up: the connection lives on and is the caller's to
+ * close. The object is then closed, and still to be freed.
+ *
+ * @param client  A connection.
+ * @param fd      Receives the descriptor.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while
+ *         another thread is in a call, or while bytes that were read ahead wait
+ *         (keepsock_client_buffered()): read them first. Since 0.1.
+ */
+int32_t keepsock_client_release_fd(keepsock_client *client,
+                                   keepsock_fd *fd,
+                                   keepsock_error **error);
+
+/**
+ * Frees a connection; one that is still open is closed first, as
+ * keepsock_client_close() does. No other thread may be using it. Freeing NULL,
+ * the same connection again, or the connection of a keepsock_handler (which is
+ * the library's) does nothing.
+ *
+ * @param client  A connection, or NULL. Since 0.1.
+ */
+void keepsock_client_free(keepsock_client *client);
+
+/**
+ * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".
+ *
+ * @param status  Any number; "KEEPSOCK_OK" for 0, "KEEPSOCK_ERR_UNKNOWN" for
+ *                one that this version does not have.
+ * @return A static string. Since 0.1.
+ */
+const char *keepsock_status_name(int32_t status);
+
+/**
+ * What a status means in a few words: "timed out".
+ *
+ * @param status  Any number; "ok" for 0.
+ * @return A static string. Since 0.1.
+ */
+const char *keepsock_status_text(int32_t status);
+
+/**
+ * The status that the failed call returned.
+ *
+ * @param error  An error, or NULL: KEEPSOCK_OK.
+ * @return A status. Since 0.1.
+ */
+int32_t keepsock_error_status(const keepsock_error *error);
+
+/**
+ * The whole story in one line:
+ * "connect to [2001:db8::1]:80 (example.com:80): timed out after 5.0 s".
+ *
+ * @param error  An error, or NULL: "no error".
+ * @return Text that lives as long as the error. Since 0.1.
+ */
+const char *keepsock_error_message(const keepsock_error *error);
+
+/**
+ * The call that failed: "connect", "read", "listen".
+ *
+ * @param error  An error, or NULL: "".
+ * @return Text that lives as long as the error. Since 0.1.
+ */
+const char *keepsock_error_operation(const keepsock_error *error);
+
+/**
+ * The endpoint or five-tuple that it failed on, "" if there is none.
+ *
+ * @param error  An error, or NULL: "".
+ * @return Text that lives as long as the error. Since 0.1.
+ */
+const char *keepsock_error_endpoint(const keepsock_error *error);
+
+/**
+ * The system's error number, if it was the system that failed the call.
+ *
+ * @param error  An error, or NULL.
+ * @return errno (a WSA code on Windows), or 0. Since 0.1.
+ */
+int32_t keepsock_error_os_error(const keepsock_error *error);
+
+/**
+ * How many bytes the call had moved before it failed. Bytes that were read are
+ * kept for the next read; bytes that were written are on their way.
+ *
+ * @param error  An error, or NULL: 0.
+ * @return A number of bytes. Since 0.1.
+ */
+size_t keepsock_error_transferred(const keepsock_error *error);
+
+/**
+ * How many attempts a failed connect made.
+ *
+ * @param error  An error, or NULL: 0.
+ * @return A number for keepsock_error_attempt(). Since 0.1.
+ */
+size_t keepsock_error_attempt_count(const keepsock_error *error);
+
+/**
+ * One attempt of a failed connect, in the order they were made.
+ *
+ * @param error  An error.
+ * @param index  Below keepsock_error_attempt_count().
+ * @param out    Filled in on success.
+ * @param size   sizeof *out.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for an index beyond the
+ *         last, NULL or size 0. Since 0.1.
+ */
+int32_t keepsock_error_attempt(const keepsock_error *error,
+                               size_t index,
+                               keepsock_attempt *out,
+                               size_t size);
+
+/**
+ * Frees an error. Freeing NULL, or the same error again, does nothing.
+ *
+ * @param error  An error, or NULL. Since 0.1.
+ */
+void keepsock_error_free(keepsock_error *error);
+
+/**
+ * Makes options with the defaults.
+ *
+ * @param options  Receives them; free them with keepsock_options_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_new(keepsock_options **options, keepsock_error **error);
+
+/**
+ * Keepalive of TCP connections (tcp(7), RFC 9293 section 3.8.4): after idle_ms
+ * without traffic the kernel sends a probe, then one each interval_ms; after
+ * count unanswered ones the connection ends with KEEPSOCK_ERR_DEAD. An idle
+ * peer that vanished is known after idle + interval * count.
+ * Default: 45 s, 15 s, 5: known in 120 s, and no common firewall, NAT or load
+ * balancer forgets the connection. Unix sockets have no network to keep alive.
+ *
+ * @param options      The options to change.
+ * @param idle_ms      1 ms to 32,767 s; rounded up to whole seconds.
+ * @param interval_ms  Likewise.
+ * @param count        1 to 127.
+ * @param error        See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT, which changes nothing.
+ *         Since 0.1.
+ */
+int32_t keepsock_options_set_keepalive(keepsock_options *options,
+                                       int64_t idle_ms,
+                                       int64_t interval_ms,
+                                       uint32_t count,
+                                       keepsock_error **error);
+
+/**
+ * Turns keepalive off.
+ *
+ * @param options  The options to change.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_disable_keepalive(keepsock_options *options,
+                                           keepsock_error **error);
+
+/**
+ * Whether small writes leave at once (TCP_NODELAY), or are gathered while
+ * earlier ones are unacknowledged (Nagle's algorithm). Default: at once.
+ *
+ * @param options  The options to change.
+ * @param on       true: at once.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_nodelay(keepsock_options *options,
+                                     bool on,
+                                     keepsock_error **error);
+
+/**
+ * The time for a connect: name lookup and every attempt together. For listen:
+ * the time for looking its name up. Default: 30,000.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE: as long as the
+ *                 system takes.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_connect_timeout(keepsock_options *options,
+                                             int64_t ms,
+                                             keepsock_error **error);
+
+/**
+ * The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_read_timeout(keepsock_options *options,
+                                          int64_t ms,
+                                          keepsock_error **error);
+
+/**
+ * The time for each writing call as a whole. Default: KEEPSOCK_INFINITE.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_write_timeout(keepsock_options *options,
+                                           int64_t ms,
+                                           keepsock_error **error);
+
+/**
+ * How long keepsock_client_close() may wait for the peer to end its side.
+ * Default: 2,000.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds; 0: not at all.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (a close without limit
+ *         might hang). Since 0.1.
+ */
+int32_t keepsock_options_set_close_timeout(keepsock_options *options,
+                                           int64_t ms,
+                                           keepsock_error **error);
+
+/**
+ * IPv4 only, IPv6 only, or any (the default).
+ *
+ * @param options  The options to change.
+ * @param family   A value of enum keepsock_family.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_family(keepsock_options *options,
+                                    int32_t family,
+                                    keepsock_error **error);
+
+/**
+ * The local address and port that a client connects from. Default: the system
+ * chooses both.
+ *
+ * @param options  The options to change.
+ * @param local    An endpoint; port 0 lets the system choose the port.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT,
+ *         KEEPSOCK_ERR_INVALID_ARGUMENT. Whether the address is this machine's is
+ *         seen at connect: KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE. Since 0.1.
+ */
+int32_t keepsock_options_set_local(keepsock_options *options,
+                                   const char *local,
+                                   keepsock_error **error);
+
+/**
+ * The network interface that the socket's traffic uses. Linux (every user
+ * since 5.7) and macOS; elsewhere connect and listen return
+ * KEEPSOCK_ERR_UNSUPPORTED. Default: as routed.
+ *
+ * @param options  The options to change.
+ * @param name     Its name, at most 15 bytes: "eth0".
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_interface(keepsock_options *options,
+                                       const char *name,
+                                       keepsock_error **error);
+
+/**
+ * Adds an address to connect to in place of looking the endpoint's name up.
+ * They are tried in the order they were added. Default: none.
+ *
+ * @param options  The options to change.
+ * @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT (names are not
+ *         addresses), KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_add_address(keepsock_options *options,
+                                     const char *address,
+                                     keepsock_error **error);
+
+/**
+ * How many confirmed connections may wait to be accepted. The system lowers
+ * it to its own limit (Linux: net.core.somaxconn). Default: that limit.
+ *
+ * @param options  The options to change.
+ * @param backlog  Above 0.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_backlog(keepsock_options *options,
+                                     uint32_t backlog,
+                                     keepsock_error **error);
+
+/**
+ * The token that ends the socket's calls, connect included. Connections that a
+ * server accepts start without one. Default: none.
+ *
+ * @param options  The options to change.
+ * @param cancel   A token. It is shared: it may be freed before the options.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_cancel(keepsock_options *options,
+                                    const keepsock_cancel *cancel,
+                                    keepsock_error **error);
+
+/**
+ * Frees options. Freeing NULL, or the same options again, does nothing.
+ *
+ * @param options  Options, or NULL. Since 0.1.
+ */
+void keepsock_options_free(keepsock_options *options);
+
+/**
+ * Listens. "*:8080" takes IPv4 and IPv6 on one port, whatever the system's
+ * bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only;
+ * "unix:/path" takes a stale path over but never that of a live server. With
+ * port 0 the system chooses: keepsock_server_port(). The options hold for every
+ * connection that is accepted.
+ *
+ * @param endpoint  Where to listen.
+ * @param options   Options, copied; NULL for the defaults.
+ * @param server    Receives the socket; free it with keepsock_server_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
+ *         _PERMISSION_DENIED, _INVALID_ENDPOINT, _NOT_FOUND, _LOOKUP_FAILED,
+ *         _TIMED_OUT, _CANCELLED (the lookup), _NO_DESCRIPTORS, _NO_MEMORY,
+ *         _UNSUPPORTED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_server_listen(const char *endpoint,
+                               const keepsock_options *options,
+                               keepsock_server **server,
+                               keepsock_error **error);
+
+/**
+ * Takes over a listening stream socket, as a service manager may pass it.
+ *
+ * @param fd       A listening TCP or Unix stream socket. It belongs to the new
+ *                 server on success and stays the caller's on failure.
+ * @param options  Options, copied; NULL for the defaults.
+ * @param server   Receives the socket; free it with keepsock_server_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, or not a
+ *         stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a socket
+ *         at all). Since 0.1.
+ */
+int32_t keepsock_server_from_fd(keepsock_fd fd,
+                                const keepsock_options *options,
+                                keepsock_server **server,
+                                keepsock_error **error);
+
+/**
+ * Waits for the next confirmed connection. On Linux that costs one system
+ * call. Errors of single connections are passed over; when descriptors run out,
+ * accept waits until there are some again, without using the processor.
+ * keepsock_server_counters_get() tells of both.
+ *
+ * @param server  A listening socket.
+ * @param client  Receives the connection; free it with keepsock_client_free().
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED,
+ *         _INVALID_ARGUMENT, _OS; in non-blocking mode also _WOULD_BLOCK,
+ *         _NO_DESCRIPTORS and _NO_MEMORY. Since 0.1.
+ */
+int32_t keepsock_server_accept(keepsock_server *server,
+                               keepsock_client **client,
+                               keepsock_error **error);
+
+/**
+ * The endpoint that it listens on, with the port that the system chose:
+ * "127.0.0.1:40123".
+ *
+ * @param server  A listening socket, or NULL: "".
+ * @return Text that lives as long as the object. Since 0.1.
+ */
+const char *keepsock_server_endpoint(const keepsock_server *server);
+
+/**
+ * The port that it listens on.
+ *
+ * @param server  A listening socket, or NULL: 0.
+ * @return The port; 0 for a Unix socket. Since 0.1.
+ */
+uint16_t keepsock_server_port(const keepsock_server *server);
+
+/**
+ * Reads what it has counted so far.
+ *
+ * @param server  A listening socket; closed ones keep their counters.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_server_counters_get(const keepsock_server *server,
+                                     keepsock_server_counters *out,
+                                     size_t size,
+                                     keepsock_error **error);
+
+/**
+ * The time that an accept may wait. Default: KEEPSOCK_INFINITE. A server with a
+ * limit, a token or non-blocking mode pays one poll more for each accept.
+ *
+ * @param server  A listening socket.
+ * @param ms      Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_server_set_accept_timeout(keepsock_server *server,
+                                           int64_t ms,
+                                           keepsock_error **error);
+
+/**
+ * In non-blocking mode, accept returns KEEPSOCK_ERR_WOULD_BLOCK when nobody
+ * waits to be accepted.
+ *
+ * @param server  A listening socket.
+ * @param on      true: non-blocking.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_server_set_nonblocking(keepsock_server *server,
+                                        bool on,
+                                        keepsock_error **error);
+
+/**
+ * Gives accept a token that ends it, or takes it off. Accepts under way are not
+ * affected.
+ *
+ * @param server  A listening socket.
+ * @param cancel  A token, shared from then on; NULL takes it off.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_server_set_cancel(keepsock_server *server,
+                                   const keepsock_cancel *cancel,
+                                   keepsock_error **error);
+
+/**
+ * Borrows the descriptor, for an event loop. It is open until the server is
+ * closed; do not close it.
+ *
+ * @param server  A listening socket.
+ * @param fd      Receives it.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_server_fd(const keepsock_server *server,
+                           keepsock_fd *fd,
+                           keepsock_error **error);
+
+/**
+ * Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
+ * service that accepts from it stops; connections that were accepted live on. A
+ * Unix socket's file is removed. Closing twice is fine. The object is still to
+ * be freed.
+ *
+ * @param server  A listening socket.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_server_close(keepsock_server *server, keepsock_error **error);
+
+/**
+ * Frees a server; it is closed unless a service still uses it. No other thread
+ * may be using the object. Freeing NULL, or the same server again, does nothing.
+ *
+ * @param server  A listening socket, or NULL. Since 0.1.
+ */
+void keepsock_server_free(keepsock_server *server);
+
+/**
+ * Makes serve options with the defaults.
+ *
+ * @param options  Receives them; free them with keepsock_serve_options_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_serve_options_new(keepsock_serve_options **options,
+                                   keepsock_error **error);
+
+/**
+ * How many connections are served at once, and so how many threads there are at
+ * most (one more if it is to refuse). Default: 1024.
+ *
+ * @param options  The options to change.
+ * @param max      Above 0.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_max_connections(keepsock_serve_options *options,
+                                                   uint32_t max,
+                                                   keepsock_error **error);
+
+/**
+ * What happens to a client that comes when every place is taken. Default:
+ * KEEPSOCK_WHEN_FULL_WAIT.
+ *
+ * @param options    The options to change.
+ * @param when_full  A value of enum keepsock_when_full.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_when_full(keepsock_serve_options *options,
+                                             int32_t when_full,
+                                             keepsock_error **error);
+
+/**
+ * Frees serve options. Freeing NULL, or the same options again, does nothing.
+ *
+ * @param options  Serve options, or NULL. Since 0.1.
+ */
+void keepsock_serve_options_free(keepsock_serve_options *options);
+
+/**
+ * Serves: handler is called for each confirmed connection, in a thread of its
+ * own. Returns at once. The server object may be freed before the service.
+ *
+ * @param server   A listening socket.
+ * @param options  Serve options, copied; NULL for the defaults.
+ * @param handler  See keepsock_handler.
+ * @param user     Passed to handler; may be NULL.
+ * @param service  Receives the service; free it with keepsock_service_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be
+ *         started), _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_server_serve(keepsock_server *server,
+                              const keepsock_serve_options *options,
+                              keepsock_handler handler,
+                              void *user,
+                              keepsock_service **service,
+                              keepsock_error **error);
+
+/**
+ * How many connections are being served.
+ *
+ * @param service  A service, or NULL: 0.
+ * @return A number of connections. Since 0.1.
+ */
+uint32_t keepsock_service_connections(const keepsock_service *service);
+
+/**
+ * Sends a message to every live connection and waits for none that is slow: a
+ * client whose kernel buffer does not take the whole message at once has not
+ * kept up and is reset, so it delays nobody and costs no memory.
+ *
+ * @param service  A service.
+ * @param buf      The message.
+ * @param len      Its length.
+ * @param sent     Receives how many clients' kernels took it; may be NULL.
+ * @param cut      Receives how many were reset; may be NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_broadcast(keepsock_service *service,
+                                   const void *buf,
+                                   size_t len,
+                                   uint32_t *sent,
+                                   uint32_t *cut,
+                                   keepsock_error **error);
+
+/**
+ * Stops accepting. Live connections go on. Stopping twice is fine.
+ *
+ * @param service  A service.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_service_stop(keepsock_service *service, keepsock_error **error);
+
+/**
+ * Waits until accepting has ended: by keepsock_service_stop() or
+ * keepsock_server_close() elsewhere, or by firing the server's cancel token, as a
+ * signal handler may. What main() does while the service works.
+ *
+ * @param service     A service.
+ * @param timeout_ms  Milliseconds, or KEEPSOCK_INFINITE.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: it still accepts; the status of an
+ *         accept that failed for good; _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_wait(keepsock_service *service,
+                              int64_t timeout_ms,
+                              keepsock_error **error);
+
+/**
+ * Ends the service in order: stops accepting; tells each live connection, whose
+ * reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
+ * the handler can say goodbye; waits until all handlers have returned; and at
+ * the deadline resets the connections that are left.
+ *
+ * @param service   A service.
+ * @param limit_ms  Milliseconds from now; 0: reset all at once.
+ * @param finished  Receives how many handlers ended by themselves; may be NULL.
+ * @param cut       Receives how many connections were reset; may be NULL.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (from inside a handler),
+ *         KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_drain(keepsock_service *service,
+                               int64_t limit_ms,
+                               uint32_t *finished,
+                               uint32_t *cut,
+                               keepsock_error **error);
+
+/**
+ * Frees a service: stops it, resets the live connections, whose calls end at
+ * once, and waits until every handler has returned; drain it first to end in
+ * order. After that no handler runs and user may go. Not from inside a
+ * handler. Freeing NULL, or the same service again, does nothing.
+ *
+ * @param service  A service, or NULL. Since 0.1.
+ */
+void keepsock_service_free(keepsock_service *service);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* KEEPSOCK_H */
+
+

@@ -1,0 +1,75 @@
+//! Ending a call from outside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Ends the calls of the sockets that carry it: connect, accept, read, write and
+/// waiting return [`Cancelled`](crate::ErrorKind::Cancelled) within 50 ms,
+/// from whichever thread, or signal handler, it was fired. The sockets stay
+/// usable: [`reset`](CancelToken::reset) the token or take it off.
+///
+/// A token stays fired until it is reset, so calls that begin later end too.
+/// Clones are the same token; one token may serve any number of sockets. A
+/// socket that carries none pays nothing; one that does pays one poll for each
+/// read and accept.
+///
+/// ```
+/// use keepsock::{CancelToken, ErrorKind, ServerSocket};
+/// let token = CancelToken::new()?;
+/// let server = ServerSocket::listen("127.0.0.1:0")?;
+/// server.set_cancel(Some(&token));
+/// let elsewhere = token.clone();
+/// let thread = std::thread::spawn(move || elsewhere.fire());
+/// assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::Cancelled);
+/// # thread.join().unwrap();
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct CancelToken(Arc<Token>);
+
+#[derive(Debug)]
+struct Token {
+    fired: AtomicBool,
+    event: sys::Event,
+}
+
+impl CancelToken {
+    /// A token that has not been fired. On Linux it holds one descriptor (an
+    /// eventfd), on other Unix systems two (a pipe).
+    ///
+    /// # Errors
+    /// [`NoDescriptors`](crate::ErrorKind::NoDescriptors) or
+    /// [`NoMemory`](crate::ErrorKind::NoMemory).
+    pub fn new() -> Result<CancelToken> {
+        let event = sys::Event::new().map_err(|e| Error::os("cancel", &e))?;
+        Ok(CancelToken(Arc::new(Token { fired: AtomicBool::new(false), event })))
+    }
+
+    /// Fires it. Async-signal-safe; firing twice is as good as once.
+    pub fn fire(&self) {
+        if !self.0.fired.swap(true, Ordering::AcqRel) {
+            self.0.event.set();
+        }
+    }
+
+    /// Makes it as new.
+    pub fn reset(&self) {
+        // In this order: a fire that comes between finds `fired` still set and
+        // belongs to what is being reset. The other way round it would leave
+        // the flag set and the event clear.
+        self.0.event.clear();
+        self.0.fired.store(false, Ordering::Release);
+    }
+
+    /// Whether it was fired and not reset since.
+    pub fn is_fired(&self) -> bool {
+        self.0.fired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn event(&self) -> &sys::Event {
+        &self.0.event
+    }
+}

@@ -1,0 +1,255 @@
+//! The C API: a thin room over the public Rust API, and nothing deeper.
+//!
+//! One file for each handle. `guard` is the boundary: it turns results and
+//! panics into a status and an error object. What C sees is in
+//! `include/keepsock.h`, which cbindgen makes of these files; the comments of
+//! public items here are written for C programmers and are its manual.
+
+#![allow(non_camel_case_types)]
+#![allow(missing_docs)] // the header gate looks for comments of its own
+
+use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::{Endpoint, Error, ErrorKind};
+
+mod cancel;
+mod client;
+mod error;
+mod handle;
+mod options;
+mod server;
+mod service;
+
+pub use cancel::*;
+pub use client::*;
+pub use error::*;
+pub use options::*;
+pub use server::*;
+pub use service::*;
+
+type Result<T> = crate::Result<T>;
+
+/// The version of this header: 0.1.0. Compare with keepsock_version(), which is
+/// the library's.
+pub const KEEPSOCK_VERSION_MAJOR: i32 = 0;
+/// See KEEPSOCK_VERSION_MAJOR.
+pub const KEEPSOCK_VERSION_MINOR: i32 = 1;
+/// See KEEPSOCK_VERSION_MAJOR.
+pub const KEEPSOCK_VERSION_PATCH: i32 = 0;
+
+/// The status of a call that succeeded. Every other status is negative:
+/// enum keepsock_err.
+pub const KEEPSOCK_OK: i32 = 0;
+
+/// For any argument in milliseconds: no limit.
+pub const KEEPSOCK_INFINITE: i64 = -1;
+
+/// A socket as the system knows it: a descriptor, or a SOCKET on Windows.
+#[cfg(windows)]
+pub type keepsock_fd = usize;
+/// A socket as the system knows it: a descriptor, or a SOCKET on Windows.
+#[cfg(not(windows))]
+pub type keepsock_fd = std::ffi::c_int;
+
+/// The version of the library, as "0.1.0".
+///
+/// @return A static string. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn keepsock_version() -> *const c_char {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(text) => text,
+            Err(_) => c"unknown",
+        };
+    VERSION.as_ptr()
+}
+
+/// Runs the body of a C function: no panic leaves it, and a failure becomes a
+/// status and, if the caller wants one, an error object.
+///
+/// # Safety
+/// `error` is null or points to a pointer that may be written.
+#[inline]
+unsafe fn guard(
+    error: *mut *mut keepsock_error,
+    operation: &'static str,
+    body: impl FnOnce() -> Result<()>,
+) -> i32 {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => KEEPSOCK_OK,
+        // SAFETY: as the caller promises.
+        Ok(Err(e)) => unsafe { report(error, e) },
+        // SAFETY: as the caller promises.
+        Err(_) => unsafe { report(error, Error::new(ErrorKind::Panic, operation)) },
+    }
+}
+
+/// # Safety
+/// As for [`guard`].
+#[cold]
+unsafe fn report(out: *mut *mut keepsock_error, error: Error) -> i32 {
+    let status = error.kind().code();
+    if !out.is_null() {
+        let handle = handle::give(keepsock_error::new(error));
+        // SAFETY: out is not null and writable.
+        unsafe { out.write(handle) };
+    }
+    status
+}
+
+/// Runs a body that cannot fail but might panic, with a value for that case.
+fn shield<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
+}
+
+fn invalid(operation: &'static str, what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, operation).detail(what)
+}
+
+/// An argument that must not be NULL.
+///
+/// # Safety
+/// `pointer` is null or points to a live `T` that nobody changes meanwhile.
+#[inline]
+unsafe fn not_null<'a, T>(pointer: *const T, operation: &'static str, name: &str) -> Result<&'a T> {
+    // SAFETY: as the caller promises.
+    match unsafe { pointer.as_ref() } {
+        Some(object) => Ok(object),
+        None => Err(is_null(operation, name)),
+    }
+}
+
+/// An output that must not be NULL.
+#[inline]
+fn output<T>(pointer: *mut T, operation: &'static str, name: &str) -> Result<*mut T> {
+    if pointer.is_null() { Err(is_null(operation, name)) } else { Ok(pointer) }
+}
+
+#[cold]
+fn is_null(operation: &'static str, name: &str) -> Error {
+    invalid(operation, format!("{name} is NULL"))
+}
+
+/// A NUL-terminated string from C.
+///
+/// # Safety
+/// `text` is null or a NUL-terminated string.
+unsafe fn text<'a>(text: *const c_char, operation: &'static str, name: &str) -> Result<&'a str> {
+    if text.is_null() {
+        return Err(is_null(operation, name));
+    }
+    // SAFETY: not null, and NUL-terminated by the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(text) };
+    bytes.to_str().map_err(|_| invalid(operation, format!("{name} is not UTF-8")))
+}
+
+/// # Safety
+/// As for [`text`].
+unsafe fn endpoint(pointer: *const c_char, operation: &'static str) -> Result<Endpoint> {
+    // SAFETY: as the caller promises.
+    unsafe { text(pointer, operation, "endpoint") }?.parse()
+}
+
+/// A buffer that C gives to be read from.
+///
+/// # Safety
+/// `data` points to `len` readable bytes, or `len` is 0.
+#[inline]
+unsafe fn bytes<'a, T>(data: *const T, len: usize, operation: &'static str) -> Result<&'a [u8]> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(is_null(operation, "buf"));
+    }
+    check_len(len, operation)?;
+    // SAFETY: not null, and `len` bytes by the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+}
+
+/// A buffer that C gives to be filled.
+///
+/// # Safety
+/// `data` points to `len` writable bytes that nobody else uses, or `len` is 0.
+#[inline]
+unsafe fn bytes_mut<'a, T>(
+    data: *mut T,
+    len: usize,
+    operation: &'static str,
+) -> Result<&'a mut [u8]> {
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    if data.is_null() {
+        return Err(is_null(operation, "buf"));
+    }
+    check_len(len, operation)?;
+    // SAFETY: not null, and `len` bytes by the caller's promise. Rust reads
+    // none of them before they are written.
+    Ok(unsafe { std::slice::from_raw_parts_mut(data.cast(), len) })
+}
+
+/// No object is larger than half the address space; a negative number that
+/// became a size is.
+#[inline]
+fn check_len(len: usize, operation: &'static str) -> Result<()> {
+    if isize::try_from(len).is_ok() {
+        Ok(())
+    } else {
+        Err(invalid(operation, format!("length {len} is out of range")))
+    }
+}
+
+/// Milliseconds from C: KEEPSOCK_INFINITE is no limit.
+fn timeout(ms: i64, operation: &'static str) -> Result<Option<Duration>> {
+    match u64::try_from(ms) {
+        Ok(ms) => Ok(Some(Duration::from_millis(ms))),
+        Err(_) if ms == KEEPSOCK_INFINITE => Ok(None),
+        Err(_) => Err(invalid(operation, format!("{ms} ms is out of range"))),
+    }
+}
+
+/// Milliseconds from C for what needs a limit.
+fn time(ms: i64, operation: &'static str) -> Result<Duration> {
+    timeout(ms, operation)?.ok_or_else(|| invalid(operation, "needs a limit"))
+}
+
+/// Writes as much of `value` as the caller's structure holds; what a later
+/// header has more is zeroed.
+///
+/// # Safety
+/// `out` is null or points to `size` writable bytes. `T` is a C structure.
+unsafe fn write_sized<T: Copy>(
+    out: *mut T,
+    size: usize,
+    value: &T,
+    operation: &'static str,
+) -> Result<()> {
+    let out = output(out, operation, "out")?.cast::<u8>();
+    if size == 0 {
+        return Err(invalid(operation, "size is 0"));
+    }
+    check_len(size, operation)?;
+    let known = size_of::<T>().min(size);
+    // SAFETY: `known` bytes are readable in value, `size` writable in out.
+    unsafe {
+        std::ptr::copy_nonoverlapping(std::ptr::from_ref(value).cast::<u8>(), out, known);
+        std::ptr::write_bytes(out.add(known), 0, size - known);
+    }
+    Ok(())
+}
+
+/// Text for C. A NUL, as an abstract Unix name may hold, is shown as `@`.
+fn c_string(text: impl std::fmt::Display) -> CString {
+    CString::new(text.to_string().replace('\0', "@")).unwrap_or_default()
+}
+
+/// Copies text into a fixed field with its final NUL, cut if it is longer.
+fn fill_text<const N: usize>(field: &mut [c_char; N], text: &str) {
+    let bytes = text.bytes().map(|b| if b == 0 { b'@' } else { b });
+    for (slot, byte) in field[..N - 1].iter_mut().zip(bytes) {
+        *slot = byte as c_char;
+    }
+}

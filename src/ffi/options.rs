@@ -1,0 +1,335 @@
+//! `keepsock_options`.
+
+use std::ffi::c_char;
+
+use super::{
+    Result, cancel, endpoint, guard, handle, invalid, keepsock_cancel, keepsock_error, output,
+    text, time, timeout,
+};
+use crate::{Endpoint, Family, Keepalive, SocketOptions};
+
+const OPERATION: &str = "options";
+
+/// How a socket is to be, set before there is one. Made by
+/// keepsock_options_new() with the defaults; connect, listen and the from_fd
+/// functions copy what they need, so one object serves any number of sockets and
+/// may be freed at once. NULL in its place means the defaults.
+///
+/// Threads: setting needs the object for itself; passing it to connect or listen
+/// only reads it.
+pub struct keepsock_options(SocketOptions);
+
+impl keepsock_options {
+    /// # Safety
+    /// `options` is null or live.
+    pub(super) unsafe fn or_default(options: *const keepsock_options) -> SocketOptions {
+        // SAFETY: as the caller promises.
+        unsafe { options.as_ref() }.map_or_else(SocketOptions::default, |o| o.0.clone())
+    }
+}
+
+/// # Safety
+/// `options` and `error` are null or as the header asks.
+unsafe fn set(
+    options: *mut keepsock_options,
+    error: *mut *mut keepsock_error,
+    change: impl FnOnce(SocketOptions) -> Result<SocketOptions>,
+) -> i32 {
+    let body = || {
+        // SAFETY: null, or live and ours alone as the header asks.
+        let Some(options) = (unsafe { options.as_mut() }) else {
+            return Err(invalid(OPERATION, "options is NULL"));
+        };
+        let changed = change(options.0.clone())?;
+        changed.validate(OPERATION)?;
+        options.0 = changed;
+        Ok(())
+    };
+    // SAFETY: as the caller promises.
+    unsafe { guard(error, OPERATION, body) }
+}
+
+/// Keepalive as the kernel counts it, from C's arguments.
+pub(super) fn keepalive(idle_ms: i64, interval_ms: i64, count: u32) -> Result<Keepalive> {
+    Keepalive::new(time(idle_ms, "keepalive")?, time(interval_ms, "keepalive")?, count)
+}
+
+/// Makes options with the defaults.
+///
+/// @param options  Receives them; free them with keepsock_options_free().
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_new(
+    options: *mut *mut keepsock_options,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let body = || {
+        let out = output(options, OPERATION, "options")?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(keepsock_options(SocketOptions::default()))) };
+        Ok(())
+    };
+    // SAFETY: null, or writable as the header asks.
+    unsafe { guard(error, OPERATION, body) }
+}
+
+/// Keepalive of TCP connections (tcp(7), RFC 9293 section 3.8.4): after idle_ms
+/// without traffic the kernel sends a probe, then one each interval_ms; after
+/// count unanswered ones the connection ends with KEEPSOCK_ERR_DEAD. An idle
+/// peer that vanished is known after idle + interval * count.
+/// Default: 45 s, 15 s, 5: known in 120 s, and no common firewall, NAT or load
+/// balancer forgets the connection. Unix sockets have no network to keep alive.
+///
+/// @param options      The options to change.
+/// @param idle_ms      1 ms to 32,767 s; rounded up to whole seconds.
+/// @param interval_ms  Likewise.
+/// @param count        1 to 127.
+/// @param error        See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT, which changes nothing.
+///         Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_keepalive(
+    options: *mut keepsock_options,
+    idle_ms: i64,
+    interval_ms: i64,
+    count: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: SocketOptions| Ok(o.keepalive(keepalive(idle_ms, interval_ms, count)?));
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Turns keepalive off.
+///
+/// @param options  The options to change.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_disable_keepalive(
+    options: *mut keepsock_options,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.keepalive(None))) }
+}
+
+/// Whether small writes leave at once (TCP_NODELAY), or are gathered while
+/// earlier ones are unacknowledged (Nagle's algorithm). Default: at once.
+///
+/// @param options  The options to change.
+/// @param on       true: at once.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_nodelay(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.nodelay(on))) }
+}
+
+/// The time for a connect: name lookup and every attempt together. For listen:
+/// the time for looking its name up. Default: 30,000.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE: as long as the
+///                 system takes.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_connect_timeout(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.connect_timeout(timeout(ms, OPERATION)?))) }
+}
+
+/// The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_read_timeout(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.read_timeout(timeout(ms, OPERATION)?))) }
+}
+
+/// The time for each writing call as a whole. Default: KEEPSOCK_INFINITE.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_write_timeout(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.write_timeout(timeout(ms, OPERATION)?))) }
+}
+
+/// How long keepsock_client_close() may wait for the peer to end its side.
+/// Default: 2,000.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds; 0: not at all.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (a close without limit
+///         might hang). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_close_timeout(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.close_timeout(time(ms, OPERATION)?))) }
+}
+
+/// IPv4 only, IPv6 only, or any (the default).
+///
+/// @param options  The options to change.
+/// @param family   A value of enum keepsock_family.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_family(
+    options: *mut keepsock_options,
+    family: i32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let known = [Family::Any, Family::Ipv4, Family::Ipv6].into_iter().find(|f| *f as i32 == family);
+    let change = |o: SocketOptions| match known {
+        Some(family) => Ok(o.family(family)),
+        None => Err(invalid(OPERATION, format!("{family} is not a keepsock_family"))),
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// The local address and port that a client connects from. Default: the system
+/// chooses both.
+///
+/// @param options  The options to change.
+/// @param local    An endpoint; port 0 lets the system choose the port.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT,
+///         KEEPSOCK_ERR_INVALID_ARGUMENT. Whether the address is this machine's is
+///         seen at connect: KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_local(
+    options: *mut keepsock_options,
+    local: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: a string as the header asks.
+    let change = |o: SocketOptions| Ok(o.local(unsafe { endpoint(local, OPERATION) }?));
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// The network interface that the socket's traffic uses. Linux (every user
+/// since 5.7) and macOS; elsewhere connect and listen return
+/// KEEPSOCK_ERR_UNSUPPORTED. Default: as routed.
+///
+/// @param options  The options to change.
+/// @param name     Its name, at most 15 bytes: "eth0".
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_interface(
+    options: *mut keepsock_options,
+    name: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: a string as the header asks.
+    let change = |o: SocketOptions| Ok(o.interface(unsafe { text(name, OPERATION, "name") }?));
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Adds an address to connect to in place of looking the endpoint's name up.
+/// They are tried in the order they were added. Default: none.
+///
+/// @param options  The options to change.
+/// @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT (names are not
+///         addresses), KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_add_address(
+    options: *mut keepsock_options,
+    address: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: SocketOptions| {
+        // SAFETY: a string as the header asks.
+        let endpoint: Endpoint = unsafe { endpoint(address, OPERATION) }?;
+        Ok(o.address(endpoint.to_socket_addr()?))
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// How many confirmed connections may wait to be accepted. The system lowers
+/// it to its own limit (Linux: net.core.somaxconn). Default: that limit.
+///
+/// @param options  The options to change.
+/// @param backlog  Above 0.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_backlog(
+    options: *mut keepsock_options,
+    backlog: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.backlog(backlog))) }
+}
+
+/// The token that ends the socket's calls, connect included. Connections that a
+/// server accepts start without one. Default: none.
+///
+/// @param options  The options to change.
+/// @param cancel   A token. It is shared: it may be freed before the options.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_cancel(
+    options: *mut keepsock_options,
+    cancel: *const keepsock_cancel,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: null, or a live token as the header asks.
+    let token = unsafe { cancel::token(cancel) };
+    let change = |o: SocketOptions| match token {
+        Some(token) => Ok(o.cancel(token)),
+        None => Err(invalid(OPERATION, "cancel is NULL")),
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Frees options. Freeing NULL, or the same options again, does nothing.
+///
+/// @param options  Options, or NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_free(options: *mut keepsock_options) {
+    // SAFETY: null, or options as the header asks.
+    unsafe { handle::free(options) };
+}

@@ -1,0 +1,322 @@
+//! `keepsock_server`.
+
+use std::ffi::{CString, c_char};
+use std::sync::{Arc, OnceLock};
+
+use super::client::{number, take};
+use super::{
+    Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
+    keepsock_fd, keepsock_options, not_null, output, shield, timeout, write_sized,
+};
+use crate::ServerSocket;
+
+/// A listening socket. It goes on listening while any number of connections that
+/// it accepted are in use.
+///
+/// Threads: any number of threads may be in calls on one server, accept among
+/// them. keepsock_server_close() may come from any thread at any time. Only
+/// keepsock_server_free() needs the object for itself.
+pub struct keepsock_server {
+    pub(super) socket: ServerSocket,
+    endpoint: OnceLock<CString>,
+}
+
+/// What a server socket has counted since it began to listen.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_server_counters {
+    /// Connections handed to the program.
+    pub accepted: u64,
+    /// Accepts tried again after an error that concerned one connection.
+    pub retried: u64,
+    /// Accepts tried again because descriptors or memory were used up.
+    pub exhausted: u64,
+    /// Connections reset because serve was full and told to refuse.
+    pub refused: u64,
+}
+
+/// # Safety
+/// `server` is null or live; `error` is null or writable.
+#[inline]
+unsafe fn with(
+    server: *const keepsock_server,
+    error: *mut *mut keepsock_error,
+    operation: &'static str,
+    body: impl FnOnce(&ServerSocket) -> Result<()>,
+) -> i32 {
+    let body = || {
+        // SAFETY: as the caller promises.
+        body(unsafe { &not_null(server, operation, "server")?.socket })
+    };
+    // SAFETY: as the caller promises.
+    unsafe { guard(error, operation, body) }
+}
+
+/// Listens. "*:8080" takes IPv4 and IPv6 on one port, whatever the system's
+/// bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only;
+/// "unix:/path" takes a stale path over but never that of a live server. With
+/// port 0 the system chooses: keepsock_server_port(). The options hold for every
+/// connection that is accepted.
+///
+/// @param endpoint  Where to listen.
+/// @param options   Options, copied; NULL for the defaults.
+/// @param server    Receives the socket; free it with keepsock_server_free().
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
+///         _PERMISSION_DENIED, _INVALID_ENDPOINT, _NOT_FOUND, _LOOKUP_FAILED,
+///         _TIMED_OUT, _CANCELLED (the lookup), _NO_DESCRIPTORS, _NO_MEMORY,
+///         _UNSUPPORTED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_listen(
+    endpoint: *const c_char,
+    options: *const keepsock_options,
+    server: *mut *mut keepsock_server,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "listen";
+    let body = || {
+        let out = output(server, OPERATION, "server")?;
+        // SAFETY: a string, and null or live options, as the header asks.
+        let (endpoint, options) = unsafe {
+            (super::endpoint(endpoint, OPERATION)?, keepsock_options::or_default(options))
+        };
+        let socket = ServerSocket::listen_with(endpoint, &options)?;
+        let made = keepsock_server { socket, endpoint: OnceLock::new() };
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(made)) };
+        Ok(())
+    };
+    // SAFETY: null, or writable as the header asks.
+    unsafe { guard(error, OPERATION, body) }
+}
+
+/// Takes over a listening stream socket, as a service manager may pass it.
+///
+/// @param fd       A listening TCP or Unix stream socket. It belongs to the new
+///                 server on success and stays the caller's on failure.
+/// @param options  Options, copied; NULL for the defaults.
+/// @param server   Receives the socket; free it with keepsock_server_free().
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, or not a
+///         stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a socket
+///         at all). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_from_fd(
+    fd: keepsock_fd,
+    options: *const keepsock_options,
+    server: *mut *mut keepsock_server,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "take over";
+    let body = || {
+        let out = output(server, OPERATION, "server")?;
+        // SAFETY: null, or live options as the header asks.
+        let options = unsafe { keepsock_options::or_default(options) };
+        let socket = take(fd, OPERATION, |owned| ServerSocket::from_owned(owned, &options))?;
+        let made = keepsock_server { socket, endpoint: OnceLock::new() };
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(made)) };
+        Ok(())
+    };
+    // SAFETY: null, or writable as the header asks.
+    unsafe { guard(error, OPERATION, body) }
+}
+
+/// Waits for the next confirmed connection. On Linux that costs one system
+/// call. Errors of single connections are passed over; when descriptors run out,
+/// accept waits until there are some again, without using the processor.
+/// keepsock_server_counters_get() tells of both.
+///
+/// @param server  A listening socket.
+/// @param client  Receives the connection; free it with keepsock_client_free().
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED,
+///         _INVALID_ARGUMENT, _OS; in non-blocking mode also _WOULD_BLOCK,
+///         _NO_DESCRIPTORS and _NO_MEMORY. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_accept(
+    server: *mut keepsock_server,
+    client: *mut *mut keepsock_client,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "accept";
+    let body = |socket: &ServerSocket| {
+        let out = output(client, OPERATION, "client")?;
+        let accepted = keepsock_client::new(Arc::new(socket.accept()?));
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(accepted)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// The endpoint that it listens on, with the port that the system chose:
+/// "127.0.0.1:40123".
+///
+/// @param server  A listening socket, or NULL: "".
+/// @return Text that lives as long as the object. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_endpoint(server: *const keepsock_server) -> *const c_char {
+    // SAFETY: null, or live as the header asks.
+    let Some(server) = (unsafe { server.as_ref() }) else {
+        return c"".as_ptr();
+    };
+    shield(c"".as_ptr(), || {
+        server.endpoint.get_or_init(|| c_string(server.socket.endpoint())).as_ptr()
+    })
+}
+
+/// The port that it listens on.
+///
+/// @param server  A listening socket, or NULL: 0.
+/// @return The port; 0 for a Unix socket. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_port(server: *const keepsock_server) -> u16 {
+    // SAFETY: null, or live as the header asks.
+    unsafe { server.as_ref() }.map_or(0, |s| s.socket.port())
+}
+
+/// Reads what it has counted so far.
+///
+/// @param server  A listening socket; closed ones keep their counters.
+/// @param out     Filled in on success.
+/// @param size    sizeof *out.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_counters_get(
+    server: *const keepsock_server,
+    out: *mut keepsock_server_counters,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "counters";
+    let body = |socket: &ServerSocket| {
+        let now = socket.counters();
+        let value = keepsock_server_counters {
+            accepted: now.accepted,
+            retried: now.retried,
+            exhausted: now.exhausted,
+            refused: now.refused,
+        };
+        // SAFETY: out has `size` bytes as the header asks.
+        unsafe { write_sized(out, size, &value, OPERATION) }
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// The time that an accept may wait. Default: KEEPSOCK_INFINITE. A server with a
+/// limit, a token or non-blocking mode pays one poll more for each accept.
+///
+/// @param server  A listening socket.
+/// @param ms      Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_set_accept_timeout(
+    server: *mut keepsock_server,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "accept";
+    let body = |s: &ServerSocket| s.set_accept_timeout(timeout(ms, OPERATION)?);
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// In non-blocking mode, accept returns KEEPSOCK_ERR_WOULD_BLOCK when nobody
+/// waits to be accepted.
+///
+/// @param server  A listening socket.
+/// @param on      true: non-blocking.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_set_nonblocking(
+    server: *mut keepsock_server,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, "non-blocking mode", |s| s.set_nonblocking(on)) }
+}
+
+/// Gives accept a token that ends it, or takes it off. Accepts under way are not
+/// affected.
+///
+/// @param server  A listening socket.
+/// @param cancel  A token, shared from then on; NULL takes it off.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_set_cancel(
+    server: *mut keepsock_server,
+    cancel: *const keepsock_cancel,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let body = |socket: &ServerSocket| {
+        // SAFETY: null, or a live token as the header asks.
+        socket.set_cancel(unsafe { cancel::token(cancel) });
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, "cancel", body) }
+}
+
+/// Borrows the descriptor, for an event loop. It is open until the server is
+/// closed; do not close it.
+///
+/// @param server  A listening socket.
+/// @param fd      Receives it.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_fd(
+    server: *const keepsock_server,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "borrow";
+    let body = |socket: &ServerSocket| {
+        let fd = output(fd, OPERATION, "fd")?;
+        let borrowed = socket.borrow()?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { fd.write(number(&borrowed)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
+/// service that accepts from it stops; connections that were accepted live on. A
+/// Unix socket's file is removed. Closing twice is fine. The object is still to
+/// be freed.
+///
+/// @param server  A listening socket.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_close(
+    server: *mut keepsock_server,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let body = |socket: &ServerSocket| {
+        socket.close();
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, "close", body) }
+}
+
+/// Frees a server; it is closed unless a service still uses it. No other thread
+/// may be using the object. Freeing NULL, or the same server again, does nothing.
+///
+/// @param server  A listening socket, or NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_free(server: *mut keepsock_server) {
+    // SAFETY: null, or a server as the header asks.
+    unsafe { handle::free(server) };
+}

@@ -1,0 +1,183 @@
+//! What a socket is: addresses and the five-tuple.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+
+/// The transport protocol of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum Protocol {
+    /// TCP over IPv4 or IPv6.
+    Tcp = 1,
+    /// A Unix stream socket.
+    Unix = 2,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Unix => "unix",
+        })
+    }
+}
+
+/// One end of a connection. Prints in the syntax of
+/// [`Endpoint`](crate::Endpoint).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port. An IPv4 peer of a dual-stack listener is shown
+    /// as IPv4, not as `::ffff:…`.
+    Inet(SocketAddr),
+    /// A Unix socket in the file system.
+    UnixPath(PathBuf),
+    /// A Unix socket in Linux's abstract namespace.
+    UnixAbstract(Vec<u8>),
+    /// A Unix socket without a name, as clients have.
+    UnixUnnamed,
+}
+
+impl Address {
+    /// The port, 0 for Unix sockets.
+    ///
+    /// ```
+    /// let address = keepsock::Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+    /// assert_eq!(address.port(), 80);
+    /// ```
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::Inet(a) => a.port(),
+            _ => 0,
+        }
+    }
+
+    /// The address without its port, as text: `127.0.0.1`, `::1`,
+    /// `/run/app.sock`, `@name`, or nothing for an unnamed Unix socket.
+    pub fn host(&self) -> String {
+        match self {
+            Address::Inet(SocketAddr::V6(a)) if a.scope_id() != 0 => {
+                format!("{}%{}", a.ip(), a.scope_id())
+            }
+            Address::Inet(a) => a.ip().to_string(),
+            Address::UnixPath(path) => path.display().to_string(),
+            Address::UnixAbstract(name) => format!("@{}", String::from_utf8_lossy(name)),
+            Address::UnixUnnamed => String::new(),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self {
+            Address::Inet(_) => Protocol::Tcp,
+            _ => Protocol::Unix,
+        }
+    }
+
+    /// Whether this is a wildcard address, as a listener may have.
+    pub(crate) fn is_wildcard(&self) -> bool {
+        matches!(self, Address::Inet(a) if a.ip().is_unspecified())
+    }
+}
+
+impl From<SocketAddr> for Address {
+    /// RFC 4291 section 2.5.5.2 addresses are shown as the IPv4 addresses that they are.
+    fn from(address: SocketAddr) -> Address {
+        Address::Inet(match address {
+            SocketAddr::V6(a) => match a.ip().to_ipv4_mapped() {
+                Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, a.port())),
+                None => address,
+            },
+            SocketAddr::V4(_) => address,
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(a) => a.fmt(f),
+            Address::UnixPath(path) => write!(f, "unix:{}", path.display()),
+            Address::UnixAbstract(name) => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
+            Address::UnixUnnamed => f.write_str("unix:(unnamed)"),
+        }
+    }
+}
+
+/// What identifies a connection: protocol, local address and port, remote
+/// address and port. Prints as `tcp 127.0.0.1:3337 -> 127.0.0.1:7788`.
+///
+/// ```
+/// use keepsock::{ClientSocket, ServerSocket};
+/// let server = ServerSocket::listen("127.0.0.1:0")?;
+/// let client = ClientSocket::connect(server.endpoint())?;
+/// let tuple = client.five_tuple();
+/// assert_eq!(tuple.remote.port(), server.port());
+/// assert_eq!(tuple.to_string(), format!("tcp {} -> {}", tuple.local, tuple.remote));
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct FiveTuple {
+    /// The transport.
+    pub protocol: Protocol,
+    /// This side.
+    pub local: Address,
+    /// The peer.
+    pub remote: Address,
+}
+
+impl fmt::Display for FiveTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.protocol, self.local, self.remote)
+    }
+}
+
+/// How a connection was seen to end by waiting for its hang-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum Hangup {
+    /// The peer closed its side (FIN). What it sent before is still readable.
+    Fin = 1,
+    /// The connection was reset (RST).
+    Reset = 2,
+    /// The kernel gave the peer up: keepalive or data went unanswered.
+    Dead = 3,
+}
+
+/// Which IP version to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(i32)]
+pub enum Family {
+    /// Both, in the order the system prefers (RFC 6724).
+    #[default]
+    Any = 0,
+    /// IPv4 only.
+    Ipv4 = 4,
+    /// IPv6 only.
+    Ipv6 = 6,
+}
+
+impl Family {
+    pub(crate) fn allows(self, ip: IpAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::Ipv4 => ip.is_ipv4(),
+            Family::Ipv6 => ip.is_ipv6(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L1: mapped peers print as IPv4.
+    #[test]
+    fn mapped_addresses_are_shown_as_ipv4() {
+        let mapped: SocketAddr = "[::ffff:127.0.0.1]:80".parse().unwrap();
+        assert_eq!(Address::from(mapped).to_string(), "127.0.0.1:80");
+    }
+}

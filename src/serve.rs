@@ -1,0 +1,470 @@
+//! Serving: one thread for each confirmed connection.
+//!
+//! There is no thread that accepts for the others. Each worker accepts for
+//! itself and serves what it accepted, so a connection costs no hand-over and
+//! no wake-up between threads. The worker that takes the last idle place
+//! starts another one, up to the bound; beyond a few spare ones, a worker that
+//! finds enough others idle ends.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::client::ClientSocket;
+use crate::error::{Error, ErrorKind, Result};
+use crate::server::ServerSocket;
+use crate::wait::Deadline;
+
+/// Idle workers that stay for the next connections. On Linux each of them holds
+/// one free descriptor number while it waits in accept.
+const SPARE: usize = 8;
+
+/// How long a broadcast waits, in all, for clients that are in the middle of
+/// another write.
+const BROADCAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What a server does with a client that comes when every place is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(i32)]
+pub enum WhenFull {
+    /// It waits in the listen queue until a connection ends.
+    #[default]
+    Wait = 0,
+    /// It is accepted and reset at once.
+    Refuse = 1,
+}
+
+/// How [`ServerSocket::serve_with`] serves.
+///
+/// ```
+/// use keepsock::{ServeOptions, WhenFull};
+/// let options = ServeOptions::new().max_connections(100).when_full(WhenFull::Refuse);
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    max_connections: u32,
+    when_full: WhenFull,
+}
+
+impl Default for ServeOptions {
+    fn default() -> ServeOptions {
+        ServeOptions { max_connections: 1024, when_full: WhenFull::Wait }
+    }
+}
+
+impl ServeOptions {
+    /// The defaults.
+    pub fn new() -> ServeOptions {
+        ServeOptions::default()
+    }
+
+    /// How many connections are served at once, and so how many threads there
+    /// are at most (one more if it is to refuse). Default: 1024.
+    #[must_use]
+    pub fn max_connections(mut self, max: u32) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// What happens to a client beyond that. Default: it waits.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+}
+
+/// How a [`drain`](Service::drain) went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Connections whose handler ended by itself.
+    pub finished: u32,
+    /// Connections that were reset when the time was over.
+    pub cut: u32,
+}
+
+/// How far a [`broadcast`](Service::broadcast) came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Broadcast {
+    /// Clients whose kernel took the message.
+    pub sent: u32,
+    /// Clients that did not keep up, or were gone, and were reset.
+    pub cut: u32,
+}
+
+type Handler = dyn Fn(&Arc<ClientSocket>) + Send + Sync;
+
+/// A server at work, from [`ServerSocket::serve`]. Dropping it stops it, resets
+/// the live connections and waits for their handlers to return.
+pub struct Service {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: ServerSocket,
+    handler: Box<Handler>,
+    options: ServeOptions,
+    state: Mutex<State>,
+    /// A connection or a worker ended, or accepting did.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    live: HashMap<u64, Arc<ClientSocket>>,
+    next: u64,
+    workers: usize,
+    /// Workers that accept, or are about to.
+    idle: usize,
+    stopped: bool,
+    /// Why accepting ended, unless it was asked to.
+    failure: Option<Error>,
+    draining: bool,
+    /// Since draining began and until its deadline.
+    finished: u32,
+}
+
+thread_local! {
+    /// The service whose handler this thread runs: waiting for it from there
+    /// would be waiting for oneself.
+    static SERVING: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
+}
+
+impl ServerSocket {
+    /// Serves with the default options: `handler` is called for each confirmed
+    /// connection, in a thread of its own. Returns at once.
+    ///
+    /// When the handler returns, or panics, the connection is closed (gracefully,
+    /// or by reset after a panic). The handler may keep a clone of the `Arc`, say to push
+    /// from elsewhere, but not the connection: that ends with the handler.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed); [`NoMemory`](ErrorKind::NoMemory) and others if the
+    /// first thread cannot be started.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ServerSocket};
+    /// use std::time::Duration;
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let service = server.serve(|client| {
+    ///     while let Ok(line) = client.read_line(1024) {
+    ///         let _ = client.write_all(format!("{line}!\n").as_bytes());
+    ///     }
+    /// })?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_all(b"hello\n")?;
+    /// assert_eq!(client.read_line(1024)?, "hello!");
+    /// assert_eq!(service.drain(Duration::from_secs(5))?.finished, 1);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn serve<F>(&self, handler: F) -> Result<Service>
+    where
+        F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
+    {
+        self.serve_with(&ServeOptions::default(), handler)
+    }
+
+    /// Serves with options.
+    ///
+    /// # Errors
+    /// Those of [`serve`](ServerSocket::serve);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for no connections at all.
+    pub fn serve_with<F>(&self, options: &ServeOptions, handler: F) -> Result<Service>
+    where
+        F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
+    {
+        const OPERATION: &str = "serve";
+        if options.max_connections == 0 {
+            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+                .at(self.endpoint())
+                .detail("at most zero connections"));
+        }
+        self.borrow().map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?;
+        let shared = Arc::new(Shared {
+            server: self.clone(),
+            handler: Box::new(handler),
+            options: options.clone(),
+            state: Mutex::new(State { workers: 1, idle: 1, ..State::default() }),
+            changed: Condvar::new(),
+        });
+        start_worker(&shared).map_err(|e| Error::os(OPERATION, &e).at(self.endpoint()))?;
+        Ok(Service { shared })
+    }
+}
+
+impl Service {
+    /// How many connections are being served.
+    pub fn connections(&self) -> u32 {
+        count(self.shared.lock().live.len())
+    }
+
+    /// Sends `message` to every live connection, waiting for none that is slow:
+    /// a client whose kernel buffer does not take the whole message at once has
+    /// not kept up and is reset, so it delays nobody and costs no memory. A
+    /// client that another thread is writing to gets its turn within 100 ms for all.
+    /// May be called from inside a handler.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ServerSocket};
+    /// # use std::time::{Duration, Instant};
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let service = server.serve(|client| {
+    ///     let _ = client.wait_hangup(None);   // clients only listen
+    /// #   #[cfg(not(target_os = "linux"))] let _ = client.read(&mut [0]);
+    /// })?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// # while service.connections() < 1 { std::thread::yield_now(); }
+    /// assert_eq!(service.broadcast(b"news\n").sent, 1);
+    /// assert_eq!(client.read_line(100)?, "news");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn broadcast(&self, message: &[u8]) -> Broadcast {
+        let clients: Vec<_> = self.shared.lock().live.values().cloned().collect();
+        let mut result = Broadcast::default();
+        let mut settle = |client: &ClientSocket, sent: bool| {
+            if sent {
+                result.sent += 1;
+            } else {
+                client.abort();
+                result.cut += 1;
+            }
+        };
+        let mut busy = Vec::new();
+        for client in clients {
+            let pushed = client.writing().try_take().map(|turn| client.push(message, &turn));
+            match pushed {
+                Some(sent) => settle(&client, sent),
+                None => busy.push(client),
+            }
+        }
+        let until = Deadline::after(Some(BROADCAST_PATIENCE));
+        for client in busy {
+            let turn = client.writing().take(|| if until.has_passed() { Err(()) } else { Ok(()) });
+            let sent = turn.is_ok_and(|turn| client.push(message, &turn));
+            settle(&client, sent);
+        }
+        result
+    }
+
+    /// Stops accepting. Live connections go on. May be called from inside a
+    /// handler; stopping twice is fine.
+    pub fn stop(&self) {
+        self.shared.server.close();
+        self.shared.accepting_ended(None);
+    }
+
+    /// Waits until accepting has ended: by [`stop`](Service::stop) or
+    /// [`drain`](Service::drain) from another thread or a handler, by closing the
+    /// server socket, or by firing its cancel token, as a signal handler may.
+    /// `None`: for as long as that takes.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut): it still accepts. The error of an accept that failed
+    /// for good.
+    ///
+    /// ```
+    /// use keepsock::{CancelToken, ServerSocket, SocketOptions};
+    /// let token = CancelToken::new()?;
+    /// let server = ServerSocket::listen_with("127.0.0.1:0", &SocketOptions::new().cancel(&token))?;
+    /// let service = server.serve(|_client| ())?;
+    /// token.fire();              // in real life: from a signal handler
+    /// service.wait(None)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        let deadline = Deadline::after(timeout.into());
+        let mut state = self.shared.lock();
+        while !state.stopped {
+            if deadline.has_passed() {
+                return Err(
+                    Error::new(ErrorKind::TimedOut, "wait").at(self.shared.server.endpoint())
+                );
+            }
+            state = self.shared.wait(state, deadline);
+        }
+        state.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Ends the service in order: stops accepting; tells each live connection,
+    /// whose reads then return [`Draining`](ErrorKind::Draining) while its
+    /// writes still work, so that the handler can say goodbye; waits until all
+    /// handlers have returned; and after `limit` resets the connections that are left.
+    ///
+    /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting
+    /// for itself: [`stop`](Service::stop) may be called there.
+    pub fn drain(&self, limit: Duration) -> Result<Drained> {
+        if self.shared.is_serving_here() {
+            return Err(Error::new(ErrorKind::WrongState, "drain")
+                .at(self.shared.server.endpoint())
+                .detail("called from inside a handler"));
+        }
+        self.stop();
+        let deadline = Deadline::after(Some(limit));
+        let mut state = self.shared.lock();
+        state.draining = true;
+        state.finished = 0;
+        for client in state.live.values() {
+            client.set_draining();
+        }
+        while !state.live.is_empty() && !deadline.has_passed() {
+            state = self.shared.wait(state, deadline);
+        }
+        let drained = Drained { finished: state.finished, cut: count(state.live.len()) };
+        for client in state.live.values() {
+            client.abort();
+        }
+        Ok(drained)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+        let mut state = self.shared.lock();
+        for client in state.live.values() {
+            client.abort();
+        }
+        while state.workers > 0 && !self.shared.is_serving_here() {
+            state = self.shared.wait(state, Deadline(None));
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
+        match deadline.0 {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(at) => {
+                let remaining = at.saturating_duration_since(Instant::now());
+                let waited = self.changed.wait_timeout(state, remaining);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    fn is_serving_here(&self) -> bool {
+        SERVING.get() == std::ptr::from_ref(self)
+    }
+
+    fn accepting_ended(&self, failure: Option<Error>) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.failure = failure.or(state.failure.take());
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn max_workers(&self) -> usize {
+        let max = self.options.max_connections as usize;
+        match self.options.when_full {
+            WhenFull::Wait => max,
+            WhenFull::Refuse => max.saturating_add(1),
+        }
+    }
+
+    /// A worker's life. It was counted as a worker and as idle when it was started.
+    fn work(self: &Arc<Self>) {
+        SERVING.set(Arc::as_ptr(self));
+        loop {
+            let client = match self.server.accept() {
+                Ok(client) => Arc::new(client),
+                Err(e) => {
+                    let asked = matches!(e.kind(), ErrorKind::Closed | ErrorKind::Cancelled);
+                    let mut state = self.lock();
+                    state.idle -= 1;
+                    state.workers -= 1;
+                    drop(state);
+                    return self.accepting_ended((!asked).then_some(e));
+                }
+            };
+            let Some(id) = self.admit(&client) else {
+                client.abort();
+                self.server.count_refused();
+                continue;
+            };
+            match catch_unwind(AssertUnwindSafe(|| (self.handler)(&client))) {
+                // How it ended is the handler's to ask, by closing it itself.
+                Ok(()) => drop(client.close()),
+                // The panic hook has told of it; the peer must not take what it
+                // got for all there is.
+                Err(_) => client.abort(),
+            }
+            if !self.dismiss(id) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a connection its place, and sees to it that somebody accepts the
+    /// next one. `None`: there is no place.
+    fn admit(self: &Arc<Self>, client: &Arc<ClientSocket>) -> Option<u64> {
+        let mut state = self.lock();
+        if state.live.len() >= self.options.max_connections as usize {
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.live.insert(id, client.clone());
+        if state.draining {
+            client.set_draining();
+        }
+        state.idle -= 1;
+        let start = state.idle == 0 && state.workers < self.max_workers() && !state.stopped;
+        if start {
+            state.workers += 1;
+            state.idle += 1;
+        }
+        drop(state);
+        if start && start_worker(self).is_err() {
+            // No thread to be had: this one accepts again when it is done.
+            let mut state = self.lock();
+            state.workers -= 1;
+            state.idle -= 1;
+        }
+        Some(id)
+    }
+
+    /// Takes the place back; false: there are enough idle workers without this one.
+    fn dismiss(&self, id: u64) -> bool {
+        let mut state = self.lock();
+        state.live.remove(&id);
+        if state.draining {
+            state.finished += 1;
+        }
+        let stays = state.idle < SPARE;
+        if stays {
+            state.idle += 1;
+        } else {
+            state.workers -= 1;
+        }
+        let awaited = state.stopped;
+        drop(state);
+        if awaited {
+            self.changed.notify_all();
+        }
+        stays
+    }
+}
+
+fn start_worker(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let shared = shared.clone();
+    std::thread::Builder::new()
+        .name("keepsock-serve".to_owned())
+        .spawn(move || {
+            shared.work();
+        })
+        .map(|_| ())
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,83 @@
+//! Every operating-system call, behind one contract.
+//!
+//! The rest of the crate sees these names and no platform:
+//!
+//! - [`Owned`], [`Borrowed`], [`Raw`]: a socket in its three forms, and
+//!   [`Descriptor`], which several threads may use while one closes it
+//! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `send_slices`, `close`, `wake`
+//! - `poll` and [`Event`], which ends a poll from outside
+//! - `lookup`, `zone_index`, `lock_directory`
+//! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
+//! - `Tick`, a start time that costs next to nothing to take
+//! - the `is_…` functions, which sort error numbers
+//! - constants that say what the platform can do:
+//!   - `BLOCKING_CALLS`: a blocking call is woken by `shutdown` from another
+//!     thread, so sockets are left in blocking mode and a read that waits is one
+//!     system call. Where false, sockets are non-blocking and every wait is a poll.
+//!   - `MAX_WAIT`: where a poll cannot be woken for every reason, the time
+//!     after which it looks again.
+//!   - `ACCEPT_INHERITS`: an accepted connection has the listener's options.
+//!   - `SEES_HANGUP`: poll tells FIN without reading.
+//!   - `UNIX_PATH_MAX`: bytes in a Unix socket's path.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+mod descriptor;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+pub(crate) use descriptor::{Descriptor, InUse};
+#[cfg(unix)]
+pub(crate) use unix::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+/// Whether a call may wait in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// What a poll waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+    /// Only the end of the connection: FIN, RST or an error.
+    Hangup,
+}
+
+/// What a poll found.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Ready {
+    /// Readable, writable or hung up, as was asked.
+    pub socket: bool,
+    /// The socket holds an error: it was reset, or the kernel gave up.
+    pub error: bool,
+}
+
+/// Why a name could not be looked up.
+#[derive(Debug)]
+pub(crate) enum LookupError {
+    /// The name, or the service, does not exist.
+    NotFound(String),
+    /// The resolver could not say.
+    Failed(String),
+    /// The resolver ran into an operating-system error.
+    Os(io::Error),
+}
+
+pub(crate) type Lookup = Result<Vec<SocketAddr>, LookupError>;
+
+/// Poll counts in milliseconds; rounding up keeps a wait from ending early.
+fn poll_ms(timeout: Option<Duration>) -> i32 {
+    match timeout {
+        None => -1,
+        Some(t) => i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+    }
+}

@@ -1,0 +1,547 @@
+//! Linux, macOS, FreeBSD and their kin. What only Linux has is marked.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+use std::time::Duration;
+
+use libc::c_int;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
+use crate::endpoint::{Endpoint, Target};
+use crate::info::{Address, Family};
+use crate::keepalive::Keepalive;
+
+pub(crate) type Owned = OwnedFd;
+pub(crate) type Borrowed<'a> = BorrowedFd<'a>;
+pub(crate) type Raw = RawFd;
+
+const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+/// Measured on Linux: shutdown wakes accept, recv, send and connect. Elsewhere a
+/// listener cannot be shut down (ENOTCONN).
+pub(crate) const BLOCKING_CALLS: bool = LINUX;
+pub(crate) const MAX_WAIT: Option<Duration> =
+    if LINUX { None } else { Some(Duration::from_millis(25)) };
+pub(crate) const ACCEPT_INHERITS: bool = LINUX;
+/// POLLRDHUP: Linux 2.6.17, FreeBSD 13. libc names it where it is.
+pub(crate) const SEES_HANGUP: bool =
+    cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
+/// sun_path without its final NUL.
+pub(crate) const UNIX_PATH_MAX: usize = if LINUX { 107 } else { 103 };
+
+pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
+    owned.as_fd()
+}
+
+pub(super) fn into_raw(owned: Owned) -> Raw {
+    owned.into_raw_fd()
+}
+
+/// # Safety
+/// `raw` is open and nobody else will close it.
+pub(super) unsafe fn from_raw(raw: Raw) -> Owned {
+    // SAFETY: as the caller promises.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// # Safety
+/// `raw` stays open for as long as the result lives.
+#[inline]
+pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
+    // SAFETY: as the caller promises.
+    unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+#[inline]
+fn check(n: isize) -> io::Result<usize> {
+    // A negative result is the only one that does not fit.
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+#[inline]
+fn check_int(n: c_int) -> io::Result<c_int> {
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n) }
+}
+
+// ---- making, connecting, accepting -------------------------------------------------
+
+/// A stream socket, non-blocking and close-on-exec from the start.
+pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let socket = {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket
+    };
+    Ok(socket.into())
+}
+
+/// Starts connecting a non-blocking socket. True: connected already.
+pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
+    match SockRef::from(&socket).connect(to) {
+        Ok(()) => Ok(true),
+        // connect(2): EINTR leaves the handshake going on, as EINPROGRESS does.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes one connection off the listener's queue: one system call, close-on-exec
+/// set where the kernel can do so at once.
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, SockAddr)> {
+    let (socket, from) = SockRef::from(&listener).accept()?;
+    Ok((socket.into(), from))
+}
+
+/// One system call, where fcntl would take two.
+pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
+    let mut value = c_int::from(on);
+    // SAFETY: FIONBIO reads an int through the pointer.
+    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONBIO, &raw mut value) })?;
+    Ok(())
+}
+
+/// Ends every call that waits on the socket, in any thread.
+pub(crate) fn wake(socket: Borrowed<'_>) {
+    // Failure means that there is no connection to wait for (ENOTCONN).
+    // SAFETY: no memory is passed.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Whether the descriptor is a stream socket, and whether it listens.
+pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+    let socket = SockRef::from(&socket);
+    if socket.r#type()? != Type::STREAM {
+        return Ok(None);
+    }
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let listens = socket.is_listener()?;
+    // Elsewhere: only a connected socket has a peer.
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let listens = socket.peer_addr().is_err();
+    Ok(Some(listens))
+}
+
+// ---- moving bytes --------------------------------------------------------------------
+
+fn flags(wait: Wait) -> c_int {
+    match wait {
+        Wait::Yes => 0,
+        Wait::No => libc::MSG_DONTWAIT,
+    }
+}
+
+#[inline]
+pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most buf.len() bytes into buf.
+    check(unsafe {
+        libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags(wait))
+    })
+}
+
+/// macOS has no MSG_NOSIGNAL; there SO_NOSIGPIPE is set when the socket is made.
+#[cfg(target_vendor = "apple")]
+const NO_SIGPIPE: c_int = 0;
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
+
+#[inline]
+pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
+    let flags = flags(wait) | NO_SIGPIPE;
+    // SAFETY: the kernel reads at most buf.len() bytes from buf.
+    check(unsafe { libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+}
+
+/// Several buffers in one call. The kernel takes at most IOV_MAX (1024) of them.
+pub(crate) fn send_slices(
+    socket: Borrowed<'_>,
+    bufs: &[IoSlice<'_>],
+    wait: Wait,
+) -> io::Result<usize> {
+    // SAFETY: an all-zero msghdr is a valid, empty one.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    // IoSlice is an iovec by the standard library's promise; sendmsg only reads it.
+    msg.msg_iov = bufs.as_ptr().cast_mut().cast();
+    msg.msg_iovlen = bufs.len().min(1024) as _;
+    let flags = flags(wait) | NO_SIGPIPE;
+    // SAFETY: msg describes buffers that outlive the call.
+    check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
+}
+
+// ---- waiting ---------------------------------------------------------------------------
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const POLLRDHUP: libc::c_short = 0;
+
+/// Waits for the socket, the event, or the time. Without a socket it waits for
+/// the other two. EINTR is returned as the error that it is.
+pub(crate) fn poll(
+    socket: Option<(Borrowed<'_>, Interest)>,
+    event: Option<&Event>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    // poll(2) passes over negative descriptors.
+    let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 2];
+    if let Some((socket, interest)) = socket {
+        fds[0].fd = socket.as_raw_fd();
+        fds[0].events = match interest {
+            Interest::Read => libc::POLLIN,
+            Interest::Write => libc::POLLOUT,
+            Interest::Hangup => POLLRDHUP,
+        };
+    }
+    let mut count = 1;
+    if let Some(event) = event {
+        fds[1].fd = event.reader.as_raw_fd();
+        fds[1].events = libc::POLLIN;
+        count = 2;
+    }
+    // SAFETY: the array holds `count` entries.
+    check_int(unsafe { libc::poll(fds.as_mut_ptr(), count, poll_ms(timeout)) })?;
+    Ok(Ready { socket: fds[0].revents != 0, error: fds[0].revents & libc::POLLERR != 0 })
+}
+
+/// Something that ends a poll: an eventfd on Linux, a pipe elsewhere. It is set
+/// until it is cleared, for any number of waiting threads.
+#[derive(Debug)]
+pub(crate) struct Event {
+    reader: OwnedFd,
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    writer: OwnedFd,
+}
+
+impl Event {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn new() -> io::Result<Event> {
+        // SAFETY: no memory is passed.
+        let fd = check_int(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the descriptor is new and ours.
+        Ok(Event { reader: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn new() -> io::Result<Event> {
+        let (reader, writer) = io::pipe()?;
+        set_nonblocking(reader.as_fd(), true)?;
+        set_nonblocking(writer.as_fd(), true)?;
+        Ok(Event { reader: reader.into(), writer: writer.into() })
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn writer(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn writer(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
+    }
+
+    /// Async-signal-safe: one write(2). The caller sets only a cleared event, so
+    /// the write cannot fail and errno stays as it was.
+    pub(crate) fn set(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: the kernel reads the eight bytes that an eventfd wants.
+        unsafe { libc::write(self.writer().as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: the kernel writes at most eight bytes. An event that was not
+        // set gives EAGAIN, which is as good.
+        unsafe { libc::read(self.reader.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+/// The moment a call began. Linux's coarse clock is read without asking the
+/// hardware; it lags by at most a scheduler tick (10 ms at 100 Hz), so what has
+/// elapsed is never shown as more than it is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Clone, Copy)]
+pub(crate) struct Tick(libc::timespec);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Tick {
+    const LAG: Duration = Duration::from_millis(10);
+
+    fn read(clock: libc::clockid_t) -> libc::timespec {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: now is a valid timespec. Both clocks exist since Linux 2.6.32.
+        unsafe { libc::clock_gettime(clock, &raw mut now) };
+        now
+    }
+
+    #[inline]
+    pub(crate) fn now() -> Tick {
+        Tick(Tick::read(libc::CLOCK_MONOTONIC_COARSE))
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        let now = Tick::read(libc::CLOCK_MONOTONIC);
+        let since_boot =
+            |t: libc::timespec| Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec.max(0) as u32);
+        since_boot(now).saturating_sub(since_boot(self.0)).saturating_sub(Tick::LAG)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Clone, Copy)]
+pub(crate) struct Tick(std::time::Instant);
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Tick {
+    pub(crate) fn now() -> Tick {
+        Tick(std::time::Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+// ---- options -----------------------------------------------------------------------------
+
+/// Turns keepalive on with these values, or off. Several system calls: when one
+/// is refused, those before it hold. [`Keepalive`] has checked the ranges.
+pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    match keepalive {
+        None => socket.set_keepalive(false),
+        Some(k) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(k.idle())
+                .with_interval(k.interval())
+                .with_retries(k.count()),
+        ),
+    }
+}
+
+/// The values in force, `None` if keepalive is off.
+pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
+    let socket = SockRef::from(&socket);
+    if !socket.keepalive()? {
+        return Ok(None);
+    }
+    let keepalive = Keepalive::new(
+        socket.tcp_keepalive_time()?,
+        socket.tcp_keepalive_interval()?,
+        socket.tcp_keepalive_retries()?,
+    );
+    keepalive.map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Binds the socket to an interface: its traffic uses no other. Linux 5.7 and
+/// later let every user do so; before, CAP_NET_RAW.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn bind_interface(socket: Borrowed<'_>, name: &str, _ipv6: bool) -> io::Result<()> {
+    SockRef::from(&socket).bind_device(Some(name.as_bytes()))
+}
+
+#[cfg(target_vendor = "apple")]
+pub(crate) fn bind_interface(socket: Borrowed<'_>, name: &str, ipv6: bool) -> io::Result<()> {
+    let index = zone_index(name).and_then(std::num::NonZeroU32::new);
+    let Some(index) = index else {
+        return Err(io::Error::from_raw_os_error(libc::ENXIO));
+    };
+    let socket = SockRef::from(&socket);
+    if ipv6 {
+        socket.bind_device_by_index_v6(Some(index))
+    } else {
+        socket.bind_device_by_index_v4(Some(index))
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// On Unix SO_REUSEADDR lets a server bind while old connections of its port are
+/// in TIME-WAIT; a port that is listened on stays taken.
+pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_reuse_address(true)
+}
+
+// ---- names ---------------------------------------------------------------------------------
+
+/// The index of a zone given as an interface name or as a number.
+pub(crate) fn zone_index(zone: &str) -> Option<u32> {
+    if let Ok(index) = zone.parse() {
+        return Some(index);
+    }
+    let name = CString::new(zone).ok()?;
+    // SAFETY: name is a NUL-terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// getaddrinfo(3), which waits for as long as it likes. Without a host, only the
+/// service is looked up and the addresses are wildcards.
+pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Lookup {
+    let not_found = |what: &str| LookupError::NotFound(format!("{what:?} holds a NUL byte"));
+    let node = match host {
+        Some(h) => Some(CString::new(h).map_err(|_| not_found(h))?),
+        None => None,
+    };
+    let name = CString::new(service).map_err(|_| not_found(service))?;
+    // SAFETY: an all-zero addrinfo is the documented "no hints".
+    let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
+    hints.ai_socktype = libc::SOCK_STREAM;
+    hints.ai_family = match family {
+        Family::Any => libc::AF_UNSPEC,
+        Family::Ipv4 => libc::AF_INET,
+        Family::Ipv6 => libc::AF_INET6,
+    };
+    if host.is_none() {
+        hints.ai_flags |= libc::AI_PASSIVE;
+    }
+    let mut list: *mut libc::addrinfo = ptr::null_mut();
+    let node_ptr = node.as_ref().map_or(ptr::null(), |n| n.as_ptr());
+    // SAFETY: the strings are NUL-terminated or null, hints and list are valid.
+    let code =
+        unsafe { libc::getaddrinfo(node_ptr, name.as_ptr(), &raw const hints, &raw mut list) };
+    if code != 0 {
+        let os_error = io::Error::last_os_error();
+        // SAFETY: gai_strerror returns a static string for every code.
+        let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+        let text = text.to_string_lossy().to_lowercase();
+        return Err(match code {
+            libc::EAI_SYSTEM => LookupError::Os(os_error),
+            // Debian's glibc gives EAI_NODATA (-5) for a name that exists
+            // without an address of the family; its value is not in POSIX.
+            libc::EAI_NONAME | libc::EAI_SERVICE | -5 => LookupError::NotFound(text),
+            _ => LookupError::Failed(text),
+        });
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    while !next.is_null() {
+        // SAFETY: next is a node of the list that getaddrinfo returned.
+        let info = unsafe { &*next };
+        // SAFETY: ai_addr points to ai_addrlen bytes of a socket address.
+        let address = unsafe { socket_addr(info.ai_addr, info.ai_addrlen) };
+        if let Some(address) = address.filter(|a| !found.contains(a)) {
+            found.push(address);
+        }
+        next = info.ai_next;
+    }
+    // SAFETY: list came from getaddrinfo and is freed once.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
+}
+
+/// # Safety
+/// `address` points to `len` readable bytes.
+unsafe fn socket_addr(address: *const libc::sockaddr, len: libc::socklen_t) -> Option<SocketAddr> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: no more is copied than the storage holds, and the length is what was copied.
+    let copied = unsafe {
+        SockAddr::try_init(|storage, size| {
+            *size = len.min(*size);
+            ptr::copy_nonoverlapping(address.cast::<u8>(), storage.cast::<u8>(), *size as usize);
+            Ok(())
+        })
+    };
+    copied.ok()?.1.as_socket()
+}
+
+/// The kernel's form of a Unix endpoint's name.
+pub(crate) fn unix_name(endpoint: &Endpoint) -> io::Result<SockAddr> {
+    match &endpoint.0 {
+        Target::UnixPath(path) => SockAddr::unix(path),
+        // unix(7): a leading NUL marks the abstract namespace, which only Linux has.
+        Target::UnixAbstract(name) if LINUX => {
+            let mut bytes = vec![0];
+            bytes.extend_from_slice(name.as_bytes());
+            SockAddr::unix(OsStr::from_bytes(&bytes))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// An address as the kernel gave it.
+pub(crate) fn to_address(name: &SockAddr) -> Address {
+    if let Some(inet) = name.as_socket() {
+        return inet.into();
+    }
+    if let Some(path) = name.as_pathname() {
+        return Address::UnixPath(path.to_owned());
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(bytes) = name.as_abstract_namespace() {
+        return Address::UnixAbstract(bytes.to_owned());
+    }
+    Address::UnixUnnamed
+}
+
+/// An advisory lock on a directory, held while the result lives: unlike a lock
+/// file it leaves nothing behind. `None`: somebody else holds it.
+pub(crate) fn lock_directory(dir: &Path) -> io::Result<Option<std::fs::File>> {
+    let file = std::fs::File::open(dir)?;
+    // SAFETY: no memory is passed.
+    match check_int(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+// ---- errors --------------------------------------------------------------------------------
+
+pub(crate) fn is_out_of_descriptors(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+pub(crate) fn is_out_of_memory(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+pub(crate) fn is_unsupported(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
+    )
+}
+
+/// Whether this machine has no such address family at all.
+pub(crate) fn is_family_missing(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// Errors of accept(2) that concern the one connection, or pass by themselves:
+/// Linux hands over errors that are already pending on the new socket.
+pub(crate) fn is_transient_accept(err: &io::Error) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if err.raw_os_error() == Some(libc::ENONET) {
+        return true;
+    }
+    matches!(
+        err.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}

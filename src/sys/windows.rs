@@ -1,0 +1,289 @@
+//! Windows. Sockets are always non-blocking and every wait is a WSAPoll that
+//! looks again after 25 ms, since WSAPoll waits for nothing but sockets.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::windows::io::{
+    AsRawSocket, AsSocket, BorrowedSocket, FromRawSocket, IntoRawSocket, OwnedSocket, RawSocket,
+};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use windows_sys::Win32::Networking::WinSock as ws;
+
+use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
+use crate::endpoint::Endpoint;
+use crate::info::{Address, Family};
+use crate::keepalive::Keepalive;
+
+pub(crate) type Owned = OwnedSocket;
+pub(crate) type Borrowed<'a> = BorrowedSocket<'a>;
+pub(crate) type Raw = RawSocket;
+
+pub(crate) const BLOCKING_CALLS: bool = false;
+pub(crate) const MAX_WAIT: Option<Duration> = Some(Duration::from_millis(25));
+pub(crate) const ACCEPT_INHERITS: bool = false;
+pub(crate) const SEES_HANGUP: bool = false;
+pub(crate) const UNIX_PATH_MAX: usize = 107;
+
+pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
+    owned.as_socket()
+}
+
+pub(super) fn into_raw(owned: Owned) -> Raw {
+    owned.into_raw_socket()
+}
+
+/// # Safety
+/// `raw` is open and nobody else will close it.
+pub(super) unsafe fn from_raw(raw: Raw) -> Owned {
+    // SAFETY: as the caller promises.
+    unsafe { OwnedSocket::from_raw_socket(raw) }
+}
+
+/// # Safety
+/// `raw` stays open for as long as the result lives.
+pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
+    // SAFETY: as the caller promises.
+    unsafe { BorrowedSocket::borrow_raw(raw) }
+}
+
+pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
+    match SockRef::from(&socket).connect(to) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) if e.raw_os_error() == Some(ws::WSAEINPROGRESS) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, SockAddr)> {
+    let (socket, from) = SockRef::from(&listener).accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), from))
+}
+
+pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
+    SockRef::from(&socket).set_nonblocking(on)
+}
+
+pub(crate) fn wake(socket: Borrowed<'_>) {
+    // A listener cannot be shut down; its waits look again after MAX_WAIT.
+    let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
+}
+
+pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+    let socket = SockRef::from(&socket);
+    if socket.r#type()? != Type::STREAM {
+        return Ok(None);
+    }
+    Ok(Some(socket.peer_addr().is_err()))
+}
+
+pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], _: Wait) -> io::Result<usize> {
+    (&*SockRef::from(&socket)).read(buf)
+}
+
+pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usize> {
+    (&*SockRef::from(&socket)).write(buf)
+}
+
+pub(crate) fn send_slices(
+    socket: Borrowed<'_>,
+    bufs: &[IoSlice<'_>],
+    _: Wait,
+) -> io::Result<usize> {
+    (&*SockRef::from(&socket)).write_vectored(bufs)
+}
+
+pub(crate) fn poll(
+    socket: Option<(Borrowed<'_>, Interest)>,
+    _event: Option<&Event>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    let Some((socket, interest)) = socket else {
+        std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
+        return Ok(Ready::default());
+    };
+    let events = match interest {
+        Interest::Read => ws::POLLRDNORM,
+        Interest::Write => ws::POLLWRNORM,
+        Interest::Hangup => 0,
+    };
+    let mut fd = ws::WSAPOLLFD { fd: socket.as_raw_socket() as ws::SOCKET, events, revents: 0 };
+    // SAFETY: one valid entry.
+    if unsafe { ws::WSAPoll(&raw mut fd, 1, poll_ms(timeout)) } < 0 {
+        // SAFETY: no memory is passed.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(Ready { socket: fd.revents != 0, error: fd.revents & ws::POLLERR != 0 })
+}
+
+/// Nothing here: waits look at what set it after MAX_WAIT.
+#[derive(Debug)]
+pub(crate) struct Event;
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Event> {
+        Ok(Event)
+    }
+
+    pub(crate) fn set(&self) {}
+
+    pub(crate) fn clear(&self) {}
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Tick(Instant);
+
+impl Tick {
+    pub(crate) fn now() -> Tick {
+        Tick(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Windows 10 1709 and later: TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT, in
+/// seconds. socket2 sets the first two by SIO_KEEPALIVE_VALS.
+pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    match keepalive {
+        None => socket.set_keepalive(false),
+        Some(k) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(k.idle())
+                .with_interval(k.interval())
+                .with_retries(k.count()),
+        ),
+    }
+}
+
+fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
+    let mut value = 0u32;
+    let mut len = 4;
+    // SAFETY: the system writes at most `len` bytes into value.
+    let code = unsafe {
+        ws::getsockopt(
+            socket.as_raw_socket() as ws::SOCKET,
+            ws::IPPROTO_TCP,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if code != 0 {
+        // SAFETY: no memory is passed.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(value)
+}
+
+pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
+    if !SockRef::from(&socket).keepalive()? {
+        return Ok(None);
+    }
+    let seconds = |name| tcp_option(socket, name).map(|s| Duration::from_secs(s.into()));
+    let keepalive = Keepalive::new(
+        seconds(ws::TCP_KEEPIDLE)?,
+        seconds(ws::TCP_KEEPINTVL)?,
+        tcp_option(socket, ws::TCP_KEEPCNT)?,
+    );
+    keepalive.map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// SO_REUSEADDR would let anybody steal the port; SO_EXCLUSIVEADDRUSE is what
+/// Unix users mean by its absence.
+pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
+    let on = 1u32;
+    // SAFETY: the system reads four bytes from `on`.
+    let code = unsafe {
+        ws::setsockopt(
+            socket.as_raw_socket() as ws::SOCKET,
+            ws::SOL_SOCKET,
+            ws::SO_EXCLUSIVEADDRUSE,
+            (&raw const on).cast(),
+            4,
+        )
+    };
+    if code != 0 {
+        // SAFETY: no memory is passed.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(())
+}
+
+/// Interface names are not looked up on Windows; their numbers work.
+pub(crate) fn zone_index(zone: &str) -> Option<u32> {
+    zone.parse().ok()
+}
+
+/// Names by the standard library; service names are not supported here.
+pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Lookup {
+    let Ok(port) = service.parse::<u16>() else {
+        return Err(LookupError::Os(io::ErrorKind::Unsupported.into()));
+    };
+    let found = match host {
+        Some(host) => (host, port).to_socket_addrs(),
+        None => return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]),
+    };
+    match found {
+        Ok(list) => Ok(list.filter(|a| family.allows(a.ip())).collect()),
+        Err(e) if e.raw_os_error() == Some(ws::WSAHOST_NOT_FOUND) => {
+            Err(LookupError::NotFound(e.to_string()))
+        }
+        Err(e) => Err(LookupError::Failed(e.to_string())),
+    }
+}
+
+/// Unix sockets are not offered on Windows yet.
+pub(crate) fn unix_name(_endpoint: &Endpoint) -> io::Result<SockAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn to_address(name: &SockAddr) -> Address {
+    name.as_socket().map_or(Address::UnixUnnamed, Address::from)
+}
+
+pub(crate) fn lock_directory(_dir: &Path) -> io::Result<Option<std::fs::File>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn is_out_of_descriptors(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(ws::WSAEMFILE)
+}
+
+pub(crate) fn is_out_of_memory(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(ws::WSAENOBUFS)
+}
+
+pub(crate) fn is_unsupported(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(ws::WSAEAFNOSUPPORT | ws::WSAEPROTONOSUPPORT | ws::WSAEOPNOTSUPP | ws::WSAENOPROTOOPT)
+    )
+}
+
+pub(crate) fn is_family_missing(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(ws::WSAEAFNOSUPPORT | ws::WSAEADDRNOTAVAIL))
+}
+
+pub(crate) fn is_transient_accept(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(ws::WSAECONNRESET | ws::WSAECONNABORTED | ws::WSAEINTR | ws::WSAENETDOWN)
+    )
+}

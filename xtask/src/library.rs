@@ -1,0 +1,232 @@
+//! What the shared library shows to the world: its name, what it needs, what it exports.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{MINUTE, Workspace, capture, read_file, show};
+use crate::steps::Stop;
+use crate::tools;
+
+/// What may be needed at run time; the loader counts as part of libc.
+const MAY_NEED: [&str; 3] = ["libc.so", "libgcc_s.so", "ld-linux"];
+
+/// The stripped library's limit (performance.md, F17).
+const SIZE_LIMIT: u64 = 450 * 1024;
+
+/// Builds the library as its users get it (release, C symbols); returns its folder.
+pub fn build(ws: &Workspace) -> Result<PathBuf, String> {
+    let mut build = ws.cargo(&["build", "--release", "--lib", "--features", "capi"]);
+    show(build.env("CARGO_TARGET_DIR", &ws.target), 15 * MINUTE)?;
+    Ok(ws.target.join("release"))
+}
+
+/// Adds what a C program needs to be compiled against the library in that folder.
+pub fn link(ws: &Workspace, folder: &Path, compile: &mut Command) -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    {
+        // cargo calls the file libkeepsock.so; at run time it is asked for by its soname.
+        let name = folder.join(soname(ws)?);
+        let _ = std::fs::remove_file(&name);
+        std::os::unix::fs::symlink("libkeepsock.so", &name)
+            .map_err(|e| format!("link {}: {e}", name.display()))?;
+    }
+    compile.arg(format!("-I{}", ws.root.join("include").display()));
+    compile.arg(format!("-L{}", folder.display())).arg("-lkeepsock");
+    compile.arg(format!("-Wl,-rpath,{}", folder.display()));
+    Ok(())
+}
+
+pub fn check(ws: &Workspace) -> Result<String, Stop> {
+    if !cfg!(target_os = "linux") {
+        return Err(Stop::Skip("reads ELF files: Linux only".to_owned()));
+    }
+    let library = build(ws)?.join("libkeepsock.so");
+    let readelf = tools::READELF.need(ws)?;
+    let nm = tools::NM.need(ws)?;
+
+    let dynamic =
+        capture(ws.command(readelf).args(["-d", "-W"]).arg(&library).env("LC_ALL", "C"), MINUTE)?;
+    let symbols = capture(ws.command(nm).args(["-D", "--defined-only"]).arg(&library), MINUTE)?;
+    let header = read_file(&ws.root.join("include").join("keepsock.h"))?;
+
+    let needed = entries(&dynamic, "(NEEDED)");
+    let exported = exported(&symbols);
+    let mut wrong: Vec<String> =
+        wrong_soname(&entries(&dynamic, "(SONAME)"), &soname(ws)?).into_iter().collect();
+    wrong.extend(wrong_needs(&needed));
+    wrong.extend(wrong_exports(&exported, &declared(&header)));
+    let size = stripped_size(ws, &library)?;
+    if size > SIZE_LIMIT {
+        wrong.push(format!(
+            "stripped it has {} KiB, the limit is {}",
+            size / 1024,
+            SIZE_LIMIT / 1024
+        ));
+    }
+
+    for name in &needed {
+        println!("needs   {name}");
+    }
+    println!("exports {} functions, stripped {} KiB", exported.len(), size / 1024);
+    if wrong.is_empty() {
+        Ok(format!(
+            "{} functions exported and declared; needs {}",
+            exported.len(),
+            needed.join(", ")
+        ))
+    } else {
+        Err(Stop::Fail(wrong.join("; ")))
+    }
+}
+
+fn soname(ws: &Workspace) -> Result<String, String> {
+    let manifest = read_file(&ws.root.join("Cargo.toml"))?;
+    // The first version in the file is the package's.
+    let version =
+        manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.split('"').next());
+    version.map(soname_of).ok_or_else(|| "Cargo.toml has no version".to_owned())
+}
+
+/// Before 1.0 each minor version may break the ABI, so the name carries it.
+fn soname_of(version: &str) -> String {
+    let parts = if version.starts_with("0.") { 2 } else { 1 };
+    let abi = version.split('.').take(parts).collect::<Vec<_>>().join(".");
+    format!("libkeepsock.so.{abi}")
+}
+
+/// What `readelf -d` shows in brackets for entries of one kind.
+fn entries(dynamic: &str, kind: &str) -> Vec<String> {
+    dynamic
+        .lines()
+        .filter(|line| line.contains(kind))
+        .filter_map(|line| Some(line.split_once('[')?.1.split_once(']')?.0.to_owned()))
+        .collect()
+}
+
+fn wrong_soname(found: &[String], expected: &str) -> Option<String> {
+    (found != [expected]).then(|| format!("SONAME is {found:?}, expected {expected}"))
+}
+
+fn wrong_needs(needed: &[String]) -> Option<String> {
+    let other: Vec<&str> = needed
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !MAY_NEED.iter().any(|may| name.starts_with(may)))
+        .collect();
+    // Without libc the listing wasn't read rightly, and the check would always pass.
+    if !needed.iter().any(|name| name.starts_with("libc.so")) {
+        return Some(format!("libc is not among the libraries it needs: {needed:?}"));
+    }
+    (!other.is_empty())
+        .then(|| format!("it needs {}, which not every machine has", other.join(", ")))
+}
+
+fn wrong_exports(exported: &BTreeSet<String>, declared: &BTreeSet<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut report = |names: Vec<&String>, what: &str| {
+        if !names.is_empty() {
+            wrong.push(format!("{what}: {names:?}"));
+        }
+    };
+    report(
+        exported.iter().filter(|name| !name.starts_with("keepsock_")).collect(),
+        "exported under a foreign name",
+    );
+    report(exported.difference(declared).collect(), "exported but not in keepsock.h");
+    report(declared.difference(exported).collect(), "in keepsock.h but not exported");
+    if declared.is_empty() {
+        wrong.push("keepsock.h declares nothing".to_owned());
+    }
+    wrong
+}
+
+/// The names in `nm`'s listing: `0000000000012340 T keepsock_version`.
+fn exported(symbols: &str) -> BTreeSet<String> {
+    symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
+}
+
+/// The functions that a header declares: `keepsock_*` followed by `(`, outside comments.
+fn declared(header: &str) -> BTreeSet<String> {
+    let code = without_comments(header);
+    let mut found = BTreeSet::new();
+    let mut rest = code.as_str();
+    while let Some(start) = rest.find("keepsock_") {
+        // `my_keepsock_x` is another name.
+        let whole = !rest[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        rest = &rest[start..];
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let name = &rest[..end];
+        rest = &rest[end..];
+        if whole && rest.trim_start().starts_with('(') {
+            found.insert(name.to_owned());
+        }
+    }
+    found
+}
+
+fn without_comments(header: &str) -> String {
+    let mut code = String::new();
+    let mut rest = header;
+    while let Some(start) = rest.find("/*") {
+        code.push_str(&rest[..start]);
+        code.push(' ');
+        rest = rest[start..].find("*/").map_or("", |end| &rest[start + end + 2..]);
+    }
+    code.push_str(rest);
+    code.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+fn stripped_size(ws: &Workspace, library: &Path) -> Result<u64, Stop> {
+    let stripped = ws.target.join("libkeepsock.stripped.so");
+    let strip = tools::STRIP.need(ws)?;
+    capture(ws.command(strip).arg("-o").arg(&stripped).arg(library), MINUTE)?;
+    let meta = stripped.metadata().map_err(|e| format!("{}: {e}", stripped.display()))?;
+    Ok(meta.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn declared_functions_are_found_and_nothing_else() {
+        let header = "/* keepsock_not_this(x) */ int keepsock_a(int keepsock_b);\n\
+                      // keepsock_nor_this()\n\
+                      typedef void (*keepsock_handler)(struct keepsock_c *);\n\
+                      const char *\nkeepsock_d (void);\nint my_keepsock_e(void);\n";
+        assert_eq!(declared(header), set(&["keepsock_a", "keepsock_d"]));
+    }
+
+    #[test]
+    fn exports_must_agree_with_the_header_both_ways() {
+        let good = set(&["keepsock_a", "keepsock_b"]);
+        assert!(wrong_exports(&good, &good).is_empty());
+        assert_eq!(wrong_exports(&set(&["keepsock_a"]), &good).len(), 1);
+        assert_eq!(wrong_exports(&good, &set(&["keepsock_a"])).len(), 1);
+        assert_eq!(wrong_exports(&set(&["rust_eh"]), &set(&[])).len(), 3);
+    }
+
+    #[test]
+    fn the_soname_carries_what_may_break() {
+        assert_eq!(soname_of("0.1.7"), "libkeepsock.so.0.1");
+        assert_eq!(soname_of("1.2.3"), "libkeepsock.so.1");
+        assert!(wrong_soname(&["libkeepsock.so.0.1".into()], "libkeepsock.so.0.1").is_none());
+        assert!(wrong_soname(&["libkeepsock.so.0.1".into()], "libkeepsock.so.0.2").is_some());
+        assert!(wrong_soname(&[], "libkeepsock.so.0.1").is_some());
+    }
+
+    #[test]
+    fn only_libc_and_libgcc_may_be_needed() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(
+            wrong_needs(&names(&["libgcc_s.so.1", "libc.so.6", "ld-linux-x86-64.so.2"])).is_none()
+        );
+        assert!(wrong_needs(&names(&["libc.so.6", "libssl.so.3"])).is_some());
+        assert!(wrong_needs(&[]).is_some());
+    }
+}

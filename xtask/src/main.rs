@@ -1,0 +1,62 @@
+//! The workspace's task runner, started as `cargo xtask <command>`.
+//!
+//! No dependencies: it is the first thing a fresh machine builds.
+
+mod cmake;
+mod counts;
+mod cross;
+mod debian;
+mod demo;
+mod library;
+mod msrv;
+mod prefix;
+mod run;
+mod sockets;
+mod steps;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  test            format, lints, Rust tests, C examples: the fast loop
+  test --full     the same, then every other check: other systems, oldest Rust,
+                  valgrind, the bars of `counts`, the shared library, documentation,
+                  the installed prefix
+  demo            a push server and its clients at work, with every line explained
+  counts          system calls and instructions beside plain C, as a table
+  counts --gate   the same, and fails when a bar is exceeded
+
+Tools that are missing (cmake, valgrind, strace, ...) are installed where that can be
+done; else the message says what to install. With CI=true a skipped step is a failure.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let command: fn(&run::Workspace) -> Result<bool, String> = match words.as_slice() {
+        ["test"] => |ws| Ok(suite::test(ws, false)),
+        ["test", "--full"] => |ws| Ok(suite::test(ws, true)),
+        ["demo"] => demo::demo,
+        ["counts"] => |ws| Ok(counts::counts(ws, false)?),
+        ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("xtask: unknown command `{}`\n\n{HELP}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match run::Workspace::find().and_then(|ws| command(&ws)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Where things are, and how other programs are run: always with a time limit, and
+//! with an error that names the command.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a wait for the end of a program looks again.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long a reader may outlive the program it reads from. A background process that
+/// a test left behind holds the pipe open, and must not hold us.
+const READER_GRACE: Duration = Duration::from_secs(1);
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+pub struct Workspace {
+    pub root: PathBuf,
+    pub target: PathBuf,
+    cargo: OsString,
+}
+
+impl Workspace {
+    pub fn find() -> Result<Self, String> {
+        // Set by `cargo run`; the compiled-in value serves when the program is started by hand.
+        let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = manifest_dir
+            .parent()
+            .ok_or("xtask's folder has no parent: run it as `cargo xtask`")?
+            .to_path_buf();
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || Ok(root.join("target")),
+            |dir| std::path::absolute(dir).map_err(|e| format!("CARGO_TARGET_DIR: {e}")),
+        )?;
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Ok(Self { root, target, cargo })
+    }
+
+    /// Tools and packages that were fetched for this workspace only; safe to delete.
+    pub fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
+    /// A command that starts in the workspace's root.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        command
+    }
+
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&self.cargo);
+        command.args(arguments);
+        command
+    }
+}
+
+/// Whether this run must not skip anything.
+pub fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
+}
+
+pub fn create_dir(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|e| format!("create {}: {e}", path.display()))
+}
+
+pub fn read_file(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
+}
+
+pub fn write_file(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|e| format!("write {}: {e}", path.display()))
+}
+
+/// Runs a command with its output shown as it comes; returns that output.
+pub fn show(command: &mut Command, limit: Duration) -> Result<String, String> {
+    println!("$ {}", line_of(command));
+    let ended = run(command, limit, true)?;
+    check(command, ended.status).map(|()| ended.stdout + &ended.stderr)
+}
+
+/// Runs a command silently; returns its standard output. On failure the error carries
+/// the end of what it printed.
+pub fn capture(command: &mut Command, limit: Duration) -> Result<String, String> {
+    let ended = run(command, limit, false)?;
+    check(command, ended.status).map_err(|message| {
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n    ");
+        format!("{message}\n    {tail}")
+    })?;
+    Ok(ended.stdout)
+}
+
+/// Whether a command can be started and ends well.
+pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
+    run(command, limit, false).is_ok_and(|ended| ended.status.success())
+}
+
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(command: &mut Command, limit: Duration, echo: bool) -> Result<Ended, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().map_err(|e| format!("cannot start `{}`: {e}", line_of(command)))?;
+    let stdout = child.stdout.take().map(|pipe| Reader::start(pipe, echo));
+    let stderr = child.stderr.take().map(|pipe| Reader::start(pipe, echo));
+    let Some(status) = wait(&mut child, limit)? else {
+        kill_tree(&mut child);
+        return Err(format!("`{}` was stopped after {} s", line_of(command), limit.as_secs()));
+    };
+    let text = |reader: Option<Reader>| reader.map_or_else(String::new, Reader::finish);
+    Ok(Ended { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+fn check(command: &Command, status: ExitStatus) -> Result<(), String> {
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` ended with {status}", line_of(command)))
+    }
+}
+
+/// Waits for a child, for a limited time; `None` when it is still running then.
+pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>, String> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| format!("wait for a child: {e}"))? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Looks again and again, for a limited time, until `look` finds something.
+pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        // Short, since what is waited for is often measured.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Ends a child that overran, and what it started.
+pub fn kill_tree(child: &mut Child) {
+    // Gathered first: the children of a process that is gone can't be found any more.
+    for pid in descendants(child.id()) {
+        // The shell's own: `kill` as a program is not on every machine.
+        let line = format!("kill -9 {pid}");
+        let _ = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).status();
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn descendants(of: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name in parentheses may hold spaces: fields are counted from its end.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![of];
+    let mut next = 0;
+    while next < found.len() {
+        let parent = found[next];
+        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Collects what a program prints, line by line, and shows it on the way when asked.
+pub struct Reader {
+    text: Arc<Mutex<String>>,
+    done: mpsc::Receiver<()>,
+}
+
+impl Reader {
+    pub fn start(pipe: impl Read + Send + 'static, echo: bool) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (ended, done) = mpsc::channel();
+        let shared = Arc::clone(&text);
+        thread::spawn(move || {
+            let mut lines = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                if echo {
+                    let _ = std::io::stdout().lock().write_all(&line);
+                }
+                if let Ok(mut text) = shared.lock() {
+                    text.push_str(&String::from_utf8_lossy(&line));
+                }
+                line.clear();
+            }
+            let _ = ended.send(());
+        });
+        Self { text, done }
+    }
+
+    /// What has been printed so far.
+    pub fn text(&self) -> String {
+        self.text.lock().map_or_else(|_| String::new(), |text| text.clone())
+    }
+
+    /// What had been printed when the program ended.
+    pub fn finish(self) -> String {
+        let _ = self.done.recv_timeout(READER_GRACE);
+        self.text()
+    }
+}
+
+/// A command as one would type it, shortened by the folders that say nothing.
+pub fn line_of(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let mut line = name.to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_overruns_is_stopped_with_what_it_started() {
+        let note = env::temp_dir().join(format!("xtask-overrun-{}", std::process::id()));
+        let script = format!("sleep 30 & echo $! > '{}'; wait", note.display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        let error = capture(&mut command, Duration::from_millis(500)).unwrap_err();
+        let sleeper = read_file(&note).unwrap();
+        let _ = fs::remove_file(&note);
+        assert!(error.contains("was stopped"), "{error}");
+        let stat = Path::new("/proc").join(sleeper.trim()).join("stat");
+        // Gone, or dead and not yet collected by init.
+        let gone = || fs::read_to_string(&stat).map_or(true, |s| s.contains(") Z ")).then_some(());
+        assert!(wait_for(Duration::from_secs(5), gone).is_some(), "the sleeper lives on");
+    }
+
+    #[test]
+    fn an_error_names_the_command_and_carries_its_words() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo reason >&2; exit 3"]);
+        let error = capture(&mut command, MINUTE).unwrap_err();
+        assert!(
+            error.contains("sh -c") && error.contains("reason") && error.contains('3'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_background_process_does_not_hold_the_reader() {
+        let started = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 6 & echo done"]);
+        assert_eq!(capture(&mut command, MINUTE).unwrap(), "done\n");
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}

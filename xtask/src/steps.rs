@@ -1,0 +1,138 @@
+//! Named steps, one after another, and the table at the end.
+
+use std::time::{Duration, Instant};
+
+/// Why a step did not pass. A plain error is a failure.
+pub enum Stop {
+    Fail(String),
+    Skip(String),
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Self::Fail(reason)
+    }
+}
+
+impl From<Stop> for String {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Fail(reason) | Stop::Skip(reason) => reason,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+struct Row {
+    name: String,
+    outcome: Outcome,
+    note: String,
+    time: Duration,
+}
+
+/// The steps of one run. All of them run, whatever the earlier ones gave: one run
+/// shows everything that is wrong.
+#[derive(Default)]
+pub struct Steps {
+    rows: Vec<Row>,
+}
+
+impl Steps {
+    /// Runs one step. What it returns on success is its note in the table.
+    pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<String, Stop>) {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let (outcome, note) = match work() {
+            Ok(note) => (Outcome::Passed, note),
+            Err(Stop::Fail(reason)) => (Outcome::Failed, reason),
+            Err(Stop::Skip(reason)) => (Outcome::Skipped, reason),
+        };
+        let time = started.elapsed();
+        if outcome != Outcome::Passed {
+            println!("{}: {note}", label(outcome));
+        }
+        println!("--- {name}: {}, {:.1} s", label(outcome), time.as_secs_f64());
+        self.rows.push(Row { name: name.to_owned(), outcome, note, time });
+    }
+
+    /// Prints the table and the closing line; true when the run is good.
+    pub fn finish(&self, ci: bool) -> bool {
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        println!("\n=== summary");
+        for row in &self.rows {
+            println!(
+                "{:width$}  {:7}  {:7.1} s  {}",
+                row.name,
+                label(row.outcome),
+                row.time.as_secs_f64(),
+                first_words(&row.note)
+            );
+        }
+        let [passed, failed, skipped] =
+            [Outcome::Passed, Outcome::Failed, Outcome::Skipped].map(|outcome| self.count(outcome));
+        if ci && skipped > 0 {
+            println!("CI=true: a skipped step counts as a failure");
+        }
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        failed == 0 && !(ci && skipped > 0) && passed > 0
+    }
+
+    fn count(&self, outcome: Outcome) -> usize {
+        self.rows.iter().filter(|row| row.outcome == outcome).count()
+    }
+}
+
+/// A note cut to what a table has room for; all of it was printed in its step.
+fn first_words(note: &str) -> String {
+    const ROOM: usize = 100;
+    let line = note.lines().next().unwrap_or("");
+    match line.char_indices().nth(ROOM) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+fn label(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "FAILED",
+        Outcome::Skipped => "skipped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(results: Vec<Result<String, Stop>>, ci: bool) -> bool {
+        let mut steps = Steps::default();
+        for result in results {
+            steps.step("a step", || result);
+        }
+        steps.finish(ci)
+    }
+
+    #[test]
+    fn a_failure_fails_the_run() {
+        assert!(run(vec![Ok(String::new())], true));
+        assert!(!run(vec![Ok(String::new()), Err(Stop::Fail("x".into()))], false));
+    }
+
+    #[test]
+    fn a_skip_fails_the_run_in_ci_only() {
+        let skip = || Err(Stop::Skip("no tool".into()));
+        assert!(run(vec![Ok(String::new()), skip()], false));
+        assert!(!run(vec![Ok(String::new()), skip()], true));
+    }
+
+    #[test]
+    fn a_run_without_a_passed_step_is_not_good() {
+        assert!(!run(vec![], false));
+    }
+}

@@ -1,0 +1,178 @@
+//! The one place that finds a tool, or installs it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use crate::run::{MINUTE, Workspace, capture, create_dir, show, succeeds};
+use crate::steps::Stop;
+
+pub struct Tool {
+    program: &'static str,
+    /// Debian's package.
+    apt: &'static str,
+    /// The package on PyPI, for tools that are there as ready-made programs, and where
+    /// the program lies in it.
+    pip: Option<(&'static str, &'static str)>,
+}
+
+pub const CMAKE: Tool =
+    Tool { program: "cmake", apt: "cmake", pip: Some(("cmake", "cmake/data/bin/cmake")) };
+pub const CTEST: Tool =
+    Tool { program: "ctest", apt: "cmake", pip: Some(("cmake", "cmake/data/bin/ctest")) };
+pub const NINJA: Tool =
+    Tool { program: "ninja", apt: "ninja-build", pip: Some(("ninja", "bin/ninja")) };
+pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
+pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
+pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };
+pub const NM: Tool = Tool { program: "nm", apt: "binutils", pip: None };
+pub const READELF: Tool = Tool { program: "readelf", apt: "binutils", pip: None };
+pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
+
+impl Tool {
+    /// Finds the tool on PATH or in target/tools, else installs it; a step that needs
+    /// it is skipped when that can't be done.
+    pub fn need(&self, ws: &Workspace) -> Result<PathBuf, Stop> {
+        self.find_or_install(ws).map_err(Stop::Skip)
+    }
+
+    pub fn find_or_install(&self, ws: &Workspace) -> Result<PathBuf, String> {
+        if let Some(found) = self.find(ws) {
+            return Ok(found);
+        }
+        println!("{} is missing: installing it", self.program);
+        // A private copy first: it changes nothing outside target/.
+        let mut tried = Vec::new();
+        for install in [Self::install_with_pip, Self::install_with_apt] {
+            match install(self, ws).map(|()| self.find(ws)) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => tried.push("the installation left no program".to_owned()),
+                Err(reason) => tried.push(reason),
+            }
+        }
+        tried.retain(|reason| !reason.is_empty());
+        Err(format!(
+            "{} is missing; install it (Debian, Ubuntu: `apt-get install {}`) and run again ({})",
+            self.program,
+            self.apt,
+            tried.join("; ")
+        ))
+    }
+
+    pub fn find(&self, ws: &Workspace) -> Option<PathBuf> {
+        on_path(self.program).or_else(|| {
+            let (_, inside) = self.pip?;
+            Some(pip_folder(ws).join(inside)).filter(|path| works(ws, path))
+        })
+    }
+
+    fn install_with_pip(&self, ws: &Workspace) -> Result<(), String> {
+        let Some((package, _)) = self.pip else {
+            return Err(String::new());
+        };
+        let folder = pip_folder(ws);
+        let python = pip(ws)?;
+        show(
+            ws.command(python)
+                .env("PIP_ROOT_USER_ACTION", "ignore")
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--upgrade",
+                ])
+                .arg("--target")
+                .arg(&folder)
+                .arg(package),
+            5 * MINUTE,
+        )?;
+        Ok(())
+    }
+
+    fn install_with_apt(&self, ws: &Workspace) -> Result<(), String> {
+        static UPDATE: Once = Once::new();
+        if on_path("apt-get").is_none() {
+            return Err("no apt-get here".to_owned());
+        }
+        if !is_root() {
+            return Err("not root".to_owned());
+        }
+        let install = || {
+            let mut install = ws.command("apt-get");
+            install.env("DEBIAN_FRONTEND", "noninteractive");
+            install.args(["install", "-y", "--no-install-recommends", self.apt]);
+            capture(&mut install, 5 * MINUTE)
+        };
+        let first = install();
+        if first.is_ok() {
+            return Ok(());
+        }
+        // A fresh machine has no package lists yet, or has old ones.
+        UPDATE.call_once(|| {
+            if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
+                println!("{reason}");
+            }
+        });
+        install().map(|_| ())
+    }
+}
+
+/// The first program of that name on PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let name = format!("{program}{}", env::consts::EXE_SUFFIX);
+    env::split_paths(&path).map(|dir| dir.join(&name)).find(|file| is_program(file))
+}
+
+/// The C compiler: $CC, else the first that is there.
+pub fn c_compiler() -> Result<PathBuf, String> {
+    if let Some(cc) = env::var_os("CC") {
+        return Ok(cc.into());
+    }
+    ["cc", "gcc", "clang"].into_iter().find_map(on_path).ok_or_else(|| {
+        "no C compiler: install one (Debian, Ubuntu: `apt-get install gcc libc6-dev`)".to_owned()
+    })
+}
+
+fn pip_folder(ws: &Workspace) -> PathBuf {
+    ws.tools().join("pip")
+}
+
+/// A Python that has pip. Debian's has neither pip nor what `venv` needs to bring it,
+/// so both are tried.
+fn pip(ws: &Workspace) -> Result<PathBuf, String> {
+    let has_pip =
+        |python: &Path| succeeds(ws.command(python).args(["-m", "pip", "--version"]), MINUTE);
+    let python = on_path("python3").ok_or("no python3 here")?;
+    if has_pip(&python) {
+        return Ok(python);
+    }
+    let venv = ws.tools().join("venv");
+    create_dir(&ws.tools())?;
+    if !succeeds(ws.command(&python).args(["-m", "venv"]).arg(&venv), 2 * MINUTE) {
+        return Err("python3 has neither pip nor venv".to_owned());
+    }
+    let python = venv.join("bin").join("python3");
+    if has_pip(&python) { Ok(python) } else { Err("python3's venv brings no pip".to_owned()) }
+}
+
+fn works(ws: &Workspace, program: &Path) -> bool {
+    is_program(program) && succeeds(ws.command(program).arg("--version"), MINUTE)
+}
+
+#[cfg(unix)]
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(file: &Path) -> bool {
+    file.is_file()
+}
+
+pub fn is_root() -> bool {
+    capture(std::process::Command::new("id").arg("-u"), MINUTE).is_ok_and(|id| id.trim() == "0")
+}
