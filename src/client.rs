@@ -2,11 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 
 use crate::buffer::ReadBuffer;
 use crate::cancel::CancelToken;
@@ -17,7 +17,7 @@ use crate::info::{Address, FiveTuple, Hangup};
 use crate::keepalive::Keepalive;
 use crate::options::SocketOptions;
 use crate::sys::{self, Descriptor, InUse, Interest, Owned, Tick, Wait};
-use crate::turn::Turn;
+use crate::turn::{Held, Turn};
 use crate::wait::{Cause, Deadline, wait};
 
 /// Calls wait in poll and not in the call itself: there is a cancel token, or the
@@ -33,6 +33,12 @@ const WROTE: u32 = 1 << 3;
 const HALF_CLOSED: u32 = 1 << 4;
 /// The server that accepted the connection is draining.
 const DRAINING: u32 = 1 << 5;
+
+/// `buffer` holds something.
+const BUFFERED: u32 = 1 << 6;
+/// There is a read timeout, and a write timeout.
+const READ_TIMEOUT: u32 = 1 << 7;
+const WRITE_TIMEOUT: u32 = 1 << 8;
 
 const NO_TIMEOUT: u64 = u64::MAX;
 
@@ -59,8 +65,7 @@ const NO_TIMEOUT: u64 = u64::MAX;
 pub struct ClientSocket {
     descriptor: Descriptor,
     remote: Address,
-    /// Asked of the kernel when somebody wants to know, and at close at the latest.
-    local: OnceLock<Address>,
+    local: Local,
     flags: AtomicU32,
     /// Milliseconds, or NO_TIMEOUT. The kernel has the same value (SO_RCVTIMEO).
     read_timeout: AtomicU64,
@@ -69,12 +74,18 @@ pub struct ClientSocket {
     cancel: Mutex<Option<CancelToken>>,
     /// What was read beyond what a caller asked for.
     buffer: Mutex<ReadBuffer>,
-    /// The length of `buffer`, to be looked at without the lock.
-    buffered: AtomicUsize,
     writing: Turn,
     /// The error that ended the connection. The kernel tells it once, and then
     /// reads look as if the peer had closed.
     ended: AtomicI32,
+}
+
+/// This side's address.
+#[derive(Debug)]
+enum Local {
+    Known(Address),
+    /// Asked of the kernel when somebody wants to know, and at close at the latest.
+    Asked(OnceLock<Address>),
 }
 
 /// The time that one call has, from its start.
@@ -85,11 +96,10 @@ struct Patience {
 }
 
 impl Patience {
-    #[inline]
-    fn new(timeout: &AtomicU64) -> Patience {
+    fn new(timeout: &AtomicU64, start: Option<Tick>) -> Patience {
         let since = match timeout.load(Ordering::Relaxed) {
             NO_TIMEOUT => None,
-            ms => Some((Tick::now(), Duration::from_millis(ms))),
+            ms => Some((start.unwrap_or_else(Tick::now), Duration::from_millis(ms))),
         };
         Patience { since, begun: false }
     }
@@ -149,7 +159,10 @@ impl ClientSocket {
         Error: From<E::Error>,
     {
         let Connected { socket, local, remote } = connect::connect(&endpoint.try_into()?, options)?;
-        ClientSocket::new(socket, remote, local, options, options.cancel.clone())
+        let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.set_cancel(options.cancel.as_ref());
+        made.apply_timeouts(options)?;
+        Ok(made)
     }
 
     /// Takes over a connected stream socket and sets it to the options (not to
@@ -208,19 +221,7 @@ impl ClientSocket {
         }
     }
 
-    fn new(
-        socket: Owned,
-        remote: Address,
-        local: Option<Address>,
-        options: &SocketOptions,
-        cancel: Option<CancelToken>,
-    ) -> Result<ClientSocket> {
-        let made = ClientSocket::without_timeouts(socket, remote, local, options);
-        made.set_cancel(cancel.as_ref());
-        made.apply_timeouts(options)?;
-        Ok(made)
-    }
-
+    #[inline]
     fn without_timeouts(
         socket: Owned,
         remote: Address,
@@ -230,14 +231,13 @@ impl ClientSocket {
         ClientSocket {
             descriptor: Descriptor::new(socket),
             remote,
-            local: local.map_or_else(OnceLock::new, OnceLock::from),
+            local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
             flags: AtomicU32::new(if sys::BLOCKING_CALLS { 0 } else { POLLED }),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: options.close_timeout,
             cancel: Mutex::new(None),
             buffer: Mutex::default(),
-            buffered: AtomicUsize::new(0),
             writing: Turn::default(),
             ended: AtomicI32::new(0),
         }
@@ -255,14 +255,17 @@ impl ClientSocket {
 
     /// An accepted connection. What the listener's address tells of the local
     /// one need not be asked.
+    #[inline]
     pub(crate) fn accepted(
         socket: Owned,
-        peer: &SockAddr,
+        remote: Address,
         listener: &Address,
         options: &SocketOptions,
     ) -> Result<ClientSocket> {
         let local = (!listener.is_wildcard()).then(|| listener.clone());
-        ClientSocket::new(socket, sys::to_address(peer), local, options, None)
+        let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.apply_timeouts(options)?;
+        Ok(made)
     }
 
     // ---- reading ---------------------------------------------------------------------
@@ -288,20 +291,49 @@ impl ClientSocket {
     /// assert_eq!(&buf[..n], b"bytes");
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         let io = self.enter("read")?;
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & (POLLED | NONBLOCKING | BUFFERED) != 0 || buf.is_empty() {
+            return self.read_on(&io, buf, None, None);
+        }
+        let start = (flags & READ_TIMEOUT != 0).then(Tick::now);
+        match sys::recv(io.socket(), buf, Wait::Yes) {
+            Ok(0) => self.read_end(&io),
+            Ok(n) => Ok(n),
+            other => self.read_on(&io, buf, start, Some(other)),
+        }
+    }
+
+    fn read_end(&self, io: &InUse<'_>) -> Result<usize> {
+        self.at_end(io).map_err(|cause| self.failed("read", cause, 0))
+    }
+
+    /// A read that is more than one successful system call; `first` is what the
+    /// kernel said already.
+    #[cold]
+    fn read_on(
+        &self,
+        io: &InUse<'_>,
+        buf: &mut [u8],
+        start: Option<Tick>,
+        first: Option<io::Result<usize>>,
+    ) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
-        if self.buffered.load(Ordering::Acquire) > 0 {
-            let n = self.take_buffered(buf);
-            if n > 0 {
-                return Ok(n);
-            }
+        let buffered = self.take_buffered(buf);
+        if buffered > 0 {
+            return Ok(buffered);
         }
-        let mut patience = Patience::new(&self.read_timeout);
-        self.recv(&io, buf, &mut patience).map_err(|cause| self.failed("read", cause, 0))
+        let mut patience = Patience::new(&self.read_timeout, start);
+        patience.begun = first.is_some();
+        let received = match first.and_then(|result| self.settle(io, result)) {
+            Some(done) => done.and_then(|n| if n == 0 { self.at_end(io) } else { Ok(n) }),
+            None => self.recv(io, buf, &mut patience),
+        };
+        received.map_err(|cause| self.failed("read", cause, 0))
     }
 
     /// Reads exactly `buf.len()` bytes, within one read timeout for all.
@@ -324,7 +356,7 @@ impl ClientSocket {
     /// ```
     pub fn read_exact(&self, buf: &mut [u8]) -> Result<()> {
         let io = self.enter("read")?;
-        let mut patience = Patience::new(&self.read_timeout);
+        let mut patience = Patience::new(&self.read_timeout, None);
         let mut done = self.take_buffered(buf);
         while done < buf.len() {
             let cause = match self.recv(&io, &mut buf[done..], &mut patience) {
@@ -413,7 +445,7 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T> {
         let io = self.enter("read")?;
-        let patience = Patience::new(&self.read_timeout);
+        let patience = Patience::new(&self.read_timeout, None);
         let mut searched = 0;
         let mut ended = false;
         loop {
@@ -468,11 +500,11 @@ impl ClientSocket {
     /// How many bytes were read ahead and wait in this socket. An event loop that
     /// polls the descriptor must read these first: the kernel no longer has them.
     pub fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Acquire)
+        if self.has(BUFFERED) { self.lock_buffer().as_slice().len() } else { 0 }
     }
 
     fn take_buffered(&self, buf: &mut [u8]) -> usize {
-        if self.buffered.load(Ordering::Acquire) == 0 {
+        if !self.has(BUFFERED) {
             return 0;
         }
         let mut buffer = self.lock_buffer();
@@ -486,50 +518,84 @@ impl ClientSocket {
     }
 
     fn note_buffered(&self, buffer: &ReadBuffer) {
-        self.buffered.store(buffer.as_slice().len(), Ordering::Release);
+        // Under the buffer's lock, so the flag and the buffer agree.
+        if buffer.as_slice().is_empty() {
+            self.flags.fetch_and(!BUFFERED, Ordering::AcqRel);
+        } else {
+            self.flags.fetch_or(BUFFERED, Ordering::AcqRel);
+        }
     }
 
     /// One read from the kernel, waiting as this socket waits.
-    #[inline]
     fn recv(
         &self,
         io: &InUse<'_>,
         buf: &mut [u8],
         patience: &mut Patience,
     ) -> std::result::Result<usize, Cause> {
+        let done =
+            self.step(io, patience, Interest::Read, |wait| sys::recv(io.socket(), buf, wait))?;
+        if done == 0 { self.at_end(io) } else { Ok(done) }
+    }
+
+    /// One read from or write to the kernel, waiting as this socket waits.
+    fn step(
+        &self,
+        io: &InUse<'_>,
+        patience: &mut Patience,
+        interest: Interest,
+        mut call: impl FnMut(Wait) -> io::Result<usize>,
+    ) -> std::result::Result<usize, Cause> {
         if !self.has(POLLED | NONBLOCKING) && !patience.begun {
             patience.begun = true;
-            match sys::recv(io.socket(), buf, Wait::Yes) {
-                Ok(0) => return self.at_end(io).map(|()| 0),
-                Ok(n) => return Ok(n),
-                // SO_RCVTIMEO ran out (or the socket became non-blocking meanwhile).
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.has(NONBLOCKING) => {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                // signal(7): a call with SO_RCVTIMEO is not restarted, and starting
-                // it again would start its time again.
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.ended_by(io, e)),
+            if let Some(done) = self.settle(io, call(Wait::Yes)) {
+                return done;
             }
         }
+        // What is read has mostly yet to come, what is written mostly fits.
+        if interest == Interest::Read {
+            self.wait_for(io, interest, patience.deadline())?;
+        } else if self.cancel_token().is_some_and(|t| t.is_fired()) {
+            return Err(ErrorKind::Cancelled.into());
+        }
         loop {
-            self.wait_for(io, Interest::Read, patience.deadline())?;
-            match sys::recv(io.socket(), buf, Wait::No) {
-                Ok(0) => return self.at_end(io).map(|()| 0),
+            match call(Wait::No) {
                 Ok(n) => return Ok(n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.has(NONBLOCKING) {
                         return Err(ErrorKind::WouldBlock.into());
                     }
+                    self.wait_for(io, interest, patience.deadline())?;
                 }
                 Err(e) => return Err(self.ended_by(io, e)),
             }
         }
     }
 
+    /// What a call that could wait in the kernel came to; `None`: it is to be
+    /// continued with what is left of its time.
+    fn settle(
+        &self,
+        io: &InUse<'_>,
+        result: io::Result<usize>,
+    ) -> Option<std::result::Result<usize, Cause>> {
+        match result {
+            Ok(n) => Some(Ok(n)),
+            // signal(7): a call with SO_RCVTIMEO or SO_SNDTIMEO is not restarted,
+            // and starting it again would start its time again.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                // The kernel's timer ran out, unless the socket has become
+                // non-blocking meanwhile.
+                (!self.has(NONBLOCKING)).then(|| Err(ErrorKind::TimedOut.into()))
+            }
+            Err(e) => Some(Err(self.ended_by(io, e))),
+        }
+    }
+
     /// What a read of zero bytes means: the peer's FIN, unless one of us ended it.
-    fn at_end(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
+    fn at_end(&self, io: &InUse<'_>) -> std::result::Result<usize, Cause> {
         if io.is_closed() {
             return Err(ErrorKind::Closed.into());
         }
@@ -539,7 +605,7 @@ impl ClientSocket {
         match self.ended.load(Ordering::Acquire) {
             0 => {
                 self.flags.fetch_or(SAW_END, Ordering::Relaxed);
-                Ok(())
+                Ok(0)
             }
             code => Err(Cause::Ended(io::Error::from_raw_os_error(code))),
         }
@@ -588,7 +654,7 @@ impl ClientSocket {
         if buf.is_empty() {
             return Ok(0);
         }
-        let mut patience = Patience::new(&self.write_timeout);
+        let mut patience = Patience::new(&self.write_timeout, None);
         let written = self.take_turn(&io, &patience).and_then(|_turn| {
             self.send(&io, &mut patience, |wait| sys::send(io.socket(), buf, wait))
         });
@@ -608,18 +674,53 @@ impl ClientSocket {
     /// client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn write_all(&self, buf: &[u8]) -> Result<()> {
         let io = self.enter("write")?;
-        let mut patience = Patience::new(&self.write_timeout);
+        let flags = self.flags.load(Ordering::Acquire);
+        let turn = self.writing.try_take();
+        if turn.is_none() || flags & (POLLED | NONBLOCKING) != 0 {
+            return self.write_on(&io, turn, buf, None, None);
+        }
+        if flags & WROTE == 0 {
+            self.flags.fetch_or(WROTE, Ordering::Relaxed);
+        }
+        let start = (flags & WRITE_TIMEOUT != 0).then(Tick::now);
+        match sys::send(io.socket(), buf, Wait::Yes) {
+            Ok(n) if n == buf.len() => Ok(()),
+            other => self.write_on(&io, turn, buf, start, Some(other)),
+        }
+    }
+
+    /// A write that is more than one successful system call; `first` is what the
+    /// kernel said already.
+    #[cold]
+    fn write_on(
+        &self,
+        io: &InUse<'_>,
+        turn: Option<Held<'_>>,
+        buf: &[u8],
+        start: Option<Tick>,
+        first: Option<io::Result<usize>>,
+    ) -> Result<()> {
+        let mut patience = Patience::new(&self.write_timeout, start);
+        patience.begun = first.is_some();
         let mut done = 0;
-        let all = self.take_turn(&io, &patience).and_then(|_turn| {
+        let write = || -> std::result::Result<(), Cause> {
+            let _turn = match turn {
+                Some(turn) => turn,
+                None => self.take_turn(io, &patience)?,
+            };
+            if let Some(settled) = first.and_then(|result| self.settle(io, result)) {
+                done = settled?;
+            }
             while done < buf.len() {
                 done += self
-                    .send(&io, &mut patience, |wait| sys::send(io.socket(), &buf[done..], wait))?;
+                    .send(io, &mut patience, |wait| sys::send(io.socket(), &buf[done..], wait))?;
             }
             Ok(())
-        });
+        };
+        let all = write();
         all.map_err(|cause| self.failed("write", cause, done))
     }
 
@@ -639,7 +740,7 @@ impl ClientSocket {
     /// ```
     pub fn write_slices(&self, bufs: &mut [IoSlice<'_>]) -> Result<()> {
         let io = self.enter("write")?;
-        let mut patience = Patience::new(&self.write_timeout);
+        let mut patience = Patience::new(&self.write_timeout, None);
         let mut done = 0;
         let mut left = bufs;
         // Empty buffers at the front would make a full write look like none.
@@ -656,12 +757,11 @@ impl ClientSocket {
         all.map_err(|cause| self.failed("write", cause, done))
     }
 
-    #[inline]
     fn take_turn(
         &self,
         io: &InUse<'_>,
         patience: &Patience,
-    ) -> std::result::Result<crate::turn::Held<'_>, Cause> {
+    ) -> std::result::Result<Held<'_>, Cause> {
         match self.writing.try_take() {
             Some(held) => Ok(held),
             None if self.has(NONBLOCKING) => Err(ErrorKind::WouldBlock.into()),
@@ -681,48 +781,19 @@ impl ClientSocket {
     }
 
     /// One write to the kernel, waiting as this socket waits.
-    #[inline]
     fn send(
         &self,
         io: &InUse<'_>,
         patience: &mut Patience,
-        mut step: impl FnMut(Wait) -> io::Result<usize>,
+        call: impl FnMut(Wait) -> io::Result<usize>,
     ) -> std::result::Result<usize, Cause> {
-        let flags = self.flags.load(Ordering::Relaxed);
-        if flags & WROTE == 0 {
-            self.flags.fetch_or(WROTE, Ordering::Relaxed);
-        }
-        if flags & (POLLED | NONBLOCKING) == 0 && !patience.begun {
-            patience.begun = true;
-            match step(Wait::Yes) {
-                Ok(n) => return Ok(n),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.has(NONBLOCKING) => {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.ended_by(io, e)),
-            }
-        } else if self.cancel_token().is_some_and(|t| t.is_fired()) {
-            return Err(ErrorKind::Cancelled.into());
-        }
-        loop {
-            match step(Wait::No) {
-                Ok(n) => return Ok(n),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if self.has(NONBLOCKING) {
-                        return Err(ErrorKind::WouldBlock.into());
-                    }
-                    self.wait_for(io, Interest::Write, patience.deadline())?;
-                }
-                Err(e) => return Err(self.ended_by(io, e)),
-            }
-        }
+        self.flags.fetch_or(WROTE, Ordering::Relaxed);
+        self.step(io, patience, Interest::Write, call)
     }
 
     /// Sends all of `bytes` if the kernel takes them now. `false`: it did not, and
     /// a part may have gone, so the connection is of no more use.
-    pub(crate) fn push(&self, bytes: &[u8], turn: &crate::turn::Held<'_>) -> bool {
+    pub(crate) fn push(&self, bytes: &[u8], turn: &Held<'_>) -> bool {
         let _ = turn;
         let Some(io) = self.descriptor.enter() else {
             return false;
@@ -886,7 +957,7 @@ impl ClientSocket {
 
     fn close_now(&self, io: &InUse<'_>) {
         // The five-tuple stays readable.
-        self.local(Some(io));
+        self.ask_local(Some(io));
         if self.descriptor.close(io) && self.descriptor.is_shared(io) {
             sys::wake(io.socket());
         }
@@ -936,19 +1007,22 @@ impl ClientSocket {
     /// Protocol, local and remote address; also after an error and after close.
     pub fn five_tuple(&self) -> FiveTuple {
         let io = self.descriptor.enter();
-        let local = self.local(io.as_ref());
+        // Closed sockets know it since close; the rest is for a failing getsockname(2).
+        let local = self.ask_local(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed);
         FiveTuple { protocol: self.remote.protocol(), local, remote: self.remote.clone() }
     }
 
-    fn local(&self, io: Option<&InUse<'_>>) -> Address {
-        if let Some(known) = self.local.get() {
-            return known.clone();
+    fn ask_local(&self, io: Option<&InUse<'_>>) -> Option<&Address> {
+        let asked = match &self.local {
+            Local::Known(known) => return Some(known),
+            Local::Asked(asked) => asked,
+        };
+        if asked.get().is_none() {
+            if let Some(Ok(name)) = io.map(|io| SockRef::from(&io.socket()).local_addr()) {
+                return Some(asked.get_or_init(|| sys::to_address(&name)));
+            }
         }
-        match io.map(|io| SockRef::from(&io.socket()).local_addr()) {
-            Some(Ok(name)) => self.local.get_or_init(|| sys::to_address(&name)).clone(),
-            // Closed sockets know it since close; this is for a failing getsockname.
-            _ => Address::UnixUnnamed,
-        }
+        asked.get()
     }
 
     /// Sets keepalive on the open connection; `None` turns it off.
@@ -1005,7 +1079,7 @@ impl ClientSocket {
     /// [`Closed`](ErrorKind::Closed).
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        self.set_timeout(timeout, &self.read_timeout, |s| s.set_read_timeout(timeout))
+        self.set_timeout(timeout, &self.read_timeout, READ_TIMEOUT, |s| s.set_read_timeout(timeout))
     }
 
     /// Sets the time for each writing call as a whole; `None`: no limit. Calls
@@ -1015,13 +1089,16 @@ impl ClientSocket {
     /// Those of [`set_read_timeout`](ClientSocket::set_read_timeout).
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        self.set_timeout(timeout, &self.write_timeout, |s| s.set_write_timeout(timeout))
+        self.set_timeout(timeout, &self.write_timeout, WRITE_TIMEOUT, |s| {
+            s.set_write_timeout(timeout)
+        })
     }
 
     fn set_timeout(
         &self,
         timeout: Option<Duration>,
         cached: &AtomicU64,
+        flag: u32,
         set: impl FnOnce(&socket2::Socket) -> io::Result<()>,
     ) -> Result<()> {
         let io = self.enter("timeout")?;
@@ -1035,7 +1112,12 @@ impl ClientSocket {
         if sys::BLOCKING_CALLS {
             set(&SockRef::from(&io.socket())).map_err(|e| self.os_failed("timeout", e))?;
         }
-        cached.store(ms, Ordering::Relaxed);
+        cached.store(ms, Ordering::Release);
+        if ms == NO_TIMEOUT {
+            self.flags.fetch_and(!flag, Ordering::AcqRel);
+        } else {
+            self.flags.fetch_or(flag, Ordering::AcqRel);
+        }
         Ok(())
     }
 
@@ -1117,7 +1199,7 @@ impl ClientSocket {
         if buffered > 0 {
             return Err(wrong(&format!("{buffered} bytes were read ahead: read them first")));
         }
-        self.local(Some(&io));
+        self.ask_local(Some(&io));
         self.descriptor.release(io).ok_or_else(|| wrong("another thread is using it"))
     }
 
@@ -1132,8 +1214,13 @@ impl ClientSocket {
     fn enter(&self, operation: &'static str) -> Result<InUse<'_>> {
         match self.descriptor.enter() {
             Some(io) => Ok(io),
-            None => Err(self.failed(operation, ErrorKind::Closed.into(), 0)),
+            None => Err(self.is_closed(operation)),
         }
+    }
+
+    #[cold]
+    fn is_closed(&self, operation: &'static str) -> Error {
+        self.failed(operation, ErrorKind::Closed.into(), 0)
     }
 
     fn cancel_token(&self) -> Option<CancelToken> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef};
+use socket2::{Domain, SockRef};
 
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
@@ -264,16 +264,21 @@ impl ServerSocket {
             Some(io) => io,
             None => return Err(listener.failed(ErrorKind::Closed.into())),
         };
-        let (socket, peer) = listener.accept(&io).map_err(|cause| listener.failed(cause))?;
+        let polled = listener.polled.load(Ordering::Acquire);
+        let (socket, peer) = match (!polled).then(|| sys::accept(io.socket())) {
+            Some(Ok(accepted)) => accepted,
+            other => listener.accept_on(&io, other).map_err(|cause| listener.failed(cause))?,
+        };
         listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let options = &listener.options;
         if !sys::ACCEPT_INHERITS {
-            if let Some(inet) = peer.as_socket() {
-                let applied = options.apply_tcp(sys::borrow(&socket), inet.is_ipv6());
+            if let Address::Inet(_) = peer {
+                let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());
+                let applied = options.apply_tcp(sys::borrow(&socket), ipv6);
                 applied.map_err(|cause| listener.failed(cause))?;
             }
         }
-        ClientSocket::accepted(socket, &peer, &listener.address, options)
+        ClientSocket::accepted(socket, peer, &listener.address, options)
     }
 
     /// The endpoint that it listens on, with the port that the system chose.
@@ -373,20 +378,31 @@ impl ServerSocket {
 }
 
 impl Listener {
-    fn accept(&self, io: &InUse<'_>) -> std::result::Result<(Owned, SockAddr), Cause> {
+    /// An accept that is more than one successful system call; `first` is what
+    /// the kernel said already.
+    #[cold]
+    fn accept_on(
+        &self,
+        io: &InUse<'_>,
+        mut first: Option<io::Result<(Owned, Address)>>,
+    ) -> std::result::Result<(Owned, Address), Cause> {
         let mut deadline = None;
         let mut back_off = BackOff::new();
         loop {
             let polled = self.polled.load(Ordering::Acquire);
             let nonblocking = polled && self.nonblocking.load(Ordering::Acquire);
-            if polled && !nonblocking {
-                let deadline = *deadline.get_or_insert_with(|| self.deadline());
-                let cancel = self.cancel_token();
-                wait(Some((io.socket(), Interest::Read)), deadline, cancel.as_ref(), || {
-                    io.is_closed()
-                })?;
-            }
-            let err = match sys::accept(io.socket()) {
+            let result = first.take().map_or_else(
+                || {
+                    if polled && !nonblocking {
+                        let deadline = *deadline.get_or_insert_with(|| self.deadline());
+                        let socket = Some((io.socket(), Interest::Read));
+                        wait(socket, deadline, self.cancel_token().as_ref(), || io.is_closed())?;
+                    }
+                    Ok(sys::accept(io.socket()))
+                },
+                Ok::<_, Cause>,
+            )?;
+            let err = match result {
                 Ok(accepted) => return Ok(accepted),
                 Err(err) => err,
             };
@@ -406,9 +422,8 @@ impl Listener {
                     self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
                     let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     let pause = Deadline::after(Some(back_off.next()));
-                    wait(None, deadline.earlier(pause), self.cancel_token().as_ref(), || {
-                        io.is_closed()
-                    })?;
+                    let cancel = self.cancel_token();
+                    wait(None, deadline.earlier(pause), cancel.as_ref(), || io.is_closed())?;
                     if deadline.has_passed() {
                         return Err(ErrorKind::TimedOut.into());
                     }

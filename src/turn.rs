@@ -29,6 +29,13 @@ impl Turn {
             .then(|| Held(self))
     }
 
+    #[cold]
+    fn wake_one(&self) {
+        // The lock orders this after the waiter's swap and before its wait ends.
+        drop(self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
+        self.freed.notify_one();
+    }
+
     /// Waits for the turn; `give_up` is asked before each wait and ends it.
     pub(crate) fn take<E>(&self, give_up: impl Fn() -> Result<(), E>) -> Result<Held<'_>, E> {
         if let Some(held) = self.try_take() {
@@ -54,9 +61,7 @@ impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.0.state.swap(FREE, Ordering::Release) == WANTED {
-            // The lock orders this after the waiter's swap and before its wait ends.
-            drop(self.0.waiters.lock().unwrap_or_else(PoisonError::into_inner));
-            self.0.freed.notify_one();
+            self.0.wake_one();
         }
     }
 }

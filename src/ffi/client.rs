@@ -23,13 +23,32 @@ use crate::ClientSocket;
 /// Signals: no call dies of SIGPIPE, no signal disposition is changed, and a
 /// signal handler that interrupts a call does not end it.
 pub struct keepsock_client {
-    pub(super) socket: Arc<ClientSocket>,
+    socket: Held,
     name: OnceLock<CString>,
 }
 
+/// C's own connection, or one that `serve` lends to a handler.
+enum Held {
+    Own(ClientSocket),
+    Lent(Arc<ClientSocket>),
+}
+
 impl keepsock_client {
-    pub(super) fn new(socket: Arc<ClientSocket>) -> keepsock_client {
-        keepsock_client { socket, name: OnceLock::new() }
+    #[inline]
+    pub(super) fn own(socket: ClientSocket) -> keepsock_client {
+        keepsock_client { socket: Held::Own(socket), name: OnceLock::new() }
+    }
+
+    pub(super) fn lent(socket: Arc<ClientSocket>) -> keepsock_client {
+        keepsock_client { socket: Held::Lent(socket), name: OnceLock::new() }
+    }
+
+    #[inline]
+    fn socket(&self) -> &ClientSocket {
+        match &self.socket {
+            Held::Own(socket) => socket,
+            Held::Lent(socket) => socket,
+        }
     }
 }
 
@@ -84,10 +103,15 @@ unsafe fn with(
 ) -> i32 {
     let body = || {
         // SAFETY: as the caller promises.
-        body(unsafe { &not_null(client, operation, "client")?.socket })
+        body(unsafe { not_null(client, operation, "client") }?.socket())
     };
     // SAFETY: as the caller promises.
     unsafe { guard(error, operation, body) }
+}
+
+#[cold]
+fn no_room(operation: &'static str) -> crate::Error {
+    invalid(operation, "cap is 0")
 }
 
 /// Connects: to "host:port", "192.0.2.1:80", "[2001:db8::1]:80",
@@ -122,7 +146,7 @@ pub unsafe extern "C" fn keepsock_client_connect(
         };
         let socket = ClientSocket::connect_with(endpoint, &options)?;
         // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(handle::give(keepsock_client::new(Arc::new(socket)))) };
+        unsafe { out.write(handle::give(keepsock_client::own(socket))) };
         Ok(())
     };
     // SAFETY: null, or writable as the header asks.
@@ -154,7 +178,7 @@ pub unsafe extern "C" fn keepsock_client_from_fd(
         let options = unsafe { keepsock_options::or_default(options) };
         let socket = take(fd, OPERATION, |owned| ClientSocket::from_owned(owned, &options))?;
         // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(handle::give(keepsock_client::new(Arc::new(socket)))) };
+        unsafe { out.write(handle::give(keepsock_client::own(socket))) };
         Ok(())
     };
     // SAFETY: null, or writable as the header asks.
@@ -236,7 +260,7 @@ pub unsafe extern "C" fn keepsock_client_read(
     let body = |socket: &ClientSocket| {
         let len = output(len, OPERATION, "len")?;
         if cap == 0 {
-            return Err(invalid(OPERATION, "cap is 0"));
+            return Err(no_room(OPERATION));
         }
         // SAFETY: a buffer as the header asks.
         let n = socket.read(unsafe { bytes_mut(buf, cap, OPERATION) }?)?;
@@ -335,7 +359,7 @@ pub unsafe extern "C" fn keepsock_client_read_line(
         // SAFETY: a buffer as the header asks.
         let out = unsafe { bytes_mut(buf, cap, OPERATION) }?;
         let Some(max) = out.len().checked_sub(1) else {
-            return Err(invalid(OPERATION, "cap is 0"));
+            return Err(no_room(OPERATION));
         };
         let n = socket.read_line_bytes(max, |line| {
             out[..line.len()].copy_from_slice(line);
@@ -360,7 +384,7 @@ pub unsafe extern "C" fn keepsock_client_read_line(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client) -> usize {
     // SAFETY: null, or live as the header asks.
-    unsafe { client.as_ref() }.map_or(0, |c| c.socket.buffered())
+    unsafe { client.as_ref() }.map_or(0, |c| c.socket().buffered())
 }
 
 /// Writes some bytes: waits until the kernel takes at least one.
@@ -750,7 +774,7 @@ pub unsafe extern "C" fn keepsock_client_name(client: *const keepsock_client) ->
         return c"".as_ptr();
     };
     shield(c"".as_ptr(), || {
-        client.name.get_or_init(|| c_string(client.socket.five_tuple())).as_ptr()
+        client.name.get_or_init(|| c_string(client.socket().five_tuple())).as_ptr()
     })
 }
 

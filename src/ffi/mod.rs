@@ -195,11 +195,12 @@ unsafe fn bytes_mut<'a, T>(
 /// became a size is.
 #[inline]
 fn check_len(len: usize, operation: &'static str) -> Result<()> {
-    if isize::try_from(len).is_ok() {
-        Ok(())
-    } else {
-        Err(invalid(operation, format!("length {len} is out of range")))
-    }
+    if isize::try_from(len).is_ok() { Ok(()) } else { Err(is_too_long(operation, len)) }
+}
+
+#[cold]
+fn is_too_long(operation: &'static str, len: usize) -> Error {
+    invalid(operation, format!("length {len} is out of range"))
 }
 
 /// Milliseconds from C: KEEPSOCK_INFINITE is no limit.

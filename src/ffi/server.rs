@@ -1,7 +1,7 @@
 //! `keepsock_server`.
 
 use std::ffi::{CString, c_char};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::client::{number, take};
 use super::{
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn keepsock_server_accept(
     const OPERATION: &str = "accept";
     let body = |socket: &ServerSocket| {
         let out = output(client, OPERATION, "client")?;
-        let accepted = keepsock_client::new(Arc::new(socket.accept()?));
+        let accepted = keepsock_client::own(socket.accept()?);
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(handle::give(accepted)) };
         Ok(())

@@ -184,7 +184,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
         };
         let user = User(user);
         let serve = move |socket: &Arc<ClientSocket>| {
-            let mut client = keepsock_client::new(socket.clone());
+            let mut client = keepsock_client::lent(socket.clone());
             // SAFETY: the handler is C's; the connection lives until it returns,
             // and is not in the set of handles that C may free.
             unsafe { handler(&raw mut client, user.get()) };

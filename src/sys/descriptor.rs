@@ -35,11 +35,33 @@ impl Descriptor {
         // Acquire pairs with the release in `close`: whoever sees the flag sees
         // what was stored before it.
         if self.state.fetch_add(1, Ordering::Acquire) & CLOSED != 0 {
-            // The guard's drop counts out again, and closes if that makes it the last.
-            drop(InUse(self));
+            self.leave();
             return None;
         }
         Some(InUse(self))
+    }
+
+    #[inline]
+    fn leave(&self) {
+        if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
+            self.close_if_last();
+        }
+    }
+
+    /// The last user of a closed descriptor closes it. A call that comes late to
+    /// a closed descriptor counts itself in and out too, so the exchange to
+    /// GIVEN_UP decides which of two "last" users it is.
+    #[cold]
+    fn close_if_last(&self) {
+        let last = self.state.compare_exchange(
+            CLOSED,
+            CLOSED | GIVEN_UP,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if last.is_ok() {
+            self.close_now();
+        }
     }
 
     #[inline]
@@ -98,20 +120,7 @@ impl InUse<'_> {
 impl Drop for InUse<'_> {
     #[inline]
     fn drop(&mut self) {
-        // The last user of a closed descriptor closes it. A call that comes
-        // late to a closed descriptor counts itself in and out too, so the
-        // exchange to GIVEN_UP decides which of two "last" users it is.
-        if self.0.state.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
-            let last = self.0.state.compare_exchange(
-                CLOSED,
-                CLOSED | GIVEN_UP,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            if last.is_ok() {
-                self.0.close_now();
-            }
-        }
+        self.0.leave();
     }
 }
 

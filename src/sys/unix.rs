@@ -3,7 +3,8 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::SocketAddr;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -94,11 +95,51 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
     }
 }
 
-/// Takes one connection off the listener's queue: one system call, close-on-exec
-/// set where the kernel can do so at once.
-pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, SockAddr)> {
+/// Takes one connection off the listener's queue: one system call.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
+    let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
+    let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes of name, and then their number into len.
+    let fd = check_int(unsafe {
+        let name = name.as_mut_ptr().cast();
+        libc::accept4(listener.as_raw_fd(), name, &raw mut len, libc::SOCK_CLOEXEC)
+    })?;
+    // SAFETY: the descriptor is new and ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let inet = name.as_ptr().cast::<libc::sockaddr_in>();
+    // SAFETY: the family is at the beginning of every name; a name of AF_INET
+    // is a sockaddr_in. An unnamed Unix peer has the family and no more.
+    let address = unsafe {
+        if len as usize >= mem::size_of::<libc::sockaddr_in>()
+            && (*inet).sin_family == libc::AF_INET as libc::sa_family_t
+        {
+            let ip = Ipv4Addr::from_bits(u32::from_be((*inet).sin_addr.s_addr));
+            Address::Inet(SocketAddrV4::new(ip, u16::from_be((*inet).sin_port)).into())
+        } else {
+            other_address(name.as_ptr().cast(), len)
+        }
+    };
+    Ok((socket, address))
+}
+
+/// # Safety
+/// As for [`copy_name`].
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline(never)]
+unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Address {
+    // SAFETY: as the caller promises.
+    unsafe { copy_name(name, len) }.map_or(Address::UnixUnnamed, |name| to_address(&name))
+}
+
+/// Takes one connection off the listener's queue. The BSDs inherit non-blocking
+/// mode, others do not.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
-    Ok((socket.into(), from))
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), to_address(&from)))
 }
 
 /// One system call, where fcntl would take two.
@@ -431,7 +472,8 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Looku
         // SAFETY: next is a node of the list that getaddrinfo returned.
         let info = unsafe { &*next };
         // SAFETY: ai_addr points to ai_addrlen bytes of a socket address.
-        let address = unsafe { socket_addr(info.ai_addr, info.ai_addrlen) };
+        let name = unsafe { copy_name(info.ai_addr, info.ai_addrlen) };
+        let address = name.ok().and_then(|name| name.as_socket());
         if let Some(address) = address.filter(|a| !found.contains(a)) {
             found.push(address);
         }
@@ -443,20 +485,20 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Looku
 }
 
 /// # Safety
-/// `address` points to `len` readable bytes.
-unsafe fn socket_addr(address: *const libc::sockaddr, len: libc::socklen_t) -> Option<SocketAddr> {
-    if address.is_null() {
-        return None;
+/// `name` is null or points to `len` readable bytes.
+unsafe fn copy_name(name: *const libc::sockaddr, len: libc::socklen_t) -> io::Result<SockAddr> {
+    if name.is_null() {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: no more is copied than the storage holds, and the length is what was copied.
     let copied = unsafe {
         SockAddr::try_init(|storage, size| {
             *size = len.min(*size);
-            ptr::copy_nonoverlapping(address.cast::<u8>(), storage.cast::<u8>(), *size as usize);
+            ptr::copy_nonoverlapping(name.cast::<u8>(), storage.cast::<u8>(), *size as usize);
             Ok(())
         })
     };
-    copied.ok()?.1.as_socket()
+    Ok(copied?.1)
 }
 
 /// The kernel's form of a Unix endpoint's name.

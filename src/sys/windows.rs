@@ -64,10 +64,10 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
     }
 }
 
-pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, SockAddr)> {
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
     socket.set_nonblocking(true)?;
-    Ok((socket.into(), from))
+    Ok((socket.into(), to_address(&from)))
 }
 
 pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
