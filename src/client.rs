@@ -964,9 +964,12 @@ impl ClientSocket {
     }
 
     fn drain_input(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
-        let nothing_to_lose = !self.has(WROTE) || self.has(SAW_END | DRAINING);
+        let nothing_to_lose = !self.has(WROTE) || self.has(SAW_END);
         if nothing_to_lose || self.ended.load(Ordering::Acquire) != 0 {
             return Ok(());
+        }
+        if self.has(DRAINING) {
+            return self.wait_delivered(io);
         }
         if !self.has(HALF_CLOSED) {
             SockRef::from(&io.socket()).shutdown(Shutdown::Write).map_err(Cause::Ended)?;
@@ -991,6 +994,24 @@ impl ClientSocket {
                 Err(e) => return Err(Cause::Ended(e)),
             }
         }
+    }
+
+    /// After `set_draining` reads end at once, so there is no input to drain and
+    /// a FIN might be followed by RST as soon as the peer sends more. Before that
+    /// everything has to be in the peer's kernel.
+    fn wait_delivered(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
+        let deadline = Deadline::after(Some(self.close_timeout));
+        let cancel = self.cancel_token();
+        let mut pause = Duration::from_millis(1);
+        while sys::unacknowledged(io.socket()) > 0 && !self.has(NONBLOCKING) {
+            if deadline.has_passed() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let step = deadline.earlier(Deadline::after(Some(pause)));
+            wait(None, step, cancel.as_ref(), || io.is_closed())?;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Tells whoever reads that the server drains: reads end, writes go on.

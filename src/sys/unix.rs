@@ -217,6 +217,15 @@ pub(crate) fn send_slices(
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
 }
 
+/// Bytes that were written and that the peer's kernel has not acknowledged; 0
+/// where the system does not tell (tcp(7), SIOCOUTQ).
+pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
+    let mut bytes: c_int = 0;
+    // SAFETY: TIOCOUTQ, which has SIOCOUTQ's number, writes an int through the pointer.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
+}
+
 // ---- waiting ---------------------------------------------------------------------------
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

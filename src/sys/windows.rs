@@ -103,6 +103,11 @@ pub(crate) fn send_slices(
     (&*SockRef::from(&socket)).write_vectored(bufs)
 }
 
+/// Windows does not tell.
+pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
+    0
+}
+
 pub(crate) fn poll(
     socket: Option<(Borrowed<'_>, Interest)>,
     _event: Option<&Event>,
