@@ -532,7 +532,8 @@ int32_t keepsock_cancel_new(keepsock_cancel **cancel, keepsock_error **error);
 void keepsock_cancel_fire(const keepsock_cancel *cancel);
 
 /**
- * Makes a fired token as new.
+ * Makes a fired token as new. A call that has not noticed yet that it was fired
+ * goes on waiting: reset it when the calls to be ended have returned.
  *
  * @param cancel  A token, or NULL. Since 0.1.
  */
@@ -772,9 +773,10 @@ int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error *
  * is still sending. This side's stream is ended (FIN), what comes in is thrown
  * away until the peer ends its side too, then the descriptor is closed. That
  * takes at most the close timeout (2 s by default), and no time if the peer
- * ended its side before, if nothing was written, in non-blocking mode, or if
- * other threads are in calls, which this ends with KEEPSOCK_ERR_CLOSED.
- * Closing twice is fine. The object is still to be freed.
+ * ended its side before, if nothing was written, or in non-blocking mode. Calls
+ * of other threads that wait end with KEEPSOCK_ERR_CLOSED; closing then waits
+ * only until the peer's kernel has acknowledged everything. Closing twice is
+ * fine. The object is still to be freed.
  *
  * @param client  A connection.
  * @param error   See keepsock_error; may be NULL.

@@ -55,7 +55,8 @@ impl CancelToken {
         }
     }
 
-    /// Makes it as new.
+    /// Makes it as new. A call that has not noticed yet that the token was fired
+    /// goes on waiting, so reset it when the calls to be ended have returned.
     pub fn reset(&self) {
         // In this order: a fire that comes between finds `fired` still set and
         // belongs to what is being reset. The other way round it would leave

@@ -40,6 +40,9 @@ const BUFFERED: u32 = 1 << 6;
 const READ_TIMEOUT: u32 = 1 << 7;
 const WRITE_TIMEOUT: u32 = 1 << 8;
 
+/// Closing has begun: calls of other threads are to end.
+const CLOSING: u32 = 1 << 9;
+
 const NO_TIMEOUT: u64 = u64::MAX;
 
 /// One confirmed connection, made by [`connect`](ClientSocket::connect) or by
@@ -198,7 +201,7 @@ impl ClientSocket {
             let peer = SockRef::from(&fd).peer_addr().map_err(|_| wrong("not connected"))?;
             let inet = peer.as_socket();
             if let Some(peer) = inet {
-                let applied = options.apply_tcp(fd, peer.is_ipv6());
+                let applied = options.adopt_tcp(fd, peer.is_ipv6());
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
             sys::set_nonblocking(fd, !sys::BLOCKING_CALLS).map_err(|e| Error::os(OPERATION, &e))?;
@@ -596,7 +599,7 @@ impl ClientSocket {
 
     /// What a read of zero bytes means: the peer's FIN, unless one of us ended it.
     fn at_end(&self, io: &InUse<'_>) -> std::result::Result<usize, Cause> {
-        if io.is_closed() {
+        if self.is_over(io) {
             return Err(ErrorKind::Closed.into());
         }
         if self.has(DRAINING) {
@@ -613,7 +616,7 @@ impl ClientSocket {
 
     /// What a failed read or write means, remembered for the calls after it.
     fn ended_by(&self, io: &InUse<'_>, err: io::Error) -> Cause {
-        if io.is_closed() {
+        if self.is_over(io) {
             return ErrorKind::Closed.into();
         }
         let broken_pipe = err.kind() == io::ErrorKind::BrokenPipe;
@@ -770,7 +773,7 @@ impl ClientSocket {
                 self.writing.take(|| {
                     let cancelled = cancel.as_ref().is_some_and(CancelToken::is_fired);
                     match () {
-                        () if io.is_closed() => Err(ErrorKind::Closed.into()),
+                        () if self.is_over(io) => Err(ErrorKind::Closed.into()),
                         () if cancelled => Err(ErrorKind::Cancelled.into()),
                         () if deadline.has_passed() => Err(ErrorKind::TimedOut.into()),
                         () => Ok(()),
@@ -848,7 +851,7 @@ impl ClientSocket {
         let deadline = Deadline::after(timeout.into());
         let cancel = self.cancel_token();
         let socket = Some((io.socket(), Interest::Hangup));
-        let ready = wait(socket, deadline, cancel.as_ref(), || io.is_closed())
+        let ready = wait(socket, deadline, cancel.as_ref(), || self.is_over(&io))
             .map_err(|cause| self.failed(OPERATION, cause, 0))?;
         if ready.error {
             // SO_ERROR clears when it is read; whoever reads later is to see it too.
@@ -901,9 +904,9 @@ impl ClientSocket {
     /// (A close with unread input would send RST, and the peer's kernel might
     /// throw away what its program had not read yet: RFC 2525 section 2.17.)
     ///
-    /// Any thread may close at any time. Calls of other threads on this socket
-    /// end with [`Closed`](ErrorKind::Closed); closing then does not wait for the peer.
-    /// Closing twice is fine.
+    /// Any thread may close at any time. Calls of other threads that wait on this
+    /// socket end with [`Closed`](ErrorKind::Closed); closing then waits only until the
+    /// peer's kernel has acknowledged everything. Closing twice is fine.
     ///
     /// # Errors
     /// [`TimedOut`](ErrorKind::TimedOut): the peer did not end its side in time,
@@ -923,13 +926,37 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return Ok(());
         };
-        let drained = if self.descriptor.is_shared(&io) { Ok(()) } else { self.drain_input(&io) };
+        let drained =
+            if self.others_wait(&io) { self.end_calls(&io) } else { self.drain_input(&io) };
         self.close_now(&io);
         match drained {
             // Another thread closed it while we were draining.
             Err(cause) if cause.kind() == ErrorKind::Closed => Ok(()),
             Err(cause) => Err(self.failed("close", cause, 0)),
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether calls of other threads are waiting on the socket; those that are only
+    /// passing are given the time to leave.
+    fn others_wait(&self, io: &InUse<'_>) -> bool {
+        for _ in 0..20 {
+            if !self.descriptor.is_shared(io) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        true
+    }
+
+    /// Ends reads of other threads without losing what was written. A blocked
+    /// write is ended by closing: its peer does not read.
+    fn end_calls(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
+        self.flags.fetch_or(CLOSING, Ordering::AcqRel);
+        let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
+        match self.writing.try_take() {
+            Some(_turn) if self.has(WROTE) => self.wait_delivered(io),
+            _ => Ok(()),
         }
     }
 
@@ -996,9 +1023,9 @@ impl ClientSocket {
         }
     }
 
-    /// After `set_draining` reads end at once, so there is no input to drain and
-    /// a FIN might be followed by RST as soon as the peer sends more. Before that
-    /// everything has to be in the peer's kernel.
+    /// Once reading was shut down there is no input to drain, and a FIN might be
+    /// followed by RST as soon as the peer sends more. Before that everything has
+    /// to be in the peer's kernel.
     fn wait_delivered(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
         let deadline = Deadline::after(Some(self.close_timeout));
         let cancel = self.cancel_token();
@@ -1231,6 +1258,10 @@ impl ClientSocket {
         self.flags.load(Ordering::Relaxed) & flags != 0
     }
 
+    fn is_over(&self, io: &InUse<'_>) -> bool {
+        io.is_closed() || self.has(CLOSING)
+    }
+
     #[inline]
     fn enter(&self, operation: &'static str) -> Result<InUse<'_>> {
         match self.descriptor.enter() {
@@ -1260,7 +1291,7 @@ impl ClientSocket {
             return Ok(());
         }
         let cancel = self.cancel_token();
-        wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), || io.is_closed())
+        wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), || self.is_over(io))
             .map(|_| ())
     }
 

@@ -196,7 +196,22 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Sets a TCP socket to these options.
+    /// Sets a TCP socket that somebody else made to these options.
+    pub(crate) fn adopt_tcp(
+        &self,
+        socket: Borrowed<'_>,
+        ipv6: bool,
+    ) -> std::result::Result<(), Cause> {
+        if self.keepalive.is_none() {
+            sys::set_keepalive(socket, None)?;
+        }
+        if !self.nodelay {
+            SockRef::from(&socket).set_tcp_nodelay(false)?;
+        }
+        self.apply_tcp(socket, ipv6)
+    }
+
+    /// Sets a new TCP socket to these options.
     pub(crate) fn apply_tcp(
         &self,
         socket: Borrowed<'_>,

@@ -124,6 +124,9 @@ struct State {
     /// Why accepting ended, unless it was asked to.
     failure: Option<Error>,
     draining: bool,
+    /// What was still live has been cut: no connection may begin any more, not
+    /// even one that was accepted just before.
+    over: bool,
     /// Since draining began and until its deadline.
     finished: u32,
 }
@@ -315,9 +318,7 @@ impl Service {
             state = self.shared.wait(state, deadline);
         }
         let drained = Drained { finished: state.finished, cut: count(state.live.len()) };
-        for client in state.live.values() {
-            client.abort();
-        }
+        state.cut();
         Ok(drained)
     }
 }
@@ -326,11 +327,18 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop();
         let mut state = self.shared.lock();
-        for client in state.live.values() {
-            client.abort();
-        }
+        state.cut();
         while state.workers > 0 && !self.shared.is_serving_here() {
             state = self.shared.wait(state, Deadline(None));
+        }
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        self.over = true;
+        for client in self.live.values() {
+            client.abort();
         }
     }
 }
@@ -388,7 +396,6 @@ impl Shared {
             };
             let Some(id) = self.admit(&client) else {
                 client.abort();
-                self.server.count_refused();
                 continue;
             };
             match catch_unwind(AssertUnwindSafe(|| (self.handler)(&client))) {
@@ -408,7 +415,11 @@ impl Shared {
     /// next one. `None`: there is no place.
     fn admit(self: &Arc<Self>, client: &Arc<ClientSocket>) -> Option<u64> {
         let mut state = self.lock();
+        if state.over {
+            return None;
+        }
         if state.live.len() >= self.options.max_connections as usize {
+            self.server.count_refused();
             return None;
         }
         let id = state.next;

@@ -198,7 +198,7 @@ impl ServerSocket {
             }
             let name = SockRef::from(&fd).local_addr().map_err(os)?;
             if let Some(inet) = name.as_socket() {
-                let applied = options.apply_tcp(fd, inet.is_ipv6());
+                let applied = options.adopt_tcp(fd, inet.is_ipv6());
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
             sys::set_nonblocking(fd, !sys::BLOCKING_CALLS).map_err(os)?;

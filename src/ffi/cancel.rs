@@ -48,7 +48,8 @@ pub unsafe extern "C" fn keepsock_cancel_fire(cancel: *const keepsock_cancel) {
     }
 }
 
-/// Makes a fired token as new.
+/// Makes a fired token as new. A call that has not noticed yet that it was fired
+/// goes on waiting: reset it when the calls to be ended have returned.
 ///
 /// @param cancel  A token, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -546,9 +546,10 @@ pub unsafe extern "C" fn keepsock_client_shutdown_write(
 /// is still sending. This side's stream is ended (FIN), what comes in is thrown
 /// away until the peer ends its side too, then the descriptor is closed. That
 /// takes at most the close timeout (2 s by default), and no time if the peer
-/// ended its side before, if nothing was written, in non-blocking mode, or if
-/// other threads are in calls, which this ends with KEEPSOCK_ERR_CLOSED.
-/// Closing twice is fine. The object is still to be freed.
+/// ended its side before, if nothing was written, or in non-blocking mode. Calls
+/// of other threads that wait end with KEEPSOCK_ERR_CLOSED; closing then waits
+/// only until the peer's kernel has acknowledged everything. Closing twice is
+/// fine. The object is still to be freed.
 ///
 /// @param client  A connection.
 /// @param error   See keepsock_error; may be NULL.
