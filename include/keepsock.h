@@ -24,7 +24,8 @@
  * - Outputs are written on success only.
  * - Times are milliseconds in int64_t; KEEPSOCK_INFINITE is no limit.
  * - Strings are UTF-8 and end with NUL. Text that is returned is not the caller's to free.
- * - _free accepts NULL.
+ * - _free accepts NULL, and does nothing when it is called again. Using an object that was freed, or
+ *   one of another type, returns KEEPSOCK_ERR_WRONG_STATE until its memory serves a new object.
  * - Structures that are filled in come with their size and may grow at their end in later versions.
  * - A forked child must not use the objects of its parent.
  */

@@ -129,6 +129,7 @@ impl ErrorKind {
             io::ErrorKind::Unsupported => ErrorKind::Unsupported,
             _ if crate::sys::is_out_of_memory(err) => ErrorKind::NoMemory,
             _ if crate::sys::is_unsupported(err) => ErrorKind::Unsupported,
+            _ if crate::sys::is_no_interface(err) => ErrorKind::InvalidEndpoint,
             _ => ErrorKind::Os,
         }
     }
@@ -399,7 +400,13 @@ struct Reason(ErrorKind, Option<i32>);
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
-            (ErrorKind::Os | ErrorKind::Unreachable | ErrorKind::NoMemory, Some(code)) => {
+            (
+                ErrorKind::Os
+                | ErrorKind::Unreachable
+                | ErrorKind::NoMemory
+                | ErrorKind::InvalidEndpoint,
+                Some(code),
+            ) => {
                 write!(f, "{}", io::Error::from_raw_os_error(code))
             }
             (kind, _) => write!(f, "{kind}"),

@@ -1,5 +1,6 @@
 //! `keepsock_cancel`.
 
+use super::handle::{Handle, Pool};
 use super::{guard, handle, keepsock_error, output};
 use crate::CancelToken;
 
@@ -11,6 +12,14 @@ use crate::CancelToken;
 /// be called from a signal handler. Sockets share the token: it may be freed
 /// while they carry it, but then there is no way left to fire it.
 pub struct keepsock_cancel(pub(super) CancelToken);
+
+impl Handle for keepsock_cancel {
+    const MARK: u32 = 0x6b73_0004;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_cancel> = Pool::new();
+        &POOL
+    }
+}
 
 /// Makes a token.
 ///
@@ -43,7 +52,7 @@ pub unsafe extern "C" fn keepsock_cancel_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_cancel_fire(cancel: *const keepsock_cancel) {
     // SAFETY: null, or a live token as the header asks.
-    if let Some(cancel) = unsafe { cancel.as_ref() } {
+    if let Some(cancel) = unsafe { handle::get(cancel) } {
         cancel.0.fire();
     }
 }
@@ -55,7 +64,7 @@ pub unsafe extern "C" fn keepsock_cancel_fire(cancel: *const keepsock_cancel) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_cancel_reset(cancel: *const keepsock_cancel) {
     // SAFETY: null, or a live token as the header asks.
-    if let Some(cancel) = unsafe { cancel.as_ref() } {
+    if let Some(cancel) = unsafe { handle::get(cancel) } {
         cancel.0.reset();
     }
 }
@@ -67,7 +76,7 @@ pub unsafe extern "C" fn keepsock_cancel_reset(cancel: *const keepsock_cancel) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_cancel_is_fired(cancel: *const keepsock_cancel) -> bool {
     // SAFETY: null, or a live token as the header asks.
-    unsafe { cancel.as_ref() }.is_some_and(|cancel| cancel.0.is_fired())
+    unsafe { handle::get(cancel) }.is_some_and(|cancel| cancel.0.is_fired())
 }
 
 /// Frees a token. Sockets that carry it keep their share. Freeing NULL, or the
@@ -83,8 +92,11 @@ pub unsafe extern "C" fn keepsock_cancel_free(cancel: *mut keepsock_cancel) {
 /// The token that C passes, NULL for none.
 ///
 /// # Safety
-/// `cancel` is null or a live token.
-pub(super) unsafe fn token<'a>(cancel: *const keepsock_cancel) -> Option<&'a CancelToken> {
+/// `cancel` is null or a handle.
+pub(super) unsafe fn token<'a>(
+    cancel: *const keepsock_cancel,
+    operation: &'static str,
+) -> super::Result<Option<&'a CancelToken>> {
     // SAFETY: as the caller promises.
-    unsafe { cancel.as_ref() }.map(|c| &c.0)
+    Ok(unsafe { super::optional(cancel, operation, "cancel") }?.map(|c| &c.0))
 }

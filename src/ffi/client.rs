@@ -4,9 +4,10 @@ use std::ffi::{CString, c_char, c_void};
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
 
+use super::handle::{Handle, Pool};
 use super::{
     Result, bytes, bytes_mut, c_string, cancel, fill_text, guard, handle, invalid, keepsock_cancel,
-    keepsock_error, keepsock_fd, keepsock_options, not_null, options, output, shield, timeout,
+    keepsock_error, keepsock_fd, keepsock_options, live, options, output, shield, timeout,
     write_sized,
 };
 use crate::ClientSocket;
@@ -25,6 +26,14 @@ use crate::ClientSocket;
 pub struct keepsock_client {
     socket: Held,
     name: OnceLock<CString>,
+}
+
+impl Handle for keepsock_client {
+    const MARK: u32 = 0x6b73_0008;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_client> = Pool::new();
+        &POOL
+    }
 }
 
 /// C's own connection, or one that `serve` lends to a handler.
@@ -103,7 +112,7 @@ unsafe fn with(
 ) -> i32 {
     let body = || {
         // SAFETY: as the caller promises.
-        body(unsafe { not_null(client, operation, "client") }?.socket())
+        body(unsafe { live(client, operation, "client") }?.socket())
     };
     // SAFETY: as the caller promises.
     unsafe { guard(error, operation, body) }
@@ -142,7 +151,10 @@ pub unsafe extern "C" fn keepsock_client_connect(
         let out = output(client, OPERATION, "client")?;
         // SAFETY: a string, and null or live options, as the header asks.
         let (endpoint, options) = unsafe {
-            (super::endpoint(endpoint, OPERATION)?, keepsock_options::or_default(options))
+            (
+                super::endpoint(endpoint, OPERATION)?,
+                keepsock_options::or_default(options, OPERATION)?,
+            )
         };
         let socket = ClientSocket::connect_with(endpoint, &options)?;
         // SAFETY: not null, and writable as the header asks.
@@ -175,7 +187,7 @@ pub unsafe extern "C" fn keepsock_client_from_fd(
     let body = || {
         let out = output(client, OPERATION, "client")?;
         // SAFETY: null, or live options as the header asks.
-        let options = unsafe { keepsock_options::or_default(options) };
+        let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
         let socket = take(fd, OPERATION, |owned| ClientSocket::from_owned(owned, &options))?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(handle::give(keepsock_client::own(socket))) };
@@ -384,7 +396,7 @@ pub unsafe extern "C" fn keepsock_client_read_line(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client) -> usize {
     // SAFETY: null, or live as the header asks.
-    unsafe { client.as_ref() }.map_or(0, |c| c.socket().buffered())
+    unsafe { handle::get(client) }.map_or(0, |c| c.socket().buffered())
 }
 
 /// Writes some bytes: waits until the kernel takes at least one.
@@ -723,7 +735,7 @@ pub unsafe extern "C" fn keepsock_client_set_cancel(
 ) -> i32 {
     let body = |socket: &ClientSocket| {
         // SAFETY: null, or a live token as the header asks.
-        socket.set_cancel(unsafe { cancel::token(cancel) });
+        socket.set_cancel(unsafe { cancel::token(cancel, "cancel") }?);
         Ok(())
     };
     // SAFETY: as the header asks.
@@ -771,7 +783,7 @@ pub unsafe extern "C" fn keepsock_client_five_tuple(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_name(client: *const keepsock_client) -> *const c_char {
     // SAFETY: null, or live as the header asks.
-    let Some(client) = (unsafe { client.as_ref() }) else {
+    let Some(client) = (unsafe { handle::get(client) }) else {
         return c"".as_ptr();
     };
     shield(c"".as_ptr(), || {

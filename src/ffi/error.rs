@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use super::{KEEPSOCK_OK, c_string, fill_text, handle, not_null, shield, write_sized};
+use super::handle::{Handle, Pool};
+use super::{KEEPSOCK_OK, c_string, fill_text, handle, live, shield, write_sized};
 use crate::{Error, ErrorKind};
 
 /// Why a call failed, for people: its message is one line that tells what was
@@ -19,6 +20,14 @@ pub struct keepsock_error {
     message: CString,
     operation: CString,
     endpoint: CString,
+}
+
+impl Handle for keepsock_error {
+    const MARK: u32 = 0x6b73_0002;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_error> = Pool::new();
+        &POOL
+    }
 }
 
 impl keepsock_error {
@@ -119,7 +128,7 @@ pub extern "C" fn keepsock_status_text(status: i32) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_status(error: *const keepsock_error) -> i32 {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(KEEPSOCK_OK, |e| e.error.kind().code())
+    unsafe { handle::get(error) }.map_or(KEEPSOCK_OK, |e| e.error.kind().code())
 }
 
 /// The whole story in one line:
@@ -130,7 +139,7 @@ pub unsafe extern "C" fn keepsock_error_status(error: *const keepsock_error) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_message(error: *const keepsock_error) -> *const c_char {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(c"no error".as_ptr(), |e| e.message.as_ptr())
+    unsafe { handle::get(error) }.map_or(c"no error".as_ptr(), |e| e.message.as_ptr())
 }
 
 /// The call that failed: "connect", "read", "listen".
@@ -140,7 +149,7 @@ pub unsafe extern "C" fn keepsock_error_message(error: *const keepsock_error) ->
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_operation(error: *const keepsock_error) -> *const c_char {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(c"".as_ptr(), |e| e.operation.as_ptr())
+    unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.operation.as_ptr())
 }
 
 /// The endpoint or five-tuple that it failed on, "" if there is none.
@@ -150,7 +159,7 @@ pub unsafe extern "C" fn keepsock_error_operation(error: *const keepsock_error) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_endpoint(error: *const keepsock_error) -> *const c_char {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(c"".as_ptr(), |e| e.endpoint.as_ptr())
+    unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.endpoint.as_ptr())
 }
 
 /// The system's error number, if it was the system that failed the call.
@@ -160,7 +169,7 @@ pub unsafe extern "C" fn keepsock_error_endpoint(error: *const keepsock_error) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_os_error(error: *const keepsock_error) -> i32 {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.and_then(|e| e.error.os_error()).unwrap_or(0)
+    unsafe { handle::get(error) }.and_then(|e| e.error.os_error()).unwrap_or(0)
 }
 
 /// How many bytes the call had moved before it failed. Bytes that were read are
@@ -171,7 +180,7 @@ pub unsafe extern "C" fn keepsock_error_os_error(error: *const keepsock_error) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_transferred(error: *const keepsock_error) -> usize {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(0, |e| e.error.transferred())
+    unsafe { handle::get(error) }.map_or(0, |e| e.error.transferred())
 }
 
 /// How many attempts a failed connect made.
@@ -181,7 +190,7 @@ pub unsafe extern "C" fn keepsock_error_transferred(error: *const keepsock_error
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_attempt_count(error: *const keepsock_error) -> usize {
     // SAFETY: null, or a live error as the header asks.
-    unsafe { error.as_ref() }.map_or(0, |e| e.error.attempts().len())
+    unsafe { handle::get(error) }.map_or(0, |e| e.error.attempts().len())
 }
 
 /// One attempt of a failed connect, in the order they were made.
@@ -202,7 +211,7 @@ pub unsafe extern "C" fn keepsock_error_attempt(
     const OPERATION: &str = "attempt";
     let look = || {
         // SAFETY: null, or a live error as the header asks.
-        let error = unsafe { not_null(error, OPERATION, "error") }?;
+        let error = unsafe { live(error, OPERATION, "error") }?;
         let Some(attempt) = error.error.attempts().get(index) else {
             return Err(super::invalid(OPERATION, "no such attempt"));
         };

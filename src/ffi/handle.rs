@@ -1,56 +1,216 @@
 //! Handles: objects of ours that C holds by a pointer.
+//!
+//! The memory of a handle is never given back to the allocator, only to
+//! later handles of the same type, and carries a mark. So a pointer that C has
+//! freed, or that is a handle of another type, is told apart without touching
+//! memory that is not ours: using it is an error, freeing it does nothing. A slot
+//! rests for a while before it is used again; until then even a pointer that
+//! was freed long ago is recognised.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The handles that C owns now. A pointer that isn't here was freed before, or is
-/// not C's to free (a connection in a serve handler): freeing it does nothing.
-/// A freed pointer cannot be told from a new handle at the same address.
-static OWNED: Mutex<Option<HashSet<usize, BuildHasherDefault<ByAddress>>>> = Mutex::new(None);
+/// How many freed handles of a type rest before the first is used again.
+const RESTING: usize = 32;
 
-/// Addresses are spread well enough by themselves.
-#[derive(Default)]
-struct ByAddress(u64);
+/// Set, beside the type's own mark, on what is lent to C and not its to free.
+const LENT: u32 = 1;
 
-impl Hasher for ByAddress {
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// A type that C holds handles of.
+pub(super) trait Handle: Sized + 'static {
+    /// An even number of its own. Zero is the mark of a freed handle.
+    const MARK: u32;
+    fn pool() -> &'static Pool<Self>;
+}
 
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 << 8) ^ u64::from(*byte);
-        }
-    }
+/// Where freed handles of one type rest.
+pub(super) struct Pool<T>(Mutex<VecDeque<Resting<T>>>);
 
-    fn write_usize(&mut self, address: usize) {
-        // Fibonacci hashing: the table looks at the highest and the lowest bits.
-        self.0 = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+struct Resting<T>(*mut Slot<T>);
+// SAFETY: a resting slot holds no object, only memory that the pool owns.
+unsafe impl<T> Send for Resting<T> {}
+
+impl<T> Pool<T> {
+    pub(super) const fn new() -> Pool<T> {
+        Pool(Mutex::new(VecDeque::new()))
     }
 }
 
+/// What a pointer of C's points to, whatever its type says.
+#[repr(C)]
+pub(super) struct Slot<T> {
+    mark: AtomicU32,
+    value: ManuallyDrop<T>,
+}
+
 /// Gives an object to C.
-pub(super) fn give<T>(object: T) -> *mut T {
-    let pointer = Box::into_raw(Box::new(object));
-    let mut owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
-    owned.get_or_insert_default().insert(pointer.addr());
-    pointer
+#[inline]
+pub(super) fn give<T: Handle>(object: T) -> *mut T {
+    let slot = Slot { mark: AtomicU32::new(T::MARK), value: ManuallyDrop::new(object) };
+    let rested = {
+        let mut resting = T::pool().0.lock().unwrap_or_else(PoisonError::into_inner);
+        if resting.len() > RESTING { resting.pop_front() } else { None }
+    };
+    match rested {
+        Some(Resting(memory)) => {
+            // SAFETY: the pool's memory has a slot's layout and nobody else uses it.
+            unsafe { memory.write(slot) };
+            memory.cast()
+        }
+        None => Box::into_raw(Box::new(slot)).cast(),
+    }
+}
+
+/// An object that is lent to C for a while.
+pub(super) fn lend<T: Handle>(object: T) -> Lent<T> {
+    let mark = AtomicU32::new(T::MARK | LENT);
+    Lent(Slot { mark, value: ManuallyDrop::new(object) })
+}
+
+pub(super) struct Lent<T>(Slot<T>);
+
+impl<T> Lent<T> {
+    pub(super) fn pointer(&mut self) -> *mut T {
+        (&raw mut self.0).cast()
+    }
+}
+
+impl<T> Drop for Lent<T> {
+    fn drop(&mut self) {
+        self.0.mark.store(0, Ordering::Release);
+        // SAFETY: dropped once, here; the slot is not used after.
+        unsafe { ManuallyDrop::drop(&mut self.0.value) };
+    }
+}
+
+/// Whether a pointer that is not null is a live handle of the type.
+///
+/// # Safety
+/// `pointer` came from `give` or a `Lent` that lives, of whatever type.
+#[inline]
+unsafe fn is_live<T: Handle>(pointer: *const T) -> bool {
+    // SAFETY: the memory stays ours after a free, and begins with the mark.
+    let mark = unsafe { &*pointer.cast::<AtomicU32>() };
+    mark.load(Ordering::Acquire) & !LENT == T::MARK
+}
+
+/// The object behind a pointer of C's; `None` for null, freed or another type.
+///
+/// # Safety
+/// `pointer` is null or came from here, and is not freed while the result lives.
+#[inline]
+pub(super) unsafe fn get<'a, T: Handle>(pointer: *const T) -> Option<&'a T> {
+    // SAFETY: as the caller promises; a live slot holds a value.
+    unsafe {
+        if pointer.is_null() || !is_live(pointer) {
+            return None;
+        }
+        Some(&(*pointer.cast::<Slot<T>>()).value)
+    }
+}
+
+/// As [`get`], to change it.
+///
+/// # Safety
+/// As for [`get`], and nobody else uses the object.
+pub(super) unsafe fn get_mut<'a, T: Handle>(pointer: *mut T) -> Option<&'a mut T> {
+    // SAFETY: as the caller promises; a live slot holds a value.
+    unsafe {
+        if pointer.is_null() || !is_live(pointer) {
+            return None;
+        }
+        Some(&mut (*pointer.cast::<Slot<T>>()).value)
+    }
 }
 
 /// Takes an object back from C and drops it; anything else is left alone.
 ///
 /// # Safety
-/// `pointer` came from [`give`] with the same type, or was never a handle of another type.
-pub(super) unsafe fn free<T>(pointer: *mut T) {
-    let ours = {
-        let mut owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
-        owned.as_mut().is_some_and(|set| set.remove(&pointer.addr()))
-    };
-    if ours {
-        // SAFETY: it is in the set, so it came from `give` and was not freed.
-        let object = unsafe { Box::from_raw(pointer) };
-        // Freeing must not panic into C, whatever dropping does.
-        super::shield((), || drop(object));
+/// `pointer` is null or came from here, and nobody else uses the object.
+pub(super) unsafe fn free<T: Handle>(pointer: *mut T) {
+    if pointer.is_null() {
+        return;
+    }
+    let slot = pointer.cast::<Slot<T>>();
+    // SAFETY: the memory stays ours after a free, and begins with the mark.
+    let mark = unsafe { &*pointer.cast::<AtomicU32>() };
+    // Of two threads that free at once, one wins.
+    if mark.compare_exchange(T::MARK, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    super::shield((), || {
+        // SAFETY: the exchange succeeds once for each object. Only the value is
+        // dropped: the mark stays readable.
+        unsafe { ptr::drop_in_place(&raw mut (*slot).value as *mut T) };
+    });
+    T::pool().0.lock().unwrap_or_else(PoisonError::into_inner).push_back(Resting(slot));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    struct One(Arc<()>);
+    struct Other;
+
+    impl Handle for One {
+        const MARK: u32 = 1000;
+        fn pool() -> &'static Pool<One> {
+            static POOL: Pool<One> = Pool::new();
+            &POOL
+        }
+    }
+
+    impl Handle for Other {
+        const MARK: u32 = 1002;
+        fn pool() -> &'static Pool<Other> {
+            static POOL: Pool<Other> = Pool::new();
+            &POOL
+        }
+    }
+
+    /// E2: freed once, however often it is asked; recognised while it rests.
+    #[test]
+    fn a_freed_handle_is_recognised() {
+        let witness = Arc::new(());
+        let handle = give(One(witness.clone()));
+        // SAFETY: the pointer came from `give`, as does each below.
+        unsafe {
+            assert!(get(handle).is_some());
+            free(handle);
+            assert_eq!(Arc::strong_count(&witness), 1);
+            assert!(get(handle).is_none() && get_mut(handle).is_none());
+            for _ in 0..RESTING {
+                let later = give(One(witness.clone()));
+                assert_ne!(later, handle);
+                free(handle);
+                assert!(get(later).is_some());
+                free(later);
+            }
+            free(ptr::null_mut::<One>());
+        }
+        assert_eq!(Arc::strong_count(&witness), 1);
+    }
+
+    /// E2: a handle of another type, and what was lent, are not freed.
+    #[test]
+    fn what_is_not_cs_to_free_is_left_alone() {
+        let witness = Arc::new(());
+        let handle = give(One(witness.clone()));
+        let mut lent = lend(One(witness.clone()));
+        // SAFETY: the pointers came from here.
+        unsafe {
+            assert!(get(handle.cast::<Other>()).is_none());
+            free(handle.cast::<Other>());
+            free(lent.pointer());
+            assert!(get(handle).is_some() && get(lent.pointer()).is_some());
+            drop(lent);
+            free(handle);
+        }
+        assert_eq!(Arc::strong_count(&witness), 1);
     }
 }

@@ -108,17 +108,46 @@ fn invalid(operation: &'static str, what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, operation).detail(what)
 }
 
-/// An argument that must not be NULL.
+/// A handle that must be one.
 ///
 /// # Safety
-/// `pointer` is null or points to a live `T` that nobody changes meanwhile.
+/// `pointer` is null or a handle of C's, and is not freed while the result lives.
 #[inline]
-unsafe fn not_null<'a, T>(pointer: *const T, operation: &'static str, name: &str) -> Result<&'a T> {
+unsafe fn live<'a, T: handle::Handle>(
+    pointer: *const T,
+    operation: &'static str,
+    name: &str,
+) -> Result<&'a T> {
     // SAFETY: as the caller promises.
-    match unsafe { pointer.as_ref() } {
+    match unsafe { handle::get(pointer) } {
         Some(object) => Ok(object),
-        None => Err(is_null(operation, name)),
+        None => Err(not_a_handle(pointer, operation, name)),
     }
+}
+
+/// A handle for which NULL stands for none.
+///
+/// # Safety
+/// As for [`live`].
+unsafe fn optional<'a, T: handle::Handle>(
+    pointer: *const T,
+    operation: &'static str,
+    name: &str,
+) -> Result<Option<&'a T>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { live(pointer, operation, name) }.map(Some)
+}
+
+#[cold]
+fn not_a_handle<T>(pointer: *const T, operation: &'static str, name: &str) -> Error {
+    if pointer.is_null() {
+        return is_null(operation, name);
+    }
+    let what = format!("{name} was freed, or is something else");
+    Error::new(ErrorKind::WrongState, operation).detail(what)
 }
 
 /// An output that must not be NULL.

@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 
+use super::handle::{Handle, Pool};
 use super::{
     Result, cancel, endpoint, guard, handle, invalid, keepsock_cancel, keepsock_error, output,
     text, time, timeout,
@@ -19,12 +20,24 @@ const OPERATION: &str = "options";
 /// only reads it.
 pub struct keepsock_options(SocketOptions);
 
+impl Handle for keepsock_options {
+    const MARK: u32 = 0x6b73_0006;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_options> = Pool::new();
+        &POOL
+    }
+}
+
 impl keepsock_options {
     /// # Safety
-    /// `options` is null or live.
-    pub(super) unsafe fn or_default(options: *const keepsock_options) -> SocketOptions {
+    /// `options` is null or a handle.
+    pub(super) unsafe fn or_default(
+        options: *const keepsock_options,
+        operation: &'static str,
+    ) -> Result<SocketOptions> {
         // SAFETY: as the caller promises.
-        unsafe { options.as_ref() }.map_or_else(SocketOptions::default, |o| o.0.clone())
+        let options = unsafe { super::optional(options, operation, "options") }?;
+        Ok(options.map_or_else(SocketOptions::default, |o| o.0.clone()))
     }
 }
 
@@ -37,8 +50,8 @@ unsafe fn set(
 ) -> i32 {
     let body = || {
         // SAFETY: null, or live and ours alone as the header asks.
-        let Some(options) = (unsafe { options.as_mut() }) else {
-            return Err(invalid(OPERATION, "options is NULL"));
+        let Some(options) = (unsafe { handle::get_mut(options) }) else {
+            return Err(super::not_a_handle(options, OPERATION, "options"));
         };
         let changed = change(options.0.clone())?;
         changed.validate(OPERATION)?;
@@ -315,11 +328,13 @@ pub unsafe extern "C" fn keepsock_options_set_cancel(
     cancel: *const keepsock_cancel,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: null, or a live token as the header asks.
-    let token = unsafe { cancel::token(cancel) };
-    let change = |o: SocketOptions| match token {
-        Some(token) => Ok(o.cancel(token)),
-        None => Err(invalid(OPERATION, "cancel is NULL")),
+    let change = |o: SocketOptions| {
+        // SAFETY: null, or a token as the header asks.
+        let token = unsafe { cancel::token(cancel, OPERATION) }?;
+        match token {
+            Some(token) => Ok(o.cancel(token)),
+            None => Err(invalid(OPERATION, "cancel is NULL")),
+        }
     };
     // SAFETY: as the header asks.
     unsafe { set(options, error, change) }

@@ -4,9 +4,10 @@ use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
 use super::client::{number, take};
+use super::handle::{Handle, Pool};
 use super::{
     Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_options, not_null, output, shield, timeout, write_sized,
+    keepsock_fd, keepsock_options, live, output, shield, timeout, write_sized,
 };
 use crate::ServerSocket;
 
@@ -19,6 +20,14 @@ use crate::ServerSocket;
 pub struct keepsock_server {
     pub(super) socket: ServerSocket,
     endpoint: OnceLock<CString>,
+}
+
+impl Handle for keepsock_server {
+    const MARK: u32 = 0x6b73_000a;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_server> = Pool::new();
+        &POOL
+    }
 }
 
 /// What a server socket has counted since it began to listen.
@@ -46,7 +55,7 @@ unsafe fn with(
 ) -> i32 {
     let body = || {
         // SAFETY: as the caller promises.
-        body(unsafe { &not_null(server, operation, "server")?.socket })
+        body(unsafe { &live(server, operation, "server")?.socket })
     };
     // SAFETY: as the caller promises.
     unsafe { guard(error, operation, body) }
@@ -78,7 +87,10 @@ pub unsafe extern "C" fn keepsock_server_listen(
         let out = output(server, OPERATION, "server")?;
         // SAFETY: a string, and null or live options, as the header asks.
         let (endpoint, options) = unsafe {
-            (super::endpoint(endpoint, OPERATION)?, keepsock_options::or_default(options))
+            (
+                super::endpoint(endpoint, OPERATION)?,
+                keepsock_options::or_default(options, OPERATION)?,
+            )
         };
         let socket = ServerSocket::listen_with(endpoint, &options)?;
         let made = keepsock_server { socket, endpoint: OnceLock::new() };
@@ -111,7 +123,7 @@ pub unsafe extern "C" fn keepsock_server_from_fd(
     let body = || {
         let out = output(server, OPERATION, "server")?;
         // SAFETY: null, or live options as the header asks.
-        let options = unsafe { keepsock_options::or_default(options) };
+        let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
         let socket = take(fd, OPERATION, |owned| ServerSocket::from_owned(owned, &options))?;
         let made = keepsock_server { socket, endpoint: OnceLock::new() };
         // SAFETY: not null, and writable as the header asks.
@@ -159,7 +171,7 @@ pub unsafe extern "C" fn keepsock_server_accept(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_endpoint(server: *const keepsock_server) -> *const c_char {
     // SAFETY: null, or live as the header asks.
-    let Some(server) = (unsafe { server.as_ref() }) else {
+    let Some(server) = (unsafe { handle::get(server) }) else {
         return c"".as_ptr();
     };
     shield(c"".as_ptr(), || {
@@ -174,7 +186,7 @@ pub unsafe extern "C" fn keepsock_server_endpoint(server: *const keepsock_server
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_port(server: *const keepsock_server) -> u16 {
     // SAFETY: null, or live as the header asks.
-    unsafe { server.as_ref() }.map_or(0, |s| s.socket.port())
+    unsafe { handle::get(server) }.map_or(0, |s| s.socket.port())
 }
 
 /// Reads what it has counted so far.
@@ -258,7 +270,7 @@ pub unsafe extern "C" fn keepsock_server_set_cancel(
 ) -> i32 {
     let body = |socket: &ServerSocket| {
         // SAFETY: null, or a live token as the header asks.
-        socket.set_cancel(unsafe { cancel::token(cancel) });
+        socket.set_cancel(unsafe { cancel::token(cancel, "cancel") }?);
         Ok(())
     };
     // SAFETY: as the header asks.

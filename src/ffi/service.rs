@@ -3,9 +3,10 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use super::handle::{Handle, Pool};
 use super::{
-    Result, bytes, guard, handle, invalid, keepsock_client, keepsock_error, keepsock_server,
-    not_null, output, time, timeout,
+    Result, bytes, guard, handle, invalid, keepsock_client, keepsock_error, keepsock_server, live,
+    output, time, timeout,
 };
 use crate::{ClientSocket, ServeOptions, Service, WhenFull};
 
@@ -27,11 +28,27 @@ pub type keepsock_handler =
 /// Threads: setting needs the object for itself.
 pub struct keepsock_serve_options(ServeOptions);
 
+impl Handle for keepsock_serve_options {
+    const MARK: u32 = 0x6b73_000c;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_serve_options> = Pool::new();
+        &POOL
+    }
+}
+
 /// A server at work, made by keepsock_server_serve().
 ///
 /// Threads: any thread may call any function, handlers included (but see
 /// keepsock_handler). Only keepsock_service_free() needs the object for itself.
 pub struct keepsock_service(Service);
+
+impl Handle for keepsock_service {
+    const MARK: u32 = 0x6b73_000e;
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<keepsock_service> = Pool::new();
+        &POOL
+    }
+}
 
 const OPTIONS: &str = "serve options";
 
@@ -44,8 +61,8 @@ unsafe fn set(
 ) -> i32 {
     let body = || {
         // SAFETY: null, or live and ours alone as the header asks.
-        let Some(options) = (unsafe { options.as_mut() }) else {
-            return Err(invalid(OPTIONS, "options is NULL"));
+        let Some(options) = (unsafe { handle::get_mut(options) }) else {
+            return Err(super::not_a_handle(options, OPTIONS, "options"));
         };
         options.0 = change(options.0.clone())?;
         Ok(())
@@ -64,7 +81,7 @@ unsafe fn with(
 ) -> i32 {
     let body = || {
         // SAFETY: as the caller promises.
-        body(unsafe { &not_null(service, operation, "service")?.0 })
+        body(unsafe { &live(service, operation, "service")?.0 })
     };
     // SAFETY: as the caller promises.
     unsafe { guard(error, operation, body) }
@@ -179,15 +196,15 @@ pub unsafe extern "C" fn keepsock_server_serve(
         let handler = handler.ok_or_else(|| invalid(OPERATION, "handler is NULL"))?;
         // SAFETY: null, or live, as the header asks.
         let (server, options) = unsafe {
-            let options = options.as_ref().map_or_else(ServeOptions::default, |o| o.0.clone());
-            (not_null(server, OPERATION, "server")?, options)
+            let options = super::optional(options, OPERATION, "options")?;
+            let options = options.map_or_else(ServeOptions::default, |o| o.0.clone());
+            (live(server, OPERATION, "server")?, options)
         };
         let user = User(user);
         let serve = move |socket: &Arc<ClientSocket>| {
-            let mut client = keepsock_client::lent(socket.clone());
-            // SAFETY: the handler is C's; the connection lives until it returns,
-            // and is not in the set of handles that C may free.
-            unsafe { handler(&raw mut client, user.get()) };
+            let mut client = handle::lend(keepsock_client::lent(socket.clone()));
+            // SAFETY: the handler is C's, and the connection lives until it returns.
+            unsafe { handler(client.pointer(), user.get()) };
         };
         let made = server.socket.serve_with(&options, serve)?;
         // SAFETY: not null, and writable as the header asks.
@@ -205,7 +222,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_connections(service: *const keepsock_service) -> u32 {
     // SAFETY: null, or live as the header asks.
-    unsafe { service.as_ref() }.map_or(0, |s| s.0.connections())
+    unsafe { handle::get(service) }.map_or(0, |s| s.0.connections())
 }
 
 /// Sends a message to every live connection and waits for none that is slow: a

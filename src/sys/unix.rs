@@ -568,6 +568,12 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
     )
 }
 
+/// Whether the machine has no such interface: ENODEV on Linux, ENXIO where the
+/// interface is given by its index.
+pub(crate) fn is_no_interface(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
 /// Whether this machine has no such address family at all.
 pub(crate) fn is_family_missing(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))

@@ -282,6 +282,11 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
     )
 }
 
+/// Sockets are not bound to interfaces here.
+pub(crate) fn is_no_interface(_err: &io::Error) -> bool {
+    false
+}
+
 pub(crate) fn is_family_missing(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(ws::WSAEAFNOSUPPORT | ws::WSAEADDRNOTAVAIL))
 }
