@@ -59,10 +59,13 @@ int main(int argc, char **argv)
         { end, strlen(end) },
     };
 
-    /* The connect timeout covers the name lookup and every address tried. */
+    /* The connect timeout covers the name lookup and every address tried. The
+     * close timeout is for peers that may not have read all yet; ours answers
+     * only after it has, so closing need not wait for it. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_connect_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK
         || keepsock_options_set_write_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK
+        || keepsock_options_set_close_timeout(options, 0, &error) != KEEPSOCK_OK
         || keepsock_client_connect(argv[1], options, &client, &error) != KEEPSOCK_OK
         || keepsock_client_write_slices(client, request, sizeof request / sizeof *request, &error) != KEEPSOCK_OK)
         goto done;

@@ -379,6 +379,20 @@ typedef int keepsock_fd;
 #endif
 
 /**
+ * One of several buffers of keepsock_client_read_slices().
+ */
+typedef struct {
+    /**
+     * Where bytes are put; may be NULL if cap is 0.
+     */
+    void *data;
+    /**
+     * How many fit.
+     */
+    size_t cap;
+} keepsock_buffer;
+
+/**
  * One of several buffers of keepsock_client_write_slices().
  */
 typedef struct {
@@ -479,7 +493,7 @@ typedef struct {
      */
     uint64_t retried;
     /**
-     * Accepts tried again because descriptors or memory were used up.
+     * Accepts tried again because descriptors, memory or threads were used up.
      */
     uint64_t exhausted;
     /**
@@ -589,8 +603,9 @@ int32_t keepsock_client_connect(const char *endpoint,
  * @param client   Receives the connection; free it with keepsock_client_free().
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected, listening, or
- *         not a stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a
- *         socket at all). Since 0.1.
+ *         not a stream), _OS (not a socket at all); for the interface option
+ *         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
+ *         Since 0.1.
  */
 int32_t keepsock_client_from_fd(keepsock_fd fd,
                                 const keepsock_options *options,
@@ -681,6 +696,23 @@ int32_t keepsock_client_read_line(keepsock_client *client,
  * @return A number of bytes. Since 0.1.
  */
 size_t keepsock_client_buffered(const keepsock_client *client);
+
+/**
+ * Reads some bytes into several buffers, one after another: waits until there
+ * is at least one byte, and takes what is there.
+ *
+ * @param client   A connection.
+ * @param buffers  The buffers.
+ * @param count    How many.
+ * @param len      Receives the number of bytes in all; 0: the peer closed its side.
+ * @param error    See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read(). Since 0.1.
+ */
+int32_t keepsock_client_read_slices(keepsock_client *client,
+                                    const keepsock_buffer *buffers,
+                                    size_t count,
+                                    size_t *len,
+                                    keepsock_error **error);
 
 /**
  * Writes some bytes: waits until the kernel takes at least one.
@@ -782,7 +814,8 @@ int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error *
  * @param client  A connection.
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: the peer did not end its side in
- *         time, so whether it has everything isn't known; _RESET: it broke off;
+ *         time, or another thread's write was cut, so whether it has everything
+ *         isn't known; _RESET, _DEAD, _UNREACHABLE, _OS: it broke off;
  *         _CANCELLED: its token was fired. The connection is closed all the same.
  *         _INVALID_ARGUMENT. Since 0.1.
  */
@@ -945,7 +978,8 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
 
 /**
  * Frees a connection; one that is still open is closed first, as
- * keepsock_client_close() does. No other thread may be using it. Freeing NULL,
+ * keepsock_client_close() does, which may take the close timeout (2 s by
+ * default): to break off at once, keepsock_client_abort() it before. No other thread may be using it. Freeing NULL,
  * the same connection again, or the connection of a keepsock_handler (which is
  * the library's) does nothing.
  *
@@ -1002,6 +1036,15 @@ const char *keepsock_error_operation(const keepsock_error *error);
  * @return Text that lives as long as the error. Since 0.1.
  */
 const char *keepsock_error_endpoint(const keepsock_error *error);
+
+/**
+ * For connect and listen: the step that failed.
+ *
+ * @param error  An error, or NULL: "".
+ * @return "lookup", "socket", "options", "bind", "connect", or "" for other
+ *         calls; a static string. Since 0.1.
+ */
+const char *keepsock_error_stage(const keepsock_error *error);
 
 /**
  * The system's error number, if it was the system that failed the call.
@@ -1157,7 +1200,8 @@ int32_t keepsock_options_set_close_timeout(keepsock_options *options,
                                            keepsock_error **error);
 
 /**
- * IPv4 only, IPv6 only, or any (the default).
+ * IPv4 only, IPv6 only, or any (the default). TCP only: connecting or listening on
+ * a Unix socket with it is KEEPSOCK_ERR_INVALID_ARGUMENT.
  *
  * @param options  The options to change.
  * @param family   A value of enum keepsock_family.
@@ -1169,8 +1213,8 @@ int32_t keepsock_options_set_family(keepsock_options *options,
                                     keepsock_error **error);
 
 /**
- * The local address and port that a client connects from. Default: the system
- * chooses both.
+ * The local address and port that a client connects from. TCP connects only:
+ * elsewhere it is KEEPSOCK_ERR_INVALID_ARGUMENT. Default: the system chooses both.
  *
  * @param options  The options to change.
  * @param local    An endpoint; port 0 lets the system choose the port.
@@ -1184,7 +1228,7 @@ int32_t keepsock_options_set_local(keepsock_options *options,
                                    keepsock_error **error);
 
 /**
- * The network interface that the socket's traffic uses. Linux (every user
+ * The network interface that the socket's traffic uses; TCP only. Linux (every user
  * since 5.7) and macOS; elsewhere connect and listen return
  * KEEPSOCK_ERR_UNSUPPORTED. Default: as routed.
  *
@@ -1199,7 +1243,7 @@ int32_t keepsock_options_set_interface(keepsock_options *options,
 
 /**
  * Adds an address to connect to in place of looking the endpoint's name up.
- * They are tried in the order they were added. Default: none.
+ * They are tried in the order they were added. TCP connects only. Default: none.
  *
  * @param options  The options to change.
  * @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
@@ -1274,8 +1318,9 @@ int32_t keepsock_server_listen(const char *endpoint,
  * @param server   Receives the socket; free it with keepsock_server_free().
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, or not a
- *         stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a socket
- *         at all). Since 0.1.
+ *         stream), _OS (not a socket at all); for the interface option
+ *         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
+ *         Since 0.1.
  */
 int32_t keepsock_server_from_fd(keepsock_fd fd,
                                 const keepsock_options *options,
@@ -1383,6 +1428,20 @@ int32_t keepsock_server_fd(const keepsock_server *server,
                            keepsock_error **error);
 
 /**
+ * Gives the descriptor up: it listens on and is the caller's to close. The
+ * object is then closed, and still to be freed. A Unix socket's file stays.
+ *
+ * @param server  A listening socket.
+ * @param fd      Receives the descriptor.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while
+ *         another thread is in a call. Since 0.1.
+ */
+int32_t keepsock_server_release_fd(keepsock_server *server,
+                                   keepsock_fd *fd,
+                                   keepsock_error **error);
+
+/**
  * Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
  * service that accepts from it stops; connections that were accepted live on. A
  * Unix socket's file is removed. Closing twice is fine. The object is still to
@@ -1474,9 +1533,11 @@ int32_t keepsock_server_serve(keepsock_server *server,
 uint32_t keepsock_service_connections(const keepsock_service *service);
 
 /**
- * Sends a message to every live connection and waits for none that is slow: a
+ * Sends a message to every live connection (but not to those that are being
+ * closed or that this side has shut down), and waits for none that is slow: a
  * client whose kernel buffer does not take the whole message at once has not
- * kept up and is reset, so it delays nobody and costs no memory.
+ * kept up and is reset, so it delays nobody and costs no memory. Clients that
+ * another thread is writing to get their turn within 100 ms for all.
  *
  * @param service  A service.
  * @param buf      The message.
@@ -1494,7 +1555,8 @@ int32_t keepsock_service_broadcast(keepsock_service *service,
                                    keepsock_error **error);
 
 /**
- * Stops accepting. Live connections go on. Stopping twice is fine.
+ * Stops accepting: closes the server socket. Live connections go on. Stopping
+ * twice is fine.
  *
  * @param service  A service.
  * @param error    See keepsock_error; may be NULL.
@@ -1518,7 +1580,7 @@ int32_t keepsock_service_wait(keepsock_service *service,
                               keepsock_error **error);
 
 /**
- * Ends the service in order: stops accepting; tells each live connection, whose
+ * Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
  * reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
  * the handler can say goodbye; waits until all handlers have returned; and at
  * the deadline resets the connections that are left.

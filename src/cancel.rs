@@ -1,7 +1,7 @@
 //! Ending a call from outside.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -30,44 +30,61 @@ use crate::sys;
 #[derive(Debug, Clone)]
 pub struct CancelToken(Arc<Token>);
 
+const CLEAR: u8 = 0;
+/// Fired, and its event is about to be set.
+const FIRING: u8 = 1;
+const FIRED: u8 = 2;
+
 #[derive(Debug)]
 struct Token {
-    fired: AtomicBool,
+    state: AtomicU8,
     event: sys::Event,
 }
 
 impl CancelToken {
     /// A token that has not been fired. On Linux it holds one descriptor (an
-    /// eventfd), on other Unix systems two (a pipe).
+    /// eventfd), on other Unix systems two (a socket pair).
     ///
     /// # Errors
     /// [`NoDescriptors`](crate::ErrorKind::NoDescriptors) or
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
     pub fn new() -> Result<CancelToken> {
         let event = sys::Event::new().map_err(|e| Error::os("cancel", &e))?;
-        Ok(CancelToken(Arc::new(Token { fired: AtomicBool::new(false), event })))
+        Ok(CancelToken(Arc::new(Token { state: AtomicU8::new(CLEAR), event })))
     }
 
     /// Fires it. Async-signal-safe; firing twice is as good as once.
     pub fn fire(&self) {
-        if !self.0.fired.swap(true, Ordering::AcqRel) {
+        let state = &self.0.state;
+        if state.compare_exchange(CLEAR, FIRING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.0.event.set();
+            state.store(FIRED, Ordering::Release);
         }
     }
 
     /// Makes it as new. A call that has not noticed yet that the token was fired
-    /// goes on waiting, so reset it when the calls to be ended have returned.
+    /// goes on waiting, so reset it when the calls to be ended have returned. Not
+    /// for signal handlers.
     pub fn reset(&self) {
-        // In this order: a fire that comes between finds `fired` still set and
-        // belongs to what is being reset. The other way round it would leave
-        // the flag set and the event clear.
-        self.0.event.clear();
-        self.0.fired.store(false, Ordering::Release);
+        let state = &self.0.state;
+        loop {
+            match state.load(Ordering::Acquire) {
+                CLEAR => return,
+                // Two instructions of another thread are all there is to wait for;
+                // going ahead of them would leave the event set for good.
+                FIRING => std::hint::spin_loop(),
+                _ => {
+                    self.0.event.clear();
+                    state.store(CLEAR, Ordering::Release);
+                    return;
+                }
+            }
+        }
     }
 
     /// Whether it was fired and not reset since.
     pub fn is_fired(&self) -> bool {
-        self.0.fired.load(Ordering::Acquire)
+        self.0.state.load(Ordering::Acquire) != CLEAR
     }
 
     pub(crate) fn event(&self) -> &sys::Event {

@@ -1,6 +1,6 @@
 //! ClientSocket: one connection, made by connect or by accept.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -40,8 +40,13 @@ const BUFFERED: u32 = 1 << 6;
 const READ_TIMEOUT: u32 = 1 << 7;
 const WRITE_TIMEOUT: u32 = 1 << 8;
 
-/// Closing has begun: calls of other threads are to end.
+/// Closing has begun: no call may begin, those of other threads are to end.
 const CLOSING: u32 = 1 << 9;
+/// A read or write is not just the one system call.
+const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
+
+/// How many pieces of 4 KiB a close that has no time throws away.
+const IMPATIENT_PIECES: u32 = 64;
 
 const NO_TIMEOUT: u64 = u64::MAX;
 
@@ -89,6 +94,15 @@ enum Local {
     Known(Address),
     /// Asked of the kernel when somebody wants to know, and at close at the latest.
     Asked(OnceLock<Address>),
+}
+
+/// What became of a message that was not to wait.
+pub(crate) enum Pushed {
+    Sent,
+    /// The kernel did not take all of it: the peer does not keep up, or is gone.
+    Stuck,
+    /// This side of the connection had ended before.
+    Ending,
 }
 
 /// The time that one call has, from its start.
@@ -204,7 +218,7 @@ impl ClientSocket {
                 let applied = options.adopt_tcp(fd, peer.is_ipv6());
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
-            sys::set_nonblocking(fd, !sys::BLOCKING_CALLS).map_err(|e| Error::os(OPERATION, &e))?;
+            options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
             Ok(sys::to_address(&peer))
         };
         match look() {
@@ -298,7 +312,7 @@ impl ClientSocket {
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         let io = self.enter("read")?;
         let flags = self.flags.load(Ordering::Acquire);
-        if flags & (POLLED | NONBLOCKING | BUFFERED) != 0 || buf.is_empty() {
+        if flags & NOT_PLAIN != 0 || buf.is_empty() {
             return self.read_on(&io, buf, None, None);
         }
         let start = (flags & READ_TIMEOUT != 0).then(Tick::now);
@@ -326,17 +340,65 @@ impl ClientSocket {
         if buf.is_empty() {
             return Ok(0);
         }
+        if first.is_none() {
+            self.may_read(io)?;
+        }
         let buffered = self.take_buffered(buf);
         if buffered > 0 {
             return Ok(buffered);
         }
         let mut patience = Patience::new(&self.read_timeout, start);
         patience.begun = first.is_some();
-        let received = match first.and_then(|result| self.settle(io, result)) {
+        let received = match first.and_then(|result| self.settle(io, result, &patience)) {
             Some(done) => done.and_then(|n| if n == 0 { self.at_end(io) } else { Ok(n) }),
             None => self.recv(io, buf, &mut patience),
         };
         received.map_err(|cause| self.failed("read", cause, 0))
+    }
+
+    /// Refuses to begin reading from a socket that is closing or draining.
+    fn may_read(&self, io: &InUse<'_>) -> Result<()> {
+        match () {
+            () if self.is_over(io) => Err(self.is_closed("read")),
+            () if self.has(DRAINING) => Err(self.failed("read", ErrorKind::Draining.into(), 0)),
+            () => Ok(()),
+        }
+    }
+
+    /// Reads some bytes into several buffers, one after another, as
+    /// [`read`](ClientSocket::read) does into one.
+    ///
+    /// # Errors
+    /// Those of [`read`](ClientSocket::read).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # use std::io::IoSliceMut;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"headbody")?;
+    /// let (mut head, mut body) = ([0; 4], [0; 100]);
+    /// let n = client.read_slices(&mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)])?;
+    /// assert_eq!((&head, &body[..n - 4]), (b"head", &b"body"[..]));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_slices(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+        let io = self.enter("read")?;
+        self.may_read(&io)?;
+        let mut buffered = 0;
+        for buf in bufs.iter_mut() {
+            buffered += self.take_buffered(buf);
+        }
+        if buffered > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(buffered);
+        }
+        let mut patience = Patience::new(&self.read_timeout, None);
+        let call = |wait| sys::recv_slices(io.socket(), bufs, wait);
+        match self.step(&io, &mut patience, Interest::Read, call) {
+            Ok(0) => self.read_end(&io),
+            Ok(n) => Ok(n),
+            Err(cause) => Err(self.failed("read", cause, 0)),
+        }
     }
 
     /// Reads exactly `buf.len()` bytes, within one read timeout for all.
@@ -359,6 +421,7 @@ impl ClientSocket {
     /// ```
     pub fn read_exact(&self, buf: &mut [u8]) -> Result<()> {
         let io = self.enter("read")?;
+        self.may_read(&io)?;
         let mut patience = Patience::new(&self.read_timeout, None);
         let mut done = self.take_buffered(buf);
         while done < buf.len() {
@@ -448,6 +511,7 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T> {
         let io = self.enter("read")?;
+        self.may_read(&io)?;
         let patience = Patience::new(&self.read_timeout, None);
         let mut searched = 0;
         let mut ended = false;
@@ -551,7 +615,7 @@ impl ClientSocket {
     ) -> std::result::Result<usize, Cause> {
         if !self.has(POLLED | NONBLOCKING) && !patience.begun {
             patience.begun = true;
-            if let Some(done) = self.settle(io, call(Wait::Yes)) {
+            if let Some(done) = self.settle(io, call(Wait::Yes), patience) {
                 return done;
             }
         }
@@ -582,6 +646,7 @@ impl ClientSocket {
         &self,
         io: &InUse<'_>,
         result: io::Result<usize>,
+        patience: &Patience,
     ) -> Option<std::result::Result<usize, Cause>> {
         match result {
             Ok(n) => Some(Ok(n)),
@@ -589,9 +654,10 @@ impl ClientSocket {
             // and starting it again would start its time again.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                // The kernel's timer ran out, unless the socket has become
-                // non-blocking meanwhile.
-                (!self.has(NONBLOCKING)).then(|| Err(ErrorKind::TimedOut.into()))
+                // The kernel's timer ran out; without one, somebody has made the
+                // descriptor non-blocking.
+                let timed = patience.since.is_some() && !self.has(NONBLOCKING);
+                timed.then(|| Err(ErrorKind::TimedOut.into()))
             }
             Err(e) => Some(Err(self.ended_by(io, e))),
         }
@@ -605,13 +671,30 @@ impl ClientSocket {
         if self.has(DRAINING) {
             return Err(ErrorKind::Draining.into());
         }
-        match self.ended.load(Ordering::Acquire) {
-            0 => {
+        match self.known_end(io) {
+            None => {
                 self.flags.fetch_or(SAW_END, Ordering::Relaxed);
                 Ok(0)
             }
-            code => Err(Cause::Ended(io::Error::from_raw_os_error(code))),
+            Some(cause) => Err(cause),
         }
+    }
+
+    /// The error that ended the connection, if one did. The kernel tells it to
+    /// one call only; a call of another thread may have it in hand and not have
+    /// written it down yet.
+    fn known_end(&self, io: &InUse<'_>) -> Option<Cause> {
+        for _ in 0..20 {
+            let shared = self.descriptor.is_shared(io);
+            match self.ended.load(Ordering::Acquire) {
+                0 if shared && !self.has(HALF_CLOSED) && sys::is_gone(io.socket()) => {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                0 => return None,
+                code => return Some(Cause::Ended(io::Error::from_raw_os_error(code))),
+            }
+        }
+        Some(ErrorKind::Reset.into())
     }
 
     /// What a failed read or write means, remembered for the calls after it.
@@ -682,7 +765,7 @@ impl ClientSocket {
         let io = self.enter("write")?;
         let flags = self.flags.load(Ordering::Acquire);
         let turn = self.writing.try_take();
-        if turn.is_none() || flags & (POLLED | NONBLOCKING) != 0 {
+        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING) != 0 {
             return self.write_on(&io, turn, buf, None, None);
         }
         if flags & WROTE == 0 {
@@ -711,10 +794,13 @@ impl ClientSocket {
         let mut done = 0;
         let write = || -> std::result::Result<(), Cause> {
             let _turn = match turn {
+                Some(_) if first.is_none() && self.is_over(io) => {
+                    return Err(ErrorKind::Closed.into());
+                }
                 Some(turn) => turn,
                 None => self.take_turn(io, &patience)?,
             };
-            if let Some(settled) = first.and_then(|result| self.settle(io, result)) {
+            if let Some(settled) = first.and_then(|result| self.settle(io, result, &patience)) {
                 done = settled?;
             }
             while done < buf.len() {
@@ -766,6 +852,7 @@ impl ClientSocket {
         patience: &Patience,
     ) -> std::result::Result<Held<'_>, Cause> {
         match self.writing.try_take() {
+            Some(_) if self.is_over(io) => Err(ErrorKind::Closed.into()),
             Some(held) => Ok(held),
             None if self.has(NONBLOCKING) => Err(ErrorKind::WouldBlock.into()),
             None => {
@@ -794,23 +881,27 @@ impl ClientSocket {
         self.step(io, patience, Interest::Write, call)
     }
 
-    /// Sends all of `bytes` if the kernel takes them now. `false`: it did not, and
-    /// a part may have gone, so the connection is of no more use.
-    pub(crate) fn push(&self, bytes: &[u8], turn: &Held<'_>) -> bool {
-        let _ = turn;
+    /// Sends all of `bytes` if the kernel takes them now. The turn says that
+    /// nobody else is in the middle of a write.
+    pub(crate) fn push(&self, bytes: &[u8], _turn: &Held<'_>) -> Pushed {
         let Some(io) = self.descriptor.enter() else {
-            return false;
+            return Pushed::Ending;
         };
+        // Its last word was said: what is on its way must not be reset.
+        if self.has(HALF_CLOSED) || self.is_over(&io) {
+            return Pushed::Ending;
+        }
         self.flags.fetch_or(WROTE, Ordering::Relaxed);
         let mut done = 0;
         while done < bytes.len() {
             match sys::send(io.socket(), &bytes[done..], Wait::No) {
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                Err(_) if self.has(HALF_CLOSED) || self.is_over(&io) => return Pushed::Ending,
+                Err(_) => return Pushed::Stuck,
             }
         }
-        true
+        Pushed::Sent
     }
 
     /// The writers' turn, for [`push`](ClientSocket::push).
@@ -859,13 +950,13 @@ impl ClientSocket {
                 self.ended.store(e.raw_os_error().unwrap_or(0), Ordering::Release);
             }
         }
-        match self.ended.load(Ordering::Acquire) {
-            0 if self.has(DRAINING) => Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0)),
-            0 => Ok(Hangup::Fin),
-            code => match Cause::Ended(io::Error::from_raw_os_error(code)).kind() {
-                ErrorKind::Dead | ErrorKind::Unreachable => Ok(Hangup::Dead),
-                _ => Ok(Hangup::Reset),
-            },
+        match self.known_end(&io).map(|cause| cause.kind()) {
+            None if self.has(DRAINING) => {
+                Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0))
+            }
+            None => Ok(Hangup::Fin),
+            Some(ErrorKind::Dead | ErrorKind::Unreachable) => Ok(Hangup::Dead),
+            Some(_) => Ok(Hangup::Reset),
         }
     }
 
@@ -926,12 +1017,16 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return Ok(());
         };
+        if self.flags.fetch_or(CLOSING, Ordering::AcqRel) & CLOSING != 0 {
+            return Ok(()); // another thread is at it
+        }
         let drained =
             if self.others_wait(&io) { self.end_calls(&io) } else { self.drain_input(&io) };
+        let aborted = io.is_closed();
         self.close_now(&io);
         match drained {
-            // Another thread closed it while we were draining.
-            Err(cause) if cause.kind() == ErrorKind::Closed => Ok(()),
+            // By another thread, while this one was draining.
+            Err(_) if aborted => Ok(()),
             Err(cause) => Err(self.failed("close", cause, 0)),
             Ok(()) => Ok(()),
         }
@@ -949,14 +1044,17 @@ impl ClientSocket {
         true
     }
 
-    /// Ends reads of other threads without losing what was written. A blocked
-    /// write is ended by closing: its peer does not read.
+    /// Ends reads of other threads without losing what was written.
     fn end_calls(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
-        self.flags.fetch_or(CLOSING, Ordering::AcqRel);
         let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
+        if !self.has(WROTE) {
+            return Ok(());
+        }
         match self.writing.try_take() {
-            Some(_turn) if self.has(WROTE) => self.wait_delivered(io),
-            _ => Ok(()),
+            Some(_turn) => self.wait_delivered(io),
+            // A write that is still under way now waits for a peer that does not
+            // read. It is ended by closing, and what is queued has no way out.
+            None => Err(ErrorKind::TimedOut.into()),
         }
     }
 
@@ -976,10 +1074,27 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return;
         };
+        self.flags.fetch_or(CLOSING, Ordering::AcqRel);
         // socket(7): a linger time of zero makes close(2) send RST. Failing, it
         // is a close all the same.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
-        self.close_now(&io);
+        self.ask_local(Some(&io));
+        if self.descriptor.close(&io) && self.descriptor.is_shared(&io) {
+            self.end_calls_by_reset(&io);
+        }
+    }
+
+    /// Ends the calls of other threads without FIN: the peer might take what it has
+    /// for all there is before the RST comes.
+    fn end_calls_by_reset(&self, io: &InUse<'_>) {
+        if !sys::BLOCKING_CALLS || sys::disconnect(io.socket()) {
+            return;
+        }
+        // Readers wake without a FIN; for a writer that waits there is no other way.
+        let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
+        if self.writing.try_take().is_none() {
+            sys::wake(io.socket());
+        }
     }
 
     fn close_now(&self, io: &InUse<'_>) {
@@ -1005,11 +1120,18 @@ impl ClientSocket {
         let deadline = Deadline::after(patient.then_some(self.close_timeout));
         let cancel = self.cancel_token();
         let mut thrown_away = [0; 4096];
+        let mut pieces = 0;
         loop {
             match sys::recv(io.socket(), &mut thrown_away, Wait::No) {
                 Ok(0) => return Ok(()),
+                // Without time, what is there already is all that is thrown away.
+                Ok(_) if !patient && pieces == IMPATIENT_PIECES => return Ok(()),
                 Ok(_) if patient && deadline.has_passed() => return Err(ErrorKind::TimedOut.into()),
-                Ok(_) => {}
+                Ok(_) if io.is_closed() => return Err(ErrorKind::Closed.into()),
+                Ok(_) if cancel.as_ref().is_some_and(CancelToken::is_fired) => {
+                    return Err(ErrorKind::Cancelled.into());
+                }
+                Ok(_) => pieces = pieces.saturating_add(1),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if !patient {
@@ -1030,7 +1152,10 @@ impl ClientSocket {
         let deadline = Deadline::after(Some(self.close_timeout));
         let cancel = self.cancel_token();
         let mut pause = Duration::from_millis(1);
-        while sys::unacknowledged(io.socket()) > 0 && !self.has(NONBLOCKING) {
+        // A Unix socket's bytes are in the peer's kernel once they are written.
+        let delivered = !matches!(self.remote, Address::Inet(_));
+        let patient = !self.has(NONBLOCKING) && !self.close_timeout.is_zero() && !delivered;
+        while patient && sys::unacknowledged(io.socket()) > 0 {
             if deadline.has_passed() {
                 return Err(ErrorKind::TimedOut.into());
             }
@@ -1043,7 +1168,10 @@ impl ClientSocket {
 
     /// Tells whoever reads that the server drains: reads end, writes go on.
     pub(crate) fn set_draining(&self) {
-        self.flags.fetch_or(DRAINING, Ordering::AcqRel);
+        let before = self.flags.fetch_or(DRAINING, Ordering::AcqRel);
+        if before & CLOSING != 0 {
+            return; // nobody reads any more, but closing throws input away
+        }
         if let Some(io) = self.descriptor.enter() {
             // Wakes a blocked recv and a poll; fails only if there is no connection.
             let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
@@ -1127,7 +1255,7 @@ impl ClientSocket {
     /// [`Closed`](ErrorKind::Closed).
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        self.set_timeout(timeout, &self.read_timeout, READ_TIMEOUT, |s| s.set_read_timeout(timeout))
+        self.set_timeout(timeout, &self.read_timeout, READ_TIMEOUT, |s, t| s.set_read_timeout(t))
     }
 
     /// Sets the time for each writing call as a whole; `None`: no limit. Calls
@@ -1137,9 +1265,7 @@ impl ClientSocket {
     /// Those of [`set_read_timeout`](ClientSocket::set_read_timeout).
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        self.set_timeout(timeout, &self.write_timeout, WRITE_TIMEOUT, |s| {
-            s.set_write_timeout(timeout)
-        })
+        self.set_timeout(timeout, &self.write_timeout, WRITE_TIMEOUT, |s, t| s.set_write_timeout(t))
     }
 
     fn set_timeout(
@@ -1147,7 +1273,7 @@ impl ClientSocket {
         timeout: Option<Duration>,
         cached: &AtomicU64,
         flag: u32,
-        set: impl FnOnce(&socket2::Socket) -> io::Result<()>,
+        set: impl FnOnce(&socket2::Socket, Option<Duration>) -> io::Result<()>,
     ) -> Result<()> {
         let io = self.enter("timeout")?;
         if timeout.is_some_and(|t| t.is_zero()) {
@@ -1158,7 +1284,9 @@ impl ClientSocket {
             u64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
         });
         if sys::BLOCKING_CALLS {
-            set(&SockRef::from(&io.socket())).map_err(|e| self.os_failed("timeout", e))?;
+            // What the kernel is told is rounded up too: zero would be no limit.
+            let kernel = (ms != NO_TIMEOUT).then(|| Duration::from_millis(ms));
+            set(&SockRef::from(&io.socket()), kernel).map_err(|e| self.os_failed("timeout", e))?;
         }
         cached.store(ms, Ordering::Release);
         if ms == NO_TIMEOUT {
@@ -1291,8 +1419,14 @@ impl ClientSocket {
             return Ok(());
         }
         let cancel = self.cancel_token();
-        wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), || self.is_over(io))
-            .map(|_| ())
+        let drains = interest == Interest::Read;
+        let ended = || self.is_over(io) || (drains && self.has(DRAINING));
+        match wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), ended) {
+            Err(Cause::Kind(ErrorKind::Closed)) if !self.is_over(io) => {
+                Err(ErrorKind::Draining.into())
+            }
+            other => other.map(|_| ()),
+        }
     }
 
     #[cold]

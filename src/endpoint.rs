@@ -58,7 +58,8 @@ pub(crate) enum Port {
 }
 
 impl Endpoint {
-    /// The Unix socket at `path`, for paths that are not text.
+    /// The Unix socket at `path`, for paths that are not text (such a path prints
+    /// with U+FFFD in place of what is not UTF-8).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidEndpoint`] if the path is empty, holds a NUL byte or
@@ -74,6 +75,10 @@ impl Endpoint {
         let bytes = path.as_os_str().as_encoded_bytes();
         let text = format!("unix:{}", path.display());
         check_unix_name(&text, "path", bytes, crate::sys::UNIX_PATH_MAX)?;
+        // As text, a leading "@" would mean the abstract namespace.
+        if bytes.starts_with(b"@") {
+            return Ok(Endpoint(Target::UnixPath(Path::new(".").join(path))));
+        }
         Ok(Endpoint(Target::UnixPath(path.to_owned())))
     }
 
@@ -364,6 +369,7 @@ mod tests {
             assert_eq!(err.kind(), ErrorKind::InvalidEndpoint);
             assert!(err.to_string().contains(part), "{err}");
         }
+        assert_eq!(Endpoint::unix("@name").unwrap().to_string(), "unix:./@name");
         assert!(Endpoint::unix("").is_err());
         assert!(Endpoint::unix("a\0b").is_err());
     }

@@ -119,7 +119,7 @@ impl SocketOptions {
         self
     }
 
-    /// IPv4 only, IPv6 only, or any. Default: any.
+    /// IPv4 only, IPv6 only, or any; TCP only. Default: any.
     #[must_use]
     pub fn family(mut self, family: Family) -> Self {
         self.family = family;
@@ -127,7 +127,7 @@ impl SocketOptions {
     }
 
     /// The local address and port that a client connects from; port 0 lets the
-    /// system choose. Attempts to addresses of another family are not made.
+    /// system choose. TCP only. Attempts to addresses of another family are not made.
     /// Default: the system chooses both.
     #[must_use]
     pub fn local(mut self, local: impl Into<Endpoint>) -> Self {
@@ -135,7 +135,7 @@ impl SocketOptions {
         self
     }
 
-    /// The network interface that the socket's traffic uses, by name. Linux
+    /// The network interface that the socket's traffic uses, by name; TCP only. Linux
     /// (SO_BINDTODEVICE, for every user since 5.7) and macOS (IP_BOUND_IF);
     /// elsewhere connect and listen fail with
     /// [`Unsupported`](ErrorKind::Unsupported). Default: as routed.
@@ -196,19 +196,58 @@ impl SocketOptions {
         Ok(())
     }
 
+    /// Takes off a socket that somebody else made what keepsock's sockets never
+    /// have: SO_LINGER makes a close block, the kernel's timeouts would
+    /// be taken for ours, and accepted connections would inherit all of them.
+    pub(crate) fn adopt(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        sys::set_nonblocking(socket, !sys::BLOCKING_CALLS)?;
+        sys::forbid_sigpipe(socket)?;
+        let socket = SockRef::from(&socket);
+        socket.set_linger(None)?;
+        socket.set_read_timeout(None)?;
+        socket.set_write_timeout(None)?;
+        Ok(())
+    }
+
     /// Sets a TCP socket that somebody else made to these options.
     pub(crate) fn adopt_tcp(
         &self,
         socket: Borrowed<'_>,
         ipv6: bool,
     ) -> std::result::Result<(), Cause> {
+        self.apply_tcp(socket, ipv6)?;
         if self.keepalive.is_none() {
             sys::set_keepalive(socket, None)?;
         }
         if !self.nodelay {
             SockRef::from(&socket).set_tcp_nodelay(false)?;
         }
-        self.apply_tcp(socket, ipv6)
+        Ok(())
+    }
+
+    /// Refuses, for a Unix socket, what only IP has. Keepalive and NODELAY are not
+    /// among it: a local connection behaves as if they were met.
+    pub(crate) fn refuse_inet_only(&self, operation: &'static str) -> Result<()> {
+        let given = [
+            ("family", self.family != Family::Any),
+            ("local", self.local.is_some()),
+            ("interface", self.interface.is_some()),
+            ("address", !self.addresses.is_empty()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail(format!("a Unix socket has no {name} to set"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses, for a listener, what only a client has.
+    pub(crate) fn refuse_client_only(&self, operation: &'static str) -> Result<()> {
+        if self.local.is_some() || !self.addresses.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail("local and address are for connecting"));
+        }
+        Ok(())
     }
 
     /// Sets a new TCP socket to these options.
@@ -217,14 +256,15 @@ impl SocketOptions {
         socket: Borrowed<'_>,
         ipv6: bool,
     ) -> std::result::Result<(), Cause> {
+        // First what may be refused: an adopted socket is then left as it was.
+        if let Some(name) = &self.interface {
+            sys::bind_interface(socket, name, ipv6)?;
+        }
         if let Some(keepalive) = self.keepalive {
             sys::set_keepalive(socket, Some(keepalive))?;
         }
         if self.nodelay {
             SockRef::from(&socket).set_tcp_nodelay(true)?;
-        }
-        if let Some(name) = &self.interface {
-            sys::bind_interface(socket, name, ipv6)?;
         }
         Ok(())
     }

@@ -107,7 +107,8 @@ fn lookup_by(
     let answer: Arc<Mutex<Option<Lookup>>> = Arc::default();
     // Two tokens wake one poll through one: the worker's own, which a caller's
     // cancel cannot be, so the caller's is watched as the socket's would be.
-    let done = CancelToken::new()?;
+    let done = CancelToken::new()
+        .map_err(|e| Error::new(e.kind(), operation).with_os_error(e.os_error()))?;
     let worker = {
         let (answer, done) = (answer.clone(), done.clone());
         let (host, service) = (host.map(str::to_owned), service.to_owned());
@@ -122,7 +123,12 @@ fn lookup_by(
         .name("keepsock-lookup".to_owned())
         .stack_size(256 * 1024)
         .spawn(worker)
-        .map_err(|e| Error::os(operation, &e))?;
+        // pthread_create(3) says EAGAIN for a limit that was reached.
+        .map_err(|e| {
+            Error::new(ErrorKind::NoMemory, operation)
+                .with_os_error(e.raw_os_error())
+                .detail("no thread can be started")
+        })?;
     loop {
         // Without a caller's token one wait does it; with one, both are looked
         // at in turn often enough for a cancel to take hold within 50 ms.

@@ -10,11 +10,12 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::ClientSocket;
+use crate::client::{ClientSocket, Pushed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::ServerSocket;
+use crate::server::{BackOff, ServerSocket};
 use crate::wait::Deadline;
 
 /// Idle workers that stay for the next connections. On Linux each of them holds
@@ -121,6 +122,10 @@ struct State {
     /// Workers that accept, or are about to.
     idle: usize,
     stopped: bool,
+    /// How many threads wait for `changed`.
+    awaited: usize,
+    /// The threads, so that dropping the service can wait for their last step.
+    threads: Vec<JoinHandle<()>>,
     /// Why accepting ended, unless it was asked to.
     failure: Option<Error>,
     draining: bool,
@@ -186,7 +191,10 @@ impl ServerSocket {
                 .at(self.endpoint())
                 .detail("at most zero connections"));
         }
-        self.borrow().map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?;
+        drop(
+            self.borrow()
+                .map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?,
+        );
         let shared = Arc::new(Shared {
             server: self.clone(),
             handler: Box::new(handler),
@@ -194,7 +202,13 @@ impl ServerSocket {
             state: Mutex::new(State { workers: 1, idle: 1, ..State::default() }),
             changed: Condvar::new(),
         });
-        start_worker(&shared).map_err(|e| Error::os(OPERATION, &e).at(self.endpoint()))?;
+        start_worker(&shared).map_err(|e| {
+            // pthread_create(3) says EAGAIN for a limit that was reached.
+            Error::new(ErrorKind::NoMemory, OPERATION)
+                .at(self.endpoint())
+                .with_os_error(e.raw_os_error())
+                .detail("no thread can be started")
+        })?;
         Ok(Service { shared })
     }
 }
@@ -205,7 +219,8 @@ impl Service {
         count(self.shared.lock().live.len())
     }
 
-    /// Sends `message` to every live connection, waiting for none that is slow:
+    /// Sends `message` to every live connection (but not to those that are being
+    /// closed or that this side has shut down), waiting for none that is slow:
     /// a client whose kernel buffer does not take the whole message at once has
     /// not kept up and is reset, so it delays nobody and costs no memory. A
     /// client that another thread is writing to gets its turn within 100 ms for all.
@@ -228,10 +243,11 @@ impl Service {
     pub fn broadcast(&self, message: &[u8]) -> Broadcast {
         let clients: Vec<_> = self.shared.lock().live.values().cloned().collect();
         let mut result = Broadcast::default();
-        let mut settle = |client: &ClientSocket, sent: bool| {
-            if sent {
-                result.sent += 1;
-            } else {
+        let mut settle = |client: &ClientSocket, pushed: Pushed| match pushed {
+            Pushed::Sent => result.sent += 1,
+            // It is being closed in order; what was written before still arrives.
+            Pushed::Ending => {}
+            Pushed::Stuck => {
                 client.abort();
                 result.cut += 1;
             }
@@ -240,20 +256,19 @@ impl Service {
         for client in clients {
             let pushed = client.writing().try_take().map(|turn| client.push(message, &turn));
             match pushed {
-                Some(sent) => settle(&client, sent),
+                Some(pushed) => settle(&client, pushed),
                 None => busy.push(client),
             }
         }
         let until = Deadline::after(Some(BROADCAST_PATIENCE));
         for client in busy {
             let turn = client.writing().take(|| if until.has_passed() { Err(()) } else { Ok(()) });
-            let sent = turn.is_ok_and(|turn| client.push(message, &turn));
-            settle(&client, sent);
+            settle(&client, turn.map_or(Pushed::Stuck, |turn| client.push(message, &turn)));
         }
         result
     }
 
-    /// Stops accepting. Live connections go on. May be called from inside a
+    /// Stops accepting: closes the server socket. Live connections go on. May be called from inside a
     /// handler; stopping twice is fine.
     pub fn stop(&self) {
         self.shared.server.close();
@@ -328,13 +343,23 @@ impl Drop for Service {
         self.stop();
         let mut state = self.shared.lock();
         state.cut();
-        while state.workers > 0 && !self.shared.is_serving_here() {
+        if self.shared.is_serving_here() {
+            return;
+        }
+        while state.workers > 0 {
             state = self.shared.wait(state, Deadline(None));
+        }
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        for thread in threads {
+            // Handlers that panic are caught in the thread.
+            let _ = thread.join();
         }
     }
 }
 
 impl State {
+    /// Ends what is left.
     fn cut(&mut self) {
         self.over = true;
         for client in self.live.values() {
@@ -348,15 +373,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
-        match deadline.0 {
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, State> {
+        state.awaited += 1;
+        let mut state = match deadline.0 {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(at) => {
                 let remaining = at.saturating_duration_since(Instant::now());
                 let waited = self.changed.wait_timeout(state, remaining);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        };
+        state.awaited -= 1;
+        state
     }
 
     fn is_serving_here(&self) -> bool {
@@ -383,7 +415,7 @@ impl Shared {
     fn work(self: &Arc<Self>) {
         SERVING.set(Arc::as_ptr(self));
         loop {
-            let client = match self.server.accept() {
+            let client = match self.server.accept_for_serve() {
                 Ok(client) => Arc::new(client),
                 Err(e) => {
                     let asked = matches!(e.kind(), ErrorKind::Closed | ErrorKind::Cancelled);
@@ -435,13 +467,29 @@ impl Shared {
             state.idle += 1;
         }
         drop(state);
-        if start && start_worker(self).is_err() {
-            // No thread to be had: this one accepts again when it is done.
-            let mut state = self.lock();
-            state.workers -= 1;
-            state.idle -= 1;
+        if start {
+            self.start_successor();
         }
         Some(id)
+    }
+
+    /// Starts the worker that was counted already. If there is no thread to be
+    /// had, the connection waits: served now, it would leave nobody to accept, for
+    /// as long as it lives.
+    fn start_successor(self: &Arc<Self>) {
+        let mut back_off = BackOff::new();
+        while start_worker(self).is_err() {
+            self.server.count_exhausted();
+            let state = self.lock();
+            // Another one may have come back to accept, or be no longer wanted.
+            let pause = Deadline::after(Some(back_off.next()));
+            let mut state = self.wait(state, pause);
+            if state.idle > 1 || state.stopped {
+                state.workers -= 1;
+                state.idle -= 1;
+                return;
+            }
+        }
     }
 
     /// Takes the place back; false: there are enough idle workers without this one.
@@ -451,13 +499,14 @@ impl Shared {
         if state.draining {
             state.finished += 1;
         }
-        let stays = state.idle < SPARE;
+        let stays = !state.stopped && state.idle < SPARE;
         if stays {
             state.idle += 1;
         } else {
             state.workers -= 1;
         }
-        let awaited = state.stopped;
+        // A notification costs a system call even when nobody waits.
+        let awaited = state.awaited > 0;
         drop(state);
         if awaited {
             self.changed.notify_all();
@@ -467,13 +516,14 @@ impl Shared {
 }
 
 fn start_worker(shared: &Arc<Shared>) -> std::io::Result<()> {
-    let shared = shared.clone();
-    std::thread::Builder::new()
+    let worker = shared.clone();
+    let thread = std::thread::Builder::new()
         .name("keepsock-serve".to_owned())
-        .spawn(move || {
-            shared.work();
-        })
-        .map(|_| ())
+        .spawn(move || worker.work())?;
+    let mut state = shared.lock();
+    state.threads.retain(|thread| !thread.is_finished());
+    state.threads.push(thread);
+    Ok(())
 }
 
 fn count(n: usize) -> u32 {

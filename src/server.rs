@@ -74,28 +74,33 @@ pub struct ServerCounters {
     /// Accepts tried again after an error that concerned one connection or
     /// passes by itself (ECONNABORTED and others of accept(2)).
     pub retried: u64,
-    /// Accepts tried again because descriptors or memory were used up.
+    /// Accepts tried again because descriptors, memory or threads were used up.
     pub exhausted: u64,
     /// Connections closed at once because [`serve`](ServerSocket::serve) was full and told to
     /// refuse.
     pub refused: u64,
 }
 
+/// Each error of a single connection is another one's, so accept tries again at
+/// once; but one that keeps coming (EPERM in a sandbox that forbids the call) is
+/// not, and must not keep the processor busy.
+const RETRIES_AT_ONCE: u32 = 256;
+
 /// How long an accept waits before it tries again after running out of
 /// descriptors: soon at first, and never so long that a free descriptor
 /// lies idle for 100 ms.
 #[derive(Debug)]
-struct BackOff(Duration);
+pub(crate) struct BackOff(Duration);
 
 impl BackOff {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_millis(50);
 
-    fn new() -> BackOff {
+    pub(crate) fn new() -> BackOff {
         BackOff(BackOff::FIRST)
     }
 
-    fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let now = self.0;
         self.0 = (now * 2).min(BackOff::LONGEST);
         now
@@ -159,6 +164,7 @@ impl ServerSocket {
     {
         let endpoint = endpoint.try_into()?;
         options.validate(OPERATION)?;
+        options.refuse_client_only(OPERATION)?;
         match &endpoint.0 {
             Target::Inet { .. } => listen_inet(&endpoint, options),
             Target::UnixPath(_) | Target::UnixAbstract(_) => listen_unix(&endpoint, options),
@@ -201,7 +207,7 @@ impl ServerSocket {
                 let applied = options.adopt_tcp(fd, inet.is_ipv6());
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
-            sys::set_nonblocking(fd, !sys::BLOCKING_CALLS).map_err(os)?;
+            options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
             Ok(sys::to_address(&name))
         };
         match look() {
@@ -259,6 +265,17 @@ impl ServerSocket {
     /// ```
     #[inline]
     pub fn accept(&self) -> Result<ClientSocket> {
+        self.accept_as(false)
+    }
+
+    /// Accept for a worker of `serve`, which waits whatever the accepts of others
+    /// are set to.
+    pub(crate) fn accept_for_serve(&self) -> Result<ClientSocket> {
+        self.accept_as(true)
+    }
+
+    #[inline]
+    fn accept_as(&self, serves: bool) -> Result<ClientSocket> {
         let listener = &*self.0;
         let io = match listener.descriptor.enter() {
             Some(io) => io,
@@ -267,15 +284,21 @@ impl ServerSocket {
         let polled = listener.polled.load(Ordering::Acquire);
         let (socket, peer) = match (!polled).then(|| sys::accept(io.socket())) {
             Some(Ok(accepted)) => accepted,
-            other => listener.accept_on(&io, other).map_err(|cause| listener.failed(cause))?,
+            other => {
+                listener.accept_on(&io, other, serves).map_err(|cause| listener.failed(cause))?
+            }
         };
         listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let options = &listener.options;
         if !sys::ACCEPT_INHERITS {
             if let Address::Inet(_) = peer {
                 let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());
-                let applied = options.apply_tcp(sys::borrow(&socket), ipv6);
-                applied.map_err(|cause| listener.failed(cause))?;
+                if options.apply_tcp(sys::borrow(&socket), ipv6).is_err() {
+                    // The peer has reset it already; that is no error of ours.
+                    listener.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    drop((socket, io));
+                    return self.accept_as(serves);
+                }
             }
         }
         ClientSocket::accepted(socket, peer, &listener.address, options)
@@ -301,6 +324,10 @@ impl ServerSocket {
             exhausted: get(&c.exhausted),
             refused: get(&c.refused),
         }
+    }
+
+    pub(crate) fn count_exhausted(&self) {
+        self.0.counters.exhausted.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refused(&self) {
@@ -360,6 +387,35 @@ impl ServerSocket {
         io.map(BorrowedSocket).ok_or_else(|| self.0.failed(ErrorKind::Closed.into()))
     }
 
+    /// Gives the descriptor up: it is the caller's to close, and listens on. The
+    /// socket is then closed for this program. A Unix socket's file stays.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed); [`WrongState`](ErrorKind::WrongState) while another
+    /// thread is in a call on it.
+    ///
+    /// ```
+    /// use keepsock::ServerSocket;
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let listener = std::net::TcpListener::from(server.release()?);
+    /// assert_eq!(listener.local_addr().unwrap().port(), server.port());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn release(&self) -> Result<Owned> {
+        const OPERATION: &str = "release";
+        let failed = |kind| Error::new(kind, OPERATION).at(self.endpoint());
+        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
+        let owned =
+            self.0.descriptor.release(io).ok_or_else(|| {
+                failed(ErrorKind::WrongState).detail("another thread is using it")
+            })?;
+        let file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(file) = file {
+            file.keep();
+        }
+        Ok(owned)
+    }
+
     /// Stops listening. Accepts of other threads end with
     /// [`Closed`](ErrorKind::Closed); connections that were accepted live on,
     /// those that were not are reset by the kernel. A Unix socket's file is
@@ -385,16 +441,18 @@ impl Listener {
         &self,
         io: &InUse<'_>,
         mut first: Option<io::Result<(Owned, Address)>>,
+        serves: bool,
     ) -> std::result::Result<(Owned, Address), Cause> {
         let mut deadline = None;
         let mut back_off = BackOff::new();
+        let mut in_a_row = 0;
         loop {
             let polled = self.polled.load(Ordering::Acquire);
-            let nonblocking = polled && self.nonblocking.load(Ordering::Acquire);
+            let nonblocking = !serves && polled && self.nonblocking.load(Ordering::Acquire);
             let result = first.take().map_or_else(
                 || {
                     if polled && !nonblocking {
-                        let deadline = *deadline.get_or_insert_with(|| self.deadline());
+                        let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
                         let socket = Some((io.socket(), Interest::Read));
                         wait(socket, deadline, self.cancel_token().as_ref(), || io.is_closed())?;
                     }
@@ -411,34 +469,50 @@ impl Listener {
                 return Err(ErrorKind::Closed.into());
             }
             match ErrorKind::of(&err) {
-                // Polled: another thread was faster. Otherwise: it became polled
-                // while we waited.
                 ErrorKind::WouldBlock if nonblocking => return Err(ErrorKind::WouldBlock.into()),
-                ErrorKind::WouldBlock => {}
+                // Polled: another thread was faster. Otherwise it has become
+                // non-blocking, perhaps through somebody else's descriptor of it.
+                ErrorKind::WouldBlock => self.polled.store(true, Ordering::Release),
                 // Linux takes a descriptor before it looks for a connection, so
                 // this comes even while nobody waits; poll could not tell when
                 // it ends.
                 ErrorKind::NoDescriptors | ErrorKind::NoMemory if !nonblocking => {
                     self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
-                    let deadline = *deadline.get_or_insert_with(|| self.deadline());
-                    let pause = Deadline::after(Some(back_off.next()));
-                    let cancel = self.cancel_token();
-                    wait(None, deadline.earlier(pause), cancel.as_ref(), || io.is_closed())?;
-                    if deadline.has_passed() {
-                        return Err(ErrorKind::TimedOut.into());
-                    }
+                    let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
+                    self.pause(io, back_off.next(), deadline)?;
                 }
                 _ if sys::is_transient_accept(&err) => {
                     self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    in_a_row += 1;
+                    if in_a_row == RETRIES_AT_ONCE {
+                        if nonblocking {
+                            return Err(err.into());
+                        }
+                        let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
+                        self.pause(io, back_off.next(), deadline)?;
+                        in_a_row = 0;
+                    }
                 }
                 _ => return Err(err.into()),
             }
         }
     }
 
-    fn deadline(&self) -> Deadline {
+    /// Waits before the next try, within the time that accept has.
+    fn pause(
+        &self,
+        io: &InUse<'_>,
+        time: Duration,
+        deadline: Deadline,
+    ) -> std::result::Result<(), Cause> {
+        let until = deadline.earlier(Deadline::after(Some(time)));
+        wait(None, until, self.cancel_token().as_ref(), || io.is_closed())?;
+        if deadline.has_passed() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+
+    fn deadline(&self, serves: bool) -> Deadline {
         let ms = self.timeout.load(Ordering::Relaxed);
-        Deadline::after((ms != u64::MAX).then(|| Duration::from_millis(ms)))
+        Deadline::after((ms != u64::MAX && !serves).then(|| Duration::from_millis(ms)))
     }
 
     fn start_polling(&self) -> Result<()> {
@@ -551,6 +625,7 @@ fn listen_at(
 
 fn listen_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
+    options.refuse_inet_only(OPERATION)?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
     let socket = sys::stream_socket(Domain::UNIX).map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);

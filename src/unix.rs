@@ -9,9 +9,15 @@ use socket2::{Domain, SockAddr, SockRef};
 
 use crate::sys::{self, Borrowed};
 
-/// How long a listen waits for another process that is reclaiming a path of the
-/// same directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a listen that found a stale path waits for another process that is at
+/// work in the same directory.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The time in which a server that has bound its path has long begun to listen.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// How long a close waits for the lock before it leaves the file behind.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The file of a listening Unix socket, removed when this is dropped, unless
 /// somebody has put another file in its place.
@@ -50,34 +56,46 @@ fn is_socket(_path: &Path) -> bool {
 /// live server, and any other file, is left alone: `AddrInUse`.
 ///
 /// bind(2) makes the file before listen(2) answers on it, so a server that is
-/// just starting looks stale. The lock on the directory, held until `listen` has
-/// been called, keeps two servers from seeing each other so.
+/// just starting looks stale. Two things keep it from being taken for that: the
+/// lock on the directory, which a starting server holds if it can be had, and a
+/// second look after a while.
 pub(crate) fn bind_and_listen(
     socket: Borrowed<'_>,
     name: &SockAddr,
     path: &Path,
     listen: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<SocketFile> {
-    let lock = lock(parent(path))?;
+    // A free path needs no lock: its directory may be one that only lets us
+    // write, and anybody who can read it can hold the lock.
+    let mut lock = sys::lock_directory(parent(path)).ok().flatten();
     match SockRef::from(&socket).bind(name) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(name, path)? => {
+            if lock.is_none() {
+                lock = Some(wait_for_lock(parent(path), RECLAIM_PATIENCE)?);
+            }
+            let found = identity(path);
+            std::thread::sleep(SECOND_LOOK);
+            if !is_stale(name, path)? || identity(path) != found {
+                return Err(e);
+            }
             fs::remove_file(path)?;
             SockRef::from(&socket).bind(name)?;
         }
         other => other?,
     }
     let file = SocketFile { path: path.to_owned(), identity: identity(path) };
-    listen()?;
+    let listening = listen();
+    // Before the file may be removed again, which takes the lock too.
     drop(lock);
-    Ok(file)
+    listening.map(|()| file)
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn lock(dir: &Path) -> io::Result<fs::File> {
-    let until = Instant::now() + LOCK_PATIENCE;
+fn wait_for_lock(dir: &Path, patience: Duration) -> io::Result<fs::File> {
+    let until = Instant::now() + patience;
     loop {
         match sys::lock_directory(dir)? {
             Some(lock) => return Ok(lock),
@@ -101,14 +119,24 @@ fn is_stale(name: &SockAddr, path: &Path) -> io::Result<bool> {
     }
 }
 
+impl SocketFile {
+    /// Leaves the file to whoever has the socket now.
+    pub(crate) fn keep(mut self) {
+        self.identity = None;
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Without the lock (its directory may be gone) the file stays: a stale
-        // file is reclaimed by the next server, a stolen one by nobody.
-        let Ok(_lock) = lock(parent(&self.path)) else {
+        if self.identity.is_none() {
+            return;
+        }
+        // Without the lock the file stays: a stale file is reclaimed by the next
+        // server, one that was removed under a new server by nobody.
+        let Ok(_lock) = wait_for_lock(parent(&self.path), CLOSE_PATIENCE) else {
             return;
         };
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if identity(&self.path) == self.identity {
             // It may have been removed by hand meanwhile.
             let _ = fs::remove_file(&self.path);
         }

@@ -2,6 +2,8 @@
 //!
 //! `KEEPSOCK_BLESS=1 cargo test --all-features --test header` writes it anew.
 
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
+
 use std::path::Path;
 
 fn generate() -> String {

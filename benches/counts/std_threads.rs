@@ -24,15 +24,8 @@ unsafe extern "C" {
 
 fn set(listener: &TcpListener, level: c_int, option: c_int, value: c_int) {
     // SAFETY: the descriptor is open, and the value is an int of the given length.
-    let status = unsafe {
-        setsockopt(
-            listener.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            4,
-        )
-    };
+    let status =
+        unsafe { setsockopt(listener.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     assert_eq!(status, 0, "setsockopt");
 }
 
@@ -48,10 +41,8 @@ fn echo_until_end(mut stream: TcpStream) {
 }
 
 fn main() {
-    let numbers: Vec<u64> = std::env::args()
-        .skip(1)
-        .map(|word| word.parse().expect("a number"))
-        .collect();
+    let numbers: Vec<u64> =
+        std::env::args().skip(1).map(|word| word.parse().expect("a number")).collect();
     let [connections, timeout] = numbers[..] else {
         panic!("usage: std_threads CONNECTIONS READ_TIMEOUT_MS")
     };
@@ -69,9 +60,7 @@ fn main() {
     for _ in 0..connections {
         let (stream, _) = listener.accept().expect("accept");
         if timeout > 0 {
-            stream
-                .set_read_timeout(Some(Duration::from_millis(timeout)))
-                .expect("timeout");
+            stream.set_read_timeout(Some(Duration::from_millis(timeout))).expect("timeout");
         }
         let done = done.clone();
         thread::spawn(move || {

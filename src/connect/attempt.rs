@@ -6,39 +6,97 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef};
 
-use super::{Candidate, Failure};
+use super::{Candidate, Connected, Failure};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Stage};
 use crate::info::Address;
 use crate::options::SocketOptions;
-use crate::sys::{self, Borrowed, Interest, Owned};
+use crate::sys::{self, Borrowed, Owned};
 use crate::wait::{Deadline, wait};
 
-/// Connects to one address by the deadline. Whatever fails, no descriptor is left.
-pub(super) fn attempt(
-    candidate: &Candidate,
-    options: &SocketOptions,
-    local: Option<&[SocketAddr]>,
-    deadline: Deadline,
-    cancel: Option<&CancelToken>,
-) -> Result<(Owned, Option<Address>), Failure> {
+/// What holds for every attempt of one connect.
+pub(super) struct Setting<'a> {
+    pub options: &'a SocketOptions,
+    pub local: Option<&'a [SocketAddr]>,
+    pub deadline: Deadline,
+    pub cancel: Option<&'a CancelToken>,
+}
+
+/// How an attempt began.
+pub(super) enum Begun {
+    Connected(Owned),
+    /// The SYN is out; the socket becomes writable when the handshake has ended.
+    UnderWay(Owned),
+}
+
+/// Makes a socket and sends its SYN. Whatever fails, no descriptor is left.
+pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begun, Failure> {
     let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
     let socket = sys::stream_socket(candidate.domain).map_err(at(Stage::Socket))?;
     let borrowed = sys::borrow(&socket);
-    let inet = candidate.domain != Domain::UNIX;
-    if inet {
-        let ipv6 = candidate.domain == Domain::IPV6;
-        options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
-        if let Some(local) = local {
-            let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
-                return Err(Failure(Stage::Bind, ErrorKind::AddressNotAvailable.into()));
-            };
-            SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
+    if candidate.domain == Domain::UNIX {
+        connect_unix(borrowed, &candidate.name, setting)?;
+        return Ok(Begun::Connected(socket));
+    }
+    let ipv6 = candidate.domain == Domain::IPV6;
+    setting.options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
+    if let Some(local) = setting.local {
+        let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
+            return Err(Failure(Stage::Bind, ErrorKind::AddressNotAvailable.into()));
+        };
+        SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
+    }
+    let connected = sys::connect(borrowed, &candidate.name).map_err(at(Stage::Connect))?;
+    Ok(if connected { Begun::Connected(socket) } else { Begun::UnderWay(socket) })
+}
+
+/// A Unix socket connects at once or not at all. But unix(7): a listener whose
+/// queue is full gives EAGAIN, and nothing to poll for; so it is tried again until
+/// the deadline.
+fn connect_unix(socket: Borrowed<'_>, to: &SockAddr, setting: &Setting<'_>) -> Result<(), Failure> {
+    let failed = |cause| Failure(Stage::Connect, cause);
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match sys::connect(socket, to) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let step = setting.deadline.earlier(Deadline::after(Some(pause)));
+                wait(None, step, setting.cancel, || false).map_err(failed)?;
+                if setting.deadline.has_passed() {
+                    return Err(failed(ErrorKind::TimedOut.into()));
+                }
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            Err(e) => return Err(failed(e.into())),
         }
     }
-    establish(borrowed, &candidate.name, deadline, cancel)?;
-    let own = own_address(borrowed, candidate).map_err(at(Stage::Connect))?;
-    if own.as_ref() == Some(&candidate.address) {
+}
+
+/// How the handshake of a socket that became writable ended: connect(2) puts it
+/// into SO_ERROR.
+pub(super) fn result(socket: &Owned) -> Result<(), Failure> {
+    match SockRef::from(socket).take_error() {
+        Ok(None) => Ok(()),
+        Ok(Some(e)) | Err(e) => Err(Failure(Stage::Connect, e.into())),
+    }
+}
+
+/// Makes a connected socket ready for use.
+pub(super) fn finish(
+    socket: Owned,
+    candidate: &Candidate,
+    setting: &Setting<'_>,
+) -> Result<Connected, Failure> {
+    let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
+    let borrowed = sys::borrow(&socket);
+    let remote = if candidate.address.is_wildcard() {
+        // Linux takes 0.0.0.0 and :: for this machine.
+        sys::to_address(&SockRef::from(&borrowed).peer_addr().map_err(at(Stage::Connect))?)
+    } else {
+        candidate.address.clone()
+    };
+    let local = own_address(borrowed, &remote, setting).map_err(at(Stage::Connect))?;
+    if local.as_ref() == Some(&remote) {
         // A port of the ephemeral range that nobody listens on may be chosen as
         // our own: TCP's simultaneous open (RFC 9293 section 3.5) then joins the
         // socket to itself. Nobody is there: that is a refusal.
@@ -47,47 +105,18 @@ pub(super) fn attempt(
     if sys::BLOCKING_CALLS {
         sys::set_nonblocking(borrowed, false).map_err(at(Stage::Options))?;
     }
-    Ok((socket, own))
-}
-
-/// Sends the SYN and waits for the handshake.
-fn establish(
-    socket: Borrowed<'_>,
-    to: &SockAddr,
-    deadline: Deadline,
-    cancel: Option<&CancelToken>,
-) -> Result<(), Failure> {
-    let failed = |cause| Failure(Stage::Connect, cause);
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match sys::connect(socket, to) {
-            Ok(true) => return Ok(()),
-            Ok(false) => break,
-            // unix(7): a listener whose queue is full gives EAGAIN, and nothing
-            // to poll for. Try again until the deadline.
-            Err(e) if to.is_unix() && e.kind() == io::ErrorKind::WouldBlock => {
-                let step = deadline.earlier(Deadline::after(Some(pause)));
-                wait(None, step, cancel, || false).map_err(failed)?;
-                if deadline.has_passed() {
-                    return Err(failed(ErrorKind::TimedOut.into()));
-                }
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-            Err(e) => return Err(failed(e.into())),
-        }
-    }
-    wait(Some((socket, Interest::Write)), deadline, cancel, || false).map_err(failed)?;
-    // connect(2): the result of a handshake that took time is in SO_ERROR.
-    match SockRef::from(&socket).take_error() {
-        Ok(None) => Ok(()),
-        Ok(Some(e)) | Err(e) => Err(failed(e.into())),
-    }
+    Ok(Connected { socket, local, remote })
 }
 
 /// The local address, if it might be the peer's too: ports below 1024 are not
-/// given to clients, so a connection to one of them is not asked.
-fn own_address(socket: Borrowed<'_>, candidate: &Candidate) -> io::Result<Option<Address>> {
-    if candidate.address.port() < 1024 {
+/// given to clients that did not ask for them.
+fn own_address(
+    socket: Borrowed<'_>,
+    remote: &Address,
+    setting: &Setting<'_>,
+) -> io::Result<Option<Address>> {
+    let possible = remote.port() >= 1024 || setting.local.is_some();
+    if !possible || !matches!(remote, Address::Inet(_)) {
         return Ok(None);
     }
     Ok(Some(sys::to_address(&SockRef::from(&socket).local_addr()?)))

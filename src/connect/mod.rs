@@ -1,13 +1,13 @@
-//! Connecting: every address of a name in turn, within one deadline.
+//! Connecting: the addresses of a name race (RFC 8305), within one deadline.
 //!
-//! [`attempt`] makes one connection attempt and [`share`] says how much of the
-//! time it may take. A race of several attempts (RFC 8305) would replace the
-//! loop in [`connect`] and keep both neighbours as they are.
+//! [`race`] decides which attempt starts when, [`attempt`] makes one, and the
+//! driver here waits for all of them in one poll.
 
 mod attempt;
+mod race;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, SockAddr};
 
@@ -18,7 +18,10 @@ use crate::info::Address;
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::sys::{self, Owned};
-use crate::wait::{Cause, Deadline};
+use crate::wait::{Cause, Deadline, wait_writable};
+
+use attempt::{Begun, Setting};
+use race::{ATTEMPT_DELAY, Next, Race, interleave};
 
 /// A connected socket and what is known of it without asking the kernel.
 pub(crate) struct Connected {
@@ -37,14 +40,11 @@ struct Candidate {
 /// An attempt that failed: where and why.
 struct Failure(Stage, Cause);
 
-/// The shortest time that an attempt gets while others wait for their turn. A
-/// handshake that lost its first SYN takes one second more (RFC 6298).
-const SHORTEST: Duration = Duration::from_secs(2);
-
-/// The part of the remaining time that the next of `left` addresses may take:
-/// its even share, but no less than [`SHORTEST`] as far as the time goes.
-fn share(remaining: Duration, left: u32) -> Duration {
-    (remaining / left.max(1)).max(SHORTEST).min(remaining)
+/// An attempt under way.
+struct Running {
+    index: usize,
+    socket: Owned,
+    began: Instant,
 }
 
 pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Connected> {
@@ -59,36 +59,11 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Co
         Some(local) => Some(resolve(local, options.family, deadline, cancel, OPERATION)?),
         None => None,
     };
+    let setting = Setting { options, local: local.as_deref(), deadline, cancel };
     let mut attempts = Vec::new();
-    let mut left = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
-    for candidate in candidates {
-        let began = Instant::now();
-        let mine = Deadline::after(deadline.remaining().map(|r| share(r, left)));
-        left -= 1;
-        let tried = attempt::attempt(&candidate, options, local.as_deref(), mine, cancel);
-        let Failure(stage, cause) = match tried {
-            Ok((socket, local)) => {
-                return Ok(Connected { socket, local, remote: candidate.address });
-            }
-            Err(failure) => failure,
-        };
-        attempts.push(Attempt {
-            address: candidate.address,
-            stage,
-            kind: cause.kind(),
-            os_error: cause.os_error(),
-            elapsed: began.elapsed(),
-        });
-        if cause.kind() == ErrorKind::Cancelled || deadline.has_passed() {
-            break;
-        }
-    }
-    // The caller's own reasons come first, then the first cause met.
-    let last = attempts.last().map(|a| a.kind);
-    let kind = match last {
-        Some(ErrorKind::Cancelled) => ErrorKind::Cancelled,
-        _ if deadline.has_passed() => ErrorKind::TimedOut,
-        _ => attempts.first().map_or(ErrorKind::NotFound, |a| a.kind),
+    let kind = match drive(&candidates, &setting, &mut attempts) {
+        Ok(connected) => return Ok(connected),
+        Err(kind) => kind,
     };
     let first = attempts.iter().find(|a| a.kind == kind);
     let (stage, os_error) = (first.map(|a| a.stage), first.and_then(|a| a.os_error));
@@ -97,6 +72,80 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Co
         error = error.stage(stage);
     }
     Err(error.after(start.elapsed()).with_attempts(attempts))
+}
+
+/// Runs the race to its end. Failed attempts are written down in the order in
+/// which they ended. The kind is that of the whole: the caller's own reasons
+/// (deadline, cancel) first, then the first cause met.
+fn drive(
+    candidates: &[Candidate],
+    setting: &Setting<'_>,
+    attempts: &mut Vec<Attempt>,
+) -> std::result::Result<Connected, ErrorKind> {
+    let mut race = Race::new(candidates.len(), ATTEMPT_DELAY);
+    let mut running: Vec<Running> = Vec::new();
+    let mut first_cause = None;
+    let mut note = |index: usize, began: Instant, stage: Stage, cause: &Cause| {
+        attempts.push(Attempt {
+            address: candidates[index].address.clone(),
+            stage,
+            kind: cause.kind(),
+            os_error: cause.os_error(),
+            elapsed: began.elapsed(),
+        });
+    };
+    loop {
+        let (index, began, ended) = match race.next(Instant::now()) {
+            Next::Start(index) => {
+                let began = Instant::now();
+                match attempt::begin(&candidates[index], setting) {
+                    Ok(Begun::UnderWay(socket)) => {
+                        running.push(Running { index, socket, began });
+                        continue;
+                    }
+                    Ok(Begun::Connected(socket)) => (index, began, Ok(socket)),
+                    Err(failure) => (index, began, Err(failure)),
+                }
+            }
+            Next::Wait(until) => {
+                let step = setting.deadline.earlier(Deadline(until));
+                let sockets: Vec<_> = running.iter().map(|r| sys::borrow(&r.socket)).collect();
+                let cause = match wait_writable(&sockets, step, setting.cancel) {
+                    Ok(Some(ready)) => {
+                        let Running { index, socket, began } = running.swap_remove(ready);
+                        let ended = attempt::result(&socket).map(|()| socket);
+                        Ok((index, began, ended))
+                    }
+                    Ok(None) if !setting.deadline.has_passed() => continue,
+                    Ok(None) => Err(ErrorKind::TimedOut.into()),
+                    Err(cause) => Err(cause),
+                };
+                match cause {
+                    Ok(ended) => ended,
+                    // The deadline, a cancel, or a poll that failed ends them all.
+                    Err(cause) => {
+                        running.sort_by_key(|r| r.index);
+                        for r in &running {
+                            note(r.index, r.began, Stage::Connect, &cause);
+                        }
+                        return Err(cause.kind());
+                    }
+                }
+            }
+            Next::Lost => return Err(first_cause.unwrap_or(ErrorKind::NotFound)),
+        };
+        match ended.and_then(|socket| attempt::finish(socket, &candidates[index], setting)) {
+            Ok(connected) => return Ok(connected),
+            Err(Failure(stage, cause)) => {
+                note(index, began, stage, &cause);
+                if cause.kind() == ErrorKind::Cancelled {
+                    return Err(ErrorKind::Cancelled);
+                }
+                first_cause = first_cause.or(Some(cause.kind()));
+                race.failed();
+            }
+        }
+    }
 }
 
 fn candidates(
@@ -117,13 +166,15 @@ fn candidates(
                 .detail("\"*\" is for listening: name a host"))
         }
         Target::Inet { .. } if !options.addresses.is_empty() => {
-            Ok(options.addresses.iter().copied().map(inet).collect())
+            let allowed = options.addresses.iter().filter(|a| options.family.allows(a.ip()));
+            Ok(allowed.copied().map(inet).collect())
         }
         Target::Inet { .. } => {
             let found = resolve(endpoint, options.family, deadline, cancel, "connect")?;
-            Ok(found.into_iter().map(inet).collect())
+            Ok(interleave(found).into_iter().map(inet).collect())
         }
         Target::UnixPath(_) | Target::UnixAbstract(_) => {
+            options.refuse_inet_only("connect")?;
             let name = sys::unix_name(endpoint)
                 .map_err(|e| Error::os("connect", &e).at(endpoint).stage(Stage::Socket))?;
             let address = match &endpoint.0 {
@@ -133,32 +184,5 @@ fn candidates(
             };
             Ok(vec![Candidate { name, domain: Domain::UNIX, address }])
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_is_shared_evenly_but_not_too_thin() {
-        let s = Duration::from_secs;
-        assert_eq!(share(s(30), 3), s(10));
-        assert_eq!(share(s(30), 1), s(30));
-        assert_eq!(share(s(5), 10), s(2));
-        assert_eq!(share(s(1), 10), s(1));
-        assert_eq!(share(s(0), 3), s(0));
-    }
-
-    /// C4: an expired share is a timeout, and the next address still has its turn.
-    #[test]
-    fn shares_add_up_to_no_more_than_the_deadline() {
-        let mut remaining = Duration::from_secs(30);
-        for left in (1..=6).rev() {
-            let mine = share(remaining, left);
-            assert!(mine <= remaining);
-            remaining -= mine;
-        }
-        assert_eq!(remaining, Duration::ZERO);
     }
 }

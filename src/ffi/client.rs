@@ -1,7 +1,7 @@
 //! `keepsock_client`.
 
 use std::ffi::{CString, c_char, c_void};
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::{Arc, OnceLock};
 
 use super::handle::{Handle, Pool};
@@ -101,6 +101,36 @@ pub struct keepsock_slice {
     pub len: usize,
 }
 
+/// One of several buffers of keepsock_client_read_slices().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_buffer {
+    /// Where bytes are put; may be NULL if cap is 0.
+    pub data: *mut c_void,
+    /// How many fit.
+    pub cap: usize,
+}
+
+/// An array of structures from C.
+///
+/// # Safety
+/// `first` points to `count` of them, or `count` is 0.
+unsafe fn structures<'a, T>(
+    first: *const T,
+    count: usize,
+    operation: &'static str,
+    name: &str,
+) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    let size = count.checked_mul(size_of::<T>());
+    super::check_len(size.unwrap_or(usize::MAX), operation)?;
+    let first = output(first.cast_mut(), operation, name)?;
+    // SAFETY: not null, and `count` structures by the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
 /// # Safety
 /// `client` is null or live; `error` is null or writable.
 #[inline]
@@ -174,8 +204,9 @@ pub unsafe extern "C" fn keepsock_client_connect(
 /// @param client   Receives the connection; free it with keepsock_client_free().
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected, listening, or
-///         not a stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a
-///         socket at all). Since 0.1.
+///         not a stream), _OS (not a socket at all); for the interface option
+///         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_from_fd(
     fd: keepsock_fd,
@@ -229,7 +260,7 @@ pub(super) fn take<T>(
 }
 
 /// The number of a descriptor that is C's from now on.
-fn give_up(owned: crate::sys::Owned) -> keepsock_fd {
+pub(super) fn give_up(owned: crate::sys::Owned) -> keepsock_fd {
     #[cfg(unix)]
     return std::os::fd::IntoRawFd::into_raw_fd(owned);
     #[cfg(windows)]
@@ -399,6 +430,45 @@ pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client
     unsafe { handle::get(client) }.map_or(0, |c| c.socket().buffered())
 }
 
+/// Reads some bytes into several buffers, one after another: waits until there
+/// is at least one byte, and takes what is there.
+///
+/// @param client   A connection.
+/// @param buffers  The buffers.
+/// @param count    How many.
+/// @param len      Receives the number of bytes in all; 0: the peer closed its side.
+/// @param error    See keepsock_error; may be NULL.
+/// @return Those of keepsock_client_read(). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_read_slices(
+    client: *mut keepsock_client,
+    buffers: *const keepsock_buffer,
+    count: usize,
+    len: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "read";
+    let body = |socket: &ClientSocket| {
+        let len = output(len, OPERATION, "len")?;
+        // SAFETY: `count` structures as the header asks.
+        let buffers = unsafe { structures(buffers, count, OPERATION, "buffers") }?;
+        let mut parts = buffers
+            .iter()
+            // SAFETY: each describes a buffer of its own as the header asks.
+            .map(|b| unsafe { bytes_mut(b.data, b.cap, OPERATION) }.map(IoSliceMut::new))
+            .collect::<Result<Vec<_>>>()?;
+        if parts.iter().all(|part| part.is_empty()) {
+            return Err(no_room(OPERATION));
+        }
+        let n = socket.read_slices(&mut parts)?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { len.write(n) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(client, error, OPERATION, body) }
+}
+
 /// Writes some bytes: waits until the kernel takes at least one.
 /// keepsock_client_write_all() is what most programs want.
 ///
@@ -493,14 +563,8 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 ) -> i32 {
     const OPERATION: &str = "write";
     let body = |socket: &ClientSocket| {
-        if count == 0 {
-            return Ok(());
-        }
-        let size = count.checked_mul(size_of::<keepsock_slice>());
-        super::check_len(size.unwrap_or(usize::MAX), OPERATION)?;
-        let first = output(slices.cast_mut(), OPERATION, "slices")?;
         // SAFETY: `count` structures as the header asks.
-        let slices = unsafe { std::slice::from_raw_parts(first, count) };
+        let slices = unsafe { structures(slices, count, OPERATION, "slices") }?;
         let mut parts = slices
             .iter()
             // SAFETY: each describes a buffer as the header asks.
@@ -566,7 +630,8 @@ pub unsafe extern "C" fn keepsock_client_shutdown_write(
 /// @param client  A connection.
 /// @param error   See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: the peer did not end its side in
-///         time, so whether it has everything isn't known; _RESET: it broke off;
+///         time, or another thread's write was cut, so whether it has everything
+///         isn't known; _RESET, _DEAD, _UNREACHABLE, _OS: it broke off;
 ///         _CANCELLED: its token was fired. The connection is closed all the same.
 ///         _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
@@ -844,7 +909,8 @@ pub unsafe extern "C" fn keepsock_client_release_fd(
 }
 
 /// Frees a connection; one that is still open is closed first, as
-/// keepsock_client_close() does. No other thread may be using it. Freeing NULL,
+/// keepsock_client_close() does, which may take the close timeout (2 s by
+/// default): to break off at once, keepsock_client_abort() it before. No other thread may be using it. Freeing NULL,
 /// the same connection again, or the connection of a keepsock_handler (which is
 /// the library's) does nothing.
 ///

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use super::handle::{Handle, Pool};
 use super::{KEEPSOCK_OK, c_string, fill_text, handle, live, shield, write_sized};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Stage};
 
 /// Why a call failed, for people: its message is one line that tells what was
 /// done, to which endpoint, at which stage and why.
@@ -160,6 +160,26 @@ pub unsafe extern "C" fn keepsock_error_operation(error: *const keepsock_error) 
 pub unsafe extern "C" fn keepsock_error_endpoint(error: *const keepsock_error) -> *const c_char {
     // SAFETY: null, or a live error as the header asks.
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.endpoint.as_ptr())
+}
+
+/// For connect and listen: the step that failed.
+///
+/// @param error  An error, or NULL: "".
+/// @return "lookup", "socket", "options", "bind", "connect", or "" for other
+///         calls; a static string. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_error_stage(error: *const keepsock_error) -> *const c_char {
+    // SAFETY: null, or a live error as the header asks.
+    let stage = unsafe { handle::get(error) }.and_then(|e| e.error.failed_stage());
+    let text = match stage {
+        Some(Stage::Lookup) => c"lookup",
+        Some(Stage::Socket) => c"socket",
+        Some(Stage::Options) => c"options",
+        Some(Stage::Bind) => c"bind",
+        Some(Stage::Connect) => c"connect",
+        None => c"",
+    };
+    text.as_ptr()
 }
 
 /// The system's error number, if it was the system that failed the call.

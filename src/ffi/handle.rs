@@ -154,7 +154,9 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    struct One(Arc<()>);
+    struct One {
+        _witness: Arc<()>,
+    }
     struct Other;
 
     impl Handle for One {
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn a_freed_handle_is_recognised() {
         let witness = Arc::new(());
-        let handle = give(One(witness.clone()));
+        let handle = give(One { _witness: witness.clone() });
         // SAFETY: the pointer came from `give`, as does each below.
         unsafe {
             assert!(get(handle).is_some());
@@ -185,7 +187,7 @@ mod tests {
             assert_eq!(Arc::strong_count(&witness), 1);
             assert!(get(handle).is_none() && get_mut(handle).is_none());
             for _ in 0..RESTING {
-                let later = give(One(witness.clone()));
+                let later = give(One { _witness: witness.clone() });
                 assert_ne!(later, handle);
                 free(handle);
                 assert!(get(later).is_some());
@@ -200,8 +202,8 @@ mod tests {
     #[test]
     fn what_is_not_cs_to_free_is_left_alone() {
         let witness = Arc::new(());
-        let handle = give(One(witness.clone()));
-        let mut lent = lend(One(witness.clone()));
+        let handle = give(One { _witness: witness.clone() });
+        let mut lent = lend(One { _witness: witness.clone() });
         // SAFETY: the pointers came from here.
         unsafe {
             assert!(get(handle.cast::<Other>()).is_none());

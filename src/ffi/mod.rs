@@ -283,3 +283,28 @@ fn fill_text<const N: usize>(field: &mut [c_char; N], text: &str) {
         *slot = byte as c_char;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// E3: a panic becomes a status and an error object, or the value for that case.
+    #[test]
+    fn a_panic_stays_inside() {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: error is null or writable.
+        unsafe {
+            let defect = || -> Result<()> { panic!("a defect") };
+            assert_eq!(guard(std::ptr::null_mut(), "test", defect), ErrorKind::Panic.code());
+            assert_eq!(guard(&raw mut error, "test", defect), ErrorKind::Panic.code());
+        }
+        // SAFETY: guard made it.
+        unsafe {
+            assert_eq!(keepsock_error_status(error), ErrorKind::Panic.code());
+            let message = CStr::from_ptr(keepsock_error_message(error));
+            assert_eq!(message, c"test: internal error");
+            keepsock_error_free(error);
+        }
+        assert_eq!(shield(7, || panic!("a defect")), 7);
+    }
+}

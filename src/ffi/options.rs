@@ -213,7 +213,8 @@ pub unsafe extern "C" fn keepsock_options_set_close_timeout(
     unsafe { set(options, error, |o| Ok(o.close_timeout(time(ms, OPERATION)?))) }
 }
 
-/// IPv4 only, IPv6 only, or any (the default).
+/// IPv4 only, IPv6 only, or any (the default). TCP only: connecting or listening on
+/// a Unix socket with it is KEEPSOCK_ERR_INVALID_ARGUMENT.
 ///
 /// @param options  The options to change.
 /// @param family   A value of enum keepsock_family.
@@ -234,8 +235,8 @@ pub unsafe extern "C" fn keepsock_options_set_family(
     unsafe { set(options, error, change) }
 }
 
-/// The local address and port that a client connects from. Default: the system
-/// chooses both.
+/// The local address and port that a client connects from. TCP connects only:
+/// elsewhere it is KEEPSOCK_ERR_INVALID_ARGUMENT. Default: the system chooses both.
 ///
 /// @param options  The options to change.
 /// @param local    An endpoint; port 0 lets the system choose the port.
@@ -255,7 +256,7 @@ pub unsafe extern "C" fn keepsock_options_set_local(
     unsafe { set(options, error, change) }
 }
 
-/// The network interface that the socket's traffic uses. Linux (every user
+/// The network interface that the socket's traffic uses; TCP only. Linux (every user
 /// since 5.7) and macOS; elsewhere connect and listen return
 /// KEEPSOCK_ERR_UNSUPPORTED. Default: as routed.
 ///
@@ -276,7 +277,7 @@ pub unsafe extern "C" fn keepsock_options_set_interface(
 }
 
 /// Adds an address to connect to in place of looking the endpoint's name up.
-/// They are tried in the order they were added. Default: none.
+/// They are tried in the order they were added. TCP connects only. Default: none.
 ///
 /// @param options  The options to change.
 /// @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
-use super::client::{number, take};
+use super::client::{give_up, number, take};
 use super::handle::{Handle, Pool};
 use super::{
     Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
@@ -38,7 +38,7 @@ pub struct keepsock_server_counters {
     pub accepted: u64,
     /// Accepts tried again after an error that concerned one connection.
     pub retried: u64,
-    /// Accepts tried again because descriptors or memory were used up.
+    /// Accepts tried again because descriptors, memory or threads were used up.
     pub exhausted: u64,
     /// Connections reset because serve was full and told to refuse.
     pub refused: u64,
@@ -110,8 +110,9 @@ pub unsafe extern "C" fn keepsock_server_listen(
 /// @param server   Receives the socket; free it with keepsock_server_free().
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, or not a
-///         stream), KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_OS (not a socket
-///         at all). Since 0.1.
+///         stream), _OS (not a socket at all); for the interface option
+///         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_from_fd(
     fd: keepsock_fd,
@@ -296,6 +297,32 @@ pub unsafe extern "C" fn keepsock_server_fd(
         let borrowed = socket.borrow()?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { fd.write(number(&borrowed)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// Gives the descriptor up: it listens on and is the caller's to close. The
+/// object is then closed, and still to be freed. A Unix socket's file stays.
+///
+/// @param server  A listening socket.
+/// @param fd      Receives the descriptor.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while
+///         another thread is in a call. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_release_fd(
+    server: *mut keepsock_server,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "release";
+    let body = |socket: &ServerSocket| {
+        let fd = output(fd, OPERATION, "fd")?;
+        let number = give_up(socket.release()?);
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { fd.write(number) };
         Ok(())
     };
     // SAFETY: as the header asks.

@@ -225,9 +225,11 @@ pub unsafe extern "C" fn keepsock_service_connections(service: *const keepsock_s
     unsafe { handle::get(service) }.map_or(0, |s| s.0.connections())
 }
 
-/// Sends a message to every live connection and waits for none that is slow: a
+/// Sends a message to every live connection (but not to those that are being
+/// closed or that this side has shut down), and waits for none that is slow: a
 /// client whose kernel buffer does not take the whole message at once has not
-/// kept up and is reset, so it delays nobody and costs no memory.
+/// kept up and is reset, so it delays nobody and costs no memory. Clients that
+/// another thread is writing to get their turn within 100 ms for all.
 ///
 /// @param service  A service.
 /// @param buf      The message.
@@ -269,7 +271,8 @@ unsafe fn write_if_wanted(out: *mut u32, value: u32) {
     }
 }
 
-/// Stops accepting. Live connections go on. Stopping twice is fine.
+/// Stops accepting: closes the server socket. Live connections go on. Stopping
+/// twice is fine.
 ///
 /// @param service  A service.
 /// @param error    See keepsock_error; may be NULL.
@@ -308,7 +311,7 @@ pub unsafe extern "C" fn keepsock_service_wait(
     unsafe { with(service, error, OPERATION, body) }
 }
 
-/// Ends the service in order: stops accepting; tells each live connection, whose
+/// Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
 /// reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
 /// the handler can say goodbye; waits until all handlers have returned; and at
 /// the deadline resets the connections that are left.

@@ -4,8 +4,9 @@
 //!
 //! - [`Owned`], [`Borrowed`], [`Raw`]: a socket in its three forms, and
 //!   [`Descriptor`], which several threads may use while one closes it
-//! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `send_slices`, `close`, `wake`
-//! - `poll` and [`Event`], which ends a poll from outside
+//! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
+//!   `disconnect`
+//! - `poll`, `poll_writable` and [`Event`], which ends a poll from outside
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - `Tick`, a start time that costs next to nothing to take

@@ -1,7 +1,7 @@
 //! Linux, macOS, FreeBSD and their kin. What only Linux has is marked.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -157,6 +157,23 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
+/// Dissolves a TCP connection at once, by RST, and ends every call that waits on it,
+/// in any thread. False: this system, or this kind of socket, does not do that
+/// (some kernels between Linux 6.1 and 6.6 not while a thread waits).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn disconnect(socket: Borrowed<'_>) -> bool {
+    // SAFETY: an all-zero sockaddr is a valid one of the family AF_UNSPEC.
+    let nobody: libc::sockaddr = unsafe { mem::zeroed() };
+    let len = mem::size_of_val(&nobody) as libc::socklen_t;
+    // SAFETY: the address outlives the call, and len is its size.
+    unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, len) == 0 }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
+    false
+}
+
 /// Whether the descriptor is a stream socket, and whether it listens.
 pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
     let socket = SockRef::from(&socket);
@@ -201,6 +218,21 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
     check(unsafe { libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
 }
 
+/// Into several buffers in one call. The kernel takes at most IOV_MAX (1024) of them.
+pub(crate) fn recv_slices(
+    socket: Borrowed<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+    wait: Wait,
+) -> io::Result<usize> {
+    // SAFETY: an all-zero msghdr is a valid, empty one.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    // IoSliceMut is an iovec by the standard library's promise.
+    msg.msg_iov = bufs.as_mut_ptr().cast();
+    msg.msg_iovlen = bufs.len().min(1024) as _;
+    // SAFETY: msg describes buffers that outlive the call.
+    check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags(wait)) })
+}
+
 /// Several buffers in one call. The kernel takes at most IOV_MAX (1024) of them.
 pub(crate) fn send_slices(
     socket: Borrowed<'_>,
@@ -217,13 +249,70 @@ pub(crate) fn send_slices(
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
 }
 
+/// Whether the TCP connection is over in both directions: reset, given up, or
+/// closed by both sides (tcp(7), TCP_INFO). False where the system does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
+    const TCP_CLOSE: u8 = 7; // include/net/tcp_states.h; not in libc
+    let mut state = 0u8; // the first byte of struct tcp_info
+    let mut len: libc::socklen_t = 1;
+    // SAFETY: the kernel writes at most `len` bytes into state.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
+    };
+    code == 0 && state == TCP_CLOSE
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
+    false
+}
+
+/// macOS has no MSG_NOSIGNAL; socket2 sets this on sockets of its own.
+pub(crate) fn forbid_sigpipe(socket: Borrowed<'_>) -> io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    SockRef::from(&socket).set_nosigpipe(true)?;
+    let _ = socket;
+    Ok(())
+}
+
 /// Bytes that were written and that the peer's kernel has not acknowledged; 0
 /// where the system does not tell (tcp(7), SIOCOUTQ).
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
     let mut bytes: c_int = 0;
     // SAFETY: TIOCOUTQ, which has SIOCOUTQ's number, writes an int through the pointer.
     let code = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
+}
+
+/// macOS: SO_NWRITE.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
+    let mut bytes: c_int = 0;
+    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into bytes.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NWRITE,
+            (&raw mut bytes).cast(),
+            &raw mut len,
+        )
+    };
+    if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
+    0
 }
 
 // ---- waiting ---------------------------------------------------------------------------
@@ -261,7 +350,21 @@ pub(crate) fn poll(
     Ok(Ready { socket: fds[0].revents != 0, error: fds[0].revents & libc::POLLERR != 0 })
 }
 
-/// Something that ends a poll: an eventfd on Linux, a pipe elsewhere. It is set
+/// Waits until one of the sockets is writable or holds an error, and says which.
+pub(crate) fn poll_writable(
+    sockets: &[Borrowed<'_>],
+    event: Option<&Event>,
+    timeout: Option<Duration>,
+) -> io::Result<Option<usize>> {
+    let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    let mut fds: Vec<_> = sockets.iter().map(|s| entry(s.as_raw_fd(), libc::POLLOUT)).collect();
+    fds.extend(event.map(|event| entry(event.reader.as_raw_fd(), libc::POLLIN)));
+    // SAFETY: the array holds that many entries.
+    check_int(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) })?;
+    Ok(fds[..sockets.len()].iter().position(|fd| fd.revents != 0))
+}
+
+/// Something that ends a poll: an eventfd on Linux, a socket pair elsewhere. It is set
 /// until it is cleared, for any number of waiting threads.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -281,9 +384,9 @@ impl Event {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn new() -> io::Result<Event> {
-        let (reader, writer) = io::pipe()?;
-        set_nonblocking(reader.as_fd(), true)?;
-        set_nonblocking(writer.as_fd(), true)?;
+        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
         Ok(Event { reader: reader.into(), writer: writer.into() })
     }
 

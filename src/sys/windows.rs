@@ -1,7 +1,7 @@
 //! Windows. Sockets are always non-blocking and every wait is a WSAPoll that
 //! looks again after 25 ms, since WSAPoll waits for nothing but sockets.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::windows::io::{
     AsRawSocket, AsSocket, BorrowedSocket, FromRawSocket, IntoRawSocket, OwnedSocket, RawSocket,
@@ -79,6 +79,11 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
 }
 
+/// Only Linux dissolves a connection that others wait on.
+pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
+    false
+}
+
 pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
     let socket = SockRef::from(&socket);
     if socket.r#type()? != Type::STREAM {
@@ -95,12 +100,30 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usiz
     (&*SockRef::from(&socket)).write(buf)
 }
 
+pub(crate) fn recv_slices(
+    socket: Borrowed<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+    _: Wait,
+) -> io::Result<usize> {
+    (&*SockRef::from(&socket)).read_vectored(bufs)
+}
+
 pub(crate) fn send_slices(
     socket: Borrowed<'_>,
     bufs: &[IoSlice<'_>],
     _: Wait,
 ) -> io::Result<usize> {
     (&*SockRef::from(&socket)).write_vectored(bufs)
+}
+
+/// Windows does not tell.
+pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
+    false
+}
+
+/// Windows has no signals.
+pub(crate) fn forbid_sigpipe(_socket: Borrowed<'_>) -> io::Result<()> {
+    Ok(())
 }
 
 /// Windows does not tell.
@@ -129,6 +152,25 @@ pub(crate) fn poll(
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
     Ok(Ready { socket: fd.revents != 0, error: fd.revents & ws::POLLERR != 0 })
+}
+
+pub(crate) fn poll_writable(
+    sockets: &[Borrowed<'_>],
+    _event: Option<&Event>,
+    timeout: Option<Duration>,
+) -> io::Result<Option<usize>> {
+    let entry = |s: &Borrowed<'_>| ws::WSAPOLLFD {
+        fd: s.as_raw_socket() as ws::SOCKET,
+        events: ws::POLLWRNORM,
+        revents: 0,
+    };
+    let mut fds: Vec<_> = sockets.iter().map(entry).collect();
+    // SAFETY: the array holds that many entries.
+    if unsafe { ws::WSAPoll(fds.as_mut_ptr(), fds.len() as u32, poll_ms(timeout)) } < 0 {
+        // SAFETY: no memory is passed.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(fds.iter().position(|fd| fd.revents != 0))
 }
 
 /// Nothing here: waits look at what set it after MAX_WAIT.

@@ -22,51 +22,77 @@ const TARGETS: [&str; 4] = [
 const SOURCE_SUITE: &str = "trixie-backports";
 
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
-    let mut prepared = 0;
-    let mut source = None;
+    let mut std = Std { rustup: Ok(()), source: None };
+    let (mut ready_made, mut broken, mut missing) = (0, Vec::new(), None);
     for target in TARGETS {
         let mut check =
             ws.cargo(&["check", "--quiet", "--lib", "--features", "capi", "--target", target]);
-        match ready_made(ws, target) {
-            Ok(()) => prepared += 1,
-            Err(reason) => {
-                println!("{target}: no ready-made standard library ({reason})");
-                let library = match &source {
-                    Some(library) => library,
-                    None => source
-                        .insert(std_source(ws).map_err(|e| Stop::Skip(format!("{reason}; {e}")))?),
-                };
-                // Checking std from source is not a stable feature, and cargo would look
-                // for the source inside the toolchain, which stays as it is.
-                check.env("RUSTC_BOOTSTRAP", "1").env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
-                check.arg("-Zbuild-std=std,panic_abort");
-            }
-        }
         check.env("CARGO_TARGET_DIR", ws.target.join("cross"));
-        show(&mut check, 10 * MINUTE)?;
+        if let Err(reason) = std.ready_made(ws, target) {
+            println!("{target}: no ready-made standard library ({reason})");
+            match std.source(ws) {
+                Ok(library) => {
+                    // Checking std from source is not a stable feature, and cargo would
+                    // look for the source inside the toolchain, which stays as it is.
+                    check.env("RUSTC_BOOTSTRAP", "1");
+                    check.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+                    check.arg("-Zbuild-std=std,panic_abort");
+                }
+                Err(also) => {
+                    missing = Some(format!("{target}: {reason}; {also}"));
+                    continue;
+                }
+            }
+        } else {
+            ready_made += 1;
+        }
+        if let Err(message) = show(&mut check, 10 * MINUTE) {
+            println!("{message}");
+            broken.push(target);
+        }
     }
-    let from_source = TARGETS.len() - prepared;
+    if !broken.is_empty() {
+        return Err(Stop::Fail(format!("it does not compile for {}", broken.join(", "))));
+    }
+    if let Some(reason) = missing {
+        return Err(Stop::Skip(reason));
+    }
+    let all = TARGETS.len();
     Ok(format!(
-        "{} systems; std ready-made for {prepared}, from source for {from_source}",
-        TARGETS.len()
+        "{all} systems; std ready-made for {ready_made}, from source for {}",
+        all - ready_made
     ))
 }
 
-/// Sees to a ready-made standard library for a target.
-fn ready_made(ws: &Workspace, target: &str) -> Result<(), String> {
-    let library = capture(
-        ws.command("rustc").args(["--print", "target-libdir", "--target", target]),
-        MINUTE,
-    )?;
-    if PathBuf::from(library.trim()).is_dir() {
-        return Ok(());
+/// Where the standard libraries of the targets come from. What failed once is not tried
+/// for the next target: where the network is closed, each attempt may take its whole time.
+struct Std {
+    rustup: Result<(), String>,
+    source: Option<Result<PathBuf, String>>,
+}
+
+impl Std {
+    /// Sees to a ready-made standard library for a target.
+    fn ready_made(&mut self, ws: &Workspace, target: &str) -> Result<(), String> {
+        let mut ask = ws.command("rustc");
+        let library = capture(ask.args(["--print", "target-libdir", "--target", target]), MINUTE)?;
+        if PathBuf::from(library.trim()).is_dir() {
+            return Ok(());
+        }
+        self.rustup.clone()?;
+        if on_path("rustup").is_none() {
+            self.rustup = Err("no rustup here".to_owned());
+        } else {
+            let mut add = ws.command("rustup");
+            add.args(["target", "add", target]);
+            self.rustup = capture(&mut add, 3 * MINUTE).map(|_| ());
+        }
+        self.rustup.clone()
     }
-    if on_path("rustup").is_none() {
-        return Err("no rustup here".to_owned());
+
+    fn source(&mut self, ws: &Workspace) -> Result<PathBuf, String> {
+        self.source.get_or_insert_with(|| std_source(ws)).clone()
     }
-    // Where the network is closed this may hang rather than fail.
-    capture(ws.command("rustup").args(["target", "add", target]), 3 * MINUTE)?;
-    Ok(())
 }
 
 /// The source of the standard library of this very compiler.

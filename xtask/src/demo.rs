@@ -251,16 +251,14 @@ fn expect_all(clients: &[Client], line: &str) -> Result<(), String> {
 /// Shows each connection as the kernel sees it, from both ends. The timer is the time
 /// until the first keepalive probe if nothing moves.
 fn print_connections(clients: &[Client], server: SocketAddr) {
-    let all = sockets::connections();
+    let all = sockets::connections(server.port());
     println!("{:<12} {:<45} {:<20} at the server", "", "five-tuple", "keepalive probe in");
     for client in clients {
-        let inodes = sockets::inodes_of(client.running.child.id());
-        let mine = |c: &&Connection| c.remote == server && inodes.contains(&c.inode);
-        let Some(near) = all.iter().find(mine) else {
+        let Some(near) = find_near(&all, client, server) else {
             println!("{:<12} (only Linux shows its connections this way)", client.running.name);
             continue;
         };
-        let far = all.iter().find(|c| c.local == server && c.remote == near.local);
+        let far = find_far(&all, near);
         let timer = |c: Option<&Connection>| match c.and_then(|c| c.keepalive_timer) {
             Some(time) => format!("{:.1} s", time.as_secs_f64()),
             None => "no keepalive".to_owned(),
@@ -280,25 +278,39 @@ fn print_connections(clients: &[Client], server: SocketAddr) {
 /// Kills a client, and shows how and when the server learns of it.
 fn vanish(clients: &mut Vec<Client>, index: usize, server: &Server) -> Result<(), String> {
     let mut victim = clients.remove(index);
-    let inodes = sockets::inodes_of(victim.running.child.id());
-    let local = sockets::connections()
-        .into_iter()
-        .find(|c| c.remote == server.address && inodes.contains(&c.inode))
-        .map(|c| c.local);
-    victim.running.child.kill().map_err(|e| format!("kill {}: {e}", victim.running.name))?;
+    let all = sockets::connections(server.address.port());
+    let near = find_near(&all, &victim, server.address);
+    let far = near.and_then(|near| find_far(&all, near)).map(|far| far.inode);
+    let name = &victim.running.name;
+    victim.running.child.kill().map_err(|e| format!("kill {name}: {e}"))?;
     let started = Instant::now();
-    let Some(local) = local else {
+    let Some(far) = far else {
         println!("(how soon the server notices can be shown on Linux only)");
         return Ok(());
     };
-    let held = |c: &Connection| c.local == server.address && c.remote == local && c.is_in_use();
-    let gone = || (!sockets::connections().iter().any(held)).then_some(());
-    run::wait_for(PATIENCE, gone).ok_or("the server still holds the connection")?;
+    let pid = server.running.child.id();
+    let closed = || (!sockets::inodes_of(pid).contains(&far)).then_some(());
+    run::wait_for(PATIENCE, closed).ok_or("the server still holds the connection")?;
     println!("its kernel closes the connection for it (FIN), the server's wait for a hang-up");
     println!("ends, and its side is closed after {} ms.", milliseconds(started.elapsed()));
     println!("Had the whole machine vanished, no FIN would come: then keepalive's probes find");
     println!("out, 45 s + 5 x 15 s = 120 s after the last sign of life, by default.");
     Ok(())
+}
+
+/// A client's own end of its connection.
+fn find_near<'a>(
+    all: &'a [Connection],
+    client: &Client,
+    server: SocketAddr,
+) -> Option<&'a Connection> {
+    let inodes = sockets::inodes_of(client.running.child.id());
+    all.iter().find(|c| c.remote == server && inodes.contains(&c.inode))
+}
+
+/// The other end of a connection, which is on this machine, too.
+fn find_far<'a>(all: &'a [Connection], near: &Connection) -> Option<&'a Connection> {
+    all.iter().find(|c| c.local == near.remote && c.remote == near.local)
 }
 
 fn milliseconds(time: Duration) -> u128 {

@@ -10,12 +10,7 @@ pub struct Connection {
     pub inode: u64,
     /// Time until the next keepalive probe.
     pub keepalive_timer: Option<Duration>,
-    state: u8,
 }
-
-/// States in which a program still has the socket, as in the kernel's `tcp_states.h`.
-const ESTABLISHED: u8 = 1;
-const CLOSE_WAIT: u8 = 8;
 
 /// The kind of timer that the table gives as 2: keepalive.
 const KEEPALIVE: &str = "02";
@@ -23,17 +18,12 @@ const KEEPALIVE: &str = "02";
 /// The table's unit of time, on every architecture keepsock is run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-impl Connection {
-    /// Whether a program holds this end and has not closed it.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self.state, ESTABLISHED | CLOSE_WAIT)
-    }
-}
-
-/// All IPv4 connections of this machine; none where there is no such table.
-pub fn connections() -> Vec<Connection> {
+/// The IPv4 connections from or to a port; none where there is no such table.
+pub fn connections(port: u16) -> Vec<Connection> {
+    // The table may hold tens of thousands of lines: few are looked at closely.
+    let mark = format!(":{port:04X} ");
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    table.lines().skip(1).filter_map(parse).collect()
+    table.lines().filter(|line| line.contains(&mark)).filter_map(parse).collect()
 }
 
 /// The sockets that a process has open.
@@ -57,7 +47,6 @@ fn parse(line: &str) -> Option<Connection> {
     Some(Connection {
         local: address(fields.get(1)?)?,
         remote: address(fields.get(2)?)?,
-        state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
         keepalive_timer: (timer == KEEPALIVE)
             .then(|| Duration::from_secs_f64(f64::from(ticks) / TICKS_PER_SECOND)),
@@ -85,6 +74,5 @@ mod tests {
         assert_eq!(connection.remote.port(), 0xd431);
         assert_eq!(connection.inode, 4711);
         assert_eq!(connection.keepalive_timer, Some(Duration::from_secs(45)));
-        assert!(connection.is_in_use());
     }
 }
