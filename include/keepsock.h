@@ -24,8 +24,9 @@
  * - Outputs are written on success only.
  * - Times are milliseconds in int64_t; KEEPSOCK_INFINITE is no limit.
  * - Strings are UTF-8 and end with NUL. Text that is returned is not the caller's to free.
- * - _free accepts NULL, and does nothing when it is called again. Using an object that was freed, or
- *   one of another type, returns KEEPSOCK_ERR_WRONG_STATE until its memory serves a new object.
+ * - _free accepts NULL. Until the memory of a freed object serves a new one, freeing it again does
+ *   nothing, and using it, or an object of another type, returns KEEPSOCK_ERR_WRONG_STATE. (Memory is
+ *   kept for that: leak checkers show it as still reachable.)
  * - Structures that are filled in come with their size and may grow at their end in later versions.
  * - A forked child must not use the objects of its parent.
  */
@@ -563,8 +564,7 @@ void keepsock_cancel_reset(const keepsock_cancel *cancel);
 bool keepsock_cancel_is_fired(const keepsock_cancel *cancel);
 
 /**
- * Frees a token. Sockets that carry it keep their share. Freeing NULL, or the
- * same token again, does nothing.
+ * Frees a token. Sockets that carry it keep their share. Freeing NULL does nothing.
  *
  * @param cancel  A token, or NULL. Since 0.1.
  */
@@ -573,10 +573,12 @@ void keepsock_cancel_free(keepsock_cancel *cancel);
 /**
  * Connects: to "host:port", "192.0.2.1:80", "[2001:db8::1]:80",
  * "[fe80::1%eth0]:80", "unix:/path" or "unix:@abstract"; a service name may stand for
- * the port ("example.com:http"). Every address of a name is tried in turn,
- * within one deadline for the lookup and all of them
- * (keepsock_options_set_connect_timeout(), 30 s by default); the call is back
- * by then even if the resolver hangs.
+ * the port ("example.com:http"). The addresses of a name race (RFC 8305): IPv6 and
+ * IPv4 in turns, the next one 250 ms after the one before or as soon as one has
+ * failed; the first that connects wins. One deadline holds for the lookup and
+ * all of them (keepsock_options_set_connect_timeout(), 30 s by default); the call
+ * is back by then even if the resolver hangs. A lookup that was given up keeps a
+ * thread until the resolver answers; at most 64, then KEEPSOCK_ERR_LOOKUP_FAILED.
  *
  * @param endpoint  Where to connect.
  * @param options   Options, copied; NULL for the defaults.
@@ -655,12 +657,13 @@ int32_t keepsock_client_read_exact(keepsock_client *client,
  * @param client     A connection.
  * @param delimiter  The byte that ends a piece.
  * @param buf        Filled with the piece, its delimiter included; no NUL is added.
- * @param cap        The maximum: the size of buf.
+ * @param cap        The maximum: the size of buf; above 0.
  * @param len        Receives the length of the piece.
  * @param error      See keepsock_error; may be NULL.
  * @return Those of keepsock_client_read(); KEEPSOCK_ERR_END_OF_STREAM: the peer
  *         had closed its side before the first byte; KEEPSOCK_ERR_TOO_LONG: no
- *         delimiter within cap bytes. Since 0.1.
+ *         delimiter within cap bytes: read them with keepsock_client_read(), or
+ *         call again with a larger buffer. Since 0.1.
  */
 int32_t keepsock_client_read_until(keepsock_client *client,
                                    uint8_t delimiter,
@@ -900,6 +903,20 @@ int32_t keepsock_client_set_write_timeout(keepsock_client *client,
                                           keepsock_error **error);
 
 /**
+ * Sets how long keepsock_client_close() and keepsock_client_free() may wait for
+ * the peer: what a program with a deadline for all that it does sets to what is
+ * left of it.
+ *
+ * @param client  A connection.
+ * @param ms      Milliseconds; 0: not at all.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_client_set_close_timeout(keepsock_client *client,
+                                          int64_t ms,
+                                          keepsock_error **error);
+
+/**
  * In non-blocking mode, calls that would wait return KEEPSOCK_ERR_WOULD_BLOCK,
  * and the descriptor has O_NONBLOCK. Calls that wait already go on.
  *
@@ -979,7 +996,8 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
 /**
  * Frees a connection; one that is still open is closed first, as
  * keepsock_client_close() does, which may take the close timeout (2 s by
- * default): to break off at once, keepsock_client_abort() it before. No other thread may be using it. Freeing NULL,
+ * default): keepsock_client_set_close_timeout() changes that, and
+ * keepsock_client_abort() before breaks off at once. No other thread may be using it. Freeing NULL,
  * the same connection again, or the connection of a keepsock_handler (which is
  * the library's) does nothing.
  *
@@ -1087,7 +1105,7 @@ int32_t keepsock_error_attempt(const keepsock_error *error,
                                size_t size);
 
 /**
- * Frees an error. Freeing NULL, or the same error again, does nothing.
+ * Frees an error. Freeing NULL does nothing.
  *
  * @param error  An error, or NULL. Since 0.1.
  */
@@ -1243,7 +1261,7 @@ int32_t keepsock_options_set_interface(keepsock_options *options,
 
 /**
  * Adds an address to connect to in place of looking the endpoint's name up.
- * They are tried in the order they were added. TCP connects only. Default: none.
+ * They race in the order they were added. TCP connects only. Default: none.
  *
  * @param options  The options to change.
  * @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
@@ -1273,16 +1291,18 @@ int32_t keepsock_options_set_backlog(keepsock_options *options,
  * server accepts start without one. Default: none.
  *
  * @param options  The options to change.
- * @param cancel   A token. It is shared: it may be freed before the options.
+ * @param cancel   A token; NULL for none. It is shared: it may be freed before the
+ *                 options.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for options that are NULL.
+ *         Since 0.1.
  */
 int32_t keepsock_options_set_cancel(keepsock_options *options,
                                     const keepsock_cancel *cancel,
                                     keepsock_error **error);
 
 /**
- * Frees options. Freeing NULL, or the same options again, does nothing.
+ * Frees options. Freeing NULL does nothing.
  *
  * @param options  Options, or NULL. Since 0.1.
  */
@@ -1455,7 +1475,7 @@ int32_t keepsock_server_close(keepsock_server *server, keepsock_error **error);
 
 /**
  * Frees a server; it is closed unless a service still uses it. No other thread
- * may be using the object. Freeing NULL, or the same server again, does nothing.
+ * may be using the object. Freeing NULL does nothing.
  *
  * @param server  A listening socket, or NULL. Since 0.1.
  */
@@ -1498,7 +1518,7 @@ int32_t keepsock_serve_options_set_when_full(keepsock_serve_options *options,
                                              keepsock_error **error);
 
 /**
- * Frees serve options. Freeing NULL, or the same options again, does nothing.
+ * Frees serve options. Freeing NULL does nothing.
  *
  * @param options  Serve options, or NULL. Since 0.1.
  */
@@ -1537,7 +1557,10 @@ uint32_t keepsock_service_connections(const keepsock_service *service);
  * closed or that this side has shut down), and waits for none that is slow: a
  * client whose kernel buffer does not take the whole message at once has not
  * kept up and is reset, so it delays nobody and costs no memory. Clients that
- * another thread is writing to get their turn within 100 ms for all.
+ * another thread is writing to get their turn within 100 ms for all. Keep messages
+ * well below the size of the kernel's send buffer (a few hundred KiB): one that is
+ * larger resets even fast readers. The calls of a client that was reset return
+ * KEEPSOCK_ERR_CLOSED in its handler.
  *
  * @param service  A service.
  * @param buf      The message.
@@ -1555,8 +1578,8 @@ int32_t keepsock_service_broadcast(keepsock_service *service,
                                    keepsock_error **error);
 
 /**
- * Stops accepting: closes the server socket. Live connections go on. Stopping
- * twice is fine.
+ * Stops accepting: closes the server socket, which cannot serve again. Live
+ * connections go on. Stopping twice is fine.
  *
  * @param service  A service.
  * @param error    See keepsock_error; may be NULL.
@@ -1583,7 +1606,8 @@ int32_t keepsock_service_wait(keepsock_service *service,
  * Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
  * reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
  * the handler can say goodbye; waits until all handlers have returned; and at
- * the deadline resets the connections that are left.
+ * the deadline resets the connections that are left. Clients that still waited to be
+ * accepted are reset by the system and not counted.
  *
  * @param service   A service.
  * @param limit_ms  Milliseconds from now; 0: reset all at once.
@@ -1603,7 +1627,7 @@ int32_t keepsock_service_drain(keepsock_service *service,
  * Frees a service: stops it, resets the live connections, whose calls end at
  * once, and waits until every handler has returned; drain it first to end in
  * order. After that no handler runs and user may go. Not from inside a
- * handler. Freeing NULL, or the same service again, does nothing.
+ * handler. Freeing NULL does nothing.
  *
  * @param service  A service, or NULL. Since 0.1.
  */

@@ -78,7 +78,8 @@ pub struct ClientSocket {
     /// Milliseconds, or NO_TIMEOUT. The kernel has the same value (SO_RCVTIMEO).
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
-    close_timeout: Duration,
+    /// Milliseconds.
+    close_timeout: AtomicU64,
     cancel: Mutex<Option<CancelToken>>,
     /// What was read beyond what a caller asked for.
     buffer: Mutex<ReadBuffer>,
@@ -94,6 +95,11 @@ enum Local {
     Known(Address),
     /// Asked of the kernel when somebody wants to know, and at close at the latest.
     Asked(OnceLock<Address>),
+}
+
+/// Rounded up, so that a short time is not none.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
 }
 
 /// What became of a message that was not to wait.
@@ -128,7 +134,12 @@ impl Patience {
 
 impl ClientSocket {
     /// Connects with the default options: TCP or a Unix socket, as the endpoint
-    /// says. Every address of a name is tried in turn, within 30 s for all.
+    /// says. The addresses of a name race (RFC 8305): IPv6 and IPv4 in turns, the
+    /// next one 250 ms after the one before or as soon as one has failed; the first
+    /// that connects wins. All within 30 s.
+    ///
+    /// A lookup that was given up keeps a thread until the resolver answers; at most
+    /// 64, then lookups fail with [`LookupFailed`](ErrorKind::LookupFailed).
     ///
     /// # Errors
     /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint);
@@ -175,7 +186,8 @@ impl ClientSocket {
         E: TryInto<Endpoint>,
         Error: From<E::Error>,
     {
-        let Connected { socket, local, remote } = connect::connect(&endpoint.try_into()?, options)?;
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
+        let Connected { socket, local, remote } = connect::connect(&endpoint, options)?;
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
@@ -252,7 +264,7 @@ impl ClientSocket {
             flags: AtomicU32::new(if sys::BLOCKING_CALLS { 0 } else { POLLED }),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
-            close_timeout: options.close_timeout,
+            close_timeout: AtomicU64::new(millis(options.close_timeout)),
             cancel: Mutex::new(None),
             buffer: Mutex::default(),
             writing: Turn::default(),
@@ -704,7 +716,7 @@ impl ClientSocket {
         }
         let broken_pipe = err.kind() == io::ErrorKind::BrokenPipe;
         if broken_pipe && self.has(HALF_CLOSED) {
-            return ErrorKind::WrongState.into();
+            return Cause::Kind(ErrorKind::WrongState); // this side's stream was ended
         }
         // EPIPE only says that there was an end; what the peer sent before it
         // may still be read.
@@ -1116,8 +1128,8 @@ impl ClientSocket {
         if !self.has(HALF_CLOSED) {
             SockRef::from(&io.socket()).shutdown(Shutdown::Write).map_err(Cause::Ended)?;
         }
-        let patient = !self.has(NONBLOCKING) && !self.close_timeout.is_zero();
-        let deadline = Deadline::after(patient.then_some(self.close_timeout));
+        let patient = !self.has(NONBLOCKING) && !self.close_time().is_zero();
+        let deadline = Deadline::after(patient.then(|| self.close_time()));
         let cancel = self.cancel_token();
         let mut thrown_away = [0; 4096];
         let mut pieces = 0;
@@ -1149,12 +1161,12 @@ impl ClientSocket {
     /// followed by RST as soon as the peer sends more. Before that everything has
     /// to be in the peer's kernel.
     fn wait_delivered(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
-        let deadline = Deadline::after(Some(self.close_timeout));
+        let deadline = Deadline::after(Some(self.close_time()));
         let cancel = self.cancel_token();
         let mut pause = Duration::from_millis(1);
         // A Unix socket's bytes are in the peer's kernel once they are written.
         let delivered = !matches!(self.remote, Address::Inet(_));
-        let patient = !self.has(NONBLOCKING) && !self.close_timeout.is_zero() && !delivered;
+        let patient = !self.has(NONBLOCKING) && !self.close_time().is_zero() && !delivered;
         while patient && sys::unacknowledged(io.socket()) > 0 {
             if deadline.has_passed() {
                 return Err(ErrorKind::TimedOut.into());
@@ -1268,6 +1280,25 @@ impl ClientSocket {
         self.set_timeout(timeout, &self.write_timeout, WRITE_TIMEOUT, |s, t| s.set_write_timeout(t))
     }
 
+    /// Sets how long [`close`](ClientSocket::close), and dropping, may wait for the
+    /// peer; zero: not at all. What a program with a deadline for all that it does
+    /// sets to what is left of it.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.set_close_timeout(std::time::Duration::from_millis(100));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_close_timeout(&self, timeout: Duration) {
+        self.close_timeout.store(millis(timeout), Ordering::Relaxed);
+    }
+
+    fn close_time(&self) -> Duration {
+        Duration::from_millis(self.close_timeout.load(Ordering::Relaxed))
+    }
+
     fn set_timeout(
         &self,
         timeout: Option<Duration>,
@@ -1280,9 +1311,7 @@ impl ClientSocket {
             let zero = self.failed("timeout", ErrorKind::InvalidArgument.into(), 0);
             return Err(zero.detail("zero"));
         }
-        let ms = timeout.map_or(NO_TIMEOUT, |t| {
-            u64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
-        });
+        let ms = timeout.map_or(NO_TIMEOUT, millis);
         if sys::BLOCKING_CALLS {
             // What the kernel is told is rounded up too: zero would be no limit.
             let kernel = (ms != NO_TIMEOUT).then(|| Duration::from_millis(ms));

@@ -136,6 +136,9 @@ impl FromStr for Endpoint {
                 }
             };
         }
+        if text.contains("://") {
+            return Err(refuse(text, "a URL is not an endpoint: write host:port"));
+        }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let Some((inside, after)) = rest.split_once(']') else {
                 return Err(refuse(text, "\"[\" without \"]\""));
@@ -164,7 +167,7 @@ impl FromStr for Endpoint {
 }
 
 fn refuse(text: &str, what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidEndpoint, "endpoint").at(format_args!("{text:?}")).detail(what)
+    Error::new(ErrorKind::InvalidEndpoint, "endpoint").at(text).detail(what)
 }
 
 fn check_unix_name(text: &str, part: &str, name: &[u8], max: usize) -> Result<()> {
@@ -357,7 +360,7 @@ mod tests {
             ("[::g]:80", "not an IPv6 address: \"::g\""),
             ("[fe80::1%]:80", "empty zone"),
             ("exa mple.com:80", "' ' in the host"),
-            ("http://example.com:80", "brackets"),
+            ("http://example.com:80", "a URL is not an endpoint"),
             ("a\0b:80", "NUL byte at position 1"),
             ("unix:", "empty path"),
             ("unix:@", "empty abstract name"),

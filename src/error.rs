@@ -190,7 +190,7 @@ impl fmt::Display for Attempt {
 /// use keepsock::{ClientSocket, ErrorKind};
 /// let err = ClientSocket::connect("127.0.0.1:70000").unwrap_err();
 /// assert_eq!(err.kind(), ErrorKind::InvalidEndpoint);
-/// assert_eq!(err.to_string(), "endpoint \"127.0.0.1:70000\": port out of range: \"70000\"");
+/// assert_eq!(err.to_string(), "connect to \"127.0.0.1:70000\": port out of range: \"70000\"");
 /// ```
 pub struct Error(Box<Inner>);
 
@@ -224,6 +224,12 @@ impl Error {
 
     pub(crate) fn os(operation: &'static str, err: &io::Error) -> Error {
         Error::new(ErrorKind::of(err), operation).with_os_error(err.raw_os_error())
+    }
+
+    /// The call that an error of a part of it belongs to.
+    pub(crate) fn during(mut self, operation: &'static str) -> Error {
+        self.0.operation = operation;
+        self
     }
 
     pub(crate) fn with_os_error(mut self, code: Option<i32>) -> Error {
@@ -323,7 +329,11 @@ impl fmt::Display for Error {
         } else {
             if !e.endpoint.is_empty() {
                 let joint = if e.operation == "connect" { " to" } else { "" };
-                write!(f, "{joint} {}", e.endpoint)?;
+                if e.kind == ErrorKind::InvalidEndpoint {
+                    write!(f, "{joint} {:?}", e.endpoint)?;
+                } else {
+                    write!(f, "{joint} {}", e.endpoint)?;
+                }
             }
             f.write_str(": ")?;
             if let Some(stage) = e.stage.filter(|s| *s != Stage::Connect) {

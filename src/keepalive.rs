@@ -99,7 +99,7 @@ fn seconds(name: &str, time: Duration) -> Result<u16> {
     let up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     match u16::try_from(up) {
         Ok(s) if (1..=MAX_SECONDS).contains(&up) => Ok(s),
-        _ => Err(refuse(format!("{name} {time:?} is not within 1 s to {MAX_SECONDS} s"))),
+        _ => Err(refuse(format!("{name} {time:?} is not within 1 ms to {MAX_SECONDS} s"))),
     }
 }
 

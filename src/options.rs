@@ -146,7 +146,7 @@ impl SocketOptions {
     }
 
     /// Adds an address to connect to instead of looking the endpoint's name up.
-    /// The addresses are tried in the order they were added; the endpoint is
+    /// The addresses race in the order they were added; the endpoint is
     /// then only a name for error messages. Default: none, the name is looked up.
     #[must_use]
     pub fn address(mut self, address: SocketAddr) -> Self {
@@ -165,8 +165,8 @@ impl SocketOptions {
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     #[must_use]
-    pub fn cancel(mut self, token: &CancelToken) -> Self {
-        self.cancel = Some(token.clone());
+    pub fn cancel<'a>(mut self, token: impl Into<Option<&'a CancelToken>>) -> Self {
+        self.cancel = token.into().cloned();
         self
     }
 

@@ -311,6 +311,7 @@ impl Service {
     /// whose reads then return [`Draining`](ErrorKind::Draining) while its
     /// writes still work, so that the handler can say goodbye; waits until all
     /// handlers have returned; and after `limit` resets the connections that are left.
+    /// Clients that still waited to be accepted are reset by the system and not counted.
     ///
     /// # Errors
     /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting

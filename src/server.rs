@@ -162,7 +162,7 @@ impl ServerSocket {
         E: TryInto<Endpoint>,
         Error: From<E::Error>,
     {
-        let endpoint = endpoint.try_into()?;
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
         options.validate(OPERATION)?;
         options.refuse_client_only(OPERATION)?;
         match &endpoint.0 {

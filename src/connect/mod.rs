@@ -165,6 +165,13 @@ fn candidates(
                 .at(endpoint)
                 .detail("\"*\" is for listening: name a host"))
         }
+        Target::Inet { port: crate::endpoint::Port::Number(0), .. }
+            if options.addresses.is_empty() =>
+        {
+            Err(Error::new(ErrorKind::InvalidEndpoint, "connect")
+                .at(endpoint)
+                .detail("port 0 is for listening"))
+        }
         Target::Inet { .. } if !options.addresses.is_empty() => {
             let allowed = options.addresses.iter().filter(|a| options.family.allows(a.ip()));
             Ok(allowed.copied().map(inet).collect())

@@ -79,8 +79,7 @@ pub unsafe extern "C" fn keepsock_cancel_is_fired(cancel: *const keepsock_cancel
     unsafe { handle::get(cancel) }.is_some_and(|cancel| cancel.0.is_fired())
 }
 
-/// Frees a token. Sockets that carry it keep their share. Freeing NULL, or the
-/// same token again, does nothing.
+/// Frees a token. Sockets that carry it keep their share. Freeing NULL does nothing.
 ///
 /// @param cancel  A token, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -155,10 +155,12 @@ fn no_room(operation: &'static str) -> crate::Error {
 
 /// Connects: to "host:port", "192.0.2.1:80", "[2001:db8::1]:80",
 /// "[fe80::1%eth0]:80", "unix:/path" or "unix:@abstract"; a service name may stand for
-/// the port ("example.com:http"). Every address of a name is tried in turn,
-/// within one deadline for the lookup and all of them
-/// (keepsock_options_set_connect_timeout(), 30 s by default); the call is back
-/// by then even if the resolver hangs.
+/// the port ("example.com:http"). The addresses of a name race (RFC 8305): IPv6 and
+/// IPv4 in turns, the next one 250 ms after the one before or as soon as one has
+/// failed; the first that connects wins. One deadline holds for the lookup and
+/// all of them (keepsock_options_set_connect_timeout(), 30 s by default); the call
+/// is back by then even if the resolver hangs. A lookup that was given up keeps a
+/// thread until the resolver answers; at most 64, then KEEPSOCK_ERR_LOOKUP_FAILED.
 ///
 /// @param endpoint  Where to connect.
 /// @param options   Options, copied; NULL for the defaults.
@@ -346,12 +348,13 @@ pub unsafe extern "C" fn keepsock_client_read_exact(
 /// @param client     A connection.
 /// @param delimiter  The byte that ends a piece.
 /// @param buf        Filled with the piece, its delimiter included; no NUL is added.
-/// @param cap        The maximum: the size of buf.
+/// @param cap        The maximum: the size of buf; above 0.
 /// @param len        Receives the length of the piece.
 /// @param error      See keepsock_error; may be NULL.
 /// @return Those of keepsock_client_read(); KEEPSOCK_ERR_END_OF_STREAM: the peer
 ///         had closed its side before the first byte; KEEPSOCK_ERR_TOO_LONG: no
-///         delimiter within cap bytes. Since 0.1.
+///         delimiter within cap bytes: read them with keepsock_client_read(), or
+///         call again with a larger buffer. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_read_until(
     client: *mut keepsock_client,
@@ -366,6 +369,9 @@ pub unsafe extern "C" fn keepsock_client_read_until(
         let len = output(len, OPERATION, "len")?;
         // SAFETY: a buffer as the header asks.
         let out = unsafe { bytes_mut(buf, cap, OPERATION) }?;
+        if out.is_empty() {
+            return Err(no_room(OPERATION));
+        }
         let n = socket.read_piece(delimiter, cap, |piece| {
             out[..piece.len()].copy_from_slice(piece);
             Some(piece.len())
@@ -768,6 +774,29 @@ pub unsafe extern "C" fn keepsock_client_set_write_timeout(
     unsafe { with(client, error, OPERATION, body) }
 }
 
+/// Sets how long keepsock_client_close() and keepsock_client_free() may wait for
+/// the peer: what a program with a deadline for all that it does sets to what is
+/// left of it.
+///
+/// @param client  A connection.
+/// @param ms      Milliseconds; 0: not at all.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_set_close_timeout(
+    client: *mut keepsock_client,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "timeout";
+    let body = |s: &ClientSocket| {
+        s.set_close_timeout(super::time(ms, OPERATION)?);
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(client, error, OPERATION, body) }
+}
+
 /// In non-blocking mode, calls that would wait return KEEPSOCK_ERR_WOULD_BLOCK,
 /// and the descriptor has O_NONBLOCK. Calls that wait already go on.
 ///
@@ -910,7 +939,8 @@ pub unsafe extern "C" fn keepsock_client_release_fd(
 
 /// Frees a connection; one that is still open is closed first, as
 /// keepsock_client_close() does, which may take the close timeout (2 s by
-/// default): to break off at once, keepsock_client_abort() it before. No other thread may be using it. Freeing NULL,
+/// default): keepsock_client_set_close_timeout() changes that, and
+/// keepsock_client_abort() before breaks off at once. No other thread may be using it. Freeing NULL,
 /// the same connection again, or the connection of a keepsock_handler (which is
 /// the library's) does nothing.
 ///

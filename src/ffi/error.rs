@@ -250,7 +250,7 @@ pub unsafe extern "C" fn keepsock_error_attempt(
     shield(ErrorKind::Panic.code(), || look().map_or_else(|e| e.kind().code(), |()| KEEPSOCK_OK))
 }
 
-/// Frees an error. Freeing NULL, or the same error again, does nothing.
+/// Frees an error. Freeing NULL does nothing.
 ///
 /// @param error  An error, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -178,7 +178,8 @@ unsafe fn text<'a>(text: *const c_char, operation: &'static str, name: &str) -> 
 /// As for [`text`].
 unsafe fn endpoint(pointer: *const c_char, operation: &'static str) -> Result<Endpoint> {
     // SAFETY: as the caller promises.
-    unsafe { text(pointer, operation, "endpoint") }?.parse()
+    let text = unsafe { text(pointer, operation, "endpoint") }?;
+    text.parse::<Endpoint>().map_err(|e| e.during(operation))
 }
 
 /// A buffer that C gives to be read from.
@@ -243,11 +244,12 @@ fn timeout(ms: i64, operation: &'static str) -> Result<Option<Duration>> {
 
 /// Milliseconds from C for what needs a limit.
 fn time(ms: i64, operation: &'static str) -> Result<Duration> {
-    timeout(ms, operation)?.ok_or_else(|| invalid(operation, "needs a limit"))
+    timeout(ms, operation)?
+        .ok_or_else(|| invalid(operation, "KEEPSOCK_INFINITE is not allowed here"))
 }
 
-/// Writes as much of `value` as the caller's structure holds; what a later
-/// header has more is zeroed.
+/// Fills the caller's structure. One of a later header, which has grown, is zeroed
+/// beyond what this version knows; none was ever smaller.
 ///
 /// # Safety
 /// `out` is null or points to `size` writable bytes. `T` is a C structure.
@@ -258,11 +260,11 @@ unsafe fn write_sized<T: Copy>(
     operation: &'static str,
 ) -> Result<()> {
     let out = output(out, operation, "out")?.cast::<u8>();
-    if size == 0 {
-        return Err(invalid(operation, "size is 0"));
+    let known = size_of::<T>();
+    if size < known {
+        return Err(invalid(operation, format!("size {size} is below {known}: write sizeof *out")));
     }
     check_len(size, operation)?;
-    let known = size_of::<T>().min(size);
     // SAFETY: `known` bytes are readable in value, `size` writable in out.
     unsafe {
         std::ptr::copy_nonoverlapping(std::ptr::from_ref(value).cast::<u8>(), out, known);

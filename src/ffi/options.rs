@@ -277,7 +277,7 @@ pub unsafe extern "C" fn keepsock_options_set_interface(
 }
 
 /// Adds an address to connect to in place of looking the endpoint's name up.
-/// They are tried in the order they were added. TCP connects only. Default: none.
+/// They race in the order they were added. TCP connects only. Default: none.
 ///
 /// @param options  The options to change.
 /// @param address  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
@@ -320,9 +320,11 @@ pub unsafe extern "C" fn keepsock_options_set_backlog(
 /// server accepts start without one. Default: none.
 ///
 /// @param options  The options to change.
-/// @param cancel   A token. It is shared: it may be freed before the options.
+/// @param cancel   A token; NULL for none. It is shared: it may be freed before the
+///                 options.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for options that are NULL.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_cancel(
     options: *mut keepsock_options,
@@ -332,16 +334,13 @@ pub unsafe extern "C" fn keepsock_options_set_cancel(
     let change = |o: SocketOptions| {
         // SAFETY: null, or a token as the header asks.
         let token = unsafe { cancel::token(cancel, OPERATION) }?;
-        match token {
-            Some(token) => Ok(o.cancel(token)),
-            None => Err(invalid(OPERATION, "cancel is NULL")),
-        }
+        Ok(o.cancel(token))
     };
     // SAFETY: as the header asks.
     unsafe { set(options, error, change) }
 }
 
-/// Frees options. Freeing NULL, or the same options again, does nothing.
+/// Frees options. Freeing NULL does nothing.
 ///
 /// @param options  Options, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -351,7 +351,7 @@ pub unsafe extern "C" fn keepsock_server_close(
 }
 
 /// Frees a server; it is closed unless a service still uses it. No other thread
-/// may be using the object. Freeing NULL, or the same server again, does nothing.
+/// may be using the object. Freeing NULL does nothing.
 ///
 /// @param server  A listening socket, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -150,7 +150,7 @@ pub unsafe extern "C" fn keepsock_serve_options_set_when_full(
     unsafe { set(options, error, change) }
 }
 
-/// Frees serve options. Freeing NULL, or the same options again, does nothing.
+/// Frees serve options. Freeing NULL does nothing.
 ///
 /// @param options  Serve options, or NULL. Since 0.1.
 #[unsafe(no_mangle)]
@@ -229,7 +229,10 @@ pub unsafe extern "C" fn keepsock_service_connections(service: *const keepsock_s
 /// closed or that this side has shut down), and waits for none that is slow: a
 /// client whose kernel buffer does not take the whole message at once has not
 /// kept up and is reset, so it delays nobody and costs no memory. Clients that
-/// another thread is writing to get their turn within 100 ms for all.
+/// another thread is writing to get their turn within 100 ms for all. Keep messages
+/// well below the size of the kernel's send buffer (a few hundred KiB): one that is
+/// larger resets even fast readers. The calls of a client that was reset return
+/// KEEPSOCK_ERR_CLOSED in its handler.
 ///
 /// @param service  A service.
 /// @param buf      The message.
@@ -271,8 +274,8 @@ unsafe fn write_if_wanted(out: *mut u32, value: u32) {
     }
 }
 
-/// Stops accepting: closes the server socket. Live connections go on. Stopping
-/// twice is fine.
+/// Stops accepting: closes the server socket, which cannot serve again. Live
+/// connections go on. Stopping twice is fine.
 ///
 /// @param service  A service.
 /// @param error    See keepsock_error; may be NULL.
@@ -314,7 +317,8 @@ pub unsafe extern "C" fn keepsock_service_wait(
 /// Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
 /// reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
 /// the handler can say goodbye; waits until all handlers have returned; and at
-/// the deadline resets the connections that are left.
+/// the deadline resets the connections that are left. Clients that still waited to be
+/// accepted are reset by the system and not counted.
 ///
 /// @param service   A service.
 /// @param limit_ms  Milliseconds from now; 0: reset all at once.
@@ -348,7 +352,7 @@ pub unsafe extern "C" fn keepsock_service_drain(
 /// Frees a service: stops it, resets the live connections, whose calls end at
 /// once, and waits until every handler has returned; drain it first to end in
 /// order. After that no handler runs and user may go. Not from inside a
-/// handler. Freeing NULL, or the same service again, does nothing.
+/// handler. Freeing NULL does nothing.
 ///
 /// @param service  A service, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -1,0 +1,526 @@
+//! The C API as an [`Api`]: the functions of keepsock.h, called as C calls them.
+
+// Calling C functions is what this file is for.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr::{null, null_mut};
+
+use keepsock::Hangup;
+use keepsock::ffi::*;
+
+use super::{
+    Api, Client, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service, Token, Tried,
+    Tuple,
+};
+
+pub struct CApi;
+
+/// Text that C lends.
+pub fn text(pointer: *const c_char) -> String {
+    assert!(!pointer.is_null());
+    unsafe { CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
+}
+
+/// Text of a fixed field, which must end with NUL.
+fn field(chars: &[c_char]) -> String {
+    let end = chars.iter().position(|c| *c == 0).expect("no NUL");
+    String::from_utf8(chars[..end].iter().map(|c| *c as u8).collect()).unwrap()
+}
+
+fn c(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+/// Calls a function with its last argument and checks that status and error agree.
+fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
+    let mut error = null_mut();
+    let status = f(&raw mut error);
+    if status == KEEPSOCK_OK {
+        assert!(error.is_null(), "an error object, but the call succeeded");
+        return Ok(());
+    }
+    assert!(!error.is_null(), "status {status} without an error object");
+    unsafe {
+        assert_eq!(keepsock_error_status(error), status);
+        let attempts = (0..keepsock_error_attempt_count(error)).map(|i| {
+            let mut a: keepsock_attempt = std::mem::zeroed();
+            assert_eq!(keepsock_error_attempt(error, i, &raw mut a, size_of_val(&a)), KEEPSOCK_OK);
+            Tried {
+                address: field(&a.address),
+                stage: field(&a.stage),
+                status: a.status,
+                os_error: a.os_error,
+                elapsed_us: a.elapsed_us,
+            }
+        });
+        let failure = Failure {
+            status,
+            message: text(keepsock_error_message(error)),
+            operation: text(keepsock_error_operation(error)),
+            endpoint: text(keepsock_error_endpoint(error)),
+            stage: text(keepsock_error_stage(error)).into(),
+            os_error: keepsock_error_os_error(error),
+            transferred: keepsock_error_transferred(error),
+            attempts: attempts.collect(),
+        };
+        keepsock_error_free(error);
+        Err(failure)
+    }
+}
+
+struct Options(*mut keepsock_options);
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        unsafe { keepsock_options_free(self.0) };
+    }
+}
+
+fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
+    let mut o = null_mut();
+    call(|e| unsafe { keepsock_options_new(&raw mut o, e) })?;
+    let o = Options(o);
+    let p = o.0;
+    for option in list {
+        call(|e| unsafe {
+            match option {
+                Opt::Keepalive(idle, interval, count) => {
+                    keepsock_options_set_keepalive(p, *idle, *interval, *count, e)
+                }
+                Opt::NoKeepalive => keepsock_options_disable_keepalive(p, e),
+                Opt::Nodelay(on) => keepsock_options_set_nodelay(p, *on, e),
+                Opt::ConnectTimeout(t) => keepsock_options_set_connect_timeout(p, *t, e),
+                Opt::ReadTimeout(t) => keepsock_options_set_read_timeout(p, *t, e),
+                Opt::WriteTimeout(t) => keepsock_options_set_write_timeout(p, *t, e),
+                Opt::CloseTimeout(t) => keepsock_options_set_close_timeout(p, *t, e),
+                Opt::Family(family) => keepsock_options_set_family(p, *family as i32, e),
+                Opt::Local(local) => keepsock_options_set_local(p, c(local).as_ptr(), e),
+                Opt::Interface(name) => keepsock_options_set_interface(p, c(name).as_ptr(), e),
+                Opt::Address(address) => {
+                    keepsock_options_add_address(p, c(&address.to_string()).as_ptr(), e)
+                }
+                Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
+                Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
+            }
+        })?;
+    }
+    Ok(o)
+}
+
+pub struct CClient {
+    pub pointer: *mut keepsock_client,
+    /// A handler's connection is the library's to free.
+    lent: bool,
+}
+
+pub struct CServer(pub *mut keepsock_server);
+
+pub struct CToken(pub *mut keepsock_cancel);
+
+pub struct CService {
+    pub pointer: *mut keepsock_service,
+    /// What `user` points to; lives until the service is freed.
+    _handler: Box<Handler<CApi>>,
+}
+
+// The header: any number of threads may be in calls on each of these objects.
+unsafe impl Send for CClient {}
+unsafe impl Sync for CClient {}
+unsafe impl Send for CServer {}
+unsafe impl Sync for CServer {}
+unsafe impl Send for CToken {}
+unsafe impl Sync for CToken {}
+unsafe impl Send for CService {}
+unsafe impl Sync for CService {}
+
+impl Drop for CClient {
+    fn drop(&mut self) {
+        if !self.lent {
+            unsafe { keepsock_client_free(self.pointer) };
+        }
+    }
+}
+
+impl Drop for CServer {
+    fn drop(&mut self) {
+        unsafe { keepsock_server_free(self.0) };
+    }
+}
+
+impl Drop for CToken {
+    fn drop(&mut self) {
+        unsafe { keepsock_cancel_free(self.0) };
+    }
+}
+
+impl Drop for CService {
+    fn drop(&mut self) {
+        unsafe { keepsock_service_free(self.pointer) };
+    }
+}
+
+impl CClient {
+    fn new(pointer: *mut keepsock_client) -> CClient {
+        assert!(!pointer.is_null());
+        CClient { pointer, lent: false }
+    }
+}
+
+impl Api for CApi {
+    type Client = CClient;
+    type Server = CServer;
+    type Token = CToken;
+    type Service = CService;
+
+    const NUMBER: u8 = 2;
+
+    fn connect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CClient> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_client_connect(endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CClient::new(out))
+    }
+
+    fn listen(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CServer> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_server_listen(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
+        Ok(CServer(out))
+    }
+
+    fn adopt_client(fd: OwnedFd, list: &[Opt<'_, Self>]) -> Result<CClient, (OwnedFd, Failure)> {
+        let options = options(list).unwrap();
+        let mut out = null_mut();
+        let taken = call(|e| unsafe {
+            keepsock_client_from_fd(fd.as_raw_fd(), options.0, &raw mut out, e)
+        });
+        if let Err(failure) = taken {
+            return Err((fd, failure));
+        }
+        let _ = fd.into_raw_fd();
+        Ok(CClient::new(out))
+    }
+
+    fn adopt_server(fd: OwnedFd, list: &[Opt<'_, Self>]) -> Result<CServer, (OwnedFd, Failure)> {
+        let options = options(list).unwrap();
+        let mut out = null_mut();
+        let taken = call(|e| unsafe {
+            keepsock_server_from_fd(fd.as_raw_fd(), options.0, &raw mut out, e)
+        });
+        if let Err(failure) = taken {
+            return Err((fd, failure));
+        }
+        let _ = fd.into_raw_fd();
+        Ok(CServer(out))
+    }
+
+    fn token() -> CToken {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_cancel_new(&raw mut out, e) }).unwrap();
+        CToken(out)
+    }
+}
+
+impl Client<CApi> for CClient {
+    fn read(&self, buf: &mut [u8]) -> Outcome<usize> {
+        let mut n = 0;
+        call(|e| unsafe {
+            keepsock_client_read(self.pointer, buf.as_mut_ptr().cast(), buf.len(), &raw mut n, e)
+        })?;
+        Ok(n)
+    }
+
+    fn read_exact(&self, buf: &mut [u8]) -> Outcome<()> {
+        call(|e| unsafe {
+            keepsock_client_read_exact(self.pointer, buf.as_mut_ptr().cast(), buf.len(), e)
+        })
+    }
+
+    fn read_until(&self, delimiter: u8, max: usize) -> Outcome<Vec<u8>> {
+        let (mut buf, mut n) = (vec![0u8; max], 0);
+        call(|e| unsafe {
+            let space = buf.as_mut_ptr().cast();
+            keepsock_client_read_until(self.pointer, delimiter, space, max, &raw mut n, e)
+        })?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    fn read_line(&self, max: usize) -> Outcome<String> {
+        let (mut buf, mut n) = (vec![0xffu8; max + 1], 0);
+        call(|e| unsafe {
+            let space = buf.as_mut_ptr().cast();
+            keepsock_client_read_line(self.pointer, space, buf.len(), &raw mut n, e)
+        })?;
+        assert_eq!(buf[n], 0, "a NUL ends the line");
+        Ok(String::from_utf8_lossy(&buf[..n]).into_owned())
+    }
+
+    fn buffered(&self) -> usize {
+        unsafe { keepsock_client_buffered(self.pointer) }
+    }
+
+    fn write(&self, buf: &[u8]) -> Outcome<usize> {
+        let mut n = 0;
+        call(|e| unsafe {
+            keepsock_client_write(self.pointer, buf.as_ptr().cast(), buf.len(), &raw mut n, e)
+        })?;
+        Ok(n)
+    }
+
+    fn write_all(&self, buf: &[u8]) -> Outcome<()> {
+        call(|e| unsafe {
+            keepsock_client_write_all(self.pointer, buf.as_ptr().cast(), buf.len(), e)
+        })
+    }
+
+    fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize> {
+        let buffers: Vec<_> = bufs
+            .iter_mut()
+            .map(|b| keepsock_buffer {
+                data: if b.is_empty() { null_mut() } else { b.as_mut_ptr().cast() },
+                cap: b.len(),
+            })
+            .collect();
+        let mut len = 0;
+        call(|e| unsafe {
+            let (first, count) = (buffers.as_ptr(), buffers.len());
+            keepsock_client_read_slices(self.pointer, first, count, &raw mut len, e)
+        })?;
+        Ok(len)
+    }
+
+    fn write_slices(&self, bufs: &[&[u8]]) -> Outcome<()> {
+        let slices: Vec<_> = bufs
+            .iter()
+            .map(|b| keepsock_slice {
+                data: if b.is_empty() { null() } else { b.as_ptr().cast() },
+                len: b.len(),
+            })
+            .collect();
+        call(|e| unsafe {
+            keepsock_client_write_slices(self.pointer, slices.as_ptr(), slices.len(), e)
+        })
+    }
+
+    fn wait_hangup(&self, ms: i64) -> Outcome<Hangup> {
+        let mut how = 0;
+        call(|e| unsafe { keepsock_client_wait_hangup(self.pointer, ms, &raw mut how, e) })?;
+        let known = [Hangup::Fin, Hangup::Reset, Hangup::Dead];
+        Ok(*known.iter().find(|h| **h as i32 == how).expect("a value of keepsock_hangup"))
+    }
+
+    fn shutdown_write(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_shutdown_write(self.pointer, e) })
+    }
+
+    fn close(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_close(self.pointer, e) })
+    }
+
+    fn abort(&self) {
+        call(|e| unsafe { keepsock_client_abort(self.pointer, e) }).unwrap();
+    }
+
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
+        let mut k: keepsock_keepalive = unsafe { std::mem::zeroed() };
+        call(|e| unsafe {
+            keepsock_client_keepalive(self.pointer, &raw mut k, size_of_val(&k), e)
+        })?;
+        if !k.enabled {
+            assert_eq!((k.idle_ms, k.interval_ms, k.count), (0, 0, 0));
+        }
+        Ok(k.enabled.then_some((k.idle_ms, k.interval_ms, k.count)))
+    }
+
+    fn set_keepalive(&self, idle: i64, interval: i64, count: u32) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_set_keepalive(self.pointer, idle, interval, count, e) })
+    }
+
+    fn disable_keepalive(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_disable_keepalive(self.pointer, e) })
+    }
+
+    fn set_read_timeout(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_set_read_timeout(self.pointer, ms, e) })
+    }
+
+    fn set_write_timeout(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_set_write_timeout(self.pointer, ms, e) })
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_set_nonblocking(self.pointer, on, e) })
+    }
+
+    fn set_cancel(&self, token: Option<&CToken>) {
+        let token = token.map_or(null_mut(), |t| t.0);
+        call(|e| unsafe { keepsock_client_set_cancel(self.pointer, token, e) }).unwrap();
+    }
+
+    fn five_tuple(&self) -> Tuple {
+        let mut t: keepsock_five_tuple = unsafe { std::mem::zeroed() };
+        call(|e| unsafe {
+            keepsock_client_five_tuple(self.pointer, &raw mut t, size_of_val(&t), e)
+        })
+        .unwrap();
+        Tuple {
+            protocol: t.protocol,
+            local: (field(&t.local_address), t.local_port),
+            remote: (field(&t.remote_address), t.remote_port),
+        }
+    }
+
+    fn name(&self) -> String {
+        text(unsafe { keepsock_client_name(self.pointer) })
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_client_fd(self.pointer, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_client_release_fd(self.pointer, &raw mut fd, e) })?;
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl Server<CApi> for CServer {
+    fn accept(&self) -> Outcome<CClient> {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_server_accept(self.0, &raw mut out, e) })?;
+        Ok(CClient::new(out))
+    }
+
+    fn endpoint(&self) -> String {
+        text(unsafe { keepsock_server_endpoint(self.0) })
+    }
+
+    fn port(&self) -> u16 {
+        unsafe { keepsock_server_port(self.0) }
+    }
+
+    fn counters(&self) -> Counters {
+        let mut n: keepsock_server_counters = unsafe { std::mem::zeroed() };
+        call(|e| unsafe { keepsock_server_counters_get(self.0, &raw mut n, size_of_val(&n), e) })
+            .unwrap();
+        Counters {
+            accepted: n.accepted,
+            retried: n.retried,
+            exhausted: n.exhausted,
+            refused: n.refused,
+        }
+    }
+
+    fn set_accept_timeout(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_server_set_accept_timeout(self.0, ms, e) })
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_server_set_nonblocking(self.0, on, e) })
+    }
+
+    fn set_cancel(&self, token: Option<&CToken>) {
+        let token = token.map_or(null_mut(), |t| t.0);
+        call(|e| unsafe { keepsock_server_set_cancel(self.0, token, e) }).unwrap();
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_server_fd(self.0, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_server_release_fd(self.0, &raw mut fd, e) })?;
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn close(&self) {
+        call(|e| unsafe { keepsock_server_close(self.0, e) }).unwrap();
+    }
+
+    fn serve(&self, list: &[Serve], handler: Handler<CApi>) -> Outcome<CService> {
+        unsafe extern "C" fn run(client: *mut keepsock_client, user: *mut c_void) {
+            let handler = unsafe { &*user.cast::<Handler<CApi>>() };
+            handler(&CClient { pointer: client, lent: true });
+        }
+        let mut o = null_mut();
+        call(|e| unsafe { keepsock_serve_options_new(&raw mut o, e) })?;
+        let set = list.iter().try_for_each(|option| {
+            call(|e| unsafe {
+                match option {
+                    Serve::Max(n) => keepsock_serve_options_set_max_connections(o, *n, e),
+                    Serve::Refuse => keepsock_serve_options_set_when_full(o, 1, e),
+                }
+            })
+        });
+        let handler = Box::new(handler);
+        let user: *const Handler<CApi> = &raw const *handler;
+        let mut out = null_mut();
+        let served = set.and_then(|()| {
+            call(|e| unsafe {
+                let user = user.cast_mut().cast();
+                keepsock_server_serve(self.0, o, Some(run), user, &raw mut out, e)
+            })
+        });
+        unsafe { keepsock_serve_options_free(o) };
+        served?;
+        Ok(CService { pointer: out, _handler: handler })
+    }
+}
+
+impl Token for CToken {
+    fn fire(&self) {
+        unsafe { keepsock_cancel_fire(self.0) };
+    }
+
+    fn reset(&self) {
+        unsafe { keepsock_cancel_reset(self.0) };
+    }
+
+    fn is_fired(&self) -> bool {
+        unsafe { keepsock_cancel_is_fired(self.0) }
+    }
+}
+
+impl Service for CService {
+    fn connections(&self) -> u32 {
+        unsafe { keepsock_service_connections(self.pointer) }
+    }
+
+    fn broadcast(&self, message: &[u8]) -> (u32, u32) {
+        let (mut sent, mut cut) = (0, 0);
+        call(|e| unsafe {
+            let (data, len) = (message.as_ptr().cast(), message.len());
+            keepsock_service_broadcast(self.pointer, data, len, &raw mut sent, &raw mut cut, e)
+        })
+        .unwrap();
+        (sent, cut)
+    }
+
+    fn stop(&self) {
+        call(|e| unsafe { keepsock_service_stop(self.pointer, e) }).unwrap();
+    }
+
+    fn wait(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_wait(self.pointer, ms, e) })
+    }
+
+    fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)> {
+        let (mut finished, mut cut) = (0, 0);
+        call(|e| unsafe {
+            let (finished, cut) = (&raw mut finished, &raw mut cut);
+            keepsock_service_drain(self.pointer, limit_ms, finished, cut, e)
+        })?;
+        Ok((finished, cut))
+    }
+}

@@ -1,0 +1,285 @@
+//! One suite through both APIs.
+//!
+//! A test is a generic function over [`Api`]; [`both_apis!`] makes a test of it for the
+//! Rust API and, with the feature `capi`, one for the C API. What the two have in
+//! common is written down here as traits, so a call that one of them lacked would not
+//! compile.
+
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{OwnedFd, RawFd};
+
+use keepsock::{ErrorKind, Family, Hangup};
+
+#[cfg(feature = "capi")]
+mod capi;
+mod help;
+mod rust;
+pub mod system;
+
+#[cfg(feature = "capi")]
+pub use capi::CApi;
+pub use help::*;
+pub use rust::RustApi;
+
+/// Milliseconds that mean no limit, in both APIs.
+pub const INFINITE: i64 = -1;
+
+/// What either API says of a failed call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub status: i32,
+    pub message: String,
+    pub operation: String,
+    pub endpoint: String,
+    /// For connect and listen: the step that failed.
+    pub stage: Box<str>,
+    /// 0 if it was not the system that failed the call.
+    pub os_error: i32,
+    pub transferred: usize,
+    pub attempts: Box<[Tried]>,
+}
+
+/// One attempt of a failed connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub address: String,
+    pub stage: String,
+    pub status: i32,
+    pub os_error: i32,
+    pub elapsed_us: i64,
+}
+
+impl Failure {
+    pub fn is(&self, kind: ErrorKind) -> bool {
+        self.status == kind.code()
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.status)
+    }
+}
+
+pub type Outcome<T> = Result<T, Failure>;
+
+/// An option of a socket. Times are milliseconds or [`INFINITE`].
+pub enum Opt<'a, A: Api> {
+    Keepalive(i64, i64, u32),
+    NoKeepalive,
+    Nodelay(bool),
+    ConnectTimeout(i64),
+    ReadTimeout(i64),
+    WriteTimeout(i64),
+    CloseTimeout(i64),
+    Family(Family),
+    Local(&'a str),
+    Interface(&'a str),
+    Address(SocketAddr),
+    Backlog(u32),
+    Cancel(&'a A::Token),
+}
+
+/// An option of serving.
+#[derive(Clone, Copy)]
+pub enum Serve {
+    Max(u32),
+    Refuse,
+}
+
+/// What a serve handler is: it is lent the connection.
+pub type Handler<A> = Box<dyn Fn(&<A as Api>::Client) + Send + Sync>;
+
+/// Where calls begin.
+#[allow(clippy::result_large_err)] // a descriptor and why it was refused
+pub trait Api: Sized + 'static {
+    type Client: Client<Self>;
+    type Server: Server<Self>;
+    type Token: Token;
+    type Service: Service;
+
+    /// Tells the two apart where a test needs something of its own on this machine.
+    const NUMBER: u8;
+
+    fn connect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Client>;
+    fn listen(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
+    /// Takes a descriptor over; on failure it is given back.
+    fn adopt_client(
+        fd: OwnedFd,
+        options: &[Opt<'_, Self>],
+    ) -> Result<Self::Client, (OwnedFd, Failure)>;
+    fn adopt_server(
+        fd: OwnedFd,
+        options: &[Opt<'_, Self>],
+    ) -> Result<Self::Server, (OwnedFd, Failure)>;
+    fn token() -> Self::Token;
+
+    /// A loopback address that no other test uses.
+    fn own_address(test: u8) -> String {
+        format!("127.83.{}.{test}", Self::NUMBER)
+    }
+}
+
+/// Protocol, and host and port of both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuple {
+    pub protocol: i32,
+    pub local: (String, u16),
+    pub remote: (String, u16),
+}
+
+pub trait Client<A: Api>: Send + Sync {
+    fn read(&self, buf: &mut [u8]) -> Outcome<usize>;
+    fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize>;
+    fn read_exact(&self, buf: &mut [u8]) -> Outcome<()>;
+    fn read_until(&self, delimiter: u8, max: usize) -> Outcome<Vec<u8>>;
+    fn read_line(&self, max: usize) -> Outcome<String>;
+    fn buffered(&self) -> usize;
+    fn write(&self, buf: &[u8]) -> Outcome<usize>;
+    fn write_all(&self, buf: &[u8]) -> Outcome<()>;
+    fn write_slices(&self, bufs: &[&[u8]]) -> Outcome<()>;
+    fn wait_hangup(&self, ms: i64) -> Outcome<Hangup>;
+    fn shutdown_write(&self) -> Outcome<()>;
+    fn close(&self) -> Outcome<()>;
+    fn abort(&self);
+    /// Idle and interval in milliseconds, and the count.
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>>;
+    fn set_keepalive(&self, idle: i64, interval: i64, count: u32) -> Outcome<()>;
+    fn disable_keepalive(&self) -> Outcome<()>;
+    fn set_read_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_write_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_nonblocking(&self, on: bool) -> Outcome<()>;
+    fn set_cancel(&self, token: Option<&A::Token>);
+    fn five_tuple(&self) -> Tuple;
+    fn name(&self) -> String;
+    /// The number of the borrowed descriptor.
+    fn fd(&self) -> Outcome<RawFd>;
+    fn release(&self) -> Outcome<OwnedFd>;
+}
+
+/// What a server has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    pub accepted: u64,
+    pub retried: u64,
+    pub exhausted: u64,
+    pub refused: u64,
+}
+
+pub trait Server<A: Api>: Send + Sync {
+    fn accept(&self) -> Outcome<A::Client>;
+    fn endpoint(&self) -> String;
+    fn port(&self) -> u16;
+    fn counters(&self) -> Counters;
+    fn set_accept_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_nonblocking(&self, on: bool) -> Outcome<()>;
+    fn set_cancel(&self, token: Option<&A::Token>);
+    fn fd(&self) -> Outcome<RawFd>;
+    fn release(&self) -> Outcome<OwnedFd>;
+    fn close(&self);
+    fn serve(&self, options: &[Serve], handler: Handler<A>) -> Outcome<A::Service>;
+}
+
+pub trait Token: Send + Sync + 'static {
+    fn fire(&self);
+    fn reset(&self);
+    fn is_fired(&self) -> bool;
+}
+
+pub trait Service: Send + Sync + 'static {
+    fn connections(&self) -> u32;
+    /// How many took it, and how many were cut.
+    fn broadcast(&self, message: &[u8]) -> (u32, u32);
+    fn stop(&self);
+    fn wait(&self, ms: i64) -> Outcome<()>;
+    /// How many finished, and how many were cut.
+    fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)>;
+}
+
+/// Makes each generic function a test of both APIs, with a hard limit of 30 s.
+/// A function that is not named here is dead code, which the lints refuse.
+#[macro_export]
+macro_rules! both_apis {
+    ($($name:ident),* $(,)?) => {
+        mod rust {
+            $(#[test] fn $name() {
+                let _limit = $crate::common::Limit::new(concat!("rust::", stringify!($name)));
+                super::$name::<$crate::common::RustApi>();
+            })*
+        }
+        #[cfg(feature = "capi")]
+        mod c {
+            $(#[test] fn $name() {
+                let _limit = $crate::common::Limit::new(concat!("c::", stringify!($name)));
+                super::$name::<$crate::common::CApi>();
+            })*
+        }
+    };
+}
+
+/// A server with one connection, both sides in our hands.
+pub struct Pair<A: Api> {
+    pub client: A::Client,
+    pub accepted: A::Client,
+    pub server: A::Server,
+    _dir: Option<TempDir>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// What reading, writing and closing are tested over.
+pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Unix];
+
+/// An endpoint to listen on, and the directory that it lives in.
+pub fn somewhere(transport: Transport) -> (String, Option<TempDir>) {
+    match transport {
+        Transport::Tcp => ("127.0.0.1:0".to_owned(), None),
+        Transport::Unix => {
+            let dir = TempDir::new();
+            (dir.endpoint("s"), Some(dir))
+        }
+    }
+}
+
+/// A connection whose sides do not wait for each other when they are closed: tests
+/// drop both in one thread.
+pub fn pair<A: Api>(transport: Transport) -> Pair<A> {
+    pair_with(transport, &[Opt::CloseTimeout(0)])
+}
+
+pub fn pair_with<A: Api>(transport: Transport, options: &[Opt<'_, A>]) -> Pair<A> {
+    let (endpoint, dir) = somewhere(transport);
+    let server = A::listen(&endpoint, options).unwrap();
+    let client = A::connect(&server.endpoint(), options).unwrap();
+    let accepted = server.accept().unwrap();
+    Pair { client, accepted, server, _dir: dir }
+}
+
+/// A connection to a peer of the standard library.
+pub fn with_raw_peer<A: Api>(options: &[Opt<'_, A>]) -> (A::Client, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let client = A::connect(&endpoint, options).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    (client, peer)
+}
+
+/// That a call failed, and how.
+#[track_caller]
+pub fn fails<T>(outcome: Outcome<T>, kind: ErrorKind) -> Failure {
+    match outcome {
+        Ok(_) => panic!("expected {kind:?}, but it succeeded"),
+        Err(failure) => {
+            assert_eq!(failure.status, kind.code(), "expected {kind:?}: {failure:?}");
+            failure
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The Rust API as an [`Api`].
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepsock::{
+    CancelToken, ClientSocket, Endpoint, Error, Hangup, Keepalive, ServeOptions, ServerSocket,
+    SocketOptions, WhenFull,
+};
+
+use super::{
+    Api, Client, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service, Token, Tried,
+    Tuple,
+};
+
+pub struct RustApi;
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        Failure {
+            status: e.kind().code(),
+            message: e.to_string(),
+            operation: e.operation().to_owned(),
+            endpoint: e.endpoint().to_owned(),
+            stage: e.failed_stage().map_or(String::new(), |stage| stage.to_string()).into(),
+            os_error: e.os_error().unwrap_or(0),
+            transferred: e.transferred(),
+            attempts: e
+                .attempts()
+                .iter()
+                .map(|a| Tried {
+                    address: a.address.to_string(),
+                    stage: a.stage.to_string(),
+                    status: a.kind.code(),
+                    os_error: a.os_error.unwrap_or(0),
+                    elapsed_us: i64::try_from(a.elapsed.as_micros()).unwrap(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn ms(ms: i64) -> Option<Duration> {
+    u64::try_from(ms).ok().map(Duration::from_millis)
+}
+
+/// For what needs a limit: a negative time cannot even be said in Rust.
+fn limit(ms_: i64) -> Duration {
+    ms(ms_).unwrap_or(Duration::ZERO)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap()
+}
+
+fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
+    let mut o = SocketOptions::new();
+    for option in list {
+        o = match option {
+            Opt::Keepalive(idle, interval, count) => {
+                o.keepalive(Keepalive::new(limit(*idle), limit(*interval), *count)?)
+            }
+            Opt::NoKeepalive => o.keepalive(None),
+            Opt::Nodelay(on) => o.nodelay(*on),
+            Opt::ConnectTimeout(t) => o.connect_timeout(ms(*t)),
+            Opt::ReadTimeout(t) => o.read_timeout(ms(*t)),
+            Opt::WriteTimeout(t) => o.write_timeout(ms(*t)),
+            Opt::CloseTimeout(t) => o.close_timeout(limit(*t)),
+            Opt::Family(family) => o.family(*family),
+            Opt::Local(local) => o.local(local.parse::<Endpoint>()?),
+            Opt::Interface(name) => o.interface(*name),
+            Opt::Address(address) => o.address(*address),
+            Opt::Backlog(n) => o.backlog(*n),
+            Opt::Cancel(token) => o.cancel(*token),
+        };
+    }
+    Ok(o)
+}
+
+impl Api for RustApi {
+    type Client = Arc<ClientSocket>;
+    type Server = ServerSocket;
+    type Token = CancelToken;
+    type Service = keepsock::Service;
+
+    const NUMBER: u8 = 1;
+
+    fn connect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Client> {
+        Ok(Arc::new(ClientSocket::connect_with(endpoint, &options(list)?)?))
+    }
+
+    fn listen(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<ServerSocket> {
+        Ok(ServerSocket::listen_with(endpoint, &options(list)?)?)
+    }
+
+    fn adopt_client(
+        fd: OwnedFd,
+        list: &[Opt<'_, Self>],
+    ) -> Result<Self::Client, (OwnedFd, Failure)> {
+        match ClientSocket::from_owned(fd, &options(list).unwrap()) {
+            Ok(client) => Ok(Arc::new(client)),
+            Err((fd, e)) => Err((fd, e.into())),
+        }
+    }
+
+    fn adopt_server(
+        fd: OwnedFd,
+        list: &[Opt<'_, Self>],
+    ) -> Result<ServerSocket, (OwnedFd, Failure)> {
+        ServerSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
+    }
+
+    fn token() -> CancelToken {
+        CancelToken::new().unwrap()
+    }
+}
+
+impl Client<RustApi> for Arc<ClientSocket> {
+    fn read(&self, buf: &mut [u8]) -> Outcome<usize> {
+        Ok(ClientSocket::read(self, buf)?)
+    }
+
+    fn read_exact(&self, buf: &mut [u8]) -> Outcome<()> {
+        Ok(ClientSocket::read_exact(self, buf)?)
+    }
+
+    fn read_until(&self, delimiter: u8, max: usize) -> Outcome<Vec<u8>> {
+        Ok(ClientSocket::read_until(self, delimiter, max)?)
+    }
+
+    fn read_line(&self, max: usize) -> Outcome<String> {
+        Ok(ClientSocket::read_line(self, max)?)
+    }
+
+    fn buffered(&self) -> usize {
+        ClientSocket::buffered(self)
+    }
+
+    fn write(&self, buf: &[u8]) -> Outcome<usize> {
+        Ok(ClientSocket::write(self, buf)?)
+    }
+
+    fn write_all(&self, buf: &[u8]) -> Outcome<()> {
+        Ok(ClientSocket::write_all(self, buf)?)
+    }
+
+    fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize> {
+        let mut slices: Vec<_> = bufs.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        Ok(ClientSocket::read_slices(self, &mut slices)?)
+    }
+
+    fn write_slices(&self, bufs: &[&[u8]]) -> Outcome<()> {
+        let mut slices: Vec<_> = bufs.iter().map(|b| IoSlice::new(b)).collect();
+        Ok(ClientSocket::write_slices(self, &mut slices)?)
+    }
+
+    fn wait_hangup(&self, t: i64) -> Outcome<Hangup> {
+        Ok(ClientSocket::wait_hangup(self, ms(t))?)
+    }
+
+    fn shutdown_write(&self) -> Outcome<()> {
+        Ok(ClientSocket::shutdown_write(self)?)
+    }
+
+    fn close(&self) -> Outcome<()> {
+        Ok(ClientSocket::close(self)?)
+    }
+
+    fn abort(&self) {
+        ClientSocket::abort(self);
+    }
+
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
+        let now = ClientSocket::keepalive(self)?;
+        Ok(now.map(|k| (millis(k.idle()), millis(k.interval()), k.count())))
+    }
+
+    fn set_keepalive(&self, idle: i64, interval: i64, count: u32) -> Outcome<()> {
+        let keepalive = Keepalive::new(limit(idle), limit(interval), count)?;
+        Ok(ClientSocket::set_keepalive(self, keepalive)?)
+    }
+
+    fn disable_keepalive(&self) -> Outcome<()> {
+        Ok(ClientSocket::set_keepalive(self, None)?)
+    }
+
+    fn set_read_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(ClientSocket::set_read_timeout(self, ms(t))?)
+    }
+
+    fn set_write_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(ClientSocket::set_write_timeout(self, ms(t))?)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        Ok(ClientSocket::set_nonblocking(self, on)?)
+    }
+
+    fn set_cancel(&self, token: Option<&CancelToken>) {
+        ClientSocket::set_cancel(self, token);
+    }
+
+    fn five_tuple(&self) -> Tuple {
+        let t = ClientSocket::five_tuple(self);
+        Tuple {
+            protocol: t.protocol as i32,
+            local: (t.local.host(), t.local.port()),
+            remote: (t.remote.host(), t.remote.port()),
+        }
+    }
+
+    fn name(&self) -> String {
+        ClientSocket::five_tuple(self).to_string()
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.borrow()?.as_fd().as_raw_fd())
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        Ok(ClientSocket::release(self)?)
+    }
+}
+
+impl Server<RustApi> for ServerSocket {
+    fn accept(&self) -> Outcome<Arc<ClientSocket>> {
+        Ok(Arc::new(ServerSocket::accept(self)?))
+    }
+
+    fn endpoint(&self) -> String {
+        ServerSocket::endpoint(self).to_string()
+    }
+
+    fn port(&self) -> u16 {
+        ServerSocket::port(self)
+    }
+
+    fn counters(&self) -> Counters {
+        let c = ServerSocket::counters(self);
+        Counters {
+            accepted: c.accepted,
+            retried: c.retried,
+            exhausted: c.exhausted,
+            refused: c.refused,
+        }
+    }
+
+    fn set_accept_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(ServerSocket::set_accept_timeout(self, ms(t))?)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        Ok(ServerSocket::set_nonblocking(self, on)?)
+    }
+
+    fn set_cancel(&self, token: Option<&CancelToken>) {
+        ServerSocket::set_cancel(self, token);
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.borrow()?.as_fd().as_raw_fd())
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        Ok(ServerSocket::release(self)?)
+    }
+
+    fn close(&self) {
+        ServerSocket::close(self);
+    }
+
+    fn serve(&self, list: &[Serve], handler: Handler<RustApi>) -> Outcome<keepsock::Service> {
+        let mut o = ServeOptions::new();
+        for option in list {
+            o = match option {
+                Serve::Max(n) => o.max_connections(*n),
+                Serve::Refuse => o.when_full(WhenFull::Refuse),
+            };
+        }
+        Ok(self.serve_with(&o, handler)?)
+    }
+}
+
+impl Token for CancelToken {
+    fn fire(&self) {
+        CancelToken::fire(self);
+    }
+
+    fn reset(&self) {
+        CancelToken::reset(self);
+    }
+
+    fn is_fired(&self) -> bool {
+        CancelToken::is_fired(self)
+    }
+}
+
+impl Service for keepsock::Service {
+    fn connections(&self) -> u32 {
+        keepsock::Service::connections(self)
+    }
+
+    fn broadcast(&self, message: &[u8]) -> (u32, u32) {
+        let b = keepsock::Service::broadcast(self, message);
+        (b.sent, b.cut)
+    }
+
+    fn stop(&self) {
+        keepsock::Service::stop(self);
+    }
+
+    fn wait(&self, t: i64) -> Outcome<()> {
+        Ok(keepsock::Service::wait(self, ms(t))?)
+    }
+
+    fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)> {
+        let d = keepsock::Service::drain(self, limit(limit_ms))?;
+        Ok((d.finished, d.cut))
+    }
+}

@@ -1,0 +1,294 @@
+//! What tests ask the kernel without going through keepsock.
+
+// System calls are what this file is for.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// This thread's number.
+pub fn thread_id() -> i32 {
+    unsafe { libc::gettid() }
+}
+
+/// Whether a thread of ours sleeps in a system call that waits for a socket.
+pub fn waits_for_a_socket(thread: i32) -> bool {
+    const WAITS: [libc::c_long; 8] = [
+        // Waiting for another thread's write to end.
+        libc::SYS_futex,
+        libc::SYS_recvfrom,
+        libc::SYS_recvmsg,
+        libc::SYS_sendto,
+        libc::SYS_sendmsg,
+        libc::SYS_accept4,
+        libc::SYS_ppoll,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll,
+        #[cfg(not(target_arch = "x86_64"))]
+        libc::SYS_ppoll,
+    ];
+    let read = |what: &str| std::fs::read_to_string(format!("/proc/self/task/{thread}/{what}"));
+    let Ok(call) = read("syscall") else {
+        // A kernel without this file: asleep must do.
+        return read("stat").is_ok_and(|s| s.rsplit(')').next().unwrap_or("").starts_with(" S"));
+    };
+    call.split(' ').next().and_then(|n| n.parse().ok()).is_some_and(|n| WAITS.contains(&n))
+}
+
+/// An integer option as the kernel has it.
+pub fn option(fd: RawFd, level: i32, name: i32) -> i32 {
+    let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let result =
+        unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    value
+}
+
+pub fn set_option(fd: RawFd, level: i32, name: i32, value: i32) {
+    let (at, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
+    let result = unsafe { libc::setsockopt(fd, level, name, at.cast(), len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
+/// SO_RCVTIMEO or SO_SNDTIMEO; zero: none.
+pub fn timeout_option(fd: RawFd, name: i32) -> Duration {
+    let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let mut len = size_of::<libc::timeval>() as libc::socklen_t;
+    let at = (&raw mut value).cast();
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    Duration::new(value.tv_sec as u64, value.tv_usec as u32 * 1000)
+}
+
+/// SO_LINGER, if it is on.
+pub fn linger(fd: RawFd) -> Option<i32> {
+    let mut value = libc::linger { l_onoff: 0, l_linger: 0 };
+    let mut len = size_of::<libc::linger>() as libc::socklen_t;
+    let at = (&raw mut value).cast();
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    (value.l_onoff != 0).then_some(value.l_linger)
+}
+
+/// Small socket buffers: a writer waits soon.
+pub fn shrink_buffers(fd: RawFd) {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 16 << 10);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 16 << 10);
+}
+
+/// Keepalive as the kernel has it: on, idle, interval, count.
+pub fn keepalive(fd: RawFd) -> (bool, i32, i32, i32) {
+    let tcp = |name| option(fd, libc::IPPROTO_TCP, name);
+    (
+        option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE) != 0,
+        tcp(libc::TCP_KEEPIDLE),
+        tcp(libc::TCP_KEEPINTVL),
+        tcp(libc::TCP_KEEPCNT),
+    )
+}
+
+pub fn is_nonblocking(fd: RawFd) -> bool {
+    unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_NONBLOCK != 0 }
+}
+
+pub fn is_cloexec(fd: RawFd) -> bool {
+    unsafe { libc::fcntl(fd, libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+}
+
+pub fn is_open(fd: RawFd) -> bool {
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// The handler, flags and mask of every signal's disposition.
+pub fn dispositions() -> Vec<(usize, i32)> {
+    (1..=64)
+        .map(|signal| unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            (action.sa_sigaction, action.sa_flags)
+        })
+        .collect()
+}
+
+pub fn set_disposition(signal: i32, handler: usize) {
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        // Without SA_RESTART: every system call that waits is interrupted.
+        action.sa_sigaction = handler;
+        assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+    }
+}
+
+pub fn raise(signal: i32) {
+    unsafe { libc::raise(signal) };
+}
+
+pub fn set_errno(value: i32) {
+    unsafe { *libc::__errno_location() = value };
+}
+
+pub fn errno() -> i32 {
+    unsafe { *libc::__errno_location() }
+}
+
+/// A thread, to send signals to.
+#[derive(Clone, Copy)]
+pub struct Target(libc::pthread_t);
+
+impl Target {
+    pub fn this_thread() -> Target {
+        Target(unsafe { libc::pthread_self() })
+    }
+
+    /// The thread must still run.
+    pub fn signal(self, signal: i32) {
+        assert_eq!(unsafe { libc::pthread_kill(self.0, signal) }, 0);
+    }
+}
+
+/// How a call is disturbed by [`pestered`].
+#[derive(Clone, Copy)]
+pub struct Pest {
+    pub every: Duration,
+    /// After so many signals, something is done that ends the call.
+    pub signals: u32,
+}
+
+/// Runs `f` in this thread while another one sends it signals, whose handler does no more
+/// than count and is installed without SA_RESTART; each is sent when the one before was
+/// caught. After some of them `then` is done, once, in that other thread.
+pub fn pestered<T>(pest: Pest, f: impl FnOnce() -> T, then: impl FnOnce() + Send) -> T {
+    set_disposition(libc::SIGUSR1, count_signal as extern "C" fn(i32) as usize);
+    let (me, done, caught) = (Target::this_thread(), AtomicBool::new(false), AtomicU32::new(0));
+    let value = thread::scope(|scope| {
+        CAUGHT.set(&raw const caught);
+        let pester = scope.spawn(|| {
+            let (mut then, mut sent) = (Some(then), 0);
+            while !done.load(Ordering::Acquire) {
+                me.signal(libc::SIGUSR1);
+                sent += 1;
+                while caught.load(Ordering::Acquire) < sent && !done.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                if sent == pest.signals {
+                    then.take().into_iter().for_each(|f| f());
+                }
+                thread::sleep(pest.every);
+            }
+        });
+        let value = {
+            let _done = super::OnDrop(|| done.store(true, Ordering::Release));
+            f()
+        };
+        pester.join().unwrap();
+        CAUGHT.set(std::ptr::null());
+        value
+    });
+    let caught = caught.into_inner();
+    assert!(caught >= pest.signals, "only {caught} signals were caught");
+    value
+}
+
+extern "C" fn count_signal(_: i32) {
+    with_pointer(CAUGHT.get(), |caught: &AtomicU32| {
+        caught.fetch_add(1, Ordering::Release);
+    });
+}
+
+thread_local! {
+    /// Where this thread's handler counts.
+    static CAUGHT: Cell<*const AtomicU32> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Opens, uses and closes sockets until it is told to stop. Whoever uses a descriptor
+/// that was closed meets one of these, takes its bytes or closes it, and that is seen
+/// here: each socket gets exactly what was sent to it.
+pub fn churn_descriptors(stop: &AtomicBool) {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    while !stop.load(Ordering::Acquire) {
+        let mut pairs: Vec<_> = (0..8).map(|_| UnixStream::pair().unwrap()).collect();
+        for (i, (a, _)) in pairs.iter_mut().enumerate() {
+            a.write_all(&[i as u8; 16]).unwrap();
+        }
+        thread::yield_now();
+        for (i, (a, mut b)) in pairs.drain(..).enumerate() {
+            b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut got = [0xff; 16];
+            b.read_exact(&mut got).expect("somebody took what was sent to this socket");
+            assert_eq!(got, [i as u8; 16], "somebody wrote to this socket");
+            drop(a);
+            assert_eq!(b.read(&mut got).unwrap(), 0);
+        }
+    }
+}
+
+/// A send buffer of any size, where this process may; else the largest that it may.
+pub fn force_send_buffer(fd: RawFd, bytes: i32) {
+    let (at, len) = (&raw const bytes, size_of::<i32>() as libc::socklen_t);
+    unsafe {
+        let forced =
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, at.cast(), len) == 0;
+        if !forced {
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, at.cast(), len);
+        }
+    }
+}
+
+/// How many bytes the kernel holds for the reader.
+pub fn readable_bytes(fd: RawFd) -> i32 {
+    let mut n = 0i32;
+    assert_eq!(unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut n) }, 0);
+    n
+}
+
+/// The interface that a socket is bound to.
+pub fn interface(fd: RawFd) -> String {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    let mut len = name.len() as libc::socklen_t;
+    let at = name.as_mut_ptr().cast();
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    String::from_utf8_lossy(&name[..len as usize]).trim_end_matches('\0').to_owned()
+}
+
+/// How many sockets of this process are bound to an address.
+pub fn sockets_bound_to(ip: std::net::IpAddr) -> usize {
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
+    numbers
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
+        .filter(|fd| {
+            // Only looked at: a number that is closed meanwhile, or no socket, gives an error.
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
+            let address = socket2::SockRef::from(&fd).local_addr();
+            address.is_ok_and(|a| a.as_socket().is_some_and(|a| a.ip() == ip))
+        })
+        .count()
+}
+
+/// Lends what a pointer points to, if it points anywhere. For signal handlers, which get
+/// at nothing but statics; whoever stored the pointer keeps the object alive.
+pub fn with_pointer<T>(pointer: *const T, f: impl FnOnce(&T)) {
+    if let Some(object) = unsafe { pointer.as_ref() } {
+        f(object);
+    }
+}
+
+/// Whether poll finds something to read within so many milliseconds.
+pub fn becomes_readable(fd: RawFd, ms: i32) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    unsafe { libc::poll(&raw mut poll, 1, ms) == 1 }
+}
+
+/// Both ends of a pipe.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) }
+}

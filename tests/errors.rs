@@ -1,0 +1,872 @@
+//! E1: numbers for programs, sentences for people. E2: calls that cannot be right get an
+//! error and no more. E3: no panic crosses the boundary.
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Calling C functions as they must not be called is what this file is for.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+mod common;
+
+use keepsock::ErrorKind;
+
+/// E1: the table of numbers. A number never changes its meaning and is never used again.
+const NUMBERS: [(ErrorKind, i32, &str); 24] = [
+    (ErrorKind::InvalidArgument, -1, "invalid argument"),
+    (ErrorKind::InvalidEndpoint, -2, "invalid endpoint"),
+    (ErrorKind::WrongState, -3, "wrong state"),
+    (ErrorKind::Unsupported, -4, "not supported here"),
+    (ErrorKind::NoMemory, -5, "out of memory"),
+    (ErrorKind::Panic, -6, "internal error"),
+    (ErrorKind::Closed, -10, "closed"),
+    (ErrorKind::Cancelled, -11, "cancelled"),
+    (ErrorKind::TimedOut, -12, "timed out"),
+    (ErrorKind::WouldBlock, -13, "would block"),
+    (ErrorKind::Draining, -14, "draining"),
+    (ErrorKind::EndOfStream, -15, "end of stream"),
+    (ErrorKind::TooLong, -16, "no delimiter within the maximum"),
+    (ErrorKind::NotFound, -30, "not found"),
+    (ErrorKind::LookupFailed, -31, "name lookup failed"),
+    (ErrorKind::Refused, -40, "connection refused"),
+    (ErrorKind::Unreachable, -41, "unreachable"),
+    (ErrorKind::Reset, -42, "connection reset by peer"),
+    (ErrorKind::Dead, -43, "peer is dead"),
+    (ErrorKind::AddressInUse, -44, "address in use"),
+    (ErrorKind::AddressNotAvailable, -45, "address not available"),
+    (ErrorKind::PermissionDenied, -46, "permission denied"),
+    (ErrorKind::NoDescriptors, -47, "out of file descriptors"),
+    (ErrorKind::Os, -99, "operating system error"),
+];
+
+/// E1: the numbers and the words of Rust's kinds.
+#[test]
+fn numbers_are_pinned() {
+    for (kind, code, text) in NUMBERS {
+        assert_eq!((kind.code(), kind.to_string().as_str()), (code, text));
+    }
+}
+
+mod both {
+    use super::common::{Api, Client, Opt, Server, Transport, fails, pair};
+    use super::*;
+
+    use crate::both_apis;
+
+    both_apis![one_line_tells_the_story, the_system_is_quoted_where_it_says_more];
+
+    /// E1: operation, endpoint, stage and reason, in one line.
+    fn one_line_tells_the_story<A: Api>() {
+        let p = pair::<A>(Transport::Tcp);
+        let endpoint = p.server.endpoint();
+        let listening = fails(A::listen(&endpoint, &[]), ErrorKind::AddressInUse);
+        assert_eq!(listening.message, format!("listen {endpoint}: bind: address in use"));
+        assert_eq!((listening.operation.as_str(), listening.endpoint), ("listen", endpoint));
+        assert_eq!(&*listening.stage, "bind");
+        let text = "connect to \"nonsense\": no port: write host:port";
+        assert_eq!(fails(A::connect("nonsense", &[]), ErrorKind::InvalidEndpoint).message, text);
+        let text = "keepalive: invalid argument: count 0 is not within 1 to 127";
+        let failure = fails(p.client.set_keepalive(1000, 1000, 0), ErrorKind::InvalidArgument);
+        assert_eq!(failure.message, text);
+        p.client.close().unwrap();
+        let failure = fails(p.client.write_all(b"x"), ErrorKind::Closed);
+        assert_eq!(failure.message, format!("write {}: closed", p.client.name()));
+    }
+
+    /// E1: the system's number and words, where they say more than ours.
+    fn the_system_is_quoted_where_it_says_more<A: Api>() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (_, failure) = A::adopt_client(file.into(), &[]).err().unwrap();
+        assert_eq!((failure.status, failure.os_error), (-99, libc::ENOTSOCK));
+        assert!(failure.message.contains("Socket operation on non-socket"), "{failure:?}");
+        // A timeout is ours: no number of the system's.
+        let p = pair::<A>(Transport::Tcp);
+        p.server.set_accept_timeout(1).unwrap();
+        assert_eq!(fails(p.server.accept(), ErrorKind::TimedOut).os_error, 0);
+        let options = [Opt::Interface("nosuchiface0")];
+        let failure = A::connect(&p.server.endpoint(), &options).err().unwrap();
+        assert_eq!(failure.os_error, libc::ENODEV);
+        assert!(failure.message.contains("No such device"), "{failure:?}");
+    }
+}
+
+#[cfg(feature = "capi")]
+mod c_only {
+    use std::ffi::{CString, c_char, c_void};
+    use std::fmt::Debug;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::ptr::{null, null_mut};
+
+    use keepsock::ffi::*;
+
+    use super::common::{CApi, Limit, Transport, pair, system};
+    use super::{ErrorKind, NUMBERS};
+
+    const INVALID: i32 = -1;
+    const WRONG_STATE: i32 = -3;
+
+    type Error = *mut *mut keepsock_error;
+
+    fn text(pointer: *const c_char) -> String {
+        assert!(!pointer.is_null());
+        unsafe { std::ffi::CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
+    }
+
+    /// Makes a call with and without an error argument: both times it has the status,
+    /// and the error's message contains `part`.
+    #[track_caller]
+    fn gives(status: i32, part: &str, call: impl Fn(Error) -> i32) {
+        assert_eq!(call(null_mut()), status, "without an error argument: {part}");
+        let mut error = null_mut();
+        assert_eq!(call(&raw mut error), status, "{part}");
+        assert!(!error.is_null());
+        unsafe {
+            assert_eq!(keepsock_error_status(error), status);
+            let message = text(keepsock_error_message(error));
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+            keepsock_error_free(error);
+        }
+    }
+
+    /// Gives a call somewhere to write, and sees that a failing one did not.
+    #[track_caller]
+    fn out<T: Copy + PartialEq + Debug>(before: T, call: impl FnOnce(*mut T) -> i32) -> i32 {
+        let mut value = before;
+        let status = call(&raw mut value);
+        if status != KEEPSOCK_OK {
+            assert_eq!(value, before, "an output was written by a call that failed");
+        }
+        status
+    }
+
+    /// A pointer for outputs that are handles, which nothing may write.
+    fn no_handle<T>() -> *mut T {
+        std::ptr::without_provenance_mut(0x5a5a_5a50)
+    }
+
+    /// E1: the numbers, names and words of C's statuses.
+    #[test]
+    fn statuses_have_names_and_words() {
+        for (kind, code, words) in NUMBERS {
+            assert_eq!(text(keepsock_status_text(code)), words);
+            let name = text(keepsock_status_name(code));
+            let plain = name.strip_prefix("KEEPSOCK_ERR_").unwrap().replace('_', "");
+            assert_eq!(plain.to_lowercase(), format!("{kind:?}").to_lowercase());
+        }
+        let known = |code| code == 0 || NUMBERS.iter().any(|n| n.1 == code);
+        for code in (-200..=10).chain([i32::MIN, i32::MAX]).filter(|c| !known(*c)) {
+            assert_eq!(text(keepsock_status_name(code)), "KEEPSOCK_ERR_UNKNOWN");
+            assert_eq!(text(keepsock_status_text(code)), "unknown status");
+        }
+        assert_eq!(text(keepsock_status_name(KEEPSOCK_OK)), "KEEPSOCK_OK");
+        assert_eq!(text(keepsock_status_text(KEEPSOCK_OK)), "ok");
+        assert_eq!(text(keepsock_version()), env!("CARGO_PKG_VERSION"));
+    }
+
+    /// E2: NULL reads as "no error", no object, nothing.
+    #[test]
+    fn null_reads_as_nothing() {
+        unsafe {
+            assert_eq!(keepsock_error_status(null()), KEEPSOCK_OK);
+            assert_eq!(text(keepsock_error_message(null())), "no error");
+            assert_eq!(text(keepsock_error_operation(null())), "");
+            assert_eq!(text(keepsock_error_stage(null())), "");
+            assert_eq!(text(keepsock_error_endpoint(null())), "");
+            assert_eq!(keepsock_error_os_error(null()), 0);
+            assert_eq!(keepsock_error_transferred(null()), 0);
+            assert_eq!(keepsock_error_attempt_count(null()), 0);
+            assert_eq!(keepsock_client_buffered(null()), 0);
+            assert_eq!(text(keepsock_client_name(null())), "");
+            assert_eq!(text(keepsock_server_endpoint(null())), "");
+            assert_eq!(keepsock_server_port(null()), 0);
+            assert_eq!(keepsock_service_connections(null()), 0);
+            keepsock_cancel_fire(null());
+            keepsock_cancel_reset(null());
+            assert!(!keepsock_cancel_is_fired(null()));
+            keepsock_error_free(null_mut());
+            keepsock_cancel_free(null_mut());
+            keepsock_options_free(null_mut());
+            keepsock_client_free(null_mut());
+            keepsock_server_free(null_mut());
+            keepsock_serve_options_free(null_mut());
+            keepsock_service_free(null_mut());
+        }
+    }
+
+    unsafe extern "C" fn nothing(_: *mut keepsock_client, _: *mut c_void) {}
+
+    fn new_options() -> *mut keepsock_options {
+        let mut options = null_mut();
+        assert_eq!(unsafe { keepsock_options_new(&raw mut options, null_mut()) }, KEEPSOCK_OK);
+        options
+    }
+
+    fn new_cancel() -> *mut keepsock_cancel {
+        let mut cancel = null_mut();
+        assert_eq!(unsafe { keepsock_cancel_new(&raw mut cancel, null_mut()) }, KEEPSOCK_OK);
+        cancel
+    }
+
+    fn new_serve_options() -> *mut keepsock_serve_options {
+        let mut options = null_mut();
+        assert_eq!(
+            unsafe { keepsock_serve_options_new(&raw mut options, null_mut()) },
+            KEEPSOCK_OK
+        );
+        options
+    }
+
+    fn new_server() -> *mut keepsock_server {
+        let mut server = null_mut();
+        let listen = unsafe {
+            keepsock_server_listen(c"127.0.0.1:0".as_ptr(), null(), &raw mut server, null_mut())
+        };
+        assert_eq!(listen, KEEPSOCK_OK);
+        server
+    }
+
+    fn new_client(server: *mut keepsock_server) -> *mut keepsock_client {
+        let mut client = null_mut();
+        unsafe {
+            let endpoint = keepsock_server_endpoint(server);
+            assert_eq!(
+                keepsock_client_connect(endpoint, null(), &raw mut client, null_mut()),
+                KEEPSOCK_OK
+            );
+        }
+        client
+    }
+
+    fn new_service(server: *mut keepsock_server) -> *mut keepsock_service {
+        let mut service = null_mut();
+        let serve = unsafe {
+            keepsock_server_serve(
+                server,
+                null(),
+                Some(nothing),
+                null_mut(),
+                &raw mut service,
+                null_mut(),
+            )
+        };
+        assert_eq!(serve, KEEPSOCK_OK);
+        service
+    }
+
+    type Call<T> = fn(*mut T, Error) -> i32;
+
+    /// Each function of a connection, with arguments that would be right.
+    fn client_calls() -> Vec<Call<keepsock_client>> {
+        fn buf() -> *mut c_void {
+            // Leaked: a call that did fill it must find memory.
+            Box::leak(Box::new([0u8; 64])).as_mut_ptr().cast()
+        }
+        unsafe {
+            vec![
+                |c, e| out(77usize, |n| keepsock_client_read(c, buf(), 64, n, e)),
+                |c, e| keepsock_client_read_exact(c, buf(), 64, e),
+                |c, e| {
+                    let buffer = keepsock_buffer { data: buf(), cap: 64 };
+                    out(77usize, |n| keepsock_client_read_slices(c, &raw const buffer, 1, n, e))
+                },
+                |c, e| out(77usize, |n| keepsock_client_read_until(c, b';', buf(), 64, n, e)),
+                |c, e| out(77usize, |n| keepsock_client_read_line(c, buf().cast(), 64, n, e)),
+                |c, e| out(77usize, |n| keepsock_client_write(c, buf(), 64, n, e)),
+                |c, e| keepsock_client_write_all(c, buf(), 64, e),
+                |c, e| keepsock_client_write_str(c, c"x".as_ptr(), e),
+                |c, e| {
+                    let slice = keepsock_slice { data: buf(), len: 64 };
+                    keepsock_client_write_slices(c, &raw const slice, 1, e)
+                },
+                |c, e| out(77, |how| keepsock_client_wait_hangup(c, 0, how, e)),
+                |c, e| keepsock_client_shutdown_write(c, e),
+                |c, e| keepsock_client_close(c, e),
+                |c, e| keepsock_client_abort(c, e),
+                |c, e| keepsock_client_set_keepalive(c, 1000, 1000, 1, e),
+                |c, e| keepsock_client_disable_keepalive(c, e),
+                |c, e| {
+                    out([0x5au8; 64], |k| {
+                        keepsock_client_keepalive(c, k.cast(), size_of::<keepsock_keepalive>(), e)
+                    })
+                },
+                |c, e| keepsock_client_set_read_timeout(c, 1000, e),
+                |c, e| keepsock_client_set_write_timeout(c, 1000, e),
+                |c, e| keepsock_client_set_close_timeout(c, 1000, e),
+                |c, e| keepsock_client_set_nonblocking(c, true, e),
+                |c, e| keepsock_client_set_cancel(c, null(), e),
+                |c, e| {
+                    out([0x5au8; 512], |t| {
+                        keepsock_client_five_tuple(c, t.cast(), size_of::<keepsock_five_tuple>(), e)
+                    })
+                },
+                |c, e| out(77, |fd| keepsock_client_fd(c, fd, e)),
+                |c, e| out(77, |fd| keepsock_client_release_fd(c, fd, e)),
+            ]
+        }
+    }
+
+    fn server_calls() -> Vec<Call<keepsock_server>> {
+        unsafe {
+            vec![
+                |s, e| out(no_handle(), |c| keepsock_server_accept(s, c, e)),
+                |s, e| {
+                    out([0x5au8; 64], |n| {
+                        keepsock_server_counters_get(
+                            s,
+                            n.cast(),
+                            size_of::<keepsock_server_counters>(),
+                            e,
+                        )
+                    })
+                },
+                |s, e| keepsock_server_set_accept_timeout(s, 1000, e),
+                |s, e| keepsock_server_set_nonblocking(s, true, e),
+                |s, e| keepsock_server_set_cancel(s, null(), e),
+                |s, e| out(77, |fd| keepsock_server_fd(s, fd, e)),
+                |s, e| out(77, |fd| keepsock_server_release_fd(s, fd, e)),
+                |s, e| keepsock_server_close(s, e),
+                |s, e| {
+                    out(no_handle(), |service| {
+                        keepsock_server_serve(s, null(), Some(nothing), null_mut(), service, e)
+                    })
+                },
+            ]
+        }
+    }
+
+    fn options_calls() -> Vec<Call<keepsock_options>> {
+        unsafe {
+            vec![
+                |o, e| keepsock_options_set_keepalive(o, 1000, 1000, 1, e),
+                |o, e| keepsock_options_disable_keepalive(o, e),
+                |o, e| keepsock_options_set_nodelay(o, true, e),
+                |o, e| keepsock_options_set_connect_timeout(o, 1000, e),
+                |o, e| keepsock_options_set_read_timeout(o, 1000, e),
+                |o, e| keepsock_options_set_write_timeout(o, 1000, e),
+                |o, e| keepsock_options_set_close_timeout(o, 1000, e),
+                |o, e| keepsock_options_set_family(o, 4, e),
+                |o, e| keepsock_options_set_local(o, c"127.0.0.1:0".as_ptr(), e),
+                |o, e| keepsock_options_set_interface(o, c"lo".as_ptr(), e),
+                |o, e| keepsock_options_add_address(o, c"127.0.0.1:1".as_ptr(), e),
+                |o, e| keepsock_options_set_backlog(o, 1, e),
+                |o, e| {
+                    let cancel = new_cancel();
+                    let status = keepsock_options_set_cancel(o, cancel, e);
+                    keepsock_cancel_free(cancel);
+                    status
+                },
+            ]
+        }
+    }
+
+    fn serve_options_calls() -> Vec<Call<keepsock_serve_options>> {
+        unsafe {
+            vec![|o, e| keepsock_serve_options_set_max_connections(o, 1, e), |o, e| {
+                keepsock_serve_options_set_when_full(o, 1, e)
+            }]
+        }
+    }
+
+    fn service_calls() -> Vec<Call<keepsock_service>> {
+        unsafe {
+            vec![
+                |s, e| {
+                    out(77, |sent| {
+                        out(77, |cut| {
+                            keepsock_service_broadcast(s, b"x".as_ptr().cast(), 1, sent, cut, e)
+                        })
+                    })
+                },
+                |s, e| keepsock_service_stop(s, e),
+                |s, e| keepsock_service_wait(s, 0, e),
+                |s, e| {
+                    out(77, |finished| {
+                        out(77, |cut| keepsock_service_drain(s, 0, finished, cut, e))
+                    })
+                },
+            ]
+        }
+    }
+
+    /// Calls each function with NULL, with a handle that was freed, and with one of
+    /// another type.
+    fn misuse<T>(
+        calls: &[Call<T>],
+        name: &str,
+        make: impl Fn() -> *mut T,
+        free: unsafe extern "C" fn(*mut T),
+    ) {
+        let null_text = format!("{name} is NULL");
+        let wrong_text = format!("{name} was freed, or is something else");
+        for call in calls {
+            gives(INVALID, &null_text, |e| call(null_mut(), e));
+            let freed = make();
+            unsafe { free(freed) };
+            gives(WRONG_STATE, &wrong_text, |e| call(freed, e));
+            // A handle of another type: what it is must not matter.
+            let other = new_cancel();
+            gives(WRONG_STATE, &wrong_text, |e| call(other.cast(), e));
+            unsafe {
+                free(other.cast());
+                assert!(!keepsock_cancel_is_fired(other), "freed as something else");
+                keepsock_cancel_fire(other);
+                assert!(keepsock_cancel_is_fired(other), "freed as something else");
+                keepsock_cancel_free(other);
+                free(freed);
+            }
+        }
+    }
+
+    /// E2: the object of every function: NULL, freed, or of another type.
+    #[test]
+    fn an_object_that_is_none() {
+        let _limit = Limit::new("an_object_that_is_none");
+        let server = new_server();
+        misuse(&client_calls(), "client", || new_client(server), keepsock_client_free);
+        misuse(&server_calls(), "server", new_server, keepsock_server_free);
+        misuse(&options_calls(), "options", new_options, keepsock_options_free);
+        misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
+        misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
+        unsafe { keepsock_server_free(server) };
+    }
+
+    /// E2: every other pointer argument that must not be NULL.
+    #[test]
+    fn null_in_each_argument() {
+        let _limit = Limit::new("null_in_each_argument");
+        let (server, options, cancel) = (new_server(), new_options(), new_cancel());
+        let client = new_client(server);
+        let service = new_service(new_server());
+        let endpoint = c"127.0.0.1:0".as_ptr();
+        let mut buf = [0u8; 64];
+        let space: *mut c_void = buf.as_mut_ptr().cast();
+        unsafe {
+            gives(INVALID, "cancel is NULL", |e| keepsock_cancel_new(null_mut(), e));
+            gives(INVALID, "options is NULL", |e| keepsock_options_new(null_mut(), e));
+            gives(INVALID, "options is NULL", |e| keepsock_serve_options_new(null_mut(), e));
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |c| keepsock_client_connect(null(), null(), c, e))
+            });
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_client_connect(endpoint, null(), null_mut(), e)
+            });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |s| keepsock_server_listen(null(), null(), s, e))
+            });
+            gives(INVALID, "server is NULL", |e| {
+                keepsock_server_listen(endpoint, null(), null_mut(), e)
+            });
+            gives(INVALID, "client is NULL", |e| keepsock_client_from_fd(0, null(), null_mut(), e));
+            gives(INVALID, "server is NULL", |e| keepsock_server_from_fd(0, null(), null_mut(), e));
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_read(client, null_mut(), 64, n, e))
+            });
+            gives(INVALID, "len is NULL", |e| {
+                keepsock_client_read(client, space, 64, null_mut(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                keepsock_client_read_exact(client, null_mut(), 64, e)
+            });
+            gives(INVALID, "buffers is NULL", |e| {
+                out(77usize, |n| keepsock_client_read_slices(client, null(), 1, n, e))
+            });
+            gives(INVALID, "cap is 0", |e| {
+                out(77usize, |n| keepsock_client_read_slices(client, null(), 0, n, e))
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_read_until(client, 0, null_mut(), 64, n, e))
+            });
+            gives(INVALID, "len is NULL", |e| {
+                keepsock_client_read_until(client, 0, space, 64, null_mut(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_read_line(client, null_mut(), 64, n, e))
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_write(client, null(), 64, n, e))
+            });
+            gives(INVALID, "written is NULL", |e| {
+                keepsock_client_write(client, space, 64, null_mut(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| keepsock_client_write_all(client, null(), 64, e));
+            gives(INVALID, "text is NULL", |e| keepsock_client_write_str(client, null(), e));
+            gives(INVALID, "slices is NULL", |e| {
+                keepsock_client_write_slices(client, null(), 1, e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                let slice = keepsock_slice { data: null(), len: 1 };
+                keepsock_client_write_slices(client, &raw const slice, 1, e)
+            });
+            gives(INVALID, "hangup is NULL", |e| {
+                keepsock_client_wait_hangup(client, 0, null_mut(), e)
+            });
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_client_keepalive(client, null_mut(), size_of::<keepsock_keepalive>(), e)
+            });
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_client_five_tuple(client, null_mut(), size_of::<keepsock_five_tuple>(), e)
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_client_fd(client, null_mut(), e));
+            gives(INVALID, "fd is NULL", |e| keepsock_client_release_fd(client, null_mut(), e));
+            gives(INVALID, "client is NULL", |e| keepsock_server_accept(server, null_mut(), e));
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_server_counters_get(server, null_mut(), 32, e)
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_server_fd(server, null_mut(), e));
+            gives(INVALID, "fd is NULL", |e| keepsock_server_release_fd(server, null_mut(), e));
+            let mut buffer = keepsock_buffer { data: null_mut(), cap: 1 };
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_read_slices(client, &raw const buffer, 1, n, e))
+            });
+            buffer = keepsock_buffer { data: space, cap: 64 };
+            gives(INVALID, "len is NULL", |e| {
+                keepsock_client_read_slices(client, &raw const buffer, 1, null_mut(), e)
+            });
+            buffer.cap = 0;
+            gives(INVALID, "", |e| {
+                out(77usize, |n| keepsock_client_read_slices(client, &raw const buffer, 1, n, e))
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_server_release_fd(server, null_mut(), e));
+            gives(INVALID, "handler is NULL", |e| {
+                out(no_handle(), |s| keepsock_server_serve(server, null(), None, null_mut(), s, e))
+            });
+            gives(INVALID, "service is NULL", |e| {
+                keepsock_server_serve(server, null(), Some(nothing), null_mut(), null_mut(), e)
+            });
+            gives(INVALID, "endpoint is NULL", |e| keepsock_options_set_local(options, null(), e));
+            gives(INVALID, "name is NULL", |e| keepsock_options_set_interface(options, null(), e));
+            gives(INVALID, "endpoint is NULL", |e| {
+                keepsock_options_add_address(options, null(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                keepsock_service_broadcast(service, null(), 1, null_mut(), null_mut(), e)
+            });
+            // What may be NULL.
+            assert_eq!(keepsock_options_set_cancel(options, null(), null_mut()), KEEPSOCK_OK);
+            assert_eq!(
+                keepsock_client_write_str(client, c"line\n".as_ptr(), null_mut()),
+                KEEPSOCK_OK
+            );
+            let mut accepted = null_mut();
+            assert_eq!(keepsock_server_accept(server, &raw mut accepted, null_mut()), KEEPSOCK_OK);
+            let read =
+                keepsock_client_read_line(accepted, space.cast(), 64, null_mut(), null_mut());
+            assert_eq!((read, text(space.cast())), (KEEPSOCK_OK, "line".to_owned()));
+            assert_eq!(
+                keepsock_client_read_exact(accepted, null_mut(), 0, null_mut()),
+                KEEPSOCK_OK
+            );
+            assert_eq!(keepsock_client_write_all(client, null(), 0, null_mut()), KEEPSOCK_OK);
+            assert_eq!(keepsock_client_write_slices(client, null(), 0, null_mut()), KEEPSOCK_OK);
+            assert_eq!(
+                keepsock_service_broadcast(service, null(), 0, null_mut(), null_mut(), null_mut()),
+                KEEPSOCK_OK
+            );
+            assert_eq!(
+                keepsock_service_drain(service, 0, null_mut(), null_mut(), null_mut()),
+                KEEPSOCK_OK
+            );
+            keepsock_client_abort(client, null_mut());
+            keepsock_client_free(client);
+            keepsock_client_free(accepted);
+            keepsock_service_free(service);
+            keepsock_server_free(server);
+            keepsock_options_free(options);
+            keepsock_cancel_free(cancel);
+        }
+    }
+
+    /// E2: numbers out of their range: sizes, times, enumerations.
+    #[test]
+    fn numbers_out_of_range() {
+        let _limit = Limit::new("numbers_out_of_range");
+        let p = pair::<CApi>(Transport::Tcp);
+        let (client, server) = (p.client.pointer, p.server.0);
+        let (options, serve_options) = (new_options(), new_serve_options());
+        let service = new_service(new_server());
+        let mut buf = [0u8; 64];
+        let space: *mut c_void = buf.as_mut_ptr().cast();
+        let huge = usize::MAX;
+        unsafe {
+            gives(INVALID, "cap is 0", |e| {
+                out(77usize, |n| keepsock_client_read(client, space, 0, n, e))
+            });
+            gives(INVALID, "cap is 0", |e| {
+                out(77usize, |n| keepsock_client_read_line(client, space.cast(), 0, n, e))
+            });
+            gives(INVALID, "out of range", |e| {
+                out(77usize, |n| keepsock_client_read(client, space, huge, n, e))
+            });
+            gives(INVALID, "out of range", |e| keepsock_client_read_exact(client, space, huge, e));
+            gives(INVALID, "out of range", |e| {
+                out(77usize, |n| keepsock_client_read_until(client, 0, space, huge, n, e))
+            });
+            gives(INVALID, "out of range", |e| {
+                out(77usize, |n| keepsock_client_read_line(client, space.cast(), huge, n, e))
+            });
+            gives(INVALID, "out of range", |e| {
+                out(77usize, |n| keepsock_client_write(client, space, huge, n, e))
+            });
+            gives(INVALID, "out of range", |e| keepsock_client_write_all(client, space, huge, e));
+            let slice = keepsock_slice { data: space, len: huge };
+            gives(INVALID, "out of range", |e| {
+                keepsock_client_write_slices(client, &raw const slice, 1, e)
+            });
+            gives(INVALID, "out of range", |e| {
+                keepsock_client_write_slices(client, &raw const slice, huge / 2, e)
+            });
+            gives(INVALID, "out of range", |e| {
+                keepsock_service_broadcast(service, space, huge, null_mut(), null_mut(), e)
+            });
+            for ms in [-2, -1000, i64::MIN] {
+                let part = "out of range";
+                gives(INVALID, part, |e| keepsock_client_set_read_timeout(client, ms, e));
+                gives(INVALID, part, |e| keepsock_client_set_write_timeout(client, ms, e));
+                gives(INVALID, part, |e| keepsock_server_set_accept_timeout(server, ms, e));
+                gives(INVALID, part, |e| {
+                    out(77, |how| keepsock_client_wait_hangup(client, ms, how, e))
+                });
+                gives(INVALID, part, |e| keepsock_service_wait(service, ms, e));
+                gives(INVALID, part, |e| {
+                    out(77, |n| keepsock_service_drain(service, ms, n, null_mut(), e))
+                });
+                gives(INVALID, part, |e| keepsock_options_set_connect_timeout(options, ms, e));
+                gives(INVALID, part, |e| keepsock_options_set_read_timeout(options, ms, e));
+                gives(INVALID, part, |e| keepsock_options_set_write_timeout(options, ms, e));
+                gives(INVALID, part, |e| keepsock_options_set_close_timeout(options, ms, e));
+                gives(INVALID, part, |e| keepsock_options_set_keepalive(options, ms, 1, 1, e));
+                gives(INVALID, part, |e| keepsock_options_set_keepalive(options, 1, ms, 1, e));
+                gives(INVALID, part, |e| keepsock_client_set_keepalive(client, ms, 1, 1, e));
+            }
+            // No limit, where there must be one.
+            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+                keepsock_options_set_close_timeout(options, KEEPSOCK_INFINITE, e)
+            });
+            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+                keepsock_options_set_keepalive(options, KEEPSOCK_INFINITE, 1, 1, e)
+            });
+            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+                keepsock_service_drain(service, KEEPSOCK_INFINITE, null_mut(), null_mut(), e)
+            });
+            gives(INVALID, "zero", |e| keepsock_options_set_connect_timeout(options, 0, e));
+            gives(INVALID, "zero", |e| keepsock_options_set_read_timeout(options, 0, e));
+            gives(INVALID, "zero", |e| keepsock_options_set_write_timeout(options, 0, e));
+            gives(INVALID, "zero", |e| keepsock_options_set_backlog(options, 0, e));
+            gives(INVALID, "zero", |e| {
+                keepsock_serve_options_set_max_connections(serve_options, 0, e)
+            });
+            for family in [-1, 1, 5, 7, i32::MAX, i32::MIN] {
+                let part = format!("{family} is not a keepsock_family");
+                gives(INVALID, &part, |e| keepsock_options_set_family(options, family, e));
+            }
+            for when_full in [-1, 2, i32::MAX, i32::MIN] {
+                let part = format!("{when_full} is not a keepsock_when_full");
+                gives(INVALID, &part, |e| {
+                    keepsock_serve_options_set_when_full(serve_options, when_full, e)
+                });
+            }
+            gives(INVALID, "interface name", |e| {
+                keepsock_options_set_interface(options, c"sixteen-letters-".as_ptr(), e)
+            });
+            gives(INVALID, "negative", |e| {
+                out(no_handle(), |c| keepsock_client_from_fd(-1, null(), c, e))
+            });
+            gives(INVALID, "negative", |e| {
+                out(no_handle(), |s| keepsock_server_from_fd(-5, null(), s, e))
+            });
+            let latin1 = CString::new([0xe4, b':', b'1']).unwrap();
+            gives(INVALID, "not UTF-8", |e| {
+                out(no_handle(), |c| keepsock_client_connect(latin1.as_ptr(), null(), c, e))
+            });
+            gives(INVALID, "not UTF-8", |e| {
+                keepsock_options_set_local(options, latin1.as_ptr(), e)
+            });
+            // The options are as they were: still good for a connection with defaults.
+            let mut client = null_mut();
+            let endpoint = keepsock_server_endpoint(server);
+            assert_eq!(
+                keepsock_client_connect(endpoint, options, &raw mut client, null_mut()),
+                KEEPSOCK_OK
+            );
+            let mut fd = -1;
+            assert_eq!(keepsock_client_fd(client, &raw mut fd, null_mut()), KEEPSOCK_OK);
+            assert_eq!(system::keepalive(fd), (true, 45, 15, 5));
+            keepsock_client_free(client);
+            keepsock_options_free(options);
+            keepsock_serve_options_free(serve_options);
+            keepsock_service_free(service);
+        }
+    }
+
+    /// E2: options of another type, or freed, are refused wherever they are passed.
+    #[test]
+    fn options_that_are_none() {
+        let _limit = Limit::new("options_that_are_none");
+        let server = new_server();
+        let (freed, token) = (new_options(), new_cancel());
+        unsafe {
+            keepsock_options_free(freed);
+            let endpoint = keepsock_server_endpoint(server);
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            for bad in [freed, token.cast()] {
+                let part = "options was freed, or is something else";
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |c| keepsock_client_connect(endpoint, bad, c, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |s| keepsock_server_listen(c"127.0.0.1:0".as_ptr(), bad, s, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |c| keepsock_client_from_fd(stream.as_raw_fd(), bad, c, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |s| keepsock_server_from_fd(socket.as_raw_fd(), bad, s, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |s| {
+                        let options = bad.cast();
+                        keepsock_server_serve(server, options, Some(nothing), null_mut(), s, e)
+                    })
+                });
+            }
+            // A token that was freed, or is something else.
+            keepsock_cancel_free(token);
+            keepsock_cancel_free(token);
+            let (client, options) = (new_client(server), new_options());
+            let part = "cancel was freed, or is something else";
+            for bad in [token, options.cast()] {
+                gives(WRONG_STATE, part, |e| keepsock_options_set_cancel(options, bad, e));
+                gives(WRONG_STATE, part, |e| keepsock_client_set_cancel(client, bad, e));
+                gives(WRONG_STATE, part, |e| keepsock_server_set_cancel(server, bad, e));
+                keepsock_cancel_fire(bad);
+                keepsock_cancel_reset(bad);
+                assert!(!keepsock_cancel_is_fired(bad));
+            }
+            keepsock_client_free(client);
+            keepsock_client_free(client);
+            keepsock_options_free(options);
+            keepsock_server_free(server);
+            keepsock_server_free(server);
+        }
+    }
+
+    /// E2: structures that are filled in come with their size: a program built with an
+    /// older header gets what it knows, one built with a newer header finds zeros.
+    #[test]
+    fn structures_of_other_versions() {
+        const LARGER: usize = 1024;
+        type Fill<'a> = (&'a str, usize, Box<dyn Fn(*mut c_void, usize, Error) -> i32 + 'a>);
+        let _limit = Limit::new("structures_of_other_versions");
+        let p = pair::<CApi>(Transport::Tcp);
+        let (client, server) = (p.client.pointer, p.server.0);
+        let refused = super::common::refused_address().to_string();
+        let refused = CString::new(refused).unwrap();
+        let mut failed = null_mut();
+        let mut none = null_mut();
+        let status = unsafe {
+            keepsock_client_connect(refused.as_ptr(), null(), &raw mut none, &raw mut failed)
+        };
+        assert_eq!(status, ErrorKind::Refused.code());
+        let fills: [Fill<'_>; 4] = unsafe {
+            [
+                (
+                    "keepalive",
+                    size_of::<keepsock_keepalive>(),
+                    Box::new(|at, size, e| keepsock_client_keepalive(client, at.cast(), size, e)),
+                ),
+                (
+                    "five-tuple",
+                    size_of::<keepsock_five_tuple>(),
+                    Box::new(|at, size, e| keepsock_client_five_tuple(client, at.cast(), size, e)),
+                ),
+                (
+                    "counters",
+                    size_of::<keepsock_server_counters>(),
+                    Box::new(|at, size, e| {
+                        keepsock_server_counters_get(server, at.cast(), size, e)
+                    }),
+                ),
+                (
+                    "attempt",
+                    size_of::<keepsock_attempt>(),
+                    Box::new(|at, size, _| keepsock_error_attempt(failed, 0, at.cast(), size)),
+                ),
+            ]
+        };
+        for (name, size, fill) in fills {
+            let filled = |size: usize| {
+                let mut buf = [0x5au8; LARGER + 8];
+                assert_eq!(fill(buf.as_mut_ptr().cast(), size, null_mut()), KEEPSOCK_OK, "{name}");
+                assert!(buf[size..].iter().all(|b| *b == 0x5a), "{name}: beyond its size");
+                buf
+            };
+            let whole = filled(size);
+            let larger = filled(LARGER);
+            assert_eq!(larger[..size], whole[..size], "{name}");
+            assert!(larger[size..LARGER].iter().all(|b| *b == 0), "{name}: not zeroed");
+            let mut buf = [0x5au8; LARGER];
+            for bad in [0, 1, 8, size - 1, usize::MAX] {
+                assert_eq!(fill(buf.as_mut_ptr().cast(), bad, null_mut()), INVALID, "{name}");
+                assert_eq!(fill(null_mut(), size, null_mut()), INVALID, "{name}");
+            }
+            assert!(buf.iter().all(|b| *b == 0x5a), "{name}");
+        }
+        unsafe {
+            let mut attempt: keepsock_attempt = std::mem::zeroed();
+            let size = size_of::<keepsock_attempt>();
+            assert_eq!(keepsock_error_attempt(failed, 1, &raw mut attempt, size), INVALID);
+            assert_eq!(keepsock_error_attempt(null(), 0, &raw mut attempt, size), INVALID);
+            assert_eq!(attempt.status, 0);
+            keepsock_error_free(failed);
+            assert_eq!(
+                keepsock_error_attempt(failed, 0, &raw mut attempt, size),
+                WRONG_STATE,
+                "freed"
+            );
+            keepsock_error_free(failed);
+        }
+    }
+
+    /// E2: a connection that a handler is lent is not its to free, and using it after
+    /// the handler has returned is an error.
+    #[test]
+    fn a_lent_connection() {
+        use super::common::{Api, Client, Opt, Server, Service};
+        let _limit = Limit::new("a_lent_connection");
+        let server = CApi::listen("127.0.0.1:0", &[]).unwrap();
+        let handler = |client: &<CApi as Api>::Client| {
+            unsafe { keepsock_client_free(client.pointer) };
+            client.write_all(b"alive\n").unwrap();
+        };
+        let service = server.serve(&[], Box::new(handler)).unwrap();
+        for _ in 0..3 {
+            let client = CApi::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+            assert_eq!(client.read_line(64).unwrap(), "alive");
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        }
+        service.drain(10_000).unwrap();
+    }
+
+    /// E2: nothing of the header is missing from this file.
+    #[test]
+    fn every_function_is_here() {
+        let header = include_str!("../include/keepsock.h");
+        let here = include_str!("errors.rs");
+        let code: String = header
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('*') && !line.starts_with('#'))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let mut count = 0;
+        for (at, _) in code.match_indices("keepsock_") {
+            let name = code[at..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+            let name = name.unwrap();
+            if code[at + name.len()..].starts_with('(') {
+                count += 1;
+                assert!(here.matches(name).count() > 0, "{name} is not called here");
+            }
+        }
+        assert!(count > 80, "only {count} functions were found in the header");
+    }
+}

@@ -1,0 +1,183 @@
+//! Peers that vanish: two networks joined by a pair of interfaces (`lab`), one
+//! of which goes.
+
+#![cfg(target_os = "linux")]
+// Clippy's leave for tests is for test functions, not for what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keepsock::{ClientSocket, Error, ErrorKind, Hangup, Keepalive, ServerSocket, SocketOptions};
+
+mod lab;
+use lab::{in_namespace, ip, ms};
+
+const LIMIT: Duration = Duration::from_secs(40);
+/// When idle 1 s, interval 1 s, count 3 must report a peer that vanished, from
+/// the last byte that came.
+const REPORTED: std::ops::RangeInclusive<Duration> = ms_range(4000, 5000);
+/// How long the controls see nothing.
+const LONGER: Duration = Duration::from_millis(6000);
+
+const fn ms_range(from: u64, to: u64) -> std::ops::RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
+}
+
+fn fast() -> Keepalive {
+    Keepalive::new(ms(1000), ms(1000), 3).unwrap()
+}
+
+/// What the far side does next.
+enum Order {
+    Accept(usize),
+    Connect(String),
+    Talk,
+    Vanish(&'static str),
+}
+
+/// The far side: a thread in a network of its own, 192.0.2.2, that holds its
+/// ends of the connections until the lab is over.
+struct Far {
+    orders: mpsc::Sender<Order>,
+    done: mpsc::Receiver<()>,
+    address: String,
+}
+
+impl Far {
+    fn start() -> Far {
+        ip("link add near type veth peer name far");
+        let (orders, received) = mpsc::channel();
+        let (report, done) = mpsc::channel();
+        let (say, said) = mpsc::channel();
+        let (moved, wait_moved) = mpsc::channel();
+        thread::spawn(move || {
+            lab::leave_network();
+            say.send(lab::thread_id().to_string()).unwrap();
+            wait_moved.recv().unwrap();
+            ip("addr add 192.0.2.2/24 dev far");
+            ip("link set far up");
+            let listener = TcpListener::bind("192.0.2.2:0").unwrap();
+            say.send(listener.local_addr().unwrap().to_string()).unwrap();
+            let mut held = Vec::new();
+            for order in received {
+                match order {
+                    Order::Accept(n) => held.extend((0..n).map(|_| listener.accept().unwrap().0)),
+                    Order::Connect(to) => held.push(TcpStream::connect(to).unwrap()),
+                    Order::Talk => held.iter_mut().for_each(|s| s.write_all(b"x").unwrap()),
+                    Order::Vanish(how) => ip(how),
+                }
+                report.send(()).unwrap();
+            }
+        });
+        ip(&format!("link set far netns {}", said.recv_timeout(ms(5000)).unwrap()));
+        ip("addr add 192.0.2.1/24 dev near");
+        ip("link set near up");
+        moved.send(()).unwrap();
+        Far { orders, done, address: said.recv_timeout(ms(5000)).unwrap() }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    fn wait_done(&self) {
+        self.done.recv_timeout(Duration::from_secs(10)).expect("the far side");
+    }
+}
+
+/// A read that waits, from the last byte that came.
+fn blocked_read(client: &ClientSocket) -> Result<usize, Error> {
+    client.read(&mut [0; 8])
+}
+
+/// K1: keepalive 1 s, 1 s, 3 knows an idle peer that vanished in 4 to 5 s,
+/// whether a read waits for it or a wait for its hang-up, on a connection that
+/// was made here and on one that was accepted. Without keepalive nobody knows,
+/// and a peer that lives but is silent is left alone.
+fn a_peer_that_vanishes(how: &'static str) {
+    let far = Far::start();
+    let options = |keepalive: Option<Keepalive>| {
+        SocketOptions::new().connect_timeout(ms(5000)).read_timeout(LONGER).keepalive(keepalive)
+    };
+    let connect =
+        |keepalive| ClientSocket::connect_with(far.address.as_str(), &options(keepalive)).unwrap();
+    far.order(Order::Accept(4));
+    let with = [connect(Some(fast())), connect(Some(fast()))];
+    let without = [connect(None), connect(None)];
+    far.wait_done();
+    let server = ServerSocket::listen_with("192.0.2.1:0", &options(Some(fast()))).unwrap();
+    far.order(Order::Connect(server.endpoint().to_string()));
+    let accepted = server.accept().unwrap();
+    far.wait_done();
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let living = silent.local_addr().unwrap().to_string();
+    let living = ClientSocket::connect_with(living.as_str(), &options(Some(fast()))).unwrap();
+
+    let start = Instant::now();
+    far.order(Order::Talk);
+    far.wait_done();
+    for client in with.iter().chain(&without).chain([&accepted]) {
+        assert_eq!(blocked_read(client).unwrap(), 1);
+    }
+    far.order(Order::Vanish(how));
+    far.wait_done();
+
+    let in_time = |what: &str| {
+        let elapsed = start.elapsed();
+        println!("{what}: after {elapsed:?}");
+        assert!(REPORTED.contains(&elapsed), "{what}: after {elapsed:?}");
+    };
+    thread::scope(|scope| {
+        for (client, what) in [(&with[0], "read"), (&accepted, "read, accepted")] {
+            scope.spawn(move || {
+                let err = blocked_read(client).unwrap_err();
+                in_time(what);
+                println!("{err}");
+                assert_eq!(err.kind(), ErrorKind::Dead);
+                assert_eq!(err.os_error(), Some(libc::ETIMEDOUT));
+                // The kernel says so once; every later call does.
+                assert_eq!(blocked_read(client).unwrap_err().kind(), ErrorKind::Dead);
+                assert_eq!(client.write_all(b"x").unwrap_err().kind(), ErrorKind::Dead);
+                assert_eq!(client.wait_hangup(Duration::ZERO).unwrap(), Hangup::Dead);
+            });
+        }
+        scope.spawn(|| {
+            assert_eq!(with[1].wait_hangup(LONGER).unwrap(), Hangup::Dead);
+            in_time("hang-up");
+            assert_eq!(blocked_read(&with[1]).unwrap_err().kind(), ErrorKind::Dead);
+        });
+        scope.spawn(|| {
+            let err = blocked_read(&without[0]).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::TimedOut, "without keepalive: {err}");
+        });
+        scope.spawn(|| {
+            let err = without[1].wait_hangup(LONGER).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::TimedOut, "without keepalive: {err}");
+        });
+        scope.spawn(|| {
+            let err = living.wait_hangup(LONGER).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::TimedOut, "the living peer: {err}");
+        });
+    });
+}
+
+/// K1: its machine no longer has the address: nothing answers.
+#[test]
+fn a_peer_that_no_longer_answers() {
+    in_namespace("a_peer_that_no_longer_answers", LIMIT, || {
+        a_peer_that_vanishes("addr del 192.0.2.2/24 dev far");
+    });
+}
+
+/// K1: its cable is cut.
+#[test]
+fn a_peer_that_is_cut_off() {
+    in_namespace("a_peer_that_is_cut_off", LIMIT, || {
+        a_peer_that_vanishes("link set far down");
+    });
+}

@@ -1,0 +1,585 @@
+//! V1: one thread for each connection, bounded. V3: broadcast. V5: drain. V7: what may be
+//! called from inside a handler.
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    Api, Client, INFINITE, Opt, Outcome, Serve, Server, Service, TRANSPORTS, Token, Transport,
+    eventually, fails, promptly, somewhere, system, timed,
+};
+use keepsock::ErrorKind;
+
+both_apis![
+    each_connection_has_a_thread_of_its_own,
+    a_full_server_lets_others_wait,
+    a_full_server_refuses_if_told_to,
+    no_connections_at_all_are_refused,
+    a_connection_ends_with_its_handler,
+    a_drain_lets_handlers_say_goodbye,
+    a_drain_cuts_what_does_not_end_in_time,
+    a_drain_of_nothing,
+    a_drain_ends_every_way_of_reading,
+    stopping_leaves_live_connections_alone,
+    stopping_from_inside_a_handler,
+    draining_from_inside_a_handler_is_refused,
+    waiting_ends_by_a_token,
+    waiting_ends_when_the_server_closes,
+    freeing_cuts_and_waits_for_the_handlers,
+    a_broadcast_reaches_all,
+    a_slow_reader_is_cut_and_delays_nobody,
+    a_broadcast_does_not_cut_another_write,
+    a_broadcast_from_inside_a_handler,
+];
+
+/// Echoes lines until the connection ends, and says goodbye to those who are drained.
+fn echo<A: Api>(client: &A::Client) {
+    loop {
+        match client.read_line(1024) {
+            Ok(line) => client.write_all(format!("{line}\n").as_bytes()).unwrap_or(()),
+            Err(failure) => {
+                if failure.is(ErrorKind::Draining) {
+                    let _ = client.write_all(b"goodbye\n");
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// A server that echoes, and its service.
+fn echo_server<A: Api>(transport: Transport) -> Echo<A> {
+    let (endpoint, dir) = somewhere(transport);
+    let server = A::listen(&endpoint, &[]).unwrap();
+    let service = server.serve(&[], Box::new(echo::<A>)).unwrap();
+    Echo { service, server, _dir: dir }
+}
+
+struct Echo<A: Api> {
+    service: A::Service,
+    server: A::Server,
+    _dir: Option<common::TempDir>,
+}
+
+/// A client that got an answer, so its handler runs.
+fn served<A: Api>(server: &A::Server) -> A::Client {
+    let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    client.write_all(b"hello\n").unwrap();
+    assert_eq!(client.read_line(64).unwrap(), "hello");
+    client
+}
+
+/// Handlers that tell of each connection and then hold it until they are let go.
+fn held<A: Api>(server: &A::Server, options: &[Serve]) -> (A::Service, Receiver<u16>, Sender<()>) {
+    let (begun, begins) = channel();
+    let (let_go, gone) = channel();
+    let (begun, gone) = (Mutex::new(begun), Mutex::new(gone));
+    let handler = move |client: &A::Client| {
+        begun.lock().unwrap().send(client.five_tuple().remote.1).unwrap();
+        let _ = gone.lock().unwrap().recv();
+    };
+    (server.serve(options, Box::new(handler)).unwrap(), begins, let_go)
+}
+
+/// V1: all are served at once, though each handler waits for the last of them.
+fn each_connection_has_a_thread_of_its_own<A: Api>() {
+    const CLIENTS: usize = 20;
+    for transport in TRANSPORTS {
+        let (endpoint, _dir) = somewhere(transport);
+        let server = A::listen(&endpoint, &[]).unwrap();
+        let barrier = Arc::new(std::sync::Barrier::new(CLIENTS));
+        let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
+        let (meet, seen) = (barrier.clone(), threads.clone());
+        let handler = move |client: &A::Client| {
+            seen.lock().unwrap().insert(thread::current().id());
+            meet.wait();
+            echo::<A>(client);
+        };
+        let service = server.serve(&[], Box::new(handler)).unwrap();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap())
+            .collect();
+        for (i, client) in clients.iter().enumerate() {
+            client.write_all(format!("{i}\n").as_bytes()).unwrap();
+            assert_eq!(client.read_line(64).unwrap(), i.to_string());
+        }
+        assert_eq!(service.connections() as usize, CLIENTS);
+        assert_eq!(threads.lock().unwrap().len(), CLIENTS);
+        drop(clients);
+        eventually("all have left", || service.connections() == 0);
+    }
+}
+
+/// V1: a client beyond the bound waits, and has its turn when another has left.
+fn a_full_server_lets_others_wait<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (service, begins, let_go) = held::<A>(&server, &[Serve::Max(2)]);
+    let clients: Vec<_> =
+        (0..4).map(|_| A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap()).collect();
+    begins.recv().unwrap();
+    begins.recv().unwrap();
+    assert_eq!(service.connections(), 2);
+    begins.recv_timeout(Duration::from_millis(50)).unwrap_err();
+    let_go.send(()).unwrap();
+    begins.recv().unwrap();
+    begins.recv_timeout(Duration::from_millis(20)).unwrap_err();
+    assert!(service.connections() <= 2);
+    let_go.send(()).unwrap();
+    begins.recv().unwrap();
+    assert_eq!(server.counters().refused, 0);
+    drop(let_go);
+    drop(clients);
+    eventually("all have left", || service.connections() == 0);
+}
+
+/// V1: or it is refused, at once and counted; the others are not disturbed.
+fn a_full_server_refuses_if_told_to<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let options = [Serve::Max(2), Serve::Refuse];
+    let service = server.serve(&options, Box::new(echo::<A>)).unwrap();
+    let first = served::<A>(&server);
+    let second = served::<A>(&server);
+    for refused in 1..=3 {
+        // The reset may come before connect has looked how it went.
+        let client = A::connect(&server.endpoint(), &[]);
+        fails(client.and_then(|c| c.read(&mut [0; 8])), ErrorKind::Reset);
+        assert_eq!(server.counters().refused, refused);
+    }
+    assert_eq!(service.connections(), 2);
+    first.write_all(b"still here\n").unwrap();
+    assert_eq!(first.read_line(64).unwrap(), "still here");
+    drop(second);
+    eventually("there is a place", || service.connections() == 1);
+    served::<A>(&server);
+}
+
+/// E2: a bound of zero, and a server that is closed.
+fn no_connections_at_all_are_refused<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let serve = |options: &[Serve]| server.serve(options, Box::new(echo::<A>)).map(drop);
+    fails(serve(&[Serve::Max(0)]), ErrorKind::InvalidArgument);
+    server.close();
+    fails(serve(&[]), ErrorKind::Closed);
+}
+
+/// V1, I3: when the handler returns, the connection is closed, gracefully.
+fn a_connection_ends_with_its_handler<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = |c: &A::Client| c.write_all(&[b'r'; 200_000]).unwrap_or(());
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        client.write_all(b"unread").unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 200_000);
+    }
+    eventually("all have left", || service.connections() == 0);
+    assert_eq!(server.counters().accepted, 5);
+}
+
+/// V5: each live connection is told: its read returns "draining", its writes still
+/// work, and the peer gets the goodbye and then the end, in order.
+fn a_drain_lets_handlers_say_goodbye<A: Api>() {
+    for transport in TRANSPORTS {
+        let s = echo_server::<A>(transport);
+        let clients: Vec<_> = (0..4).map(|_| served::<A>(&s.server)).collect();
+        let (counts, took) = timed(|| s.service.drain(10_000).unwrap());
+        assert_eq!(counts, (4, 0));
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        for client in &clients {
+            assert_eq!(client.read_line(64).unwrap(), "goodbye");
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        }
+        assert_eq!(s.service.connections(), 0);
+        s.service.wait(INFINITE).unwrap();
+        A::connect(&s.server.endpoint(), &[]).map(drop).unwrap_err();
+        assert_eq!(s.service.drain(10_000).unwrap(), (0, 0));
+    }
+}
+
+/// V5: at the deadline what is left is reset, and the two kinds are counted.
+fn a_drain_cuts_what_does_not_end_in_time<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = |client: &A::Client| {
+        client.write_all(b"x").unwrap();
+        if client.read_line(64).is_ok_and(|line| line == "stubborn") {
+            // Deaf to the drain: only being cut ends this.
+            client.write_all(b"x").unwrap();
+            while client.write_all(&[0; 100_000]).is_ok() {}
+        }
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let connect = || {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        client.read_exact(&mut [0; 1]).unwrap();
+        client
+    };
+    let mut stubborn: Vec<_> = (0..2).map(|_| connect()).collect();
+    let _willing: Vec<_> = (0..3).map(|_| connect()).collect();
+    for client in &mut stubborn {
+        client.write_all(b"stubborn\n").unwrap();
+        client.read_exact(&mut [0; 1]).unwrap();
+    }
+    let (counts, took) = timed(|| service.drain(200).unwrap());
+    assert_eq!(counts, (3, 2));
+    assert!(took >= Duration::from_millis(200), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for mut client in stubborn {
+        let e = client.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    eventually("their handlers have ended", || service.connections() == 0);
+}
+
+/// V5: with nobody there it takes no time.
+fn a_drain_of_nothing<A: Api>() {
+    promptly(Duration::from_millis(50), || {
+        let s = echo_server::<A>(Transport::Tcp);
+        let (counts, took) = timed(|| s.service.drain(10_000).unwrap());
+        assert_eq!(counts, (0, 0));
+        took
+    });
+}
+
+/// V5: "draining" is what every way of reading returns, and not an end of the stream;
+/// bytes that came before are not lost to a reader who wants them.
+fn a_drain_ends_every_way_of_reading<A: Api>() {
+    type Read<A> = fn(&<A as Api>::Client) -> Outcome<()>;
+    let calls: [Read<A>; 6] = [
+        |c| c.read(&mut [0; 8]).map(drop),
+        |c| c.read_slices(&mut [&mut [0; 8]]).map(drop),
+        |c| c.read_exact(&mut [0; 8]),
+        |c| c.read_until(b';', 64).map(drop),
+        |c| c.read_line(64).map(drop),
+        |c| c.wait_hangup(INFINITE).map(drop),
+    ];
+    for transport in TRANSPORTS {
+        for (i, call) in calls.into_iter().enumerate() {
+            let (endpoint, _dir) = somewhere(transport);
+            let server = A::listen(&endpoint, &[]).unwrap();
+            let (tell, told) = channel();
+            let tell = Mutex::new(tell);
+            let handler = move |client: &A::Client| {
+                if i % 2 == 1 {
+                    client.set_read_timeout(20_000).unwrap();
+                }
+                client.write_all(b"x").unwrap();
+                tell.lock().unwrap().send(call(client)).unwrap();
+            };
+            let service = server.serve(&[], Box::new(handler)).unwrap();
+            let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
+            assert_eq!(service.drain(10_000).unwrap(), (1, 0));
+            fails(told.recv().unwrap(), ErrorKind::Draining);
+        }
+    }
+}
+
+/// V5: stop ends accepting and nothing else.
+fn stopping_leaves_live_connections_alone<A: Api>() {
+    for transport in TRANSPORTS {
+        let s = echo_server::<A>(transport);
+        fails(s.service.wait(0), ErrorKind::TimedOut);
+        fails(s.service.wait(20), ErrorKind::TimedOut);
+        let client = served::<A>(&s.server);
+        s.service.stop();
+        s.service.stop();
+        s.service.wait(INFINITE).unwrap();
+        A::connect(&s.server.endpoint(), &[]).map(drop).unwrap_err();
+        client.write_all(b"still here\n").unwrap();
+        assert_eq!(client.read_line(64).unwrap(), "still here");
+        assert_eq!(s.service.connections(), 1);
+        assert_eq!(s.service.drain(10_000).unwrap(), (1, 0));
+    }
+}
+
+/// A place for the service that its own handlers may use. It is never freed: the last
+/// to hold it must not be a handler.
+fn place<A: Api>() -> &'static OnceLock<A::Service> {
+    Box::leak(Box::new(OnceLock::new()))
+}
+
+/// A handler may run before its service is in its place.
+fn there<T>(place: &OnceLock<T>) -> &T {
+    eventually("the service is there", || place.get().is_some());
+    place.get().unwrap()
+}
+
+/// V7: a handler may stop its own service.
+fn stopping_from_inside_a_handler<A: Api>() {
+    let service = place::<A>();
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = move |client: &A::Client| {
+        if client.read_line(64).is_ok_and(|line| line == "stop") {
+            there(service).stop();
+            client.write_all(b"stopped\n").unwrap();
+        }
+    };
+    service.set(server.serve(&[], Box::new(handler)).unwrap()).ok().unwrap();
+    let client = A::connect(&server.endpoint(), &[]).unwrap();
+    client.write_all(b"stop\n").unwrap();
+    assert_eq!(client.read_line(64).unwrap(), "stopped");
+    there(service).wait(INFINITE).unwrap();
+    fails(server.accept(), ErrorKind::Closed);
+}
+
+/// V7, V5: a drain from there would wait for itself, and is refused.
+fn draining_from_inside_a_handler_is_refused<A: Api>() {
+    let service = place::<A>();
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let handler = move |_: &A::Client| {
+        tell.lock().unwrap().send(there(service).drain(10_000)).unwrap();
+    };
+    service.set(server.serve(&[], Box::new(handler)).unwrap()).ok().unwrap();
+    let _client = A::connect(&server.endpoint(), &[]).unwrap();
+    let failure = fails(told.recv().unwrap(), ErrorKind::WrongState);
+    assert!(failure.message.contains("inside a handler"), "{failure:?}");
+    // Nothing was stopped by it.
+    let _second = A::connect(&server.endpoint(), &[]).unwrap();
+    fails(told.recv().unwrap(), ErrorKind::WrongState);
+    there(service).drain(10_000).unwrap();
+}
+
+/// T2: what main() does: it waits for the service until a token is fired.
+fn waiting_ends_by_a_token<A: Api>() {
+    promptly(Duration::from_millis(50), || {
+        let token = A::token();
+        let server = A::listen("127.0.0.1:0", &[Opt::Cancel(&token)]).unwrap();
+        let service = server.serve(&[], Box::new(echo::<A>)).unwrap();
+        let client = served::<A>(&server);
+        let (outcome, took) = common::while_waiting(|| service.wait(INFINITE), || token.fire());
+        outcome.unwrap();
+        client.write_all(b"still here\n").unwrap();
+        assert_eq!(client.read_line(64).unwrap(), "still here");
+        assert_eq!(service.drain(10_000).unwrap(), (1, 0));
+        took
+    });
+}
+
+/// V5: closing the server socket ends accepting too, and is no error.
+fn waiting_ends_when_the_server_closes<A: Api>() {
+    let s = echo_server::<A>(Transport::Tcp);
+    let _client = served::<A>(&s.server);
+    let (outcome, _) = common::while_waiting(|| s.service.wait(INFINITE), || s.server.close());
+    outcome.unwrap();
+}
+
+/// E2: after a service is freed no handler runs; what was live is reset.
+fn freeing_cuts_and_waits_for_the_handlers<A: Api>() {
+    let running = Arc::new(AtomicU32::new(0));
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let count = running.clone();
+    let handler = move |client: &A::Client| {
+        count.fetch_add(1, Ordering::SeqCst);
+        echo::<A>(client);
+        count.fetch_sub(1, Ordering::SeqCst);
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| served::<A>(&server)).collect();
+    assert_eq!(running.load(Ordering::SeqCst), 3);
+    drop(service);
+    assert_eq!(running.load(Ordering::SeqCst), 0);
+    for client in clients {
+        fails(client.read(&mut [0; 8]), ErrorKind::Reset);
+    }
+    fails(server.accept(), ErrorKind::Closed);
+}
+
+/// Clients that only listen, and a service that only pushes.
+fn push_server<A: Api>() -> (A::Service, A::Server) {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = |client: &A::Client| drop(client.wait_hangup(INFINITE));
+    (server.serve(&[], Box::new(handler)).unwrap(), server)
+}
+
+/// V3: every live connection gets every message whole, and who has left is no matter.
+fn a_broadcast_reaches_all<A: Api>() {
+    let (service, server) = push_server::<A>();
+    assert_eq!(service.broadcast(b"nobody there"), (0, 0));
+    let clients: Vec<_> = (0..50).map(|_| A::connect(&server.endpoint(), &[]).unwrap()).collect();
+    eventually("all are served", || service.connections() == 50);
+    for i in 0..20 {
+        assert_eq!(service.broadcast(format!("news {i}\n").as_bytes()), (50, 0));
+    }
+    for client in &clients {
+        for i in 0..20 {
+            assert_eq!(client.read_line(64).unwrap(), format!("news {i}"));
+        }
+    }
+    drop(clients);
+    eventually("all have left", || service.connections() == 0);
+    assert_eq!(service.broadcast(b"nobody there"), (0, 0));
+}
+
+/// V3: a client that does not keep up is reset; it delays nobody, and the others get all.
+fn a_slow_reader_is_cut_and_delays_nobody<A: Api>() {
+    const MESSAGE: usize = 64 << 10;
+    let (service, server) = push_server::<A>();
+    let slow = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let readers: Vec<_> =
+        (0..5).map(|_| TcpStream::connect(("127.0.0.1", server.port())).unwrap()).collect();
+    eventually("all are served", || service.connections() == 6);
+    let (mut rounds, mut cut) = (0, 0);
+    thread::scope(|scope| {
+        let reading: Vec<_> = readers
+            .iter()
+            .map(|reader| {
+                scope.spawn(move || {
+                    let mut all = 0;
+                    let mut buf = vec![0; MESSAGE];
+                    loop {
+                        match (&mut &*reader).read(&mut buf).unwrap() {
+                            0 => return all,
+                            n => all += n,
+                        }
+                    }
+                })
+            })
+            .collect();
+        while cut == 0 {
+            let ((sent, now_cut), took) = timed(|| service.broadcast(&[0; MESSAGE]));
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            assert_eq!(sent + now_cut, 6);
+            rounds += 1;
+            cut += now_cut;
+            assert!(rounds < 10_000, "nobody was cut");
+            // The quick ones have it all before the next: their buffers never fill.
+            eventually("the quick ones have read", || {
+                readers
+                    .iter()
+                    .all(|r| system::readable_bytes(std::os::fd::AsRawFd::as_raw_fd(r)) == 0)
+            });
+        }
+        assert_eq!(cut, 1, "only the slow one");
+        assert_eq!(service.drain(10_000).unwrap().1, 0);
+        for reader in reading {
+            assert_eq!(reader.join().unwrap(), rounds * MESSAGE);
+        }
+    });
+    let e = (&mut &slow).read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// V3, T1: what a handler writes and what is broadcast do not cut each other; and a
+/// broadcast does not wait long for a handler that is stuck in a write.
+fn a_broadcast_does_not_cut_another_write<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let own = [b"own ".repeat(5000), vec![b'\n']].concat();
+    let news = [b"news".repeat(100), vec![b'\n']].concat();
+    let mine = own.clone();
+    let handler = move |client: &A::Client| while client.write_all(&mine).is_ok() {};
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    eventually("it is served", || service.connections() == 1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Until the client has read five of them, or could not keep up and was cut.
+        let broadcaster = scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) && service.broadcast(&news).1 == 0 {
+                thread::yield_now();
+            }
+        });
+        let (mut others, mut lines) = (0, 0);
+        while others < 5 {
+            match client.read_until(b'\n', own.len()) {
+                Ok(line) => {
+                    assert!(line == own || line == news, "a message was cut");
+                    others += u32::from(line == news);
+                    lines += 1;
+                }
+                Err(failure) => {
+                    assert!(failure.is(ErrorKind::Reset), "{failure:?}");
+                    break;
+                }
+            }
+        }
+        assert!(lines > 0);
+        stop.store(true, Ordering::Release);
+        broadcaster.join().unwrap();
+    });
+    client.abort();
+    // Nobody reads: its handler is stuck in a write, and is cut.
+    promptly(Duration::from_millis(250), || {
+        eventually("the one before has left", || service.connections() == 0);
+        let _stuck = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        eventually("it is served", || service.connections() == 1);
+        let (mut worst, mut cut) = (Duration::ZERO, 0);
+        while cut == 0 {
+            let (counts, took) = timed(|| service.broadcast(&news));
+            (worst, cut) = (worst.max(took), counts.1);
+        }
+        worst
+    });
+}
+
+/// V7: a handler may broadcast to all, itself included.
+fn a_broadcast_from_inside_a_handler<A: Api>() {
+    let service = place::<A>();
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = move |client: &A::Client| {
+        while let Ok(line) = client.read_line(64) {
+            there(service).broadcast(format!("{line}\n").as_bytes());
+        }
+    };
+    service.set(server.serve(&[], Box::new(handler)).unwrap()).ok().unwrap();
+    let clients: Vec<_> = (0..3).map(|_| served::<A>(&server)).collect();
+    // Each also heard the hellos of those after it.
+    for (i, client) in clients.iter().enumerate() {
+        for _ in i + 1..3 {
+            assert_eq!(client.read_line(64).unwrap(), "hello");
+        }
+    }
+    clients[1].write_all(b"to all\n").unwrap();
+    for client in &clients {
+        assert_eq!(client.read_line(64).unwrap(), "to all");
+    }
+    assert_eq!(there(service).drain(10_000).unwrap(), (3, 0));
+}
+
+/// V1, in Rust only (a panic cannot leave a C handler): a handler that panics costs its
+/// own connection, by a reset, and nobody else's.
+#[test]
+fn a_panic_costs_one_connection() {
+    let _limit = common::Limit::new("a_panic_costs_one_connection");
+    let server = keepsock::ServerSocket::listen("127.0.0.1:0").unwrap();
+    let service = server
+        .serve(|client| {
+            client.write_all(b"x").unwrap();
+            let line = client.read_line(64).unwrap();
+            assert!(line != "panic", "as asked");
+            client.write_all(b"fine\n").unwrap();
+        })
+        .unwrap();
+    let connect = || {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        client.read_exact(&mut [0; 1]).unwrap();
+        client
+    };
+    let mut other = connect();
+    for _ in 0..3 {
+        let mut client = connect();
+        client.write_all(b"panic\n").unwrap();
+        let e = client.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    other.write_all(b"hello\n").unwrap();
+    other.shutdown(Shutdown::Write).unwrap();
+    let mut text = String::new();
+    other.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "fine\n");
+    eventually("all have left", || service.connections() == 0);
+    assert_eq!(service.drain(Duration::from_secs(5)).unwrap().cut, 0);
+}
