@@ -7,6 +7,7 @@
 
 #![allow(non_camel_case_types)]
 #![allow(missing_docs)] // the header gate looks for comments of its own
+#![allow(rustdoc::broken_intra_doc_links)] // "[::1]:80" is an endpoint to a C programmer
 
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};

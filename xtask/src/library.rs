@@ -11,7 +11,7 @@ use crate::tools;
 /// What may be needed at run time; the loader counts as part of libc.
 const MAY_NEED: [&str; 3] = ["libc.so", "libgcc_s.so", "ld-linux"];
 
-/// What performance.md asks of the stripped library; shown, not enforced here.
+/// What the stripped library is meant to weigh at most; shown, not enforced.
 const SIZE_BAR_KIB: u64 = 450;
 
 /// Builds the library as its users get it (release, C symbols); returns its folder.
