@@ -91,3 +91,38 @@ impl CancelToken {
         &self.0.event
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// Whether a poll that the event should end is ended.
+    fn is_set(token: &CancelToken) -> bool {
+        let start = Instant::now();
+        let _ = sys::poll(None, Some(token.event()), Some(Duration::from_millis(20)));
+        start.elapsed() < Duration::from_millis(15)
+    }
+
+    /// T2: however firing and resetting meet, a token that is clear has a clear event;
+    /// otherwise every later wait on it would spin.
+    #[test]
+    #[cfg(unix)]
+    fn fire_and_reset_at_once() {
+        let token = CancelToken::new().unwrap();
+        for _ in 0..2000 {
+            token.fire();
+            std::thread::scope(|scope| {
+                scope.spawn(|| token.reset());
+                scope.spawn(|| token.fire());
+            });
+            if !token.is_fired() {
+                continue;
+            }
+            token.reset();
+        }
+        assert!(!token.is_fired() && !is_set(&token));
+        token.fire();
+        assert!(token.is_fired() && is_set(&token));
+    }
+}

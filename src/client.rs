@@ -1259,7 +1259,8 @@ impl ClientSocket {
     }
 
     /// Sets the time for each reading call as a whole; `None`: no limit. Calls
-    /// under way keep theirs.
+    /// under way keep theirs. On Linux the kernel keeps it (SO_RCVTIMEO), whose timers
+    /// get coarser with their length: a call may end up to a twentieth late.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for zero
@@ -1506,5 +1507,30 @@ impl io::Write for &ClientSocket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ServerSocket;
+
+    /// I1: a time below a microsecond, the kernel's unit, is short and not endless.
+    #[test]
+    fn a_time_below_the_kernels_unit() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        client.set_read_timeout(Duration::from_nanos(500)).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    /// S1: connecting to the wildcard address is connecting to this machine, and the
+    /// five-tuple says so.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_wildcard_is_this_machine() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(format!("0.0.0.0:{}", server.port())).unwrap();
+        assert_eq!(client.five_tuple().remote.host(), "127.0.0.1");
     }
 }

@@ -22,10 +22,12 @@ both_apis![
     graceful_close_delivers_all_in_spite_of_unread_input,
     closing_waits_for_nobody_without_need,
     closing_ends_in_time_when_the_peer_never_does,
+    a_close_timeout_is_set_later,
     a_close_timeout_of_zero_waits_not_at_all,
     closing_tells_that_the_peer_broke_off,
     a_cancelled_close_closes,
     close_twice,
+    two_closes_at_once_lose_nothing,
     abort_is_a_reset,
     abort_under_a_reader_is_a_reset,
     closing_while_another_reads_delivers_all,
@@ -35,6 +37,7 @@ both_apis![
     data_before_a_fin_stays_readable,
     data_before_a_reset_stays_readable,
     the_reason_is_told_again_after_waiting_for_it,
+    a_reset_is_one_for_all_who_wait,
     our_own_half_close_is_no_hangup,
 ];
 
@@ -145,6 +148,22 @@ fn closing_ends_in_time_when_the_peer_never_does<A: Api>() {
     });
 }
 
+/// I3: the close timeout of an open connection, accepted ones included.
+fn a_close_timeout_is_set_later<A: Api>() {
+    for transport in TRANSPORTS {
+        promptly(Duration::from_millis(150), || {
+            let p = pair_with::<A>(transport, &[Opt::CloseTimeout(20_000)]);
+            p.accepted.set_close_timeout(100);
+            p.accepted.write_all(b"x").unwrap();
+            let (outcome, took) = timed(|| p.accepted.close());
+            fails(outcome, ErrorKind::TimedOut);
+            assert!(took >= Duration::from_millis(100), "{took:?}");
+            p.client.abort();
+            took
+        });
+    }
+}
+
 /// I3: a close timeout of zero: the FIN is sent, and nobody waited for.
 fn a_close_timeout_of_zero_waits_not_at_all<A: Api>() {
     for transport in TRANSPORTS {
@@ -226,6 +245,36 @@ fn close_twice<A: Api>() {
         p.accepted.close().unwrap();
         fails(p.accepted.read(&mut [0; 8]), ErrorKind::Closed);
     }
+}
+
+/// I3, T3: a second close, while the first is waiting for the peer, does not cut it short.
+fn two_closes_at_once_lose_nothing<A: Api>() {
+    const REPLY: usize = 1 << 20;
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(20_000)]);
+    system::force_send_buffer(p.accepted.fd().unwrap(), 4 << 20);
+    p.client.write_all(&[b'q'; 10_000]).unwrap();
+    p.accepted.write_all(&vec![b'r'; REPLY]).unwrap();
+    let closing = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            closing.store(true, Ordering::Release);
+            p.accepted.close()
+        });
+        common::eventually("it closes", || closing.load(Ordering::Acquire));
+        p.accepted.close().unwrap();
+        let mut buf = vec![0; 64 << 10];
+        let mut got = 0;
+        loop {
+            match p.client.read(&mut buf).unwrap() {
+                0 => break,
+                n => got += n,
+            }
+            let _ = p.client.write(&[b'q'; 10]).unwrap();
+        }
+        assert_eq!(got, REPLY);
+        p.client.close().unwrap();
+        first.join().unwrap().unwrap();
+    });
 }
 
 /// I3: abort sends RST, at once, in spite of what is under way.
@@ -343,6 +392,24 @@ fn the_reason_is_told_again_after_waiting_for_it<A: Api>() {
     fails(p.accepted.read(&mut [0; 8]), ErrorKind::Reset);
     fails(p.accepted.read(&mut [0; 8]), ErrorKind::Reset);
     assert_eq!(p.accepted.wait_hangup(0).unwrap(), Hangup::Reset);
+}
+
+/// I4, T1: a reset that two threads wait for is a reset to both, though the kernel tells
+/// it to one of them only: to neither it is an end in order.
+fn a_reset_is_one_for_all_who_wait<A: Api>() {
+    for _ in 0..200 {
+        let p = pair::<A>(Transport::Tcp);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| p.accepted.read(&mut [0; 8]));
+            let waiter = scope.spawn(|| p.accepted.wait_hangup(INFINITE));
+            let second = scope.spawn(|| p.accepted.read_line(64));
+            thread::yield_now();
+            p.client.abort();
+            fails(reader.join().unwrap(), ErrorKind::Reset);
+            fails(second.join().unwrap(), ErrorKind::Reset);
+            assert_eq!(waiter.join().unwrap().unwrap(), Hangup::Reset);
+        });
+    }
 }
 
 /// I4: our own half-close does not look like the peer's.

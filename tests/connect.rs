@@ -283,6 +283,9 @@ fn what_only_ip_has_is_refused_for_unix<A: Api>() {
 /// C5: addresses instead of a name, which is then only what errors call it: no
 /// resolver is asked, or this would not be refused at once.
 fn addresses_instead_of_a_name<A: Api>() {
+    // C5: the family holds for them too.
+    let options = [Opt::Address(refused_address()), Opt::Family(keepsock::Family::Ipv6)];
+    fails(A::connect("service.invalid:7", &options), ErrorKind::NotFound);
     let refused = refused_address();
     let failure =
         fails(A::connect("service.invalid:7", &[Opt::Address(refused)]), ErrorKind::Refused);

@@ -634,6 +634,7 @@ mod c_only {
                 gives(INVALID, part, |e| keepsock_options_set_read_timeout(options, ms, e));
                 gives(INVALID, part, |e| keepsock_options_set_write_timeout(options, ms, e));
                 gives(INVALID, part, |e| keepsock_options_set_close_timeout(options, ms, e));
+                gives(INVALID, part, |e| keepsock_client_set_close_timeout(client, ms, e));
                 gives(INVALID, part, |e| keepsock_options_set_keepalive(options, ms, 1, 1, e));
                 gives(INVALID, part, |e| keepsock_options_set_keepalive(options, 1, ms, 1, e));
                 gives(INVALID, part, |e| keepsock_client_set_keepalive(client, ms, 1, 1, e));

@@ -241,6 +241,9 @@ fn timeouts_are_set_and_lifted<A: Api>() {
         },
     );
     assert_eq!(outcome.unwrap(), 1);
+    // Read back: a time below the kernel's unit is rounded up, never to "no limit".
+    p.accepted.set_read_timeout(1).unwrap();
+    fails(p.accepted.read(&mut [0; 8]), ErrorKind::TimedOut);
     // From the options, for both sides.
     let p = common::pair_with::<A>(
         common::Transport::Tcp,

@@ -40,6 +40,9 @@ both_apis![
     a_slow_reader_is_cut_and_delays_nobody,
     a_broadcast_does_not_cut_another_write,
     a_broadcast_from_inside_a_handler,
+    a_closing_connection_is_left_to_close,
+    serving_waits_whatever_accept_is_set_to,
+    a_service_that_was_ended_accepts_no_more,
 ];
 
 /// Echoes lines until the connection ends, and says goodbye to those who are drained.
@@ -55,6 +58,83 @@ fn echo<A: Api>(client: &A::Client) {
             }
         }
     }
+}
+
+/// V3, V5, I3: neither a broadcast nor a drain cuts short a connection that is being
+/// closed in order: its client, which goes on sending, gets all of the reply.
+fn a_closing_connection_is_left_to_close<A: Api>() {
+    const REPLY: usize = 1 << 20;
+    for drains in [false, true] {
+        let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(20_000)]).unwrap();
+        let reply = |client: &A::Client| {
+            system::force_send_buffer(client.fd().unwrap(), 4 << 20);
+            client.write_all(&vec![b'r'; REPLY]).unwrap();
+        };
+        let service = Arc::new(server.serve(&[], Box::new(reply)).unwrap());
+        let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+        client.write_all(&[b'q'; 10_000]).unwrap();
+        // The first byte is there when the handler is about to return.
+        let mut got = client.read(&mut [0; 1]).unwrap();
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| {
+                if drains {
+                    assert_eq!(service.drain(20_000).unwrap().1, 0, "cut while it closes");
+                } else {
+                    for _ in 0..20 {
+                        assert_eq!(service.broadcast(b"news").1, 0, "cut while it closes");
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                }
+            });
+            let mut buf = vec![0; 64 << 10];
+            loop {
+                match client.read(&mut buf) {
+                    Ok(0) => break,
+                    Ok(n) => got += n,
+                    // A drain reads no more: what this side sends after that is answered
+                    // by RST, but not before all of the reply has come.
+                    Err(failure) => {
+                        assert!(drains && failure.is(ErrorKind::Reset), "{failure:?}");
+                        break;
+                    }
+                }
+                let _ = client.write(&[b'q'; 10]);
+            }
+            client.close().unwrap_or(());
+            ending.join().unwrap();
+        });
+        // What was broadcast before the handler returned came too.
+        assert_eq!((got - REPLY) % 4, 0, "{got} bytes");
+    }
+}
+
+/// V1: the accept timeout and non-blocking mode are for callers of accept; serving waits.
+fn serving_waits_whatever_accept_is_set_to<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    server.set_accept_timeout(10).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let service = server.serve(&[], Box::new(echo::<A>)).unwrap();
+    fails(service.wait(100), ErrorKind::TimedOut);
+    let _client = served::<A>(&server);
+    service.drain(10_000).unwrap();
+}
+
+/// V5, T2: a service that its token has ended does not begin again when the token is
+/// reset and a handler comes back.
+fn a_service_that_was_ended_accepts_no_more<A: Api>() {
+    let token = A::token();
+    let server = A::listen("127.0.0.1:0", &[Opt::Cancel(&token)]).unwrap();
+    let service = server.serve(&[Serve::Max(1)], Box::new(echo::<A>)).unwrap();
+    let client = served::<A>(&server);
+    token.fire();
+    client.close().unwrap();
+    service.wait(10_000).unwrap();
+    token.reset();
+    eventually("the handler is back", || service.connections() == 0);
+    let waiting = A::connect(&server.endpoint(), &[Opt::ReadTimeout(50), Opt::CloseTimeout(0)]);
+    let waiting = waiting.unwrap();
+    waiting.write_all(b"hello\n").unwrap();
+    fails(waiting.read_line(64), ErrorKind::TimedOut);
 }
 
 /// A server that echoes, and its service.

@@ -738,7 +738,9 @@ pub unsafe extern "C" fn keepsock_client_keepalive(
     unsafe { with(client, error, OPERATION, body) }
 }
 
-/// Sets the time for each reading call as a whole. Calls under way keep theirs.
+/// Sets the time for each reading call as a whole. Calls under way keep theirs. On
+/// Linux the kernel keeps it (SO_RCVTIMEO), whose timers get coarser with their
+/// length: a call may end up to a twentieth late. So it is for writing.
 ///
 /// @param client  A connection.
 /// @param ms      Milliseconds above 0, or KEEPSOCK_INFINITE.

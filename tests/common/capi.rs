@@ -353,6 +353,10 @@ impl Client<CApi> for CClient {
         call(|e| unsafe { keepsock_client_set_write_timeout(self.pointer, ms, e) })
     }
 
+    fn set_close_timeout(&self, ms: i64) {
+        call(|e| unsafe { keepsock_client_set_close_timeout(self.pointer, ms, e) }).unwrap();
+    }
+
     fn set_nonblocking(&self, on: bool) -> Outcome<()> {
         call(|e| unsafe { keepsock_client_set_nonblocking(self.pointer, on, e) })
     }

@@ -152,6 +152,7 @@ pub trait Client<A: Api>: Send + Sync {
     fn disable_keepalive(&self) -> Outcome<()>;
     fn set_read_timeout(&self, ms: i64) -> Outcome<()>;
     fn set_write_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_close_timeout(&self, ms: i64);
     fn set_nonblocking(&self, on: bool) -> Outcome<()>;
     fn set_cancel(&self, token: Option<&A::Token>);
     fn five_tuple(&self) -> Tuple;

@@ -194,6 +194,10 @@ impl Client<RustApi> for Arc<ClientSocket> {
         Ok(ClientSocket::set_write_timeout(self, ms(t))?)
     }
 
+    fn set_close_timeout(&self, t: i64) {
+        ClientSocket::set_close_timeout(self, limit(t));
+    }
+
     fn set_nonblocking(&self, on: bool) -> Outcome<()> {
         Ok(ClientSocket::set_nonblocking(self, on)?)
     }
