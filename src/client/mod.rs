@@ -1,0 +1,428 @@
+//! ClientSocket: one connection, made by connect or by accept.
+//!
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`end`] and
+//! [`settings`] have what it does.
+
+mod end;
+mod read;
+mod settings;
+mod write;
+
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::buffer::ReadBuffer;
+use crate::cancel::CancelToken;
+use crate::connect::{self, Connected};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::Address;
+use crate::options::SocketOptions;
+use crate::sys::{self, Descriptor, InUse, Interest, Owned, Tick};
+use crate::turn::Turn;
+use crate::wait::{Cause, Deadline, wait};
+
+/// Calls wait in poll and not in the call itself: there is a cancel token, or the
+/// platform has no other way.
+const POLLED: u32 = 1;
+/// Calls do not wait at all.
+const NONBLOCKING: u32 = 1 << 1;
+/// The peer's FIN was read: nothing more can come, so closing loses nothing.
+const SAW_END: u32 = 1 << 2;
+/// Something was written, so there is something that closing could lose.
+const WROTE: u32 = 1 << 3;
+/// This side was shut down.
+const HALF_CLOSED: u32 = 1 << 4;
+/// The server that accepted the connection is draining.
+const DRAINING: u32 = 1 << 5;
+
+/// `buffer` holds something.
+const BUFFERED: u32 = 1 << 6;
+/// There is a read timeout, and a write timeout.
+const READ_TIMEOUT: u32 = 1 << 7;
+const WRITE_TIMEOUT: u32 = 1 << 8;
+
+/// Closing has begun: no call may begin, those of other threads are to end.
+const CLOSING: u32 = 1 << 9;
+/// A read or write is not just the one system call.
+const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
+
+/// How many pieces of 4 KiB a close that has no time throws away.
+const IMPATIENT_PIECES: u32 = 64;
+
+const NO_TIMEOUT: u64 = u64::MAX;
+
+/// One confirmed connection, made by [`connect`](ClientSocket::connect) or by
+/// [`ServerSocket::accept`](crate::ServerSocket::accept).
+///
+/// All methods take `&self`: any number of threads may use one socket at once,
+/// and one that reads while another writes is the normal case. What one call
+/// writes is not cut by another's bytes. Two threads that read share the bytes
+/// between them. [`close`](ClientSocket::close) may come from any thread at any time.
+///
+/// Dropping a socket closes it as [`close`](ClientSocket::close) does.
+///
+/// ```
+/// use keepsock::{ClientSocket, ServerSocket};
+/// let server = ServerSocket::listen("127.0.0.1:0")?;
+/// let client = ClientSocket::connect(server.endpoint())?;
+/// let accepted = server.accept()?;
+/// client.write_all(b"hello\n")?;
+/// assert_eq!(accepted.read_line(100)?, "hello");
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ClientSocket {
+    descriptor: Descriptor,
+    remote: Address,
+    local: Local,
+    flags: AtomicU32,
+    /// Milliseconds, or NO_TIMEOUT. The kernel has the same value (SO_RCVTIMEO).
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+    /// Milliseconds.
+    close_timeout: AtomicU64,
+    cancel: Mutex<Option<CancelToken>>,
+    /// What was read beyond what a caller asked for.
+    buffer: Mutex<ReadBuffer>,
+    writing: Turn,
+    /// The error that ended the connection. The kernel tells it once, and then
+    /// reads look as if the peer had closed.
+    ended: AtomicI32,
+}
+
+/// This side's address.
+#[derive(Debug)]
+enum Local {
+    Known(Address),
+    /// Asked of the kernel when somebody wants to know, and at close at the latest.
+    Asked(OnceLock<Address>),
+}
+
+/// Rounded up, so that a short time is not none.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
+}
+
+/// What became of a message that was not to wait.
+pub(crate) enum Pushed {
+    Sent,
+    /// The kernel did not take all of it: the peer does not keep up, or is gone.
+    Stuck,
+    /// This side of the connection had ended before.
+    Ending,
+}
+
+/// The time that one call has, from its start.
+struct Patience {
+    since: Option<(Tick, Duration)>,
+    /// The kernel's own timer has run for this call; it would start anew.
+    begun: bool,
+}
+
+impl Patience {
+    fn new(timeout: &AtomicU64, start: Option<Tick>) -> Patience {
+        let since = match timeout.load(Ordering::Relaxed) {
+            NO_TIMEOUT => None,
+            ms => Some((start.unwrap_or_else(Tick::now), Duration::from_millis(ms))),
+        };
+        Patience { since, begun: false }
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.since.map(|(start, timeout)| timeout.saturating_sub(start.elapsed())))
+    }
+}
+
+impl ClientSocket {
+    /// Connects with the default options: TCP or a Unix socket, as the endpoint
+    /// says. The addresses of a name race (RFC 8305): IPv6 and IPv4 in turns, the
+    /// next one 250 ms after the one before or as soon as one has failed; the first
+    /// that connects wins. All within 30 s.
+    ///
+    /// A lookup that was given up keeps a thread until the resolver answers; at most
+    /// 64, then lookups fail with [`LookupFailed`](ErrorKind::LookupFailed).
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint);
+    /// [`NotFound`](ErrorKind::NotFound) and [`LookupFailed`](ErrorKind::LookupFailed) from the
+    /// lookup; [`Refused`](ErrorKind::Refused), [`Unreachable`](ErrorKind::Unreachable),
+    /// [`TimedOut`](ErrorKind::TimedOut) and others from the attempts, each of
+    /// which is in [`Error::attempts`].
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let endpoint = format!("127.0.0.1:{}", server.port());
+    /// let client = ClientSocket::connect(&endpoint)?;
+    /// println!("{}", client.five_tuple());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn connect<E>(endpoint: E) -> Result<ClientSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        ClientSocket::connect_with(endpoint, &SocketOptions::default())
+    }
+
+    /// Connects with options.
+    ///
+    /// # Errors
+    /// Those of [`connect`](ClientSocket::connect);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range;
+    /// [`Cancelled`](ErrorKind::Cancelled) if the options hold a token that was fired;
+    /// [`AddressNotAvailable`](ErrorKind::AddressNotAvailable),
+    /// [`Unsupported`](ErrorKind::Unsupported) and
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) for options that cannot be met.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let options = SocketOptions::new().connect_timeout(std::time::Duration::from_secs(3));
+    /// let client = ClientSocket::connect_with(server.endpoint(), &options)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn connect_with<E>(endpoint: E, options: &SocketOptions) -> Result<ClientSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
+        let Connected { socket, local, remote } = connect::connect(&endpoint, options)?;
+        let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.set_cancel(options.cancel.as_ref());
+        made.apply_timeouts(options)?;
+        Ok(made)
+    }
+
+    /// Takes over a connected stream socket and sets it to the options (not to
+    /// their timeouts for connecting, nor to what must be set before connecting).
+    ///
+    /// # Errors
+    /// The descriptor is given back with the error:
+    /// [`WrongState`](ErrorKind::WrongState) if it is not a connected stream socket.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, SocketOptions};
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let client = ClientSocket::from_owned(stream.into(), &SocketOptions::new());
+    /// assert_eq!(client.unwrap().five_tuple().remote, listener.local_addr()?.into());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn from_owned(
+        socket: Owned,
+        options: &SocketOptions,
+    ) -> std::result::Result<ClientSocket, (Owned, Error)> {
+        const OPERATION: &str = "take over";
+        let wrong =
+            |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
+        let look = || -> Result<Address> {
+            options.validate(OPERATION)?;
+            let fd = sys::borrow(&socket);
+            match sys::is_listening_stream(fd).map_err(|e| Error::os(OPERATION, &e))? {
+                Some(false) => {}
+                Some(true) => return Err(wrong("a listening socket")),
+                None => return Err(wrong("not a stream socket")),
+            }
+            let peer = SockRef::from(&fd).peer_addr().map_err(|_| wrong("not connected"))?;
+            let inet = peer.as_socket();
+            if let Some(peer) = inet {
+                let applied = options.adopt_tcp(fd, peer.is_ipv6());
+                applied.map_err(|cause| cause.into_error(OPERATION))?;
+            }
+            options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
+            Ok(sys::to_address(&peer))
+        };
+        match look() {
+            Ok(remote) => {
+                let made = ClientSocket::without_timeouts(socket, remote, None, options);
+                made.set_cancel(options.cancel.as_ref());
+                if let Err(e) = made.apply_timeouts(options) {
+                    // The socket is alone in our hands, so it can be given back.
+                    let guard = made.descriptor.enter();
+                    if let Some(socket) = guard.and_then(|g| made.descriptor.release(g)) {
+                        return Err((socket, e));
+                    }
+                }
+                Ok(made)
+            }
+            Err(e) => Err((socket, e)),
+        }
+    }
+
+    #[inline]
+    fn without_timeouts(
+        socket: Owned,
+        remote: Address,
+        local: Option<Address>,
+        options: &SocketOptions,
+    ) -> ClientSocket {
+        ClientSocket {
+            descriptor: Descriptor::new(socket),
+            remote,
+            local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
+            flags: AtomicU32::new(if sys::BLOCKING_CALLS { 0 } else { POLLED }),
+            read_timeout: AtomicU64::new(NO_TIMEOUT),
+            write_timeout: AtomicU64::new(NO_TIMEOUT),
+            close_timeout: AtomicU64::new(millis(options.close_timeout)),
+            cancel: Mutex::new(None),
+            buffer: Mutex::default(),
+            writing: Turn::default(),
+            ended: AtomicI32::new(0),
+        }
+    }
+
+    fn apply_timeouts(&self, options: &SocketOptions) -> Result<()> {
+        if options.read_timeout.is_some() {
+            self.set_read_timeout(options.read_timeout)?;
+        }
+        if options.write_timeout.is_some() {
+            self.set_write_timeout(options.write_timeout)?;
+        }
+        Ok(())
+    }
+
+    /// An accepted connection. What the listener's address tells of the local
+    /// one need not be asked.
+    #[inline]
+    pub(crate) fn accepted(
+        socket: Owned,
+        remote: Address,
+        listener: &Address,
+        options: &SocketOptions,
+    ) -> Result<ClientSocket> {
+        let local = (!listener.is_wildcard()).then(|| listener.clone());
+        let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.apply_timeouts(options)?;
+        Ok(made)
+    }
+
+    #[inline]
+    fn has(&self, flags: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & flags != 0
+    }
+
+    fn is_over(&self, io: &InUse<'_>) -> bool {
+        io.is_closed() || self.has(CLOSING)
+    }
+
+    #[inline]
+    fn enter(&self, operation: &'static str) -> Result<InUse<'_>> {
+        match self.descriptor.enter() {
+            Some(io) => Ok(io),
+            None => Err(self.is_closed(operation)),
+        }
+    }
+
+    #[cold]
+    fn is_closed(&self, operation: &'static str) -> Error {
+        self.failed(operation, ErrorKind::Closed.into(), 0)
+    }
+
+    fn cancel_token(&self) -> Option<CancelToken> {
+        self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the socket is ready; in non-blocking mode the call that
+    /// follows tells whether it is.
+    fn wait_for(
+        &self,
+        io: &InUse<'_>,
+        interest: Interest,
+        deadline: Deadline,
+    ) -> std::result::Result<(), Cause> {
+        if self.has(NONBLOCKING) {
+            return Ok(());
+        }
+        let cancel = self.cancel_token();
+        let drains = interest == Interest::Read;
+        let ended = || self.is_over(io) || (drains && self.has(DRAINING));
+        match wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), ended) {
+            Err(Cause::Kind(ErrorKind::Closed)) if !self.is_over(io) => {
+                Err(ErrorKind::Draining.into())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, operation: &'static str, cause: Cause, transferred: usize) -> Error {
+        cause.into_error(operation).at(self.five_tuple()).after_bytes(transferred)
+    }
+
+    fn os_failed(&self, operation: &'static str, err: io::Error) -> Error {
+        self.failed(operation, err.into(), 0)
+    }
+}
+
+impl Drop for ClientSocket {
+    fn drop(&mut self) {
+        // Whoever wants to know how it ended calls close.
+        let _ = self.close();
+    }
+}
+
+/// A borrowed descriptor, from [`ClientSocket::borrow`] or
+/// [`ServerSocket::borrow`](crate::ServerSocket::borrow). It stays open while this lives.
+pub struct BorrowedSocket<'a>(pub(crate) InUse<'a>);
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for BorrowedSocket<'_> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.socket()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for BorrowedSocket<'_> {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.0.socket()
+    }
+}
+
+impl io::Read for &ClientSocket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(ClientSocket::read(self, buf)?)
+    }
+}
+
+impl io::Write for &ClientSocket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(ClientSocket::write(self, buf)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ServerSocket;
+
+    /// I1: a time below a microsecond, the kernel's unit, is short and not endless.
+    #[test]
+    fn a_time_below_the_kernels_unit() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        client.set_read_timeout(Duration::from_nanos(500)).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    /// S1: connecting to the wildcard address is connecting to this machine, and the
+    /// five-tuple says so.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_wildcard_is_this_machine() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(format!("0.0.0.0:{}", server.port())).unwrap();
+        assert_eq!(client.five_tuple().remote.host(), "127.0.0.1");
+    }
+}
