@@ -59,6 +59,19 @@ fn half_close_leaves_the_other_direction<A: Api>() {
     }
 }
 
+/// Reads to the end, and sends a little after each read; how much came.
+fn read_while_sending<A: Api>(client: &A::Client) -> usize {
+    let mut buf = vec![0; 64 << 10];
+    let mut got = 0;
+    loop {
+        match client.read(&mut buf).unwrap() {
+            0 => return got,
+            n => got += n,
+        }
+        let _ = client.write(&[b'q'; 10]).unwrap();
+    }
+}
+
 /// I3: a server that closes after a reply of 1 MB, while the client's input lies
 /// unread and more of it comes, loses nothing of the reply.
 fn graceful_close_delivers_all_in_spite_of_unread_input<A: Api>() {
@@ -77,16 +90,7 @@ fn graceful_close_delivers_all_in_spite_of_unread_input<A: Api>() {
             p.client.write_all(&[b'q'; 10_000]).unwrap();
             common::eventually("it closes", || closing.load(Ordering::Acquire));
             p.client.write_all(&[b'q'; 10_000]).unwrap();
-            let mut buf = vec![0; 64 << 10];
-            let mut got = 0;
-            loop {
-                match p.client.read(&mut buf).unwrap() {
-                    0 => break,
-                    n => got += n,
-                }
-                let _ = p.client.write(&[b'q'; 10]).unwrap();
-            }
-            assert_eq!(got, REPLY);
+            assert_eq!(read_while_sending::<A>(&p.client), REPLY);
             p.client.close().unwrap();
             server.join().unwrap().unwrap();
         });
@@ -262,16 +266,7 @@ fn two_closes_at_once_lose_nothing<A: Api>() {
         });
         common::eventually("it closes", || closing.load(Ordering::Acquire));
         p.accepted.close().unwrap();
-        let mut buf = vec![0; 64 << 10];
-        let mut got = 0;
-        loop {
-            match p.client.read(&mut buf).unwrap() {
-                0 => break,
-                n => got += n,
-            }
-            let _ = p.client.write(&[b'q'; 10]).unwrap();
-        }
-        assert_eq!(got, REPLY);
+        assert_eq!(read_while_sending::<A>(&p.client), REPLY);
         p.client.close().unwrap();
         first.join().unwrap().unwrap();
     });

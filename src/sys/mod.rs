@@ -25,6 +25,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::keepalive::Keepalive;
+
 mod descriptor;
 #[cfg(unix)]
 mod unix;
@@ -80,5 +84,21 @@ fn poll_ms(timeout: Option<Duration>) -> i32 {
     match timeout {
         None => -1,
         Some(t) => i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+    }
+}
+
+/// Turns keepalive on with these values, or off. Several system calls: when one
+/// is refused, those before it hold. [`Keepalive`] has checked the ranges.
+/// Windows takes the count since Windows 10 1709 (TCP_KEEPCNT).
+pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    match keepalive {
+        None => socket.set_keepalive(false),
+        Some(k) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(k.idle())
+                .with_interval(k.interval())
+                .with_retries(k.count()),
+        ),
     }
 }

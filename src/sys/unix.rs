@@ -12,7 +12,7 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::c_int;
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
 use crate::endpoint::{Endpoint, Target};
@@ -463,21 +463,6 @@ impl Tick {
 }
 
 // ---- options -----------------------------------------------------------------------------
-
-/// Turns keepalive on with these values, or off. Several system calls: when one
-/// is refused, those before it hold. [`Keepalive`] has checked the ranges.
-pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
-    match keepalive {
-        None => socket.set_keepalive(false),
-        Some(k) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(k.idle())
-                .with_interval(k.interval())
-                .with_retries(k.count()),
-        ),
-    }
-}
 
 /// The values in force, `None` if keepalive is off.
 pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {

@@ -9,7 +9,7 @@ use std::os::windows::io::{
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
 
 use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
@@ -197,21 +197,6 @@ impl Tick {
 
     pub(crate) fn elapsed(self) -> Duration {
         self.0.elapsed()
-    }
-}
-
-/// Windows 10 1709 and later: TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT, in
-/// seconds. socket2 sets the first two by SIO_KEEPALIVE_VALS.
-pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
-    match keepalive {
-        None => socket.set_keepalive(false),
-        Some(k) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(k.idle())
-                .with_interval(k.interval())
-                .with_retries(k.count()),
-        ),
     }
 }
 
