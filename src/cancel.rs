@@ -48,12 +48,25 @@ impl CancelToken {
     /// # Errors
     /// [`NoDescriptors`](crate::ErrorKind::NoDescriptors) or
     /// [`NoMemory`](crate::ErrorKind::NoMemory).
+    ///
+    /// ```
+    /// let token = keepsock::CancelToken::new()?;
+    /// assert!(!token.is_fired());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn new() -> Result<CancelToken> {
         let event = sys::Event::new().map_err(|e| Error::os("cancel", &e))?;
         Ok(CancelToken(Arc::new(Token { state: AtomicU8::new(CLEAR), event })))
     }
 
     /// Fires it. Async-signal-safe; firing twice is as good as once.
+    ///
+    /// ```
+    /// let token = keepsock::CancelToken::new()?;
+    /// token.fire();
+    /// assert!(token.is_fired());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn fire(&self) {
         let state = &self.0.state;
         if state.compare_exchange(CLEAR, FIRING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -65,6 +78,14 @@ impl CancelToken {
     /// Makes it as new. A call that has not noticed yet that the token was fired
     /// goes on waiting, so reset it when the calls to be ended have returned. Not
     /// for signal handlers.
+    ///
+    /// ```
+    /// let token = keepsock::CancelToken::new()?;
+    /// token.fire();
+    /// token.reset();
+    /// assert!(!token.is_fired());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn reset(&self) {
         let state = &self.0.state;
         loop {
@@ -83,6 +104,14 @@ impl CancelToken {
     }
 
     /// Whether it was fired and not reset since.
+    ///
+    /// ```
+    /// let token = keepsock::CancelToken::new()?;
+    /// let elsewhere = token.clone();
+    /// elsewhere.fire();
+    /// assert!(token.is_fired());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn is_fired(&self) -> bool {
         self.0.state.load(Ordering::Acquire) != CLEAR
     }

@@ -106,6 +106,12 @@ impl Endpoint {
     }
 
     /// The port number, if the endpoint has one and it was given as a number.
+    ///
+    /// ```
+    /// let endpoint: keepsock::Endpoint = "example.com:80".parse()?;
+    /// assert_eq!(endpoint.port(), Some(80));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn port(&self) -> Option<u16> {
         match &self.0 {
             Target::Inet { port: Port::Number(n), .. } => Some(*n),

@@ -136,6 +136,10 @@ impl ErrorKind {
 }
 
 /// At which step of making a connection something failed.
+///
+/// ```
+/// assert_eq!(keepsock::Stage::Lookup.to_string(), "lookup");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stage {
@@ -158,6 +162,14 @@ pub enum Stage {
 
 /// One failed attempt of a [`connect`](crate::ClientSocket::connect): which
 /// address, how far it got, why it ended and how long it took.
+///
+/// ```
+/// use keepsock::{ClientSocket, ErrorKind};
+/// let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+/// let err = ClientSocket::connect(format!("127.0.0.1:{port}")).unwrap_err();
+/// assert_eq!(err.attempts()[0].kind, ErrorKind::Refused);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -273,38 +285,83 @@ impl Error {
     }
 
     /// What kind of failure it was.
+    ///
+    /// ```
+    /// let err = keepsock::ClientSocket::connect("nonsense").unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::InvalidEndpoint);
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// The call that failed: `"connect"`, `"read"`, `"listen"`, …
+    ///
+    /// ```
+    /// let err = keepsock::ClientSocket::connect("nonsense").unwrap_err();
+    /// assert_eq!(err.operation(), "connect");
+    /// ```
     pub fn operation(&self) -> &'static str {
         self.0.operation
     }
 
     /// The endpoint or five-tuple it failed on, as text; empty if there is none.
+    ///
+    /// ```
+    /// let err = keepsock::ClientSocket::connect("nonsense").unwrap_err();
+    /// assert_eq!(err.endpoint(), "nonsense");
+    /// ```
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
     }
 
     /// For connect and listen: the step that failed.
+    ///
+    /// ```
+    /// let first = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// let err = keepsock::ServerSocket::listen(first.endpoint()).unwrap_err();
+    /// assert_eq!(err.failed_stage(), Some(keepsock::Stage::Bind));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn failed_stage(&self) -> Option<Stage> {
         self.0.stage
     }
 
     /// The operating system's error number (`errno`), if it was the system that
     /// failed the call.
+    ///
+    /// ```
+    /// let first = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// let err = keepsock::ServerSocket::listen(first.endpoint()).unwrap_err();
+    /// assert!(err.os_error().is_some());   // EADDRINUSE
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn os_error(&self) -> Option<i32> {
         self.0.os_error
     }
 
     /// How many bytes this call had moved before it failed. Bytes that were
     /// read are kept for the next read; bytes that were written are on their way.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// server.accept()?.write_all(b"123")?;
+    /// client.set_read_timeout(std::time::Duration::from_millis(50))?;
+    /// let err = client.read_exact(&mut [0; 10]).unwrap_err();
+    /// assert_eq!(err.transferred(), 3);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn transferred(&self) -> usize {
         self.0.transferred
     }
 
     /// The failed attempts of a connect, in the order they were made.
+    ///
+    /// ```
+    /// let err = keepsock::ClientSocket::connect("nonsense").unwrap_err();
+    /// assert!(err.attempts().is_empty());   // it did not come to an attempt
+    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.attempts
     }

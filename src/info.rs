@@ -26,6 +26,11 @@ impl fmt::Display for Protocol {
 
 /// One end of a connection. Prints in the syntax of
 /// [`Endpoint`](crate::Endpoint).
+///
+/// ```
+/// let address = keepsock::Address::UnixPath("/run/app.sock".into());
+/// assert_eq!(address.to_string(), "unix:/run/app.sock");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -56,6 +61,11 @@ impl Address {
 
     /// The address without its port, as text: `127.0.0.1`, `::1`,
     /// `/run/app.sock`, `@name`, or nothing for an unnamed Unix socket.
+    ///
+    /// ```
+    /// let address = keepsock::Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+    /// assert_eq!(address.host(), "127.0.0.1");
+    /// ```
     pub fn host(&self) -> String {
         match self {
             Address::Inet(SocketAddr::V6(a)) if a.scope_id() != 0 => {

@@ -44,6 +44,13 @@ impl Keepalive {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if a time is zero or longer than 32,767 s,
     /// or the count is not within 1 to 127.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let keepalive = keepsock::Keepalive::new(Duration::from_secs(30), Duration::from_secs(10), 3)?;
+    /// assert_eq!(keepalive.to_string(), "idle 30 s, interval 10 s, count 3");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn new(idle: Duration, interval: Duration, count: u32) -> Result<Keepalive> {
         let count = match u8::try_from(count) {
             Ok(n @ 1..=127) => n,
@@ -57,21 +64,37 @@ impl Keepalive {
     }
 
     /// The time without traffic before the first probe; whole seconds.
+    ///
+    /// ```
+    /// assert_eq!(keepsock::Keepalive::default().idle().as_secs(), 45);
+    /// ```
     pub fn idle(&self) -> Duration {
         Duration::from_secs(self.idle.into())
     }
 
     /// The time between probes; whole seconds.
+    ///
+    /// ```
+    /// assert_eq!(keepsock::Keepalive::default().interval().as_secs(), 15);
+    /// ```
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.interval.into())
     }
 
     /// The number of unanswered probes after which the peer is dead.
+    ///
+    /// ```
+    /// assert_eq!(keepsock::Keepalive::default().count(), 5);
+    /// ```
     pub fn count(&self) -> u32 {
         self.count.into()
     }
 
     /// When an idle peer that vanished is known to be dead: idle + interval × count.
+    ///
+    /// ```
+    /// assert_eq!(keepsock::Keepalive::default().dead_after().as_secs(), 120);
+    /// ```
     pub fn dead_after(&self) -> Duration {
         self.idle() + self.interval() * self.count()
     }

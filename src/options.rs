@@ -68,12 +68,22 @@ impl Default for SocketOptions {
 
 impl SocketOptions {
     /// The defaults.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new();
+    /// ```
     pub fn new() -> SocketOptions {
         SocketOptions::default()
     }
 
     /// Keepalive of TCP connections; `None` turns it off. Default: on, with
     /// [`Keepalive::default`]. Unix sockets have no network to keep alive.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().keepalive(None);   // off
+    /// ```
     #[must_use]
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.keepalive = keepalive.into();
@@ -83,6 +93,11 @@ impl SocketOptions {
     /// Whether small writes leave at once (TCP_NODELAY) or are gathered while
     /// earlier ones are unacknowledged (Nagle's algorithm, RFC 9293 section
     /// 3.7.4). Default: at once.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().nodelay(false);
+    /// ```
     #[must_use]
     pub fn nodelay(mut self, on: bool) -> Self {
         self.nodelay = on;
@@ -91,6 +106,11 @@ impl SocketOptions {
 
     /// The time for a connect, name lookup and every attempt together.
     /// `None`: as long as the system takes. Default: 30 s.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().connect_timeout(std::time::Duration::from_secs(5));
+    /// ```
     #[must_use]
     pub fn connect_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.connect_timeout = timeout.into();
@@ -98,6 +118,11 @@ impl SocketOptions {
     }
 
     /// The time for each reading call as a whole. Default: `None`, no limit.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().read_timeout(std::time::Duration::from_secs(10));
+    /// ```
     #[must_use]
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.read_timeout = timeout.into();
@@ -105,6 +130,11 @@ impl SocketOptions {
     }
 
     /// The time for each writing call as a whole. Default: `None`, no limit.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().write_timeout(std::time::Duration::from_secs(10));
+    /// ```
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.write_timeout = timeout.into();
@@ -113,6 +143,11 @@ impl SocketOptions {
 
     /// How long [`close`](crate::ClientSocket::close) may wait for the peer to
     /// end its side, so that it receives every byte. Zero: not at all. Default: 2 s.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().close_timeout(std::time::Duration::ZERO);
+    /// ```
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -120,6 +155,11 @@ impl SocketOptions {
     }
 
     /// IPv4 only, IPv6 only, or any; TCP only. Default: any.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().family(keepsock::Family::Ipv6);
+    /// ```
     #[must_use]
     pub fn family(mut self, family: Family) -> Self {
         self.family = family;
@@ -129,6 +169,14 @@ impl SocketOptions {
     /// The local address and port that a client connects from; port 0 lets the
     /// system choose. TCP only. Attempts to addresses of another family are not made.
     /// Default: the system chooses both.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, Endpoint, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let from: Endpoint = "127.0.0.1:0".parse()?;
+    /// let client = ClientSocket::connect_with(server.endpoint(), &SocketOptions::new().local(from))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     #[must_use]
     pub fn local(mut self, local: impl Into<Endpoint>) -> Self {
         self.local = Some(local.into());
@@ -139,6 +187,11 @@ impl SocketOptions {
     /// (SO_BINDTODEVICE, for every user since 5.7) and macOS (IP_BOUND_IF);
     /// elsewhere connect and listen fail with
     /// [`Unsupported`](ErrorKind::Unsupported). Default: as routed.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().interface("eth0");
+    /// ```
     #[must_use]
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
@@ -148,6 +201,14 @@ impl SocketOptions {
     /// Adds an address to connect to instead of looking the endpoint's name up.
     /// The addresses race in the order they were added; the endpoint is
     /// then only a name for error messages. Default: none, the name is looked up.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let known = std::net::SocketAddr::from(([127, 0, 0, 1], server.port()));
+    /// let client = ClientSocket::connect_with("service:80", &SocketOptions::new().address(known))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     #[must_use]
     pub fn address(mut self, address: SocketAddr) -> Self {
         self.addresses.push(address);
@@ -156,6 +217,11 @@ impl SocketOptions {
 
     /// How many confirmed connections may wait to be accepted. The system has a
     /// limit of its own (Linux: `net.core.somaxconn`). Default: that limit.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().backlog(16);
+    /// ```
     #[must_use]
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog);
@@ -164,6 +230,13 @@ impl SocketOptions {
 
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
+    ///
+    /// ```
+    /// use keepsock::{CancelToken, SocketOptions};
+    /// let token = CancelToken::new()?;
+    /// let options = SocketOptions::new().cancel(&token);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     #[must_use]
     pub fn cancel<'a>(mut self, token: impl Into<Option<&'a CancelToken>>) -> Self {
         self.cancel = token.into().cloned();

@@ -57,12 +57,20 @@ impl Default for ServeOptions {
 
 impl ServeOptions {
     /// The defaults.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new();
+    /// ```
     pub fn new() -> ServeOptions {
         ServeOptions::default()
     }
 
     /// How many connections are served at once, and so how many threads there
     /// are at most (one more if it is to refuse). Default: 1024.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().max_connections(50);
+    /// ```
     #[must_use]
     pub fn max_connections(mut self, max: u32) -> Self {
         self.max_connections = max;
@@ -70,6 +78,11 @@ impl ServeOptions {
     }
 
     /// What happens to a client beyond that. Default: it waits.
+    ///
+    /// ```
+    /// use keepsock::{ServeOptions, WhenFull};
+    /// let options = ServeOptions::new().when_full(WhenFull::Wait);
+    /// ```
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
@@ -78,6 +91,14 @@ impl ServeOptions {
 }
 
 /// How a [`drain`](Service::drain) went.
+///
+/// ```
+/// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+/// # let service = server.serve(|_| ())?;
+/// let drained = service.drain(std::time::Duration::from_secs(5))?;
+/// println!("{} finished, {} cut", drained.finished, drained.cut);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
@@ -88,6 +109,14 @@ pub struct Drained {
 }
 
 /// How far a [`broadcast`](Service::broadcast) came.
+///
+/// ```
+/// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+/// # let service = server.serve(|_| ())?;
+/// let result = service.broadcast(b"news\n");
+/// println!("sent to {}, cut off {}", result.sent, result.cut);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Broadcast {
@@ -101,6 +130,15 @@ type Handler = dyn Fn(&Arc<ClientSocket>) + Send + Sync;
 
 /// A server at work, from [`ServerSocket::serve`]. Dropping it stops it, resets
 /// the live connections and waits for their handlers to return.
+///
+/// ```
+/// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+/// let service = server.serve(|client| {
+///     let _ = client.write_all(b"hello\n");
+/// })?;
+/// drop(service);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
 pub struct Service {
     shared: Arc<Shared>,
 }
@@ -181,6 +219,16 @@ impl ServerSocket {
     /// # Errors
     /// Those of [`serve`](ServerSocket::serve);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for no connections at all.
+    ///
+    /// ```
+    /// use keepsock::{ServeOptions, ServerSocket};
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let options = ServeOptions::new().max_connections(100);
+    /// let service = server.serve_with(&options, |client| {
+    ///     let _ = client.write_all(b"hello\n");
+    /// })?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn serve_with<F>(&self, options: &ServeOptions, handler: F) -> Result<Service>
     where
         F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
@@ -215,6 +263,13 @@ impl ServerSocket {
 
 impl Service {
     /// How many connections are being served.
+    ///
+    /// ```
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// assert_eq!(service.connections(), 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn connections(&self) -> u32 {
         count(self.shared.lock().live.len())
     }
@@ -270,6 +325,14 @@ impl Service {
 
     /// Stops accepting: closes the server socket. Live connections go on. May be called from inside a
     /// handler; stopping twice is fine.
+    ///
+    /// ```
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// service.stop();
+    /// service.wait(None)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.shared.server.close();
         self.shared.accepting_ended(None);
@@ -316,6 +379,14 @@ impl Service {
     /// # Errors
     /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting
     /// for itself: [`stop`](Service::stop) may be called there.
+    ///
+    /// ```
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// let drained = service.drain(std::time::Duration::from_secs(5))?;
+    /// assert_eq!(drained.cut, 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn drain(&self, limit: Duration) -> Result<Drained> {
         if self.shared.is_serving_here() {
             return Err(Error::new(ErrorKind::WrongState, "drain")

@@ -66,6 +66,13 @@ struct Counters {
 }
 
 /// What a server socket has counted since it began to listen.
+///
+/// ```
+/// let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+/// let counters = server.counters();
+/// println!("{} accepted, {} refused", counters.accepted, counters.refused);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ServerCounters {
@@ -305,16 +312,37 @@ impl ServerSocket {
     }
 
     /// The endpoint that it listens on, with the port that the system chose.
+    ///
+    /// ```
+    /// let server = keepsock::ServerSocket::listen("*:0")?;
+    /// assert_eq!(server.endpoint().to_string(), format!("*:{}", server.port()));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
     /// The port; 0 for a Unix socket.
+    ///
+    /// ```
+    /// let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// assert_ne!(server.port(), 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn port(&self) -> u16 {
         self.0.address.port()
     }
 
     /// What it has counted so far.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// server.accept()?;
+    /// assert_eq!(server.counters().accepted, 1);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn counters(&self) -> ServerCounters {
         let c = &self.0.counters;
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
@@ -364,12 +392,30 @@ impl ServerSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// use keepsock::{ErrorKind, ServerSocket};
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// server.set_nonblocking(true)?;
+    /// assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         self.0.nonblocking.store(on, Ordering::Release);
         self.0.start_polling()
     }
 
     /// Gives accept a token that ends it, or takes it off. Accepts under way are not affected.
+    ///
+    /// ```
+    /// use keepsock::{CancelToken, ErrorKind, ServerSocket};
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let token = CancelToken::new()?;
+    /// server.set_cancel(Some(&token));
+    /// token.fire();
+    /// assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::Cancelled);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_cancel(&self, token: Option<&CancelToken>) {
         *self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner) = token.cloned();
         if token.is_some() {
@@ -382,6 +428,12 @@ impl ServerSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// let borrowed = server.borrow()?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
         let io = self.0.descriptor.enter();
         io.map(BorrowedSocket).ok_or_else(|| self.0.failed(ErrorKind::Closed.into()))

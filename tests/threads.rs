@@ -508,6 +508,14 @@ fn non_blocking_calls_do_not_wait<A: Api>() {
             }
         }
         fails(p.client.wait_hangup(0), ErrorKind::TimedOut);
+        // T2: a fired token comes first, for reading and writing alike.
+        let token = A::token();
+        token.fire();
+        p.client.set_cancel(Some(&token));
+        fails(p.client.read(&mut [0; 8]), ErrorKind::Cancelled);
+        fails(p.client.read_line(64), ErrorKind::Cancelled);
+        fails(p.client.write_all(b"x"), ErrorKind::Cancelled);
+        p.client.set_cancel(None);
         p.accepted.write_all(b"1234").unwrap();
         common::eventually("it has come", || system::readable_bytes(p.client.fd().unwrap()) == 4);
         assert_eq!(fails(p.client.read_exact(&mut [0; 8]), ErrorKind::WouldBlock).transferred, 4);

@@ -337,10 +337,11 @@ impl ClientSocket {
         interest: Interest,
         deadline: Deadline,
     ) -> std::result::Result<(), Cause> {
-        if self.has(NONBLOCKING) {
-            return Ok(());
-        }
         let cancel = self.cancel_token();
+        if self.has(NONBLOCKING) {
+            let fired = cancel.is_some_and(|token| token.is_fired());
+            return if fired { Err(ErrorKind::Cancelled.into()) } else { Ok(()) };
+        }
         let drains = interest == Interest::Read;
         let ended = || self.is_over(io) || (drains && self.has(DRAINING));
         match wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), ended) {
@@ -370,6 +371,16 @@ impl Drop for ClientSocket {
 
 /// A borrowed descriptor, from [`ClientSocket::borrow`] or
 /// [`ServerSocket::borrow`](crate::ServerSocket::borrow). It stays open while this lives.
+///
+/// ```
+/// # use keepsock::{ClientSocket, ServerSocket};
+/// # let server = ServerSocket::listen("127.0.0.1:0")?;
+/// # let client = ClientSocket::connect(server.endpoint())?;
+/// let borrowed = client.borrow()?;
+/// # #[cfg(unix)]
+/// let also = std::os::fd::AsFd::as_fd(&borrowed).try_clone_to_owned().is_ok();
+/// # Ok::<(), keepsock::Error>(())
+/// ```
 pub struct BorrowedSocket<'a>(pub(crate) InUse<'a>);
 
 #[cfg(unix)]

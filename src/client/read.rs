@@ -295,6 +295,16 @@ impl ClientSocket {
 
     /// How many bytes were read ahead and wait in this socket. An event loop that
     /// polls the descriptor must read these first: the kernel no longer has them.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// server.accept()?.write_all(b"one\ntwo\n")?;
+    /// client.read_line(100)?;
+    /// assert_eq!(client.buffered(), 4);   // "two\n" came along
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn buffered(&self) -> usize {
         if self.has(BUFFERED) { self.lock_buffer().as_slice().len() } else { 0 }
     }

@@ -20,6 +20,15 @@ use crate::sys::{self, InUse, Owned};
 
 impl ClientSocket {
     /// Protocol, local and remote address; also after an error and after close.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.close()?;
+    /// assert_eq!(client.five_tuple().remote.port(), server.port());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn five_tuple(&self) -> FiveTuple {
         let io = self.descriptor.enter();
         // Closed sockets know it since close; the rest is for a failing getsockname(2).
@@ -72,6 +81,14 @@ impl ClientSocket {
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) for a Unix socket,
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// assert_eq!(client.keepalive()?, Some(keepsock::Keepalive::default()));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn keepalive(&self) -> Result<Option<Keepalive>> {
         let io = self.enter("keepalive")?;
         self.keepalive_applies()?;
@@ -93,6 +110,16 @@ impl ClientSocket {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for zero
     /// ([`set_nonblocking`](ClientSocket::set_nonblocking) is what does not wait),
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.set_read_timeout(std::time::Duration::from_millis(20))?;
+    /// let err = client.read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::TimedOut);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
         self.set_timeout(timeout, &self.read_timeout, READ_TIMEOUT, |s, t| s.set_read_timeout(t))
@@ -103,6 +130,15 @@ impl ClientSocket {
     ///
     /// # Errors
     /// Those of [`set_read_timeout`](ClientSocket::set_read_timeout).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.set_write_timeout(std::time::Duration::from_secs(5))?;
+    /// client.set_write_timeout(None)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
         self.set_timeout(timeout, &self.write_timeout, WRITE_TIMEOUT, |s, t| s.set_write_timeout(t))
@@ -160,6 +196,16 @@ impl ClientSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.set_nonblocking(true)?;
+    /// let err = client.read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::WouldBlock);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let io = self.enter("non-blocking mode")?;
         if on {
@@ -175,6 +221,18 @@ impl ClientSocket {
 
     /// Gives the socket a token that ends its calls, or takes it off. Calls under
     /// way are not affected.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// let token = keepsock::CancelToken::new()?;
+    /// client.set_cancel(Some(&token));
+    /// token.fire();
+    /// let err = client.read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::Cancelled);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn set_cancel(&self, token: Option<&CancelToken>) {
         let mut cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         *cancel = token.cloned();

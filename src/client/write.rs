@@ -25,6 +25,15 @@ impl ClientSocket {
     /// [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead) and
     /// [`Unreachable`](ErrorKind::Unreachable) (the connection is over),
     /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode. Never a SIGPIPE.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// let taken = client.write(b"hello")?;
+    /// assert!(taken >= 1);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
     pub fn write(&self, buf: &[u8]) -> Result<usize> {
         let io = self.enter("write")?;
         if buf.is_empty() {
