@@ -34,6 +34,8 @@ const CLEAR: u8 = 0;
 /// Fired, and its event is about to be set.
 const FIRING: u8 = 1;
 const FIRED: u8 = 2;
+/// Its event is being cleared. A fire that comes now came before the reset.
+const RESETTING: u8 = 3;
 
 #[derive(Debug)]
 struct Token {
@@ -93,11 +95,19 @@ impl CancelToken {
                 CLEAR => return,
                 // Two instructions of another thread are all there is to wait for;
                 // going ahead of them would leave the event set for good.
-                FIRING => std::hint::spin_loop(),
-                _ => {
-                    self.0.event.clear();
-                    state.store(CLEAR, Ordering::Release);
-                    return;
+                FIRING | RESETTING => std::hint::spin_loop(),
+                fired => {
+                    let mine = state.compare_exchange(
+                        fired,
+                        RESETTING,
+                        Ordering::AcqRel,
+                        Ordering::Relaxed,
+                    );
+                    if mine.is_ok() {
+                        self.0.event.clear();
+                        state.store(CLEAR, Ordering::Release);
+                        return;
+                    }
                 }
             }
         }
@@ -142,6 +152,7 @@ mod tests {
         for _ in 0..2000 {
             token.fire();
             std::thread::scope(|scope| {
+                scope.spawn(|| token.reset());
                 scope.spawn(|| token.reset());
                 scope.spawn(|| token.fire());
             });

@@ -317,8 +317,13 @@ impl Service {
         }
         let until = Deadline::after(Some(BROADCAST_PATIENCE));
         for client in busy {
-            let turn = client.writing().take(|| if until.has_passed() { Err(()) } else { Ok(()) });
-            settle(&client, turn.map_or(Pushed::Stuck, |turn| client.push(message, &turn)));
+            let turn = client.writing().take(|| match () {
+                // A close holds the turn while it waits for delivery.
+                () if client.is_ending() => Err(Pushed::Ending),
+                () if until.has_passed() => Err(Pushed::Stuck),
+                () => Ok(()),
+            });
+            settle(&client, turn.map_or_else(|why| why, |turn| client.push(message, &turn)));
         }
         result
     }

@@ -83,7 +83,9 @@ pub(crate) fn bind_and_listen(
         }
         other => other?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    // The program may change its directory before it closes.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let file = SocketFile { path: absolute, identity: identity(path) };
     let listening = listen();
     // Before the file may be removed again, which takes the lock too.
     drop(lock);
@@ -133,8 +135,15 @@ impl Drop for SocketFile {
         }
         // Without the lock the file stays: a stale file is reclaimed by the next
         // server, one that was removed under a new server by nobody.
-        let Ok(_lock) = wait_for_lock(parent(&self.path), CLOSE_PATIENCE) else {
-            return;
+        // A directory that cannot be opened is locked by nobody.
+        let dir = parent(&self.path);
+        let _lock = match sys::lock_directory(dir) {
+            Ok(Some(lock)) => Some(lock),
+            Ok(None) => match wait_for_lock(dir, CLOSE_PATIENCE) {
+                Ok(lock) => Some(lock),
+                Err(_) => return,
+            },
+            Err(_) => None,
         };
         if identity(&self.path) == self.identity {
             // It may have been removed by hand meanwhile.

@@ -136,7 +136,7 @@ fn wait_with<T>(
         };
         match poll(cancel.map(CancelToken::event), slice) {
             Ok(Some(found)) if !is_closed() => return Ok(Some(found)),
-            Ok(_) if deadline.has_passed() => return Ok(None),
+            Ok(None) if deadline.has_passed() => return Ok(None),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),

@@ -32,6 +32,7 @@ both_apis![
     by_family,
     what_only_ip_has_is_refused_for_unix,
     addresses_instead_of_a_name,
+    a_fixed_local_port_races_too,
     the_connected_socket_is_an_ordinary_one,
 ];
 
@@ -292,6 +293,24 @@ fn addresses_instead_of_a_name<A: Api>() {
     assert_eq!(failure.endpoint, "service.invalid:7");
     let start = format!("connect to {refused} (service.invalid:7): connection refused after ");
     assert!(failure.message.starts_with(&start), "{failure:?}");
+}
+
+/// C2, C5: a local port that the caller chose does not keep the addresses from racing.
+fn a_fixed_local_port_races_too<A: Api>() {
+    let queue = common::FullQueue::new();
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good: SocketAddr = server.endpoint().parse().unwrap();
+    let silent: SocketAddr = queue.endpoint().parse().unwrap();
+    let options = [
+        Opt::Local(&free.to_string()),
+        Opt::Address(silent),
+        Opt::Address(good),
+        Opt::ConnectTimeout(10_000),
+    ];
+    let client = A::connect("service.invalid:7", &options).unwrap();
+    assert_eq!(client.five_tuple().local.1, free.port());
+    assert_eq!(client.five_tuple().remote.1, good.port());
 }
 
 /// C1: the connect timeout is not the connection's; it waits, closes on exec, and has

@@ -41,6 +41,7 @@ both_apis![
     a_broadcast_does_not_cut_another_write,
     a_broadcast_from_inside_a_handler,
     a_closing_connection_is_left_to_close,
+    a_connection_closed_under_a_reader_is_left_to_close,
     serving_waits_whatever_accept_is_set_to,
     a_service_that_was_ended_accepts_no_more,
 ];
@@ -106,6 +107,30 @@ fn a_closing_connection_is_left_to_close<A: Api>() {
         // What was broadcast before the handler returned came too.
         assert_eq!((got - REPLY) % 4, 0, "{got} bytes");
     }
+}
+
+/// V3, T3: nor one that its handler closes while another thread reads from it.
+fn a_connection_closed_under_a_reader_is_left_to_close<A: Api>() {
+    const REPLY: usize = 1 << 20;
+    let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(20_000)]).unwrap();
+    let reply = |client: &A::Client| {
+        system::force_send_buffer(client.fd().unwrap(), 4 << 20);
+        client.write_all(&vec![b'r'; REPLY]).unwrap();
+        let (outcome, _) =
+            common::while_waiting(|| client.read(&mut [0; 8]), || client.close().unwrap());
+        fails(outcome, ErrorKind::Closed);
+    };
+    let service = server.serve(&[], Box::new(reply)).unwrap();
+    let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    let mut got = client.read(&mut [0; 1]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(service.broadcast(b"news").1, 0, "cut while it closes");
+    }
+    let mut buf = vec![0; 64 << 10];
+    while let Ok(n @ 1..) = client.read(&mut buf) {
+        got += n;
+    }
+    assert_eq!((got - REPLY) % 4, 0, "{got} bytes");
 }
 
 /// V1: the accept timeout and non-blocking mode are for callers of accept; serving waits.

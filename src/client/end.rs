@@ -108,8 +108,11 @@ impl ClientSocket {
     ///
     /// # Errors
     /// [`TimedOut`](ErrorKind::TimedOut): the peer did not end its side in time,
-    /// so whether it has everything isn't known. [`Reset`](ErrorKind::Reset): it
-    /// broke off. The socket is closed all the same.
+    /// or another thread's write was cut, so whether it has everything isn't known.
+    /// [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
+    /// [`Unreachable`](ErrorKind::Unreachable): it broke off.
+    /// [`Cancelled`](ErrorKind::Cancelled): the token was fired. The socket is closed all
+    /// the same.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ErrorKind, ServerSocket};
@@ -124,7 +127,7 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return Ok(());
         };
-        if self.flags.fetch_or(CLOSING, Ordering::AcqRel) & CLOSING != 0 {
+        if self.flags.fetch_or(CLOSING, Ordering::SeqCst) & CLOSING != 0 {
             return Ok(()); // another thread is at it
         }
         let drained =
@@ -159,8 +162,8 @@ impl ClientSocket {
         }
         match self.writing.try_take() {
             Some(_turn) => self.wait_delivered(io),
-            // A write that is still under way now waits for a peer that does not
-            // read. It is ended by closing, and what is queued has no way out.
+            // A write that is still under way waits for its peer to read. It is
+            // ended by closing, and what is queued may be lost.
             None => Err(ErrorKind::TimedOut.into()),
         }
     }
@@ -181,7 +184,7 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return;
         };
-        self.flags.fetch_or(CLOSING, Ordering::AcqRel);
+        self.flags.fetch_or(CLOSING, Ordering::SeqCst);
         // socket(7): a linger time of zero makes close(2) send RST. Failing, it
         // is a close all the same.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));

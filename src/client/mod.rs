@@ -62,7 +62,8 @@ const NO_TIMEOUT: u64 = u64::MAX;
 /// All methods take `&self`: any number of threads may use one socket at once,
 /// and one that reads while another writes is the normal case. What one call
 /// writes is not cut by another's bytes. Two threads that read share the bytes
-/// between them. [`close`](ClientSocket::close) may come from any thread at any time.
+/// between them (both with `read`, or both with calls that read ahead: a `read` that
+/// waits does not see what another thread's `read_line` has left over). [`close`](ClientSocket::close) may come from any thread at any time.
 ///
 /// Dropping a socket closes it as [`close`](ClientSocket::close) does.
 ///
@@ -122,15 +123,31 @@ struct Patience {
     since: Option<(Tick, Duration)>,
     /// The kernel's own timer has run for this call; it would start anew.
     begun: bool,
+    /// The call began with a limit, though it may have been lifted meanwhile.
+    limited: bool,
 }
 
 impl Patience {
+    /// How much sooner than its time a kernel's timer may seem to end, the coarse
+    /// clock's lag included.
+    const SLACK: Duration = Duration::from_millis(20);
+
     fn new(timeout: &AtomicU64, start: Option<Tick>) -> Patience {
         let since = match timeout.load(Ordering::Relaxed) {
             NO_TIMEOUT => None,
             ms => Some((start.unwrap_or_else(Tick::now), Duration::from_millis(ms))),
         };
-        Patience { since, begun: false }
+        Patience { since, begun: false, limited: start.is_some() }
+    }
+
+    /// Whether EAGAIN from a call that could wait means that its time is over.
+    fn kernel_timer_is_over(&self) -> bool {
+        match self.since {
+            None => self.limited,
+            Some((start, timeout)) => {
+                timeout > Patience::SLACK && start.elapsed() + Patience::SLACK >= timeout
+            }
+        }
     }
 
     fn deadline(&self) -> Deadline {
@@ -435,5 +452,51 @@ mod tests {
         let server = ServerSocket::listen("127.0.0.1:0").unwrap();
         let client = ClientSocket::connect(format!("0.0.0.0:{}", server.port())).unwrap();
         assert_eq!(client.five_tuple().remote.host(), "127.0.0.1");
+    }
+
+    /// I1: a call keeps the limit that it began with.
+    #[test]
+    fn a_limit_that_is_lifted_during_a_read() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        client.set_read_timeout(Duration::from_millis(200)).unwrap();
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| client.read(&mut [0; 8]));
+            std::thread::sleep(Duration::from_millis(50));
+            client.set_read_timeout(None).unwrap();
+            assert_eq!(read.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+    }
+
+    /// I1, T4: O_NONBLOCK from somebody else's descriptor of the socket does not make
+    /// time go faster.
+    #[test]
+    fn non_blocking_from_outside() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        client.set_read_timeout(Duration::from_millis(200)).unwrap();
+        sys::set_nonblocking(client.descriptor.enter().unwrap().socket(), true).unwrap();
+        let start = std::time::Instant::now();
+        assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
+    }
+
+    /// I3: a FIN that was followed by RST, for what we wrote after it, is a FIN all
+    /// the same, whoever holds the descriptor.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_end_before_a_reset_is_an_end() {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        let peer = server.accept().unwrap();
+        peer.write_all(b"reply").unwrap();
+        peer.shutdown_write().unwrap();
+        peer.set_close_timeout(Duration::ZERO);
+        drop(peer);
+        let _held = client.borrow().unwrap();
+        client.write_all(b"too late").unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(client.read(&mut buf).unwrap(), 5);
+        assert_eq!(client.read(&mut buf).unwrap(), 0);
     }
 }

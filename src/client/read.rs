@@ -40,7 +40,7 @@ impl ClientSocket {
     #[inline(always)]
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         let io = self.enter("read")?;
-        let flags = self.flags.load(Ordering::Acquire);
+        let flags = self.flags.load(Ordering::SeqCst);
         if flags & NOT_PLAIN != 0 || buf.is_empty() {
             return self.read_on(&io, buf, None, None);
         }
@@ -393,9 +393,9 @@ impl ClientSocket {
             // and starting it again would start its time again.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                // The kernel's timer ran out; without one, somebody has made the
-                // descriptor non-blocking.
-                let timed = patience.since.is_some() && !self.has(NONBLOCKING);
+                // The kernel's timer ran out, or else somebody has made the
+                // descriptor non-blocking: then what is left is waited for in poll.
+                let timed = patience.kernel_timer_is_over() && !self.has(NONBLOCKING);
                 timed.then(|| Err(ErrorKind::TimedOut.into()))
             }
             Err(e) => Some(Err(self.ended_by(io, e))),
@@ -433,7 +433,9 @@ impl ClientSocket {
                 code => return Some(Cause::Ended(io::Error::from_raw_os_error(code))),
             }
         }
-        Some(ErrorKind::Reset.into())
+        // Nobody has it: the kernel keeps no error for a connection whose FIN was
+        // read and whose peer answered RST to what we wrote after that.
+        None
     }
 
     /// What a failed read or write means, remembered for the calls after it.

@@ -62,8 +62,9 @@ impl ClientSocket {
     #[inline(always)]
     pub fn write_all(&self, buf: &[u8]) -> Result<()> {
         let io = self.enter("write")?;
-        let flags = self.flags.load(Ordering::Acquire);
+        // The turn first: whoever closes looks at it after setting the flag.
         let turn = self.writing.try_take();
+        let flags = self.flags.load(Ordering::SeqCst);
         if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING) != 0 {
             return self.write_on(&io, turn, buf, None, None);
         }
@@ -201,6 +202,11 @@ impl ClientSocket {
             }
         }
         Pushed::Sent
+    }
+
+    /// Whether this side has ended, or is about to.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.descriptor.is_closed() || self.has(HALF_CLOSED | CLOSING)
     }
 
     /// The writers' turn, for [`push`](ClientSocket::push).

@@ -44,10 +44,25 @@ pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begu
         let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
             return Err(Failure(Stage::Bind, ErrorKind::AddressNotAvailable.into()));
         };
+        if from.port() != 0 {
+            // The attempts of a race are bound to the same port.
+            sys::share_port(borrowed).map_err(at(Stage::Options))?;
+        }
         SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
     }
-    let connected = sys::connect(borrowed, &candidate.name).map_err(at(Stage::Connect))?;
-    Ok(if connected { Begun::Connected(socket) } else { Begun::UnderWay(socket) })
+    match sys::connect(borrowed, &candidate.name) {
+        Ok(true) => Ok(Begun::Connected(socket)),
+        Ok(false) => Ok(Begun::UnderWay(socket)),
+        // A shared port is refused only here: this connection exists already.
+        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && has_port(setting) => {
+            Err(Failure(Stage::Bind, ErrorKind::AddressInUse.into()))
+        }
+        Err(e) => Err(Failure(Stage::Connect, e.into())),
+    }
+}
+
+fn has_port(setting: &Setting<'_>) -> bool {
+    setting.local.is_some_and(|local| local.iter().any(|address| address.port() != 0))
 }
 
 /// A Unix socket connects at once or not at all. But unix(7): a listener whose

@@ -82,6 +82,9 @@ fn drive(
     setting: &Setting<'_>,
     attempts: &mut Vec<Attempt>,
 ) -> std::result::Result<Connected, ErrorKind> {
+    if setting.cancel.is_some_and(CancelToken::is_fired) {
+        return Err(ErrorKind::Cancelled);
+    }
     let mut race = Race::new(candidates.len(), ATTEMPT_DELAY);
     let mut running: Vec<Running> = Vec::new();
     let mut first_cause = None;

@@ -32,9 +32,9 @@ impl Descriptor {
     /// Begins a call; `None` once the descriptor was closed here.
     #[inline]
     pub(crate) fn enter(&self) -> Option<InUse<'_>> {
-        // Acquire pairs with the release in `close`: whoever sees the flag sees
-        // what was stored before it.
-        if self.state.fetch_add(1, Ordering::Acquire) & CLOSED != 0 {
+        // In one order with the flags of the socket: either this call sees that it
+        // is closing, or the closing call sees this one.
+        if self.state.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
             self.leave();
             return None;
         }
@@ -71,7 +71,7 @@ impl Descriptor {
 
     /// Whether a call other than the asking one (which holds `_mine`) is under way.
     pub(crate) fn is_shared(&self, _mine: &InUse<'_>) -> bool {
-        self.state.load(Ordering::Acquire) & USERS > 1
+        self.state.load(Ordering::SeqCst) & USERS > 1
     }
 
     /// Marks it closed; false if it was already. The caller then wakes the

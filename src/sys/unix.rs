@@ -510,6 +510,12 @@ pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_reuse_address(true)
 }
 
+/// Lets several sockets that do not listen be bound to one port, each with a peer of
+/// its own.
+pub(crate) fn share_port(socket: Borrowed<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_reuse_address(true)
+}
+
 // ---- names ---------------------------------------------------------------------------------
 
 /// The index of a zone given as an interface name or as a number.

@@ -258,6 +258,11 @@ pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// On Windows that would let others take the port: attempts after the first may fail.
+pub(crate) fn share_port(_socket: Borrowed<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 /// Interface names are not looked up on Windows; their numbers work.
 pub(crate) fn zone_index(zone: &str) -> Option<u32> {
     zone.parse().ok()
