@@ -999,9 +999,9 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
  * Frees a connection; one that is still open is closed first, as
  * keepsock_client_close() does, which may take the close timeout (2 s by
  * default): keepsock_client_set_close_timeout() changes that, and
- * keepsock_client_abort() before breaks off at once. No other thread may be using it. Freeing NULL,
- * the same connection again, or the connection of a keepsock_handler (which is
- * the library's) does nothing.
+ * keepsock_client_abort() before breaks off at once. No other thread may be using
+ * it. Freeing NULL, or the connection of a keepsock_handler (which is the
+ * library's), does nothing.
  *
  * @param client  A connection, or NULL. Since 0.1.
  */
@@ -1605,11 +1605,11 @@ int32_t keepsock_service_wait(keepsock_service *service,
                               keepsock_error **error);
 
 /**
- * Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
- * reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
- * the handler can say goodbye; waits until all handlers have returned; and at
- * the deadline resets the connections that are left. Clients that still waited to be
- * accepted are reset by the system and not counted.
+ * Ends the service in order: stops accepting (keepsock_service_stop()); tells
+ * each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
+ * writes still work, so that the handler can say goodbye; waits until all handlers
+ * have returned; and at the deadline resets the connections that are left. Clients
+ * that still waited to be accepted are reset by the system and not counted.
  *
  * @param service   A service.
  * @param limit_ms  Milliseconds from now; 0: reset all at once.

@@ -328,8 +328,8 @@ impl Service {
         result
     }
 
-    /// Stops accepting: closes the server socket. Live connections go on. May be called from inside a
-    /// handler; stopping twice is fine.
+    /// Stops accepting: closes the server socket, which cannot serve again. Live
+    /// connections go on. May be called from inside a handler; stopping twice is fine.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;

@@ -63,7 +63,8 @@ const NO_TIMEOUT: u64 = u64::MAX;
 /// and one that reads while another writes is the normal case. What one call
 /// writes is not cut by another's bytes. Two threads that read share the bytes
 /// between them (both with `read`, or both with calls that read ahead: a `read` that
-/// waits does not see what another thread's `read_line` has left over). [`close`](ClientSocket::close) may come from any thread at any time.
+/// waits does not see what another thread's `read_line` has left over).
+/// [`close`](ClientSocket::close) may come from any thread at any time.
 ///
 /// Dropping a socket closes it as [`close`](ClientSocket::close) does.
 ///

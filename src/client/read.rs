@@ -429,12 +429,12 @@ impl ClientSocket {
                 0 if shared && !self.has(HALF_CLOSED) && sys::is_gone(io.socket()) => {
                     std::thread::sleep(Duration::from_micros(50));
                 }
-                0 => return None,
+                0 => break,
                 code => return Some(Cause::Ended(io::Error::from_raw_os_error(code))),
             }
         }
-        // Nobody has it: the kernel keeps no error for a connection whose FIN was
-        // read and whose peer answered RST to what we wrote after that.
+        // Nobody has one. A connection may be gone without: the peer answers RST to
+        // what was written after its FIN, and the FIN came first.
         None
     }
 

@@ -187,17 +187,14 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return Pushed::Ending;
         };
-        // Its last word was said: what is on its way must not be reset.
-        if self.has(HALF_CLOSED) || self.is_over(&io) {
-            return Pushed::Ending;
-        }
         self.flags.fetch_or(WROTE, Ordering::Relaxed);
         let mut done = 0;
         while done < bytes.len() {
             match sys::send(io.socket(), &bytes[done..], Wait::No) {
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if self.has(HALF_CLOSED) || self.is_over(&io) => return Pushed::Ending,
+                // Its last word was said: what is on its way must not be reset.
+                Err(_) if self.is_ending() => return Pushed::Ending,
                 Err(_) => return Pushed::Stuck,
             }
         }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use socket2::{Domain, SockAddr};
 
 use crate::cancel::CancelToken;
-use crate::endpoint::{Endpoint, Target};
+use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Attempt, Error, ErrorKind, Result, Stage};
 use crate::info::Address;
 use crate::options::SocketOptions;
@@ -113,7 +113,7 @@ fn drive(
             Next::Wait(until) => {
                 let step = setting.deadline.earlier(Deadline(until));
                 let sockets: Vec<_> = running.iter().map(|r| sys::borrow(&r.socket)).collect();
-                let cause = match wait_writable(&sockets, step, setting.cancel) {
+                let woken = match wait_writable(&sockets, step, setting.cancel) {
                     Ok(Some(ready)) => {
                         let Running { index, socket, began } = running.swap_remove(ready);
                         let ended = attempt::result(&socket).map(|()| socket);
@@ -123,7 +123,7 @@ fn drive(
                     Ok(None) => Err(ErrorKind::TimedOut.into()),
                     Err(cause) => Err(cause),
                 };
-                match cause {
+                match woken {
                     Ok(ended) => ended,
                     // The deadline, a cancel, or a poll that failed ends them all.
                     Err(cause) => {
@@ -163,14 +163,12 @@ fn candidates(
         address: address.into(),
     };
     match &endpoint.0 {
-        Target::Inet { host: crate::endpoint::Host::Any, .. } => {
+        Target::Inet { host: Host::Any, .. } => {
             Err(Error::new(ErrorKind::InvalidEndpoint, "connect")
                 .at(endpoint)
                 .detail("\"*\" is for listening: name a host"))
         }
-        Target::Inet { port: crate::endpoint::Port::Number(0), .. }
-            if options.addresses.is_empty() =>
-        {
+        Target::Inet { port: Port::Number(0), .. } if options.addresses.is_empty() => {
             Err(Error::new(ErrorKind::InvalidEndpoint, "connect")
                 .at(endpoint)
                 .detail("port 0 is for listening"))
@@ -187,11 +185,7 @@ fn candidates(
             options.refuse_inet_only("connect")?;
             let name = sys::unix_name(endpoint)
                 .map_err(|e| Error::os("connect", &e).at(endpoint).stage(Stage::Socket))?;
-            let address = match &endpoint.0 {
-                Target::UnixAbstract(name) => Address::UnixAbstract(name.clone().into_bytes()),
-                Target::UnixPath(path) => Address::UnixPath(path.clone()),
-                Target::Inet { .. } => Address::UnixUnnamed,
-            };
+            let address = sys::to_address(&name);
             Ok(vec![Candidate { name, domain: Domain::UNIX, address }])
         }
     }

@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(interleave(Vec::new()), Vec::new());
     }
 
-    /// C2, explored exhaustively: up to five attempts, each of which fails after
+    /// C2, explored exhaustively: up to four attempts, each of which fails after
     /// none, some or all of the others have started, or never. No two start closer
     /// than the delay unless one failed between them; all of them start; the race is
     /// lost exactly when all have failed.

@@ -942,9 +942,9 @@ pub unsafe extern "C" fn keepsock_client_release_fd(
 /// Frees a connection; one that is still open is closed first, as
 /// keepsock_client_close() does, which may take the close timeout (2 s by
 /// default): keepsock_client_set_close_timeout() changes that, and
-/// keepsock_client_abort() before breaks off at once. No other thread may be using it. Freeing NULL,
-/// the same connection again, or the connection of a keepsock_handler (which is
-/// the library's) does nothing.
+/// keepsock_client_abort() before breaks off at once. No other thread may be using
+/// it. Freeing NULL, or the connection of a keepsock_handler (which is the
+/// library's), does nothing.
 ///
 /// @param client  A connection, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

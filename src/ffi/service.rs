@@ -314,11 +314,11 @@ pub unsafe extern "C" fn keepsock_service_wait(
     unsafe { with(service, error, OPERATION, body) }
 }
 
-/// Ends the service in order: stops accepting (keepsock_service_stop()); tells each live connection, whose
-/// reads then return KEEPSOCK_ERR_DRAINING while its writes still work, so that
-/// the handler can say goodbye; waits until all handlers have returned; and at
-/// the deadline resets the connections that are left. Clients that still waited to be
-/// accepted are reset by the system and not counted.
+/// Ends the service in order: stops accepting (keepsock_service_stop()); tells
+/// each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
+/// writes still work, so that the handler can say goodbye; waits until all handlers
+/// have returned; and at the deadline resets the connections that are left. Clients
+/// that still waited to be accepted are reset by the system and not counted.
 ///
 /// @param service   A service.
 /// @param limit_ms  Milliseconds from now; 0: reset all at once.
