@@ -143,6 +143,33 @@ mod tests {
         start.elapsed() < Duration::from_millis(15)
     }
 
+    /// T2: a reset waits for a fire, or for another reset, that is half done; going
+    /// ahead of it would leave the event set on a token that is clear.
+    #[test]
+    #[cfg(unix)]
+    fn a_reset_lets_others_finish() {
+        for (half_done, finish) in [(FIRING, FIRED), (RESETTING, CLEAR)] {
+            let token = CancelToken::new().unwrap();
+            token.0.state.store(half_done, Ordering::Release);
+            token.fire(); // belongs to what is being reset, or is fired already
+            assert!(!is_set(&token));
+            let (done, is_done) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    token.reset();
+                    done.send(()).unwrap();
+                });
+                assert!(is_done.recv_timeout(Duration::from_millis(30)).is_err(), "went ahead");
+                if finish == FIRED {
+                    token.event().set();
+                }
+                token.0.state.store(finish, Ordering::Release);
+                is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+            });
+            assert!(!token.is_fired() && !is_set(&token));
+        }
+    }
+
     /// T2: however firing and resetting meet, a token that is clear has a clear event;
     /// otherwise every later wait on it would spin.
     #[test]
