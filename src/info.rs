@@ -157,6 +157,51 @@ pub enum Hangup {
     Dead = 3,
 }
 
+/// The state of a TCP socket, by its name in RFC 9293 section 3.3.2. The numbers
+/// are Linux's (include/net/tcp_states.h).
+///
+/// ```
+/// assert_eq!(keepsock::TcpState::SynReceived.to_string(), "SYN-RECEIVED");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum TcpState {
+    /// Both sides are connected; data flows.
+    #[error("ESTABLISHED")]
+    Established = 1,
+    /// This side's SYN is out, the answer is awaited.
+    #[error("SYN-SENT")]
+    SynSent = 2,
+    /// The peer's SYN came and was answered; its ACK is awaited.
+    #[error("SYN-RECEIVED")]
+    SynReceived = 3,
+    /// This side's FIN is out, its ACK or the peer's FIN is awaited.
+    #[error("FIN-WAIT-1")]
+    FinWait1 = 4,
+    /// This side's FIN was acknowledged, the peer's is awaited.
+    #[error("FIN-WAIT-2")]
+    FinWait2 = 5,
+    /// Both FINs came; old segments may still be on their way.
+    #[error("TIME-WAIT")]
+    TimeWait = 6,
+    /// There is no connection.
+    #[error("CLOSED")]
+    Closed = 7,
+    /// The peer's FIN came, this side still sends.
+    #[error("CLOSE-WAIT")]
+    CloseWait = 8,
+    /// The peer's FIN came, this side's is out, its ACK is awaited.
+    #[error("LAST-ACK")]
+    LastAck = 9,
+    /// Connections are waited for.
+    #[error("LISTEN")]
+    Listen = 10,
+    /// Both FINs crossed; the ACK of this side's is awaited.
+    #[error("CLOSING")]
+    Closing = 11,
+}
+
 /// Which IP version to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(i32)]

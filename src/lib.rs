@@ -73,7 +73,7 @@ pub use cancel::CancelToken;
 pub use client::{BorrowedSocket, ClientSocket};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
-pub use info::{Address, Family, FiveTuple, Hangup, Protocol};
+pub use info::{Address, Family, FiveTuple, Hangup, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
 pub use serve::{Broadcast, Drained, ServeOptions, Service, WhenFull};
