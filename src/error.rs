@@ -482,7 +482,7 @@ impl fmt::Display for Reason {
 }
 
 /// A duration as people read it: `5.0 s`, `250 ms`, `0.2 ms`.
-struct Span(Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

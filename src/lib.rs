@@ -53,6 +53,7 @@ mod client;
 mod connect;
 mod endpoint;
 mod error;
+mod events;
 #[cfg(feature = "capi")]
 #[doc(hidden)]
 #[allow(unsafe_code)]

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::events;
 use crate::info::Family;
 use crate::sys::{self, Lookup, LookupError};
 use crate::wait::{Deadline, wait};
@@ -33,13 +35,19 @@ pub(crate) fn resolve(
         return Err(fail(ErrorKind::InvalidEndpoint, "not an internet endpoint".to_owned()));
     };
     let look = |name: Option<&str>, service: &str| -> Result<Vec<SocketAddr>> {
+        let (asked, since) = (name.unwrap_or(service), Instant::now());
         let found = lookup_by(deadline, cancel, name, service, family, operation)
             .map_err(|e| e.at(endpoint).stage(Stage::Lookup))?;
-        found.map_err(|e| match e {
+        let found = found.map_err(|e| match e {
             LookupError::NotFound(text) => fail(ErrorKind::NotFound, text),
             LookupError::Failed(text) => fail(ErrorKind::LookupFailed, text),
             LookupError::Os(err) => Error::os(operation, &err).at(endpoint).stage(Stage::Lookup),
-        })
+        });
+        match &found {
+            Ok(found) => events::lookup_answered(asked, found, since),
+            Err(e) => events::lookup_failed(asked, e, since),
+        }
+        found
     };
     // Only the port: some system databases are asked over the network too.
     let number = |port: &Port| -> Result<u16> {
@@ -129,6 +137,12 @@ fn lookup_by(
                 .with_os_error(e.raw_os_error())
                 .detail("no thread can be started")
         })?;
+    let (asked, since) = (host.unwrap_or(service), Instant::now());
+    events::lookup_begun(asked);
+    let left_behind = |e: Error| {
+        events::lookup_left_behind(asked, e.kind(), since);
+        e
+    };
     loop {
         // Without a caller's token one wait does it; with one, both are looked
         // at in turn often enough for a cancel to take hold within 50 ms.
@@ -144,14 +158,14 @@ fn lookup_by(
         }
         if let Err(cause) = waited {
             if cause.kind() != ErrorKind::Cancelled {
-                return Err(cause.into_error(operation));
+                return Err(left_behind(cause.into_error(operation)));
             }
         }
         if cancel.is_some_and(CancelToken::is_fired) {
-            return Err(Error::new(ErrorKind::Cancelled, operation));
+            return Err(left_behind(Error::new(ErrorKind::Cancelled, operation)));
         }
         if deadline.has_passed() {
-            return Err(Error::new(ErrorKind::TimedOut, operation));
+            return Err(left_behind(Error::new(ErrorKind::TimedOut, operation)));
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::events::{self, Repeated};
 use crate::info::{Address, Family};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
@@ -54,6 +55,7 @@ struct Listener {
     timeout: AtomicU64,
     cancel: Mutex<Option<CancelToken>>,
     counters: Counters,
+    repeated: Repeated,
     file: Mutex<Option<SocketFile>>,
 }
 
@@ -242,9 +244,11 @@ impl ServerSocket {
             timeout: AtomicU64::new(u64::MAX),
             cancel: Mutex::new(None),
             counters: Counters::default(),
+            repeated: Repeated::default(),
             file: Mutex::new(file),
         }));
         server.set_cancel(options.cancel.as_ref());
+        events::listening(server.endpoint());
         server
     }
 
@@ -308,6 +312,9 @@ impl ServerSocket {
                 }
             }
         }
+        if events::of_each_connection() {
+            events::accepted(&peer, &listener.endpoint);
+        }
         ClientSocket::accepted(socket, peer, &listener.address, options)
     }
 
@@ -354,12 +361,14 @@ impl ServerSocket {
         }
     }
 
-    pub(crate) fn count_exhausted(&self) {
+    pub(crate) fn count_exhausted(&self, cause: &io::Error) {
         self.0.counters.exhausted.fetch_add(1, Ordering::Relaxed);
+        self.0.repeated.exhausted(&self.0.endpoint, cause);
     }
 
-    pub(crate) fn count_refused(&self) {
+    pub(crate) fn count_refused(&self, client: &ClientSocket) {
         self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.repeated.refused(&self.0.endpoint, client);
     }
 
     /// The time that an accept may wait; `None`: no limit. A server with a limit, a token or
@@ -530,11 +539,13 @@ impl Listener {
                 // it ends.
                 ErrorKind::NoDescriptors | ErrorKind::NoMemory if !nonblocking => {
                     self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
+                    self.repeated.exhausted(&self.endpoint, &err);
                     let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
                     self.pause(io, back_off.next(), deadline)?;
                 }
                 _ if sys::is_transient_accept(&err) => {
                     self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    self.repeated.retried(&self.endpoint, &err);
                     in_a_row += 1;
                     if in_a_row == RETRIES_AT_ONCE {
                         if nonblocking {
@@ -591,6 +602,8 @@ impl Listener {
             drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
             if self.descriptor.close(&io) {
                 sys::wake(io.socket());
+                let accepted = self.counters.accepted.load(Ordering::Relaxed);
+                events::listener_closed(&self.endpoint, accepted);
             }
         }
     }

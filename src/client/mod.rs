@@ -11,7 +11,7 @@ mod write;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -20,6 +20,7 @@ use crate::cancel::CancelToken;
 use crate::connect::{self, Connected};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::info::Address;
 use crate::options::SocketOptions;
 use crate::sys::{self, Descriptor, InUse, Interest, Owned, Tick};
@@ -48,6 +49,8 @@ const WRITE_TIMEOUT: u32 = 1 << 8;
 
 /// Closing has begun: no call may begin, those of other threads are to end.
 const CLOSING: u32 = 1 << 9;
+/// That the connection broke off was told.
+const TOLD: u32 = 1 << 10;
 /// A read or write is not just the one system call.
 const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
 
@@ -211,10 +214,12 @@ impl ClientSocket {
         Error: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
+        let since = Instant::now();
         let Connected { socket, local, remote } = connect::connect(&endpoint, options)?;
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
+        events::connected(&made, &endpoint, since);
         Ok(made)
     }
 
@@ -370,9 +375,26 @@ impl ClientSocket {
         }
     }
 
+    /// The error of a call. The caller holds neither the buffer nor the turn, for a
+    /// logger may want them.
     #[cold]
     fn failed(&self, operation: &'static str, cause: Cause, transferred: usize) -> Error {
+        self.tell_end(&cause);
         cause.into_error(operation).at(self.five_tuple()).after_bytes(transferred)
+    }
+
+    /// Tells once that neither side closed the connection.
+    #[cold]
+    fn tell_end(&self, cause: &Cause) {
+        let Cause::Ended(_) = cause else {
+            return;
+        };
+        let kind = cause.kind();
+        if matches!(kind, ErrorKind::Reset | ErrorKind::Dead | ErrorKind::Unreachable)
+            && self.flags.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
+        {
+            events::broke_off(self, kind);
+        }
     }
 
     fn os_failed(&self, operation: &'static str, err: io::Error) -> Error {

@@ -277,7 +277,10 @@ impl ClientSocket {
             waited.map_err(|cause| self.failed("read", cause, kept))?;
             match buffer.fill(|space| sys::recv(io.socket(), space, Wait::No)) {
                 Ok(0) => {
-                    self.at_end(&io).map_err(|cause| self.failed("read", cause, kept))?;
+                    if let Err(cause) = self.at_end(&io) {
+                        drop(buffer);
+                        return Err(self.failed("read", cause, kept));
+                    }
                     ended = true;
                 }
                 Ok(_) => {}
@@ -287,7 +290,11 @@ impl ClientSocket {
                         return Err(self.failed("read", ErrorKind::WouldBlock.into(), kept));
                     }
                 }
-                Err(e) => return Err(self.failed("read", self.ended_by(&io, e), kept)),
+                Err(e) => {
+                    let cause = self.ended_by(&io, e);
+                    drop(buffer);
+                    return Err(self.failed("read", cause, kept));
+                }
             }
             self.note_buffered(&buffer);
         }

@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr};
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Attempt, Error, ErrorKind, Result, Stage};
+use crate::events;
 use crate::info::Address;
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
@@ -89,18 +90,21 @@ fn drive(
     let mut running: Vec<Running> = Vec::new();
     let mut first_cause = None;
     let mut note = |index: usize, began: Instant, stage: Stage, cause: &Cause| {
-        attempts.push(Attempt {
+        let attempt = Attempt {
             address: candidates[index].address.clone(),
             stage,
             kind: cause.kind(),
             os_error: cause.os_error(),
             elapsed: began.elapsed(),
-        });
+        };
+        events::attempt_failed(&attempt);
+        attempts.push(attempt);
     };
     loop {
         let (index, began, ended) = match race.next(Instant::now()) {
             Next::Start(index) => {
                 let began = Instant::now();
+                events::attempt_begun(&candidates[index].address, index + 1, candidates.len());
                 match attempt::begin(&candidates[index], setting) {
                     Ok(Begun::UnderWay(socket)) => {
                         running.push(Running { index, socket, began });
@@ -138,7 +142,10 @@ fn drive(
             Next::Lost => return Err(first_cause.unwrap_or(ErrorKind::NotFound)),
         };
         match ended.and_then(|socket| attempt::finish(socket, &candidates[index], setting)) {
-            Ok(connected) => return Ok(connected),
+            Ok(connected) => {
+                events::attempt_won(&candidates[index].address, began);
+                return Ok(connected);
+            }
             Err(Failure(stage, cause)) => {
                 note(index, began, stage, &cause);
                 if cause.kind() == ErrorKind::Cancelled {
