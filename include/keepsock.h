@@ -291,6 +291,48 @@ typedef int32_t keepsock_when_full;
 #endif // __cplusplus
 
 /**
+ * How much keepsock_log_set() is to tell: the level's own events and all above it.
+ */
+enum keepsock_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing.
+     */
+    KEEPSOCK_LOG_LEVEL_OFF = 0,
+    /**
+     * Something is broken: a service cannot accept any more.
+     */
+    KEEPSOCK_LOG_LEVEL_ERROR = 1,
+    /**
+     * The program's service suffers: descriptors are used up, clients are
+     * refused or do not keep up, the resolver hangs.
+     */
+    KEEPSOCK_LOG_LEVEL_WARN = 2,
+    /**
+     * Listening, draining, connections that broke off.
+     */
+    KEEPSOCK_LOG_LEVEL_INFO = 3,
+    /**
+     * Connecting: lookups and attempts, how they ended and after how long.
+     */
+    KEEPSOCK_LOG_LEVEL_DEBUG = 4,
+    /**
+     * Each connection that is accepted and each that is closed.
+     */
+    KEEPSOCK_LOG_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_log_level keepsock_log_level;
+#else
+typedef int32_t keepsock_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A token that ends calls: those of the sockets that carry it return
  * KEEPSOCK_ERR_CANCELLED within 50 ms after it is fired. It stays fired until it
  * is reset; the sockets stay usable. A socket without a token pays nothing.
@@ -480,6 +522,32 @@ typedef struct {
      */
     char stage[16];
 } keepsock_attempt;
+
+/**
+ * Called for each log event, in whichever thread it happens, and by several
+ * threads at once. The call that made the event waits for it, so it should be
+ * quick.
+ *
+ * No lock of the library is held: inside, functions may be called on any
+ * object. Not keepsock_log_set(), which would wait for the callback itself; not
+ * the _free function of an object that a call is at work on, as always; and not
+ * keepsock_service_drain() or keepsock_service_free(), if a handler might be the
+ * one that is waiting. What functions that are called inside have to tell is
+ * not told. It must return: no longjmp(), no C++ exception.
+ *
+ * @param user     What was passed to keepsock_log_set().
+ * @param level    A value of enum keepsock_log_level, never KEEPSOCK_LOG_LEVEL_OFF.
+ * @param target   What it is about: "keepsock::lookup", "keepsock::connect",
+ *                 "keepsock::connection", "keepsock::listen", "keepsock::accept"
+ *                 or "keepsock::serve". Lives until the callback returns.
+ * @param message  One line without its end, UTF-8; never a byte of what is read
+ *                 or written. Its words may change. Lives until the callback
+ *                 returns.
+ */
+typedef void (*keepsock_log_callback)(void *user,
+                                      int32_t level,
+                                      const char *target,
+                                      const char *message);
 
 /**
  * What a server socket has counted since it began to listen.
@@ -1112,6 +1180,29 @@ int32_t keepsock_error_attempt(const keepsock_error *error,
  * @param error  An error, or NULL. Since 0.1.
  */
 void keepsock_error_free(keepsock_error *error);
+
+/**
+ * Sets whom to tell of log events, for the whole process. Until this is called,
+ * and after it was called with NULL, nothing is told and nothing is printed.
+ *
+ * Threads: any thread may call it at any time. When it has returned, no thread
+ * is inside a callback that was set before, and none will be: what its `user`
+ * points to may be freed. So it waits for callbacks that are under way; they
+ * must not wait for the thread that calls this.
+ *
+ * @param callback  Called for each event; NULL ends it. Any thread may call it.
+ * @param user      Passed to the callback.
+ * @param level     A value of enum keepsock_log_level: this much is told. Not used
+ *                  with NULL, but must be one.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_INVALID_ARGUMENT: no such level; _WRONG_STATE:
+ *         called from inside the callback, or this is a Rust program whose own
+ *         logger of the log crate has the events already. Since 0.1.
+ */
+int32_t keepsock_log_set(keepsock_log_callback callback,
+                         void *user,
+                         int32_t level,
+                         keepsock_error **error);
 
 /**
  * Makes options with the defaults.
