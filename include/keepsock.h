@@ -303,20 +303,21 @@ enum keepsock_log_level
      */
     KEEPSOCK_LOG_LEVEL_OFF = 0,
     /**
-     * Something is broken: a service cannot accept any more.
+     * Something is broken: a service cannot accept any more, a handler panicked.
      */
     KEEPSOCK_LOG_LEVEL_ERROR = 1,
     /**
-     * The program's service suffers: descriptors are used up, clients are
-     * refused or do not keep up, the resolver hangs.
+     * The service suffers: descriptors are used up or clients refused (each at most
+     * once in 5 s, with the count), a broadcast cut a client, the resolver hangs.
      */
     KEEPSOCK_LOG_LEVEL_WARN = 2,
     /**
-     * Listening, draining, connections that broke off.
+     * Listening, draining, connections that broke off: reset, dead, unreachable.
      */
     KEEPSOCK_LOG_LEVEL_INFO = 3,
     /**
-     * Connecting: lookups and attempts, how they ended and after how long.
+     * Connecting: lookups and attempts, how they ended and after how long. Accepts
+     * that are tried again (at most once in 5 s).
      */
     KEEPSOCK_LOG_LEVEL_DEBUG = 4,
     /**

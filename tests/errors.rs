@@ -190,10 +190,13 @@ mod c_only {
             keepsock_server_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
+            assert_eq!(keepsock_log_set(None, null_mut(), 0, null_mut()), KEEPSOCK_OK);
         }
     }
 
     unsafe extern "C" fn nothing(_: *mut keepsock_client, _: *mut c_void) {}
+
+    unsafe extern "C" fn not_told(_: *mut c_void, _: i32, _: *const c_char, _: *const c_char) {}
 
     fn new_options() -> *mut keepsock_options {
         let mut options = null_mut();
@@ -618,6 +621,12 @@ mod c_only {
             gives(INVALID, "out of range", |e| {
                 keepsock_service_broadcast(service, space, huge, null_mut(), null_mut(), e)
             });
+            for level in [-1, 6, i32::MIN, i32::MAX] {
+                gives(INVALID, "no such level", |e| {
+                    keepsock_log_set(Some(not_told), null_mut(), level, e)
+                });
+                gives(INVALID, "no such level", |e| keepsock_log_set(None, null_mut(), level, e));
+            }
             for ms in [-2, -1000, i64::MIN] {
                 let part = "out of range";
                 gives(INVALID, part, |e| keepsock_client_set_read_timeout(client, ms, e));

@@ -15,14 +15,15 @@ use crate::{Error, ErrorKind};
 pub enum keepsock_log_level {
     /// Nothing.
     Off = 0,
-    /// Something is broken: a service cannot accept any more.
+    /// Something is broken: a service cannot accept any more, a handler panicked.
     Error = 1,
-    /// The program's service suffers: descriptors are used up, clients are
-    /// refused or do not keep up, the resolver hangs.
+    /// The service suffers: descriptors are used up or clients refused (each at most
+    /// once in 5 s, with the count), a broadcast cut a client, the resolver hangs.
     Warn = 2,
-    /// Listening, draining, connections that broke off.
+    /// Listening, draining, connections that broke off: reset, dead, unreachable.
     Info = 3,
-    /// Connecting: lookups and attempts, how they ended and after how long.
+    /// Connecting: lookups and attempts, how they ended and after how long. Accepts
+    /// that are tried again (at most once in 5 s).
     Debug = 4,
     /// Each connection that is accepted and each that is closed.
     Trace = 5,
