@@ -76,22 +76,34 @@ impl Repeated {
     /// L4: accepting waits, for descriptors, memory or threads are used up.
     #[cold]
     pub(crate) fn exhausted(&self, listener: &Endpoint, cause: &io::Error) {
-        let what = format_args!("accepting on {listener} waits for the system: {cause}");
-        tell(&self.exhausted, Level::Warn, what);
+        tell(
+            &self.exhausted,
+            Level::Warn,
+            format_args!("accepting on {listener} waits for the system: {cause}"),
+        );
     }
 
     /// L3: an accept is tried again.
     #[cold]
     pub(crate) fn retried(&self, listener: &Endpoint, cause: &io::Error) {
-        let what = format_args!("accept on {listener} failed and is tried again: {cause}");
-        tell(&self.retried, Level::Debug, what);
+        tell(
+            &self.retried,
+            Level::Debug,
+            format_args!("accept on {listener} failed and is tried again: {cause}"),
+        );
     }
 
     #[cold]
     pub(crate) fn refused(&self, listener: &Endpoint, client: &ClientSocket) {
+        if !wanted(Level::Warn) {
+            return; // the five-tuple may cost a system call
+        }
         let peer = client.five_tuple().remote;
-        let what = format_args!("refused {peer}: all places on {listener} are taken");
-        tell(&self.refused, Level::Warn, what);
+        tell(
+            &self.refused,
+            Level::Warn,
+            format_args!("refused {peer}: all places on {listener} are taken"),
+        );
     }
 }
 

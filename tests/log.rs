@@ -235,7 +235,7 @@ fn a_lookup_that_is_left_behind<W: Way>() {
     W::listen_to(LevelFilter::Warn);
     let connected = W::Api::connect("slow.test:80", &[Opt::ConnectTimeout(100)]);
     fails(connected, ErrorKind::TimedOut);
-    let parts = ["looking up \"slow.test\": timed out after 1", " ms; left behind"];
+    let parts = ["looking up \"slow.test\": timed out after ", "; left behind"];
     told(Level::Warn, "keepsock::lookup", &parts);
     assert_eq!(take().len(), 1);
 }
