@@ -571,7 +571,7 @@ fn inside_a_service<W: Way>() {
     assert!(times >= 3, "{times}");
     drop(clients);
 
-    // A full one, and one that is stopped by its own event.
+    // A full one, which then is stopped by its own event.
     let server = Arc::new(W::Api::listen("127.0.0.1:0", &[]).unwrap());
     let wait = |client: &<W::Api as Api>::Client| drop(client.read(&mut [0; 8]));
     let service = server.serve(&[Serve::Max(1), Serve::Refuse], Box::new(wait)).unwrap();
@@ -579,21 +579,34 @@ fn inside_a_service<W: Way>() {
     let _first = TcpStream::connect(server.endpoint()).unwrap();
     eventually("the first has its place", || service.connections() == 1);
     let hook = {
-        let (server, service) = (server.clone(), service.clone());
+        let service = service.clone();
         move || {
             service.connections();
             service.broadcast(b"");
+        }
+    };
+    let second = || TcpStream::connect(server.endpoint()).unwrap();
+    take();
+    let (_second, times) = inside(hook, || {
+        let second = second();
+        told(Level::Warn, "keepsock::accept", &["refused "]);
+        told(Level::Trace, "keepsock::connection", &["aborted "]);
+        second
+    });
+    assert!(times >= 2, "accepted, refused, and perhaps aborted: {times}");
+    let hook = {
+        let (server, service) = (server.clone(), service.clone());
+        move || {
             service.stop();
             server.close();
         }
     };
     let ((), times) = inside(hook, || {
-        let _second = TcpStream::connect(server.endpoint()).unwrap();
+        let _third = second();
         service.wait(10_000).unwrap();
-        // The one that was refused, too, is done with.
-        service.drain(10_000).unwrap();
     });
     assert!(times >= 1, "{times}");
+    service.drain(10_000).unwrap();
 }
 
 /// N4, V7: inside of the events of a connect, another one.
