@@ -478,20 +478,25 @@ fn no_byte_of_what_is_read_or_written<W: Way>() {
 
 // ---- from inside (V7) ---------------------------------------------------------------------------
 
-/// Does something inside of each event that `f` makes; how often.
+/// Does something inside of each event that `f` makes; how often. It comes to an end each
+/// time, in whichever thread.
 fn inside<T>(hook: impl Fn() + Send + Sync + 'static, f: impl FnOnce() -> T) -> (T, usize) {
-    let times = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::new([0, 0].map(AtomicUsize::new));
     let counted = {
-        let times = times.clone();
+        let counts = counts.clone();
         move || {
+            counts[0].fetch_add(1, Ordering::SeqCst);
             hook();
-            times.fetch_add(1, Ordering::Relaxed);
+            counts[1].fetch_add(1, Ordering::SeqCst);
         }
     };
     *HOOK.lock().unwrap() = Some(Arc::new(counted));
     let value = f();
     *HOOK.lock().unwrap() = None;
-    (value, times.load(Ordering::Relaxed))
+    let [begun, ended] = &*counts;
+    let all = || begun.load(Ordering::SeqCst) == ended.load(Ordering::SeqCst);
+    eventually("what was begun inside has ended", all);
+    (value, begun.load(Ordering::SeqCst))
 }
 
 /// Everything that takes a lock of a connection, and those that end it.
