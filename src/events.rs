@@ -198,7 +198,7 @@ pub(crate) fn listener_closed(endpoint: &Endpoint, accepted: u64) {
 }
 
 /// Nobody may be waiting for the service to hear of it.
-pub(crate) fn accepting_failed(why: &Error) {
+pub(crate) fn accepting_failed(why: &str) {
     error!(target: SERVE, "serving has ended: {why}");
 }
 

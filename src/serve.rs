@@ -479,15 +479,15 @@ impl Shared {
     }
 
     fn accepting_ended(&self, failure: Option<Error>) {
-        let is_news = !self.lock().stopped;
-        if let Some(failure) = failure.as_ref().filter(|_| is_news) {
-            events::accepting_failed(failure);
-        }
+        let why = failure.as_ref().map(Error::to_string);
         let mut state = self.lock();
-        state.stopped = true;
+        let is_news = !std::mem::replace(&mut state.stopped, true);
         state.failure = failure.or(state.failure.take());
         drop(state);
         self.changed.notify_all();
+        if let Some(why) = why.filter(|_| is_news) {
+            events::accepting_failed(&why);
+        }
     }
 
     fn max_workers(&self) -> usize {
