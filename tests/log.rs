@@ -156,6 +156,7 @@ both_ways![
     silent_unless_asked,
     looking_up_and_connecting,
     listening_accepting_closing,
+    an_abort_during_a_close,
     each_level_and_what_is_above,
     an_accept_that_is_tried_again,
     no_descriptors_are_told_once,
@@ -263,6 +264,17 @@ fn listening_accepting_closing<W: Way>() {
         told(Level::Info, "keepsock::listen", &[&closed]);
         take();
     }
+}
+
+/// N4: a connection ends once.
+fn an_abort_during_a_close<W: Way>() {
+    W::listen_to(LevelFilter::Trace);
+    let (client, _peer) = with_raw_peer::<W::Api>(&[]);
+    client.write_all(b"x").unwrap();
+    // It waits for the peer to end its side.
+    common::while_waiting(|| client.close().unwrap(), || client.abort());
+    told(Level::Trace, "keepsock::connection", &[&format!("aborted {}", client.name())]);
+    assert_eq!(with(&take(), "closed "), []);
 }
 
 /// N4: a level is its own events and all that are more important.
