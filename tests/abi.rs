@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use header::{Item, What};
-use keepsock::{ErrorKind, Family, Hangup, Protocol, WhenFull, ffi};
+use keepsock::{End, ErrorKind, Family, Protocol, TcpState, WhenFull, ffi};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -334,11 +334,15 @@ fn size(n: usize) -> i64 {
 fn numbers_in_rust() -> BTreeMap<String, i64> {
     let mut all = variants!("KEEPSOCK_ERR", ErrorKind:
         InvalidArgument InvalidEndpoint WrongState Unsupported NoMemory Panic Closed Cancelled
-        TimedOut WouldBlock Draining EndOfStream TooLong NotFound LookupFailed Refused
-        Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors Os);
+        TimedOut WouldBlock Draining EndOfStream TooLong IdleLimit HeartbeatMissed NotFound LookupFailed Refused
+        Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
+        Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
     all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix));
-    all.extend(variants!("KEEPSOCK_HANGUP", Hangup: Fin Reset Dead));
+    all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
+        Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere));
+    all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
+        FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
     all.extend(variants!("KEEPSOCK_WHEN_FULL", WhenFull: Wait Refuse));
     all.extend(constants!(KEEPSOCK_OK KEEPSOCK_INFINITE KEEPSOCK_VERSION_MAJOR
         KEEPSOCK_VERSION_MINOR KEEPSOCK_VERSION_PATCH));
@@ -352,11 +356,15 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_keepalive: enabled idle_ms interval_ms count));
     all.extend(layout!(keepsock_five_tuple:
         protocol local_port remote_port local_address remote_address));
+    all.extend(layout!(keepsock_snapshot: state end rtt_us rtt_variation_us min_rtt_us
+        last_sent_us last_received_us retransmits unacknowledged unsent unread bytes_sent
+        bytes_received segments_sent segments_received mss congestion_window peer_window
+        heartbeats congestion_control));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
-    for name in ["err", "family", "protocol", "hangup", "when_full"] {
+    for name in ["err", "family", "protocol", "end", "tcp_state", "when_full"] {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }
     all.into_iter().collect()

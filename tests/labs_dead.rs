@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keepsock::{ClientSocket, Error, ErrorKind, Hangup, Keepalive, ServerSocket, SocketOptions};
+use keepsock::{ClientSocket, End, Error, ErrorKind, Keepalive, ServerSocket, SocketOptions};
 
 mod lab;
 use lab::{in_namespace, ip, ms};
@@ -143,11 +143,11 @@ fn a_peer_that_vanishes(how: &'static str) {
                 // The kernel says so once; every later call does.
                 assert_eq!(blocked_read(client).unwrap_err().kind(), ErrorKind::Dead);
                 assert_eq!(client.write_all(b"x").unwrap_err().kind(), ErrorKind::Dead);
-                assert_eq!(client.wait_hangup(Duration::ZERO).unwrap(), Hangup::Dead);
+                assert_eq!(client.wait_hangup(Duration::ZERO).unwrap(), End::Dead);
             });
         }
         scope.spawn(|| {
-            assert_eq!(with[1].wait_hangup(LONGER).unwrap(), Hangup::Dead);
+            assert_eq!(with[1].wait_hangup(LONGER).unwrap(), End::Dead);
             in_time("hang-up");
             assert_eq!(blocked_read(&with[1]).unwrap_err().kind(), ErrorKind::Dead);
         });

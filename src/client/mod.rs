@@ -1,8 +1,9 @@
 //! ClientSocket: one connection, made by connect or by accept.
 //!
-//! Here is what it consists of and how it is made; [`read`], [`write`], [`end`] and
-//! [`settings`] have what it does.
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`]
+//! and [`settings`] have what it does.
 
+mod alive;
 mod end;
 mod read;
 mod settings;
@@ -11,7 +12,7 @@ mod write;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -21,10 +22,11 @@ use crate::connect::{self, Connected};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
+use crate::liveness::Liveness;
 use crate::options::SocketOptions;
-use crate::sys::{self, Descriptor, InUse, Interest, Owned, Tick};
+use crate::sys::{self, Descriptor, InUse, Interest, Owned, TcpInfo, Tick};
 use crate::turn::Turn;
-use crate::wait::{Cause, Deadline, wait};
+use crate::wait::{Cause, Deadline};
 
 /// Calls wait in poll and not in the call itself: there is a cancel token, or the
 /// platform has no other way.
@@ -48,6 +50,10 @@ const WRITE_TIMEOUT: u32 = 1 << 8;
 
 /// Closing has begun: no call may begin, those of other threads are to end.
 const CLOSING: u32 = 1 << 9;
+/// A last copy of what the kernel knows is kept when the socket is closed.
+const LAST_SNAPSHOT: u32 = 1 << 10;
+/// The kernel took a part of a heartbeat; the rest comes before the next write.
+const HEARTBEAT_CUT: u32 = 1 << 11;
 /// A read or write is not just the one system call.
 const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
 
@@ -95,6 +101,11 @@ pub struct ClientSocket {
     /// The error that ended the connection. The kernel tells it once, and then
     /// reads look as if the peer had closed.
     ended: AtomicI32,
+    /// Why the connection ended, the number of an [`End`](crate::End); 0 while it lives.
+    end: AtomicI32,
+    /// What the kernel knew last, if it was to be kept.
+    last: OnceLock<Box<TcpInfo>>,
+    liveness: Option<Box<Liveness>>,
 }
 
 /// This side's address.
@@ -281,11 +292,19 @@ impl ClientSocket {
         local: Option<Address>,
         options: &SocketOptions,
     ) -> ClientSocket {
+        let liveness = Liveness::new(&options.liveness, Instant::now);
+        let mut flags = 0;
+        if !sys::BLOCKING_CALLS || liveness.as_ref().is_some_and(|live| live.has_dues()) {
+            flags |= POLLED;
+        }
+        if options.last_snapshot {
+            flags |= LAST_SNAPSHOT;
+        }
         ClientSocket {
             descriptor: Descriptor::new(socket),
             remote,
             local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
-            flags: AtomicU32::new(if sys::BLOCKING_CALLS { 0 } else { POLLED }),
+            flags: AtomicU32::new(flags),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: AtomicU64::new(millis(options.close_timeout)),
@@ -293,6 +312,9 @@ impl ClientSocket {
             buffer: Mutex::default(),
             writing: Turn::default(),
             ended: AtomicI32::new(0),
+            end: AtomicI32::new(0),
+            last: OnceLock::new(),
+            liveness,
         }
     }
 
@@ -362,7 +384,7 @@ impl ClientSocket {
         }
         let drains = interest == Interest::Read;
         let ended = || self.is_over(io) || (drains && self.has(DRAINING));
-        match wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), ended) {
+        match self.wait_alive(io, interest, deadline, cancel.as_ref(), ended) {
             Err(Cause::Kind(ErrorKind::Closed)) if !self.is_over(io) => {
                 Err(ErrorKind::Draining.into())
             }

@@ -12,6 +12,7 @@ use super::{
 
 use crate::buffer::ReadBuffer;
 use crate::error::{ErrorKind, Result};
+use crate::info::End;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::wait::Cause;
 
@@ -280,14 +281,14 @@ impl ClientSocket {
                     self.at_end(&io).map_err(|cause| self.failed("read", cause, kept))?;
                     ended = true;
                 }
-                Ok(_) => {}
+                Ok(_) => self.note_received(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.has(NONBLOCKING) {
                         return Err(self.failed("read", ErrorKind::WouldBlock.into(), kept));
                     }
                 }
-                Err(e) => return Err(self.failed("read", self.ended_by(&io, e), kept)),
+                Err(e) => return Err(self.failed("read", self.ended_by(&io, &e), kept)),
             }
             self.note_buffered(&buffer);
         }
@@ -366,7 +367,12 @@ impl ClientSocket {
         }
         loop {
             match call(Wait::No) {
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    if interest == Interest::Read {
+                        self.note_received();
+                    }
+                    return Ok(n);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.has(NONBLOCKING) {
@@ -374,7 +380,7 @@ impl ClientSocket {
                     }
                     self.wait_for(io, interest, patience.deadline())?;
                 }
-                Err(e) => return Err(self.ended_by(io, e)),
+                Err(e) => return Err(self.ended_by(io, &e)),
             }
         }
     }
@@ -398,7 +404,7 @@ impl ClientSocket {
                 let timed = patience.kernel_timer_is_over() && !self.has(NONBLOCKING);
                 timed.then(|| Err(ErrorKind::TimedOut.into()))
             }
-            Err(e) => Some(Err(self.ended_by(io, e))),
+            Err(e) => Some(Err(self.ended_by(io, &e))),
         }
     }
 
@@ -413,6 +419,7 @@ impl ClientSocket {
         match self.known_end(io) {
             None => {
                 self.flags.fetch_or(SAW_END, Ordering::Relaxed);
+                self.note_end(End::ClosedByPeer);
                 Ok(0)
             }
             Some(cause) => Err(cause),
@@ -430,7 +437,7 @@ impl ClientSocket {
                     std::thread::sleep(Duration::from_micros(50));
                 }
                 0 => break,
-                code => return Some(Cause::Ended(io::Error::from_raw_os_error(code))),
+                code => return Some(self.over(code)),
             }
         }
         // Nobody has one. A connection may be gone without: the peer answers RST to
@@ -439,7 +446,7 @@ impl ClientSocket {
     }
 
     /// What a failed read or write means, remembered for the calls after it.
-    pub(super) fn ended_by(&self, io: &InUse<'_>, err: io::Error) -> Cause {
+    pub(super) fn ended_by(&self, io: &InUse<'_>, err: &io::Error) -> Cause {
         if self.is_over(io) {
             return ErrorKind::Closed.into();
         }
@@ -449,17 +456,20 @@ impl ClientSocket {
         }
         // EPIPE only says that there was an end; what the peer sent before it
         // may still be read.
-        if broken_pipe {
-            return match self.ended.load(Ordering::Acquire) {
-                0 => Cause::Ended(err),
-                code => Cause::Ended(io::Error::from_raw_os_error(code)),
-            };
+        let known = self.ended.load(Ordering::Acquire);
+        if broken_pipe && known == 0 {
+            self.note_end(End::ClosedByPeer);
+            return Cause::ended(err);
         }
-        if let (Some(code), ErrorKind::Reset | ErrorKind::TimedOut | ErrorKind::Unreachable) =
-            (err.raw_os_error(), ErrorKind::of(&err))
-        {
-            self.ended.store(code, Ordering::Release);
+        if known != 0 {
+            return self.over(known);
         }
-        Cause::Ended(err)
+        match (err.raw_os_error(), ErrorKind::of(err)) {
+            (Some(code), ErrorKind::Reset | ErrorKind::TimedOut | ErrorKind::Unreachable) => {
+                self.note_over(io, code);
+                self.over(code)
+            }
+            _ => Cause::ended(err),
+        }
     }
 }
