@@ -150,13 +150,14 @@ pub fn join(a: (&Network, &str, &[&str]), b: (&Network, &str, &[&str])) {
     a.0.ip(&format!("link add {} type veth peer name {} netns {}", a.1, b.1, b.0.path()));
     let ends = [a, b];
     for (network, name, _) in ends {
+        // Without a test for duplicates (RFC 4862) IPv6 addresses serve at once,
+        // the link-local ones too, from which a router asks for its neighbours.
+        network.run(|| sysctl(&format!("net.ipv6.conf.{name}.accept_dad"), "0"));
         network.ip(&format!("link set {name} up"));
     }
     for (network, name, addresses) in ends {
         for address in addresses {
-            // Without a test for duplicates (RFC 4862) an IPv6 address serves at once.
-            let nodad = if address.contains(':') { "nodad" } else { "" };
-            network.ip(&format!("addr add {address} dev {name} {nodad}"));
+            network.ip(&format!("addr add {address} dev {name}"));
         }
     }
 }
