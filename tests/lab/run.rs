@@ -91,7 +91,7 @@ pub(super) fn again(test: &str, prefix: &[&str]) -> Command {
         }
         None => Command::new(program),
     };
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
     command
 }
 
