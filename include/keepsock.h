@@ -520,7 +520,7 @@ typedef struct {
      */
     int64_t bytes_sent;
     /**
-     * Data bytes received.
+     * Data bytes received; Linux counts the FIN as one.
      */
     int64_t bytes_received;
     /**

@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub unread: Option<u64>,
     /// Data bytes sent, repeated ones included.
     pub bytes_sent: Option<u64>,
-    /// Data bytes received.
+    /// Data bytes received; Linux counts the FIN as one.
     pub bytes_received: Option<u64>,
     /// Segments sent, with those that only acknowledge.
     pub segments_sent: Option<u64>,

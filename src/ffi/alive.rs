@@ -40,7 +40,7 @@ pub struct keepsock_snapshot {
     pub unread: i64,
     /// Data bytes sent, repeated ones included.
     pub bytes_sent: i64,
-    /// Data bytes received.
+    /// Data bytes received; Linux counts the FIN as one.
     pub bytes_received: i64,
     /// Segments sent, with those that only acknowledge.
     pub segments_sent: i64,
