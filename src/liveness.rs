@@ -33,6 +33,12 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Whether a connection needs nothing but what its kernel does anyway.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.dead_after.is_none() && self.heartbeat.is_none() && self.idle_limit.is_none()
+    }
+
     pub(crate) fn validate(&self, operation: &'static str) -> Result<()> {
         let refuse =
             |what: String| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
@@ -135,22 +141,16 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// None if nothing was asked for; then the clock is not read.
-    pub(crate) fn new(asked: &Asked, now: impl FnOnce() -> Instant) -> Option<Box<Liveness>> {
-        let wanted =
-            asked.dead_after.is_some() || asked.heartbeat.is_some() || asked.idle_limit.is_some();
-        wanted.then(|| {
-            let now = now();
-            Box::new(Liveness {
-                born: now,
-                received: AtomicU64::new(0),
-                wrote: AtomicU64::new(0),
-                watch: Mutex::new(Watch::new(now, asked.dead_after.unwrap_or_default())),
-                cut: Mutex::new(0),
-                heartbeats: AtomicU64::new(0),
-                asked: asked.clone(),
-            })
-        })
+    pub(crate) fn new(asked: &Asked, now: Instant) -> Liveness {
+        Liveness {
+            born: now,
+            received: AtomicU64::new(0),
+            wrote: AtomicU64::new(0),
+            watch: Mutex::new(Watch::new(now, asked.dead_after.unwrap_or_default())),
+            cut: Mutex::new(0),
+            heartbeats: AtomicU64::new(0),
+            asked: asked.clone(),
+        }
     }
 
     /// Whether threads that wait have something to do.
@@ -361,10 +361,10 @@ mod tests {
         }
     }
 
-    fn liveness(asked: Asked) -> (Box<Liveness>, Instant) {
+    fn liveness(asked: Asked) -> (Liveness, Instant) {
         asked.validate("test").unwrap();
         let start = Instant::now();
-        (Liveness::new(&asked, || start).unwrap(), start)
+        (Liveness::new(&asked, start), start)
     }
 
     fn heartbeat(every: Duration) -> Option<Heartbeat> {

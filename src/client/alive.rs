@@ -335,6 +335,7 @@ impl ClientSocket {
     }
 
     /// The error that the end of the connection is to every call from then on.
+    #[cold]
     pub(super) fn over(&self, code: i32) -> Cause {
         match self.end() {
             Some(End::Stalled) => Cause::Over(ErrorKind::Stalled, Some(code)),
@@ -352,7 +353,19 @@ impl ClientSocket {
         });
     }
 
+    /// The peer's FIN was met.
+    #[inline]
+    pub(super) fn note_fin(&self) {
+        if self.end.load(Ordering::Acquire) == 0 {
+            self.note_end(End::ClosedByPeer);
+        }
+    }
+
+    #[inline]
     pub(super) fn note_closed_here(&self) {
+        if self.end.load(Ordering::Acquire) != 0 {
+            return;
+        }
         // Only a polled socket has a token.
         let cancelled =
             self.has(POLLED) && self.cancel_token().is_some_and(|token| token.is_fired());

@@ -67,7 +67,7 @@ impl ClientSocket {
                 Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0))
             }
             None => {
-                self.note_end(End::ClosedByPeer);
+                self.note_fin();
                 Ok(End::ClosedByPeer)
             }
             Some(ErrorKind::Dead) => Ok(End::Dead),

@@ -285,21 +285,16 @@ impl ClientSocket {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn without_timeouts(
         socket: Owned,
         remote: Address,
         local: Option<Address>,
         options: &SocketOptions,
     ) -> ClientSocket {
-        let liveness = Liveness::new(&options.liveness, Instant::now);
-        let mut flags = 0;
-        if !sys::BLOCKING_CALLS || liveness.as_ref().is_some_and(|live| live.has_dues()) {
-            flags |= POLLED;
-        }
-        if options.last_snapshot {
-            flags |= LAST_SNAPSHOT;
-        }
+        let plain = options.liveness.is_plain() && !options.last_snapshot;
+        let (flags, liveness) = if plain { (0, None) } else { ClientSocket::tended(options) };
+        let flags = if sys::BLOCKING_CALLS { flags } else { flags | POLLED };
         ClientSocket {
             descriptor: Descriptor::new(socket),
             remote,
@@ -316,6 +311,20 @@ impl ClientSocket {
             last: OnceLock::new(),
             liveness,
         }
+    }
+
+    /// The flags and the liveness of a socket that has something to be done for it.
+    #[cold]
+    fn tended(options: &SocketOptions) -> (u32, Option<Box<Liveness>>) {
+        let liveness = Liveness::new(&options.liveness, Instant::now());
+        let mut flags = 0;
+        if liveness.has_dues() {
+            flags |= POLLED;
+        }
+        if options.last_snapshot {
+            flags |= LAST_SNAPSHOT;
+        }
+        (flags, (!options.liveness.is_plain()).then(|| Box::new(liveness)))
     }
 
     fn apply_timeouts(&self, options: &SocketOptions) -> Result<()> {

@@ -419,7 +419,7 @@ impl ClientSocket {
         match self.known_end(io) {
             None => {
                 self.flags.fetch_or(SAW_END, Ordering::Relaxed);
-                self.note_end(End::ClosedByPeer);
+                self.note_fin();
                 Ok(0)
             }
             Some(cause) => Err(cause),
@@ -427,9 +427,19 @@ impl ClientSocket {
     }
 
     /// The error that ended the connection, if one did. The kernel tells it to
-    /// one call only; a call of another thread may have it in hand and not have
-    /// written it down yet.
+    /// one call only.
+    #[inline]
     pub(super) fn known_end(&self, io: &InUse<'_>) -> Option<Cause> {
+        match self.ended.load(Ordering::Acquire) {
+            0 if self.descriptor.is_shared(io) => self.end_in_another_hand(io),
+            0 => None,
+            code => Some(self.over(code)),
+        }
+    }
+
+    /// A call of another thread may have the error and not have written it down yet.
+    #[cold]
+    fn end_in_another_hand(&self, io: &InUse<'_>) -> Option<Cause> {
         for _ in 0..20 {
             let shared = self.descriptor.is_shared(io);
             match self.ended.load(Ordering::Acquire) {
