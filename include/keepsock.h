@@ -130,6 +130,15 @@ enum keepsock_err
      */
     KEEPSOCK_ERR_TOO_LONG = -16,
     /**
+     * Nothing was received for the idle limit; the connection is over.
+     */
+    KEEPSOCK_ERR_IDLE_LIMIT = -17,
+    /**
+     * Heartbeats were sent and nothing was received for the idle limit; the
+     * connection is over.
+     */
+    KEEPSOCK_ERR_HEARTBEAT_MISSED = -18,
+    /**
      * There is no such host, service or Unix socket path.
      */
     KEEPSOCK_ERR_NOT_FOUND = -30,
@@ -150,7 +159,7 @@ enum keepsock_err
      */
     KEEPSOCK_ERR_RESET = -42,
     /**
-     * The kernel gave the peer up: no answer to keepalive or to data.
+     * The peer gave no answer to keepalive or to data.
      */
     KEEPSOCK_ERR_DEAD = -43,
     /**
@@ -169,6 +178,10 @@ enum keepsock_err
      * The process or the system has no file descriptor left.
      */
     KEEPSOCK_ERR_NO_DESCRIPTORS = -47,
+    /**
+     * The peer lives but takes no data, and was not to be waited for.
+     */
+    KEEPSOCK_ERR_STALLED = -48,
     /**
      * Any other error of the operating system; its number is in the error.
      */
@@ -237,9 +250,9 @@ typedef int32_t keepsock_protocol;
 #endif // __cplusplus
 
 /**
- * How a connection was seen to end by waiting for its hang-up.
+ * Why a connection ended: the first cause that was met.
  */
-enum keepsock_hangup
+enum keepsock_end
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -247,21 +260,108 @@ enum keepsock_hangup
     /**
      * The peer closed its side (FIN). What it sent before is still readable.
      */
-    KEEPSOCK_HANGUP_FIN = 1,
+    KEEPSOCK_END_CLOSED_BY_PEER = 1,
     /**
-     * The connection was reset (RST).
+     * The peer, or something on the way, reset it (RST).
      */
-    KEEPSOCK_HANGUP_RESET = 2,
+    KEEPSOCK_END_RESET_BY_PEER = 2,
     /**
-     * The kernel gave the peer up: keepalive or data went unanswered.
+     * The peer gave no answer: to keepalive, or to data.
      */
-    KEEPSOCK_HANGUP_DEAD = 3,
+    KEEPSOCK_END_DEAD = 3,
+    /**
+     * The peer gave no answer, and a router said that there is no way to it.
+     */
+    KEEPSOCK_END_UNREACHABLE = 4,
+    /**
+     * The peer's kernel answers, but its program has not taken data for the time
+     * that `dead_after` with `end_stalled` gave it.
+     */
+    KEEPSOCK_END_STALLED = 5,
+    /**
+     * Nothing was received for the idle limit.
+     */
+    KEEPSOCK_END_IDLE_LIMIT = 6,
+    /**
+     * Heartbeats were sent, and nothing was received for the idle limit.
+     */
+    KEEPSOCK_END_HEARTBEAT_MISSED = 7,
+    /**
+     * It was closed here while its cancel token was fired.
+     */
+    KEEPSOCK_END_CANCELLED = 8,
+    /**
+     * It was closed here, or its descriptor was given up.
+     */
+    KEEPSOCK_END_CLOSED_HERE = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum keepsock_hangup keepsock_hangup;
+typedef enum keepsock_end keepsock_end;
 #else
-typedef int32_t keepsock_hangup;
+typedef int32_t keepsock_end;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The state of a TCP socket, by its name in RFC 9293 section 3.3.2. The numbers
+ * are Linux's (include/net/tcp_states.h).
+ */
+enum keepsock_tcp_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Both sides are connected; data flows.
+     */
+    KEEPSOCK_TCP_STATE_ESTABLISHED = 1,
+    /**
+     * This side's SYN is out, the answer is awaited.
+     */
+    KEEPSOCK_TCP_STATE_SYN_SENT = 2,
+    /**
+     * The peer's SYN came and was answered; its ACK is awaited.
+     */
+    KEEPSOCK_TCP_STATE_SYN_RECEIVED = 3,
+    /**
+     * This side's FIN is out, its ACK or the peer's FIN is awaited.
+     */
+    KEEPSOCK_TCP_STATE_FIN_WAIT1 = 4,
+    /**
+     * This side's FIN was acknowledged, the peer's is awaited.
+     */
+    KEEPSOCK_TCP_STATE_FIN_WAIT2 = 5,
+    /**
+     * Both FINs came; old segments may still be on their way.
+     */
+    KEEPSOCK_TCP_STATE_TIME_WAIT = 6,
+    /**
+     * There is no connection.
+     */
+    KEEPSOCK_TCP_STATE_CLOSED = 7,
+    /**
+     * The peer's FIN came, this side still sends.
+     */
+    KEEPSOCK_TCP_STATE_CLOSE_WAIT = 8,
+    /**
+     * The peer's FIN came, this side's is out, its ACK is awaited.
+     */
+    KEEPSOCK_TCP_STATE_LAST_ACK = 9,
+    /**
+     * Connections are waited for.
+     */
+    KEEPSOCK_TCP_STATE_LISTEN = 10,
+    /**
+     * Both FINs crossed; the ACK of this side's is awaited.
+     */
+    KEEPSOCK_TCP_STATE_CLOSING = 11,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_tcp_state keepsock_tcp_state;
+#else
+typedef int32_t keepsock_tcp_state;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -312,7 +412,7 @@ enum keepsock_log_level
      */
     KEEPSOCK_LOG_LEVEL_WARN = 2,
     /**
-     * Listening, draining, connections that broke off: reset, dead, unreachable.
+     * Listening, draining, connections that broke off: reset, dead, unreachable, stalled.
      */
     KEEPSOCK_LOG_LEVEL_INFO = 3,
     /**
@@ -407,6 +507,94 @@ typedef struct keepsock_server keepsock_server;
  * keepsock_handler). Only keepsock_service_free() needs the object for itself.
  */
 typedef struct keepsock_service keepsock_service;
+
+/**
+ * What is known of a connection at one moment. -1, or "", is what the system, or this
+ * kind of socket, does not tell: for Unix sockets all that is TCP's. Linux tells everything
+ * (tcp(7), TCP_INFO), others a part. Times are microseconds.
+ */
+typedef struct {
+    /**
+     * A value of enum keepsock_tcp_state, or 0.
+     */
+    int32_t state;
+    /**
+     * Why the connection ended, a value of enum keepsock_end; 0: it lives.
+     */
+    int32_t end;
+    /**
+     * The smoothed round-trip time (RFC 6298).
+     */
+    int64_t rtt_us;
+    /**
+     * Its mean deviation.
+     */
+    int64_t rtt_variation_us;
+    /**
+     * The shortest round trip that was seen lately.
+     */
+    int64_t min_rtt_us;
+    /**
+     * How long ago data was sent last.
+     */
+    int64_t last_sent_us;
+    /**
+     * How long ago the last segment came, be it data or an ACK.
+     */
+    int64_t last_received_us;
+    /**
+     * Segments that were sent again, in the connection's life.
+     */
+    int64_t retransmits;
+    /**
+     * Bytes on their way: sent and not acknowledged.
+     */
+    int64_t unacknowledged;
+    /**
+     * Bytes that were written and wait to be sent.
+     */
+    int64_t unsent;
+    /**
+     * Bytes that came and wait to be read.
+     */
+    int64_t unread;
+    /**
+     * Data bytes sent, repeated ones included.
+     */
+    int64_t bytes_sent;
+    /**
+     * Data bytes received; Linux counts the FIN as one.
+     */
+    int64_t bytes_received;
+    /**
+     * Segments sent, with those that only acknowledge.
+     */
+    int64_t segments_sent;
+    /**
+     * Segments received, with those that only acknowledge.
+     */
+    int64_t segments_received;
+    /**
+     * The largest segment that is sent, in bytes.
+     */
+    int64_t mss;
+    /**
+     * How many segments may be on their way.
+     */
+    int64_t congestion_window;
+    /**
+     * How many bytes the peer takes; 0: its program does not read.
+     */
+    int64_t peer_window;
+    /**
+     * Heartbeats that this side sent.
+     */
+    int64_t heartbeats;
+    /**
+     * The algorithm that minds congestion: "cubic", "bbr".
+     */
+    char congestion_control[16];
+} keepsock_snapshot;
 
 #if defined(_WIN32)
 /**
@@ -598,6 +786,93 @@ extern "C" {
 const char *keepsock_version(void);
 
 /**
+ * Does what is due to keep the connection alive, and says in what time to call again at
+ * the latest. For programs that do not wait in keepsock's calls, in non-blocking mode or with
+ * the connection idle: calls that wait do all of this by themselves. A heartbeat is sent, if
+ * its time has come and nobody is writing; a peer that is dead by
+ * keepsock_options_set_dead_after(), and one that was silent for
+ * keepsock_options_set_idle_limit(), is reported.
+ *
+ * @param client   A connection.
+ * @param next_ms  Receives milliseconds; KEEPSOCK_INFINITE: nothing ever is due.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_DEAD, _UNREACHABLE, _IDLE_LIMIT,
+ *         _HEARTBEAT_MISSED, _STALLED, _RESET: it is over; _CLOSED, _INVALID_ARGUMENT, _OS.
+ *         Since 0.1.
+ */
+int32_t keepsock_client_check_alive(keepsock_client *client,
+                                    int64_t *next_ms,
+                                    keepsock_error **error);
+
+/**
+ * Why the connection ended, as far as calls on it have met it. Stays after close.
+ *
+ * @param client  A connection, or NULL: 0.
+ * @return A value of enum keepsock_end; 0: it lives. Since 0.1.
+ */
+int32_t keepsock_client_end(const keepsock_client *client);
+
+/**
+ * The words for why a connection ended: "reset by peer".
+ *
+ * @param end  A value of enum keepsock_end.
+ * @return A static string; "" for other numbers. Since 0.1.
+ */
+const char *keepsock_end_text(int32_t end);
+
+/**
+ * The name of a TCP state in RFC 9293: "ESTABLISHED".
+ *
+ * @param state  A value of enum keepsock_tcp_state.
+ * @return A static string; "" for other numbers. Since 0.1.
+ */
+const char *keepsock_tcp_state_name(int32_t state);
+
+/**
+ * What is known of the connection now: state, times, bytes on their way, counters. After it
+ * ended by an error, and after close if keepsock_options_set_last_snapshot() asked for it, it
+ * is the last copy; otherwise what is known without the kernel: end, and the state CLOSED.
+ *
+ * @param client  A connection; closed ones too.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; _UNSUPPORTED or _OS if the
+ *         system does not tell. Since 0.1.
+ */
+int32_t keepsock_client_snapshot(const keepsock_client *client,
+                                 keepsock_snapshot *out,
+                                 size_t size,
+                                 keepsock_error **error);
+
+/**
+ * The TCP state, by its name in RFC 9293: keepsock_tcp_state_name(). CLOSED after close.
+ *
+ * @param client  A connection.
+ * @param state   Receives a value of enum keepsock_tcp_state.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; _UNSUPPORTED for a Unix socket,
+ *         and where the system does not tell; _OS. Since 0.1.
+ */
+int32_t keepsock_client_state(const keepsock_client *client,
+                              int32_t *state,
+                              keepsock_error **error);
+
+/**
+ * The user timeout that the kernel keeps (RFC 9293 section 3.8.3): for how long data may
+ * stay unacknowledged, or not be taken. Set by keepsock_options_set_end_stalled().
+ *
+ * @param client      A connection.
+ * @param timeout_ms  Receives milliseconds; KEEPSOCK_INFINITE: none is set.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _UNSUPPORTED for a Unix
+ *         socket, and on macOS; _OS. Since 0.1.
+ */
+int32_t keepsock_client_user_timeout(const keepsock_client *client,
+                                     int64_t *timeout_ms,
+                                     keepsock_error **error);
+
+/**
  * Makes a token.
  *
  * @param cancel  Receives it; free it with keepsock_cancel_free().
@@ -692,8 +967,9 @@ int32_t keepsock_client_from_fd(keepsock_fd fd,
  * @param len     Receives the number of bytes; 0: the peer closed its side.
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
- *         _DEAD, _UNREACHABLE, _WOULD_BLOCK (non-blocking mode), _DRAINING (in
- *         a keepsock_handler), _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
+ *         _WOULD_BLOCK (non-blocking mode), _DRAINING (in a keepsock_handler),
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_client_read(keepsock_client *client,
                              void *buf,
@@ -854,14 +1130,14 @@ int32_t keepsock_client_write_slices(keepsock_client *client,
  *
  * @param client      A connection.
  * @param timeout_ms  Milliseconds; 0: only look; KEEPSOCK_INFINITE.
- * @param hangup      Receives how it ended, a value of enum keepsock_hangup.
+ * @param end         Receives how it ended, a value of enum keepsock_end.
  * @param error       See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: it lives; _CANCELLED, _CLOSED,
  *         _DRAINING, _INVALID_ARGUMENT; _UNSUPPORTED on macOS and Windows. Since 0.1.
  */
 int32_t keepsock_client_wait_hangup(keepsock_client *client,
                                     int64_t timeout_ms,
-                                    int32_t *hangup,
+                                    int32_t *end,
                                     keepsock_error **error);
 
 /**
@@ -1247,6 +1523,116 @@ int32_t keepsock_options_disable_keepalive(keepsock_options *options,
                                            keepsock_error **error);
 
 /**
+ * Reports a peer that vanished as KEEPSOCK_ERR_DEAD within ms and a second: whether the
+ * connection is idle, has data that is not acknowledged, or a write waits for room. A peer
+ * that lives and has merely stopped reading is waited for, unless
+ * keepsock_options_set_end_stalled() says otherwise. Without it there is keepalive alone,
+ * which says nothing while data is unacknowledged; then the system may try for a quarter of
+ * an hour. Default: KEEPSOCK_INFINITE.
+ *
+ * Sets keepalive to fit. While data is on its way the calls that wait look at how long the
+ * peer was silent (tcp(7), TCP_INFO), four times in ms; a program that does not wait in calls
+ * asks keepsock_client_check_alive(). Linux 6.15 and later are told to send again, and to ask
+ * a peer that takes no data, at least each eighth of ms, or each second (TCP_RTO_MAX_MS);
+ * earlier kernels ask less and less often, so that a peer which vanishes while it takes no
+ * data is found later. macOS and Windows do this in the kernel, in whole seconds; FreeBSD has
+ * it with end_stalled only, and connecting and listening are KEEPSOCK_ERR_UNSUPPORTED without.
+ * The peer of a Unix socket cannot vanish.
+ *
+ * @param options  The options to change.
+ * @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE: not.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
+ *         was set to values that find a dead peer later. Since 0.1.
+ */
+int32_t keepsock_options_set_dead_after(keepsock_options *options,
+                                        int64_t ms,
+                                        keepsock_error **error);
+
+/**
+ * After keepsock_options_set_dead_after(): gives up a peer that lives but takes no data for
+ * that time, too, with KEEPSOCK_ERR_STALLED. The kernel does it by itself (TCP_USER_TIMEOUT of
+ * tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not.
+ * Elsewhere connecting and listening are KEEPSOCK_ERR_UNSUPPORTED. TCP only. Default: false.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: no dead_after was set. Since 0.1.
+ */
+int32_t keepsock_options_set_end_stalled(keepsock_options *options,
+                                         bool on,
+                                         keepsock_error **error);
+
+/**
+ * Keeps firewalls, NATs and load balancers from forgetting the connection, which they do
+ * after it was idle for ms: keepalive probes pass at least that often, and one of them may get
+ * lost. Default: KEEPSOCK_INFINITE, the default keepalive probes after 45 s, in time for all
+ * that are common. Use keepsock_options_set_heartbeat() where something on the way does not
+ * pass probes on, such as a proxy.
+ *
+ * @param options  The options to change.
+ * @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
+ *         was set to a longer idle time. Since 0.1.
+ */
+int32_t keepsock_options_set_survive_idle(keepsock_options *options,
+                                          int64_t ms,
+                                          keepsock_error **error);
+
+/**
+ * Sends bytes whenever nothing was written for a time: "PING\r\n", MQTT's C0 00, what the
+ * protocol has for that. For proxies, which end TCP and so answer keepalive themselves, and,
+ * with keepsock_options_set_idle_limit(), for peers whose kernel answers while the program
+ * hangs. Never in the middle of a write. Sent by any call that waits on the connection, and
+ * by keepsock_client_check_alive(). A peer that takes no data gets none. Default: none.
+ *
+ * @param options   The options to change.
+ * @param data      The bytes, copied.
+ * @param len       How many; above 0.
+ * @param every_ms  Milliseconds above 0.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (an idle limit that is not longer
+ *         than every_ms, too). Since 0.1.
+ */
+int32_t keepsock_options_set_heartbeat(keepsock_options *options,
+                                       const void *data,
+                                       size_t len,
+                                       int64_t every_ms,
+                                       keepsock_error **error);
+
+/**
+ * Ends the connection for those who wait to read if nothing came for ms: their calls are
+ * KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
+ * the peer's program should have answered. A last word can still be written; then close. A
+ * read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (not longer than the heartbeat's
+ *         time, too). Since 0.1.
+ */
+int32_t keepsock_options_set_idle_limit(keepsock_options *options,
+                                        int64_t ms,
+                                        keepsock_error **error);
+
+/**
+ * Whether closing takes a last copy of what the kernel knows of the connection, for
+ * keepsock_client_snapshot() afterwards; it costs a few system calls. A connection that
+ * ended by an error has it in any case. Default: false.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_last_snapshot(keepsock_options *options,
+                                           bool on,
+                                           keepsock_error **error);
+
+/**
  * Whether small writes leave at once (TCP_NODELAY), or are gathered while
  * earlier ones are unacknowledged (Nagle's algorithm). Default: at once.
  *
@@ -1457,6 +1843,14 @@ int32_t keepsock_server_from_fd(keepsock_fd fd,
 int32_t keepsock_server_accept(keepsock_server *server,
                                keepsock_client **client,
                                keepsock_error **error);
+
+/**
+ * The state, by its name in RFC 9293: LISTEN, or CLOSED after keepsock_server_close().
+ *
+ * @param server  A listening socket, or NULL: CLOSED.
+ * @return A value of enum keepsock_tcp_state. Since 0.1.
+ */
+int32_t keepsock_server_state(const keepsock_server *server);
 
 /**
  * The endpoint that it listens on, with the port that the system chose:

@@ -60,6 +60,13 @@ pub enum ErrorKind {
     /// No delimiter within the maximum. The bytes stay readable.
     #[error("no delimiter within the maximum")]
     TooLong = -16,
+    /// Nothing was received for the idle limit; the connection is over.
+    #[error("idle limit")]
+    IdleLimit = -17,
+    /// Heartbeats were sent and nothing was received for the idle limit; the
+    /// connection is over.
+    #[error("heartbeat missed")]
+    HeartbeatMissed = -18,
     /// There is no such host, service or Unix socket path.
     #[error("not found")]
     NotFound = -30,
@@ -75,7 +82,7 @@ pub enum ErrorKind {
     /// The connection was reset: by RST, or by writing to a peer that had closed.
     #[error("connection reset by peer")]
     Reset = -42,
-    /// The kernel gave the peer up: no answer to keepalive or to data.
+    /// The peer gave no answer to keepalive or to data.
     #[error("peer is dead")]
     Dead = -43,
     /// The local endpoint is taken by another socket.
@@ -90,6 +97,9 @@ pub enum ErrorKind {
     /// The process or the system has no file descriptor left.
     #[error("out of file descriptors")]
     NoDescriptors = -47,
+    /// The peer lives but takes no data, and was not to be waited for.
+    #[error("peer takes no data")]
+    Stalled = -48,
     /// Any other error of the operating system; its number is in the error.
     #[error("operating system error")]
     Os = -99,
@@ -444,7 +454,11 @@ impl From<Error> for io::Error {
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,
             ErrorKind::NoMemory => io::ErrorKind::OutOfMemory,
             ErrorKind::Closed => io::ErrorKind::NotConnected,
-            ErrorKind::TimedOut | ErrorKind::Dead => io::ErrorKind::TimedOut,
+            ErrorKind::TimedOut
+            | ErrorKind::Dead
+            | ErrorKind::Stalled
+            | ErrorKind::IdleLimit
+            | ErrorKind::HeartbeatMissed => io::ErrorKind::TimedOut,
             ErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
             ErrorKind::EndOfStream => io::ErrorKind::UnexpectedEof,
             ErrorKind::TooLong => io::ErrorKind::InvalidData,

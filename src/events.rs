@@ -181,7 +181,7 @@ pub(crate) fn aborted(client: &ClientSocket) {
     log::trace!(target: CONNECTION, "aborted {}", client.five_tuple());
 }
 
-/// Neither side closed it: reset, dead, unreachable.
+/// Neither side closed it: reset, dead, unreachable, stalled.
 #[cold]
 pub(crate) fn broke_off(client: &ClientSocket, why: ErrorKind) {
     info!(target: CONNECTION, "{} broke off: {why}", client.five_tuple());

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
+use crate::error::ErrorKind;
+
 /// The transport protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -144,25 +146,75 @@ impl fmt::Display for FiveTuple {
     }
 }
 
-/// How a connection was seen to end by waiting for its hang-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Why a connection ended: the first cause that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 #[repr(i32)]
-pub enum Hangup {
+pub enum End {
     /// The peer closed its side (FIN). What it sent before is still readable.
-    Fin = 1,
-    /// The connection was reset (RST).
-    Reset = 2,
-    /// The kernel gave the peer up: keepalive or data went unanswered.
+    #[error("closed by peer")]
+    ClosedByPeer = 1,
+    /// The peer, or something on the way, reset it (RST).
+    #[error("reset by peer")]
+    ResetByPeer = 2,
+    /// The peer gave no answer: to keepalive, or to data.
+    #[error("peer is dead")]
     Dead = 3,
+    /// The peer gave no answer, and a router said that there is no way to it.
+    #[error("peer is unreachable")]
+    Unreachable = 4,
+    /// The peer's kernel answers, but its program has not taken data for the time
+    /// that `dead_after` with `end_stalled` gave it.
+    #[error("peer takes no data")]
+    Stalled = 5,
+    /// Nothing was received for the idle limit.
+    #[error("idle limit")]
+    IdleLimit = 6,
+    /// Heartbeats were sent, and nothing was received for the idle limit.
+    #[error("heartbeat missed")]
+    HeartbeatMissed = 7,
+    /// It was closed here while its cancel token was fired.
+    #[error("cancelled")]
+    Cancelled = 8,
+    /// It was closed here, or its descriptor was given up.
+    #[error("closed here")]
+    ClosedHere = 9,
+}
+
+impl End {
+    pub(crate) fn from_number(number: i32) -> Option<End> {
+        use End::*;
+        let all = [
+            ClosedByPeer,
+            ResetByPeer,
+            Dead,
+            Unreachable,
+            Stalled,
+            IdleLimit,
+            HeartbeatMissed,
+            Cancelled,
+            ClosedHere,
+        ];
+        all.into_iter().find(|end| *end as i32 == number)
+    }
+
+    /// The error that a call meets after this end.
+    pub(crate) fn kind(self) -> ErrorKind {
+        match self {
+            End::ClosedByPeer => ErrorKind::EndOfStream,
+            End::ResetByPeer => ErrorKind::Reset,
+            End::Dead => ErrorKind::Dead,
+            End::Unreachable => ErrorKind::Unreachable,
+            End::Stalled => ErrorKind::Stalled,
+            End::IdleLimit => ErrorKind::IdleLimit,
+            End::HeartbeatMissed => ErrorKind::HeartbeatMissed,
+            End::Cancelled | End::ClosedHere => ErrorKind::Closed,
+        }
+    }
 }
 
 /// The state of a TCP socket, by its name in RFC 9293 section 3.3.2. The numbers
 /// are Linux's (include/net/tcp_states.h).
-///
-/// ```
-/// assert_eq!(keepsock::TcpState::SynReceived.to_string(), "SYN-RECEIVED");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 #[repr(i32)]
@@ -200,6 +252,49 @@ pub enum TcpState {
     /// Both FINs crossed; the ACK of this side's is awaited.
     #[error("CLOSING")]
     Closing = 11,
+}
+
+impl TcpState {
+    /// By the number in include/net/tcp_states.h. 12, a request that was not accepted yet,
+    /// is SYN-RECEIVED to RFC 9293.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn from_linux(number: u8) -> Option<TcpState> {
+        use TcpState::*;
+        Some(match number {
+            1 => Established,
+            2 => SynSent,
+            3 | 12 => SynReceived,
+            4 => FinWait1,
+            5 => FinWait2,
+            6 => TimeWait,
+            7 => Closed,
+            8 => CloseWait,
+            9 => LastAck,
+            10 => Listen,
+            11 => Closing,
+            _ => return None,
+        })
+    }
+
+    /// By the number in netinet/tcp_fsm.h.
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    pub(crate) fn from_bsd(number: u8) -> Option<TcpState> {
+        use TcpState::*;
+        let all = [
+            Closed,
+            Listen,
+            SynSent,
+            SynReceived,
+            Established,
+            CloseWait,
+            FinWait1,
+            Closing,
+            LastAck,
+            FinWait2,
+            TimeWait,
+        ];
+        all.get(usize::from(number)).copied()
+    }
 }
 
 /// Which IP version to use.

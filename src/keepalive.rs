@@ -1,5 +1,6 @@
 //! TCP keepalive: how the network is told that an idle connection lives.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
@@ -100,6 +101,81 @@ impl Keepalive {
     }
 }
 
+/// What the options say of keepalive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Setting {
+    /// The defaults, adapted to what else was asked for.
+    #[default]
+    Adapted,
+    Off,
+    Own(Keepalive),
+}
+
+impl Setting {
+    /// The values that keep both promises: an idle peer that vanished is known to be dead
+    /// within `dead_after`, and an idle connection has traffic every `survive_idle`.
+    /// Values of the caller's own are not bent, but refused if they break one.
+    pub(crate) fn resolve(
+        self,
+        dead_after: Option<Duration>,
+        survive_idle: Option<Duration>,
+    ) -> Result<Option<Keepalive>> {
+        let keepalive = match self {
+            Setting::Off if dead_after.or(survive_idle).is_some() => {
+                return Err(refuse("off, but dead_after and survive_idle need it".to_owned()));
+            }
+            Setting::Off => return Ok(None),
+            Setting::Own(keepalive) => keepalive,
+            Setting::Adapted => {
+                let mut adapted = Keepalive::default();
+                if let Some(limit) = dead_after {
+                    adapted = Keepalive::dead_within(limit);
+                }
+                if let Some(limit) = survive_idle.filter(|limit| adapted.idle() > *limit / 2) {
+                    adapted = adapted.never_idle_for(limit);
+                }
+                adapted
+            }
+        };
+        match (dead_after, survive_idle) {
+            (Some(limit), _) if keepalive.dead_after() > limit => Err(refuse(format!(
+                "a dead peer is known after {:?}, not within dead_after, {limit:?}",
+                keepalive.dead_after()
+            ))),
+            (_, Some(limit)) if keepalive.idle() > limit => {
+                Err(refuse(format!("{keepalive}: longer idle than survive_idle, {limit:?}")))
+            }
+            _ => Ok(Some(keepalive)),
+        }
+    }
+}
+
+impl Keepalive {
+    /// Finds a dead peer after `limit`, in whole seconds; at least 2 s. The longest idle
+    /// time is that of the default, for the sake of firewalls.
+    fn dead_within(limit: Duration) -> Keepalive {
+        let total = limit.as_secs();
+        let shortest_idle = (total / 3).clamp(1, 45);
+        let probing = total.saturating_sub(shortest_idle).max(1);
+        // What the intervals leave over is added to the idle time: little.
+        let counts = probing.min(3)..=probing.min(5);
+        let count = counts.min_by_key(|count| (probing % count, Reverse(*count))).unwrap_or(1);
+        let interval = (probing / count).clamp(1, MAX_SECONDS);
+        let idle = total.saturating_sub(interval * count).clamp(1, MAX_SECONDS);
+        Keepalive { idle: idle as u16, interval: interval as u16, count: count as u8 }
+    }
+
+    /// Is idle for no more than half of `limit`, so that one lost probe does no harm, and
+    /// finds a dead peer in the same time as before.
+    fn never_idle_for(self, limit: Duration) -> Keepalive {
+        let idle = (limit.as_secs() / 2).max(1);
+        let interval = (limit.as_secs() / 4).clamp(1, self.interval().as_secs());
+        let rest = self.dead_after().as_secs().saturating_sub(idle);
+        let count = (rest / interval).clamp(1, u64::from(MAX_COUNT));
+        Keepalive { idle: idle as u16, interval: interval as u16, count: count as u8 }
+    }
+}
+
 impl Default for Keepalive {
     fn default() -> Keepalive {
         Keepalive { idle: 45, interval: 15, count: 5 }
@@ -156,6 +232,58 @@ mod tests {
             assert_eq!(err.kind(), ErrorKind::InvalidArgument);
         }
         assert!(Keepalive::new(s(32_767), s(32_767), 127).is_ok());
+    }
+
+    /// K3: an idle peer that vanished is known within the time, and not a second or more
+    /// before it; no firewall is left without traffic for a minute.
+    #[test]
+    fn dead_after_in_terms_of_keepalive() {
+        for seconds in (2..400).chain([3600, 100_000]) {
+            let limit = Duration::from_secs(seconds);
+            let k = Setting::Adapted.resolve(Some(limit), None).unwrap().unwrap();
+            assert_eq!(k.dead_after(), limit, "{k}");
+            assert!(k.idle() < Duration::from_secs(60), "{k}");
+            assert!(k.idle() <= limit / 2, "{k}");
+            // Fractions of a second are not the kernel's.
+            let more = limit + Duration::from_millis(999);
+            assert_eq!(Setting::Adapted.resolve(Some(more), None).unwrap(), Some(k));
+        }
+    }
+
+    /// K4: one lost probe does no harm, and dead peers are found no later than before.
+    #[test]
+    fn survive_idle_in_terms_of_keepalive() {
+        for seconds in 2..400 {
+            let limit = Duration::from_secs(seconds);
+            for dead_after in [None, Some(2), Some(5), Some(60)].map(|t| t.map(Duration::from_secs))
+            {
+                let k = Setting::Adapted.resolve(dead_after, Some(limit)).unwrap().unwrap();
+                assert!(
+                    k.idle() + k.interval() <= limit.max(Duration::from_secs(4)),
+                    "{k} for {limit:?}"
+                );
+                assert!(k.idle() <= limit / 2, "{k} for {limit:?}");
+                assert!(k.dead_after() <= dead_after.unwrap_or(Duration::from_secs(120)), "{k}");
+            }
+        }
+        let unbent = Setting::Adapted.resolve(None, Some(Duration::from_secs(100))).unwrap();
+        assert_eq!(unbent, Some(Keepalive::default()));
+    }
+
+    /// K1, K3, K4: what the caller set is kept, or refused; never bent.
+    #[test]
+    fn own_values_are_kept_or_refused() {
+        let s = Duration::from_secs;
+        let own = Keepalive::new(s(2), s(1), 3).unwrap();
+        let fits = Setting::Own(own).resolve(Some(s(5)), Some(s(2)));
+        assert_eq!(fits.unwrap(), Some(own));
+        for (dead_after, survive_idle) in [(Some(s(4)), None), (None, Some(s(1)))] {
+            let err = Setting::Own(own).resolve(dead_after, survive_idle).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+            let err = Setting::Off.resolve(dead_after, survive_idle).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+        }
+        assert_eq!(Setting::Off.resolve(None, None).unwrap(), None);
     }
 
     /// K2: a dead idle peer is known in 120 s.

@@ -49,7 +49,7 @@
 //! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |
 //! | info | `keepsock::listen` | listening, and its end |
 //! | info | `keepsock::serve` | a drain's beginning and end, with counts |
-//! | info | `keepsock::connection` | a connection broke off: reset, dead, unreachable |
+//! | info | `keepsock::connection` | a connection broke off: reset, dead, unreachable, stalled |
 //! | debug | `keepsock::lookup` | a lookup and its answer |
 //! | debug | `keepsock::connect` | each attempt and how it ended; the connection |
 //! | debug | `keepsock::accept` | an accept failed and is tried again |
@@ -83,10 +83,12 @@ mod events;
 pub mod ffi;
 mod info;
 mod keepalive;
+mod liveness;
 mod options;
 mod resolve;
 mod serve;
 mod server;
+mod snapshot;
 #[allow(unsafe_code)]
 mod sys;
 mod turn;
@@ -97,8 +99,9 @@ pub use cancel::CancelToken;
 pub use client::{BorrowedSocket, ClientSocket};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
-pub use info::{Address, Family, FiveTuple, Hangup, Protocol, TcpState};
+pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
 pub use serve::{Broadcast, Drained, ServeOptions, Service, WhenFull};
 pub use server::{ServerCounters, ServerSocket};
+pub use snapshot::Snapshot;

@@ -9,7 +9,8 @@ use crate::cancel::CancelToken;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Family;
-use crate::keepalive::Keepalive;
+use crate::keepalive::{Keepalive, Setting};
+use crate::liveness::{Asked, Heartbeat};
 use crate::sys::{self, Borrowed};
 use crate::wait::Cause;
 
@@ -33,7 +34,9 @@ use crate::wait::Cause;
 /// ```
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
-    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) keepalive: Setting,
+    pub(crate) liveness: Asked,
+    pub(crate) last_snapshot: bool,
     pub(crate) nodelay: bool,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) read_timeout: Option<Duration>,
@@ -50,7 +53,9 @@ pub struct SocketOptions {
 impl Default for SocketOptions {
     fn default() -> SocketOptions {
         SocketOptions {
-            keepalive: Some(Keepalive::default()),
+            keepalive: Setting::Adapted,
+            liveness: Asked::default(),
+            last_snapshot: false,
             nodelay: true,
             connect_timeout: Some(Duration::from_secs(30)),
             read_timeout: None,
@@ -86,7 +91,121 @@ impl SocketOptions {
     /// ```
     #[must_use]
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
-        self.keepalive = keepalive.into();
+        self.keepalive = keepalive.into().map_or(Setting::Off, Setting::Own);
+        self
+    }
+
+    /// Reports a peer that vanished as [`Dead`](ErrorKind::Dead) within `time` and a second:
+    /// whether the connection is idle, has data that is not acknowledged, or a write waits
+    /// for room. A peer that lives and has merely stopped reading is waited for, unless
+    /// [`end_stalled`](SocketOptions::end_stalled) says otherwise. `None`: by keepalive alone,
+    /// which says nothing while data is unacknowledged; then the system may try for a quarter
+    /// of an hour. Default: none. From 2 s to 45 hours.
+    ///
+    /// Sets keepalive to fit. While data is on its way the calls that wait look at how long
+    /// the peer was silent (TCP_INFO), four times in `time`; a program that does not wait in
+    /// calls asks [`check_alive`](crate::ClientSocket::check_alive). Linux 6.15 and later are
+    /// told to send again, and to ask a peer that takes no data, at least each eighth of
+    /// `time`, or each second (TCP_RTO_MAX_MS); earlier kernels ask less and less often, so
+    /// that a peer which vanishes while it takes no data is found later.
+    ///
+    /// macOS (TCP_RXT_CONNDROPTIME) and Windows (TCP_MAXRT) do this in the kernel, from whole
+    /// seconds; FreeBSD has it with `end_stalled` only, and connecting and listening fail with
+    /// [`Unsupported`](ErrorKind::Unsupported) without. The peer of a Unix socket cannot
+    /// vanish.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().dead_after(std::time::Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn dead_after(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.liveness.dead_after = time.into();
+        self
+    }
+
+    /// With [`dead_after`](SocketOptions::dead_after): gives up a peer that lives but takes
+    /// no data for that time, too; the reason is [`Stalled`](ErrorKind::Stalled). The
+    /// kernel does it by itself (TCP_USER_TIMEOUT of tcp(7), RFC 9293 section 3.8.3; FreeBSD:
+    /// TCP_MAXUNACKTIME), whether a call waits or not. Elsewhere connecting and listening fail
+    /// with [`Unsupported`](ErrorKind::Unsupported). Default: no.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let ten = std::time::Duration::from_secs(10);
+    /// let options = SocketOptions::new().dead_after(ten).end_stalled(true);
+    /// ```
+    #[must_use]
+    pub fn end_stalled(mut self, on: bool) -> Self {
+        self.liveness.end_stalled = on;
+        self
+    }
+
+    /// Keeps firewalls, NATs and load balancers from forgetting the connection, which they
+    /// do after it was idle for `time`: keepalive probes pass at least that often, and one
+    /// of them may get lost. Default: `None`, the default keepalive probes after 45 s, in
+    /// time for all that are common. From 2 s to 45 hours. Use a
+    /// [`heartbeat`](SocketOptions::heartbeat) where something on the way does not pass
+    /// probes on, such as a proxy.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().survive_idle(std::time::Duration::from_secs(30));
+    /// ```
+    #[must_use]
+    pub fn survive_idle(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.liveness.survive_idle = time.into();
+        self
+    }
+
+    /// Sends `bytes` whenever nothing was written for `every`: `"PING\r\n"`, MQTT's
+    /// `[0xC0, 0]`, what the protocol has for that. For proxies, which end TCP and so
+    /// answer keepalive themselves, and, with an
+    /// [`idle_limit`](SocketOptions::idle_limit), for peers whose kernel answers while the
+    /// program hangs. Never in the middle of a write. Default: none.
+    ///
+    /// Sent by any call that waits on the connection, and by
+    /// [`check_alive`](crate::ClientSocket::check_alive). A peer that takes no data gets none.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options =
+    ///     SocketOptions::new().heartbeat(*b"PING\r\n", std::time::Duration::from_secs(20));
+    /// ```
+    #[must_use]
+    pub fn heartbeat(mut self, bytes: impl AsRef<[u8]>, every: Duration) -> Self {
+        self.liveness.heartbeat = Some(Heartbeat { bytes: bytes.as_ref().into(), every });
+        self
+    }
+
+    /// Ends the connection for those who wait to read if nothing came for `time`: their
+    /// calls fail with [`IdleLimit`](ErrorKind::IdleLimit), or with
+    /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) if there is a heartbeat, which the
+    /// peer's program should have answered. A last word can still be written; then close. A
+    /// [`read_timeout`](SocketOptions::read_timeout) is for one call, this is for the
+    /// connection. Default: `None`, no limit.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().idle_limit(std::time::Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn idle_limit(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.liveness.idle_limit = time.into();
+        self
+    }
+
+    /// Whether closing takes a last copy of what the kernel knows of the connection, so that
+    /// [`snapshot`](crate::ClientSocket::snapshot) has it afterwards; it costs a few system
+    /// calls. A connection that ended by an error has it in any case. Default: no.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().last_snapshot(true);
+    /// ```
+    #[must_use]
+    pub fn last_snapshot(mut self, on: bool) -> Self {
+        self.last_snapshot = on;
         self
     }
 
@@ -257,6 +376,8 @@ impl SocketOptions {
                 return refuse(&format!("{name} timeout is zero"));
             }
         }
+        self.liveness.validate(operation)?;
+        self.effective_keepalive().map_err(|e| e.during(operation))?;
         if self.backlog == Some(0) {
             return refuse("backlog is zero");
         }
@@ -267,6 +388,10 @@ impl SocketOptions {
             }
         }
         Ok(())
+    }
+
+    fn effective_keepalive(&self) -> Result<Option<Keepalive>> {
+        self.keepalive.resolve(self.liveness.dead_after, self.liveness.survive_idle)
     }
 
     /// Takes off a socket that somebody else made what keepsock's sockets never
@@ -289,7 +414,7 @@ impl SocketOptions {
         ipv6: bool,
     ) -> std::result::Result<(), Cause> {
         self.apply_tcp(socket, ipv6)?;
-        if self.keepalive.is_none() {
+        if self.keepalive == Setting::Off {
             sys::set_keepalive(socket, None)?;
         }
         if !self.nodelay {
@@ -298,14 +423,15 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Refuses, for a Unix socket, what only IP has. Keepalive and NODELAY are not
-    /// among it: a local connection behaves as if they were met.
+    /// Refuses, for a Unix socket, what only IP has. Keepalive, dead_after, survive_idle and
+    /// NODELAY are not among it: a local connection behaves as if they were met.
     pub(crate) fn refuse_inet_only(&self, operation: &'static str) -> Result<()> {
         let given = [
             ("family", self.family != Family::Any),
             ("local", self.local.is_some()),
             ("interface", self.interface.is_some()),
             ("address", !self.addresses.is_empty()),
+            ("end_stalled", self.liveness.end_stalled),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
@@ -333,7 +459,10 @@ impl SocketOptions {
         if let Some(name) = &self.interface {
             sys::bind_interface(socket, name, ipv6)?;
         }
-        if let Some(keepalive) = self.keepalive {
+        if let Some(time) = self.liveness.dead_after {
+            sys::set_dead_after(socket, time, self.liveness.end_stalled)?;
+        }
+        if let Ok(Some(keepalive)) = self.effective_keepalive() {
             sys::set_keepalive(socket, Some(keepalive))?;
         }
         if self.nodelay {

@@ -12,7 +12,7 @@ use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::events::{self, Repeated};
-use crate::info::{Address, Family};
+use crate::info::{Address, Family, TcpState};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
@@ -338,6 +338,17 @@ impl ServerSocket {
     /// ```
     pub fn port(&self) -> u16 {
         self.0.address.port()
+    }
+
+    /// LISTEN, or CLOSED after [`close`](ServerSocket::close).
+    ///
+    /// ```
+    /// let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// assert_eq!(server.state().to_string(), "LISTEN");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn state(&self) -> TcpState {
+        if self.0.descriptor.is_closed() { TcpState::Closed } else { TcpState::Listen }
     }
 
     /// What it has counted so far.

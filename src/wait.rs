@@ -14,27 +14,33 @@ pub(crate) enum Cause {
     Kind(ErrorKind),
     /// The system failed the call.
     Os(io::Error),
-    /// The system reports the end of an established connection. There ETIMEDOUT
-    /// means that the kernel gave the peer up, not that the caller's time is over.
-    Ended(io::Error),
+    /// The established connection is over, perhaps by an error of the system's.
+    Over(ErrorKind, Option<i32>),
 }
 
 impl Cause {
+    /// The end of an established connection as the system reports it. There ETIMEDOUT
+    /// means that the kernel gave the peer up, not that the caller's time is over.
+    pub(crate) fn ended(err: &io::Error) -> Cause {
+        let kind = match ErrorKind::of(err) {
+            ErrorKind::TimedOut => ErrorKind::Dead,
+            kind => kind,
+        };
+        Cause::Over(kind, err.raw_os_error())
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Cause::Kind(kind) => *kind,
+            Cause::Kind(kind) | Cause::Over(kind, _) => *kind,
             Cause::Os(err) => ErrorKind::of(err),
-            Cause::Ended(err) => match ErrorKind::of(err) {
-                ErrorKind::TimedOut => ErrorKind::Dead,
-                kind => kind,
-            },
         }
     }
 
     pub(crate) fn os_error(&self) -> Option<i32> {
         match self {
             Cause::Kind(_) => None,
-            Cause::Os(err) | Cause::Ended(err) => err.raw_os_error(),
+            Cause::Os(err) => err.raw_os_error(),
+            Cause::Over(_, code) => *code,
         }
     }
 

@@ -20,7 +20,7 @@ use std::process::Command;
 
 use header::{Item, What};
 use keepsock::ffi::{self, keepsock_log_level};
-use keepsock::{ErrorKind, Family, Hangup, Protocol, WhenFull};
+use keepsock::{End, ErrorKind, Family, Protocol, TcpState, WhenFull};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -337,11 +337,15 @@ fn size(n: usize) -> i64 {
 fn numbers_in_rust() -> BTreeMap<String, i64> {
     let mut all = variants!("KEEPSOCK_ERR", ErrorKind:
         InvalidArgument InvalidEndpoint WrongState Unsupported NoMemory Panic Closed Cancelled
-        TimedOut WouldBlock Draining EndOfStream TooLong NotFound LookupFailed Refused
-        Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors Os);
+        TimedOut WouldBlock Draining EndOfStream TooLong IdleLimit HeartbeatMissed NotFound LookupFailed Refused
+        Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
+        Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
     all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix));
-    all.extend(variants!("KEEPSOCK_HANGUP", Hangup: Fin Reset Dead));
+    all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
+        Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere));
+    all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
+        FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
     all.extend(variants!("KEEPSOCK_WHEN_FULL", WhenFull: Wait Refuse));
     all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:
         Off Error Warn Info Debug Trace));
@@ -357,13 +361,17 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_keepalive: enabled idle_ms interval_ms count));
     all.extend(layout!(keepsock_five_tuple:
         protocol local_port remote_port local_address remote_address));
+    all.extend(layout!(keepsock_snapshot: state end rtt_us rtt_variation_us min_rtt_us
+        last_sent_us last_received_us retransmits unacknowledged unsent unread bytes_sent
+        bytes_received segments_sent segments_received mss congestion_window peer_window
+        heartbeats congestion_control));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
-    for name in ["err", "family", "protocol", "hangup", "when_full", "log_level"] {
+    for name in ["err", "family", "protocol", "end", "tcp_state", "when_full", "log_level"] {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }
     all.into_iter().collect()

@@ -15,7 +15,7 @@ use common::{
     Api, Client, INFINITE, Opt, Outcome, Server, TRANSPORTS, Token, Transport, fails, pair,
     pair_with, promptly, system, timed, with_raw_peer,
 };
-use keepsock::{ErrorKind, Hangup};
+use keepsock::{End, ErrorKind};
 
 both_apis![
     half_close_leaves_the_other_direction,
@@ -301,27 +301,27 @@ fn freeing_closes_gracefully<A: Api>() {
 
 /// I4: FIN and RST are told apart, without consuming data.
 fn hangup_tells_fin_from_reset<A: Api>() {
-    type End<A> = fn(&<A as Api>::Client);
-    let fin: End<A> = |c| c.shutdown_write().unwrap();
-    let close: End<A> = |c| c.close().unwrap();
+    type Ends<A> = fn(&<A as Api>::Client);
+    let fin: Ends<A> = |c| c.shutdown_write().unwrap();
+    let close: Ends<A> = |c| c.close().unwrap();
     for transport in TRANSPORTS {
         for end in [fin, close] {
             let p = pair::<A>(transport);
             let (how, _) =
                 common::while_waiting(|| p.accepted.wait_hangup(INFINITE), || end(&p.client));
-            assert_eq!(how.unwrap(), Hangup::Fin);
-            assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Fin);
+            assert_eq!(how.unwrap(), End::ClosedByPeer);
+            assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ClosedByPeer);
         }
     }
     let p = pair::<A>(Transport::Tcp);
     let (how, _) = common::while_waiting(|| p.accepted.wait_hangup(INFINITE), || p.client.abort());
-    assert_eq!(how.unwrap(), Hangup::Reset);
-    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Reset);
+    assert_eq!(how.unwrap(), End::ResetByPeer);
+    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ResetByPeer);
     // On a Unix socket unread input is what makes a reset.
     let p = pair::<A>(Transport::Unix);
     p.accepted.write_all(b"unread").unwrap();
     p.client.abort();
-    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Reset);
+    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ResetByPeer);
 }
 
 /// I4: a time-out says that the connection lives; zero only looks; data is no hang-up.
@@ -338,7 +338,7 @@ fn hangup_only_looks<A: Api>() {
         p.accepted.set_read_timeout(10_000).unwrap();
         fails(p.accepted.wait_hangup(10), ErrorKind::TimedOut);
         p.client.shutdown_write().unwrap();
-        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Fin);
+        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ClosedByPeer);
     }
 }
 
@@ -349,7 +349,7 @@ fn data_before_a_fin_stays_readable<A: Api>() {
         p.client.write_all(b"line\nrest").unwrap();
         assert_eq!(p.accepted.read_line(64).unwrap(), "line");
         p.client.shutdown_write().unwrap();
-        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Fin);
+        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ClosedByPeer);
         assert_eq!(p.accepted.read_until(b';', 64).unwrap(), b"rest");
         assert_eq!(p.accepted.read(&mut [0; 8]).unwrap(), 0);
     }
@@ -361,7 +361,7 @@ fn data_before_a_reset_stays_readable<A: Api>() {
     p.client.write_all(b"last words").unwrap();
     common::eventually("it has arrived", || system::readable_bytes(p.accepted.fd().unwrap()) == 10);
     p.client.abort();
-    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Reset);
+    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ResetByPeer);
     let mut buf = [0; 64];
     assert_eq!(p.accepted.read(&mut buf).unwrap(), 10);
     assert_eq!(&buf[..10], b"last words");
@@ -373,20 +373,20 @@ fn data_before_a_reset_stays_readable<A: Api>() {
 fn the_reason_is_told_again_after_waiting_for_it<A: Api>() {
     let p = pair::<A>(Transport::Tcp);
     p.client.abort();
-    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Reset);
+    assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ResetByPeer);
     for _ in 0..2 {
         fails(p.accepted.read(&mut [0; 8]), ErrorKind::Reset);
         fails(p.accepted.read_exact(&mut [0; 8]), ErrorKind::Reset);
         fails(p.accepted.read_line(64), ErrorKind::Reset);
         fails(p.accepted.write_all(b"x"), ErrorKind::Reset);
-        assert_eq!(p.accepted.wait_hangup(0).unwrap(), Hangup::Reset);
+        assert_eq!(p.accepted.wait_hangup(0).unwrap(), End::ResetByPeer);
     }
     // The other way round: first the read, then the wait.
     let p = pair::<A>(Transport::Tcp);
     p.client.abort();
     fails(p.accepted.read(&mut [0; 8]), ErrorKind::Reset);
     fails(p.accepted.read(&mut [0; 8]), ErrorKind::Reset);
-    assert_eq!(p.accepted.wait_hangup(0).unwrap(), Hangup::Reset);
+    assert_eq!(p.accepted.wait_hangup(0).unwrap(), End::ResetByPeer);
 }
 
 /// I4, T1: a reset that two threads wait for is a reset to both, though the kernel tells
@@ -402,7 +402,7 @@ fn a_reset_is_one_for_all_who_wait<A: Api>() {
             p.client.abort();
             fails(reader.join().unwrap(), ErrorKind::Reset);
             fails(second.join().unwrap(), ErrorKind::Reset);
-            assert_eq!(waiter.join().unwrap().unwrap(), Hangup::Reset);
+            assert_eq!(waiter.join().unwrap().unwrap(), End::ResetByPeer);
         });
     }
 }
@@ -416,7 +416,7 @@ fn our_own_half_close_is_no_hangup<A: Api>() {
         p.server.close();
         fails(p.accepted.wait_hangup(0), ErrorKind::TimedOut);
         p.client.close().unwrap();
-        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), Hangup::Fin);
+        assert_eq!(p.accepted.wait_hangup(INFINITE).unwrap(), End::ClosedByPeer);
     }
 }
 

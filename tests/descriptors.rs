@@ -405,19 +405,9 @@ fn pair() -> (ClientSocket, TcpStream) {
 
 /// poll(2) as the C library calls it.
 #[cfg(target_arch = "x86_64")]
-const POLL: i64 = libc::SYS_poll;
+const POLL: libc::c_long = libc::SYS_poll;
 #[cfg(not(target_arch = "x86_64"))]
-const POLL: i64 = libc::SYS_ppoll;
-
-/// Waits until that thread sleeps in that call of the kernel's.
-fn wait_until_blocked(thread: i32, call: i64) {
-    let path = format!("/proc/self/task/{thread}/syscall");
-    let number = call.to_string();
-    lab::await_that("the thread waits in the call", || {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        text.split_whitespace().next() == Some(number.as_str())
-    });
-}
+const POLL: libc::c_long = libc::SYS_ppoll;
 
 /// L3: a peer that resets in the middle of a read: what came before is told and
 /// kept, and every later call knows why.
@@ -433,7 +423,7 @@ fn a_peer_that_resets_during_a_read() {
         });
         peer.write_all(b"part").unwrap();
         // The rest of its time, a call that was given a part waits in poll.
-        wait_until_blocked(thread.recv().unwrap(), POLL);
+        lab::await_blocked(thread.recv().unwrap(), POLL);
         reset(peer);
         let err = call.join().unwrap();
         assert_eq!((err.kind(), err.os_error()), (ErrorKind::Reset, Some(libc::ECONNRESET)));
@@ -460,7 +450,7 @@ fn a_peer_that_resets_during_a_write() {
             client.write_all(much).unwrap_err()
         });
         let id = thread.recv().unwrap();
-        wait_until_blocked(id, libc::SYS_sendto);
+        lab::await_blocked(id, libc::SYS_sendto);
         reset(peer);
         let err = call.join().unwrap();
         assert_eq!(err.kind(), ErrorKind::Reset, "{err}");

@@ -11,7 +11,7 @@ mod common;
 use keepsock::ErrorKind;
 
 /// E1: the table of numbers. A number never changes its meaning and is never used again.
-const NUMBERS: [(ErrorKind, i32, &str); 24] = [
+const NUMBERS: [(ErrorKind, i32, &str); 27] = [
     (ErrorKind::InvalidArgument, -1, "invalid argument"),
     (ErrorKind::InvalidEndpoint, -2, "invalid endpoint"),
     (ErrorKind::WrongState, -3, "wrong state"),
@@ -25,6 +25,8 @@ const NUMBERS: [(ErrorKind, i32, &str); 24] = [
     (ErrorKind::Draining, -14, "draining"),
     (ErrorKind::EndOfStream, -15, "end of stream"),
     (ErrorKind::TooLong, -16, "no delimiter within the maximum"),
+    (ErrorKind::IdleLimit, -17, "idle limit"),
+    (ErrorKind::HeartbeatMissed, -18, "heartbeat missed"),
     (ErrorKind::NotFound, -30, "not found"),
     (ErrorKind::LookupFailed, -31, "name lookup failed"),
     (ErrorKind::Refused, -40, "connection refused"),
@@ -35,6 +37,7 @@ const NUMBERS: [(ErrorKind, i32, &str); 24] = [
     (ErrorKind::AddressNotAvailable, -45, "address not available"),
     (ErrorKind::PermissionDenied, -46, "permission denied"),
     (ErrorKind::NoDescriptors, -47, "out of file descriptors"),
+    (ErrorKind::Stalled, -48, "peer takes no data"),
     (ErrorKind::Os, -99, "operating system error"),
 ];
 
@@ -177,6 +180,12 @@ mod c_only {
             assert_eq!(keepsock_error_attempt_count(null()), 0);
             assert_eq!(keepsock_client_buffered(null()), 0);
             assert_eq!(text(keepsock_client_name(null())), "");
+            assert_eq!(keepsock_client_end(null()), 0);
+            assert_eq!(keepsock_server_state(null()), 7);
+            assert_eq!(text(keepsock_end_text(77)), "");
+            for state in [i32::MIN, -1, 0, 12, i32::MAX] {
+                assert_eq!(text(keepsock_tcp_state_name(state)), "");
+            }
             assert_eq!(text(keepsock_server_endpoint(null())), "");
             assert_eq!(keepsock_server_port(null()), 0);
             assert_eq!(keepsock_service_connections(null()), 0);
@@ -302,6 +311,14 @@ mod c_only {
                         keepsock_client_five_tuple(c, t.cast(), size_of::<keepsock_five_tuple>(), e)
                     })
                 },
+                |c, e| out(77, |next| keepsock_client_check_alive(c, next, e)),
+                |c, e| {
+                    out([0x5au8; 512], |s| {
+                        keepsock_client_snapshot(c, s.cast(), size_of::<keepsock_snapshot>(), e)
+                    })
+                },
+                |c, e| out(77, |state| keepsock_client_state(c, state, e)),
+                |c, e| out(77, |ms| keepsock_client_user_timeout(c, ms, e)),
                 |c, e| out(77, |fd| keepsock_client_fd(c, fd, e)),
                 |c, e| out(77, |fd| keepsock_client_release_fd(c, fd, e)),
             ]
@@ -352,6 +369,12 @@ mod c_only {
                 |o, e| keepsock_options_set_interface(o, c"lo".as_ptr(), e),
                 |o, e| keepsock_options_add_address(o, c"127.0.0.1:1".as_ptr(), e),
                 |o, e| keepsock_options_set_backlog(o, 1, e),
+                |o, e| keepsock_options_set_dead_after(o, 2000, e),
+                |o, e| keepsock_options_set_end_stalled(o, false, e),
+                |o, e| keepsock_options_set_survive_idle(o, 2000, e),
+                |o, e| keepsock_options_set_heartbeat(o, b"x".as_ptr().cast(), 1, 1000, e),
+                |o, e| keepsock_options_set_idle_limit(o, 2000, e),
+                |o, e| keepsock_options_set_last_snapshot(o, true, e),
                 |o, e| {
                     let cancel = new_cancel();
                     let status = keepsock_options_set_cancel(o, cancel, e);
@@ -500,7 +523,7 @@ mod c_only {
                 let slice = keepsock_slice { data: null(), len: 1 };
                 keepsock_client_write_slices(client, &raw const slice, 1, e)
             });
-            gives(INVALID, "hangup is NULL", |e| {
+            gives(INVALID, "end is NULL", |e| {
                 keepsock_client_wait_hangup(client, 0, null_mut(), e)
             });
             gives(INVALID, "out is NULL", |e| {

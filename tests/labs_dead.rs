@@ -7,14 +7,13 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keepsock::{ClientSocket, Error, ErrorKind, Hangup, Keepalive, ServerSocket, SocketOptions};
+use keepsock::{ClientSocket, End, Error, ErrorKind, Keepalive, ServerSocket, SocketOptions};
 
 mod lab;
-use lab::{in_namespace, ip, ms};
+use lab::{Network, in_namespace, ms};
 
 const LIMIT: Duration = Duration::from_secs(40);
 /// When idle 1 s, interval 1 s, count 3 must report a peer that vanished, from
@@ -31,61 +30,37 @@ fn fast() -> Keepalive {
     Keepalive::new(ms(1000), ms(1000), 3).unwrap()
 }
 
-/// What the far side does next.
-enum Order {
-    Accept(usize),
-    Connect(String),
-    Talk,
-    Vanish(&'static str),
-}
-
-/// The far side: a thread in a network of its own, 192.0.2.2, that holds its
-/// ends of the connections until the lab is over.
+/// This side, 192.0.2.1, and the far side, 192.0.2.2, that holds its ends of the
+/// connections.
 struct Far {
-    orders: mpsc::Sender<Order>,
-    done: mpsc::Receiver<()>,
-    address: String,
+    network: Network,
+    listener: TcpListener,
+    held: Vec<TcpStream>,
 }
 
 impl Far {
-    fn start() -> Far {
-        ip("link add near type veth peer name far");
-        let (orders, received) = mpsc::channel();
-        let (report, done) = mpsc::channel();
-        let (say, said) = mpsc::channel();
-        let (moved, wait_moved) = mpsc::channel();
-        thread::spawn(move || {
-            lab::leave_network();
-            say.send(lab::thread_id().to_string()).unwrap();
-            wait_moved.recv().unwrap();
-            ip("addr add 192.0.2.2/24 dev far");
-            ip("link set far up");
-            let listener = TcpListener::bind("192.0.2.2:0").unwrap();
-            say.send(listener.local_addr().unwrap().to_string()).unwrap();
-            let mut held = Vec::new();
-            for order in received {
-                match order {
-                    Order::Accept(n) => held.extend((0..n).map(|_| listener.accept().unwrap().0)),
-                    Order::Connect(to) => held.push(TcpStream::connect(to).unwrap()),
-                    Order::Talk => held.iter_mut().for_each(|s| s.write_all(b"x").unwrap()),
-                    Order::Vanish(how) => ip(how),
-                }
-                report.send(()).unwrap();
-            }
-        });
-        ip(&format!("link set far netns {}", said.recv_timeout(ms(5000)).unwrap()));
-        ip("addr add 192.0.2.1/24 dev near");
-        ip("link set near up");
-        moved.send(()).unwrap();
-        Far { orders, done, address: said.recv_timeout(ms(5000)).unwrap() }
+    fn new() -> Far {
+        let network = Network::new();
+        let far = (&network, "far", &["192.0.2.2/24"][..]);
+        lab::join((&Network::here(), "near", &["192.0.2.1/24"]), far);
+        let listener = network.run(|| TcpListener::bind("192.0.2.2:0")).unwrap();
+        Far { network, listener, held: Vec::new() }
     }
 
-    fn order(&self, order: Order) {
-        self.orders.send(order).unwrap();
+    fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
     }
 
-    fn wait_done(&self) {
-        self.done.recv_timeout(Duration::from_secs(10)).expect("the far side");
+    fn accept(&mut self, n: usize) {
+        self.held.extend((0..n).map(|_| self.listener.accept().unwrap().0));
+    }
+
+    fn connect(&mut self, to: &str) {
+        self.held.push(self.network.run(|| TcpStream::connect(to)).unwrap());
+    }
+
+    fn talk(&mut self) {
+        self.held.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
     }
 }
 
@@ -99,33 +74,29 @@ fn blocked_read(client: &ClientSocket) -> Result<usize, Error> {
 /// was made here and on one that was accepted. Without keepalive nobody knows,
 /// and a peer that lives but is silent is left alone.
 fn a_peer_that_vanishes(how: &'static str) {
-    let far = Far::start();
+    let mut far = Far::new();
+    let to = far.address();
     let options = |keepalive: Option<Keepalive>| {
         SocketOptions::new().connect_timeout(ms(5000)).read_timeout(LONGER).keepalive(keepalive)
     };
-    let connect =
-        |keepalive| ClientSocket::connect_with(far.address.as_str(), &options(keepalive)).unwrap();
-    far.order(Order::Accept(4));
+    let connect = |keepalive| ClientSocket::connect_with(to.as_str(), &options(keepalive)).unwrap();
     let with = [connect(Some(fast())), connect(Some(fast()))];
     let without = [connect(None), connect(None)];
-    far.wait_done();
+    far.accept(4);
     let server = ServerSocket::listen_with("192.0.2.1:0", &options(Some(fast()))).unwrap();
-    far.order(Order::Connect(server.endpoint().to_string()));
+    far.connect(&server.endpoint().to_string());
     let accepted = server.accept().unwrap();
-    far.wait_done();
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let living = silent.local_addr().unwrap().to_string();
     let living = ClientSocket::connect_with(living.as_str(), &options(Some(fast()))).unwrap();
 
     let start = Instant::now();
-    far.order(Order::Talk);
-    far.wait_done();
+    far.talk();
     for client in with.iter().chain(&without).chain([&accepted]) {
         assert_eq!(blocked_read(client).unwrap(), 1);
     }
-    far.order(Order::Vanish(how));
-    far.wait_done();
+    far.network.ip(how);
 
     let in_time = |what: &str| {
         let elapsed = start.elapsed();
@@ -143,11 +114,11 @@ fn a_peer_that_vanishes(how: &'static str) {
                 // The kernel says so once; every later call does.
                 assert_eq!(blocked_read(client).unwrap_err().kind(), ErrorKind::Dead);
                 assert_eq!(client.write_all(b"x").unwrap_err().kind(), ErrorKind::Dead);
-                assert_eq!(client.wait_hangup(Duration::ZERO).unwrap(), Hangup::Dead);
+                assert_eq!(client.wait_hangup(Duration::ZERO).unwrap(), End::Dead);
             });
         }
         scope.spawn(|| {
-            assert_eq!(with[1].wait_hangup(LONGER).unwrap(), Hangup::Dead);
+            assert_eq!(with[1].wait_hangup(LONGER).unwrap(), End::Dead);
             in_time("hang-up");
             assert_eq!(blocked_read(&with[1]).unwrap_err().kind(), ErrorKind::Dead);
         });

@@ -20,7 +20,7 @@ use common::{
     Api, Client, MORE_THAN_FITS, Opt, RustApi, Serve, Server, Service, Transport, eventually,
     fails, pair, refused_address, small_pair, with_raw_peer,
 };
-use keepsock::{ErrorKind, Hangup};
+use keepsock::{End, ErrorKind};
 use lab::{in_namespace, in_process};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -421,7 +421,7 @@ fn ways_to_meet_a_reset<A: Api>() -> [(&'static str, Meet<A>); 6] {
         ("read_line", |c| reset(c.read_line(8))),
         ("write", |c| reset(c.write(b"x"))),
         ("write_all", |c| reset(c.write_all(b"x"))),
-        ("wait_hangup", |c| assert_eq!(c.wait_hangup(5000).unwrap(), Hangup::Reset)),
+        ("wait_hangup", |c| assert_eq!(c.wait_hangup(5000).unwrap(), End::ResetByPeer)),
     ]
 }
 
@@ -456,7 +456,7 @@ fn an_end_in_order_is_no_event_of_its_own<W: Way>() {
     p.client.shutdown_write().unwrap();
     assert_eq!(p.accepted.read(&mut [0; 8]).unwrap(), 0);
     fails(p.accepted.read_line(8), ErrorKind::EndOfStream);
-    assert_eq!(p.accepted.wait_hangup(5000).unwrap(), Hangup::Fin);
+    assert_eq!(p.accepted.wait_hangup(5000).unwrap(), End::ClosedByPeer);
     fails(p.client.write_all(b"x"), ErrorKind::WrongState);
     p.accepted.close().unwrap();
     p.client.close().unwrap();

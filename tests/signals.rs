@@ -15,7 +15,7 @@ use common::{
     Api, Client, FullQueue, INFINITE, Opt, Outcome, Server, Service, TRANSPORTS, TempDir,
     Transport, fails, pair, pair_with, promptly, small_pair, timed,
 };
-use keepsock::{ErrorKind, Hangup};
+use keepsock::{End, ErrorKind};
 
 both_apis![
     reading_goes_on,
@@ -93,7 +93,7 @@ fn waiting_for_hangup_goes_on<A: Api>() {
         let p = pair::<A>(transport);
         let then = || p.accepted.close().unwrap();
         let how = pestered(OFTEN, || p.client.wait_hangup(INFINITE), then).unwrap();
-        assert_eq!(how, Hangup::Fin);
+        assert_eq!(how, End::ClosedByPeer);
     }
 }
 

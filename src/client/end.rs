@@ -14,8 +14,8 @@ use super::{
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
 use crate::events;
-use crate::info::{Address, Hangup};
-use crate::sys::{self, InUse, Interest, Wait};
+use crate::info::{Address, End};
+use crate::sys::{self, InUse, Interest, Ready, Wait};
 use crate::wait::{Cause, Deadline, wait};
 
 impl ClientSocket {
@@ -31,17 +31,17 @@ impl ClientSocket {
     /// does not tell.
     ///
     /// ```
-    /// # use keepsock::{ClientSocket, Hangup, ServerSocket};
+    /// # use keepsock::{ClientSocket, End, ServerSocket};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// # let client = ClientSocket::connect(server.endpoint())?;
     /// # let accepted = server.accept()?;
     /// client.shutdown_write()?;
     /// # if cfg!(target_os = "linux") {
-    /// assert_eq!(accepted.wait_hangup(None)?, Hangup::Fin);
+    /// assert_eq!(accepted.wait_hangup(None)?, End::ClosedByPeer);
     /// # }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn wait_hangup(&self, timeout: impl Into<Option<Duration>>) -> Result<Hangup> {
+    pub fn wait_hangup(&self, timeout: impl Into<Option<Duration>>) -> Result<End> {
         const OPERATION: &str = "wait for hang-up";
         let io = self.enter(OPERATION)?;
         if !sys::SEES_HANGUP {
@@ -49,22 +49,32 @@ impl ClientSocket {
         }
         let deadline = Deadline::after(timeout.into());
         let cancel = self.cancel_token();
-        let socket = Some((io.socket(), Interest::Hangup));
-        let ready = wait(socket, deadline, cancel.as_ref(), || self.is_over(&io))
-            .map_err(|cause| self.failed(OPERATION, cause, 0))?;
+        let ended = || self.is_over(&io);
+        let ready = self
+            .wait_alive(&io, Interest::Hangup, deadline, cancel.as_ref(), ended)
+            .or_else(|cause| match cause {
+                // Found by looking: that is what was waited for.
+                Cause::Over(..) => Ok(Ready { socket: true, error: false }),
+                other => Err(self.failed(OPERATION, other, 0)),
+            })?;
         if ready.error {
             // SO_ERROR clears when it is read; whoever reads later is to see it too.
             if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
-                self.ended.store(e.raw_os_error().unwrap_or(0), Ordering::Release);
+                self.ended_by(&io, &e);
             }
         }
         match self.known_end(&io).inspect(|cause| self.tell_end(cause)).map(|cause| cause.kind()) {
             None if self.has(DRAINING) => {
                 Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0))
             }
-            None => Ok(Hangup::Fin),
-            Some(ErrorKind::Dead | ErrorKind::Unreachable) => Ok(Hangup::Dead),
-            Some(_) => Ok(Hangup::Reset),
+            None => {
+                self.note_fin();
+                Ok(End::ClosedByPeer)
+            }
+            Some(ErrorKind::Dead) => Ok(End::Dead),
+            Some(ErrorKind::Unreachable) => Ok(End::Unreachable),
+            Some(ErrorKind::Stalled) => Ok(End::Stalled),
+            Some(_) => Ok(End::ResetByPeer),
         }
     }
 
@@ -90,7 +100,7 @@ impl ClientSocket {
         self.flags.fetch_or(HALF_CLOSED, Ordering::AcqRel);
         SockRef::from(&io.socket())
             .shutdown(Shutdown::Write)
-            .map_err(|e| self.failed(OPERATION, self.ended_by(&io, e), 0))
+            .map_err(|e| self.failed(OPERATION, self.ended_by(&io, &e), 0))
     }
 
     /// Closes gracefully. The peer receives every byte that was written, even if
@@ -196,7 +206,7 @@ impl ClientSocket {
         // socket(7): a linger time of zero makes close(2) send RST. Failing, it
         // is a close all the same.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
-        self.ask_local(Some(&io));
+        self.before_closing(&io);
         let closed = self.descriptor.close(&io);
         if closed && self.descriptor.is_shared(&io) {
             self.end_calls_by_reset(&io);
@@ -217,9 +227,20 @@ impl ClientSocket {
         }
     }
 
-    pub(super) fn close_now(&self, io: &InUse<'_>) {
-        // The five-tuple stays readable.
+    /// The five-tuple, and why the connection ended, stay readable.
+    fn before_closing(&self, io: &InUse<'_>) {
         self.ask_local(Some(io));
+        self.note_closed_here();
+        self.keep_last_if_asked(io);
+    }
+
+    pub(super) fn close_now(&self, io: &InUse<'_>) {
+        self.before_closing(io);
+        if self.ended.load(Ordering::Acquire) != 0 {
+            // A connection that was given up here still lives for the kernel, which would
+            // go on trying to deliver what is queued.
+            let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
+        }
         if !self.descriptor.close(io) {
             return;
         }
@@ -240,7 +261,7 @@ impl ClientSocket {
             return self.wait_delivered(io);
         }
         if !self.has(HALF_CLOSED) {
-            SockRef::from(&io.socket()).shutdown(Shutdown::Write).map_err(Cause::Ended)?;
+            SockRef::from(&io.socket()).shutdown(Shutdown::Write).map_err(|e| Cause::ended(&e))?;
         }
         let patient = !self.has(NONBLOCKING) && !self.close_time().is_zero();
         let deadline = Deadline::after(patient.then(|| self.close_time()));
@@ -266,7 +287,7 @@ impl ClientSocket {
                     let socket = Some((io.socket(), Interest::Read));
                     wait(socket, deadline, cancel.as_ref(), || io.is_closed())?;
                 }
-                Err(e) => return Err(Cause::Ended(e)),
+                Err(e) => return Err(Cause::ended(&e)),
             }
         }
     }

@@ -1,8 +1,9 @@
 //! ClientSocket: one connection, made by connect or by accept.
 //!
-//! Here is what it consists of and how it is made; [`read`], [`write`], [`end`] and
-//! [`settings`] have what it does.
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`]
+//! and [`settings`] have what it does.
 
+mod alive;
 mod end;
 mod read;
 mod settings;
@@ -22,10 +23,11 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::info::Address;
+use crate::liveness::Liveness;
 use crate::options::SocketOptions;
-use crate::sys::{self, Descriptor, InUse, Interest, Owned, Tick};
+use crate::sys::{self, Descriptor, InUse, Interest, Owned, TcpInfo, Tick};
 use crate::turn::Turn;
-use crate::wait::{Cause, Deadline, wait};
+use crate::wait::{Cause, Deadline};
 
 /// Calls wait in poll and not in the call itself: there is a cancel token, or the
 /// platform has no other way.
@@ -49,8 +51,12 @@ const WRITE_TIMEOUT: u32 = 1 << 8;
 
 /// Closing has begun: no call may begin, those of other threads are to end.
 const CLOSING: u32 = 1 << 9;
+/// A last copy of what the kernel knows is kept when the socket is closed.
+const LAST_SNAPSHOT: u32 = 1 << 10;
+/// The kernel took a part of a heartbeat; the rest comes before the next write.
+const HEARTBEAT_CUT: u32 = 1 << 11;
 /// That the connection broke off was told.
-const TOLD: u32 = 1 << 10;
+const TOLD: u32 = 1 << 12;
 /// A read or write is not just the one system call.
 const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
 
@@ -98,6 +104,11 @@ pub struct ClientSocket {
     /// The error that ended the connection. The kernel tells it once, and then
     /// reads look as if the peer had closed.
     ended: AtomicI32,
+    /// Why the connection ended, the number of an [`End`](crate::End); 0 while it lives.
+    end: AtomicI32,
+    /// What the kernel knew last, if it was to be kept.
+    last: OnceLock<Box<TcpInfo>>,
+    liveness: Option<Box<Liveness>>,
 }
 
 /// This side's address.
@@ -279,18 +290,21 @@ impl ClientSocket {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn without_timeouts(
         socket: Owned,
         remote: Address,
         local: Option<Address>,
         options: &SocketOptions,
     ) -> ClientSocket {
+        let plain = options.liveness.is_plain() && !options.last_snapshot;
+        let (flags, liveness) = if plain { (0, None) } else { ClientSocket::tended(options) };
+        let flags = if sys::BLOCKING_CALLS { flags } else { flags | POLLED };
         ClientSocket {
             descriptor: Descriptor::new(socket),
             remote,
             local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
-            flags: AtomicU32::new(if sys::BLOCKING_CALLS { 0 } else { POLLED }),
+            flags: AtomicU32::new(flags),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: AtomicU64::new(millis(options.close_timeout)),
@@ -298,7 +312,24 @@ impl ClientSocket {
             buffer: Mutex::default(),
             writing: Turn::default(),
             ended: AtomicI32::new(0),
+            end: AtomicI32::new(0),
+            last: OnceLock::new(),
+            liveness,
         }
+    }
+
+    /// The flags and the liveness of a socket that has something to be done for it.
+    #[cold]
+    fn tended(options: &SocketOptions) -> (u32, Option<Box<Liveness>>) {
+        let liveness = Liveness::new(&options.liveness, Instant::now());
+        let mut flags = 0;
+        if liveness.has_dues() {
+            flags |= POLLED;
+        }
+        if options.last_snapshot {
+            flags |= LAST_SNAPSHOT;
+        }
+        (flags, (!options.liveness.is_plain()).then(|| Box::new(liveness)))
     }
 
     fn apply_timeouts(&self, options: &SocketOptions) -> Result<()> {
@@ -367,7 +398,7 @@ impl ClientSocket {
         }
         let drains = interest == Interest::Read;
         let ended = || self.is_over(io) || (drains && self.has(DRAINING));
-        match wait(Some((io.socket(), interest)), deadline, cancel.as_ref(), ended) {
+        match self.wait_alive(io, interest, deadline, cancel.as_ref(), ended) {
             Err(Cause::Kind(ErrorKind::Closed)) if !self.is_over(io) => {
                 Err(ErrorKind::Draining.into())
             }
@@ -386,11 +417,11 @@ impl ClientSocket {
     /// Tells once that neither side closed the connection.
     #[cold]
     fn tell_end(&self, cause: &Cause) {
-        let Cause::Ended(_) = cause else {
+        use ErrorKind::{Dead, Reset, Stalled, Unreachable};
+        let Cause::Over(kind, _) = *cause else {
             return;
         };
-        let kind = cause.kind();
-        if matches!(kind, ErrorKind::Reset | ErrorKind::Dead | ErrorKind::Unreachable)
+        if matches!(kind, Reset | Dead | Unreachable | Stalled)
             && self.flags.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
         {
             events::broke_off(self, kind);

@@ -12,6 +12,7 @@ use super::{
 
 use crate::buffer::ReadBuffer;
 use crate::error::{ErrorKind, Result};
+use crate::info::End;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::wait::Cause;
 
@@ -274,7 +275,10 @@ impl ClientSocket {
             let waited = self.wait_for(&io, Interest::Read, patience.deadline());
             let mut buffer = self.lock_buffer();
             let kept = buffer.as_slice().len();
-            waited.map_err(|cause| self.failed("read", cause, kept))?;
+            if let Err(cause) = waited {
+                drop(buffer);
+                return Err(self.failed("read", cause, kept));
+            }
             match buffer.fill(|space| sys::recv(io.socket(), space, Wait::No)) {
                 Ok(0) => {
                     if let Err(cause) = self.at_end(&io) {
@@ -283,7 +287,7 @@ impl ClientSocket {
                     }
                     ended = true;
                 }
-                Ok(_) => {}
+                Ok(_) => self.note_received(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.has(NONBLOCKING) {
@@ -291,7 +295,7 @@ impl ClientSocket {
                     }
                 }
                 Err(e) => {
-                    let cause = self.ended_by(&io, e);
+                    let cause = self.ended_by(&io, &e);
                     drop(buffer);
                     return Err(self.failed("read", cause, kept));
                 }
@@ -373,7 +377,12 @@ impl ClientSocket {
         }
         loop {
             match call(Wait::No) {
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    if interest == Interest::Read {
+                        self.note_received();
+                    }
+                    return Ok(n);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.has(NONBLOCKING) {
@@ -381,7 +390,7 @@ impl ClientSocket {
                     }
                     self.wait_for(io, interest, patience.deadline())?;
                 }
-                Err(e) => return Err(self.ended_by(io, e)),
+                Err(e) => return Err(self.ended_by(io, &e)),
             }
         }
     }
@@ -405,7 +414,7 @@ impl ClientSocket {
                 let timed = patience.kernel_timer_is_over() && !self.has(NONBLOCKING);
                 timed.then(|| Err(ErrorKind::TimedOut.into()))
             }
-            Err(e) => Some(Err(self.ended_by(io, e))),
+            Err(e) => Some(Err(self.ended_by(io, &e))),
         }
     }
 
@@ -420,6 +429,7 @@ impl ClientSocket {
         match self.known_end(io) {
             None => {
                 self.flags.fetch_or(SAW_END, Ordering::Relaxed);
+                self.note_fin();
                 Ok(0)
             }
             Some(cause) => Err(cause),
@@ -427,9 +437,19 @@ impl ClientSocket {
     }
 
     /// The error that ended the connection, if one did. The kernel tells it to
-    /// one call only; a call of another thread may have it in hand and not have
-    /// written it down yet.
+    /// one call only.
+    #[inline]
     pub(super) fn known_end(&self, io: &InUse<'_>) -> Option<Cause> {
+        match self.ended.load(Ordering::Acquire) {
+            0 if self.descriptor.is_shared(io) => self.end_in_another_hand(io),
+            0 => None,
+            code => Some(self.over(code)),
+        }
+    }
+
+    /// A call of another thread may have the error and not have written it down yet.
+    #[cold]
+    fn end_in_another_hand(&self, io: &InUse<'_>) -> Option<Cause> {
         for _ in 0..20 {
             let shared = self.descriptor.is_shared(io);
             match self.ended.load(Ordering::Acquire) {
@@ -437,7 +457,7 @@ impl ClientSocket {
                     std::thread::sleep(Duration::from_micros(50));
                 }
                 0 => break,
-                code => return Some(Cause::Ended(io::Error::from_raw_os_error(code))),
+                code => return Some(self.over(code)),
             }
         }
         // Nobody has one. A connection may be gone without: the peer answers RST to
@@ -446,7 +466,7 @@ impl ClientSocket {
     }
 
     /// What a failed read or write means, remembered for the calls after it.
-    pub(super) fn ended_by(&self, io: &InUse<'_>, err: io::Error) -> Cause {
+    pub(super) fn ended_by(&self, io: &InUse<'_>, err: &io::Error) -> Cause {
         if self.is_over(io) {
             return ErrorKind::Closed.into();
         }
@@ -456,17 +476,20 @@ impl ClientSocket {
         }
         // EPIPE only says that there was an end; what the peer sent before it
         // may still be read.
-        if broken_pipe {
-            return match self.ended.load(Ordering::Acquire) {
-                0 => Cause::Ended(err),
-                code => Cause::Ended(io::Error::from_raw_os_error(code)),
-            };
+        let known = self.ended.load(Ordering::Acquire);
+        if broken_pipe && known == 0 {
+            self.note_end(End::ClosedByPeer);
+            return Cause::ended(err);
         }
-        if let (Some(code), ErrorKind::Reset | ErrorKind::TimedOut | ErrorKind::Unreachable) =
-            (err.raw_os_error(), ErrorKind::of(&err))
-        {
-            self.ended.store(code, Ordering::Release);
+        if known != 0 {
+            return self.over(known);
         }
-        Cause::Ended(err)
+        match (err.raw_os_error(), ErrorKind::of(err)) {
+            (Some(code), ErrorKind::Reset | ErrorKind::TimedOut | ErrorKind::Unreachable) => {
+                self.note_over(io, code);
+                self.over(code)
+            }
+            _ => Cause::ended(err),
+        }
     }
 }

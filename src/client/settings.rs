@@ -238,7 +238,8 @@ impl ClientSocket {
         *cancel = token.cloned();
         if cancel.is_some() {
             self.flags.fetch_or(POLLED, Ordering::AcqRel);
-        } else if sys::BLOCKING_CALLS {
+        } else if sys::BLOCKING_CALLS && !self.liveness.as_ref().is_some_and(|live| live.has_dues())
+        {
             self.flags.fetch_and(!POLLED, Ordering::AcqRel);
         }
     }
@@ -291,6 +292,9 @@ impl ClientSocket {
             return Err(wrong(&format!("{buffered} bytes were read ahead: read them first")));
         }
         self.ask_local(Some(&io));
-        self.descriptor.release(io).ok_or_else(|| wrong("another thread is using it"))
+        let owned = self.descriptor.release(io);
+        let owned = owned.ok_or_else(|| wrong("another thread is using it"))?;
+        self.note_closed_here();
+        Ok(owned)
     }
 }

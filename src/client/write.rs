@@ -40,7 +40,8 @@ impl ClientSocket {
             return Ok(0);
         }
         let mut patience = Patience::new(&self.write_timeout, None);
-        let written = self.take_turn(&io, &patience).and_then(|_turn| {
+        let written = self.take_turn(&io, &patience).and_then(|turn| {
+            self.finish_heartbeat(&io, &mut patience, &turn)?;
             self.send(&io, &mut patience, |wait| sys::send(io.socket(), buf, wait))
         });
         written.map_err(|cause| self.failed("write", cause, 0))
@@ -93,13 +94,14 @@ impl ClientSocket {
         patience.begun = first.is_some();
         let mut done = 0;
         let write = || -> std::result::Result<(), Cause> {
-            let _turn = match turn {
+            let turn = match turn {
                 Some(_) if first.is_none() && self.is_over(io) => {
                     return Err(ErrorKind::Closed.into());
                 }
                 Some(turn) => turn,
                 None => self.take_turn(io, &patience)?,
             };
+            self.finish_heartbeat(io, &mut patience, &turn)?;
             if let Some(settled) = first.and_then(|result| self.settle(io, result, &patience)) {
                 done = settled?;
             }
@@ -134,7 +136,8 @@ impl ClientSocket {
         let mut left = bufs;
         // Empty buffers at the front would make a full write look like none.
         IoSlice::advance_slices(&mut left, 0);
-        let all = self.take_turn(&io, &patience).and_then(|_turn| {
+        let all = self.take_turn(&io, &patience).and_then(|turn| {
+            self.finish_heartbeat(&io, &mut patience, &turn)?;
             while !left.is_empty() {
                 let n = self
                     .send(&io, &mut patience, |wait| sys::send_slices(io.socket(), left, wait))?;
@@ -178,7 +181,9 @@ impl ClientSocket {
         call: impl FnMut(Wait) -> io::Result<usize>,
     ) -> std::result::Result<usize, Cause> {
         self.flags.fetch_or(WROTE, Ordering::Relaxed);
-        self.step(io, patience, Interest::Write, call)
+        let sent = self.step(io, patience, Interest::Write, call)?;
+        self.note_wrote();
+        Ok(sent)
     }
 
     /// Sends all of `bytes` if the kernel takes them now. The turn says that

@@ -37,6 +37,8 @@ impl Handle for keepsock_client {
 }
 
 /// C's own connection, or one that `serve` lends to a handler.
+// A handle's slot has room for either; a box would be one allocation more for each accept.
+#[allow(clippy::large_enum_variant)]
 enum Held {
     Own(ClientSocket),
     Lent(Arc<ClientSocket>),
@@ -53,7 +55,7 @@ impl keepsock_client {
     }
 
     #[inline]
-    fn socket(&self) -> &ClientSocket {
+    pub(super) fn socket(&self) -> &ClientSocket {
         match &self.socket {
             Held::Own(socket) => socket,
             Held::Lent(socket) => socket,
@@ -134,7 +136,7 @@ unsafe fn structures<'a, T>(
 /// # Safety
 /// `client` is null or live; `error` is null or writable.
 #[inline]
-unsafe fn with(
+pub(super) unsafe fn with(
     client: *const keepsock_client,
     error: *mut *mut keepsock_error,
     operation: &'static str,
@@ -291,8 +293,9 @@ pub(super) fn number(borrowed: &crate::BorrowedSocket<'_>) -> keepsock_fd {
 /// @param len     Receives the number of bytes; 0: the peer closed its side.
 /// @param error   See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
-///         _DEAD, _UNREACHABLE, _WOULD_BLOCK (non-blocking mode), _DRAINING (in
-///         a keepsock_handler), _INVALID_ARGUMENT, _OS. Since 0.1.
+///         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
+///         _WOULD_BLOCK (non-blocking mode), _DRAINING (in a keepsock_handler),
+///         _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_read(
     client: *mut keepsock_client,
@@ -587,7 +590,7 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 ///
 /// @param client      A connection.
 /// @param timeout_ms  Milliseconds; 0: only look; KEEPSOCK_INFINITE.
-/// @param hangup      Receives how it ended, a value of enum keepsock_hangup.
+/// @param end         Receives how it ended, a value of enum keepsock_end.
 /// @param error       See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: it lives; _CANCELLED, _CLOSED,
 ///         _DRAINING, _INVALID_ARGUMENT; _UNSUPPORTED on macOS and Windows. Since 0.1.
@@ -595,15 +598,15 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 pub unsafe extern "C" fn keepsock_client_wait_hangup(
     client: *mut keepsock_client,
     timeout_ms: i64,
-    hangup: *mut i32,
+    end: *mut i32,
     error: *mut *mut keepsock_error,
 ) -> i32 {
     const OPERATION: &str = "wait for hang-up";
     let body = |socket: &ClientSocket| {
-        let hangup = output(hangup, OPERATION, "hangup")?;
+        let out = output(end, OPERATION, "end")?;
         let ended = socket.wait_hangup(timeout(timeout_ms, OPERATION)?)?;
         // SAFETY: not null, and writable as the header asks.
-        unsafe { hangup.write(ended as i32) };
+        unsafe { out.write(ended as i32) };
         Ok(())
     };
     // SAFETY: as the header asks.

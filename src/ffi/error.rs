@@ -57,7 +57,7 @@ pub struct keepsock_attempt {
     pub stage: [c_char; 16],
 }
 
-const KINDS: [(ErrorKind, &CStr, &CStr); 24] = [
+const KINDS: [(ErrorKind, &CStr, &CStr); 27] = [
     (ErrorKind::InvalidArgument, c"KEEPSOCK_ERR_INVALID_ARGUMENT", c"invalid argument"),
     (ErrorKind::InvalidEndpoint, c"KEEPSOCK_ERR_INVALID_ENDPOINT", c"invalid endpoint"),
     (ErrorKind::WrongState, c"KEEPSOCK_ERR_WRONG_STATE", c"wrong state"),
@@ -71,6 +71,8 @@ const KINDS: [(ErrorKind, &CStr, &CStr); 24] = [
     (ErrorKind::Draining, c"KEEPSOCK_ERR_DRAINING", c"draining"),
     (ErrorKind::EndOfStream, c"KEEPSOCK_ERR_END_OF_STREAM", c"end of stream"),
     (ErrorKind::TooLong, c"KEEPSOCK_ERR_TOO_LONG", c"no delimiter within the maximum"),
+    (ErrorKind::IdleLimit, c"KEEPSOCK_ERR_IDLE_LIMIT", c"idle limit"),
+    (ErrorKind::HeartbeatMissed, c"KEEPSOCK_ERR_HEARTBEAT_MISSED", c"heartbeat missed"),
     (ErrorKind::NotFound, c"KEEPSOCK_ERR_NOT_FOUND", c"not found"),
     (ErrorKind::LookupFailed, c"KEEPSOCK_ERR_LOOKUP_FAILED", c"name lookup failed"),
     (ErrorKind::Refused, c"KEEPSOCK_ERR_REFUSED", c"connection refused"),
@@ -85,6 +87,7 @@ const KINDS: [(ErrorKind, &CStr, &CStr); 24] = [
     ),
     (ErrorKind::PermissionDenied, c"KEEPSOCK_ERR_PERMISSION_DENIED", c"permission denied"),
     (ErrorKind::NoDescriptors, c"KEEPSOCK_ERR_NO_DESCRIPTORS", c"out of file descriptors"),
+    (ErrorKind::Stalled, c"KEEPSOCK_ERR_STALLED", c"peer takes no data"),
     (ErrorKind::Os, c"KEEPSOCK_ERR_OS", c"operating system error"),
 ];
 

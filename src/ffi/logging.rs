@@ -20,7 +20,7 @@ pub enum keepsock_log_level {
     /// The service suffers: descriptors are used up or clients refused (each at most
     /// once in 5 s, with the count), a broadcast cut a client, the resolver hangs.
     Warn = 2,
-    /// Listening, draining, connections that broke off: reset, dead, unreachable.
+    /// Listening, draining, connections that broke off: reset, dead, unreachable, stalled.
     Info = 3,
     /// Connecting: lookups and attempts, how they ended and after how long. Accepts
     /// that are tried again (at most once in 5 s).

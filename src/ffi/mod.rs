@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::{Endpoint, Error, ErrorKind};
 
+mod alive;
 mod cancel;
 mod client;
 mod error;
@@ -24,6 +25,7 @@ mod options;
 mod server;
 mod service;
 
+pub use alive::*;
 pub use cancel::*;
 pub use client::*;
 pub use error::*;

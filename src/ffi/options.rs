@@ -1,11 +1,11 @@
 //! `keepsock_options`.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 use super::handle::{Handle, Pool};
 use super::{
-    Result, cancel, endpoint, guard, handle, invalid, keepsock_cancel, keepsock_error, output,
-    text, time, timeout,
+    Result, bytes, cancel, endpoint, guard, handle, invalid, keepsock_cancel, keepsock_error,
+    output, text, time, timeout,
 };
 use crate::{Endpoint, Family, Keepalive, SocketOptions};
 
@@ -126,6 +126,145 @@ pub unsafe extern "C" fn keepsock_options_disable_keepalive(
 ) -> i32 {
     // SAFETY: as the header asks.
     unsafe { set(options, error, |o| Ok(o.keepalive(None))) }
+}
+
+/// Reports a peer that vanished as KEEPSOCK_ERR_DEAD within ms and a second: whether the
+/// connection is idle, has data that is not acknowledged, or a write waits for room. A peer
+/// that lives and has merely stopped reading is waited for, unless
+/// keepsock_options_set_end_stalled() says otherwise. Without it there is keepalive alone,
+/// which says nothing while data is unacknowledged; then the system may try for a quarter of
+/// an hour. Default: KEEPSOCK_INFINITE.
+///
+/// Sets keepalive to fit. While data is on its way the calls that wait look at how long the
+/// peer was silent (tcp(7), TCP_INFO), four times in ms; a program that does not wait in calls
+/// asks keepsock_client_check_alive(). Linux 6.15 and later are told to send again, and to ask
+/// a peer that takes no data, at least each eighth of ms, or each second (TCP_RTO_MAX_MS);
+/// earlier kernels ask less and less often, so that a peer which vanishes while it takes no
+/// data is found later. macOS and Windows do this in the kernel, in whole seconds; FreeBSD has
+/// it with end_stalled only, and connecting and listening are KEEPSOCK_ERR_UNSUPPORTED without.
+/// The peer of a Unix socket cannot vanish.
+///
+/// @param options  The options to change.
+/// @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE: not.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
+///         was set to values that find a dead peer later. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_dead_after(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.dead_after(timeout(ms, OPERATION)?))) }
+}
+
+/// After keepsock_options_set_dead_after(): gives up a peer that lives but takes no data for
+/// that time, too, with KEEPSOCK_ERR_STALLED. The kernel does it by itself (TCP_USER_TIMEOUT of
+/// tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not.
+/// Elsewhere connecting and listening are KEEPSOCK_ERR_UNSUPPORTED. TCP only. Default: false.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: no dead_after was set. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_end_stalled(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.end_stalled(on))) }
+}
+
+/// Keeps firewalls, NATs and load balancers from forgetting the connection, which they do
+/// after it was idle for ms: keepalive probes pass at least that often, and one of them may get
+/// lost. Default: KEEPSOCK_INFINITE, the default keepalive probes after 45 s, in time for all
+/// that are common. Use keepsock_options_set_heartbeat() where something on the way does not
+/// pass probes on, such as a proxy.
+///
+/// @param options  The options to change.
+/// @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
+///         was set to a longer idle time. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_survive_idle(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.survive_idle(timeout(ms, OPERATION)?))) }
+}
+
+/// Sends bytes whenever nothing was written for a time: "PING\r\n", MQTT's C0 00, what the
+/// protocol has for that. For proxies, which end TCP and so answer keepalive themselves, and,
+/// with keepsock_options_set_idle_limit(), for peers whose kernel answers while the program
+/// hangs. Never in the middle of a write. Sent by any call that waits on the connection, and
+/// by keepsock_client_check_alive(). A peer that takes no data gets none. Default: none.
+///
+/// @param options   The options to change.
+/// @param data      The bytes, copied.
+/// @param len       How many; above 0.
+/// @param every_ms  Milliseconds above 0.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (an idle limit that is not longer
+///         than every_ms, too). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_heartbeat(
+    options: *mut keepsock_options,
+    data: *const c_void,
+    len: usize,
+    every_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: SocketOptions| {
+        // SAFETY: a buffer as the header asks.
+        let data = unsafe { bytes(data, len, OPERATION) }?;
+        Ok(o.heartbeat(data, time(every_ms, OPERATION)?))
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Ends the connection for those who wait to read if nothing came for ms: their calls are
+/// KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
+/// the peer's program should have answered. A last word can still be written; then close. A
+/// read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (not longer than the heartbeat's
+///         time, too). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_idle_limit(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.idle_limit(timeout(ms, OPERATION)?))) }
+}
+
+/// Whether closing takes a last copy of what the kernel knows of the connection, for
+/// keepsock_client_snapshot() afterwards; it costs a few system calls. A connection that
+/// ended by an error has it in any case. Default: false.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_last_snapshot(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.last_snapshot(on))) }
 }
 
 /// Whether small writes leave at once (TCP_NODELAY), or are gathered while

@@ -9,7 +9,7 @@ use super::{
     Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
     keepsock_fd, keepsock_options, live, output, shield, timeout, write_sized,
 };
-use crate::ServerSocket;
+use crate::{ServerSocket, TcpState};
 
 /// A listening socket. It goes on listening while any number of connections that
 /// it accepted are in use.
@@ -162,6 +162,19 @@ pub unsafe extern "C" fn keepsock_server_accept(
     };
     // SAFETY: as the header asks.
     unsafe { with(server, error, OPERATION, body) }
+}
+
+/// The state, by its name in RFC 9293: LISTEN, or CLOSED after keepsock_server_close().
+///
+/// @param server  A listening socket, or NULL: CLOSED.
+/// @return A value of enum keepsock_tcp_state. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_state(server: *const keepsock_server) -> i32 {
+    // SAFETY: null, or live as the header asks.
+    let Some(server) = (unsafe { handle::get(server) }) else {
+        return TcpState::Closed as i32;
+    };
+    shield(TcpState::Closed as i32, || server.socket.state() as i32)
 }
 
 /// The endpoint that it listens on, with the port that the system chose:

@@ -9,6 +9,7 @@
 //! - `poll`, `poll_writable` and [`Event`], which ends a poll from outside
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
+//! - [`tcp`]: what the kernel knows of a connection, and how long it tries
 //! - `Tick`, a start time that costs next to nothing to take
 //! - the `is_…` functions, which sort error numbers
 //! - constants that say what the platform can do:
@@ -30,12 +31,14 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::keepalive::Keepalive;
 
 mod descriptor;
+mod tcp;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
 pub(crate) use descriptor::{Descriptor, InUse};
+pub(crate) use tcp::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]

@@ -249,70 +249,12 @@ pub(crate) fn send_slices(
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
 }
 
-/// Whether the TCP connection is over in both directions: reset, given up, or
-/// closed by both sides (tcp(7), TCP_INFO). False where the system does not tell.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
-    const TCP_CLOSE: u8 = 7; // include/net/tcp_states.h; not in libc
-    let mut state = 0u8; // the first byte of struct tcp_info
-    let mut len: libc::socklen_t = 1;
-    // SAFETY: the kernel writes at most `len` bytes into state.
-    let code = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut state).cast(),
-            &raw mut len,
-        )
-    };
-    code == 0 && state == TCP_CLOSE
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-    false
-}
-
 /// macOS has no MSG_NOSIGNAL; socket2 sets this on sockets of its own.
 pub(crate) fn forbid_sigpipe(socket: Borrowed<'_>) -> io::Result<()> {
     #[cfg(target_vendor = "apple")]
     SockRef::from(&socket).set_nosigpipe(true)?;
     let _ = socket;
     Ok(())
-}
-
-/// Bytes that were written and that the peer's kernel has not acknowledged; 0
-/// where the system does not tell (tcp(7), SIOCOUTQ).
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
-    let mut bytes: c_int = 0;
-    // SAFETY: TIOCOUTQ, which has SIOCOUTQ's number, writes an int through the pointer.
-    let code = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
-}
-
-/// macOS: SO_NWRITE.
-#[cfg(target_vendor = "apple")]
-pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
-    let mut bytes: c_int = 0;
-    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into bytes.
-    let code = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NWRITE,
-            (&raw mut bytes).cast(),
-            &raw mut len,
-        )
-    };
-    if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
-    0
 }
 
 // ---- waiting ---------------------------------------------------------------------------

@@ -116,19 +116,9 @@ pub(crate) fn send_slices(
     (&*SockRef::from(&socket)).write_vectored(bufs)
 }
 
-/// Windows does not tell.
-pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-    false
-}
-
 /// Windows has no signals.
 pub(crate) fn forbid_sigpipe(_socket: Borrowed<'_>) -> io::Result<()> {
     Ok(())
-}
-
-/// Windows does not tell.
-pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
-    0
 }
 
 pub(crate) fn poll(
@@ -200,7 +190,7 @@ impl Tick {
     }
 }
 
-fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
+pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
     let mut value = 0u32;
     let mut len = 4;
     // SAFETY: the system writes at most `len` bytes into value.

@@ -7,12 +7,12 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
-use keepsock::Hangup;
+use keepsock::End;
 use keepsock::ffi::*;
 
 use super::{
-    Api, Client, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service, Token, Tried,
-    Tuple,
+    Api, Client, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service, Snap, Token,
+    Tried, Tuple,
 };
 
 pub struct CApi;
@@ -70,6 +70,26 @@ fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
     }
 }
 
+/// A value of keepsock_end; 0 is none.
+fn end(number: i32) -> Option<End> {
+    let all = [
+        End::ClosedByPeer,
+        End::ResetByPeer,
+        End::Dead,
+        End::Unreachable,
+        End::Stalled,
+        End::IdleLimit,
+        End::HeartbeatMissed,
+        End::Cancelled,
+        End::ClosedHere,
+    ];
+    let known = all.into_iter().find(|end| *end as i32 == number);
+    let words = text(keepsock_end_text(number));
+    assert_eq!(words, known.map_or_else(String::new, |end| end.to_string()));
+    assert!(known.is_some() || number == 0, "{number} is no value of keepsock_end");
+    known
+}
+
 struct Options(*mut keepsock_options);
 
 impl Drop for Options {
@@ -101,6 +121,15 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::Address(address) => {
                     keepsock_options_add_address(p, c(&address.to_string()).as_ptr(), e)
                 }
+                Opt::DeadAfter(t) => keepsock_options_set_dead_after(p, *t, e),
+                Opt::EndStalled(on) => keepsock_options_set_end_stalled(p, *on, e),
+                Opt::SurviveIdle(t) => keepsock_options_set_survive_idle(p, *t, e),
+                Opt::Heartbeat(bytes, t) => {
+                    let data = bytes.as_ptr().cast();
+                    keepsock_options_set_heartbeat(p, data, bytes.len(), *t, e)
+                }
+                Opt::IdleLimit(t) => keepsock_options_set_idle_limit(p, *t, e),
+                Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
             }
@@ -307,11 +336,61 @@ impl Client<CApi> for CClient {
         })
     }
 
-    fn wait_hangup(&self, ms: i64) -> Outcome<Hangup> {
+    fn wait_hangup(&self, ms: i64) -> Outcome<End> {
         let mut how = 0;
         call(|e| unsafe { keepsock_client_wait_hangup(self.pointer, ms, &raw mut how, e) })?;
-        let known = [Hangup::Fin, Hangup::Reset, Hangup::Dead];
-        Ok(*known.iter().find(|h| **h as i32 == how).expect("a value of keepsock_hangup"))
+        Ok(end(how).expect("a value of keepsock_end"))
+    }
+
+    fn end(&self) -> Option<End> {
+        end(unsafe { keepsock_client_end(self.pointer) })
+    }
+
+    fn check_alive(&self) -> Outcome<i64> {
+        let mut next = 0;
+        call(|e| unsafe { keepsock_client_check_alive(self.pointer, &raw mut next, e) })?;
+        Ok(next)
+    }
+
+    fn snapshot(&self) -> Outcome<Snap> {
+        let mut s: keepsock_snapshot = unsafe { std::mem::zeroed() };
+        call(|e| unsafe {
+            keepsock_client_snapshot(self.pointer, &raw mut s, size_of_val(&s), e)
+        })?;
+        Ok(Snap {
+            state: s.state,
+            end: end(s.end),
+            rtt_us: s.rtt_us,
+            rtt_variation_us: s.rtt_variation_us,
+            min_rtt_us: s.min_rtt_us,
+            last_sent_us: s.last_sent_us,
+            last_received_us: s.last_received_us,
+            retransmits: s.retransmits,
+            unacknowledged: s.unacknowledged,
+            unsent: s.unsent,
+            unread: s.unread,
+            bytes_sent: s.bytes_sent,
+            bytes_received: s.bytes_received,
+            segments_sent: s.segments_sent,
+            segments_received: s.segments_received,
+            mss: s.mss,
+            congestion_window: s.congestion_window,
+            peer_window: s.peer_window,
+            heartbeats: s.heartbeats,
+            congestion_control: field(&s.congestion_control),
+        })
+    }
+
+    fn state(&self) -> Outcome<i32> {
+        let mut state = 0;
+        call(|e| unsafe { keepsock_client_state(self.pointer, &raw mut state, e) })?;
+        Ok(state)
+    }
+
+    fn user_timeout(&self) -> Outcome<i64> {
+        let mut ms = 0;
+        call(|e| unsafe { keepsock_client_user_timeout(self.pointer, &raw mut ms, e) })?;
+        Ok(ms)
     }
 
     fn shutdown_write(&self) -> Outcome<()> {
@@ -405,6 +484,10 @@ impl Server<CApi> for CServer {
 
     fn endpoint(&self) -> String {
         text(unsafe { keepsock_server_endpoint(self.0) })
+    }
+
+    fn state(&self) -> i32 {
+        unsafe { keepsock_server_state(self.0) }
     }
 
     fn port(&self) -> u16 {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{OwnedFd, RawFd};
 
-use keepsock::{ErrorKind, Family, Hangup};
+use keepsock::{End, ErrorKind, Family};
 
 #[cfg(feature = "capi")]
 mod capi;
@@ -81,6 +81,12 @@ pub enum Opt<'a, A: Api> {
     Interface(&'a str),
     Address(SocketAddr),
     Backlog(u32),
+    DeadAfter(i64),
+    EndStalled(bool),
+    SurviveIdle(i64),
+    Heartbeat(&'a [u8], i64),
+    IdleLimit(i64),
+    LastSnapshot(bool),
     Cancel(&'a A::Token),
 }
 
@@ -142,7 +148,14 @@ pub trait Client<A: Api>: Send + Sync {
     fn write(&self, buf: &[u8]) -> Outcome<usize>;
     fn write_all(&self, buf: &[u8]) -> Outcome<()>;
     fn write_slices(&self, bufs: &[&[u8]]) -> Outcome<()>;
-    fn wait_hangup(&self, ms: i64) -> Outcome<Hangup>;
+    fn wait_hangup(&self, ms: i64) -> Outcome<End>;
+    fn end(&self) -> Option<End>;
+    /// Milliseconds to the next call, or [`INFINITE`].
+    fn check_alive(&self) -> Outcome<i64>;
+    fn snapshot(&self) -> Outcome<Snap>;
+    /// The number of the state.
+    fn state(&self) -> Outcome<i32>;
+    fn user_timeout(&self) -> Outcome<i64>;
     fn shutdown_write(&self) -> Outcome<()>;
     fn close(&self) -> Outcome<()>;
     fn abort(&self);
@@ -162,6 +175,31 @@ pub trait Client<A: Api>: Send + Sync {
     fn release(&self) -> Outcome<OwnedFd>;
 }
 
+/// A snapshot as C has it: -1 is what is not told, times are microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snap {
+    pub state: i32,
+    pub end: Option<End>,
+    pub rtt_us: i64,
+    pub rtt_variation_us: i64,
+    pub min_rtt_us: i64,
+    pub last_sent_us: i64,
+    pub last_received_us: i64,
+    pub retransmits: i64,
+    pub unacknowledged: i64,
+    pub unsent: i64,
+    pub unread: i64,
+    pub bytes_sent: i64,
+    pub bytes_received: i64,
+    pub segments_sent: i64,
+    pub segments_received: i64,
+    pub mss: i64,
+    pub congestion_window: i64,
+    pub peer_window: i64,
+    pub heartbeats: i64,
+    pub congestion_control: String,
+}
+
 /// What a server has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
@@ -175,6 +213,8 @@ pub trait Server<A: Api>: Send + Sync {
     fn accept(&self) -> Outcome<A::Client>;
     fn endpoint(&self) -> String;
     fn port(&self) -> u16;
+    /// The number of the state.
+    fn state(&self) -> i32;
     fn counters(&self) -> Counters;
     fn set_accept_timeout(&self, ms: i64) -> Outcome<()>;
     fn set_nonblocking(&self, on: bool) -> Outcome<()>;

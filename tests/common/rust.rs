@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    CancelToken, ClientSocket, Endpoint, Error, Hangup, Keepalive, ServeOptions, ServerSocket,
+    CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, ServeOptions, ServerSocket,
     SocketOptions, WhenFull,
 };
 
 use super::{
-    Api, Client, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service, Token, Tried,
-    Tuple,
+    Api, Client, Counters, Failure, Handler, INFINITE, Opt, Outcome, Serve, Server, Service, Snap,
+    Token, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -73,6 +73,12 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::Interface(name) => o.interface(*name),
             Opt::Address(address) => o.address(*address),
             Opt::Backlog(n) => o.backlog(*n),
+            Opt::DeadAfter(t) => o.dead_after(ms(*t)),
+            Opt::EndStalled(on) => o.end_stalled(*on),
+            Opt::SurviveIdle(t) => o.survive_idle(ms(*t)),
+            Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, limit(*t)),
+            Opt::IdleLimit(t) => o.idle_limit(ms(*t)),
+            Opt::LastSnapshot(on) => o.last_snapshot(*on),
             Opt::Cancel(token) => o.cancel(*token),
         };
     }
@@ -156,8 +162,53 @@ impl Client<RustApi> for Arc<ClientSocket> {
         Ok(ClientSocket::write_slices(self, &mut slices)?)
     }
 
-    fn wait_hangup(&self, t: i64) -> Outcome<Hangup> {
+    fn wait_hangup(&self, t: i64) -> Outcome<End> {
         Ok(ClientSocket::wait_hangup(self, ms(t))?)
+    }
+
+    fn end(&self) -> Option<End> {
+        ClientSocket::end(self)
+    }
+
+    fn check_alive(&self) -> Outcome<i64> {
+        let next = ClientSocket::check_alive(self)?;
+        Ok(next.map_or(INFINITE, |t| i64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap()))
+    }
+
+    fn snapshot(&self) -> Outcome<Snap> {
+        let s = ClientSocket::snapshot(self)?;
+        let us = |t: Option<Duration>| t.map_or(-1, |t| i64::try_from(t.as_micros()).unwrap());
+        let n = |n: Option<u64>| n.map_or(-1, |n| i64::try_from(n).unwrap());
+        Ok(Snap {
+            state: s.state.map_or(0, |state| state as i32),
+            end: s.end,
+            rtt_us: us(s.rtt),
+            rtt_variation_us: us(s.rtt_variation),
+            min_rtt_us: us(s.min_rtt),
+            last_sent_us: us(s.last_sent),
+            last_received_us: us(s.last_received),
+            retransmits: n(s.retransmits),
+            unacknowledged: n(s.unacknowledged),
+            unsent: n(s.unsent),
+            unread: n(s.unread),
+            bytes_sent: n(s.bytes_sent),
+            bytes_received: n(s.bytes_received),
+            segments_sent: n(s.segments_sent),
+            segments_received: n(s.segments_received),
+            mss: n(s.mss.map(u64::from)),
+            congestion_window: n(s.congestion_window),
+            peer_window: n(s.peer_window),
+            heartbeats: n(Some(s.heartbeats)),
+            congestion_control: s.congestion_control.unwrap_or_default(),
+        })
+    }
+
+    fn state(&self) -> Outcome<i32> {
+        Ok(ClientSocket::state(self)? as i32)
+    }
+
+    fn user_timeout(&self) -> Outcome<i64> {
+        Ok(ClientSocket::user_timeout(self)?.map_or(INFINITE, millis))
     }
 
     fn shutdown_write(&self) -> Outcome<()> {
@@ -235,6 +286,10 @@ impl Server<RustApi> for ServerSocket {
 
     fn endpoint(&self) -> String {
         ServerSocket::endpoint(self).to_string()
+    }
+
+    fn state(&self) -> i32 {
+        ServerSocket::state(self) as i32
     }
 
     fn port(&self) -> u16 {

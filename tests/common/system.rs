@@ -292,3 +292,35 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) }
 }
+
+/// An integer option that this kernel may not have.
+pub fn try_option(fd: RawFd, level: i32, name: i32) -> Option<i32> {
+    let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let result =
+        unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    (result == 0).then_some(value)
+}
+
+/// TCP_CONGESTION: what minds congestion on this connection.
+pub fn congestion_control(fd: RawFd) -> String {
+    let mut name = [0u8; 16];
+    let mut len = name.len() as libc::socklen_t;
+    let at = name.as_mut_ptr().cast();
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
+}
+
+/// Closes a connection by RST.
+pub fn reset(peer: std::net::TcpStream) {
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The processor time of this thread.
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

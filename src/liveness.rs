@@ -1,0 +1,421 @@
+//! Liveness beyond keepalive: what is due on a connection, and when. Decisions only; the
+//! clock and what the kernel knows are passed in.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::End;
+
+/// The shortest time for dead_after and survive_idle: the kernel's keepalive counts in
+/// whole seconds, and needs one to ask and one to be answered.
+pub(crate) const SHORTEST: Duration = Duration::from_secs(2);
+/// 45 s and five times the longest interval of keepalive.
+pub(crate) const LONGEST: Duration = Duration::from_secs(45 + 5 * 32_767);
+
+/// Bytes that tell the peer's program, and every proxy on the way, that this side lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Heartbeat {
+    pub bytes: Arc<[u8]>,
+    pub every: Duration,
+}
+
+/// What the options ask for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    pub dead_after: Option<Duration>,
+    /// A peer that lives but takes no data is given up, too.
+    pub end_stalled: bool,
+    pub survive_idle: Option<Duration>,
+    pub heartbeat: Option<Heartbeat>,
+    pub idle_limit: Option<Duration>,
+}
+
+impl Asked {
+    /// Whether a connection needs nothing but what its kernel does anyway.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.dead_after.is_none() && self.heartbeat.is_none() && self.idle_limit.is_none()
+    }
+
+    pub(crate) fn validate(&self, operation: &'static str) -> Result<()> {
+        let refuse =
+            |what: String| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
+        for (name, time) in [("dead_after", self.dead_after), ("survive_idle", self.survive_idle)] {
+            if time.is_some_and(|t| !(SHORTEST..=LONGEST).contains(&t)) {
+                return refuse(format!("{name} is not within {SHORTEST:?} to {LONGEST:?}"));
+            }
+        }
+        if self.end_stalled && self.dead_after.is_none() {
+            return refuse("end_stalled needs dead_after".to_owned());
+        }
+        if self.idle_limit.is_some_and(|t| t.is_zero()) {
+            return refuse("idle limit is zero".to_owned());
+        }
+        match &self.heartbeat {
+            Some(heartbeat) if heartbeat.bytes.is_empty() => {
+                refuse("heartbeat is empty".to_owned())
+            }
+            Some(heartbeat) if heartbeat.every.is_zero() => {
+                refuse("heartbeat interval is zero".to_owned())
+            }
+            Some(heartbeat) if self.idle_limit.is_some_and(|limit| limit <= heartbeat.every) => {
+                refuse(format!("idle limit is not above the heartbeat's {:?}", heartbeat.every))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the kernel knows of a peer's silence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silence {
+    /// How long ago the last segment came.
+    pub heard: Duration,
+    /// Data or a probe was sent that is not acknowledged.
+    pub owes: bool,
+}
+
+/// The watch on a peer that may have vanished. Keepalive says nothing while data is
+/// unacknowledged; the kernel's own answer to that, TCP_USER_TIMEOUT, takes a full receive
+/// window for death. A peer that lives acknowledges each probe of its window, so it is its
+/// silence that tells.
+#[derive(Debug)]
+struct Watch {
+    /// Since when, as far as was seen, the peer owes an answer without having been heard.
+    owed_since: Option<Instant>,
+    next: Instant,
+}
+
+impl Watch {
+    /// A look each quarter of the time: an answer that is owed is then noticed early enough.
+    fn new(now: Instant, dead_after: Duration) -> Watch {
+        Watch { owed_since: None, next: now + dead_after / 4 }
+    }
+
+    /// Dead is a peer from which nothing came for `dead_after`, and which for half of that
+    /// time, at least, owed an answer. (The kernel does not tell since when an answer is owed.
+    /// Keepalive hears from a peer that lives in each third of the time.)
+    fn is_dead(&mut self, now: Instant, dead_after: Duration, silence: Silence) -> bool {
+        if !silence.owes {
+            self.owed_since = None;
+            self.next = now + dead_after / 4;
+            return false;
+        }
+        let heard_since = |then: Instant| silence.heard < now.saturating_duration_since(then);
+        let since = match self.owed_since {
+            Some(since) if !heard_since(since) => since,
+            _ => now,
+        };
+        self.owed_since = Some(since);
+        let owed_for = now.saturating_duration_since(since);
+        let left =
+            dead_after.saturating_sub(silence.heard).max((dead_after / 2).saturating_sub(owed_for));
+        self.next = now + left;
+        left.is_zero()
+    }
+}
+
+/// What a look at the clock and at the kernel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    Heartbeat,
+    End(End),
+}
+
+/// The liveness of one connection. Threads that wait on it, and whoever calls
+/// `check_alive`, do what is due.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    asked: Asked,
+    born: Instant,
+    /// Milliseconds after `born`: when the last bytes were read, and written.
+    received: AtomicU64,
+    wrote: AtomicU64,
+    watch: Mutex<Watch>,
+    /// How much of a heartbeat the kernel took, if not all of it.
+    cut: Mutex<usize>,
+    heartbeats: AtomicU64,
+}
+
+impl Liveness {
+    pub(crate) fn new(asked: &Asked, now: Instant) -> Liveness {
+        Liveness {
+            born: now,
+            received: AtomicU64::new(0),
+            wrote: AtomicU64::new(0),
+            watch: Mutex::new(Watch::new(now, asked.dead_after.unwrap_or_default())),
+            cut: Mutex::new(0),
+            heartbeats: AtomicU64::new(0),
+            asked: asked.clone(),
+        }
+    }
+
+    /// Whether threads that wait have something to do.
+    pub(crate) fn has_dues(&self) -> bool {
+        self.watched().is_some()
+            || self.asked.heartbeat.is_some()
+            || self.asked.idle_limit.is_some()
+    }
+
+    /// The time of the watch; none if the kernel keeps it by itself.
+    pub(crate) fn watched(&self) -> Option<Duration> {
+        self.asked.dead_after.filter(|_| !self.asked.end_stalled && crate::sys::TELLS_SILENCE)
+    }
+
+    /// The time after which the kernel gives up a peer, taking a full window for death.
+    pub(crate) fn strict(&self) -> Option<Duration> {
+        self.asked.dead_after.filter(|_| self.asked.end_stalled)
+    }
+
+    fn stamp(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since(&self, stamp: &AtomicU64, now: Instant) -> Duration {
+        let then = stamp.load(Ordering::Relaxed);
+        Duration::from_millis(self.stamp(now).saturating_sub(then))
+    }
+
+    pub(crate) fn note_received(&self, now: Instant) {
+        self.received.store(self.stamp(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_wrote(&self, now: Instant) {
+        self.wrote.store(self.stamp(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_heartbeat(&self, now: Instant) {
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+        self.note_wrote(now);
+    }
+
+    pub(crate) fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn heartbeat_bytes(&self) -> &[u8] {
+        self.asked.heartbeat.as_ref().map_or(&[], |heartbeat| &heartbeat.bytes)
+    }
+
+    /// How far the heartbeat came that the kernel took a part of.
+    pub(crate) fn cut(&self) -> MutexGuard<'_, usize> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When to look again, from now. The idle limit holds for those that wait to read.
+    pub(crate) fn next(&self, now: Instant, reads: bool) -> Option<Duration> {
+        let watch = self.watched().map(|_| self.lock_watch().next.saturating_duration_since(now));
+        let heartbeat = self
+            .asked
+            .heartbeat
+            .as_ref()
+            .map(|heartbeat| heartbeat.every.saturating_sub(self.since(&self.wrote, now)));
+        let limit = self
+            .asked
+            .idle_limit
+            .filter(|_| reads)
+            .map(|limit| limit.saturating_sub(self.since(&self.received, now)));
+        [watch, heartbeat, limit].into_iter().flatten().min()
+    }
+
+    /// Whether it is time to ask the kernel about the peer's silence.
+    pub(crate) fn wants_silence(&self, now: Instant) -> bool {
+        self.watched().is_some() && self.lock_watch().next <= now
+    }
+
+    /// What is due now. `silence` is what the kernel knows, if it was asked.
+    pub(crate) fn due(&self, now: Instant, silence: Option<Silence>, reads: bool) -> Due {
+        if let (Some(silence), Some(dead_after)) = (silence, self.watched()) {
+            if self.lock_watch().is_dead(now, dead_after, silence) {
+                return Due::End(End::Dead);
+            }
+        }
+        if reads {
+            if let Some(limit) = self.asked.idle_limit {
+                if self.since(&self.received, now) >= limit {
+                    let asked = self.asked.heartbeat.is_some();
+                    return Due::End(if asked { End::HeartbeatMissed } else { End::IdleLimit });
+                }
+            }
+        }
+        match &self.asked.heartbeat {
+            Some(heartbeat) if self.since(&self.wrote, now) >= heartbeat.every => Due::Heartbeat,
+            _ => Due::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// A peer that acknowledges what comes until it vanishes, and a connection on which
+    /// data is written at some moments; times from the start.
+    struct Scene {
+        vanishes: Duration,
+        writes: Vec<Duration>,
+        /// The kernel asks an idle peer after this time of silence, and from then on it owes.
+        keepalive: Duration,
+    }
+
+    impl Scene {
+        fn silence(&self, at: Duration) -> Silence {
+            let alive_until = at.min(self.vanishes);
+            let answered = self.writes.iter().copied().filter(|w| *w < alive_until).max();
+            // Keepalive asks for the first time after `keepalive` of silence.
+            let mut heard_at = Duration::ZERO;
+            loop {
+                let next = (heard_at + self.keepalive).min(
+                    self.writes.iter().copied().find(|w| *w > heard_at).unwrap_or(Duration::MAX),
+                );
+                if next >= alive_until {
+                    break;
+                }
+                heard_at = next;
+            }
+            heard_at = heard_at.max(answered.unwrap_or_default());
+            let asked = self.writes.iter().any(|w| *w >= self.vanishes && *w <= at)
+                || at >= heard_at + self.keepalive;
+            Silence { heard: at - heard_at, owes: asked && at >= self.vanishes }
+        }
+
+        /// When it is reported as dead, as late as the looks allow.
+        fn reported(&self, dead_after: Duration, until: Duration) -> Option<Duration> {
+            let start = Instant::now();
+            let mut watch = Watch::new(start, dead_after);
+            loop {
+                let at = watch.next - start;
+                if at > until {
+                    return None;
+                }
+                if watch.is_dead(start + at, dead_after, self.silence(at)) {
+                    return Some(at);
+                }
+                assert!(watch.next > start + at, "it looks all the time");
+            }
+        }
+    }
+
+    /// K3: a peer that vanishes is reported within the time, whenever that is, idle or not.
+    #[test]
+    fn a_peer_that_vanishes_is_reported_in_time() {
+        for dead_after in [2 * S, 4 * S, 10 * S, 120 * S] {
+            let keepalive = (dead_after / 3).max(S).min(45 * S);
+            for vanishes in (0..80).map(|i| dead_after * i / 7 + ms(13)) {
+                for write_after in [ms(1), ms(400), dead_after / 5] {
+                    let writes = vec![vanishes / 2, vanishes + write_after];
+                    let scene = Scene { vanishes, writes, keepalive };
+                    let at = scene.reported(dead_after, Duration::MAX).unwrap();
+                    let silent = scene.silence(at).heard;
+                    assert!(silent >= dead_after, "after {silent:?}, {dead_after:?} was asked");
+                    assert!(
+                        at <= vanishes + dead_after + ms(500),
+                        "{at:?}: {vanishes:?} + {dead_after:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// K3: a peer that lives is never reported, whatever is written and when.
+    #[test]
+    fn a_peer_that_lives_is_not_reported() {
+        let writes = (0..200).map(|i| ms(i * i * 7)).collect();
+        let scene = Scene { vanishes: Duration::MAX, writes, keepalive: S };
+        assert_eq!(scene.reported(2 * S, 300 * S), None);
+    }
+
+    /// K3: a peer whose window is full answers each probe, and between two probes is silent
+    /// for longer than the time: it lives.
+    #[test]
+    fn a_full_window_is_not_death() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start, 4 * S);
+        let mut probe = S;
+        let mut heard = start;
+        let mut now = start;
+        while now < start + 200 * S {
+            now = watch.next;
+            // Probes back off, as without TCP_RTO_MAX_MS; each is answered after 200 ms.
+            let sent = start + probe;
+            if now >= sent + ms(200) {
+                heard = sent + ms(200);
+                probe *= 2;
+            }
+            let owes = now >= start + probe;
+            let silence = Silence { heard: now - heard, owes };
+            assert!(!watch.is_dead(now, 4 * S, silence), "after {:?}", now - start);
+        }
+    }
+
+    fn liveness(asked: Asked) -> (Liveness, Instant) {
+        asked.validate("test").unwrap();
+        let start = Instant::now();
+        (Liveness::new(&asked, start), start)
+    }
+
+    fn heartbeat(every: Duration) -> Option<Heartbeat> {
+        Some(Heartbeat { bytes: Arc::from(*b"PING"), every })
+    }
+
+    /// K5: a heartbeat is due after a time without writing, and no sooner.
+    #[test]
+    fn heartbeats() {
+        let (live, start) = liveness(Asked { heartbeat: heartbeat(2 * S), ..Asked::default() });
+        assert_eq!(live.next(start, true), Some(2 * S));
+        assert_eq!(live.due(start + ms(1999), None, true), Due::Nothing);
+        assert_eq!(live.due(start + 2 * S, None, true), Due::Heartbeat);
+        live.note_wrote(start + 3 * S);
+        assert_eq!(live.due(start + 4 * S, None, true), Due::Nothing);
+        assert_eq!(live.next(start + 4 * S, false), Some(S));
+    }
+
+    /// K5, K6: the idle limit ends a connection on which nothing comes; with heartbeats it is
+    /// they that were missed. Only who waits to read is concerned.
+    #[test]
+    fn the_idle_limit() {
+        for (heartbeat, end) in [(None, End::IdleLimit), (heartbeat(S), End::HeartbeatMissed)] {
+            let (live, start) =
+                liveness(Asked { idle_limit: Some(3 * S), heartbeat, ..Asked::default() });
+            live.note_received(start + S);
+            live.note_wrote(start + 3 * S + ms(500));
+            assert_eq!(live.due(start + 4 * S - ms(1), None, true), Due::Nothing);
+            assert_eq!(live.due(start + 4 * S, None, true), Due::End(end));
+            assert_eq!(live.due(start + 4 * S, None, false), Due::Nothing);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let second = Some(S);
+        for asked in [
+            Asked { dead_after: second, ..Asked::default() },
+            Asked { survive_idle: Some(ms(1999)), ..Asked::default() },
+            Asked { dead_after: Some(LONGEST + S), ..Asked::default() },
+            Asked { end_stalled: true, ..Asked::default() },
+            Asked { idle_limit: Some(Duration::ZERO), ..Asked::default() },
+            Asked { heartbeat: heartbeat(Duration::ZERO), ..Asked::default() },
+            Asked { heartbeat: heartbeat(S), idle_limit: second, ..Asked::default() },
+            Asked {
+                heartbeat: Some(Heartbeat { bytes: Arc::from(*b""), every: S }),
+                ..Asked::default()
+            },
+        ] {
+            let err = asked.validate("test").unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! A client, a router and a server in three networks, and what routers do to
+//! connections.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::network::{Network, join, run_tool, tool};
+use super::run::cannot;
+use super::sysctl;
+
+/// client – router – server, over IPv4 and IPv6. The client's network is the
+/// lab's own. What the router does to the packets is in nftables and routes of
+/// the router's network.
+pub struct Route {
+    pub router: Network,
+    pub server: Network,
+}
+
+/// The version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ip {
+    V4,
+    V6,
+}
+
+impl Ip {
+    pub const BOTH: [Ip; 2] = [Ip::V4, Ip::V6];
+
+    /// Where the server is reached, as an endpoint has it.
+    pub fn server(self) -> &'static str {
+        match self {
+            Ip::V4 => "198.51.100.2",
+            Ip::V6 => "[2001:db8:2::2]",
+        }
+    }
+
+    fn server_prefix(self) -> &'static str {
+        match self {
+            Ip::V4 => "198.51.100.2/32",
+            Ip::V6 => "2001:db8:2::2/128",
+        }
+    }
+
+    /// As nftables has it.
+    fn protocol(self) -> &'static str {
+        match self {
+            Ip::V4 => "ipv4",
+            Ip::V6 => "ipv6",
+        }
+    }
+}
+
+impl Route {
+    /// The router forwards everything.
+    pub fn new() -> Route {
+        let (client, router, server) = (Network::here(), Network::new(), Network::new());
+        router.run(|| {
+            sysctl("net.ipv4.ip_forward", "1");
+            sysctl("net.ipv6.conf.all.forwarding", "1");
+        });
+        join(
+            (&router, "clients", &["192.0.2.1/24", "2001:db8:1::1/64"]),
+            (&client, "out", &["192.0.2.2/24", "2001:db8:1::2/64"]),
+        );
+        join(
+            (&router, "servers", &["198.51.100.1/24", "2001:db8:2::1/64"]),
+            (&server, "out", &["198.51.100.2/24", "2001:db8:2::2/64"]),
+        );
+        for (network, v4, v6) in
+            [(&client, "192.0.2.1", "2001:db8:1::1"), (&server, "198.51.100.1", "2001:db8:2::1")]
+        {
+            network.ip(&format!("route add default via {v4}"));
+            network.ip(&format!("-6 route add default via {v6}"));
+        }
+        Route { router, server }
+    }
+
+    /// Makes the router a stateful firewall: only the client's side may connect,
+    /// and of a connection without packets for so many seconds it knows nothing
+    /// any more. What then comes belongs to no connection and is dropped without
+    /// a word; it is not taken for one that began before the firewall did
+    /// (`tcp_loose`).
+    pub fn forget_idle_after(&self, seconds: u32) {
+        self.load(
+            "firewall",
+            "counter forgotten { }
+             counter known { }
+             counter begun { }
+             chain forward {
+                 type filter hook forward priority 0; policy drop;
+                 ct state invalid counter name forgotten drop
+                 ct state established,related counter name known accept
+                 iifname clients tcp flags & (syn|ack) == syn ct state new counter name begun accept
+             }",
+        );
+        // They are there when connection tracking is, which the rules start.
+        self.router.run(|| {
+            let conntrack = "net.netfilter.nf_conntrack_tcp";
+            sysctl(&format!("{conntrack}_timeout_established"), &seconds.to_string());
+            sysctl(&format!("{conntrack}_loose"), "0");
+        });
+    }
+
+    /// Packets of connections that the firewall had forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.count("firewall", "forgotten")
+    }
+
+    /// From now on the router drops everything, both ways. Its neighbours still
+    /// find it, so no kernel is told that anything is wrong.
+    pub fn cut(&self) {
+        self.cut_off(&[""]);
+    }
+
+    /// The same for connections of this port only; others go on.
+    pub fn cut_port(&self, port: u16) {
+        self.cut_off(&[&format!("tcp sport {port}"), &format!("tcp dport {port}")]);
+    }
+
+    fn cut_off(&self, packets: &[&str]) {
+        let mut rules = "counter lost { }
+             chain forward {
+                 type filter hook forward priority -10; policy accept;
+"
+        .to_owned();
+        for which in packets {
+            writeln!(rules, "{which} counter name lost drop").unwrap();
+        }
+        self.load("cut", &format!("{rules} }}"));
+    }
+
+    /// After [`cut`](Self::cut) and [`cut_port`](Self::cut_port): everything
+    /// passes again.
+    pub fn heal(&self) {
+        self.unload("cut");
+    }
+
+    /// The router has no way to the server any more and says so: ICMP "host
+    /// unreachable" (RFC 792), "address unreachable" (RFC 4443). For a
+    /// connection that exists this is a hint (RFC 1122 section 4.2.3.9): Linux
+    /// goes on, and tells it as the reason when it gives up.
+    pub fn remove_way(&self, ip: Ip) {
+        self.router.ip(&format!("route add unreachable {}", ip.server_prefix()));
+    }
+
+    /// After [`remove_way`](Self::remove_way).
+    pub fn restore_way(&self, ip: Ip) {
+        self.router.ip(&format!("route del unreachable {}", ip.server_prefix()));
+    }
+
+    /// Everything of this family is swallowed.
+    pub fn blackhole(&self, ip: Ip) {
+        self.load(
+            &format!("hole_{}", ip.protocol()),
+            &format!(
+                "counter lost {{ }}
+                 chain forward {{
+                     type filter hook forward priority -10; policy accept;
+                     meta nfproto {} counter name lost drop
+                 }}",
+                ip.protocol()
+            ),
+        );
+    }
+
+    /// The first SYN of each port of the client is lost. Linux sends the next
+    /// one after 1 s (RFC 6298 section 2, TCP_TIMEOUT_INIT): such a connect
+    /// takes a second.
+    pub fn lose_first_syn(&self, ip: Ip) {
+        self.load(
+            &format!("syn_{}", ip.protocol()),
+            &format!(
+                "counter lost {{ }}
+                 set seen {{
+                     type inet_service
+                     flags dynamic
+                 }}
+                 chain forward {{
+                     type filter hook forward priority -10; policy accept;
+                     meta nfproto {} tcp flags & (syn|ack) == syn tcp sport != @seen \
+                         add @seen {{ tcp sport }} counter name lost drop
+                 }}",
+                ip.protocol()
+            ),
+        );
+    }
+
+    /// A middlebox that keeps keepalive to itself: data, and what acknowledges
+    /// it, pass; probes and the answers to them do not.
+    ///
+    /// A probe of Linux is a segment without data (RFC 9293 section 3.8.4), and so
+    /// is its answer: for a rule without memory both look like any other
+    /// acknowledgement. What tells them apart is that an acknowledgement
+    /// follows something that asked for it. So a segment that takes up sequence numbers
+    /// (data, SYN, FIN) lets empty ones pass the other way, for 400 ms, twice
+    /// what Linux may delay an acknowledgement (TCP_DELACK_MAX); other empty
+    /// ones are lost. Probes come later than that, for they come after an idle
+    /// second at least. Lost are, as well, probes of a closed window
+    /// and announcements that it has opened: this is no place for a peer that does not read.
+    ///
+    /// It is done before connection tracking (priority -200), which would
+    /// take even a packet that is dropped later for a sign of life.
+    pub fn drop_keepalive(&self) {
+        // A segment is empty when IP's length is that of the headers. nftables
+        // cannot add, so each length of the TCP header (in words) has its rule.
+        let mut empty = String::new();
+        for words in 5..=15 {
+            writeln!(empty, "tcp doff {words} ip length {} goto empty", 20 + 4 * words).unwrap();
+            writeln!(empty, "tcp doff {words} ip6 length {} goto empty", 4 * words).unwrap();
+        }
+        self.load(
+            "keepalive",
+            &format!(
+                "counter lost {{ }}
+                 set asked {{
+                     type inet_service . inet_service
+                     flags dynamic,timeout
+                     timeout 400ms
+                 }}
+                 chain empty {{
+                     tcp sport . tcp dport @asked accept
+                     counter name lost drop
+                 }}
+                 chain asks {{
+                     update @asked {{ tcp dport . tcp sport }} accept
+                 }}
+                 chain prerouting {{
+                     type filter hook prerouting priority -300; policy accept;
+                     meta l4proto != tcp accept
+                     tcp flags & rst == rst accept
+                     tcp flags & (syn|fin) != 0 goto asks
+                     {empty}
+                     goto asks
+                 }}"
+            ),
+        );
+    }
+
+    /// Segments that [`drop_keepalive`](Self::drop_keepalive) dropped.
+    pub fn dropped_keepalive(&self) -> u64 {
+        self.count("keepalive", "lost")
+    }
+
+    /// Gives the router a table of rules. Rules that are not there would let
+    /// everything pass, and every lab succeed, so what the kernel has is compared.
+    fn load(&self, table: &str, rules: &str) {
+        self.router.run(|| {
+            let nft = tool("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn();
+            let mut nft = nft.unwrap_or_else(|e| cannot(&format!("nft: {e}")));
+            let text = format!("table inet {table} {{\n{rules}\n}}\n");
+            nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            if !nft.wait().unwrap().success() {
+                cannot(&format!("nft takes no table {table}"));
+            }
+            let has = run_tool(tool("nft").args(["list", "table", "inet", table]));
+            for word in ["hook ", "policy ", "counter name ", "goto ", "@"] {
+                let (asked, there) = (text.matches(word).count(), has.matches(word).count());
+                assert_eq!(
+                    asked, there,
+                    "{word:?} of the table that was asked for:\n{text}\n{has}"
+                );
+            }
+        });
+    }
+
+    fn unload(&self, table: &str) {
+        self.router.run(|| run_tool(tool("nft").args(["delete", "table", "inet", table])));
+    }
+
+    /// How many packets a counter of a table has seen.
+    fn count(&self, table: &str, counter: &str) -> u64 {
+        let text = self
+            .router
+            .run(|| run_tool(tool("nft").args(["list", "counter", "inet", table, counter])));
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no count in {text}"))
+    }
+}

@@ -1,0 +1,116 @@
+//! Watching processes, threads and sockets.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ms;
+
+/// Waits until `there` is true; the kernel tells no event for what is awaited here.
+pub fn await_that(what: &str, mut there: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !there() {
+        assert!(Instant::now() < until, "not seen within 10 s: {what}");
+        thread::sleep(ms(1));
+    }
+}
+
+/// How many TCP sockets of this network wait for an answer to their SYN.
+pub fn count_syn_sent() -> usize {
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .flat_map(|text| {
+            let states = text.lines().map(|line| line.split_whitespace().nth(3) == Some("02"));
+            states.collect::<Vec<_>>()
+        })
+        .filter(|waits| *waits)
+        .count()
+}
+
+/// How many threads of this process have that name.
+pub fn count_threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let named = |path: &Path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    tasks.filter(|task| named(&task.path())).count()
+}
+
+pub fn count_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// The processor time that this process has used.
+pub fn cpu_time() -> Duration {
+    // SAFETY: an all-zero rusage is valid, and the kernel writes one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &raw mut usage), 0);
+        usage
+    };
+    let time = |t: libc::timeval| {
+        Duration::from_secs(t.tv_sec.unsigned_abs())
+            + Duration::from_micros(t.tv_usec.unsigned_abs())
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+pub fn thread_id() -> i32 {
+    // SAFETY: no memory is passed.
+    unsafe { libc::gettid() }
+}
+
+/// Waits until that thread of this process sleeps in that call of the kernel's.
+pub fn await_blocked(thread: i32, call: libc::c_long) {
+    let path = format!("/proc/self/task/{thread}/syscall");
+    let number = call.to_string();
+    await_that("the thread waits in the call", || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.split_whitespace().next() == Some(number.as_str())
+    });
+}
+
+/// How many segments of that connection were sent and not acknowledged
+/// (`tcpi_unacked` of TCP_INFO, tcp(7)).
+pub fn unacknowledged(socket: &impl AsFd) -> u32 {
+    tcp_info(socket).tcpi_unacked
+}
+
+fn tcp_info(socket: &impl AsFd) -> libc::tcp_info {
+    // SAFETY: an all-zero tcp_info is valid; the kernel writes at most `len` of it.
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let fd = socket.as_fd().as_raw_fd();
+        let got = (&raw mut info).cast();
+        assert_eq!(libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, got, &raw mut len), 0);
+        info
+    }
+}
+
+/// Writes until the peer's window and this side's buffer are full, which a peer
+/// that does not read cannot prevent; says how many bytes that were. The peer's
+/// kernel goes on acknowledging the probes of its closed window (RFC 9293
+/// section 3.8.6.1).
+pub fn fill_window(mut stream: &TcpStream) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    let mut last = Instant::now();
+    // Full is what takes nothing although everything was acknowledged.
+    while last.elapsed() < ms(100) || unacknowledged(&stream) > 0 {
+        match stream.write(&[b'x'; 1 << 16]) {
+            Ok(n) => {
+                sent += n;
+                last = Instant::now();
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(ms(1)),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    sent
+}
