@@ -97,6 +97,7 @@ mod wait;
 
 pub use cancel::CancelToken;
 pub use client::{BorrowedSocket, ClientSocket};
+pub use connect::Connecting;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};

@@ -226,11 +226,16 @@ impl ClientSocket {
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
         let since = Instant::now();
-        let Connected { socket, local, remote } = connect::connect(&endpoint, options)?;
+        let made = ClientSocket::connected(connect::connect(&endpoint, options)?, options)?;
+        events::connected(&made, &endpoint, since);
+        Ok(made)
+    }
+
+    pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
+        let Connected { socket, local, remote } = connected;
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
-        events::connected(&made, &endpoint, since);
         Ok(made)
     }
 

@@ -7,6 +7,7 @@
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
 //! - `poll`, `poll_writable` and [`Event`], which ends a poll from outside
+//! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - [`tcp`]: what the kernel knows of a connection, and how long it tries
@@ -34,6 +35,7 @@ mod descriptor;
 mod tcp;
 #[cfg(unix)]
 mod unix;
+mod wakeup;
 #[cfg(windows)]
 mod windows;
 
@@ -41,6 +43,7 @@ pub(crate) use descriptor::{Descriptor, InUse};
 pub(crate) use tcp::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
+pub(crate) use wakeup::Wakeup;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
@@ -67,6 +70,14 @@ pub(crate) struct Ready {
     pub socket: bool,
     /// The socket holds an error: it was reset, or the kernel gave up.
     pub error: bool,
+}
+
+/// What a poll for writing found.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Woken {
+    /// The number of a socket that is writable, or holds an error.
+    pub socket: Option<usize>,
+    pub events: [bool; 2],
 }
 
 /// Why a name could not be looked up.
