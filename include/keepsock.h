@@ -460,6 +460,18 @@ typedef struct keepsock_cancel keepsock_cancel;
 typedef struct keepsock_client keepsock_client;
 
 /**
+ * A connect under way, for programs that wait elsewhere: in an event loop, for several connects
+ * at once, or between other work. Lookup, race and deadline are those of
+ * keepsock_client_connect(). Call keepsock_connecting_finish() when the descriptor
+ * (keepsock_connecting_fd()) is readable, until it does not say KEEPSOCK_ERR_WOULD_BLOCK. It also
+ * tells what a finished connect does not: which attempts failed on the way, and which are under
+ * way.
+ *
+ * Threads: one at a time.
+ */
+typedef struct keepsock_connecting keepsock_connecting;
+
+/**
  * Why a call failed, for people: its message is one line that tells what was
  * done, to which endpoint, at which stage and why.
  *
@@ -711,6 +723,20 @@ typedef struct {
      */
     char stage[16];
 } keepsock_attempt;
+
+/**
+ * An attempt that is under way.
+ */
+typedef struct {
+    /**
+     * A value of enum keepsock_tcp_state; 0 where the system does not tell.
+     */
+    int32_t state;
+    /**
+     * The address that is tried: "[::1]:80".
+     */
+    char address[128];
+} keepsock_under_way;
 
 /**
  * Called for each log event, in whichever thread it happens, and by several
@@ -1353,6 +1379,125 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
 void keepsock_client_free(keepsock_client *client);
 
 /**
+ * Starts connecting: asks the resolver, or sends the first SYN. Never waits.
+ *
+ * @param endpoint    Where to connect, as for keepsock_client_connect().
+ * @param options     Options, copied; NULL for the defaults.
+ * @param connecting  Receives the connect; free it with keepsock_connecting_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
+ *         and for a local address that is a name, which would have to be waited for;
+ *         _LOOKUP_FAILED if 64 lookups are under way; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
+ *         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
+ */
+int32_t keepsock_connecting_start(const char *endpoint,
+                                  const keepsock_options *options,
+                                  keepsock_connecting **connecting,
+                                  keepsock_error **error);
+
+/**
+ * Does what is to be done now, without waiting.
+ *
+ * @param connecting  A connect.
+ * @param client      Receives the connection; free it with keepsock_client_free().
+ * @param error       See keepsock_error; may be NULL. It lists every attempt.
+ * @return KEEPSOCK_OK: connected; KEEPSOCK_ERR_WOULD_BLOCK: not yet; those of
+ *         keepsock_client_connect() once everything has failed, the deadline has passed, or the
+ *         token was fired; _WRONG_STATE after the end. Since 0.1.
+ */
+int32_t keepsock_connecting_finish(keepsock_connecting *connecting,
+                                   keepsock_client **client,
+                                   keepsock_error **error);
+
+/**
+ * Waits until it is connected; until the deadline, at the latest.
+ *
+ * @param connecting  A connect.
+ * @param client      Receives the connection; free it with keepsock_client_free().
+ * @param error       See keepsock_error; may be NULL. It lists every attempt.
+ * @return Those of keepsock_client_connect(); KEEPSOCK_ERR_WRONG_STATE after the end. Since 0.1.
+ */
+int32_t keepsock_connecting_wait(keepsock_connecting *connecting,
+                                 keepsock_client **client,
+                                 keepsock_error **error);
+
+/**
+ * Borrows one descriptor for all that is under way: it is readable when
+ * keepsock_connecting_finish() has something to do, the next attempt and the deadline included.
+ * It stays the same until the end; do not close it. Linux only (epoll); it takes two.
+ *
+ * @param connecting  A connect.
+ * @param fd          Receives it.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _UNSUPPORTED elsewhere
+ *         than on Linux: use keepsock_connecting_timeout(). Since 0.1.
+ */
+int32_t keepsock_connecting_fd(keepsock_connecting *connecting,
+                               keepsock_fd *fd,
+                               keepsock_error **error);
+
+/**
+ * In what time keepsock_connecting_finish() is to be called even if the descriptor is not readable.
+ *
+ * @param connecting  A connect.
+ * @param timeout_ms  Receives milliseconds; KEEPSOCK_INFINITE: that does not happen.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_connecting_timeout(keepsock_connecting *connecting,
+                                    int64_t *timeout_ms,
+                                    keepsock_error **error);
+
+/**
+ * How many attempts ended without a connection so far; also when another one has won. Those that
+ * were still under way then are KEEPSOCK_ERR_CLOSED.
+ *
+ * @param connecting  A connect, or NULL: 0.
+ * @return The number. Since 0.1.
+ */
+size_t keepsock_connecting_attempt_count(const keepsock_connecting *connecting);
+
+/**
+ * One of them, in the order in which they ended.
+ *
+ * @param connecting  A connect.
+ * @param index       Below keepsock_connecting_attempt_count().
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_connecting_attempt(keepsock_connecting *connecting,
+                                    size_t index,
+                                    keepsock_attempt *out,
+                                    size_t size,
+                                    keepsock_error **error);
+
+/**
+ * One of the attempts that are under way now: where to, and its TCP state, SYN-SENT for most.
+ *
+ * @param connecting  A connect.
+ * @param index       From 0.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (index beyond the last, too). Since 0.1.
+ */
+int32_t keepsock_connecting_under_way(keepsock_connecting *connecting,
+                                      size_t index,
+                                      keepsock_under_way *out,
+                                      size_t size,
+                                      keepsock_error **error);
+
+/**
+ * Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL does
+ * nothing.
+ *
+ * @param connecting  A connect, or NULL. Since 0.1.
+ */
+void keepsock_connecting_free(keepsock_connecting *connecting);
+
+/**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".
  *
  * @param status  Any number; "KEEPSOCK_OK" for 0, "KEEPSOCK_ERR_UNKNOWN" for
@@ -1658,6 +1803,21 @@ int32_t keepsock_options_set_nodelay(keepsock_options *options,
 int32_t keepsock_options_set_connect_timeout(keepsock_options *options,
                                              int64_t ms,
                                              keepsock_error **error);
+
+/**
+ * The time between the starts of two attempts of a connect, to the addresses of one name
+ * (RFC 8305 section 5, Connection Attempt Delay); the next one starts at once when one has failed.
+ * Shorter is quicker where an address does not answer, and a burden on servers that are merely
+ * slow. Default: 250.
+ *
+ * @param options  The options to change.
+ * @param ms       10 to 2,000 milliseconds, as the RFC demands.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_attempt_delay(keepsock_options *options,
+                                           int64_t ms,
+                                           keepsock_error **error);
 
 /**
  * The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.

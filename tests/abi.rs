@@ -365,6 +365,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         last_sent_us last_received_us retransmits unacknowledged unsent unread bytes_sent
         bytes_received segments_sent segments_received mss congestion_window peer_window
         heartbeats congestion_control));
+    all.extend(layout!(keepsock_under_way: state address));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));

@@ -196,6 +196,8 @@ mod c_only {
             keepsock_cancel_free(null_mut());
             keepsock_options_free(null_mut());
             keepsock_client_free(null_mut());
+            keepsock_connecting_free(null_mut());
+            assert_eq!(keepsock_connecting_attempt_count(null()), 0);
             keepsock_server_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
@@ -369,6 +371,7 @@ mod c_only {
                 |o, e| keepsock_options_set_interface(o, c"lo".as_ptr(), e),
                 |o, e| keepsock_options_add_address(o, c"127.0.0.1:1".as_ptr(), e),
                 |o, e| keepsock_options_set_backlog(o, 1, e),
+                |o, e| keepsock_options_set_attempt_delay(o, 100, e),
                 |o, e| keepsock_options_set_dead_after(o, 2000, e),
                 |o, e| keepsock_options_set_end_stalled(o, false, e),
                 |o, e| keepsock_options_set_survive_idle(o, 2000, e),
@@ -383,6 +386,50 @@ mod c_only {
                 },
             ]
         }
+    }
+
+    fn connecting_calls() -> Vec<Call<keepsock_connecting>> {
+        unsafe {
+            vec![
+                |c, e| out(no_handle(), |client| keepsock_connecting_wait(c, client, e)),
+                |c, e| out(no_handle(), |client| keepsock_connecting_finish(c, client, e)),
+                |c, e| out(77, |fd| keepsock_connecting_fd(c, fd, e)),
+                |c, e| out(77, |ms| keepsock_connecting_timeout(c, ms, e)),
+                |c, e| {
+                    out([0x5au8; 512], |a| {
+                        keepsock_connecting_attempt(
+                            c,
+                            0,
+                            a.cast(),
+                            size_of::<keepsock_attempt>(),
+                            e,
+                        )
+                    })
+                },
+                |c, e| {
+                    out([0x5au8; 512], |a| {
+                        keepsock_connecting_under_way(
+                            c,
+                            0,
+                            a.cast(),
+                            size_of::<keepsock_under_way>(),
+                            e,
+                        )
+                    })
+                },
+            ]
+        }
+    }
+
+    fn new_connecting() -> *mut keepsock_connecting {
+        let mut connecting = null_mut();
+        let endpoint = super::common::refused_address().to_string();
+        let endpoint = CString::new(endpoint).unwrap();
+        let started = unsafe {
+            keepsock_connecting_start(endpoint.as_ptr(), null(), &raw mut connecting, null_mut())
+        };
+        assert_eq!(started, KEEPSOCK_OK);
+        connecting
     }
 
     fn serve_options_calls() -> Vec<Call<keepsock_serve_options>> {
@@ -453,6 +500,7 @@ mod c_only {
         misuse(&options_calls(), "options", new_options, keepsock_options_free);
         misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
+        misuse(&connecting_calls(), "connecting", new_connecting, keepsock_connecting_free);
         unsafe { keepsock_server_free(server) };
     }
 
@@ -482,6 +530,24 @@ mod c_only {
             gives(INVALID, "server is NULL", |e| {
                 keepsock_server_listen(endpoint, null(), null_mut(), e)
             });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |c| keepsock_connecting_start(null(), null(), c, e))
+            });
+            gives(INVALID, "connecting is NULL", |e| {
+                keepsock_connecting_start(endpoint, null(), null_mut(), e)
+            });
+            let connecting = new_connecting();
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_connecting_finish(connecting, null_mut(), e)
+            });
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_connecting_wait(connecting, null_mut(), e)
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_connecting_fd(connecting, null_mut(), e));
+            gives(INVALID, "timeout_ms is NULL", |e| {
+                keepsock_connecting_timeout(connecting, null_mut(), e)
+            });
+            keepsock_connecting_free(connecting);
             gives(INVALID, "client is NULL", |e| keepsock_client_from_fd(0, null(), null_mut(), e));
             gives(INVALID, "server is NULL", |e| keepsock_server_from_fd(0, null(), null_mut(), e));
             gives(INVALID, "buf is NULL", |e| {

@@ -302,6 +302,25 @@ pub unsafe extern "C" fn keepsock_options_set_connect_timeout(
     unsafe { set(options, error, |o| Ok(o.connect_timeout(timeout(ms, OPERATION)?))) }
 }
 
+/// The time between the starts of two attempts of a connect, to the addresses of one name
+/// (RFC 8305 section 5, Connection Attempt Delay); the next one starts at once when one has failed.
+/// Shorter is quicker where an address does not answer, and a burden on servers that are merely
+/// slow. Default: 250.
+///
+/// @param options  The options to change.
+/// @param ms       10 to 2,000 milliseconds, as the RFC demands.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_attempt_delay(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.attempt_delay(time(ms, OPERATION)?))) }
+}
+
 /// The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.
 ///
 /// @param options  The options to change.

@@ -81,6 +81,7 @@ pub enum Opt<'a, A: Api> {
     Interface(&'a str),
     Address(SocketAddr),
     Backlog(u32),
+    AttemptDelay(i64),
     DeadAfter(i64),
     EndStalled(bool),
     SurviveIdle(i64),
@@ -106,6 +107,7 @@ pub trait Api: Sized + 'static {
     type Client: Client<Self>;
     type Server: Server<Self>;
     type Token: Token;
+    type Connecting: Connecting<Self>;
     type Service: Service;
 
     /// Tells the two apart where a test needs something of its own on this machine.
@@ -113,6 +115,7 @@ pub trait Api: Sized + 'static {
 
     fn connect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Client>;
     fn listen(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
+    fn start(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Connecting>;
     /// Takes a descriptor over; on failure it is given back.
     fn adopt_client(
         fd: OwnedFd,
@@ -173,6 +176,18 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the borrowed descriptor.
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
+}
+
+/// A connect under way.
+pub trait Connecting<A: Api>: Sized {
+    /// `None`: not yet.
+    fn finish(&mut self) -> Outcome<Option<A::Client>>;
+    fn wait(&mut self) -> Outcome<A::Client>;
+    fn fd(&mut self) -> Outcome<RawFd>;
+    fn timeout(&mut self) -> i64;
+    fn attempts(&mut self) -> Vec<Tried>;
+    /// Addresses, and the numbers of their states.
+    fn under_way(&mut self) -> Vec<(String, i32)>;
 }
 
 /// A snapshot as C has it: -1 is what is not told, times are microseconds.
