@@ -899,6 +899,15 @@ int32_t keepsock_client_user_timeout(const keepsock_client *client,
                                      keepsock_error **error);
 
 /**
+ * Whether it is a Multipath TCP connection: both sides knew it, and so did everything on the way.
+ * Linux 5.16 and later can tell; elsewhere no.
+ *
+ * @param client  A connection, or NULL: no.
+ * @return Whether it is; closed ones are not. Since 0.1.
+ */
+bool keepsock_client_is_mptcp(const keepsock_client *client);
+
+/**
  * Makes a token.
  *
  * @param cancel  Receives it; free it with keepsock_cancel_free().
@@ -1925,6 +1934,42 @@ int32_t keepsock_options_add_address(keepsock_options *options,
 int32_t keepsock_options_set_backlog(keepsock_options *options,
                                      uint32_t backlog,
                                      keepsock_error **error);
+
+/**
+ * TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the SYN, and
+ * saves a round trip. Linux only; elsewhere connecting and listening are
+ * KEEPSOCK_ERR_UNSUPPORTED. The system must allow it, for servers too (net.ipv4.tcp_fastopen = 3).
+ * Default: false.
+ *
+ * Connecting to an address with a cookie of an earlier connection succeeds at once and sends
+ * nothing: the handshake comes with the first write, and its failures too. So it is for protocols
+ * in which the client speaks first, and for what may arrive twice. A name with several addresses
+ * races without it.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_fast_open(keepsock_options *options,
+                                       bool on,
+                                       keepsock_error **error);
+
+/**
+ * Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of one of
+ * them. Linux only; elsewhere, and where net.mptcp.enabled is 0, connecting and listening are
+ * KEEPSOCK_ERR_UNSUPPORTED. With a peer that does not know it the connection is plain TCP:
+ * keepsock_client_is_mptcp(). Not together with keepsock_options_set_dead_after(), for the silence
+ * of one path is not that of the peer. Default: false.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_mptcp(keepsock_options *options,
+                                   bool on,
+                                   keepsock_error **error);
 
 /**
  * The token that ends the socket's calls, connect included. Connections that a

@@ -49,6 +49,8 @@ pub struct SocketOptions {
     pub(crate) interface: Option<String>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) backlog: Option<u32>,
+    pub(crate) fast_open: bool,
+    pub(crate) mptcp: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
 
@@ -72,6 +74,8 @@ impl Default for SocketOptions {
             interface: None,
             addresses: Vec::new(),
             backlog: None,
+            fast_open: false,
+            mptcp: false,
             cancel: None,
         }
     }
@@ -368,6 +372,43 @@ impl SocketOptions {
         self
     }
 
+    /// TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the
+    /// SYN, and saves a round trip. Linux only (elsewhere
+    /// [`Unsupported`](ErrorKind::Unsupported)); the system must allow it, for servers too
+    /// (`net.ipv4.tcp_fastopen` = 3). Default: no.
+    ///
+    /// Connecting to an address with a cookie of an earlier connection succeeds at once and
+    /// sends nothing: the handshake comes with the first write, and its failures too. So it is
+    /// for protocols in which the client speaks first, and for what may arrive twice. A name
+    /// with several addresses races without it.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().fast_open(true);
+    /// ```
+    #[must_use]
+    pub fn fast_open(mut self, on: bool) -> Self {
+        self.fast_open = on;
+        self
+    }
+
+    /// Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of
+    /// one of them. Linux only (elsewhere, and where `net.mptcp.enabled` is 0,
+    /// [`Unsupported`](ErrorKind::Unsupported)). With a peer that does not know it the
+    /// connection is plain TCP: [`is_mptcp`](crate::ClientSocket::is_mptcp). Not together with
+    /// [`dead_after`](SocketOptions::dead_after), for the silence of one path is not that
+    /// of the peer. Default: no.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().mptcp(true);
+    /// ```
+    #[must_use]
+    pub fn mptcp(mut self, on: bool) -> Self {
+        self.mptcp = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -399,6 +440,9 @@ impl SocketOptions {
         }
         if !ATTEMPT_DELAYS.contains(&self.attempt_delay) {
             return refuse(&format!("attempt delay is not within {ATTEMPT_DELAYS:?}"));
+        }
+        if self.mptcp && self.liveness.dead_after.is_some() {
+            return refuse("dead_after watches one path, and mptcp has several");
         }
         self.liveness.validate(operation)?;
         self.effective_keepalive().map_err(|e| e.during(operation))?;
@@ -456,6 +500,8 @@ impl SocketOptions {
             ("interface", self.interface.is_some()),
             ("address", !self.addresses.is_empty()),
             ("end_stalled", self.liveness.end_stalled),
+            ("fast_open", self.fast_open),
+            ("mptcp", self.mptcp),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)

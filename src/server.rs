@@ -22,6 +22,10 @@ use crate::wait::{Cause, Deadline, wait};
 const OPERATION: &str = "listen";
 const ACCEPT: &str = "accept";
 
+/// How many connections may have brought data with a SYN that is not confirmed. Beyond
+/// that handshakes are the usual ones (RFC 7413 section 5.1).
+const FAST_OPEN_PENDING: u32 = 256;
+
 /// A listening socket. It goes on listening while any number of connections that
 /// it accepted are in use; each of them is a [`ClientSocket`] of its own.
 ///
@@ -683,14 +687,19 @@ fn listen_at(
     options: &SocketOptions,
 ) -> std::result::Result<(Owned, Address), (Stage, Cause)> {
     let at = |stage| move |e: io::Error| (stage, Cause::from(e));
-    let socket = sys::stream_socket(Domain::for_address(address)).map_err(at(Stage::Socket))?;
+    let socket = sys::stream_socket(Domain::for_address(address), options.mptcp)
+        .map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let set_up = || -> std::result::Result<(), Cause> {
         sys::prepare_listener(fd)?;
         if address.is_ipv6() {
             SockRef::from(&fd).set_only_v6(!dual)?;
         }
-        options.apply_tcp(fd, address.is_ipv6())
+        options.apply_tcp(fd, address.is_ipv6())?;
+        if options.fast_open {
+            sys::fast_open_listen(fd, FAST_OPEN_PENDING)?;
+        }
+        Ok(())
     };
     set_up().map_err(|cause| (Stage::Options, cause))?;
     SockRef::from(&fd).bind(&address.into()).map_err(at(Stage::Bind))?;
@@ -703,7 +712,7 @@ fn listen_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSoc
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
     options.refuse_inet_only(OPERATION)?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
-    let socket = sys::stream_socket(Domain::UNIX).map_err(at(Stage::Socket))?;
+    let socket = sys::stream_socket(Domain::UNIX, false).map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let listen = || start_listening(fd, options);
     let (address, file) = match &endpoint.0 {

@@ -181,6 +181,7 @@ mod c_only {
             assert_eq!(keepsock_client_buffered(null()), 0);
             assert_eq!(text(keepsock_client_name(null())), "");
             assert_eq!(keepsock_client_end(null()), 0);
+            assert!(!keepsock_client_is_mptcp(null()));
             assert_eq!(keepsock_server_state(null()), 7);
             assert_eq!(text(keepsock_end_text(77)), "");
             for state in [i32::MIN, -1, 0, 12, i32::MAX] {
@@ -371,6 +372,8 @@ mod c_only {
                 |o, e| keepsock_options_set_interface(o, c"lo".as_ptr(), e),
                 |o, e| keepsock_options_add_address(o, c"127.0.0.1:1".as_ptr(), e),
                 |o, e| keepsock_options_set_backlog(o, 1, e),
+                |o, e| keepsock_options_set_fast_open(o, true, e),
+                |o, e| keepsock_options_set_mptcp(o, false, e),
                 |o, e| keepsock_options_set_attempt_delay(o, 100, e),
                 |o, e| keepsock_options_set_dead_after(o, 2000, e),
                 |o, e| keepsock_options_set_end_stalled(o, false, e),

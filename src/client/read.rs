@@ -408,7 +408,7 @@ impl ClientSocket {
             // signal(7): a call with SO_RCVTIMEO or SO_SNDTIMEO is not restarted,
             // and starting it again would start its time again.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || sys::is_in_progress(&e) => {
                 // The kernel's timer ran out, or else somebody has made the
                 // descriptor non-blocking: then what is left is waited for in poll.
                 let timed = patience.kernel_timer_is_over() && !self.has(NONBLOCKING);

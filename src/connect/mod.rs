@@ -247,6 +247,7 @@ impl Drive {
             local: self.local.as_deref(),
             deadline: self.deadline,
             cancel: options.cancel.as_ref(),
+            alone: self.lookup.is_none() && self.candidates.len() == 1,
         }
     }
 

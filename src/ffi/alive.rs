@@ -265,3 +265,17 @@ pub unsafe extern "C" fn keepsock_client_user_timeout(
     // SAFETY: as the header asks.
     unsafe { with(client, error, OPERATION, body) }
 }
+
+/// Whether it is a Multipath TCP connection: both sides knew it, and so did everything on the way.
+/// Linux 5.16 and later can tell; elsewhere no.
+///
+/// @param client  A connection, or NULL: no.
+/// @return Whether it is; closed ones are not. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_is_mptcp(client: *const keepsock_client) -> bool {
+    // SAFETY: null, or live as the header asks.
+    let Some(client) = (unsafe { handle::get(client) }) else {
+        return false;
+    };
+    shield(false, || client.socket().is_mptcp().unwrap_or(false))
+}

@@ -474,6 +474,50 @@ pub unsafe extern "C" fn keepsock_options_set_backlog(
     unsafe { set(options, error, |o| Ok(o.backlog(backlog))) }
 }
 
+/// TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the SYN, and
+/// saves a round trip. Linux only; elsewhere connecting and listening are
+/// KEEPSOCK_ERR_UNSUPPORTED. The system must allow it, for servers too (net.ipv4.tcp_fastopen = 3).
+/// Default: false.
+///
+/// Connecting to an address with a cookie of an earlier connection succeeds at once and sends
+/// nothing: the handshake comes with the first write, and its failures too. So it is for protocols
+/// in which the client speaks first, and for what may arrive twice. A name with several addresses
+/// races without it.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_fast_open(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.fast_open(on))) }
+}
+
+/// Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of one of
+/// them. Linux only; elsewhere, and where net.mptcp.enabled is 0, connecting and listening are
+/// KEEPSOCK_ERR_UNSUPPORTED. With a peer that does not know it the connection is plain TCP:
+/// keepsock_client_is_mptcp(). Not together with keepsock_options_set_dead_after(), for the silence
+/// of one path is not that of the peer. Default: false.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_mptcp(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.mptcp(on))) }
+}
+
 /// The token that ends the socket's calls, connect included. Connections that a
 /// server accepts start without one. Default: none.
 ///

@@ -12,6 +12,8 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::c_int;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
@@ -73,12 +75,16 @@ pub(super) fn check_int(n: c_int) -> io::Result<c_int> {
 // ---- making, connecting, accepting -------------------------------------------------
 
 /// A stream socket, non-blocking and close-on-exec from the start.
-pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let protocol = mptcp.then_some(Protocol::MPTCP);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let socket = {
-        let socket = Socket::new(domain, Type::STREAM, None)?;
+        let socket = Socket::new(domain, Type::STREAM, protocol)?;
         socket.set_nonblocking(true)?;
         socket
     };
@@ -611,6 +617,12 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
         err.raw_os_error(),
         Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
     )
+}
+
+/// A blocking connect whose time is over shows as EINPROGRESS, and so does a write that makes
+/// the handshake (Fast Open).
+pub(crate) fn is_in_progress(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
 /// Whether the machine has no such interface: ENODEV on Linux, ENXIO where the

@@ -33,7 +33,7 @@ mod platform {
         }
 
         fn add(&self, what: Borrowed<'_>, events: libc::c_int) -> io::Result<()> {
-            let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: 0 };
+            let mut event = libc::epoll_event { events: events as u32, u64: 0 };
             let (epoll, what) = (self.epoll.as_raw_fd(), what.as_raw_fd());
             // SAFETY: the kernel reads one epoll_event.
             let added = check_int(unsafe {

@@ -49,7 +49,10 @@ pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
     unsafe { BorrowedSocket::borrow_raw(raw) }
 }
 
-pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
+    if mptcp {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -308,6 +311,11 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
         err.raw_os_error(),
         Some(ws::WSAEAFNOSUPPORT | ws::WSAEPROTONOSUPPORT | ws::WSAEOPNOTSUPP | ws::WSAENOPROTOOPT)
     )
+}
+
+/// No write makes a handshake here.
+pub(crate) fn is_in_progress(_err: &io::Error) -> bool {
+    false
 }
 
 /// Sockets are not bound to interfaces here.

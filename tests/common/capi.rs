@@ -115,6 +115,8 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::Address(address) => {
                     keepsock_options_add_address(p, c(&address.to_string()).as_ptr(), e)
                 }
+                Opt::FastOpen(on) => keepsock_options_set_fast_open(p, *on, e),
+                Opt::Mptcp(on) => keepsock_options_set_mptcp(p, *on, e),
                 Opt::AttemptDelay(t) => keepsock_options_set_attempt_delay(p, *t, e),
                 Opt::DeadAfter(t) => keepsock_options_set_dead_after(p, *t, e),
                 Opt::EndStalled(on) => keepsock_options_set_end_stalled(p, *on, e),
@@ -460,6 +462,10 @@ impl Client<CApi> for CClient {
         let mut state = 0;
         call(|e| unsafe { keepsock_client_state(self.pointer, &raw mut state, e) })?;
         Ok(state)
+    }
+
+    fn is_mptcp(&self) -> bool {
+        unsafe { keepsock_client_is_mptcp(self.pointer) }
     }
 
     fn user_timeout(&self) -> Outcome<i64> {

@@ -82,6 +82,8 @@ pub enum Opt<'a, A: Api> {
     Address(SocketAddr),
     Backlog(u32),
     AttemptDelay(i64),
+    FastOpen(bool),
+    Mptcp(bool),
     DeadAfter(i64),
     EndStalled(bool),
     SurviveIdle(i64),
@@ -159,6 +161,7 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the state.
     fn state(&self) -> Outcome<i32>;
     fn user_timeout(&self) -> Outcome<i64>;
+    fn is_mptcp(&self) -> bool;
     fn shutdown_write(&self) -> Outcome<()>;
     fn close(&self) -> Outcome<()>;
     fn abort(&self);

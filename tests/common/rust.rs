@@ -73,6 +73,8 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::Interface(name) => o.interface(*name),
             Opt::Address(address) => o.address(*address),
             Opt::Backlog(n) => o.backlog(*n),
+            Opt::FastOpen(on) => o.fast_open(*on),
+            Opt::Mptcp(on) => o.mptcp(*on),
             Opt::AttemptDelay(t) => o.attempt_delay(limit(*t)),
             Opt::DeadAfter(t) => o.dead_after(ms(*t)),
             Opt::EndStalled(on) => o.end_stalled(*on),
@@ -239,6 +241,10 @@ impl Client<RustApi> for Arc<ClientSocket> {
 
     fn state(&self) -> Outcome<i32> {
         Ok(ClientSocket::state(self)? as i32)
+    }
+
+    fn is_mptcp(&self) -> bool {
+        ClientSocket::is_mptcp(self).is_ok_and(|is| is)
     }
 
     fn user_timeout(&self) -> Outcome<i64> {
