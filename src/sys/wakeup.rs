@@ -59,7 +59,7 @@ mod platform {
             // SAFETY: an all-zero itimerspec is valid: it stops the timer.
             let mut spec: libc::itimerspec = unsafe { mem::zeroed() };
             if let Some(time) = time {
-                spec.it_value.tv_sec = time.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+                spec.it_value.tv_sec = time.as_secs().try_into().unwrap_or(i32::MAX.into());
                 // Zero would stop it.
                 spec.it_value.tv_nsec = time.subsec_nanos().max(1).into();
             }
