@@ -1,0 +1,390 @@
+//! What keepalive tells of a peer and what it does not (K3, K5, K6): peers that
+//! vanish, stop reading or hang, and networks that drop keepalive or say that
+//! there is no way.
+
+#![cfg(target_os = "linux")]
+// Clippy's leave for tests is for test functions, not for what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keepsock::{ClientSocket, Error, ErrorKind, Keepalive, SocketOptions};
+use socket2::SockRef;
+
+mod lab;
+use lab::{Helper, Ip, Route, in_namespace, ms, row, seconds};
+
+const LIMIT: Duration = Duration::from_secs(40);
+/// When idle 1 s, interval 1 s, count 3 must report a peer that vanished, from
+/// the last byte that came.
+const REPORTED: RangeInclusive<Duration> = Duration::from_secs(4)..=Duration::from_secs(5);
+/// How long nothing is seen where nothing must be.
+const LONGER: Duration = Duration::from_secs(6);
+/// More than a peer that does not read, and this side's buffer, take.
+const MUCH: usize = 64 << 20;
+
+/// No keepalive, and no waiting for peers that are gone.
+fn options() -> SocketOptions {
+    SocketOptions::new()
+        .keepalive(None)
+        .connect_timeout(ms(5000))
+        .read_timeout(LONGER)
+        .write_timeout(LONGER)
+        .close_timeout(Duration::ZERO)
+}
+
+fn with_keepalive() -> SocketOptions {
+    options().keepalive(Keepalive::new(ms(1000), ms(1000), 3).unwrap())
+}
+
+fn listen(route: &Route, ip: Ip) -> TcpListener {
+    route.server.run(|| TcpListener::bind(format!("{}:0", ip.server()))).unwrap()
+}
+
+/// A connection over the route, and its far end.
+fn connect(route: &Route, ip: Ip, options: &SocketOptions) -> (ClientSocket, TcpStream) {
+    let listener = listen(route, ip);
+    let to = listener.local_addr().unwrap().to_string();
+    let client = ClientSocket::connect_with(to.as_str(), options).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// A read that waits.
+fn read(client: &ClientSocket) -> Result<(), Error> {
+    client.read(&mut [0; 8]).map(|_| ())
+}
+
+/// The peer speaks; the time from which its silence counts.
+fn hear(client: &ClientSocket, mut peer: &TcpStream) -> Instant {
+    peer.write_all(b"x").unwrap();
+    read(client).unwrap();
+    Instant::now()
+}
+
+/// Waits until data is kept back because the peer's window is closed.
+fn await_closed_window(client: &ClientSocket) {
+    let socket = client.borrow().unwrap();
+    lab::await_that("the peer's window is closed", || lab::is_held_back(&socket));
+}
+
+// ---- vanished (K3) ------------------------------------------------------------------------
+
+/// What a connection is about when its peer vanishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Idle,
+    DataInFlight,
+    BlockedWriting,
+}
+
+impl Moment {
+    const ALL: [Moment; 3] = [Moment::Idle, Moment::DataInFlight, Moment::BlockedWriting];
+
+    fn name(self) -> &'static str {
+        match self {
+            Moment::Idle => "idle",
+            Moment::DataInFlight => "data in flight",
+            Moment::BlockedWriting => "blocked writing",
+        }
+    }
+
+    /// The call that is to report it.
+    fn call(self, client: &ClientSocket) -> Result<(), Error> {
+        match self {
+            Moment::Idle => read(client),
+            Moment::DataInFlight => client.write_all(b"x").and_then(|()| read(client)),
+            Moment::BlockedWriting => client.write_all(&vec![b'x'; MUCH]),
+        }
+    }
+}
+
+/// What is asked for; at which moments it is to report a peer that vanishes,
+/// and when; and what is known there without it.
+struct Case {
+    asked: &'static str,
+    options: SocketOptions,
+    reports: &'static [Moment],
+    when: RangeInclusive<Duration>,
+    control: &'static str,
+}
+
+/// K3: a peer that vanishes while the connection is idle, has data in flight, or
+/// is blocked writing to a peer that had stopped reading. The controls: without
+/// keepalive none is known, and keepalive alone knows an idle one only, for the
+/// kernel sends no probes while data is unacknowledged or held back.
+#[test]
+fn a_peer_that_vanishes_at_a_bad_moment() {
+    let cases = [
+        Case {
+            asked: "no keepalive",
+            options: options(),
+            reports: &[],
+            when: REPORTED,
+            control: "",
+        },
+        Case {
+            asked: "keepalive 1 s, 1 s, 3",
+            options: with_keepalive(),
+            reports: &[Moment::Idle],
+            when: REPORTED,
+            control: "no keepalive: not known after 6 s",
+        },
+    ];
+    in_namespace("a_peer_that_vanishes_at_a_bad_moment", LIMIT, || {
+        let route = Route::new();
+        let all = cases.iter().flat_map(|case| Moment::ALL.map(|moment| (case, moment)));
+        let all: Vec<_> =
+            all.map(|(case, at)| (case, at, connect(&route, Ip::V4, &case.options))).collect();
+        thread::scope(|scope| {
+            let call = |at: Moment, client| scope.spawn(move || (at.call(client), Instant::now()));
+            let mut calls = Vec::new();
+            for (case, at, (client, _)) in &all {
+                if *at == Moment::BlockedWriting {
+                    calls.push((case, *at, call(*at, client)));
+                    await_closed_window(client);
+                }
+            }
+            let start = Instant::now();
+            for (case, at, (client, peer)) in &all {
+                if *at == Moment::Idle {
+                    hear(client, peer);
+                    calls.push((case, *at, call(*at, client)));
+                }
+            }
+            route.cut();
+            for (case, at, (client, _)) in &all {
+                if *at == Moment::DataInFlight {
+                    calls.push((case, *at, call(*at, client)));
+                }
+            }
+            for (case, at, call) in calls {
+                let (end, when) = call.join().unwrap();
+                case.assert_end(at, &end.unwrap_err(), when.saturating_duration_since(start));
+            }
+        });
+    });
+}
+
+impl Case {
+    fn assert_end(&self, at: Moment, end: &Error, time: Duration) {
+        let (reports, at, asked) = (self.reports.contains(&at), at.name(), self.asked);
+        println!("{at}, {asked}: {end} ({time:?})");
+        if !reports {
+            assert_eq!(end.kind(), ErrorKind::TimedOut, "{at}, {asked}");
+            return;
+        }
+        assert_eq!(end.kind(), ErrorKind::Dead, "{at}, {asked}");
+        assert!(self.when.contains(&time), "{at}, {asked}: after {time:?}");
+        let measured = format!("dead after {}", seconds(time));
+        row(&format!("K3 peer vanishes: {at}"), asked, measured, self.control);
+    }
+}
+
+/// K3: a peer that lives but does not read is not given up for it, and gets every
+/// byte when it reads again. The control: TCP_USER_TIMEOUT alone, which many
+/// take for the answer to data in flight, kills such a peer (tcp(7): also when
+/// "buffered data may remain untransmitted (due to zero window size)").
+#[test]
+fn a_living_peer_that_stopped_reading() {
+    in_namespace("a_living_peer_that_stopped_reading", LIMIT, || {
+        let route = Route::new();
+        let (client, mut peer) = connect(&route, Ip::V4, &with_keepalive().write_timeout(None));
+        let (killed, _not_reading) = user_timeout(&route, Ip::V4, Duration::from_secs(3));
+        thread::scope(|scope| {
+            let control = scope.spawn(move || {
+                lab::fill_window(&killed);
+                let start = Instant::now();
+                let end = (&killed).read(&mut [0; 8]).unwrap_err();
+                (end, start.elapsed())
+            });
+            let (send, done) = mpsc::channel();
+            let client = &client;
+            scope.spawn(move || send.send(client.write_all(&vec![b'x'; MUCH])).unwrap());
+            await_closed_window(client);
+            assert!(done.recv_timeout(LONGER).is_err(), "the write ended");
+
+            let mut left = MUCH;
+            let mut part = vec![0; 1 << 16];
+            while left > 0 {
+                let n = peer.read(&mut part).unwrap();
+                assert!(n > 0, "{left} bytes were lost");
+                left -= n;
+            }
+            done.recv_timeout(ms(5000)).unwrap().unwrap();
+
+            let (end, time) = control.join().unwrap();
+            println!("plain TCP_USER_TIMEOUT 3 s: {end} after {time:?}");
+            assert_eq!(end.raw_os_error(), Some(libc::ETIMEDOUT));
+            assert!((ms(3000)..ms(5000)).contains(&time), "after {time:?}");
+            row(
+                "K3 living peer does not read for 6 s",
+                "keepalive 1 s, 1 s, 3",
+                "lives, every byte came",
+                &format!("plain TCP_USER_TIMEOUT 3 s: killed after {}", seconds(time)),
+            );
+        });
+    });
+}
+
+/// A plain connection with that TCP_USER_TIMEOUT, and its far end.
+fn user_timeout(route: &Route, ip: Ip, time: Duration) -> (TcpStream, TcpStream) {
+    let listener = listen(route, ip);
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    SockRef::from(&stream).set_tcp_user_timeout(Some(time)).unwrap();
+    (stream, listener.accept().unwrap().0)
+}
+
+// ---- hanging (K5) -------------------------------------------------------------------------
+
+/// The helper's part: answers one client with what it says.
+fn echo_one() {
+    let listener = TcpListener::bind("198.51.100.2:0").unwrap();
+    lab::tell(&listener.local_addr().unwrap().to_string());
+    let mut client = listener.accept().unwrap().0;
+    let mut byte = [0];
+    while client.read(&mut byte).is_ok_and(|n| n > 0) {
+        client.write_all(&byte).unwrap();
+    }
+}
+
+/// K5: keepalive says that the peer's kernel lives. A program that hangs is no
+/// reason to end, and what is sent to it is even acknowledged; when it goes on,
+/// so does the connection. The control: the same keepalive reports a
+/// peer whose kernel does not answer either.
+#[test]
+fn a_program_that_hangs() {
+    const TEST: &str = "a_program_that_hangs";
+    if lab::role().is_some() {
+        return echo_one();
+    }
+    in_namespace(TEST, LIMIT, || {
+        let route = Route::new();
+        let server = Helper::start_in(&route.server, TEST, "server");
+        let client = ClientSocket::connect_with(server.hear().as_str(), &with_keepalive()).unwrap();
+        let echo = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
+        echo().unwrap();
+        let (vanished, peer) = connect(&route, Ip::V4, &with_keepalive());
+
+        server.stop();
+        let start = Instant::now();
+        hear(&vanished, &peer);
+        route.cut_port(peer.local_addr().unwrap().port());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(read(&vanished).unwrap_err().kind(), ErrorKind::Dead);
+                assert!(REPORTED.contains(&start.elapsed()), "after {:?}", start.elapsed());
+            });
+            let end = client.wait_hangup(LONGER).unwrap_err();
+            assert_eq!(end.kind(), ErrorKind::TimedOut, "the kernel answered: {end}");
+        });
+        client.set_read_timeout(ms(300)).unwrap();
+        assert_eq!(echo().unwrap_err().kind(), ErrorKind::TimedOut);
+        let socket = client.borrow().unwrap();
+        lab::await_that("the kernel took the data", || lab::unacknowledged(&socket) == 0);
+
+        server.resume();
+        client.set_read_timeout(ms(5000)).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        echo().unwrap();
+        row(
+            "K5 peer's program hangs for 6 s",
+            "keepalive 1 s, 1 s, 3",
+            "lives, goes on",
+            "kernel silent as well: dead within 5 s",
+        );
+    });
+}
+
+// ---- networks (K5, K6) --------------------------------------------------------------------
+
+/// K5: where keepalive is dropped on its way, it reports peers that live; bytes
+/// pass, and a connection with some each second stays. The control is the
+/// connection without them.
+#[test]
+fn a_network_that_drops_keepalive() {
+    in_namespace("a_network_that_drops_keepalive", LIMIT, || {
+        let route = Route::new();
+        let (silent, silent_peer) = connect(&route, Ip::V4, &with_keepalive());
+        let (talks, mut talks_peer) = connect(&route, Ip::V6, &with_keepalive());
+        talks_peer.set_read_timeout(Some(ms(5000))).unwrap();
+        route.drop_keepalive();
+        let start = Instant::now();
+        hear(&silent, &silent_peer);
+        thread::scope(|scope| {
+            let dead = scope.spawn(|| {
+                assert_eq!(read(&silent).unwrap_err().kind(), ErrorKind::Dead);
+                start.elapsed()
+            });
+            // Often enough that this side's keepalive is never due.
+            while start.elapsed() < LONGER {
+                talks.write_all(b"x").unwrap();
+                talks_peer.read_exact(&mut [0]).unwrap();
+                let quiet = talks.wait_hangup(ms(700)).unwrap_err();
+                assert_eq!(quiet.kind(), ErrorKind::TimedOut);
+            }
+            let dead = dead.join().unwrap();
+            assert!(REPORTED.contains(&dead), "after {dead:?}");
+            assert!(route.dropped_keepalive() >= 3);
+            hear(&talks, &talks_peer);
+            row(
+                "K5 keepalive is dropped on the way",
+                "a byte each 0.7 s",
+                "lives after 6 s",
+                &format!("keepalive 1 s, 1 s, 3 alone: dead after {}", seconds(dead)),
+            );
+        });
+    });
+}
+
+/// K6: what it takes to learn that a router says that there is no way. Linux
+/// believes it of a segment that is unacknowledged, and does not end the
+/// connection for it: one with data in flight goes on when the way is there
+/// again. When something else ends it, that is the reason that is told; where
+/// the router is silent, the control, it is the time. A probe of keepalive lies
+/// before what is unacknowledged (`tcp_v4_err` ignores what is said of it): an idle
+/// connection ends as if nobody had said a word.
+#[test]
+fn a_way_that_is_removed() {
+    in_namespace("a_way_that_is_removed", LIMIT, || {
+        let route = Route::new();
+        let (idle, idle_peer) = connect(&route, Ip::V4, &with_keepalive());
+        let (waits, mut waits_peer) = connect(&route, Ip::V4, &with_keepalive());
+        let timeout = Duration::from_secs(3);
+        let [(told, _told_peer), (silent, _silent_peer)] =
+            Ip::BOTH.map(|ip| user_timeout(&route, ip, timeout));
+        let start = Instant::now();
+        hear(&idle, &idle_peer);
+        // No packet for IPv4 comes so far that it could be dropped.
+        route.remove_way(Ip::V4);
+        route.cut();
+        waits.write_all(b"x").unwrap();
+        (&told).write_all(b"x").unwrap();
+        (&silent).write_all(b"x").unwrap();
+        for (mut stream, why) in [(&told, libc::EHOSTUNREACH), (&silent, libc::ETIMEDOUT)] {
+            let end = stream.read(&mut [0]).unwrap_err();
+            println!("TCP_USER_TIMEOUT {timeout:?}, data in flight: {end} ({:?})", start.elapsed());
+            assert_eq!(end.raw_os_error(), Some(why));
+        }
+        let end = read(&idle).unwrap_err();
+        println!("idle: {end} ({:?})", start.elapsed());
+        assert!(REPORTED.contains(&start.elapsed()), "after {:?}", start.elapsed());
+        assert_eq!((end.kind(), end.os_error()), (ErrorKind::Dead, Some(libc::ETIMEDOUT)));
+
+        route.heal();
+        route.restore_way(Ip::V4);
+        waits_peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        waits_peer.read_exact(&mut [0]).unwrap();
+        hear(&waits, &waits_peer);
+        row(
+            "K6 router says there is no way for 4 s: data in flight",
+            "keepalive 1 s, 1 s, 3",
+            "goes on when there is",
+            "TCP_USER_TIMEOUT 3 s: ended, no route to host; silent router: timed out",
+        );
+    });
+}
