@@ -71,7 +71,8 @@ fn assert_a_plain_loop_spins(listener: &TcpListener, errno: i32) -> String {
     }
     let used = lab::cpu_time() - before;
     println!("a plain loop: {tries} tries and {used:?} of processor time in 300 ms");
-    assert!(used > ms(60), "the control does not spin: {used:?}");
+    // Several may spin at once, in other tests.
+    assert!(used > ms(30), "the control does not spin: {used:?}");
     format!("plain loop: {} % CPU", used.as_millis() / 3)
 }
 

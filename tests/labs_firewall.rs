@@ -66,7 +66,7 @@ fn a_firewall_that_forgets() {
 }
 
 fn assert_push_after_silence(route: &Route, case: &Case, ip: Ip) {
-    let scene = format!("K4 push after {} idle, {ip:?}", seconds(IDLE));
+    let scene = format!("K4 push after {} idle, {ip}", seconds(IDLE));
     let arrived = push_after_silence(route, case, ip);
     println!("{scene}, {}: {arrived:?}", case.asked);
     assert_eq!(arrived.is_some(), case.survives, "{scene}, {}", case.asked);

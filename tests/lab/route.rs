@@ -1,7 +1,7 @@
 //! A client, a router and a server in three networks, and what routers do to
 //! connections.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -48,6 +48,15 @@ impl Ip {
             Ip::V4 => "ipv4",
             Ip::V6 => "ipv6",
         }
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ip::V4 => "IPv4",
+            Ip::V6 => "IPv6",
+        })
     }
 }
 
