@@ -1,7 +1,7 @@
 //! `cargo xtask labs`: the tests that show promises in networks of their own, and the
 //! table of what they measured, each beside its control.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,14 +94,14 @@ impl<'a> Ran<'a> {
 fn judge(ran: &[Ran<'_>]) -> Result<String, Stop> {
     let mut table: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut skipped = Vec::new();
-    let mut wrong = Vec::new();
+    let mut wrong = BTreeSet::new();
     for Ran { program, good, output } in ran {
         let (rows, reasons) = read(output)?;
         table.entry(program).or_default().extend(rows);
         skipped.extend(reasons);
         if !good {
             println!("\n{output}");
-            wrong.push(format!("{program} failed"));
+            wrong.insert(format!("{program} failed"));
         }
     }
     if wrong.is_empty() && skipped.is_empty() {
@@ -113,7 +113,7 @@ fn judge(ran: &[Ran<'_>]) -> Result<String, Stop> {
         println!("skipped: {reason}");
     }
     if !wrong.is_empty() {
-        return Err(Stop::Fail(wrong.join(", ")));
+        return Err(Stop::Fail(wrong.into_iter().collect::<Vec<_>>().join(", ")));
     }
     match skipped.first() {
         Some(first) => Err(Stop::Skip(format!("{} labs; {first}", skipped.len()))),
