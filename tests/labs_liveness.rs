@@ -191,44 +191,59 @@ impl Case {
 /// "buffered data may remain untransmitted (due to zero window size)").
 #[test]
 fn a_living_peer_that_stopped_reading() {
+    let cases = [("keepalive 1 s, 1 s, 3", with_keepalive())];
     in_namespace("a_living_peer_that_stopped_reading", LIMIT, || {
         let route = Route::new();
-        let (client, mut peer) = connect(&route, Ip::V4, &with_keepalive().write_timeout(None));
-        let (killed, _not_reading) = user_timeout(&route, Ip::V4, Duration::from_secs(3));
         thread::scope(|scope| {
-            let control = scope.spawn(move || {
-                lab::fill_window(&killed);
+            let control = scope.spawn(|| {
+                let (stream, _not_reading) = user_timeout(&route, Ip::V4, Duration::from_secs(3));
+                lab::fill_window(&stream);
                 let start = Instant::now();
-                let end = (&killed).read(&mut [0; 8]).unwrap_err();
+                let end = (&stream).read(&mut [0; 8]).unwrap_err();
                 (end, start.elapsed())
             });
-            let (send, done) = mpsc::channel();
-            let client = &client;
-            scope.spawn(move || send.send(client.write_all(&vec![b'x'; MUCH])).unwrap());
-            await_closed_window(client);
-            assert!(done.recv_timeout(LONGER).is_err(), "the write ended");
-
-            let mut left = MUCH;
-            let mut part = vec![0; 1 << 16];
-            while left > 0 {
-                let n = peer.read(&mut part).unwrap();
-                assert!(n > 0, "{left} bytes were lost");
-                left -= n;
-            }
-            done.recv_timeout(ms(5000)).unwrap().unwrap();
-
+            let connect = |options: &SocketOptions| {
+                connect(&route, Ip::V4, &options.clone().write_timeout(None))
+            };
+            let ends: Vec<_> = cases
+                .iter()
+                .map(|(asked, options)| (asked, connect(options)))
+                .map(|(asked, (client, peer))| (asked, scope.spawn(|| write_late(client, peer))))
+                .collect();
             let (end, time) = control.join().unwrap();
             println!("plain TCP_USER_TIMEOUT 3 s: {end} after {time:?}");
             assert_eq!(end.raw_os_error(), Some(libc::ETIMEDOUT));
             assert!((ms(3000)..ms(5000)).contains(&time), "after {time:?}");
-            row(
-                "K3 living peer does not read for 6 s",
-                "keepalive 1 s, 1 s, 3",
-                "lives, every byte came",
-                &format!("plain TCP_USER_TIMEOUT 3 s: killed after {}", seconds(time)),
-            );
+            let control = format!("plain TCP_USER_TIMEOUT 3 s: killed after {}", seconds(time));
+            for (asked, end) in ends {
+                end.join().unwrap().unwrap_or_else(|e| panic!("{asked}: {e}"));
+                let scene = "K3 living peer does not read for 6 s";
+                row(scene, asked, "lives, every byte came", &control);
+            }
         });
     });
+}
+
+/// Writes much to a peer that does not read for [`LONGER`], and then everything,
+/// unless the write has failed before.
+fn write_late(client: ClientSocket, mut peer: TcpStream) -> Result<(), Error> {
+    thread::scope(|scope| {
+        let (send, done) = mpsc::channel();
+        let client = &client;
+        scope.spawn(move || send.send(client.write_all(&vec![b'x'; MUCH])).unwrap());
+        await_closed_window(client);
+        if let Ok(end) = done.recv_timeout(LONGER) {
+            return end;
+        }
+        let mut left = MUCH;
+        let mut part = vec![0; 1 << 16];
+        while left > 0 {
+            let n = peer.read(&mut part).unwrap();
+            assert!(n > 0, "{left} bytes were lost");
+            left -= n;
+        }
+        done.recv_timeout(ms(5000)).unwrap()
+    })
 }
 
 /// A plain connection with that TCP_USER_TIMEOUT, and its far end.
@@ -241,14 +256,18 @@ fn user_timeout(route: &Route, ip: Ip, time: Duration) -> (TcpStream, TcpStream)
 
 // ---- hanging (K5) -------------------------------------------------------------------------
 
-/// The helper's part: answers one client with what it says.
-fn echo_one() {
+/// The helper's part: answers each client with what it says.
+fn echo() {
     let listener = TcpListener::bind("198.51.100.2:0").unwrap();
     lab::tell(&listener.local_addr().unwrap().to_string());
-    let mut client = listener.accept().unwrap().0;
-    let mut byte = [0];
-    while client.read(&mut byte).is_ok_and(|n| n > 0) {
-        client.write_all(&byte).unwrap();
+    for client in listener.incoming() {
+        let mut client = client.unwrap();
+        thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while let Ok(n @ 1..) = client.read(&mut bytes) {
+                client.write_all(&bytes[..n]).unwrap();
+            }
+        });
     }
 }
 
@@ -260,7 +279,7 @@ fn echo_one() {
 fn a_program_that_hangs() {
     const TEST: &str = "a_program_that_hangs";
     if lab::role().is_some() {
-        return echo_one();
+        return echo();
     }
     in_namespace(TEST, LIMIT, || {
         let route = Route::new();
