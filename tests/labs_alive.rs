@@ -81,7 +81,7 @@ const CASES: [Case; 6] = [
 
 /// K3: a peer that vanishes is reported within the time and a second, whatever the connection
 /// is doing. The control: keepalive alone, as quick as can be, does not notice with data in
-/// flight.
+/// flight, nor while a write waits.
 #[test]
 fn a_peer_that_vanishes_is_reported() {
     in_namespace("a_peer_that_vanishes_is_reported", LIMIT, || {
@@ -90,6 +90,7 @@ fn a_peer_that_vanishes_is_reported() {
         let blind = SocketOptions::new()
             .keepalive(Keepalive::new(ms(1000), ms(1000), 3).unwrap())
             .read_timeout(DEAD_AFTER + LATE + ms(1000))
+            .write_timeout(DEAD_AFTER + LATE + ms(1000))
             .close_timeout(Duration::ZERO);
         let mut lines = Vec::new();
         for ip in Ip::BOTH {
@@ -103,6 +104,7 @@ fn a_peer_that_vanishes_is_reported() {
             }
         }
         let control = Line::new(&route, Ip::V4, &blind);
+        let control_writes = Line::new(&route, Ip::V4, &blind);
         let stalled = Line::new(&route, Ip::V4, &watched());
         thread::scope(|scope| {
             // One writer waits already, for a peer that lives but takes nothing.
@@ -133,6 +135,10 @@ fn a_peer_that_vanishes_is_reported() {
                 control.client.write_all(b"question").unwrap();
                 let e = read(&control.client).unwrap_err();
                 assert_eq!(e.kind(), ErrorKind::TimedOut, "keepalive with data in flight: {e}");
+            });
+            scope.spawn(|| {
+                let e = control_writes.client.write_all(&vec![0; 64 << 20]).unwrap_err();
+                assert_eq!(e.kind(), ErrorKind::TimedOut, "keepalive with a write: {e}");
             });
             let (kind, at) = waiting.join().unwrap();
             assert_eq!(kind, ErrorKind::Dead);

@@ -1,6 +1,6 @@
 //! What keepalive tells of a peer and what it does not (K3, K5, K6): peers that
-//! vanish, stop reading or hang, and networks that drop keepalive or say that
-//! there is no way.
+//! stop reading or hang, and networks that drop keepalive or say that there is
+//! no way.
 
 #![cfg(target_os = "linux")]
 // Clippy's leave for tests is for test functions, not for what they call.
@@ -28,10 +28,9 @@ const LONGER: Duration = Duration::from_secs(6);
 /// More than a peer that does not read, and this side's buffer, take.
 const MUCH: usize = 64 << 20;
 
-/// No keepalive, and no waiting for peers that are gone.
+/// No waiting for peers that are gone.
 fn options() -> SocketOptions {
     SocketOptions::new()
-        .keepalive(None)
         .connect_timeout(ms(5000))
         .read_timeout(LONGER)
         .write_timeout(LONGER)
@@ -72,118 +71,7 @@ fn await_closed_window(client: &ClientSocket) {
     lab::await_that("the peer's window is closed", || lab::is_held_back(&socket));
 }
 
-// ---- vanished (K3) ------------------------------------------------------------------------
-
-/// What a connection is about when its peer vanishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Idle,
-    DataInFlight,
-    BlockedWriting,
-}
-
-impl Moment {
-    const ALL: [Moment; 3] = [Moment::Idle, Moment::DataInFlight, Moment::BlockedWriting];
-
-    fn name(self) -> &'static str {
-        match self {
-            Moment::Idle => "idle",
-            Moment::DataInFlight => "data in flight",
-            Moment::BlockedWriting => "blocked writing",
-        }
-    }
-
-    /// The call that is to report it.
-    fn call(self, client: &ClientSocket) -> Result<(), Error> {
-        match self {
-            Moment::Idle => read(client),
-            Moment::DataInFlight => client.write_all(b"x").and_then(|()| read(client)),
-            Moment::BlockedWriting => client.write_all(&vec![b'x'; MUCH]),
-        }
-    }
-}
-
-/// What is asked for; at which moments it is to report a peer that vanishes,
-/// and when; and what is known there without it.
-struct Case {
-    asked: &'static str,
-    options: SocketOptions,
-    reports: &'static [Moment],
-    when: RangeInclusive<Duration>,
-    control: &'static str,
-}
-
-/// K3: a peer that vanishes while the connection is idle, has data in flight, or
-/// is blocked writing to a peer that had stopped reading. The controls: without
-/// keepalive none is known, and keepalive alone knows an idle one only, for the
-/// kernel sends no probes while data is unacknowledged or held back.
-#[test]
-fn a_peer_that_vanishes_at_a_bad_moment() {
-    let cases = [
-        Case {
-            asked: "no keepalive",
-            options: options(),
-            reports: &[],
-            when: REPORTED,
-            control: "",
-        },
-        Case {
-            asked: "keepalive 1 s, 1 s, 3",
-            options: with_keepalive(),
-            reports: &[Moment::Idle],
-            when: REPORTED,
-            control: "no keepalive: not known after 6 s",
-        },
-    ];
-    in_namespace("a_peer_that_vanishes_at_a_bad_moment", LIMIT, || {
-        let route = Route::new();
-        let all = cases.iter().flat_map(|case| Moment::ALL.map(|moment| (case, moment)));
-        let all: Vec<_> =
-            all.map(|(case, at)| (case, at, connect(&route, Ip::V4, &case.options))).collect();
-        thread::scope(|scope| {
-            let call = |at: Moment, client| scope.spawn(move || (at.call(client), Instant::now()));
-            let mut calls = Vec::new();
-            for (case, at, (client, _)) in &all {
-                if *at == Moment::BlockedWriting {
-                    calls.push((case, *at, call(*at, client)));
-                    await_closed_window(client);
-                }
-            }
-            let start = Instant::now();
-            for (case, at, (client, peer)) in &all {
-                if *at == Moment::Idle {
-                    hear(client, peer);
-                    calls.push((case, *at, call(*at, client)));
-                }
-            }
-            route.cut();
-            for (case, at, (client, _)) in &all {
-                if *at == Moment::DataInFlight {
-                    calls.push((case, *at, call(*at, client)));
-                }
-            }
-            for (case, at, call) in calls {
-                let (end, when) = call.join().unwrap();
-                case.assert_end(at, &end.unwrap_err(), when.saturating_duration_since(start));
-            }
-        });
-    });
-}
-
-impl Case {
-    fn assert_end(&self, at: Moment, end: &Error, time: Duration) {
-        let (reports, at, asked) = (self.reports.contains(&at), at.name(), self.asked);
-        println!("{at}, {asked}: {end} ({time:?})");
-        if !reports {
-            assert_eq!(end.kind(), ErrorKind::TimedOut, "{at}, {asked}");
-            return;
-        }
-        assert_eq!(end.kind(), ErrorKind::Dead, "{at}, {asked}");
-        assert!(self.when.contains(&time), "{at}, {asked}: after {time:?}");
-        let measured = format!("dead after {}", seconds(time));
-        row(&format!("K3 peer vanishes: {at}"), asked, measured, self.control);
-    }
-}
+// ---- not reading (K3) ----------------------------------------------------------------------
 
 /// K3: a peer that lives but does not read is not given up for it, and gets every
 /// byte when it reads again. The control: TCP_USER_TIMEOUT alone, which many
@@ -191,7 +79,10 @@ impl Case {
 /// "buffered data may remain untransmitted (due to zero window size)").
 #[test]
 fn a_living_peer_that_stopped_reading() {
-    let cases = [("keepalive 1 s, 1 s, 3", with_keepalive())];
+    let cases = [
+        ("keepalive 1 s, 1 s, 3", with_keepalive()),
+        ("dead_after 3 s", options().dead_after(Duration::from_secs(3))),
+    ];
     in_namespace("a_living_peer_that_stopped_reading", LIMIT, || {
         let route = Route::new();
         thread::scope(|scope| {
@@ -273,8 +164,8 @@ fn echo() {
 
 /// K5: keepalive says that the peer's kernel lives. A program that hangs is no
 /// reason to end, and what is sent to it is even acknowledged; when it goes on,
-/// so does the connection. The control: the same keepalive reports a
-/// peer whose kernel does not answer either.
+/// so does the connection. A heartbeat asks the program. The control: the same
+/// keepalive reports a peer whose kernel does not answer either.
 #[test]
 fn a_program_that_hangs() {
     const TEST: &str = "a_program_that_hangs";
@@ -284,10 +175,14 @@ fn a_program_that_hangs() {
     in_namespace(TEST, LIMIT, || {
         let route = Route::new();
         let server = Helper::start_in(&route.server, TEST, "server");
-        let client = ClientSocket::connect_with(server.hear().as_str(), &with_keepalive()).unwrap();
+        let to = server.hear();
+        let client = ClientSocket::connect_with(to.as_str(), &with_keepalive()).unwrap();
+        let asks = with_keepalive().heartbeat(b"?", ms(700)).idle_limit(ms(2000));
+        let asks = ClientSocket::connect_with(to.as_str(), &asks).unwrap();
         let echo = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
         echo().unwrap();
         let (vanished, peer) = connect(&route, Ip::V4, &with_keepalive());
+        read(&asks).expect("the program answers heartbeats");
 
         server.stop();
         let start = Instant::now();
@@ -297,6 +192,19 @@ fn a_program_that_hangs() {
             scope.spawn(|| {
                 assert_eq!(read(&vanished).unwrap_err().kind(), ErrorKind::Dead);
                 assert!(REPORTED.contains(&start.elapsed()), "after {:?}", start.elapsed());
+            });
+            scope.spawn(|| {
+                // An answer may be on its way.
+                let end = read(&asks).and_then(|()| read(&asks)).unwrap_err();
+                let time = start.elapsed();
+                assert_eq!(end.kind(), ErrorKind::HeartbeatMissed, "{end}");
+                assert!(time <= ms(2000) + lab::GRACE, "after {time:?}");
+                row(
+                    "K5 peer's program hangs",
+                    "heartbeat 0.7 s, idle limit 2 s",
+                    format!("heartbeat missed after {}", seconds(time)),
+                    "keepalive 1 s, 1 s, 3: lives after 6 s",
+                );
             });
             let end = client.wait_hangup(LONGER).unwrap_err();
             assert_eq!(end.kind(), ErrorKind::TimedOut, "the kernel answered: {end}");
@@ -322,15 +230,16 @@ fn a_program_that_hangs() {
 // ---- networks (K5, K6) --------------------------------------------------------------------
 
 /// K5: where keepalive is dropped on its way, it reports peers that live; bytes
-/// pass, and a connection with some each second stays. The control is the
-/// connection without them.
+/// pass, and a connection with a heartbeat stays. The control is the
+/// connection without.
 #[test]
 fn a_network_that_drops_keepalive() {
     in_namespace("a_network_that_drops_keepalive", LIMIT, || {
         let route = Route::new();
         let (silent, silent_peer) = connect(&route, Ip::V4, &with_keepalive());
-        let (talks, mut talks_peer) = connect(&route, Ip::V6, &with_keepalive());
-        talks_peer.set_read_timeout(Some(ms(5000))).unwrap();
+        // Often enough that this side's keepalive is never due.
+        let beats = with_keepalive().heartbeat(b"?", ms(700));
+        let (beats, beats_peer) = connect(&route, Ip::V6, &beats);
         route.drop_keepalive();
         let start = Instant::now();
         hear(&silent, &silent_peer);
@@ -339,20 +248,14 @@ fn a_network_that_drops_keepalive() {
                 assert_eq!(read(&silent).unwrap_err().kind(), ErrorKind::Dead);
                 start.elapsed()
             });
-            // Often enough that this side's keepalive is never due.
-            while start.elapsed() < LONGER {
-                talks.write_all(b"x").unwrap();
-                talks_peer.read_exact(&mut [0]).unwrap();
-                let quiet = talks.wait_hangup(ms(700)).unwrap_err();
-                assert_eq!(quiet.kind(), ErrorKind::TimedOut);
-            }
+            assert_eq!(read(&beats).unwrap_err().kind(), ErrorKind::TimedOut);
             let dead = dead.join().unwrap();
             assert!(REPORTED.contains(&dead), "after {dead:?}");
             assert!(route.dropped_keepalive() >= 3);
-            hear(&talks, &talks_peer);
+            hear(&beats, &beats_peer);
             row(
                 "K5 keepalive is dropped on the way",
-                "a byte each 0.7 s",
+                "heartbeat 0.7 s",
                 "lives after 6 s",
                 &format!("keepalive 1 s, 1 s, 3 alone: dead after {}", seconds(dead)),
             );
