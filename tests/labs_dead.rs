@@ -157,8 +157,9 @@ fn a_peer_that_is_cut_off() {
 }
 
 /// K2: nobody asked for anything, and an idle peer that vanished is known in
-/// 120 s, give or take the kernel's timers (which are coarser the longer they
-/// run). The control is the connection that opted out.
+/// 120 s. Linux's timers are coarser the longer they run (kernel/time/timer.c;
+/// with 250 ticks a second): the 45 s are up to 2 s late, each of the 15 s up to
+/// a quarter. The control is the connection that opted out.
 #[test]
 #[ignore = "long: cargo xtask labs"]
 fn the_defaults_find_a_vanished_peer() {
@@ -181,7 +182,7 @@ fn the_defaults_find_a_vanished_peer() {
                 assert_eq!(blocked_read(&client).unwrap_err().kind(), ErrorKind::Dead);
                 let time = start.elapsed();
                 println!("after {time:?}");
-                assert!(ms_range(120_000, 122_000).contains(&time), "after {time:?}");
+                assert!(ms_range(120_000, 124_000).contains(&time), "after {time:?}");
                 let measured = format!("dead after {}", seconds(time));
                 let control = "no keepalive: not known after 125 s";
                 row("K2 peer's address gone: read", "nothing (the defaults)", measured, control);
