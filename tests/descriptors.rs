@@ -71,8 +71,8 @@ fn assert_a_plain_loop_spins(listener: &TcpListener, errno: i32) -> String {
     }
     let used = lab::cpu_time() - before;
     println!("a plain loop: {tries} tries and {used:?} of processor time in 300 ms");
-    // Several may spin at once, in other tests.
-    assert!(used > ms(30), "the control does not spin: {used:?}");
+    // Tries and not time: others may want the processor, too.
+    assert!(tries > 1000, "the control does not spin: {tries} tries");
     format!("plain loop: {} % CPU", used.as_millis() / 3)
 }
 
