@@ -84,7 +84,8 @@ impl Lookup {
             failure: None,
         };
         if needs_resolver(endpoint) {
-            let arrived = CancelToken::new().map_err(|e| e.during(operation))?;
+            let arrived = CancelToken::new()
+                .map_err(|e| lookup.failed((e.kind(), String::new(), e.os_error())))?;
             let (send, receive) = mpsc::channel();
             lookup.answers = Some(Answers { receive, send, arrived });
             lookup.ask(family)?;

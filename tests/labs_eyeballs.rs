@@ -115,7 +115,7 @@ fn assert_connects(name: &str, port: u16, over: Ip, within: std::ops::RangeInclu
         assert!(remote.starts_with(over.server()), "{name}: connected to {remote}");
         if within.contains(&time) {
             let control = others("server.test", port, PATIENCE);
-            let measured = format!("{} over {over:?}", seconds(time));
+            let measured = format!("{} over {over}", seconds(time));
             row(&format!("C2 {name}"), "the defaults", measured, &control);
             return;
         }

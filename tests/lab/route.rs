@@ -119,15 +119,16 @@ impl Route {
     /// From now on the router drops everything, both ways. Its neighbours still
     /// find it, so no kernel is told that anything is wrong.
     pub fn cut(&self) {
-        self.cut_off(&[""]);
+        self.cut_off("cut", &[""]);
     }
 
     /// The same for connections of this port only; others go on.
     pub fn cut_port(&self, port: u16) {
-        self.cut_off(&[&format!("tcp sport {port}"), &format!("tcp dport {port}")]);
+        let packets = [format!("tcp sport {port}"), format!("tcp dport {port}")];
+        self.cut_off(&format!("cut_{port}"), &packets.each_ref().map(String::as_str));
     }
 
-    fn cut_off(&self, packets: &[&str]) {
+    fn cut_off(&self, table: &str, packets: &[&str]) {
         let mut rules = "counter lost { }
              chain forward {
                  type filter hook forward priority -10; policy accept;
@@ -136,11 +137,10 @@ impl Route {
         for which in packets {
             writeln!(rules, "{which} counter name lost drop").unwrap();
         }
-        self.load("cut", &format!("{rules} }}"));
+        self.load(table, &format!("{rules} }}"));
     }
 
-    /// After [`cut`](Self::cut) and [`cut_port`](Self::cut_port): everything
-    /// passes again.
+    /// After [`cut`](Self::cut): everything passes again.
     pub fn heal(&self) {
         self.unload("cut");
     }
