@@ -8,6 +8,8 @@
 //!   your own, [`serve`](ServerSocket::serve) for a thread for each connection.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
+//! - [`ClientSocket::syn`] and [`Capture`] show how a connection began: the SYN that opened
+//!   it, or the whole three-way [`Handshake`].
 //! - [`Error`] is a kind for programs and a sentence for people.
 //!
 //! ```
@@ -72,6 +74,7 @@
 
 mod buffer;
 mod cancel;
+mod capture;
 mod client;
 mod connect;
 mod endpoint;
@@ -81,6 +84,7 @@ mod events;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod ffi;
+mod handshake;
 mod info;
 mod keepalive;
 mod liveness;
@@ -96,10 +100,12 @@ mod unix;
 mod wait;
 
 pub use cancel::CancelToken;
+pub use capture::Capture;
 pub use client::{BorrowedSocket, ClientSocket};
 pub use connect::Connecting;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
+pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;

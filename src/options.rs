@@ -51,11 +51,16 @@ pub struct SocketOptions {
     pub(crate) backlog: Option<u32>,
     pub(crate) fast_open: bool,
     pub(crate) mptcp: bool,
+    pub(crate) save_syn: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
 
 /// RFC 8305 section 5: never less than 10 ms, and 2 s at most.
 const ATTEMPT_DELAYS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(2);
+
+/// How many connections may have brought data with a SYN that is not confirmed. Beyond
+/// that handshakes are the usual ones (RFC 7413 section 5.1).
+const FAST_OPEN_PENDING: u32 = 256;
 
 impl Default for SocketOptions {
     fn default() -> SocketOptions {
@@ -76,6 +81,7 @@ impl Default for SocketOptions {
             backlog: None,
             fast_open: false,
             mptcp: false,
+            save_syn: false,
             cancel: None,
         }
     }
@@ -409,6 +415,28 @@ impl SocketOptions {
         self
     }
 
+    /// Whether a listener keeps the SYN of each connection, for
+    /// [`ClientSocket::syn`](crate::ClientSocket::syn). TCP on Linux (TCP_SAVE_SYN, 4.2 and
+    /// later), for every user; elsewhere listening fails with
+    /// [`Unsupported`](ErrorKind::Unsupported). For listeners only: connecting with it
+    /// is an [`InvalidArgument`](ErrorKind::InvalidArgument), for this side's SYN is not kept.
+    /// Default: no. The kernel keeps about 100 bytes for each connection until they are asked for.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let server = ServerSocket::listen_with("127.0.0.1:0", &SocketOptions::new().save_syn(true))?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// // IP 127.0.0.1.51002 > 127.0.0.1.37011: Flags [S], seq 2690241921, win 65495, …
+    /// println!("{}", server.accept()?.syn()?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn save_syn(mut self, on: bool) -> Self {
+        self.save_syn = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -502,6 +530,7 @@ impl SocketOptions {
             ("end_stalled", self.liveness.end_stalled),
             ("fast_open", self.fast_open),
             ("mptcp", self.mptcp),
+            ("SYN", self.save_syn),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
@@ -517,6 +546,33 @@ impl SocketOptions {
                 .detail("local and address are for connecting"));
         }
         Ok(())
+    }
+
+    /// Refuses, for a connection, what only a listener has.
+    pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
+        if self.save_syn {
+            return Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail("save_syn is for listening"));
+        }
+        Ok(())
+    }
+
+    /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
+    pub(crate) fn apply_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        if self.save_syn {
+            sys::save_syn(socket, true)?;
+        }
+        if self.fast_open {
+            sys::fast_open_listen(socket, FAST_OPEN_PENDING)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a listener that somebody else made to what only listeners have.
+    pub(crate) fn adopt_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        let set = sys::save_syn(socket, self.save_syn);
+        // A system that cannot keep SYNs keeps none.
+        if self.save_syn { Ok(set?) } else { Ok(()) }
     }
 
     /// Sets a new TCP socket to these options.

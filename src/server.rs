@@ -22,10 +22,6 @@ use crate::wait::{Cause, Deadline, wait};
 const OPERATION: &str = "listen";
 const ACCEPT: &str = "accept";
 
-/// How many connections may have brought data with a SYN that is not confirmed. Beyond
-/// that handshakes are the usual ones (RFC 7413 section 5.1).
-const FAST_OPEN_PENDING: u32 = 256;
-
 /// A listening socket. It goes on listening while any number of connections that
 /// it accepted are in use; each of them is a [`ClientSocket`] of its own.
 ///
@@ -217,8 +213,12 @@ impl ServerSocket {
             }
             let name = SockRef::from(&fd).local_addr().map_err(os)?;
             if let Some(inet) = name.as_socket() {
-                let applied = options.adopt_tcp(fd, inet.is_ipv6());
+                // Before the rest: where it is refused, the socket is left as it was.
+                let applied =
+                    options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
+            } else if options.save_syn {
+                options.refuse_inet_only(OPERATION)?;
             }
             options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
             Ok(sys::to_address(&name))
@@ -695,11 +695,8 @@ fn listen_at(
         if address.is_ipv6() {
             SockRef::from(&fd).set_only_v6(!dual)?;
         }
-        options.apply_tcp(fd, address.is_ipv6())?;
-        if options.fast_open {
-            sys::fast_open_listen(fd, FAST_OPEN_PENDING)?;
-        }
-        Ok(())
+        options.apply_listener(fd)?;
+        options.apply_tcp(fd, address.is_ipv6())
     };
     set_up().map_err(|cause| (Stage::Options, cause))?;
     SockRef::from(&fd).bind(&address.into()).map_err(at(Stage::Bind))?;

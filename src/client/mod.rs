@@ -1,12 +1,13 @@
 //! ClientSocket: one connection, made by connect or by accept.
 //!
-//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`]
-//! and [`settings`] have what it does.
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`],
+//! [`settings`] and [`syn`] have what it does.
 
 mod alive;
 mod end;
 mod read;
 mod settings;
+mod syn;
 mod write;
 
 use std::io;
@@ -57,6 +58,8 @@ const LAST_SNAPSHOT: u32 = 1 << 10;
 const HEARTBEAT_CUT: u32 = 1 << 11;
 /// That the connection broke off was told.
 const TOLD: u32 = 1 << 12;
+/// This side has sent the SYN: the socket was made by connect.
+const CONNECTED: u32 = 1 << 31;
 /// A read or write is not just the one system call.
 const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
 
@@ -109,6 +112,8 @@ pub struct ClientSocket {
     /// What the kernel knew last, if it was to be kept.
     last: OnceLock<Box<TcpInfo>>,
     liveness: Option<Box<Liveness>>,
+    /// What `syn` found when it was asked first, for the kernel tells it once.
+    syn: OnceLock<syn::Saved>,
 }
 
 /// This side's address.
@@ -234,6 +239,7 @@ impl ClientSocket {
     pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
         let Connected { socket, local, remote } = connected;
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.flags.fetch_or(CONNECTED, Ordering::Relaxed);
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
         Ok(made)
@@ -263,6 +269,7 @@ impl ClientSocket {
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
         let look = || -> Result<Address> {
             options.validate(OPERATION)?;
+            options.refuse_listener_only(OPERATION)?;
             let fd = sys::borrow(&socket);
             match sys::is_listening_stream(fd).map_err(|e| Error::os(OPERATION, &e))? {
                 Some(false) => {}
@@ -320,6 +327,7 @@ impl ClientSocket {
             end: AtomicI32::new(0),
             last: OnceLock::new(),
             liveness,
+            syn: OnceLock::new(),
         }
     }
 

@@ -95,6 +95,7 @@ impl Drive {
     /// Begins: the lookup is asked for, nothing else is done yet.
     fn new(endpoint: &Endpoint, options: &SocketOptions) -> Result<Drive> {
         options.validate(OPERATION)?;
+        options.refuse_listener_only(OPERATION)?;
         let start = Instant::now();
         let deadline = Deadline::after(options.connect_timeout);
         let mut drive = Drive {

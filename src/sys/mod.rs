@@ -11,6 +11,8 @@
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - [`tcp`]: what the kernel knows of a connection, and how long it tries
+//! - `save_syn`, `saved_syn`: the SYN of an accepted connection
+//! - `capture`, `capture_next`, `capture_drops`: the packets of a port
 //! - `Tick`, a start time that costs next to nothing to take
 //! - the `is_…` functions, which sort error numbers
 //! - constants that say what the platform can do:
@@ -31,7 +33,9 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::keepalive::Keepalive;
 
+mod capture;
 mod descriptor;
+mod syn;
 mod tcp;
 #[cfg(unix)]
 mod unix;
@@ -39,7 +43,9 @@ mod wakeup;
 #[cfg(windows)]
 mod windows;
 
+pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use descriptor::{Descriptor, InUse};
+pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
 #[cfg(unix)]
 pub(crate) use unix::*;

@@ -62,7 +62,7 @@ pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
 }
 
 #[inline]
-fn check(n: isize) -> io::Result<usize> {
+pub(super) fn check(n: isize) -> io::Result<usize> {
     // A negative result is the only one that does not fit.
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
