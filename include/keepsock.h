@@ -66,6 +66,46 @@
 #define KEEPSOCK_INFINITE -1
 
 /**
+ * For keepsock_segment.flags: the sender has no more to send.
+ */
+#define KEEPSOCK_TCP_FIN 1
+
+/**
+ * For keepsock_segment.flags: seq is the sender's initial sequence number.
+ */
+#define KEEPSOCK_TCP_SYN 2
+
+/**
+ * For keepsock_segment.flags: the connection is reset.
+ */
+#define KEEPSOCK_TCP_RST 4
+
+/**
+ * For keepsock_segment.flags: what was sent so far is to be handed to the program.
+ */
+#define KEEPSOCK_TCP_PSH 8
+
+/**
+ * For keepsock_segment.flags: ack means something.
+ */
+#define KEEPSOCK_TCP_ACK 16
+
+/**
+ * For keepsock_segment.flags: urgent means something.
+ */
+#define KEEPSOCK_TCP_URG 32
+
+/**
+ * For keepsock_segment.flags: congestion was marked; in a SYN: the sender knows ECN.
+ */
+#define KEEPSOCK_TCP_ECE 64
+
+/**
+ * For keepsock_segment.flags: the sender has slowed down; in a SYN: it knows ECN.
+ */
+#define KEEPSOCK_TCP_CWR 128
+
+/**
  * What kind of failure it was. The numbers are the status codes of the C API
  * and never change their meaning; new ones may be added.
  */
@@ -445,6 +485,22 @@ typedef int32_t keepsock_log_level;
 typedef struct keepsock_cancel keepsock_cancel;
 
 /**
+ * A watch on one TCP port, which shows the handshakes of the connections that are made from or
+ * to it, whichever program makes them.
+ *
+ * Linux only: a packet socket (packet(7)), which needs CAP_NET_RAW. Root has that; so has a
+ * program that it was given to ("setcap cap_net_raw+ep PROGRAM"), and whatever runs
+ * inside of "unshare -Urn", which any user may start and where only a loopback interface is.
+ *
+ * Packets are queued until keepsock_capture_handshake() reads them, and what no longer
+ * fits is lost: a capture is for having a look, not for keeping by a busy port.
+ *
+ * Threads: any number of threads may look for handshakes at once. Only keepsock_capture_free()
+ * needs the object for itself.
+ */
+typedef struct keepsock_capture keepsock_capture;
+
+/**
  * A connection: made by keepsock_client_connect(), accepted by
  * keepsock_server_accept(), or lent to a keepsock_handler.
  *
@@ -483,6 +539,14 @@ typedef struct keepsock_connecting keepsock_connecting;
  * All functions on it accept NULL, which reads as "no error".
  */
 typedef struct keepsock_error keepsock_error;
+
+/**
+ * The three packets that opened one TCP connection: 0 is the client's SYN, 1 the server's
+ * SYN and ACK, 2 the client's ACK (RFC 9293 section 3.5).
+ *
+ * Threads: a handshake does not change; any number of threads may read it.
+ */
+typedef struct keepsock_handshake keepsock_handshake;
 
 /**
  * How a socket is to be, set before there is one. Made by
@@ -739,6 +803,111 @@ typedef struct {
 } keepsock_under_way;
 
 /**
+ * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
+ */
+typedef struct {
+    /**
+     * When it was captured, in microseconds since 1970 (UTC); 0 if that is not known, as of a
+     * SYN that the kernel kept.
+     */
+    int64_t captured_us;
+    /**
+     * The sequence number; in a SYN the sender's initial one.
+     */
+    uint32_t seq;
+    /**
+     * The acknowledgment number; means something if flags has KEEPSOCK_TCP_ACK.
+     */
+    uint32_t ack;
+    /**
+     * How many bytes of data it carries.
+     */
+    uint32_t payload_len;
+    /**
+     * The sender's clock (RFC 7323), if has_timestamps.
+     */
+    uint32_t timestamp;
+    /**
+     * The peer's clock as the sender heard it last, if has_timestamps; 0 in a SYN.
+     */
+    uint32_t timestamp_echo;
+    /**
+     * The window as it stands in the header, not scaled.
+     */
+    uint16_t window;
+    /**
+     * The urgent pointer; means something if flags has KEEPSOCK_TCP_URG.
+     */
+    uint16_t urgent;
+    /**
+     * The largest segment that the sender takes; 0: it does not say.
+     */
+    uint16_t mss;
+    /**
+     * The sender's port.
+     */
+    uint16_t source_port;
+    /**
+     * The receiver's port.
+     */
+    uint16_t destination_port;
+    /**
+     * By how many bits the sender's windows are to be shifted; -1: it does not scale them.
+     */
+    int16_t window_scale;
+    /**
+     * KEEPSOCK_TCP_SYN and the like, as in the header.
+     */
+    uint8_t flags;
+    /**
+     * 4 or 6.
+     */
+    uint8_t ip_version;
+    /**
+     * IPv4's time to live, IPv6's hop limit: what was left of it.
+     */
+    uint8_t ttl;
+    /**
+     * IPv4's type of service, IPv6's traffic class: DSCP, and in the lowest two bits ECN.
+     */
+    uint8_t traffic_class;
+    /**
+     * Whether routers may not cut it to pieces: IPv4's DF; always in IPv6.
+     */
+    bool dont_fragment;
+    /**
+     * Whether the sender knows selective acknowledgments (RFC 2018).
+     */
+    bool sack_permitted;
+    /**
+     * Whether it has timestamps.
+     */
+    bool has_timestamps;
+    /**
+     * How many bytes of options are used.
+     */
+    uint8_t options_len;
+    /**
+     * The options as they stand in the header, in their order, padding included.
+     */
+    uint8_t options[40];
+    /**
+     * The sender's address without port.
+     */
+    char source_address[48];
+    /**
+     * The receiver's address without port.
+     */
+    char destination_address[48];
+    /**
+     * All of it as "tcpdump -n -S -t" prints it: "IP 127.0.0.1.40000 > 127.0.0.1.80:
+     * Flags [S], seq 1, win 65495, options [mss 65495,sackOK,TS val 1 ecr 0,nop,wscale 7],
+     * length 0".
+     */
+    char line[512];
+} keepsock_segment;
+
+/**
  * Called for each log event, in whichever thread it happens, and by several
  * threads at once. The call that made the event waits for it, so it should be
  * quick.
@@ -800,6 +969,22 @@ typedef struct {
  */
 typedef void (*keepsock_handler)(keepsock_client *client, void *user);
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -845,14 +1030,6 @@ int32_t keepsock_client_end(const keepsock_client *client);
  * @return A static string; "" for other numbers. Since 0.1.
  */
 const char *keepsock_end_text(int32_t end);
-
-/**
- * The name of a TCP state in RFC 9293: "ESTABLISHED".
- *
- * @param state  A value of enum keepsock_tcp_state.
- * @return A static string; "" for other numbers. Since 0.1.
- */
-const char *keepsock_tcp_state_name(int32_t state);
 
 /**
  * What is known of the connection now: state, times, bytes on their way, counters. After it
@@ -1613,6 +1790,175 @@ int32_t keepsock_error_attempt(const keepsock_error *error,
 void keepsock_error_free(keepsock_error *error);
 
 /**
+ * The name of a TCP state in RFC 9293 (section 3.3.2): "SYN-SENT".
+ *
+ * @param state  A value of enum keepsock_tcp_state; "UNKNOWN" for any other number.
+ * @return A static string. Since 0.1.
+ */
+const char *keepsock_tcp_state_name(int32_t state);
+
+/**
+ * The SYN that opened an accepted connection: the peer's initial sequence number, MSS, window
+ * scale and other options, TTL. The server must have been made with
+ * keepsock_options_set_save_syn(). No privilege is needed (Linux: TCP_SAVED_SYN).
+ *
+ * The kernel gives it once and forgets it; the connection keeps its copy. Asked once, it can
+ * be had again at any time, also after close. Whoever does not ask pays nothing.
+ *
+ * @param client  A connection that a server accepted.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_NOT_FOUND: the kernel has not kept it, for the server
+ *         did not ask, or was so busy that it answered with a SYN cookie and kept nothing;
+ *         _WRONG_STATE: made by keepsock_client_connect(), so it was this side that sent the
+ *         SYN; _UNSUPPORTED: a Unix socket, which has none, or a platform that keeps none (the
+ *         error says which); _CLOSED: not asked for before it was closed; _INVALID_ARGUMENT,
+ *         _OS. Since 0.1.
+ */
+int32_t keepsock_client_syn(const keepsock_client *client,
+                            keepsock_segment *out,
+                            size_t size,
+                            keepsock_error **error);
+
+/**
+ * Begins to watch a port, be it that of a server or the one that a client was given. What
+ * passes the interfaces of this process's network is seen from now on: begin before the
+ * connection does.
+ *
+ * @param port     Above 0.
+ * @param capture  Receives the watch; free it with keepsock_capture_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_PERMISSION_DENIED: no CAP_NET_RAW; _UNSUPPORTED: not Linux,
+ *         or a kernel without packet sockets; _NO_DESCRIPTORS, _NO_MEMORY,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_capture_new(uint16_t port,
+                             keepsock_capture **capture,
+                             keepsock_error **error);
+
+/**
+ * The handshake of a connection of this program, made by either side; waits until it
+ * is complete. If its addresses were used several times, it is the latest handshake.
+ *
+ * @param capture     The watch on a port of one of the sides.
+ * @param client      The connection; it may be closed already.
+ * @param timeout_ms  The time to wait; 0: only look at what was seen so far;
+ *                    KEEPSOCK_INFINITE: as long as it takes.
+ * @param handshake   Receives it; free it with keepsock_handshake_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: not all of its packets were seen (the error tells
+ *         which were, and whether the queue was full); _UNSUPPORTED: a Unix socket has no
+ *         handshake; _INVALID_ARGUMENT: also if neither side has the port; _OS. Since 0.1.
+ */
+int32_t keepsock_capture_handshake(const keepsock_capture *capture,
+                                   const keepsock_client *client,
+                                   int64_t timeout_ms,
+                                   keepsock_handshake **handshake,
+                                   keepsock_error **error);
+
+/**
+ * The handshake of any connection, another program's for instance, by the addresses of its
+ * sides: "192.0.2.1:40000", "[2001:db8::1]:80". Which of them is the client does not matter.
+ *
+ * @param capture     The watch on a port of one of the sides.
+ * @param one         The address of one side, a number with its port.
+ * @param other       That of the other.
+ * @param timeout_ms  The time to wait; 0: only look at what was seen so far;
+ *                    KEEPSOCK_INFINITE: as long as it takes.
+ * @param handshake   Receives it; free it with keepsock_handshake_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return Those of keepsock_capture_handshake(), and KEEPSOCK_ERR_INVALID_ENDPOINT. Since 0.1.
+ */
+int32_t keepsock_capture_handshake_between(const keepsock_capture *capture,
+                                           const char *one,
+                                           const char *other,
+                                           int64_t timeout_ms,
+                                           keepsock_handshake **handshake,
+                                           keepsock_error **error);
+
+/**
+ * Ends a watch. Handshakes that it gave live on. No other thread may be using it. Freeing NULL
+ * does nothing.
+ *
+ * @param capture  A watch, or NULL. Since 0.1.
+ */
+void keepsock_capture_free(keepsock_capture *capture);
+
+/**
+ * One of the packets. Of one that was sent several times it is the first copy.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK, 2: ACK.
+ * @param out        Filled in on success.
+ * @param size       sizeof *out.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_segment(const keepsock_handshake *handshake,
+                                   size_t index,
+                                   keepsock_segment *out,
+                                   size_t size,
+                                   keepsock_error **error);
+
+/**
+ * The state of each side after one of the packets has come; before the first they are CLOSED
+ * and LISTEN. They are worked out from the packets (RFC 9293 section 3.3.2), not asked of
+ * anybody.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK, 2: ACK.
+ * @param client     Receives a value of enum keepsock_tcp_state: the side that asked for the
+ *                   connection; may be NULL.
+ * @param server     Receives one, too: the side that listened; may be NULL.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_states(const keepsock_handshake *handshake,
+                                  size_t index,
+                                  int32_t *client,
+                                  int32_t *server,
+                                  keepsock_error **error);
+
+/**
+ * How often one of the packets was sent again, because no answer came in time.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK; of 2, the ACK, it is not known: 0.
+ * @param count      Receives the number, without the first time.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_retransmissions(const keepsock_handshake *handshake,
+                                           size_t index,
+                                           uint32_t *count,
+                                           keepsock_error **error);
+
+/**
+ * The three packets as "tcpdump -n -S -t" prints them, each on a line of its own.
+ *
+ * @param handshake  A handshake, or NULL: "".
+ * @return Text that lives as long as the object; its last line does not end. Since 0.1.
+ */
+const char *keepsock_handshake_lines(const keepsock_handshake *handshake);
+
+/**
+ * A sequence diagram in at most 80 columns: the client at the left, the server at the right,
+ * their states beside their lines, and the numbers above the arrows.
+ *
+ * @param handshake  A handshake, or NULL: "".
+ * @return Text that lives as long as the object; its last line does not end. Since 0.1.
+ */
+const char *keepsock_handshake_diagram(const keepsock_handshake *handshake);
+
+/**
+ * Frees a handshake. Freeing NULL does nothing.
+ *
+ * @param handshake  A handshake, or NULL. Since 0.1.
+ */
+void keepsock_handshake_free(keepsock_handshake *handshake);
+
+/**
  * Sets whom to tell of log events, for the whole process. Until this is called,
  * and after it was called with NULL, nothing is told and nothing is printed.
  *
@@ -1970,6 +2316,22 @@ int32_t keepsock_options_set_fast_open(keepsock_options *options,
 int32_t keepsock_options_set_mptcp(keepsock_options *options,
                                    bool on,
                                    keepsock_error **error);
+
+/**
+ * Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on
+ * Linux (TCP_SAVE_SYN, 4.2 and later), for every user. For servers only. Listening or taking
+ * over with it returns KEEPSOCK_ERR_UNSUPPORTED where the system cannot, connecting with it
+ * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no. The kernel keeps about 100 bytes for each
+ * connection until they are asked for.
+ *
+ * @param options  The options to change.
+ * @param on       true: keep them.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_save_syn(keepsock_options *options,
+                                      bool on,
+                                      keepsock_error **error);
 
 /**
  * The token that ends the socket's calls, connect included. Connections that a

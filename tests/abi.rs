@@ -351,6 +351,8 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
         Off Error Warn Info Debug Trace));
     all.extend(constants!(KEEPSOCK_OK KEEPSOCK_INFINITE KEEPSOCK_VERSION_MAJOR
         KEEPSOCK_VERSION_MINOR KEEPSOCK_VERSION_PATCH));
+    all.extend(constants!(KEEPSOCK_TCP_FIN KEEPSOCK_TCP_SYN KEEPSOCK_TCP_RST KEEPSOCK_TCP_PSH
+        KEEPSOCK_TCP_ACK KEEPSOCK_TCP_URG KEEPSOCK_TCP_ECE KEEPSOCK_TCP_CWR));
     all.into_iter().collect()
 }
 
@@ -368,6 +370,11 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_under_way: state address));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
+    all.extend(layout!(keepsock_segment:
+        captured_us seq ack payload_len timestamp timestamp_echo window urgent mss source_port
+        destination_port window_scale flags ip_version ttl traffic_class dont_fragment
+        sack_permitted has_timestamps options_len options source_address destination_address
+        line));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
     let callback = size_of::<ffi::keepsock_log_callback>();

@@ -518,6 +518,26 @@ pub unsafe extern "C" fn keepsock_options_set_mptcp(
     unsafe { set(options, error, |o| Ok(o.mptcp(on))) }
 }
 
+/// Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on
+/// Linux (TCP_SAVE_SYN, 4.2 and later), for every user. For servers only. Listening or taking
+/// over with it returns KEEPSOCK_ERR_UNSUPPORTED where the system cannot, connecting with it
+/// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no. The kernel keeps about 100 bytes for each
+/// connection until they are asked for.
+///
+/// @param options  The options to change.
+/// @param on       true: keep them.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_save_syn(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.save_syn(on))) }
+}
+
 /// The token that ends the socket's calls, connect included. Connections that a
 /// server accepts start without one. Default: none.
 ///

@@ -24,17 +24,17 @@ pub fn text(pointer: *const c_char) -> String {
 }
 
 /// Text of a fixed field, which must end with NUL.
-fn field(chars: &[c_char]) -> String {
+pub(super) fn field(chars: &[c_char]) -> String {
     let end = chars.iter().position(|c| *c == 0).expect("no NUL");
     String::from_utf8(chars[..end].iter().map(|c| *c as u8).collect()).unwrap()
 }
 
-fn c(text: &str) -> CString {
+pub(super) fn c(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
 /// Calls a function with its last argument and checks that status and error agree.
-fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
+pub(super) fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
     let mut error = null_mut();
     let status = f(&raw mut error);
     if status == KEEPSOCK_OK {
@@ -128,6 +128,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::IdleLimit(t) => keepsock_options_set_idle_limit(p, *t, e),
                 Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
+                Opt::SaveSyn(on) => keepsock_options_set_save_syn(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
             }
         })?;

@@ -16,6 +16,7 @@ use keepsock::{End, ErrorKind, Family};
 
 #[cfg(feature = "capi")]
 mod capi;
+pub mod handshake;
 mod help;
 mod rust;
 pub mod system;
@@ -90,6 +91,7 @@ pub enum Opt<'a, A: Api> {
     Heartbeat(&'a [u8], i64),
     IdleLimit(i64),
     LastSnapshot(bool),
+    SaveSyn(bool),
     Cancel(&'a A::Token),
 }
 

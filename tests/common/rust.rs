@@ -82,6 +82,7 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, limit(*t)),
             Opt::IdleLimit(t) => o.idle_limit(ms(*t)),
             Opt::LastSnapshot(on) => o.last_snapshot(*on),
+            Opt::SaveSyn(on) => o.save_syn(*on),
             Opt::Cancel(token) => o.cancel(*token),
         };
     }
