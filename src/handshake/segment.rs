@@ -198,7 +198,9 @@ pub struct Segment {
     pub options: Vec<TcpOption>,
     /// How many bytes of data it carries.
     pub payload_len: u32,
-    /// When it was captured; `None` if the kernel did not tell.
+    /// When it passed, by the kernel's clock; `None` for what was not captured. Linux begins to
+    /// take times some moments after a capture began; packets before that have the time at
+    /// which they were read.
     pub captured: Option<SystemTime>,
     raw_options: Vec<u8>,
 }

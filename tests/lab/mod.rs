@@ -25,15 +25,15 @@ mod run;
 mod watch;
 
 pub use helper::{Helper, role, tell, told};
-pub use limits::{forbid, limit_descriptors};
+pub use limits::{forbid, give_up_all_capabilities, limit_descriptors};
 pub use network::{
-    HOLE, HOLE6, Network, blackhole, ip, join, names, replace_file, silent_resolver, sysctl,
+    HOLE, HOLE6, Network, blackhole, ip, join, names, nft, replace_file, silent_resolver, sysctl,
 };
 pub use route::{Ip, Route};
-pub use run::{in_namespace, in_process};
+pub use run::{cannot, in_namespace, in_process};
 pub use watch::{
-    await_blocked, await_that, count_descriptors, count_syn_sent, count_threads, cpu_time,
-    fill_window, is_held_back, thread_id, unacknowledged,
+    await_blocked, await_that, connect_with_data, count_descriptors, count_syn_sent, count_threads,
+    cpu_time, fill_window, interrupt, is_held_back, packets_in, thread_id, unacknowledged,
 };
 
 use std::fmt::Display;

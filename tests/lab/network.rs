@@ -1,8 +1,9 @@
 //! Building networks: interfaces, addresses, names.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsRawFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::{io, panic};
 
@@ -182,4 +183,15 @@ fn has_link_local(name: &str) -> bool {
         let flags = u32::from_str_radix(columns[4], 16).unwrap();
         line.starts_with("fe80") && columns[5] == name && flags & TENTATIVE == 0
     })
+}
+
+/// Loads firewall rules into this network: nft(8) wants each `}` on a line of its own.
+pub fn nft(rules: &str) {
+    let child = tool("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|e| cannot(&format!("nft: {e}")));
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        cannot(&format!("nft: {}\n{rules}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
 }

@@ -122,3 +122,28 @@ pub fn fill_window(mut stream: &TcpStream) -> usize {
     stream.set_nonblocking(false).unwrap();
     sent
 }
+
+/// Connects with the data in the SYN (TCP Fast Open, RFC 7413).
+pub fn connect_with_data(to: std::net::SocketAddr, data: &[u8]) -> TcpStream {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None);
+    let socket = socket.unwrap();
+    match socket.send_to_with_flags(data, &to.into(), libc::MSG_FASTOPEN) {
+        Ok(n) => assert_eq!(n, data.len()),
+        Err(e) => super::cannot(&format!("TCP Fast Open: {e}")),
+    }
+    socket.into()
+}
+
+/// Asks a child to end as Ctrl-C does.
+pub fn interrupt(child: libc::pid_t) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::kill(child, libc::SIGINT) };
+}
+
+/// How many packets have come in at an interface of this network.
+pub fn packets_in(interface: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{interface}:")));
+    line.unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}

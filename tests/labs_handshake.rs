@@ -1,0 +1,658 @@
+//! SYNs and handshakes beside what tcpdump saw of the same packets. Each test has a
+//! network of its own (`lab`); no packet leaves it.
+
+#![cfg(target_os = "linux")]
+// Clippy's leave for tests is for test functions, not for what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use keepsock::{
+    Capture, ClientSocket, ErrorKind, FiveTuple, Handshake, Segment, ServerSocket, SocketOptions,
+    TcpFlags,
+};
+
+mod lab;
+use lab::{cannot, in_namespace, in_process, ip, ms};
+
+const LIMIT: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+// ---- the other witness ---------------------------------------------------------------------
+
+/// tcpdump on the loopback interface: prints each packet of a port, and keeps it for later.
+struct Tcpdump {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    file: PathBuf,
+    seen: Vec<String>,
+}
+
+impl Tcpdump {
+    fn start(port: u16) -> Tcpdump {
+        let file = std::env::temp_dir().join(format!("keepsock-lab-{}-{port}", std::process::id()));
+        let mut command = Command::new("tcpdump");
+        // As root it would become another user, who may not write the file.
+        command.args("-Z root -i lo -n -S -t -l -U --print --immediate-mode".split(' '));
+        command.arg("-w").arg(&file).arg(format!("tcp port {port}"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|e| cannot(&format!("tcpdump: {e}")));
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        // It says so when it sees packets from now on.
+        while !said.contains("listening on") {
+            if errors.read_line(&mut said).unwrap_or(0) == 0 {
+                cannot(said.trim());
+            }
+        }
+        thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        let (send, lines) = mpsc::channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
+        Tcpdump { child, lines, file, seen: Vec::new() }
+    }
+
+    /// Waits until a line has come of which this is so.
+    fn wait_for(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.seen.iter().find(|line| is_it(line)) {
+                return line.clone();
+            }
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(_) => panic!("tcpdump has not seen {what}, but {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// How many of the lines so far have these flags.
+    fn count(&self, flags: &str) -> usize {
+        let flags = format!("Flags [{flags}]");
+        self.seen.iter().filter(|line| line.contains(&flags)).count()
+    }
+
+    /// Ends it; what it has written is whole then.
+    fn stop(&mut self) {
+        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        lab::interrupt(pid);
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Tcpdump {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// What tshark reads in the packets that tcpdump has written.
+const FIELDS: [&str; 19] = [
+    "ip.src",
+    "ip.dst",
+    "ipv6.src",
+    "ipv6.dst",
+    "tcp.srcport",
+    "tcp.dstport",
+    "ip.ttl",
+    "ipv6.hlim",
+    "ip.dsfield",
+    "ipv6.tclass",
+    "ip.flags.df",
+    "tcp.flags",
+    "tcp.seq_raw",
+    "tcp.ack_raw",
+    "tcp.window_size_value",
+    "tcp.urgent_pointer",
+    "tcp.options",
+    "tcp.len",
+    "frame.time_epoch",
+];
+
+/// The fields of a segment of ours, in tshark's form; the time apart.
+fn fields(s: &Segment) -> Vec<String> {
+    let four = s.source.is_ipv4();
+    let only = |on: bool, value: String| if on { value } else { String::new() };
+    let hex: String = s.option_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    vec![
+        only(four, s.source.ip().to_string()),
+        only(four, s.destination.ip().to_string()),
+        only(!four, s.source.ip().to_string()),
+        only(!four, s.destination.ip().to_string()),
+        s.source.port().to_string(),
+        s.destination.port().to_string(),
+        only(four, s.ttl.to_string()),
+        only(!four, s.ttl.to_string()),
+        only(four, format!("{:#04x}", s.traffic_class)),
+        only(!four, format!("{:#010x}", s.traffic_class)),
+        only(four, u8::from(s.dont_fragment).to_string()),
+        format!("{:#06x}", s.flags.bits()),
+        s.seq.to_string(),
+        s.ack.to_string(),
+        s.window.to_string(),
+        s.urgent.to_string(),
+        hex,
+        s.payload_len.to_string(),
+    ]
+}
+
+/// Compares segments field by field with tcpdump's packets as tshark reads them, or, where
+/// there is no tshark, with what tcpdump says of their IP headers. Which of them did it.
+fn compare_fields(tcpdump: &Tcpdump, segments: &[&Segment]) -> &'static str {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(&tcpdump.file).args(["-T", "fields", "-E", "separator=|"]);
+    for field in FIELDS {
+        command.args(["-e", field]);
+    }
+    let Ok(output) = command.output() else {
+        return compare_headers(tcpdump, segments);
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('|').collect()).collect();
+    for segment in segments {
+        let ours = fields(segment);
+        let row = rows.iter().find(|row| row[..ours.len()] == ours[..]);
+        let row = row.unwrap_or_else(|| panic!("tshark has no {ours:#?} in {rows:#?}"));
+        if let Some(time) = segment.captured {
+            let ours = time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            let theirs: f64 = row[FIELDS.len() - 1].parse().unwrap();
+            assert!((ours - theirs).abs() < 0.1, "captured at {ours}, for tcpdump at {theirs}");
+        }
+    }
+    "tshark"
+}
+
+fn compare_headers(tcpdump: &Tcpdump, segments: &[&Segment]) -> &'static str {
+    println!("no tshark: tcpdump -v is asked instead");
+    let mut command = Command::new("tcpdump");
+    command.arg("-r").arg(&tcpdump.file).args(["-n", "-S", "-t", "-v"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Of IPv4 the second part is on a line of its own.
+    let text = text.replace("\n    ", " ");
+    for s in segments {
+        let (from, to) = (s.source, s.destination);
+        let mut parts = vec![
+            format!("{}.{} > {}.{}: ", from.ip(), from.port(), to.ip(), to.port()),
+            format!("Flags [{}]", s.flags),
+            format!("win {}", s.window),
+        ];
+        if from.is_ipv4() {
+            parts.push(format!("tos {:#x}", s.traffic_class));
+            parts.push(format!("ttl {},", s.ttl));
+            parts.push(format!("flags [{}]", if s.dont_fragment { "DF" } else { "none" }));
+        } else {
+            parts.push(format!("hlim {},", s.ttl));
+        }
+        let there = text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(there, "no packet with {parts:?} in {text}");
+    }
+    "tcpdump -v"
+}
+
+fn row(name: &str, asked: &str, measured: &str, control: &str) {
+    println!("lab-row: {name} | {asked} | {measured} | {control}");
+}
+
+// ---- one connection and its witnesses -------------------------------------------------------
+
+struct Observed {
+    syn: Result<Segment, keepsock::Error>,
+    handshake: Handshake,
+    tcpdump: Tcpdump,
+}
+
+impl Observed {
+    /// What tcpdump saw of the three packets, of each the first copy.
+    fn lines(&self) -> [&String; 3] {
+        let flags = self.handshake.steps().map(|step| format!("Flags [{}]", step.segment.flags));
+        let find = |flags: &str| self.tcpdump.seen.iter().find(|line| line.contains(flags));
+        [0, 1, 2].map(|i| find(&flags[i]).unwrap())
+    }
+}
+
+fn listen(endpoint: &str) -> (ServerSocket, Tcpdump, Capture) {
+    let options = SocketOptions::new().save_syn(true).close_timeout(Duration::ZERO);
+    let server = ServerSocket::listen_with(endpoint, &options).unwrap();
+    let tcpdump = Tcpdump::start(server.port());
+    let capture = Capture::on_port(server.port()).unwrap();
+    (server, tcpdump, capture)
+}
+
+/// Connects to the server at this address of the machine, and looks at it from all sides.
+fn observe(
+    (server, mut tcpdump, capture): (ServerSocket, Tcpdump, Capture),
+    host: &str,
+) -> Observed {
+    let client = ClientSocket::connect(format!("{host}:{}", server.port()).as_str()).unwrap();
+    let accepted = server.accept().unwrap();
+    capture.handshake(&client.five_tuple(), PATIENCE).unwrap();
+    let handshake = settled(&mut tcpdump, &capture, &accepted.five_tuple());
+    let syn = accepted.syn().cloned();
+    client.abort();
+    Observed { syn, handshake, tcpdump }
+}
+
+/// The handshake when nothing more comes of it, for copies may come after its end: both
+/// witnesses have seen the same. tcpdump has then written all of it.
+fn settled(tcpdump: &mut Tcpdump, capture: &Capture, of: &FiveTuple) -> Handshake {
+    let mut handshake = capture.handshake(of, PATIENCE).unwrap();
+    let last = handshake.lines()[2].clone();
+    tcpdump.wait_for(&last, |line| line == last);
+    lab::await_that("both witnesses have seen the same", || {
+        handshake = capture.handshake(of, Duration::ZERO).unwrap();
+        tcpdump.seen.extend(tcpdump.lines.try_iter());
+        let again = (handshake.syn_retransmissions, handshake.syn_ack_retransmissions);
+        let flags = handshake.steps().map(|step| step.segment.flags.to_string());
+        let copies = [&flags[0], &flags[1]].map(|flags| tcpdump.count(flags) as u32);
+        copies == [again.0 + 1, again.1 + 1]
+    });
+    tcpdump.stop();
+    handshake
+}
+
+/// N2, N3: what the kernel kept and what was captured is what tcpdump saw, field by field.
+fn assert_as_seen(name: &str, observed: &Observed) {
+    let (handshake, lines) = (&observed.handshake, observed.lines());
+    let syn = observed.syn.as_ref().unwrap();
+    assert_eq!(handshake.lines().iter().collect::<Vec<_>>(), lines);
+    assert_eq!(syn.to_string(), *lines[0]);
+    let all = [syn, &handshake.syn, &handshake.syn_ack, &handshake.ack];
+    let control = compare_fields(&observed.tcpdump, &all);
+    println!("{}\n{}", handshake.lines().join("\n"), handshake.diagram());
+    let on_wire = |line: &str, word: &str| -> String {
+        let (_, after) = line.split_once(word).unwrap();
+        after.chars().take_while(char::is_ascii_digit).collect()
+    };
+    row(
+        &format!("SYN {name}"),
+        "seq from the kernel = seq on the wire",
+        &format!("{} = {}", syn.seq, on_wire(lines[0], "seq ")),
+        "tcpdump",
+    );
+    row(
+        &format!("handshake {name}"),
+        &format!("three packets, {} fields each, as they were on the wire", FIELDS.len()),
+        &format!(
+            "j {} = {}, k {} = {}",
+            handshake.syn.seq,
+            on_wire(lines[0], "seq "),
+            handshake.syn_ack.seq,
+            on_wire(lines[1], "seq ")
+        ),
+        control,
+    );
+}
+
+/// N2, N3: IPv4, IPv6, and both on a dual-stack listener.
+#[test]
+fn they_are_what_was_on_the_wire() {
+    in_namespace("they_are_what_was_on_the_wire", LIMIT, || {
+        for (name, endpoint, host) in [
+            ("IPv4", "127.0.0.1:0", "127.0.0.1"),
+            ("IPv6", "[::1]:0", "[::1]"),
+            ("IPv4 to a dual-stack listener", "*:0", "127.0.0.1"),
+            ("IPv6 to a dual-stack listener", "*:0", "[::1]"),
+        ] {
+            let observed = observe(listen(endpoint), host);
+            assert_as_seen(name, &observed);
+            assert_eq!(observed.handshake.syn.source.is_ipv4(), name.contains("IPv4"));
+            assert_eq!(observed.handshake.syn_retransmissions, 0);
+        }
+    });
+}
+
+/// N2, N3: fields that are not as usual: ECN, other options, another TTL.
+#[test]
+fn headers_that_are_not_as_usual() {
+    in_namespace("headers_that_are_not_as_usual", LIMIT, || {
+        lab::sysctl("net.ipv4.tcp_ecn", "1");
+        lab::sysctl("net.ipv4.ip_default_ttl", "33");
+        lab::sysctl("net.ipv6.conf.all.hop_limit", "34");
+        lab::sysctl("net.ipv6.conf.lo.hop_limit", "34");
+        lab::sysctl("net.ipv4.tcp_timestamps", "0");
+        ip("link set lo mtu 1400");
+        for (name, endpoint, host, ttl) in
+            [("IPv4, ECN", "127.0.0.1:0", "127.0.0.1", 33), ("IPv6, ECN", "[::1]:0", "[::1]", 34)]
+        {
+            let observed = observe(listen(endpoint), host);
+            assert_as_seen(name, &observed);
+            let syn = &observed.handshake.syn;
+            assert_eq!((syn.ttl, syn.timestamps()), (ttl, None));
+            assert!(syn.flags.contains(TcpFlags::ECE | TcpFlags::CWR), "{syn}");
+            assert!(syn.mss() < Some(1400), "{syn}");
+        }
+        lab::sysctl("net.ipv4.tcp_sack", "0");
+        lab::sysctl("net.ipv4.tcp_window_scaling", "0");
+        let observed = observe(listen("127.0.0.1:0"), "127.0.0.1");
+        assert_as_seen("without options", &observed);
+        let syn = &observed.handshake.syn;
+        assert_eq!((syn.sack_permitted(), syn.window_scale()), (false, None));
+    });
+}
+
+/// Drops the first packet of each connection that has these flags and this port.
+fn lose_first(flags: &str, port: &str) {
+    lab::nft(&format!(
+        "table inet lossy {{
+  set seen {{
+    type inet_service
+    size 1024
+    flags dynamic
+  }}
+  chain in {{
+    type filter hook input priority 0; policy accept;
+    tcp flags & (syn | ack) == {flags} tcp {port} @seen accept
+    tcp flags & (syn | ack) == {flags} add @seen {{ tcp {port} }} drop
+  }}
+}}
+"
+    ));
+}
+
+/// N2, N3: a SYN that is lost is sent again; that is counted, and the numbers are right. What
+/// the kernel keeps is the copy that came.
+#[test]
+fn a_lost_syn() {
+    in_namespace("a_lost_syn", LIMIT, || {
+        lose_first("syn", "sport");
+        for (name, endpoint, host) in
+            [("IPv4", "127.0.0.1:0", "127.0.0.1"), ("IPv6", "[::1]:0", "[::1]")]
+        {
+            let observed = observe(listen(endpoint), host);
+            let (handshake, lines) = (&observed.handshake, observed.lines());
+            assert_eq!(handshake.lines().iter().collect::<Vec<_>>(), lines);
+            let copies = observed.tcpdump.count("S");
+            assert_eq!((handshake.syn_retransmissions, copies), (1, 2));
+            assert_eq!(handshake.syn_ack_retransmissions, 0);
+            assert!(handshake.diagram().contains("sent 2 times"));
+            let syn = observed.syn.as_ref().unwrap();
+            assert_eq!(syn.seq, handshake.syn.seq);
+            let mut syns = observed.tcpdump.seen.iter().rev();
+            let second = syns.find(|line| line.contains("Flags [S]"));
+            assert_eq!(second, Some(&syn.to_string()), "the copy that came");
+            let all = [syn, &handshake.syn, &handshake.syn_ack, &handshake.ack];
+            compare_fields(&observed.tcpdump, &all);
+            row(
+                &format!("lost SYN {name}"),
+                "retransmissions counted, numbers right",
+                &format!("{} sent again, {copies} on the wire", handshake.syn_retransmissions),
+                "tcpdump",
+            );
+        }
+    });
+}
+
+/// N3: so is an answer that is lost.
+#[test]
+fn a_lost_answer() {
+    in_namespace("a_lost_answer", LIMIT, || {
+        lose_first("syn | ack", "dport");
+        let observed = observe(listen("127.0.0.1:0"), "127.0.0.1");
+        let (handshake, lines) = (&observed.handshake, observed.lines());
+        assert_eq!(handshake.lines().iter().collect::<Vec<_>>(), lines);
+        let (syns, answers) = (observed.tcpdump.count("S"), observed.tcpdump.count("S."));
+        let again = (handshake.syn_retransmissions, handshake.syn_ack_retransmissions);
+        assert!(answers > 1, "no answer was lost: {:#?}", observed.tcpdump.seen);
+        assert_eq!((again.0 as usize + 1, again.1 as usize + 1), (syns, answers));
+        row(
+            "lost SYN+ACK",
+            "retransmissions counted, numbers right",
+            &format!("{} sent again, {answers} on the wire", again.1),
+            "tcpdump",
+        );
+    });
+}
+
+/// How many SYN cookies this network has sent.
+fn cookies_sent() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|name| name == "SyncookiesSent").unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+/// N2: a server that answers with SYN cookies keeps nothing, and says that it has not; the
+/// handshake is seen all the same.
+#[test]
+fn syn_cookies() {
+    in_namespace("syn_cookies", LIMIT, || {
+        for (name, host) in [("IPv4", "127.0.0.1"), ("IPv6", "[::1]")] {
+            let endpoint = format!("{host}:0");
+            lab::sysctl("net.ipv4.tcp_syncookies", "2");
+            let before = cookies_sent();
+            let observed = observe(listen(&endpoint), host);
+            assert_eq!(cookies_sent(), before + 1, "no cookie was sent");
+            let err = observed.syn.as_ref().unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::NotFound);
+            assert!(err.to_string().contains("not kept"), "{err}");
+            assert_eq!(observed.handshake.lines().iter().collect::<Vec<_>>(), observed.lines());
+            // The control: without cookies it is kept.
+            lab::sysctl("net.ipv4.tcp_syncookies", "1");
+            let control = observe(listen(&endpoint), host);
+            assert_eq!(cookies_sent(), before + 1);
+            assert_eq!(control.syn.as_ref().unwrap().seq, control.handshake.syn.seq);
+            row(
+                &format!("SYN cookies {name}"),
+                "\"not kept\" is told",
+                &err.to_string(),
+                "kept without cookies",
+            );
+        }
+    });
+}
+
+/// N2, N3: TCP Fast Open: the SYN carries data, which are acknowledged with it.
+#[test]
+fn data_in_the_syn() {
+    in_namespace("data_in_the_syn", LIMIT, || {
+        // Both sides may, without a cookie, and every listener does (ip-sysctl.rst).
+        lab::sysctl("net.ipv4.tcp_fastopen", &format!("{}", 0x1 | 0x2 | 0x4 | 0x200 | 0x400));
+        let (server, mut tcpdump, capture) = listen("127.0.0.1:0");
+        let there = SocketAddr::from(([127, 0, 0, 1], server.port()));
+        let client = lab::connect_with_data(there, b"early data");
+        let accepted = server.accept().unwrap();
+        let mut early = [0; 10];
+        accepted.read_exact(&mut early).unwrap();
+        assert_eq!(&early, b"early data");
+        let handshake = settled(&mut tcpdump, &capture, &accepted.five_tuple());
+        println!("{}", handshake.diagram());
+        let observed = Observed { syn: accepted.syn().cloned(), handshake, tcpdump };
+        assert_as_seen("with data (TFO)", &observed);
+        let handshake = &observed.handshake;
+        assert_eq!((handshake.syn.payload_len, observed.syn.unwrap().payload_len), (10, 10));
+        assert_eq!(handshake.syn_ack.ack, handshake.syn.seq.wrapping_add(11));
+        drop(client);
+    });
+}
+
+/// N3: packets that pass several interfaces on their way are one packet each. Two networks are
+/// joined by a bridge in the third.
+#[test]
+fn interfaces_on_the_way() {
+    in_namespace("interfaces_on_the_way", LIMIT, || {
+        ip("link add bridge type bridge");
+        ip("link set bridge up");
+        let (left, right) =
+            (Elsewhere::start("left", "192.0.2.1/24"), Elsewhere::start("right", "192.0.2.2/24"));
+        let port = 7777;
+        let capture = Capture::on_port(port).unwrap();
+        right.order(Order::Listen(format!("192.0.2.2:{port}")));
+        right.said();
+        left.order(Order::Connect(format!("192.0.2.2:{port}")));
+        let here = left.said();
+        let of =
+            FiveTuple::tcp(here.parse().unwrap(), format!("192.0.2.2:{port}").parse().unwrap());
+        let handshake = capture.handshake(&of, PATIENCE).unwrap();
+        println!("{}", handshake.diagram());
+        let again = (handshake.syn_retransmissions, handshake.syn_ack_retransmissions);
+        assert_eq!(again, (0, 0));
+        // The control: they did pass several.
+        let counts = (lab::packets_in("left"), lab::packets_in("right"));
+        assert!(counts.0 >= 2 && counts.1 >= 1, "{counts:?}");
+        row(
+            "several interfaces",
+            "a packet that passes several was sent once",
+            &format!("{} retransmissions", again.0 + again.1),
+            &format!("{} and {} packets came in at the two ports", counts.0, counts.1),
+        );
+    });
+}
+
+enum Order {
+    Listen(String),
+    Connect(String),
+}
+
+/// A thread in a network of its own, at a port of the bridge.
+struct Elsewhere {
+    orders: mpsc::Sender<Order>,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Elsewhere {
+    fn start(name: &str, address: &'static str) -> Elsewhere {
+        ip(&format!("link add {name} type veth peer name {name}-end"));
+        let (orders, received) = mpsc::channel();
+        let (say, answers) = mpsc::channel();
+        let (moved, wait_moved) = mpsc::channel();
+        let end = format!("{name}-end");
+        thread::spawn(move || {
+            lab::leave_network();
+            say.send(lab::thread_id().to_string()).unwrap();
+            wait_moved.recv().unwrap();
+            ip(&format!("addr add {address} dev {end}"));
+            ip(&format!("link set {end} up"));
+            say.send(String::new()).unwrap();
+            let mut held = Vec::new();
+            for order in received {
+                match order {
+                    Order::Listen(at) => {
+                        let server = ServerSocket::listen(at.as_str()).unwrap();
+                        say.send(String::new()).unwrap();
+                        held.push(server.accept().unwrap());
+                    }
+                    Order::Connect(to) => {
+                        let client = ClientSocket::connect(to.as_str()).unwrap();
+                        say.send(client.five_tuple().local.to_string()).unwrap();
+                        held.push(client);
+                    }
+                }
+            }
+        });
+        let elsewhere = Elsewhere { orders, answers };
+        ip(&format!("link set {name}-end netns {}", elsewhere.said()));
+        ip(&format!("link set {name} master bridge up"));
+        moved.send(()).unwrap();
+        elsewhere.said();
+        elsewhere
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    fn said(&self) -> String {
+        self.answers.recv_timeout(PATIENCE).expect("the other network")
+    }
+}
+
+/// N3: a queue that was full is told.
+#[test]
+fn packets_that_were_lost() {
+    in_namespace("packets_that_were_lost", LIMIT, || {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let capture = Capture::on_port(server.port()).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        let accepted = server.accept().unwrap();
+        let bulk = vec![0; 64 << 20];
+        thread::scope(|scope| {
+            scope.spawn(|| client.write_all(&bulk).unwrap());
+            let mut buf = vec![0; 1 << 20];
+            let mut left = bulk.len();
+            while left > 0 {
+                left -= accepted.read(&mut buf).unwrap();
+            }
+        });
+        let late = ClientSocket::connect(server.endpoint()).unwrap();
+        let err = capture.handshake(&late.five_tuple(), Duration::ZERO).unwrap_err();
+        println!("{err}");
+        assert_eq!(err.kind(), ErrorKind::TimedOut);
+        let text = err.to_string();
+        assert!(text.contains("packets of port") && text.contains("the queue was full"), "{text}");
+        // The control: now that the queue is empty, the next one is seen.
+        let next = ClientSocket::connect(server.endpoint()).unwrap();
+        capture.handshake(&next.five_tuple(), PATIENCE).unwrap();
+        // The first one was seen before the queue was full.
+        capture.handshake(&accepted.five_tuple(), PATIENCE).unwrap();
+        row("full queue", "loss is told", &text, "seen when there is room");
+    });
+}
+
+/// N3: without CAP_NET_RAW there is no capture, and the error says what is missing; N2 needs
+/// no privilege.
+#[test]
+fn without_the_right_to_capture() {
+    in_process("without_the_right_to_capture", LIMIT, || {
+        lab::give_up_all_capabilities();
+        let options = SocketOptions::new().save_syn(true);
+        let server = ServerSocket::listen_with("127.0.0.1:0", &options).unwrap();
+        let before = lab::count_descriptors();
+        let err = Capture::on_port(server.port()).unwrap_err();
+        println!("{err}");
+        assert_eq!((err.kind(), err.os_error()), (ErrorKind::PermissionDenied, Some(libc::EPERM)));
+        for word in ["CAP_NET_RAW", "root", "setcap", "unshare -Urn", &server.port().to_string()] {
+            assert!(err.to_string().contains(word), "{word} is not in: {err}");
+        }
+        assert_eq!(lab::count_descriptors(), before);
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        let accepted = server.accept().unwrap();
+        let syn = accepted.syn().unwrap();
+        assert_eq!(syn.source.port(), client.five_tuple().local.port());
+        row("no CAP_NET_RAW", "N3 says what is missing", &err.to_string(), "N2 works");
+    });
+}
+
+/// N3: a kernel without packet sockets.
+#[test]
+fn without_packet_sockets() {
+    in_process("without_packet_sockets", LIMIT, || {
+        lab::forbid(libc::SYS_socket, Some(libc::AF_PACKET), libc::EAFNOSUPPORT);
+        let err = Capture::on_port(443).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::Unsupported);
+        assert!(err.to_string().contains("there are no packet sockets"), "{err}");
+    });
+}
+
+/// N3: the times of packets are those at which they passed, not those of reading; but the
+/// kernel begins to take times only some moments after it was asked to.
+#[test]
+fn times_are_the_kernels() {
+    in_namespace("times_are_the_kernels", LIMIT, || {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let capture = Capture::on_port(server.port()).unwrap();
+        lab::await_that("times of the kernel's", || {
+            let before = SystemTime::now();
+            let client = ClientSocket::connect(server.endpoint()).unwrap();
+            let after = SystemTime::now();
+            // Nothing is awaited: reading is to be late.
+            thread::sleep(ms(50));
+            let handshake = capture.handshake(&client.five_tuple(), PATIENCE).unwrap();
+            client.abort();
+            let times = handshake.steps().map(|step| step.segment.captured.unwrap());
+            times.is_sorted() && times.iter().all(|t| *t >= before && *t <= after + ms(20))
+        });
+    });
+}
