@@ -189,7 +189,6 @@ fn assert_sound(h: &Shake) {
     assert_eq!((&syn.source, &syn.destination), (&ack.source, &ack.destination));
     assert_eq!((&syn.source, &syn.destination), (&syn_ack.destination, &syn_ack.source));
     assert!(h.packets.iter().all(|p| p.captured_us > 1_500_000_000_000_000), "{h:?}");
-    assert!(h.packets.is_sorted_by_key(|p| p.captured_us), "{h:?}");
     let lines: Vec<_> = h.packets.iter().map(|p| p.line.as_str()).collect();
     assert_eq!(h.lines, lines.join("\n"));
     let states = [

@@ -48,15 +48,19 @@ equal() { # WHAT EXPECTED FOUND
     [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
 
+# Words to put before a program, to change what it may do.
+before=
+
 # Becomes the program; call it in the background or in a subshell, so that $!
 # is the program itself.
 run() {
     if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
-        exec "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes \
+        # shellcheck disable=SC2086 # several words
+        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes \
             --log-file="$dir/valgrind.%p" "$@"
     fi
     # shellcheck disable=SC2086 # the emulator may have arguments
-    exec ${KEEPSOCK_EMULATOR:-} "$@"
+    exec $before ${KEEPSOCK_EMULATOR:-} "$@"
 }
 
 # Waits for a background program and wants it to have succeeded.
@@ -201,6 +205,88 @@ line_client_python)
     status=0
     (run "$1" "$endpoint" /missing) >"$dir/page" 2>"$dir/client.err" || status=$?
     equal "status for a missing page" 3 $status
+    ;;
+
+handshake)
+    shown() { # WHAT: three lines, their states and the diagram are in $dir/out
+        equal "$1: packets" 3 "$(grep -c '^IP 127\.0\.0\.1\..*: Flags \[[S.]*\]' "$dir/handshake")"
+        for flags in '\[S\], seq' '\[S\.\], seq' '\[\.\], ack'; do
+            grep -q "Flags $flags" "$dir/handshake" || fail "$1: no packet with $flags"
+        done
+        for line in '^client 127.* server 127' 'CLOSED |.*| LISTEN' 'SYN-SENT |-*>| SYN-RECEIVED' \
+            'ESTABLISHED |<-*| SYN-RECEIVED' 'ESTABLISHED |-*>| ESTABLISHED' '^j = [0-9]*, k = [0-9]*:'; do
+            grep -q "$line" "$dir/out" || fail "$1: no line like $line"
+        done
+    }
+    kept() { # WHAT: the SYN that the kernel kept is in $dir/out
+        if [ "$(uname)" = Linux ]; then
+            sed -n '/kept by the kernel/,/^    from/p' "$dir/out" | grep -q '^IP .*Flags \[S\], seq' || fail "$1: no SYN"
+        fi
+    }
+
+    # With the right to capture: this user's, or in a network of its own.
+    status=0
+    (run "$1") >"$dir/out" 2>"$dir/handshake.err" || status=$?
+    if [ $status -eq 3 ]; then
+        kept "without the right"
+        status=0
+        before="unshare -Urn sh -c"
+        if $before 'ip link set lo up' 2>"$dir/unshare.err"; then
+            before="unshare -Urn sh $dir/up"
+            printf 'ip link set lo up && exec "$@"\n' >"$dir/up"
+            (run "$1") >"$dir/out" 2>"$dir/handshake.err" || status=$?
+        else
+            status=3
+        fi
+        before=
+    fi
+    if [ $status -eq 3 ]; then
+        [ "${CI:-}" != true ] || [ "$(uname)" != Linux ] || fail "nobody may capture here: $(cat "$dir/unshare.err")"
+        echo "$name: the packets are skipped: $(cat "$dir/handshake.err")"
+    else
+        equal "status" 0 $status
+        kept "with the right"
+        sed -n '/^The handshake:/,$p' "$dir/out" >"$dir/handshake"
+        shown "with the right"
+    fi
+
+    # With a server that somebody else runs: no SYN is kept here.
+    if [ $status -eq 0 ] && (run "$1") >/dev/null 2>&1; then
+        start "$2" --count 1
+        (run "$1" "$endpoint") >"$dir/out" 2>"$dir/handshake.err" || fail "no handshake with $endpoint"
+        ended "$server" "server"
+        if grep -q 'kept by the kernel' "$dir/out"; then fail "a SYN that this side has sent"; fi
+        cp "$dir/out" "$dir/handshake"
+        shown "with a server"
+    fi
+
+    # Without it, even as root.
+    if [ "$(id -u)" = 0 ]; then
+        before="setpriv --bounding-set -net_raw --inh-caps -net_raw"
+        if ! $before true 2>"$dir/setpriv.err"; then
+            [ "${CI:-}" != true ] || fail "setpriv: $(cat "$dir/setpriv.err")"
+            before=
+        fi
+    fi
+    if [ "$(id -u)" != 0 ] || [ -n "$before" ]; then
+        status=0
+        (run "$1") >"$dir/out" 2>"$dir/handshake.err" || status=$?
+        equal "status without the right" 3 $status
+        kept "without the right"
+        for word in CAP_NET_RAW setcap 'unshare -Urn'; do
+            grep -q "permission denied: .*$word" "$dir/handshake.err" || fail "no word of $word"
+        done
+        if grep -q '^The handshake' "$dir/out"; then fail "a handshake without the right"; fi
+        status=0
+        (run "$1" 127.0.0.1:1) >"$dir/out" 2>"$dir/handshake.err" || status=$?
+        equal "status without the right and without a server" 3 $status
+    fi
+    before=
+
+    status=0
+    (run "$1" nonsense) >"$dir/out" 2>"$dir/handshake.err" || status=$?
+    equal "status for nonsense" 2 $status
+    rm -f "$dir"/*.err
     ;;
 
 *) # needs no peer

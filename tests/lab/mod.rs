@@ -27,7 +27,8 @@ mod watch;
 pub use helper::{Helper, role, tell, told};
 pub use limits::{forbid, give_up_all_capabilities, limit_descriptors};
 pub use network::{
-    HOLE, HOLE6, Network, blackhole, ip, join, names, nft, replace_file, silent_resolver, sysctl,
+    HOLE, HOLE6, Network, blackhole, ip, join, leave_network, names, nft, replace_file,
+    silent_resolver, sysctl,
 };
 pub use route::{Ip, Route};
 pub use run::{cannot, in_namespace, in_process};

@@ -95,10 +95,7 @@ impl Network {
         // A thread may move alone (unshare(2), CLONE_NEWNET); the rest of the
         // process stays where it is.
         in_a_thread(|| {
-            // SAFETY: no memory is passed.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                cannot(&format!("unshare: {}", io::Error::last_os_error()));
-            }
+            leave_network();
             ip("link set lo up");
             Network::here()
         })
@@ -138,6 +135,14 @@ impl Network {
     /// As ip(8) takes it after `netns`.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
+    }
+}
+
+/// Moves this thread, and the processes that it starts, into a network of its own.
+pub fn leave_network() {
+    // SAFETY: no memory is passed.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        cannot(&format!("unshare: {}", io::Error::last_os_error()));
     }
 }
 

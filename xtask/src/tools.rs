@@ -30,6 +30,7 @@ pub const READELF: Tool = Tool { program: "readelf", apt: "binutils", pip: None 
 pub const IP: Tool = Tool { program: "ip", apt: "iproute2", pip: None };
 pub const NFT: Tool = Tool { program: "nft", apt: "nftables", pip: None };
 pub const TCPDUMP: Tool = Tool { program: "tcpdump", apt: "tcpdump", pip: None };
+pub const TSHARK: Tool = Tool { program: "tshark", apt: "tshark", pip: None };
 pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: None };
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
 
