@@ -807,8 +807,8 @@ typedef struct {
  */
 typedef struct {
     /**
-     * When it was captured, in microseconds since 1970 (UTC); 0 if that is not known, as of a
-     * SYN that the kernel kept.
+     * When it passed, in microseconds since 1970 (UTC); 0 if that is not known, as of a SYN that
+     * the kernel kept, and of packets in the first moments of a capture.
      */
     int64_t captured_us;
     /**

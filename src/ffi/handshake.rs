@@ -31,8 +31,8 @@ pub const KEEPSOCK_TCP_CWR: u8 = 0x80;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_segment {
-    /// When it was captured, in microseconds since 1970 (UTC); 0 if that is not known, as of a
-    /// SYN that the kernel kept.
+    /// When it passed, in microseconds since 1970 (UTC); 0 if that is not known, as of a SYN that
+    /// the kernel kept, and of packets in the first moments of a capture.
     pub captured_us: i64,
     /// The sequence number; in a SYN the sender's initial one.
     pub seq: u32,

@@ -198,9 +198,9 @@ pub struct Segment {
     pub options: Vec<TcpOption>,
     /// How many bytes of data it carries.
     pub payload_len: u32,
-    /// When it passed, by the kernel's clock; `None` for what was not captured. Linux begins to
-    /// take times some moments after a capture began; packets before that have the time at
-    /// which they were read.
+    /// When it passed, by the kernel's clock; `None` for what was not captured, and for packets
+    /// of the first moments of a capture: Linux takes times only from some time after it was
+    /// asked to (net/core/dev.c).
     pub captured: Option<SystemTime>,
     raw_options: Vec<u8>,
 }

@@ -62,6 +62,10 @@ mod linux {
     const PACKET_STATISTICS: c_int = 6;
     const ARPHRD_LOOPBACK: u32 = 772;
 
+    /// SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE (linux/net_tstamp.h): the times
+    /// at which packets came to the kernel.
+    const TIMES: c_int = 1 << 3 | 1 << 4;
+
     /// Room for the packets that come before they are read.
     const QUEUE: c_int = 4 << 20;
 
@@ -76,8 +80,9 @@ mod linux {
         if set_option(&socket, libc::SO_RCVBUFFORCE, &QUEUE).is_err() {
             let _ = set_option(&socket, libc::SO_RCVBUF, &QUEUE);
         }
-        let on: c_int = 1;
-        set_option(&socket, libc::SO_TIMESTAMPNS, &on)?;
+        // Not SO_TIMESTAMP: the kernel takes times only some moments after it was asked to, and
+        // that would give packets of before the time at which they are read.
+        set_option(&socket, libc::SO_TIMESTAMPING, &TIMES)?;
         let mut steps = filter(port);
         let program = libc::sock_fprog {
             len: u16::try_from(steps.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
@@ -105,11 +110,11 @@ mod linux {
         check_int(code).map(|_| ())
     }
 
-    /// Space for one control message with a time, aligned as control messages are.
+    /// Space for a control message with three times, aligned as control messages are.
     #[repr(C)]
     union Control {
         _align: libc::cmsghdr,
-        bytes: [u8; 64],
+        bytes: [u8; 128],
     }
 
     /// Takes the next packet off the queue; `WouldBlock` if there is none.
@@ -119,7 +124,7 @@ mod linux {
     ) -> io::Result<Packet> {
         // SAFETY: all-zero values of both are valid.
         let (mut name, mut msg): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };
-        let mut control = Control { bytes: [0; 64] };
+        let mut control = Control { bytes: [0; 128] };
         let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         msg.msg_name = (&raw mut name).cast();
         msg.msg_namelen = mem::size_of_val(&name) as socklen_t;
@@ -148,18 +153,21 @@ mod linux {
             // SAFETY: next points to a message inside of the control buffer.
             let header = unsafe { &*next };
             // SAFETY: no memory is touched.
-            let whole = unsafe { libc::CMSG_LEN(mem::size_of::<libc::timespec>() as u32) };
-            // SCM_TIMESTAMPNS has the option's number.
+            let whole = unsafe { libc::CMSG_LEN(mem::size_of::<[libc::timespec; 3]>() as u32) };
+            // SCM_TIMESTAMPING has the option's number; the first of its times is the kernel's.
             let is_time =
-                (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
+                (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SO_TIMESTAMPING);
             if is_time && header.cmsg_len as usize == whole as usize {
-                // SAFETY: the message has the length of a timespec, which may be unaligned.
+                // SAFETY: the message has the length of three times, which may be unaligned.
                 let time: libc::timespec =
                     unsafe { ptr::read_unaligned(libc::CMSG_DATA(next).cast()) };
                 let since = Duration::new(
                     u64::try_from(time.tv_sec).ok()?,
                     u32::try_from(time.tv_nsec).ok()?,
                 );
+                if since.is_zero() {
+                    return None;
+                }
                 return UNIX_EPOCH.checked_add(since);
             }
             // SAFETY: as above.
