@@ -266,6 +266,7 @@ fn many_at_once<A: Handshakes>() {
             socket
         })
         .collect();
+    let start = std::time::Instant::now();
     std::thread::scope(|scope| {
         let (capture, there_text) = (&capture, there.to_string());
         let waiting: Vec<_> = sockets
@@ -287,6 +288,35 @@ fn many_at_once<A: Handshakes>() {
             assert_eq!(found.packets[0].source.1, here);
         }
     });
+    assert!(start.elapsed() < Duration::from_secs(10), "they waited for their deadlines");
+}
+
+/// N2, N3: what Rust and C say of one connection is the same.
+#[cfg(feature = "capi")]
+#[test]
+fn both_apis_see_the_same() {
+    use common::{CApi, RustApi};
+    let _limit = common::Limit::new("both_apis_see_the_same");
+    for (endpoint, _, _) in places().iter().take(2) {
+        let listener = TcpListener::bind(endpoint).unwrap();
+        let there = listener.local_addr().unwrap();
+        let Some(c) = capture::<CApi>(there.port()) else {
+            return;
+        };
+        let rust = capture::<RustApi>(there.port()).unwrap();
+        let stream = TcpStream::connect(there).unwrap();
+        let (here, there) = (stream.local_addr().unwrap().to_string(), there.to_string());
+        let mut seen = [
+            RustApi::handshake_between(&rust, &here, &there, 5000).unwrap(),
+            CApi::handshake_between(&c, &here, &there, 5000).unwrap(),
+        ];
+        for shake in &mut seen {
+            assert_sound(shake);
+            // The first packets of a capture may have none.
+            shake.packets.iter_mut().for_each(|p| p.captured_us = 0);
+        }
+        assert_eq!(seen[0], seen[1]);
+    }
 }
 
 /// N3: the time is kept, and what was seen is told.

@@ -502,6 +502,16 @@ fn interfaces_on_the_way() {
         // The control: they did pass several.
         let counts = (lab::packets_in("left"), lab::packets_in("right"));
         assert!(counts.0 >= 2 && counts.1 >= 1, "{counts:?}");
+        // From there to here: the port of the bridge and the bridge itself, both ways.
+        ip("addr add 192.0.2.3/24 dev bridge");
+        let server = ServerSocket::listen("192.0.2.3:0").unwrap();
+        let capture = Capture::on_port(server.port()).unwrap();
+        left.order(Order::Connect(server.endpoint().to_string()));
+        let accepted = server.accept().unwrap();
+        left.said();
+        let to_here = capture.handshake(&accepted.five_tuple(), PATIENCE).unwrap();
+        assert_eq!((to_here.syn_retransmissions, to_here.syn_ack_retransmissions), (0, 0));
+        assert!(lab::packets_in("bridge") >= 2);
         row(
             "several interfaces",
             "a packet that passes several was sent once",

@@ -25,7 +25,7 @@ struct Flow {
 
 impl Flow {
     fn new(client: SocketAddr, server: SocketAddr) -> Flow {
-        let plain = |a: SocketAddr| (a.ip().to_canonical(), a.port());
+        let plain = |a: SocketAddr| (a.ip(), a.port());
         Flow { client: plain(client), server: plain(server) }
     }
 }
