@@ -47,6 +47,7 @@
 //! The feature `capi` adds the symbols of `include/keepsock.h`, which is its
 //! manual. The C API calls this one and nothing beneath it.
 
+mod back_off;
 mod buffer;
 mod cancel;
 mod client;

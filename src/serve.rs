@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{ClientSocket, Pushed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::{BackOff, ServerSocket};
+use crate::server::{OUT_OF_DESCRIPTORS, ServerSocket};
 use crate::wait::Deadline;
 
 /// Idle workers that stay for the next connections. On Linux each of them holds
@@ -554,7 +554,7 @@ impl Shared {
     /// had, the connection waits: served now, it would leave nobody to accept, for
     /// as long as it lives.
     fn start_successor(self: &Arc<Self>) {
-        let mut back_off = BackOff::new();
+        let mut back_off = OUT_OF_DESCRIPTORS;
         while start_worker(self).is_err() {
             self.server.count_exhausted();
             let state = self.lock();
