@@ -8,6 +8,7 @@
 //!   your own, [`serve`](ServerSocket::serve) for a thread for each connection.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
+//! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
 //! - [`Error`] is a kind for programs and a sentence for people.
 //!
 //! ```
@@ -62,6 +63,7 @@ mod info;
 mod keepalive;
 mod liveness;
 mod options;
+mod reconnect;
 mod resolve;
 mod serve;
 mod server;
@@ -79,6 +81,7 @@ pub use error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
+pub use reconnect::{Reconnect, Retry};
 pub use serve::{Broadcast, Drained, ServeOptions, Service, WhenFull};
 pub use server::{ServerCounters, ServerSocket};
 pub use snapshot::Snapshot;
