@@ -146,7 +146,9 @@ impl Reconnect {
     /// ```
     pub fn set_back_off(&mut self, first: Duration, longest: Duration) -> Result<()> {
         if first < Duration::from_millis(1) || first > longest || longest > DAY {
-            let what = format!("not 1 ms <= {first:?} <= {longest:?} <= 24 hours");
+            let what = format!(
+                "first {first:?}, longest {longest:?}: not from 1 ms to 24 hours, or the first is longer"
+            );
             return Err(Error::new(ErrorKind::InvalidArgument, "back-off").detail(what));
         }
         self.pace = Pace::new(first, longest);

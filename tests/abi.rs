@@ -364,6 +364,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
+    all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
     for name in ["err", "family", "protocol", "end", "tcp_state", "when_full"] {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }

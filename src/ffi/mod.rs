@@ -21,6 +21,7 @@ mod client;
 mod error;
 mod handle;
 mod options;
+mod reconnect;
 mod server;
 mod service;
 
@@ -29,6 +30,7 @@ pub use cancel::*;
 pub use client::*;
 pub use error::*;
 pub use options::*;
+pub use reconnect::*;
 pub use server::*;
 pub use service::*;
 
