@@ -235,13 +235,14 @@ impl Reconnect {
     /// ```
     pub fn connect(&mut self) -> Result<ClientSocket> {
         let limit = Deadline::after(self.limit);
-        let mut due = self.pace.begin(Instant::now(), random());
+        let mut now = Instant::now();
+        let mut due = self.pace.begin(now, random());
         if self.pace.count == 0 {
             self.last = None;
         }
         let mut options = self.options.clone();
         loop {
-            self.wait_until(due, limit)?;
+            self.wait_until(due, now, limit)?;
             let remaining = limit.remaining();
             let own = self.options.connect_timeout;
             options.connect_timeout = remaining.into_iter().chain(own).min();
@@ -258,7 +259,8 @@ impl Reconnect {
                 }
                 Err(error) => error,
             };
-            due = self.pace.failed(Instant::now(), random());
+            now = Instant::now();
+            due = self.pace.failed(now, random());
             let ends = !may_pass(&error, self.is_settled());
             let says_nothing = error.kind() == ErrorKind::Cancelled
                 || (is_cut && error.kind() == ErrorKind::TimedOut);
@@ -275,15 +277,12 @@ impl Reconnect {
     }
 
     /// Tells why it waits, and waits.
-    fn wait_until(&mut self, due: Option<Instant>, limit: Deadline) -> Result<()> {
-        let Some(due) = due else { return Ok(()) };
-        let wait_for = due.saturating_duration_since(Instant::now());
-        if wait_for.is_zero() {
-            return Ok(());
-        }
+    fn wait_until(&mut self, due: Option<Instant>, now: Instant, limit: Deadline) -> Result<()> {
+        // After a failed try it is told also if the random time is next to none.
+        let Some(due) = due.filter(|due| *due >= now) else { return Ok(()) };
         if let Some(told) = &mut self.on_retry {
             let error = self.last.as_ref();
-            told(&Retry { error, tries: self.pace.count, wait: wait_for });
+            told(&Retry { error, tries: self.pace.count, wait: due - now });
         }
         let cancel = self.options.cancel.as_ref();
         wait(None, limit.earlier(Deadline(Some(due))), cancel, || false).map_err(|cause| {

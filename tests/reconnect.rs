@@ -137,10 +137,13 @@ fn the_limit_is_kept<A: Api>() {
         assert!(took >= Duration::from_millis(200), "{took:?}");
         assert_eq!(failure.os_error, libc::ECONNREFUSED);
         assert_eq!((failure.operation.as_str(), failure.attempts.len()), ("connect", 1));
-        let tries = told.try_iter().count();
-        assert!(tries > 5, "{tries}");
-        let start = format!("connect to {address}: connection refused after {tries} tries in 2");
-        assert!(failure.message.starts_with(&start), "{failure:?}: {start}");
+        // The last try of all may end when the limit is over; then there is no wait to tell of.
+        let told = told.try_iter().count();
+        assert!(told > 5, "{told}");
+        let start =
+            |tries| format!("connect to {address}: connection refused after {tries} tries in 2");
+        let counted = [told, told + 1].iter().any(|n| failure.message.starts_with(&start(*n)));
+        assert!(counted, "{failure:?}: {told}");
         took
     });
     // A server that does not answer: the try is cut, and there was no other.
