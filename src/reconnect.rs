@@ -254,7 +254,6 @@ impl Reconnect {
             let error = match ClientSocket::connect_with(self.endpoint.clone(), &options) {
                 Ok(client) => {
                     self.pace.connected(Instant::now());
-                    self.last = None;
                     return Ok(client);
                 }
                 Err(error) => error,

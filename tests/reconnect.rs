@@ -25,6 +25,8 @@ both_apis![
     the_limit_is_kept,
     the_back_off_goes_on_from_call_to_call,
     a_try_that_was_cut_says_nothing,
+    a_rest_is_a_new_start,
+    a_cancel_ends_a_try,
     a_cancel_ends_a_wait,
     a_cancel_from_inside,
     errors_that_cannot_pass,
@@ -76,6 +78,13 @@ fn a_server_that_comes_later<A: Api>() {
             connecting.join().unwrap().unwrap();
             server.accept().unwrap();
         });
+        // That is over: it is the connection that was lost.
+        drop(told);
+        let told = listen_to::<A>(&mut reconnect);
+        let _server = A::listen(&endpoint, &[]).unwrap();
+        reconnect.connect().unwrap();
+        let first = told.try_recv().unwrap();
+        assert!(first.error.is_none() && first.tries == 0, "{first:?}");
     }
 }
 
@@ -207,6 +216,51 @@ fn a_try_that_was_cut_says_nothing<A: Api>() {
     assert_eq!(silent.load(Ordering::Relaxed), 1, "the second try was not silent");
     let start = format!("connect to {address}: connection refused after 2 tries in ");
     assert!(failure.message.starts_with(&start), "{failure:?}");
+}
+
+/// After a rest what was before is over: neither its cause nor its tries are reported.
+fn a_rest_is_a_new_start<A: Api>() {
+    let address = later::<A>(26);
+    let mut reconnect = A::reconnect(&address.to_string(), &[]).unwrap();
+    reconnect.set_back_off(1, 1).unwrap();
+    reconnect.set_limit(40).unwrap();
+    fails(reconnect.connect(), ErrorKind::Refused);
+    let end = Instant::now();
+    let _queue = FullQueue::at(address);
+    assert!(end.elapsed() > Duration::from_millis(1), "no rest");
+    let failure = fails(reconnect.connect(), ErrorKind::TimedOut);
+    assert!(failure.message.contains(": timed out after 1 try in "), "{failure:?}");
+}
+
+/// T2: a cancel in a try that is not the first; the tries are counted.
+fn a_cancel_ends_a_try<A: Api>() {
+    let (address, token) = (later::<A>(27), A::token());
+    let from = format!("{}:0", A::own_address(28));
+    let options = [Opt::Cancel(&token), Opt::Local(&from)];
+    let mut reconnect = A::reconnect(&address.to_string(), &options).unwrap();
+    reconnect.set_back_off(1, 20_000).unwrap();
+    let (tell, told) = mpsc::channel();
+    let mut queue = None;
+    reconnect.on_retry(Box::new(move |_| {
+        queue.get_or_insert_with(|| FullQueue::at(address));
+        let _ = tell.send(());
+    }));
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| reconnect.connect());
+        told.recv_timeout(SOON).unwrap();
+        common::eventually("the second try", || {
+            common::system::sockets_bound_to(A::own_address(28).parse().unwrap()) > 0
+        });
+        token.fire();
+        let failure = fails(connecting.join().unwrap(), ErrorKind::Cancelled);
+        assert_eq!(failure.attempts.len(), 1);
+        assert!(failure.message.contains(": cancelled after 2 tries in "), "{failure:?}");
+    });
+    // E1: a cancel is not a cause either.
+    token.reset();
+    reconnect.set_limit(100).unwrap();
+    let failure = fails(reconnect.connect(), ErrorKind::Refused);
+    assert!(failure.message.contains(" refused after 3 tries in "), "{failure:?}");
 }
 
 /// T2: within 50 ms, as cancelled, also while nothing is being tried; and it can be used
