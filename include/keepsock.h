@@ -66,6 +66,46 @@
 #define KEEPSOCK_INFINITE -1
 
 /**
+ * For keepsock_segment.flags: the sender has no more to send.
+ */
+#define KEEPSOCK_TCP_FIN 1
+
+/**
+ * For keepsock_segment.flags: seq is the sender's initial sequence number.
+ */
+#define KEEPSOCK_TCP_SYN 2
+
+/**
+ * For keepsock_segment.flags: the connection is reset.
+ */
+#define KEEPSOCK_TCP_RST 4
+
+/**
+ * For keepsock_segment.flags: what was sent so far is to be handed to the program.
+ */
+#define KEEPSOCK_TCP_PSH 8
+
+/**
+ * For keepsock_segment.flags: ack means something.
+ */
+#define KEEPSOCK_TCP_ACK 16
+
+/**
+ * For keepsock_segment.flags: urgent means something.
+ */
+#define KEEPSOCK_TCP_URG 32
+
+/**
+ * For keepsock_segment.flags: congestion was marked; in a SYN: the sender knows ECN.
+ */
+#define KEEPSOCK_TCP_ECE 64
+
+/**
+ * For keepsock_segment.flags: the sender has slowed down; in a SYN: it knows ECN.
+ */
+#define KEEPSOCK_TCP_CWR 128
+
+/**
  * What kind of failure it was. The numbers are the status codes of the C API
  * and never change their meaning; new ones may be added.
  */
@@ -391,6 +431,49 @@ typedef int32_t keepsock_when_full;
 #endif // __cplusplus
 
 /**
+ * How much keepsock_log_set() is to tell: the level's own events and all above it.
+ */
+enum keepsock_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing.
+     */
+    KEEPSOCK_LOG_LEVEL_OFF = 0,
+    /**
+     * Something is broken: a service cannot accept any more, a handler panicked.
+     */
+    KEEPSOCK_LOG_LEVEL_ERROR = 1,
+    /**
+     * The service suffers: descriptors are used up or clients refused (each at most
+     * once in 5 s, with the count), a broadcast cut a client, the resolver hangs.
+     */
+    KEEPSOCK_LOG_LEVEL_WARN = 2,
+    /**
+     * Listening, draining, connections that broke off: reset, dead, unreachable, stalled.
+     */
+    KEEPSOCK_LOG_LEVEL_INFO = 3,
+    /**
+     * Connecting: lookups and attempts, how they ended and after how long. Accepts
+     * that are tried again (at most once in 5 s).
+     */
+    KEEPSOCK_LOG_LEVEL_DEBUG = 4,
+    /**
+     * Each connection that is accepted and each that is closed.
+     */
+    KEEPSOCK_LOG_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_log_level keepsock_log_level;
+#else
+typedef int32_t keepsock_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A token that ends calls: those of the sockets that carry it return
  * KEEPSOCK_ERR_CANCELLED within 50 ms after it is fired. It stays fired until it
  * is reset; the sockets stay usable. A socket without a token pays nothing.
@@ -400,6 +483,22 @@ typedef int32_t keepsock_when_full;
  * while they carry it, but then there is no way left to fire it.
  */
 typedef struct keepsock_cancel keepsock_cancel;
+
+/**
+ * A watch on one TCP port, which shows the handshakes of the connections that are made from or
+ * to it, whichever program makes them.
+ *
+ * Linux only: a packet socket (packet(7)), which needs CAP_NET_RAW. Root has that; so has a
+ * program that it was given to ("setcap cap_net_raw+ep PROGRAM"), and whatever runs
+ * inside of "unshare -Urn", which any user may start and where only a loopback interface is.
+ *
+ * Packets are queued until keepsock_capture_handshake() reads them, and what no longer
+ * fits is lost: a capture is for having a look, not for keeping by a busy port.
+ *
+ * Threads: any number of threads may look for handshakes at once. Only keepsock_capture_free()
+ * needs the object for itself.
+ */
+typedef struct keepsock_capture keepsock_capture;
 
 /**
  * A connection: made by keepsock_client_connect(), accepted by
@@ -417,6 +516,18 @@ typedef struct keepsock_cancel keepsock_cancel;
 typedef struct keepsock_client keepsock_client;
 
 /**
+ * A connect under way, for programs that wait elsewhere: in an event loop, for several connects
+ * at once, or between other work. Lookup, race and deadline are those of
+ * keepsock_client_connect(). Call keepsock_connecting_finish() when the descriptor
+ * (keepsock_connecting_fd()) is readable, until it does not say KEEPSOCK_ERR_WOULD_BLOCK. It also
+ * tells what a finished connect does not: which attempts failed on the way, and which are under
+ * way.
+ *
+ * Threads: one at a time.
+ */
+typedef struct keepsock_connecting keepsock_connecting;
+
+/**
  * Why a call failed, for people: its message is one line that tells what was
  * done, to which endpoint, at which stage and why.
  *
@@ -428,6 +539,14 @@ typedef struct keepsock_client keepsock_client;
  * All functions on it accept NULL, which reads as "no error".
  */
 typedef struct keepsock_error keepsock_error;
+
+/**
+ * The three packets that opened one TCP connection: 0 is the client's SYN, 1 the server's
+ * SYN and ACK, 2 the client's ACK (RFC 9293 section 3.5).
+ *
+ * Threads: a handshake does not change; any number of threads may read it.
+ */
+typedef struct keepsock_handshake keepsock_handshake;
 
 /**
  * How a socket is to be, set before there is one. Made by
@@ -698,6 +817,151 @@ typedef struct {
 } keepsock_attempt;
 
 /**
+ * An attempt that is under way.
+ */
+typedef struct {
+    /**
+     * A value of enum keepsock_tcp_state; 0 where the system does not tell.
+     */
+    int32_t state;
+    /**
+     * The address that is tried: "[::1]:80".
+     */
+    char address[128];
+} keepsock_under_way;
+
+/**
+ * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
+ */
+typedef struct {
+    /**
+     * When it was captured, in microseconds since 1970 (UTC); 0 if that is not known, as of a
+     * SYN that the kernel kept.
+     */
+    int64_t captured_us;
+    /**
+     * The sequence number; in a SYN the sender's initial one.
+     */
+    uint32_t seq;
+    /**
+     * The acknowledgment number; means something if flags has KEEPSOCK_TCP_ACK.
+     */
+    uint32_t ack;
+    /**
+     * How many bytes of data it carries.
+     */
+    uint32_t payload_len;
+    /**
+     * The sender's clock (RFC 7323), if has_timestamps.
+     */
+    uint32_t timestamp;
+    /**
+     * The peer's clock as the sender heard it last, if has_timestamps; 0 in a SYN.
+     */
+    uint32_t timestamp_echo;
+    /**
+     * The window as it stands in the header, not scaled.
+     */
+    uint16_t window;
+    /**
+     * The urgent pointer; means something if flags has KEEPSOCK_TCP_URG.
+     */
+    uint16_t urgent;
+    /**
+     * The largest segment that the sender takes; 0: it does not say.
+     */
+    uint16_t mss;
+    /**
+     * The sender's port.
+     */
+    uint16_t source_port;
+    /**
+     * The receiver's port.
+     */
+    uint16_t destination_port;
+    /**
+     * By how many bits the sender's windows are to be shifted; -1: it does not scale them.
+     */
+    int16_t window_scale;
+    /**
+     * KEEPSOCK_TCP_SYN and the like, as in the header.
+     */
+    uint8_t flags;
+    /**
+     * 4 or 6.
+     */
+    uint8_t ip_version;
+    /**
+     * IPv4's time to live, IPv6's hop limit: what was left of it.
+     */
+    uint8_t ttl;
+    /**
+     * IPv4's type of service, IPv6's traffic class: DSCP, and in the lowest two bits ECN.
+     */
+    uint8_t traffic_class;
+    /**
+     * Whether routers may not cut it to pieces: IPv4's DF; always in IPv6.
+     */
+    bool dont_fragment;
+    /**
+     * Whether the sender knows selective acknowledgments (RFC 2018).
+     */
+    bool sack_permitted;
+    /**
+     * Whether it has timestamps.
+     */
+    bool has_timestamps;
+    /**
+     * How many bytes of options are used.
+     */
+    uint8_t options_len;
+    /**
+     * The options as they stand in the header, in their order, padding included.
+     */
+    uint8_t options[40];
+    /**
+     * The sender's address without port.
+     */
+    char source_address[48];
+    /**
+     * The receiver's address without port.
+     */
+    char destination_address[48];
+    /**
+     * All of it as "tcpdump -n -S -t" prints it: "IP 127.0.0.1.40000 > 127.0.0.1.80:
+     * Flags [S], seq 1, win 65495, options [mss 65495,sackOK,TS val 1 ecr 0,nop,wscale 7],
+     * length 0".
+     */
+    char line[512];
+} keepsock_segment;
+
+/**
+ * Called for each log event, in whichever thread it happens, and by several
+ * threads at once. The call that made the event waits for it, so it should be
+ * quick.
+ *
+ * No lock of the library is held: inside, functions may be called on any
+ * object. Not keepsock_log_set(), which would wait for the callback itself; not
+ * the _free function of an object that a call is at work on, as always; and not
+ * keepsock_service_drain() or keepsock_service_free(), if a handler might be the
+ * one that is waiting. What functions that are called inside have to tell is
+ * not told. It must return: no longjmp(), no C++ exception.
+ *
+ * @param user     What was passed to keepsock_log_set().
+ * @param level    A value of enum keepsock_log_level, never KEEPSOCK_LOG_LEVEL_OFF.
+ * @param target   What it is about: "keepsock::lookup", "keepsock::connect",
+ *                 "keepsock::connection", "keepsock::listen", "keepsock::accept"
+ *                 or "keepsock::serve". Lives until the callback returns.
+ * @param message  One line without its end, UTF-8; never a byte of what is read
+ *                 or written. Its words may change. Lives until the callback
+ *                 returns.
+ */
+typedef void (*keepsock_log_callback)(void *user,
+                                      int32_t level,
+                                      const char *target,
+                                      const char *message);
+
+/**
  * Told before each wait of keepsock_reconnect_connect(), in the thread that called it: for a log.
  * The time it takes is part of the wait. It may fire the cancel token; it must not free the
  * keepsock_reconnect.
@@ -750,6 +1014,22 @@ typedef struct {
  */
 typedef void (*keepsock_handler)(keepsock_client *client, void *user);
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -797,14 +1077,6 @@ int32_t keepsock_client_end(const keepsock_client *client);
 const char *keepsock_end_text(int32_t end);
 
 /**
- * The name of a TCP state in RFC 9293: "ESTABLISHED".
- *
- * @param state  A value of enum keepsock_tcp_state.
- * @return A static string; "" for other numbers. Since 0.1.
- */
-const char *keepsock_tcp_state_name(int32_t state);
-
-/**
  * What is known of the connection now: state, times, bytes on their way, counters. After it
  * ended by an error, and after close if keepsock_options_set_last_snapshot() asked for it, it
  * is the last copy; otherwise what is known without the kernel: end, and the state CLOSED.
@@ -847,6 +1119,15 @@ int32_t keepsock_client_state(const keepsock_client *client,
 int32_t keepsock_client_user_timeout(const keepsock_client *client,
                                      int64_t *timeout_ms,
                                      keepsock_error **error);
+
+/**
+ * Whether it is a Multipath TCP connection: both sides knew it, and so did everything on the way.
+ * Linux 5.16 and later can tell; elsewhere no.
+ *
+ * @param client  A connection, or NULL: no.
+ * @return Whether it is; closed ones are not. Since 0.1.
+ */
+bool keepsock_client_is_mptcp(const keepsock_client *client);
 
 /**
  * Makes a token.
@@ -1329,6 +1610,125 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
 void keepsock_client_free(keepsock_client *client);
 
 /**
+ * Starts connecting: asks the resolver, or sends the first SYN. Never waits.
+ *
+ * @param endpoint    Where to connect, as for keepsock_client_connect().
+ * @param options     Options, copied; NULL for the defaults.
+ * @param connecting  Receives the connect; free it with keepsock_connecting_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
+ *         and for a local address that is a name, which would have to be waited for;
+ *         _LOOKUP_FAILED if 64 lookups are under way; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
+ *         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
+ */
+int32_t keepsock_connecting_start(const char *endpoint,
+                                  const keepsock_options *options,
+                                  keepsock_connecting **connecting,
+                                  keepsock_error **error);
+
+/**
+ * Does what is to be done now, without waiting.
+ *
+ * @param connecting  A connect.
+ * @param client      Receives the connection; free it with keepsock_client_free().
+ * @param error       See keepsock_error; may be NULL. It lists every attempt.
+ * @return KEEPSOCK_OK: connected; KEEPSOCK_ERR_WOULD_BLOCK: not yet; those of
+ *         keepsock_client_connect() once everything has failed, the deadline has passed, or the
+ *         token was fired; _WRONG_STATE after the end. Since 0.1.
+ */
+int32_t keepsock_connecting_finish(keepsock_connecting *connecting,
+                                   keepsock_client **client,
+                                   keepsock_error **error);
+
+/**
+ * Waits until it is connected; until the deadline, at the latest.
+ *
+ * @param connecting  A connect.
+ * @param client      Receives the connection; free it with keepsock_client_free().
+ * @param error       See keepsock_error; may be NULL. It lists every attempt.
+ * @return Those of keepsock_client_connect(); KEEPSOCK_ERR_WRONG_STATE after the end. Since 0.1.
+ */
+int32_t keepsock_connecting_wait(keepsock_connecting *connecting,
+                                 keepsock_client **client,
+                                 keepsock_error **error);
+
+/**
+ * Borrows one descriptor for all that is under way: it is readable when
+ * keepsock_connecting_finish() has something to do, the next attempt and the deadline included.
+ * It stays the same until the end; do not close it. Linux only (epoll); it takes two.
+ *
+ * @param connecting  A connect.
+ * @param fd          Receives it.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _UNSUPPORTED elsewhere
+ *         than on Linux: use keepsock_connecting_timeout(). Since 0.1.
+ */
+int32_t keepsock_connecting_fd(keepsock_connecting *connecting,
+                               keepsock_fd *fd,
+                               keepsock_error **error);
+
+/**
+ * In what time keepsock_connecting_finish() is to be called even if the descriptor is not readable.
+ *
+ * @param connecting  A connect.
+ * @param timeout_ms  Receives milliseconds; KEEPSOCK_INFINITE: that does not happen.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_connecting_timeout(keepsock_connecting *connecting,
+                                    int64_t *timeout_ms,
+                                    keepsock_error **error);
+
+/**
+ * How many attempts ended without a connection so far; also when another one has won. Those that
+ * were still under way then are KEEPSOCK_ERR_CLOSED.
+ *
+ * @param connecting  A connect, or NULL: 0.
+ * @return The number. Since 0.1.
+ */
+size_t keepsock_connecting_attempt_count(const keepsock_connecting *connecting);
+
+/**
+ * One of them, in the order in which they ended.
+ *
+ * @param connecting  A connect.
+ * @param index       Below keepsock_connecting_attempt_count().
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_connecting_attempt(keepsock_connecting *connecting,
+                                    size_t index,
+                                    keepsock_attempt *out,
+                                    size_t size,
+                                    keepsock_error **error);
+
+/**
+ * One of the attempts that are under way now: where to, and its TCP state, SYN-SENT for most.
+ *
+ * @param connecting  A connect.
+ * @param index       From 0.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT (index beyond the last, too). Since 0.1.
+ */
+int32_t keepsock_connecting_under_way(keepsock_connecting *connecting,
+                                      size_t index,
+                                      keepsock_under_way *out,
+                                      size_t size,
+                                      keepsock_error **error);
+
+/**
+ * Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL does
+ * nothing.
+ *
+ * @param connecting  A connect, or NULL. Since 0.1.
+ */
+void keepsock_connecting_free(keepsock_connecting *connecting);
+
+/**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".
  *
  * @param status  Any number; "KEEPSOCK_OK" for 0, "KEEPSOCK_ERR_UNKNOWN" for
@@ -1433,6 +1833,198 @@ int32_t keepsock_error_attempt(const keepsock_error *error,
  * @param error  An error, or NULL. Since 0.1.
  */
 void keepsock_error_free(keepsock_error *error);
+
+/**
+ * The name of a TCP state in RFC 9293 (section 3.3.2): "SYN-SENT".
+ *
+ * @param state  A value of enum keepsock_tcp_state; "UNKNOWN" for any other number.
+ * @return A static string. Since 0.1.
+ */
+const char *keepsock_tcp_state_name(int32_t state);
+
+/**
+ * The SYN that opened an accepted connection: the peer's initial sequence number, MSS, window
+ * scale and other options, TTL. The server must have been made with
+ * keepsock_options_set_save_syn(). No privilege is needed (Linux: TCP_SAVED_SYN).
+ *
+ * The kernel gives it once and forgets it; the connection keeps its copy. Asked once, it can
+ * be had again at any time, also after close. Whoever does not ask pays nothing.
+ *
+ * @param client  A connection that a server accepted.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_NOT_FOUND: the kernel has not kept it, for the server
+ *         did not ask, or was so busy that it answered with a SYN cookie and kept nothing;
+ *         _WRONG_STATE: made by keepsock_client_connect(), so it was this side that sent the
+ *         SYN; _UNSUPPORTED: a Unix socket, which has none, or a platform that keeps none (the
+ *         error says which); _CLOSED: not asked for before it was closed; _INVALID_ARGUMENT,
+ *         _OS. Since 0.1.
+ */
+int32_t keepsock_client_syn(const keepsock_client *client,
+                            keepsock_segment *out,
+                            size_t size,
+                            keepsock_error **error);
+
+/**
+ * Begins to watch a port, be it that of a server or the one that a client was given. What
+ * passes the interfaces of this process's network is seen from now on: begin before the
+ * connection does.
+ *
+ * @param port     Above 0.
+ * @param capture  Receives the watch; free it with keepsock_capture_free().
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_PERMISSION_DENIED: no CAP_NET_RAW; _UNSUPPORTED: not Linux,
+ *         or a kernel without packet sockets; _NO_DESCRIPTORS, _NO_MEMORY,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_capture_new(uint16_t port,
+                             keepsock_capture **capture,
+                             keepsock_error **error);
+
+/**
+ * The handshake of a connection of this program, made by either side; waits until it
+ * is complete. If its addresses were used several times, it is the latest handshake.
+ *
+ * @param capture     The watch on a port of one of the sides.
+ * @param client      The connection; it may be closed already.
+ * @param timeout_ms  The time to wait; 0: only look at what was seen so far;
+ *                    KEEPSOCK_INFINITE: as long as it takes.
+ * @param handshake   Receives it; free it with keepsock_handshake_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: not all of its packets were seen (the error tells
+ *         which were, and whether the queue was full); _UNSUPPORTED: a Unix socket has no
+ *         handshake; _INVALID_ARGUMENT: also if neither side has the port; _OS. Since 0.1.
+ */
+int32_t keepsock_capture_handshake(const keepsock_capture *capture,
+                                   const keepsock_client *client,
+                                   int64_t timeout_ms,
+                                   keepsock_handshake **handshake,
+                                   keepsock_error **error);
+
+/**
+ * The handshake of any connection, another program's for instance, by the addresses of its
+ * sides: "192.0.2.1:40000", "[2001:db8::1]:80". Which of them is the client does not matter.
+ *
+ * @param capture     The watch on a port of one of the sides.
+ * @param one         The address of one side, a number with its port.
+ * @param other       That of the other.
+ * @param timeout_ms  The time to wait; 0: only look at what was seen so far;
+ *                    KEEPSOCK_INFINITE: as long as it takes.
+ * @param handshake   Receives it; free it with keepsock_handshake_free().
+ * @param error       See keepsock_error; may be NULL.
+ * @return Those of keepsock_capture_handshake(), and KEEPSOCK_ERR_INVALID_ENDPOINT. Since 0.1.
+ */
+int32_t keepsock_capture_handshake_between(const keepsock_capture *capture,
+                                           const char *one,
+                                           const char *other,
+                                           int64_t timeout_ms,
+                                           keepsock_handshake **handshake,
+                                           keepsock_error **error);
+
+/**
+ * Ends a watch. Handshakes that it gave live on. No other thread may be using it. Freeing NULL
+ * does nothing.
+ *
+ * @param capture  A watch, or NULL. Since 0.1.
+ */
+void keepsock_capture_free(keepsock_capture *capture);
+
+/**
+ * One of the packets. Of one that was sent several times it is the first copy.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK, 2: ACK.
+ * @param out        Filled in on success.
+ * @param size       sizeof *out.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_segment(const keepsock_handshake *handshake,
+                                   size_t index,
+                                   keepsock_segment *out,
+                                   size_t size,
+                                   keepsock_error **error);
+
+/**
+ * The state of each side after one of the packets has come; before the first they are CLOSED
+ * and LISTEN. They are worked out from the packets (RFC 9293 section 3.3.2), not asked of
+ * anybody.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK, 2: ACK.
+ * @param client     Receives a value of enum keepsock_tcp_state: the side that asked for the
+ *                   connection; may be NULL.
+ * @param server     Receives one, too: the side that listened; may be NULL.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_states(const keepsock_handshake *handshake,
+                                  size_t index,
+                                  int32_t *client,
+                                  int32_t *server,
+                                  keepsock_error **error);
+
+/**
+ * How often one of the packets was sent again, because no answer came in time.
+ *
+ * @param handshake  A handshake.
+ * @param index      0: SYN, 1: SYN and ACK; of 2, the ACK, it is not known: 0.
+ * @param count      Receives the number, without the first time.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_handshake_retransmissions(const keepsock_handshake *handshake,
+                                           size_t index,
+                                           uint32_t *count,
+                                           keepsock_error **error);
+
+/**
+ * The three packets as "tcpdump -n -S -t" prints them, each on a line of its own.
+ *
+ * @param handshake  A handshake, or NULL: "".
+ * @return Text that lives as long as the object; its last line does not end. Since 0.1.
+ */
+const char *keepsock_handshake_lines(const keepsock_handshake *handshake);
+
+/**
+ * A sequence diagram in at most 80 columns: the client at the left, the server at the right,
+ * their states beside their lines, and the numbers above the arrows.
+ *
+ * @param handshake  A handshake, or NULL: "".
+ * @return Text that lives as long as the object; its last line does not end. Since 0.1.
+ */
+const char *keepsock_handshake_diagram(const keepsock_handshake *handshake);
+
+/**
+ * Frees a handshake. Freeing NULL does nothing.
+ *
+ * @param handshake  A handshake, or NULL. Since 0.1.
+ */
+void keepsock_handshake_free(keepsock_handshake *handshake);
+
+/**
+ * Sets whom to tell of log events, for the whole process. Until this is called,
+ * and after it was called with NULL, nothing is told and nothing is printed.
+ *
+ * Threads: any thread may call it at any time. When it has returned, no thread
+ * is inside a callback that was set before, and none will be: what its `user`
+ * points to may be freed. So it waits for callbacks that are under way; they
+ * must not wait for the thread that calls this.
+ *
+ * @param callback  Called for each event; NULL ends it. Any thread may call it.
+ * @param user      Passed to the callback.
+ * @param level     A value of enum keepsock_log_level: this much is told. Not used
+ *                  with NULL, but must be one.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_INVALID_ARGUMENT: no such level; _WRONG_STATE:
+ *         called from inside the callback, or this is a Rust program whose own
+ *         logger of the log crate has the events already. Since 0.1.
+ */
+int32_t keepsock_log_set(keepsock_log_callback callback,
+                         void *user,
+                         int32_t level,
+                         keepsock_error **error);
 
 /**
  * Makes options with the defaults.
@@ -1613,6 +2205,21 @@ int32_t keepsock_options_set_connect_timeout(keepsock_options *options,
                                              keepsock_error **error);
 
 /**
+ * The time between the starts of two attempts of a connect, to the addresses of one name
+ * (RFC 8305 section 5, Connection Attempt Delay); the next one starts at once when one has failed.
+ * Shorter is quicker where an address does not answer, and a burden on servers that are merely
+ * slow. Default: 250.
+ *
+ * @param options  The options to change.
+ * @param ms       10 to 2,000 milliseconds, as the RFC demands.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_attempt_delay(keepsock_options *options,
+                                           int64_t ms,
+                                           keepsock_error **error);
+
+/**
  * The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.
  *
  * @param options  The options to change.
@@ -1718,6 +2325,58 @@ int32_t keepsock_options_add_address(keepsock_options *options,
 int32_t keepsock_options_set_backlog(keepsock_options *options,
                                      uint32_t backlog,
                                      keepsock_error **error);
+
+/**
+ * TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the SYN, and
+ * saves a round trip. Linux only; elsewhere connecting and listening are
+ * KEEPSOCK_ERR_UNSUPPORTED. The system must allow it, for servers too (net.ipv4.tcp_fastopen = 3).
+ * Default: false.
+ *
+ * Connecting to an address with a cookie of an earlier connection succeeds at once and sends
+ * nothing: the handshake comes with the first write, and its failures too. So it is for protocols
+ * in which the client speaks first, and for what may arrive twice. A name with several addresses
+ * races without it.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_fast_open(keepsock_options *options,
+                                       bool on,
+                                       keepsock_error **error);
+
+/**
+ * Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of one of
+ * them. Linux only; elsewhere, and where net.mptcp.enabled is 0, connecting and listening are
+ * KEEPSOCK_ERR_UNSUPPORTED. With a peer that does not know it the connection is plain TCP:
+ * keepsock_client_is_mptcp(). Not together with keepsock_options_set_dead_after(), for the silence
+ * of one path is not that of the peer. Default: false.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_mptcp(keepsock_options *options,
+                                   bool on,
+                                   keepsock_error **error);
+
+/**
+ * Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on
+ * Linux (TCP_SAVE_SYN, 4.2 and later), for every user. For servers only. Listening or taking
+ * over with it returns KEEPSOCK_ERR_UNSUPPORTED where the system cannot, connecting with it
+ * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no. The kernel keeps about 100 bytes for each
+ * connection until they are asked for.
+ *
+ * @param options  The options to change.
+ * @param on       true: keep them.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_save_syn(keepsock_options *options,
+                                      bool on,
+                                      keepsock_error **error);
 
 /**
  * The token that ends the socket's calls, connect included. Connections that a

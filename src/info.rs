@@ -140,6 +140,19 @@ pub struct FiveTuple {
     pub remote: Address,
 }
 
+impl FiveTuple {
+    /// That of a TCP connection between these addresses, which need not be this program's.
+    ///
+    /// ```
+    /// use keepsock::FiveTuple;
+    /// let tuple = FiveTuple::tcp("127.0.0.1:3337".parse().unwrap(), "127.0.0.1:7788".parse().unwrap());
+    /// assert_eq!(tuple.to_string(), "tcp 127.0.0.1:3337 -> 127.0.0.1:7788");
+    /// ```
+    pub fn tcp(local: SocketAddr, remote: SocketAddr) -> FiveTuple {
+        FiveTuple { protocol: Protocol::Tcp, local: local.into(), remote: remote.into() }
+    }
+}
+
 impl fmt::Display for FiveTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} -> {}", self.protocol, self.local, self.remote)

@@ -9,6 +9,8 @@
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
 //! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
+//! - [`ClientSocket::syn`] and [`Capture`] show how a connection began: the SYN that opened
+//!   it, or the whole three-way [`Handshake`].
 //! - [`Error`] is a kind for programs and a sentence for people.
 //!
 //! ```
@@ -36,6 +38,29 @@
 //! Every type may be used by several threads at once, and
 //! [`close`](ClientSocket::close) may come from any of them while others are in calls.
 //!
+//! # Logging
+//!
+//! Events go to the [`log`] facade, so nothing is told until the program has a logger.
+//! Loggers may call this crate, on the socket that the event is about, too. No
+//! event has a byte of what is read or written; its words may change.
+//!
+//! | level | target | events |
+//! |---|---|---|
+//! | error | `keepsock::serve` | a handler panicked; a service cannot accept any more |
+//! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused by a full service |
+//! | warn | `keepsock::serve` | a broadcast cut a client |
+//! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |
+//! | info | `keepsock::listen` | listening, and its end |
+//! | info | `keepsock::serve` | a drain's beginning and end, with counts |
+//! | info | `keepsock::connection` | a connection broke off: reset, dead, unreachable, stalled |
+//! | debug | `keepsock::lookup` | a lookup and its answer |
+//! | debug | `keepsock::connect` | each attempt and how it ended; the connection |
+//! | debug | `keepsock::accept` | an accept failed and is tried again |
+//! | trace | `keepsock::accept`, `keepsock::connection` | each connection accepted; each one closed |
+//!
+//! Those of `keepsock::accept` below trace are told at most once in 5 s each for one
+//! listening socket, with the number of those held back.
+//!
 //! # Platforms
 //!
 //! Linux is where keepsock is run and measured. macOS, FreeBSD and Windows are
@@ -51,14 +76,17 @@
 mod back_off;
 mod buffer;
 mod cancel;
+mod capture;
 mod client;
 mod connect;
 mod endpoint;
 mod error;
+mod events;
 #[cfg(feature = "capi")]
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod ffi;
+mod handshake;
 mod info;
 mod keepalive;
 mod liveness;
@@ -75,9 +103,12 @@ mod unix;
 mod wait;
 
 pub use cancel::CancelToken;
+pub use capture::Capture;
 pub use client::{BorrowedSocket, ClientSocket};
+pub use connect::Connecting;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
+pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;

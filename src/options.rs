@@ -1,6 +1,7 @@
 //! What a socket is set to before it exists.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -42,13 +43,24 @@ pub struct SocketOptions {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
+    pub(crate) attempt_delay: Duration,
     pub(crate) family: Family,
     pub(crate) local: Option<Endpoint>,
     pub(crate) interface: Option<String>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) backlog: Option<u32>,
+    pub(crate) fast_open: bool,
+    pub(crate) mptcp: bool,
+    pub(crate) save_syn: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
+
+/// RFC 8305 section 5: never less than 10 ms, and 2 s at most.
+const ATTEMPT_DELAYS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(2);
+
+/// How many connections may have brought data with a SYN that is not confirmed. Beyond
+/// that handshakes are the usual ones (RFC 7413 section 5.1).
+const FAST_OPEN_PENDING: u32 = 256;
 
 impl Default for SocketOptions {
     fn default() -> SocketOptions {
@@ -61,11 +73,15 @@ impl Default for SocketOptions {
             read_timeout: None,
             write_timeout: None,
             close_timeout: Duration::from_secs(2),
+            attempt_delay: Duration::from_millis(250),
             family: Family::Any,
             local: None,
             interface: None,
             addresses: Vec::new(),
             backlog: None,
+            fast_open: false,
+            mptcp: false,
+            save_syn: false,
             cancel: None,
         }
     }
@@ -236,6 +252,21 @@ impl SocketOptions {
         self
     }
 
+    /// The time between the starts of two attempts of a connect, to the addresses of one name
+    /// (RFC 8305 section 5, Connection Attempt Delay); the next one starts at once when one has
+    /// failed. Shorter is quicker where an address does not answer, and a burden on servers
+    /// that are merely slow. From 10 ms to 2 s, as the RFC demands. Default: 250 ms.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().attempt_delay(std::time::Duration::from_millis(100));
+    /// ```
+    #[must_use]
+    pub fn attempt_delay(mut self, delay: Duration) -> Self {
+        self.attempt_delay = delay;
+        self
+    }
+
     /// The time for each reading call as a whole. Default: `None`, no limit.
     ///
     /// ```
@@ -347,6 +378,65 @@ impl SocketOptions {
         self
     }
 
+    /// TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the
+    /// SYN, and saves a round trip. Linux only (elsewhere
+    /// [`Unsupported`](ErrorKind::Unsupported)); the system must allow it, for servers too
+    /// (`net.ipv4.tcp_fastopen` = 3). Default: no.
+    ///
+    /// Connecting to an address with a cookie of an earlier connection succeeds at once and
+    /// sends nothing: the handshake comes with the first write, and its failures too. So it is
+    /// for protocols in which the client speaks first, and for what may arrive twice. A name
+    /// with several addresses races without it.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().fast_open(true);
+    /// ```
+    #[must_use]
+    pub fn fast_open(mut self, on: bool) -> Self {
+        self.fast_open = on;
+        self
+    }
+
+    /// Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of
+    /// one of them. Linux only (elsewhere, and where `net.mptcp.enabled` is 0,
+    /// [`Unsupported`](ErrorKind::Unsupported)). With a peer that does not know it the
+    /// connection is plain TCP: [`is_mptcp`](crate::ClientSocket::is_mptcp). Not together with
+    /// [`dead_after`](SocketOptions::dead_after), for the silence of one path is not that
+    /// of the peer. Default: no.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().mptcp(true);
+    /// ```
+    #[must_use]
+    pub fn mptcp(mut self, on: bool) -> Self {
+        self.mptcp = on;
+        self
+    }
+
+    /// Whether a listener keeps the SYN of each connection, for
+    /// [`ClientSocket::syn`](crate::ClientSocket::syn). TCP on Linux (TCP_SAVE_SYN, 4.2 and
+    /// later), for every user; elsewhere listening fails with
+    /// [`Unsupported`](ErrorKind::Unsupported). For listeners only: connecting with it
+    /// is an [`InvalidArgument`](ErrorKind::InvalidArgument), for this side's SYN is not kept.
+    /// Default: no. The kernel keeps about 100 bytes for each connection until they are asked for.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let server = ServerSocket::listen_with("127.0.0.1:0", &SocketOptions::new().save_syn(true))?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// // IP 127.0.0.1.51002 > 127.0.0.1.37011: Flags [S], seq 2690241921, win 65495, …
+    /// println!("{}", server.accept()?.syn()?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn save_syn(mut self, on: bool) -> Self {
+        self.save_syn = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -375,6 +465,12 @@ impl SocketOptions {
             if timeout.is_some_and(|t| t.is_zero()) {
                 return refuse(&format!("{name} timeout is zero"));
             }
+        }
+        if !ATTEMPT_DELAYS.contains(&self.attempt_delay) {
+            return refuse(&format!("attempt delay is not within {ATTEMPT_DELAYS:?}"));
+        }
+        if self.mptcp && self.liveness.dead_after.is_some() {
+            return refuse("dead_after watches one path, and mptcp has several");
         }
         self.liveness.validate(operation)?;
         self.effective_keepalive().map_err(|e| e.during(operation))?;
@@ -432,6 +528,9 @@ impl SocketOptions {
             ("interface", self.interface.is_some()),
             ("address", !self.addresses.is_empty()),
             ("end_stalled", self.liveness.end_stalled),
+            ("fast_open", self.fast_open),
+            ("mptcp", self.mptcp),
+            ("SYN", self.save_syn),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
@@ -447,6 +546,33 @@ impl SocketOptions {
                 .detail("local and address are for connecting"));
         }
         Ok(())
+    }
+
+    /// Refuses, for a connection, what only a listener has.
+    pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
+        if self.save_syn {
+            return Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail("save_syn is for listening"));
+        }
+        Ok(())
+    }
+
+    /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
+    pub(crate) fn apply_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        if self.save_syn {
+            sys::save_syn(socket, true)?;
+        }
+        if self.fast_open {
+            sys::fast_open_listen(socket, FAST_OPEN_PENDING)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a listener that somebody else made to what only listeners have.
+    pub(crate) fn adopt_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        let set = sys::save_syn(socket, self.save_syn);
+        // A system that cannot keep SYNs keeps none.
+        if self.save_syn { Ok(set?) } else { Ok(()) }
     }
 
     /// Sets a new TCP socket to these options.

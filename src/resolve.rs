@@ -1,24 +1,290 @@
-//! From an endpoint to addresses, within a deadline.
+//! From an endpoint to addresses, in threads that can be left behind.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
 
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::events;
 use crate::info::Family;
-use crate::sys::{self, Lookup, LookupError};
-use crate::wait::{Deadline, wait};
+use crate::sys::{self, LookupError};
+use crate::wait::{Deadline, wait_writable};
 
 /// Lookups that may be under way at once, left-behind ones included. A resolver
 /// that hangs costs this many threads and no more.
 const MAX_LOOKUPS: usize = 64;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
-/// The addresses of an internet endpoint, in the order of the system
-/// (RFC 6724). `*` stands for the wildcard addresses. An address with a port
-/// number never reaches the resolver.
+/// If the resolver has not answered after this time, each family is asked for by itself: a
+/// server that does not answer for one of them does not delay the other any longer. The
+/// question for both comes first because only its answer has the order of the system
+/// (RFC 6724, gai.conf(5)).
+const ASK_APART: Duration = Duration::from_millis(200);
+
+/// What a lookup found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Everything, in the order of the system.
+    All(Vec<SocketAddr>),
+    /// The addresses of one family, which was asked for by itself.
+    Apart(Vec<SocketAddr>),
+}
+
+/// A lookup under way: the addresses of an internet endpoint, in the order of the system.
+/// `*` stands for the wildcard addresses. An address with a port number never reaches the
+/// resolver.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    endpoint: Endpoint,
+    family: Family,
+    operation: &'static str,
+    began: Instant,
+    answers: Option<Answers>,
+    /// The family of each question that is not answered; `Any` asks for both at once.
+    awaited: Vec<Family>,
+    asked_apart: bool,
+    /// Something was found.
+    found: bool,
+    /// Why the first family that was asked for by itself has nothing.
+    failure: Option<Error>,
+}
+
+/// Where the threads put what the resolver said.
+#[derive(Debug)]
+struct Answers {
+    receive: Receiver<(Family, Answer)>,
+    send: Sender<(Family, Answer)>,
+    /// Fired when there is something to receive.
+    arrived: CancelToken,
+}
+
+type Answer = std::result::Result<Vec<SocketAddr>, Failure>;
+
+/// Why the resolver has no addresses: kind, text, the system's error.
+type Failure = (ErrorKind, String, Option<i32>);
+
+impl Lookup {
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        family: Family,
+        operation: &'static str,
+    ) -> Result<Lookup> {
+        let mut lookup = Lookup {
+            endpoint: endpoint.clone(),
+            family,
+            operation,
+            began: Instant::now(),
+            answers: None,
+            awaited: Vec::new(),
+            asked_apart: family != Family::Any,
+            found: false,
+            failure: None,
+        };
+        if needs_resolver(endpoint) {
+            let arrived = CancelToken::new()
+                .map_err(|e| lookup.failed((e.kind(), String::new(), e.os_error())))?;
+            let (send, receive) = mpsc::channel();
+            lookup.answers = Some(Answers { receive, send, arrived });
+            lookup.ask(family)?;
+            events::lookup_begun(lookup.name());
+        }
+        Ok(lookup)
+    }
+
+    fn failed(&self, (kind, what, code): Failure) -> Error {
+        let error = Error::new(kind, self.operation).at(&self.endpoint).stage(Stage::Lookup);
+        error.detail(what).with_os_error(code)
+    }
+
+    /// Asks in a thread, which is left behind when nobody waits any longer: getaddrinfo(3)
+    /// cannot be cancelled.
+    fn ask(&mut self, family: Family) -> Result<()> {
+        struct Slot;
+        impl Drop for Slot {
+            fn drop(&mut self) {
+                LOOKUPS.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let Some(answers) = &self.answers else {
+            return Ok(());
+        };
+        let slot = Slot;
+        if LOOKUPS.fetch_add(1, Ordering::AcqRel) >= MAX_LOOKUPS {
+            let what = format!("{MAX_LOOKUPS} lookups are waiting for the resolver already");
+            return Err(self.failed((ErrorKind::LookupFailed, what, None)));
+        }
+        let worker = {
+            let (send, arrived) = (answers.send.clone(), answers.arrived.clone());
+            let endpoint = self.endpoint.clone();
+            move || {
+                let _slot = slot;
+                // Nobody may be there any more to receive it.
+                let _ = send.send((family, look(&endpoint, family)));
+                arrived.fire();
+            }
+        };
+        std::thread::Builder::new()
+            .name("keepsock-lookup".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(worker)
+            // pthread_create(3) says EAGAIN for a limit that was reached.
+            .map_err(|e| {
+                let what = "no thread can be started".to_owned();
+                self.failed((ErrorKind::NoMemory, what, e.raw_os_error()))
+            })?;
+        self.awaited.push(family);
+        Ok(())
+    }
+
+    /// What the resolver is asked.
+    fn name(&self) -> &str {
+        match &self.endpoint.0 {
+            Target::Inet { host: Host::Name(name), .. } => name,
+            Target::Inet { port: Port::Service(name), .. } => name,
+            _ => "",
+        }
+    }
+
+    /// Nobody waits any longer, whether it is over or not.
+    pub(crate) fn leave(self, why: ErrorKind) {
+        if !self.is_over() {
+            events::lookup_left_behind(self.name(), why, self.began);
+        }
+    }
+
+    /// What ends a wait when there is something to take.
+    pub(crate) fn event(&self) -> Option<&sys::Event> {
+        self.answers.as_ref().map(|answers| answers.arrived.event())
+    }
+
+    /// When [`take`](Lookup::take) has something to do even if nothing was answered.
+    pub(crate) fn next(&self) -> Deadline {
+        Deadline(if self.asked_apart { None } else { self.began.checked_add(ASK_APART) })
+    }
+
+    /// Nothing more will be found.
+    pub(crate) fn is_over(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// What was found since the last call; `None`: nothing yet.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Result<Found>> {
+        let Some(answers) = &self.answers else {
+            return Some(self.numeric().map(Found::All));
+        };
+        // First, so that an answer which comes meanwhile fires it again.
+        answers.arrived.reset();
+        while let Ok((family, answer)) = answers.receive.try_recv() {
+            let answer = answer.map_err(|failure| self.failed(failure));
+            match &answer {
+                Ok(found) => events::lookup_answered(self.name(), found, self.began),
+                Err(error) => events::lookup_failed(self.name(), error, self.began),
+            }
+            self.awaited.retain(|awaited| *awaited != family);
+            let all = family == self.family;
+            let waits_for_other = !all && self.awaited.iter().any(|f| *f != self.family);
+            if all || !waits_for_other {
+                // The other questions were only for the case that this one takes long.
+                self.awaited.clear();
+            }
+            match answer {
+                Ok(found) if all => return Some(self.allowed(found).map(Found::All)),
+                Ok(found) => {
+                    self.found = true;
+                    return Some(Ok(Found::Apart(found)));
+                }
+                Err(error) => {
+                    let error = if all { error } else { self.failure.take().unwrap_or(error) };
+                    if self.awaited.is_empty() && !self.found {
+                        return Some(Err(error));
+                    }
+                    self.failure = Some(error);
+                }
+            }
+        }
+        if !self.asked_apart && now >= self.began + ASK_APART {
+            self.asked_apart = true;
+            for family in [Family::Ipv6, Family::Ipv4] {
+                // Without a thread for it the first question has to do.
+                let _ = self.ask(family);
+            }
+        }
+        None
+    }
+
+    /// An endpoint that says everything itself.
+    fn numeric(&self) -> Result<Vec<SocketAddr>> {
+        look(&self.endpoint, self.family)
+            .map_err(|failure| self.failed(failure))
+            .and_then(|found| self.allowed(found))
+    }
+
+    fn allowed(&self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+        found.retain(|a| self.family.allows(a.ip()));
+        if found.is_empty() {
+            let what = format!("no {:?} address", self.family);
+            return Err(self.failed((ErrorKind::NotFound, what, None)));
+        }
+        Ok(found)
+    }
+}
+
+fn needs_resolver(endpoint: &Endpoint) -> bool {
+    match &endpoint.0 {
+        Target::Inet { host, port } => {
+            matches!(host, Host::Name(_)) || matches!(port, Port::Service(_))
+        }
+        _ => false,
+    }
+}
+
+/// Whether finding the endpoint's addresses takes no time.
+pub(crate) fn is_numeric(endpoint: &Endpoint) -> bool {
+    !needs_resolver(endpoint)
+}
+
+/// Asks the system, and waits for as long as that takes.
+fn look(endpoint: &Endpoint, family: Family) -> Answer {
+    let Target::Inet { host, port } = &endpoint.0 else {
+        return Err((ErrorKind::InvalidEndpoint, "not an internet endpoint".to_owned(), None));
+    };
+    // Two questions, so that the error tells which of the two is unknown.
+    let port = match port {
+        Port::Number(n) => *n,
+        Port::Service(name) => match sys::lookup(None, name, family).map_err(failure) {
+            Ok(found) => found.first().map_or(0, SocketAddr::port),
+            Err((ErrorKind::NotFound, _, code)) => {
+                return Err((ErrorKind::NotFound, format!("no such service: {name:?}"), code));
+            }
+            Err(other) => return Err(other),
+        },
+    };
+    match host {
+        Host::Any => Ok(vec![
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        ]),
+        Host::V4(_) | Host::V6(..) => {
+            let port = Port::Number(port);
+            let numeric = Endpoint(Target::Inet { host: host.clone(), port }).to_socket_addr();
+            numeric.map(|a| vec![a]).map_err(|e| (e.kind(), e.reason().to_owned(), None))
+        }
+        Host::Name(name) => sys::lookup(Some(name), &port.to_string(), family).map_err(failure),
+    }
+}
+
+fn failure(error: LookupError) -> Failure {
+    match error {
+        LookupError::NotFound(text) => (ErrorKind::NotFound, text, None),
+        LookupError::Failed(text) => (ErrorKind::LookupFailed, text, None),
+        LookupError::Os(e) => (ErrorKind::of(&e), String::new(), e.raw_os_error()),
+    }
+}
+
+/// Looks up within a deadline: all addresses, in the order of the system.
 pub(crate) fn resolve(
     endpoint: &Endpoint,
     family: Family,
@@ -26,133 +292,23 @@ pub(crate) fn resolve(
     cancel: Option<&CancelToken>,
     operation: &'static str,
 ) -> Result<Vec<SocketAddr>> {
-    let fail = |kind, what: String| {
-        Error::new(kind, operation).at(endpoint).stage(Stage::Lookup).detail(what)
-    };
-    let Target::Inet { host, port } = &endpoint.0 else {
-        return Err(fail(ErrorKind::InvalidEndpoint, "not an internet endpoint".to_owned()));
-    };
-    let look = |name: Option<&str>, service: &str| -> Result<Vec<SocketAddr>> {
-        let found = lookup_by(deadline, cancel, name, service, family, operation)
-            .map_err(|e| e.at(endpoint).stage(Stage::Lookup))?;
-        found.map_err(|e| match e {
-            LookupError::NotFound(text) => fail(ErrorKind::NotFound, text),
-            LookupError::Failed(text) => fail(ErrorKind::LookupFailed, text),
-            LookupError::Os(err) => Error::os(operation, &err).at(endpoint).stage(Stage::Lookup),
-        })
-    };
-    // Only the port: some system databases are asked over the network too.
-    let number = |port: &Port| -> Result<u16> {
-        match port {
-            Port::Number(n) => Ok(*n),
-            Port::Service(s) => match look(None, s) {
-                Ok(found) => Ok(found.first().map_or(0, SocketAddr::port)),
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    Err(fail(ErrorKind::NotFound, format!("no such service: {s:?}")))
-                }
-                Err(e) => Err(e),
-            },
-        }
-    };
-    let found = match host {
-        Host::Any => {
-            let port = number(port)?;
-            vec![
-                SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), port),
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-            ]
-        }
-        Host::V4(_) | Host::V6(..) => {
-            let port = Port::Number(number(port)?);
-            let numeric = Endpoint(Target::Inet { host: host.clone(), port }).to_socket_addr();
-            vec![numeric.map_err(|e| fail(e.kind(), e.reason().to_owned()))?]
-        }
-        Host::Name(name) => match port {
-            Port::Number(n) => look(Some(name), &n.to_string())?,
-            // Two questions, so that the error tells which of the two is unknown.
-            service => {
-                let port = number(service)?;
-                look(Some(name), &port.to_string())?
-            }
-        },
-    };
-    let allowed: Vec<_> = found.into_iter().filter(|a| family.allows(a.ip())).collect();
-    if allowed.is_empty() {
-        return Err(fail(ErrorKind::NotFound, format!("no {family:?} address")));
-    }
-    Ok(allowed)
-}
-
-/// Looks up in a thread that is left behind when the time is over:
-/// getaddrinfo(3) cannot be cancelled.
-fn lookup_by(
-    deadline: Deadline,
-    cancel: Option<&CancelToken>,
-    host: Option<&str>,
-    service: &str,
-    family: Family,
-    operation: &'static str,
-) -> Result<Lookup> {
-    struct Slot;
-    impl Drop for Slot {
-        fn drop(&mut self) {
-            LOOKUPS.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-    let slot = Slot;
-    if LOOKUPS.fetch_add(1, Ordering::AcqRel) >= MAX_LOOKUPS {
-        return Err(Error::new(ErrorKind::LookupFailed, operation)
-            .detail(format!("{MAX_LOOKUPS} lookups are waiting for the resolver already")));
-    }
-    let answer: Arc<Mutex<Option<Lookup>>> = Arc::default();
-    // Two tokens wake one poll through one: the worker's own, which a caller's
-    // cancel cannot be, so the caller's is watched as the socket's would be.
-    let done = CancelToken::new()
-        .map_err(|e| Error::new(e.kind(), operation).with_os_error(e.os_error()))?;
-    let worker = {
-        let (answer, done) = (answer.clone(), done.clone());
-        let (host, service) = (host.map(str::to_owned), service.to_owned());
-        move || {
-            let _slot = slot;
-            let found = sys::lookup(host.as_deref(), &service, family);
-            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            done.fire();
-        }
-    };
-    std::thread::Builder::new()
-        .name("keepsock-lookup".to_owned())
-        .stack_size(256 * 1024)
-        .spawn(worker)
-        // pthread_create(3) says EAGAIN for a limit that was reached.
-        .map_err(|e| {
-            Error::new(ErrorKind::NoMemory, operation)
-                .with_os_error(e.raw_os_error())
-                .detail("no thread can be started")
-        })?;
+    let mut lookup = Lookup::new(endpoint, family, operation)?;
+    // The order is what is wanted here.
+    lookup.asked_apart = true;
     loop {
-        // Without a caller's token one wait does it; with one, both are looked
-        // at in turn often enough for a cancel to take hold within 50 ms.
-        let step = match cancel {
-            None => deadline,
-            Some(_) => {
-                deadline.earlier(Deadline::after(Some(std::time::Duration::from_millis(20))))
-            }
+        if let Some(found) = lookup.take(Instant::now()) {
+            return found.map(|found| match found {
+                Found::All(found) | Found::Apart(found) => found,
+            });
+        }
+        let woken = wait_writable(&[], lookup.event(), deadline, cancel);
+        let kind = match woken {
+            Ok(None) if deadline.has_passed() => ErrorKind::TimedOut,
+            Ok(_) => continue,
+            Err(cause) => cause.kind(),
         };
-        let waited = wait(None, step, Some(&done), || false);
-        if let Some(found) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Ok(found);
-        }
-        if let Err(cause) = waited {
-            if cause.kind() != ErrorKind::Cancelled {
-                return Err(cause.into_error(operation));
-            }
-        }
-        if cancel.is_some_and(CancelToken::is_fired) {
-            return Err(Error::new(ErrorKind::Cancelled, operation));
-        }
-        if deadline.has_passed() {
-            return Err(Error::new(ErrorKind::TimedOut, operation));
-        }
+        lookup.leave(kind);
+        return Err(Error::new(kind, operation).at(endpoint).stage(Stage::Lookup));
     }
 }
 

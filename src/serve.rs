@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{ClientSocket, Pushed};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::server::{OUT_OF_DESCRIPTORS, ServerSocket};
 use crate::wait::Deadline;
 
@@ -304,6 +305,7 @@ impl Service {
             Pushed::Ending => {}
             Pushed::Stuck => {
                 client.abort();
+                events::cut_by_broadcast(client);
                 result.cut += 1;
             }
         };
@@ -398,6 +400,8 @@ impl Service {
                 .at(self.shared.server.endpoint())
                 .detail("called from inside a handler"));
         }
+        let since = Instant::now();
+        events::drain_begun(self.shared.server.endpoint(), self.connections(), limit);
         self.stop();
         let deadline = Deadline::after(Some(limit));
         let mut state = self.shared.lock();
@@ -411,6 +415,8 @@ impl Service {
         }
         let drained = Drained { finished: state.finished, cut: count(state.live.len()) };
         state.cut();
+        drop(state);
+        events::drain_ended(self.shared.server.endpoint(), drained, since);
         Ok(drained)
     }
 }
@@ -440,7 +446,7 @@ impl State {
     fn cut(&mut self) {
         self.over = true;
         for client in self.live.values() {
-            client.abort();
+            client.reset();
         }
     }
 }
@@ -473,11 +479,15 @@ impl Shared {
     }
 
     fn accepting_ended(&self, failure: Option<Error>) {
+        let why = failure.as_ref().map(Error::to_string);
         let mut state = self.lock();
-        state.stopped = true;
+        let is_news = !std::mem::replace(&mut state.stopped, true);
         state.failure = failure.or(state.failure.take());
         drop(state);
         self.changed.notify_all();
+        if let Some(why) = why.filter(|_| is_news) {
+            events::accepting_failed(&why);
+        }
     }
 
     fn max_workers(&self) -> usize {
@@ -512,7 +522,10 @@ impl Shared {
                 Ok(()) => drop(client.close()),
                 // The panic hook has told of it; the peer must not take what it
                 // got for all there is.
-                Err(_) => client.abort(),
+                Err(_) => {
+                    client.abort();
+                    events::handler_panicked(&client);
+                }
             }
             if !self.dismiss(id) {
                 return;
@@ -528,7 +541,8 @@ impl Shared {
             return None;
         }
         if state.live.len() >= self.options.max_connections as usize {
-            self.server.count_refused();
+            drop(state);
+            self.server.count_refused(client);
             return None;
         }
         let id = state.next;
@@ -555,8 +569,8 @@ impl Shared {
     /// as long as it lives.
     fn start_successor(self: &Arc<Self>) {
         let mut back_off = OUT_OF_DESCRIPTORS;
-        while start_worker(self).is_err() {
-            self.server.count_exhausted();
+        while let Err(e) = start_worker(self) {
+            self.server.count_exhausted(&e);
             let state = self.lock();
             // Another one may have come back to accept, or be no longer wanted.
             let pause = Deadline::after(Some(back_off.next()));

@@ -12,6 +12,7 @@ use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
+use crate::events::{self, Repeated};
 use crate::info::{Address, Family, TcpState};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
@@ -55,6 +56,7 @@ struct Listener {
     timeout: AtomicU64,
     cancel: Mutex<Option<CancelToken>>,
     counters: Counters,
+    repeated: Repeated,
     file: Mutex<Option<SocketFile>>,
 }
 
@@ -197,8 +199,12 @@ impl ServerSocket {
             }
             let name = SockRef::from(&fd).local_addr().map_err(os)?;
             if let Some(inet) = name.as_socket() {
-                let applied = options.adopt_tcp(fd, inet.is_ipv6());
+                // Before the rest: where it is refused, the socket is left as it was.
+                let applied =
+                    options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
+            } else if options.save_syn {
+                options.refuse_inet_only(OPERATION)?;
             }
             options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
             Ok(sys::to_address(&name))
@@ -228,9 +234,11 @@ impl ServerSocket {
             timeout: AtomicU64::new(u64::MAX),
             cancel: Mutex::new(None),
             counters: Counters::default(),
+            repeated: Repeated::default(),
             file: Mutex::new(file),
         }));
         server.set_cancel(options.cancel.as_ref());
+        events::listening(server.endpoint());
         server
     }
 
@@ -294,6 +302,9 @@ impl ServerSocket {
                 }
             }
         }
+        if events::of_each_connection() {
+            events::accepted(&peer, &listener.endpoint);
+        }
         ClientSocket::accepted(socket, peer, &listener.address, options)
     }
 
@@ -351,12 +362,14 @@ impl ServerSocket {
         }
     }
 
-    pub(crate) fn count_exhausted(&self) {
+    pub(crate) fn count_exhausted(&self, cause: &io::Error) {
         self.0.counters.exhausted.fetch_add(1, Ordering::Relaxed);
+        self.0.repeated.exhausted(&self.0.endpoint, cause);
     }
 
-    pub(crate) fn count_refused(&self) {
+    pub(crate) fn count_refused(&self, client: &ClientSocket) {
         self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.repeated.refused(&self.0.endpoint, client);
     }
 
     /// The time that an accept may wait; `None`: no limit. A server with a limit, a token or
@@ -527,11 +540,13 @@ impl Listener {
                 // it ends.
                 ErrorKind::NoDescriptors | ErrorKind::NoMemory if !nonblocking => {
                     self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
+                    self.repeated.exhausted(&self.endpoint, &err);
                     let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
                     self.pause(io, back_off.next(), deadline)?;
                 }
                 _ if sys::is_transient_accept(&err) => {
                     self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    self.repeated.retried(&self.endpoint, &err);
                     in_a_row += 1;
                     if in_a_row == RETRIES_AT_ONCE {
                         if nonblocking {
@@ -588,6 +603,8 @@ impl Listener {
             drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
             if self.descriptor.close(&io) {
                 sys::wake(io.socket());
+                let accepted = self.counters.accepted.load(Ordering::Relaxed);
+                events::listener_closed(&self.endpoint, accepted);
             }
         }
     }
@@ -656,13 +673,15 @@ fn listen_at(
     options: &SocketOptions,
 ) -> std::result::Result<(Owned, Address), (Stage, Cause)> {
     let at = |stage| move |e: io::Error| (stage, Cause::from(e));
-    let socket = sys::stream_socket(Domain::for_address(address)).map_err(at(Stage::Socket))?;
+    let socket = sys::stream_socket(Domain::for_address(address), options.mptcp)
+        .map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let set_up = || -> std::result::Result<(), Cause> {
         sys::prepare_listener(fd)?;
         if address.is_ipv6() {
             SockRef::from(&fd).set_only_v6(!dual)?;
         }
+        options.apply_listener(fd)?;
         options.apply_tcp(fd, address.is_ipv6())
     };
     set_up().map_err(|cause| (Stage::Options, cause))?;
@@ -676,7 +695,7 @@ fn listen_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSoc
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
     options.refuse_inet_only(OPERATION)?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
-    let socket = sys::stream_socket(Domain::UNIX).map_err(at(Stage::Socket))?;
+    let socket = sys::stream_socket(Domain::UNIX, false).map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let listen = || start_listening(fd, options);
     let (address, file) = match &endpoint.0 {

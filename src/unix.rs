@@ -112,7 +112,7 @@ fn is_stale(name: &SockAddr, path: &Path) -> io::Result<bool> {
     if !is_socket(path) {
         return Ok(false);
     }
-    let probe = sys::stream_socket(Domain::UNIX)?;
+    let probe = sys::stream_socket(Domain::UNIX, false)?;
     // ECONNREFUSED is the only answer of a dead socket. EAGAIN is that of a live
     // one with a full queue, EPROTOTYPE of a live one of another type.
     match sys::connect(sys::borrow(&probe), name) {

@@ -106,14 +106,26 @@ pub(crate) fn wait(
     }
 }
 
-/// Waits until one of the sockets is writable, and says which; `None`: the
-/// deadline came.
+/// Waits until one of the sockets is writable, and says which; `None`: the other event was
+/// set, the deadline came, or it is time to look whether either is so.
 pub(crate) fn wait_writable(
     sockets: &[Borrowed<'_>],
+    also: Option<&sys::Event>,
     deadline: Deadline,
     cancel: Option<&CancelToken>,
 ) -> Result<Option<usize>, Cause> {
-    wait_with(deadline, cancel, || false, |event, slice| sys::poll_writable(sockets, event, slice))
+    // Where a poll does not see events the caller has to look.
+    let look = Deadline::after(also.and(sys::MAX_WAIT));
+    let woken = wait_with(
+        deadline.earlier(look),
+        cancel,
+        || false,
+        |event, slice| {
+            let woken = sys::poll_writable(sockets, [event, also], slice)?;
+            Ok(woken.socket.map(Some).or_else(|| woken.events[1].then_some(None)))
+        },
+    )?;
+    Ok(woken.flatten())
 }
 
 /// How much of a wait one poll does. Linux lets a poll end late by 0.1 % of its

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use header::{Item, What};
-use keepsock::{End, ErrorKind, Family, Protocol, TcpState, WhenFull, ffi};
+use keepsock::ffi::{self, keepsock_log_level};
+use keepsock::{End, ErrorKind, Family, Protocol, TcpState, WhenFull};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -160,6 +161,8 @@ fn the_header_speaks_c() {
     let text = header::text();
     for (number, line) in text.lines().enumerate() {
         for foreign in ["](", "[`", "```", "crate::", "super::", "std::", "keepsock::", "Some("] {
+            // A log event's target, between quotation marks, is what C is given.
+            let line = line.replace("\"keepsock::", "\"");
             assert!(!line.contains(foreign), "line {}: {foreign:?} in {line:?}", number + 1);
         }
     }
@@ -344,8 +347,12 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
         FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
     all.extend(variants!("KEEPSOCK_WHEN_FULL", WhenFull: Wait Refuse));
+    all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:
+        Off Error Warn Info Debug Trace));
     all.extend(constants!(KEEPSOCK_OK KEEPSOCK_INFINITE KEEPSOCK_VERSION_MAJOR
         KEEPSOCK_VERSION_MINOR KEEPSOCK_VERSION_PATCH));
+    all.extend(constants!(KEEPSOCK_TCP_FIN KEEPSOCK_TCP_SYN KEEPSOCK_TCP_RST KEEPSOCK_TCP_PSH
+        KEEPSOCK_TCP_ACK KEEPSOCK_TCP_URG KEEPSOCK_TCP_ECE KEEPSOCK_TCP_CWR));
     all.into_iter().collect()
 }
 
@@ -360,12 +367,20 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         last_sent_us last_received_us retransmits unacknowledged unsent unread bytes_sent
         bytes_received segments_sent segments_received mss congestion_window peer_window
         heartbeats congestion_control));
+    all.extend(layout!(keepsock_under_way: state address));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
+    all.extend(layout!(keepsock_segment:
+        captured_us seq ack payload_len timestamp timestamp_echo window urgent mss source_port
+        destination_port window_scale flags ip_version ttl traffic_class dont_fragment
+        sack_permitted has_timestamps options_len options source_address destination_address
+        line));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
-    for name in ["err", "family", "protocol", "end", "tcp_state", "when_full"] {
+    let callback = size_of::<ffi::keepsock_log_callback>();
+    all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
+    for name in ["err", "family", "protocol", "end", "tcp_state", "when_full", "log_level"] {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }
     all.into_iter().collect()

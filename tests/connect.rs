@@ -34,6 +34,7 @@ both_apis![
     addresses_instead_of_a_name,
     a_fixed_local_port_races_too,
     the_connected_socket_is_an_ordinary_one,
+    multipath_tcp,
 ];
 
 /// C4: refused, and by whom.
@@ -338,4 +339,31 @@ fn the_connected_socket_is_an_ordinary_one<A: Api>() {
     // No limit is a limit too.
     let p = pair::<A>(Transport::Tcp);
     A::connect(&p.server.endpoint(), &[Opt::ConnectTimeout(INFINITE)]).unwrap();
+}
+
+/// S3: MPTCP where the kernel has it, and plain TCP with a peer that does not know it.
+fn multipath_tcp<A: Api>() {
+    let options = [Opt::Mptcp(true), Opt::CloseTimeout(0)];
+    let server = match A::listen("127.0.0.1:0", &options) {
+        Ok(server) => server,
+        Err(failure) => {
+            assert!(failure.is(ErrorKind::Unsupported), "{failure:?}");
+            return;
+        }
+    };
+    let client = A::connect(&server.endpoint(), &options).unwrap();
+    let accepted = server.accept().unwrap();
+    client.write_all(b"hello\n").unwrap();
+    assert_eq!(accepted.read_line(10).unwrap(), "hello");
+    assert!(client.is_mptcp() && accepted.is_mptcp());
+    assert_eq!(client.keepalive().unwrap(), Some((45_000, 15_000, 5)));
+    let plain = A::listen("127.0.0.1:0", &[]).unwrap();
+    let client = A::connect(&plain.endpoint(), &options).unwrap();
+    client.write_all(b"hello\n").unwrap();
+    assert_eq!(plain.accept().unwrap().read_line(10).unwrap(), "hello");
+    assert!(!client.is_mptcp());
+    let both = [Opt::Mptcp(true), Opt::DeadAfter(5000)];
+    fails(A::connect(&plain.endpoint(), &both), ErrorKind::InvalidArgument);
+    let (endpoint, _dir) = common::somewhere(Transport::Unix);
+    fails(A::listen(&endpoint, &options), ErrorKind::InvalidArgument);
 }

@@ -102,7 +102,7 @@ mod c_only {
 
     use keepsock::ffi::*;
 
-    use super::common::{CApi, Limit, Transport, pair, system};
+    use super::common::{Api, CApi, Limit, Opt, Server, Transport, pair, system};
     use super::{ErrorKind, NUMBERS};
 
     const INVALID: i32 = -1;
@@ -181,14 +181,17 @@ mod c_only {
             assert_eq!(keepsock_client_buffered(null()), 0);
             assert_eq!(text(keepsock_client_name(null())), "");
             assert_eq!(keepsock_client_end(null()), 0);
+            assert!(!keepsock_client_is_mptcp(null()));
             assert_eq!(keepsock_server_state(null()), 7);
             assert_eq!(text(keepsock_end_text(77)), "");
             for state in [i32::MIN, -1, 0, 12, i32::MAX] {
-                assert_eq!(text(keepsock_tcp_state_name(state)), "");
+                assert_eq!(text(keepsock_tcp_state_name(state)), "UNKNOWN");
             }
             assert_eq!(text(keepsock_server_endpoint(null())), "");
             assert_eq!(keepsock_server_port(null()), 0);
             assert_eq!(keepsock_service_connections(null()), 0);
+            assert_eq!(text(keepsock_handshake_lines(null())), "");
+            assert_eq!(text(keepsock_handshake_diagram(null())), "");
             keepsock_cancel_fire(null());
             keepsock_cancel_reset(null());
             assert!(!keepsock_cancel_is_fired(null()));
@@ -196,14 +199,21 @@ mod c_only {
             keepsock_cancel_free(null_mut());
             keepsock_options_free(null_mut());
             keepsock_client_free(null_mut());
+            keepsock_connecting_free(null_mut());
+            assert_eq!(keepsock_connecting_attempt_count(null()), 0);
             keepsock_server_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
             keepsock_reconnect_free(null_mut());
+            assert_eq!(keepsock_log_set(None, null_mut(), 0, null_mut()), KEEPSOCK_OK);
+            keepsock_capture_free(null_mut());
+            keepsock_handshake_free(null_mut());
         }
     }
 
     unsafe extern "C" fn nothing(_: *mut keepsock_client, _: *mut c_void) {}
+
+    unsafe extern "C" fn not_told(_: *mut c_void, _: i32, _: *const c_char, _: *const c_char) {}
 
     fn new_options() -> *mut keepsock_options {
         let mut options = null_mut();
@@ -274,6 +284,30 @@ mod c_only {
         reconnect
     }
 
+    /// `None`: this process may not capture.
+    fn new_capture(port: u16) -> Option<*mut keepsock_capture> {
+        let mut capture = null_mut();
+        let status = unsafe { keepsock_capture_new(port, &raw mut capture, null_mut()) };
+        if status == ErrorKind::PermissionDenied.code() {
+            println!("skipped in part: no CAP_NET_RAW");
+            return None;
+        }
+        assert_eq!(status, KEEPSOCK_OK);
+        Some(capture)
+    }
+
+    fn new_handshake(
+        capture: *mut keepsock_capture,
+        client: *mut keepsock_client,
+    ) -> *mut keepsock_handshake {
+        let mut handshake = null_mut();
+        let status = unsafe {
+            keepsock_capture_handshake(capture, client, 5000, &raw mut handshake, null_mut())
+        };
+        assert_eq!(status, KEEPSOCK_OK);
+        handshake
+    }
+
     type Call<T> = fn(*mut T, Error) -> i32;
 
     /// Each function of a connection, with arguments that would be right.
@@ -330,6 +364,42 @@ mod c_only {
                 |c, e| out(77, |ms| keepsock_client_user_timeout(c, ms, e)),
                 |c, e| out(77, |fd| keepsock_client_fd(c, fd, e)),
                 |c, e| out(77, |fd| keepsock_client_release_fd(c, fd, e)),
+                |c, e| {
+                    out([0x5au8; 1024], |s| {
+                        keepsock_client_syn(c, s.cast(), size_of::<keepsock_segment>(), e)
+                    })
+                },
+            ]
+        }
+    }
+
+    fn capture_calls() -> Vec<Call<keepsock_capture>> {
+        unsafe {
+            vec![
+                |c, e| out(no_handle(), |h| keepsock_capture_handshake(c, null(), 0, h, e)),
+                |c, e| {
+                    let (one, other) = (c"127.0.0.1:1".as_ptr(), c"127.0.0.1:2".as_ptr());
+                    out(no_handle(), |h| keepsock_capture_handshake_between(c, one, other, 0, h, e))
+                },
+            ]
+        }
+    }
+
+    fn handshake_calls() -> Vec<Call<keepsock_handshake>> {
+        unsafe {
+            vec![
+                |h, e| {
+                    out([0x5au8; 1024], |s| {
+                        let size = size_of::<keepsock_segment>();
+                        keepsock_handshake_segment(h, 0, s.cast(), size, e)
+                    })
+                },
+                |h, e| {
+                    out(77, |client| {
+                        out(77, |server| keepsock_handshake_states(h, 0, client, server, e))
+                    })
+                },
+                |h, e| out(77u32, |n| keepsock_handshake_retransmissions(h, 0, n, e)),
             ]
         }
     }
@@ -378,12 +448,16 @@ mod c_only {
                 |o, e| keepsock_options_set_interface(o, c"lo".as_ptr(), e),
                 |o, e| keepsock_options_add_address(o, c"127.0.0.1:1".as_ptr(), e),
                 |o, e| keepsock_options_set_backlog(o, 1, e),
+                |o, e| keepsock_options_set_fast_open(o, true, e),
+                |o, e| keepsock_options_set_mptcp(o, false, e),
+                |o, e| keepsock_options_set_attempt_delay(o, 100, e),
                 |o, e| keepsock_options_set_dead_after(o, 2000, e),
                 |o, e| keepsock_options_set_end_stalled(o, false, e),
                 |o, e| keepsock_options_set_survive_idle(o, 2000, e),
                 |o, e| keepsock_options_set_heartbeat(o, b"x".as_ptr().cast(), 1, 1000, e),
                 |o, e| keepsock_options_set_idle_limit(o, 2000, e),
                 |o, e| keepsock_options_set_last_snapshot(o, true, e),
+                |o, e| keepsock_options_set_save_syn(o, true, e),
                 |o, e| {
                     let cancel = new_cancel();
                     let status = keepsock_options_set_cancel(o, cancel, e);
@@ -392,6 +466,50 @@ mod c_only {
                 },
             ]
         }
+    }
+
+    fn connecting_calls() -> Vec<Call<keepsock_connecting>> {
+        unsafe {
+            vec![
+                |c, e| out(no_handle(), |client| keepsock_connecting_wait(c, client, e)),
+                |c, e| out(no_handle(), |client| keepsock_connecting_finish(c, client, e)),
+                |c, e| out(77, |fd| keepsock_connecting_fd(c, fd, e)),
+                |c, e| out(77, |ms| keepsock_connecting_timeout(c, ms, e)),
+                |c, e| {
+                    out([0x5au8; 512], |a| {
+                        keepsock_connecting_attempt(
+                            c,
+                            0,
+                            a.cast(),
+                            size_of::<keepsock_attempt>(),
+                            e,
+                        )
+                    })
+                },
+                |c, e| {
+                    out([0x5au8; 512], |a| {
+                        keepsock_connecting_under_way(
+                            c,
+                            0,
+                            a.cast(),
+                            size_of::<keepsock_under_way>(),
+                            e,
+                        )
+                    })
+                },
+            ]
+        }
+    }
+
+    fn new_connecting() -> *mut keepsock_connecting {
+        let mut connecting = null_mut();
+        let endpoint = super::common::refused_address().to_string();
+        let endpoint = CString::new(endpoint).unwrap();
+        let started = unsafe {
+            keepsock_connecting_start(endpoint.as_ptr(), null(), &raw mut connecting, null_mut())
+        };
+        assert_eq!(started, KEEPSOCK_OK);
+        connecting
     }
 
     fn serve_options_calls() -> Vec<Call<keepsock_serve_options>> {
@@ -475,6 +593,19 @@ mod c_only {
         misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
         misuse(&reconnect_calls(), "reconnect", new_reconnect, keepsock_reconnect_free);
+        misuse(&connecting_calls(), "connecting", new_connecting, keepsock_connecting_free);
+        let port = unsafe { keepsock_server_port(server) };
+        if let Some(capture) = new_capture(port) {
+            let capture_again = || new_capture(port).unwrap();
+            misuse(&capture_calls(), "capture", capture_again, keepsock_capture_free);
+            let client = new_client(server);
+            let handshake = || new_handshake(capture, client);
+            misuse(&handshake_calls(), "handshake", handshake, keepsock_handshake_free);
+            unsafe {
+                keepsock_client_free(client);
+                keepsock_capture_free(capture);
+            }
+        }
         unsafe { keepsock_server_free(server) };
     }
 
@@ -529,6 +660,95 @@ mod c_only {
         }
     }
 
+    /// E2: what a capture and a handshake are asked.
+    #[test]
+    fn captures_and_handshakes() {
+        let _limit = Limit::new("captures_and_handshakes");
+        let server = new_server();
+        let (port, endpoint) =
+            unsafe { (keepsock_server_port(server), keepsock_server_endpoint(server)) };
+        unsafe {
+            gives(INVALID, "capture is NULL", |e| keepsock_capture_new(port, null_mut(), e));
+            gives(INVALID, "port is 0", |e| out(no_handle(), |c| keepsock_capture_new(0, c, e)));
+        }
+        let Some(capture) = new_capture(port) else {
+            return;
+        };
+        let client = new_client(server);
+        let handshake = new_handshake(capture, client);
+        let size = size_of::<keepsock_segment>();
+        unsafe {
+            gives(INVALID, "client is NULL", |e| {
+                out(no_handle(), |h| keepsock_capture_handshake(capture, null(), 0, h, e))
+            });
+            gives(INVALID, "handshake is NULL", |e| {
+                keepsock_capture_handshake(capture, client, 0, null_mut(), e)
+            });
+            gives(INVALID, "out of range", |e| {
+                out(no_handle(), |h| keepsock_capture_handshake(capture, client, -2, h, e))
+            });
+            let between = |one, other, e| {
+                out(no_handle(), |h| {
+                    keepsock_capture_handshake_between(capture, one, other, 0, h, e)
+                })
+            };
+            gives(INVALID, "endpoint is NULL", |e| between(null(), endpoint, e));
+            gives(INVALID, "endpoint is NULL", |e| between(endpoint, null(), e));
+            gives(INVALID, "which is watched", |e| {
+                between(c"127.0.0.1:1".as_ptr(), c"127.0.0.1:2".as_ptr(), e)
+            });
+            let invalid_endpoint = ErrorKind::InvalidEndpoint.code();
+            gives(invalid_endpoint, "", |e| between(endpoint, c"name:1".as_ptr(), e));
+            gives(ErrorKind::TimedOut.code(), "none of its packets was seen", |e| {
+                between(endpoint, c"127.0.0.1:1".as_ptr(), e)
+            });
+            // Any index but 0, 1, 2; NULL where something is to be written, and where not.
+            for index in [3, 4, usize::MAX] {
+                let part = format!("index {index} is above 2");
+                gives(INVALID, &part, |e| {
+                    out([0x5au8; 1024], |s| {
+                        keepsock_handshake_segment(handshake, index, s.cast(), size, e)
+                    })
+                });
+                gives(INVALID, &part, |e| {
+                    out(77, |s| keepsock_handshake_states(handshake, index, s, s, e))
+                });
+                gives(INVALID, &part, |e| {
+                    out(77u32, |n| keepsock_handshake_retransmissions(handshake, index, n, e))
+                });
+            }
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_handshake_segment(handshake, 0, null_mut(), size, e)
+            });
+            gives(INVALID, "out is NULL", |e| keepsock_client_syn(client, null_mut(), size, e));
+            gives(INVALID, "count is NULL", |e| {
+                keepsock_handshake_retransmissions(handshake, 0, null_mut(), e)
+            });
+            let states =
+                keepsock_handshake_states(handshake, 2, null_mut(), null_mut(), null_mut());
+            assert_eq!(states, KEEPSOCK_OK);
+            // It does not need what it came from.
+            keepsock_capture_free(capture);
+            keepsock_client_free(client);
+            assert!(text(keepsock_handshake_lines(handshake)).starts_with("IP 127.0.0.1."));
+            assert!(text(keepsock_handshake_diagram(handshake)).starts_with("client 127.0.0.1:"));
+            keepsock_handshake_free(handshake);
+            assert_eq!(text(keepsock_handshake_lines(handshake)), "", "freed");
+            keepsock_handshake_free(handshake);
+            keepsock_server_free(server);
+        }
+    }
+
+    /// S5: every state has its name, and no other number has one.
+    #[test]
+    fn states_have_names() {
+        assert_eq!(text(keepsock_tcp_state_name(3)), "SYN-RECEIVED");
+        assert_eq!(text(keepsock_tcp_state_name(10)), "LISTEN");
+        for other in [0, 12, -1, i32::MIN, i32::MAX] {
+            assert_eq!(text(keepsock_tcp_state_name(other)), "UNKNOWN");
+        }
+    }
+
     /// E2: every other pointer argument that must not be NULL.
     #[test]
     fn null_in_each_argument() {
@@ -566,6 +786,24 @@ mod c_only {
                 keepsock_reconnect_connect(reconnect, null_mut(), e)
             });
             keepsock_reconnect_free(reconnect);
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |c| keepsock_connecting_start(null(), null(), c, e))
+            });
+            gives(INVALID, "connecting is NULL", |e| {
+                keepsock_connecting_start(endpoint, null(), null_mut(), e)
+            });
+            let connecting = new_connecting();
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_connecting_finish(connecting, null_mut(), e)
+            });
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_connecting_wait(connecting, null_mut(), e)
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_connecting_fd(connecting, null_mut(), e));
+            gives(INVALID, "timeout_ms is NULL", |e| {
+                keepsock_connecting_timeout(connecting, null_mut(), e)
+            });
+            keepsock_connecting_free(connecting);
             gives(INVALID, "client is NULL", |e| keepsock_client_from_fd(0, null(), null_mut(), e));
             gives(INVALID, "server is NULL", |e| keepsock_server_from_fd(0, null(), null_mut(), e));
             gives(INVALID, "buf is NULL", |e| {
@@ -728,6 +966,12 @@ mod c_only {
             gives(INVALID, "out of range", |e| {
                 keepsock_service_broadcast(service, space, huge, null_mut(), null_mut(), e)
             });
+            for level in [-1, 6, i32::MIN, i32::MAX] {
+                gives(INVALID, "no such level", |e| {
+                    keepsock_log_set(Some(not_told), null_mut(), level, e)
+                });
+                gives(INVALID, "no such level", |e| keepsock_log_set(None, null_mut(), level, e));
+            }
             for ms in [-2, -1000, i64::MIN] {
                 let part = "out of range";
                 gives(INVALID, part, |e| keepsock_client_set_read_timeout(client, ms, e));
@@ -891,7 +1135,11 @@ mod c_only {
             keepsock_client_connect(refused.as_ptr(), null(), &raw mut none, &raw mut failed)
         };
         assert_eq!(status, ErrorKind::Refused.code());
-        let fills: [Fill<'_>; 4] = unsafe {
+        let saving = CApi::listen("127.0.0.1:0", &[Opt::SaveSyn(true)]).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", saving.port())).unwrap();
+        let accepted = saving.accept().unwrap();
+        let saved = accepted.pointer;
+        let fills: [Fill<'_>; 5] = unsafe {
             [
                 (
                     "keepalive",
@@ -915,6 +1163,11 @@ mod c_only {
                     size_of::<keepsock_attempt>(),
                     Box::new(|at, size, _| keepsock_error_attempt(failed, 0, at.cast(), size)),
                 ),
+                (
+                    "segment",
+                    size_of::<keepsock_segment>(),
+                    Box::new(|at, size, e| keepsock_client_syn(saved, at.cast(), size, e)),
+                ),
             ]
         };
         for (name, size, fill) in fills {
@@ -935,6 +1188,7 @@ mod c_only {
             }
             assert!(buf.iter().all(|b| *b == 0x5a), "{name}");
         }
+        drop(stream);
         unsafe {
             let mut attempt: keepsock_attempt = std::mem::zeroed();
             let size = size_of::<keepsock_attempt>();
@@ -955,7 +1209,7 @@ mod c_only {
     /// the handler has returned is an error.
     #[test]
     fn a_lent_connection() {
-        use super::common::{Api, Client, Opt, Server, Service};
+        use super::common::{Client, Service};
         let _limit = Limit::new("a_lent_connection");
         let server = CApi::listen("127.0.0.1:0", &[]).unwrap();
         let handler = |client: &<CApi as Api>::Client| {

@@ -16,7 +16,10 @@ use keepsock::{
 };
 
 mod lab;
-use lab::{GRACE, HOLE, HOLE6, assert_on_time, assert_within, in_namespace, in_process, ip, ms};
+use lab::{
+    GRACE, HOLE, HOLE6, Ip, Route, assert_on_time, assert_within, in_namespace, in_process, ip, ms,
+    row, seconds,
+};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -66,7 +69,7 @@ fn a_blackholed_address() {
         let deadline = ms(500);
         for to in [&v4, &v6] {
             let descriptors = lab::count_descriptors();
-            assert_on_time(deadline, || {
+            let back = assert_on_time(deadline, || {
                 let (err, elapsed) = fails(to, &options(deadline));
                 assert_eq!(err.kind(), ErrorKind::TimedOut);
                 let tried = [(to.clone(), Stage::Connect, ErrorKind::TimedOut)];
@@ -78,6 +81,9 @@ fn a_blackholed_address() {
                 elapsed
             });
             assert_eq!(lab::count_descriptors(), descriptors);
+            let control = "no deadline: waits after 0.7 s";
+            let scene = format!("C1 blackholed address {to}");
+            row(&scene, "connect timeout 0.5 s", format!("back after {}", seconds(back)), control);
         }
     });
 }
@@ -88,11 +94,18 @@ fn a_deadline_beyond_the_first_retransmissions() {
     in_namespace("a_deadline_beyond_the_first_retransmissions", LIMIT, || {
         lab::blackhole();
         let deadline = ms(3500);
-        assert_on_time(deadline, || {
-            let (err, elapsed) = fails(&format!("{HOLE}:80"), &options(deadline));
-            assert_eq!(err.kind(), ErrorKind::TimedOut);
-            elapsed
+        let to = address(&format!("{HOLE}:80"));
+        let back = thread::scope(|scope| {
+            scope.spawn(|| assert_it_hangs(deadline + GRACE, move || TcpStream::connect(to)));
+            assert_on_time(deadline, || {
+                let (err, elapsed) = fails(&to.to_string(), &options(deadline));
+                assert_eq!(err.kind(), ErrorKind::TimedOut);
+                elapsed
+            })
         });
+        let measured = format!("back after {}", seconds(back));
+        let scene = "C1 blackholed address, SYN sent again at 1 s and 3 s";
+        row(scene, "connect timeout 3.5 s", measured, "no deadline: waits after 3.55 s");
     });
 }
 
@@ -109,9 +122,11 @@ fn a_blackholed_first_address() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let works = server.local_addr().unwrap();
         let hole = SocketAddr::new(HOLE.parse().unwrap(), works.port());
+        assert_it_hangs(ms(700), move || TcpStream::connect(hole));
         let options = options(ms(3000)).address(hole).address(works);
+        // The control holds its own for as long as it waits.
         let descriptors = lab::count_descriptors();
-        assert_within(*WITH_A_HOLE.end(), || {
+        let connected = assert_within(*WITH_A_HOLE.end(), || {
             let start = Instant::now();
             let client = ClientSocket::connect_with("example.test:80", &options).unwrap();
             let elapsed = start.elapsed();
@@ -120,6 +135,8 @@ fn a_blackholed_first_address() {
             assert_eq!(lab::count_descriptors(), descriptors + 1, "the loser is gone");
             elapsed
         });
+        let measured = format!("connected after {}", seconds(connected));
+        row("C2 first address blackholed", "two addresses", measured, "alone: waits after 0.7 s");
     });
 }
 
@@ -136,7 +153,7 @@ fn a_name_whose_first_address_is_blackholed() {
         assert_eq!(order.iter().map(SocketAddr::is_ipv6).collect::<Vec<_>>(), [true, false]);
         assert_it_hangs(ms(700), move || TcpStream::connect((HOLE6, port)));
         let to = format!("two.test:{port}");
-        assert_within(*WITH_A_HOLE.end(), || {
+        let connected = assert_within(*WITH_A_HOLE.end(), || {
             let start = Instant::now();
             let client = ClientSocket::connect_with(to.as_str(), &options(ms(3000))).unwrap();
             let elapsed = start.elapsed();
@@ -144,6 +161,8 @@ fn a_name_whose_first_address_is_blackholed() {
             assert_eq!(client.five_tuple().remote.host(), "127.0.0.1");
             elapsed
         });
+        let measured = format!("connected over IPv4 after {}", seconds(connected));
+        row("C2 IPv6 blackholed", "a name with both", measured, "IPv6 alone: waits after 0.7 s");
 
         // C1, C3: without anybody at the second address both are listed, as they
         // ended, and the first has all the time.
@@ -165,6 +184,42 @@ fn a_name_whose_first_address_is_blackholed() {
         let text = err.to_string();
         assert!(text.contains(&format!("{first}: timed out after 1.5 s")), "{text}");
         assert!(text.contains(&format!("{second}: connection refused after")), "{text}");
+    });
+}
+
+/// C2: IPv4 blackholed, and IPv6 takes a second, since its first SYN is lost: the
+/// attempt that is slow is not given up because another began, whichever comes
+/// first. The control: each alone.
+#[test]
+fn one_family_blackholed_and_the_other_slow() {
+    in_namespace("one_family_blackholed_and_the_other_slow", LIMIT, || {
+        let route = Route::new();
+        route.blackhole(Ip::V4);
+        route.lose_first_syn(Ip::V6);
+        let server = route.server.run(|| ServerSocket::listen("*:0")).unwrap();
+        let [v4, v6] = Ip::BOTH.map(|ip| address(&format!("{}:{}", ip.server(), server.port())));
+        assert_it_hangs(ms(1500), move || TcpStream::connect(v4));
+        let start = Instant::now();
+        TcpStream::connect(v6).unwrap();
+        let alone = start.elapsed();
+        assert!((ms(950)..ms(1300)).contains(&alone), "IPv6 alone took {alone:?}");
+        for (scene, first, second) in
+            [("IPv6 slow, IPv4 blackholed", v6, v4), ("IPv4 blackholed, IPv6 slow", v4, v6)]
+        {
+            let options = options(ms(5000)).address(first).address(second);
+            let descriptors = lab::count_descriptors();
+            let connected = assert_within(ms(1300), || {
+                let start = Instant::now();
+                let client = ClientSocket::connect_with("both.test:80", &options).unwrap();
+                let elapsed = start.elapsed();
+                assert_eq!(client.five_tuple().remote, v6.into());
+                assert_eq!(lab::count_descriptors(), descriptors + 1, "the loser is gone");
+                elapsed
+            });
+            let measured = format!("connected over IPv6 after {}", seconds(connected));
+            let control = format!("IPv6 alone: {}; IPv4 alone: waits after 1.5 s", seconds(alone));
+            row(&format!("C2 {scene}"), "both addresses", measured, &control);
+        }
     });
 }
 
@@ -272,7 +327,7 @@ fn a_resolver_that_never_answers() {
         lab::silent_resolver("timeout:5 attempts:2");
         assert_it_hangs(ms(1000), || ("slow.test", 80).to_socket_addrs());
         let deadline = ms(500);
-        assert_on_time(deadline, || {
+        let back = assert_on_time(deadline, || {
             let (err, elapsed) = fails("slow.test:80", &options(deadline));
             assert_eq!(err.kind(), ErrorKind::TimedOut);
             assert_eq!(err.failed_stage(), Some(Stage::Lookup));
@@ -280,6 +335,10 @@ fn a_resolver_that_never_answers() {
             assert!(err.to_string().starts_with(start), "{err}");
             elapsed
         });
+
+        let measured = format!("back after {}", seconds(back));
+        let control = "getaddrinfo: waits after 1 s";
+        row("C1 resolver never answers", "connect timeout 0.5 s", measured, control);
 
         // A server's name is looked up by the same deadline.
         assert_on_time(deadline, || {
@@ -291,10 +350,12 @@ fn a_resolver_that_never_answers() {
 
         // T2
         let waiting = || lab::count_threads("keepsock-lookup");
-        assert_within(GRACE, || {
+        let back = assert_within(GRACE, || {
             let before = waiting();
             cancelled("slow.test:80", Stage::Lookup, move || waiting() > before)
         });
+        let measured = format!("back {} later", seconds(back));
+        row("T2 resolver never answers", "cancel", measured, control);
     });
 }
 
@@ -303,13 +364,17 @@ fn a_resolver_that_never_answers() {
 fn a_cancel_during_the_handshake() {
     in_namespace("a_cancel_during_the_handshake", LIMIT, || {
         lab::blackhole();
-        assert_within(GRACE, || {
+        let to = address(&format!("{HOLE}:80"));
+        assert_it_hangs(ms(700), move || TcpStream::connect(to));
+        let back = assert_within(GRACE, || {
             let before = lab::count_syn_sent();
             let waits = move || lab::count_syn_sent() > before;
-            cancelled(&format!("{HOLE}:80"), Stage::Connect, waits)
+            cancelled(&to.to_string(), Stage::Connect, waits)
         });
-        // The kernel's half-open sockets went with their descriptors.
-        assert_eq!(lab::count_syn_sent(), 0);
+        // The kernel's half-open sockets went with their descriptors; the control's waits.
+        assert_eq!(lab::count_syn_sent(), 1);
+        let measured = format!("back {} later", seconds(back));
+        row("T2 blackholed address", "cancel", measured, "no cancel: waits after 0.7 s");
     });
 }
 
@@ -361,6 +426,9 @@ fn lookups_that_hang_are_bounded() {
         assert!(err.to_string().contains("64 lookups are waiting"), "{err}");
         assert!(elapsed < ms(100), "back after {elapsed:?}");
         assert_eq!(lab::count_threads("keepsock-lookup"), 64);
+        let measured = format!("refused after {}, 64 threads", seconds(elapsed));
+        let control = "64 lookups: each its time, 0.5 s";
+        row("C1 resolver never answers, 65th lookup", "connect timeout 0.5 s", measured, control);
         // Numbers need no resolver.
         let server = ServerSocket::listen("127.0.0.1:0").unwrap();
         ClientSocket::connect(server.endpoint()).unwrap();

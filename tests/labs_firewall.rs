@@ -35,8 +35,11 @@ struct Case {
 /// without, the firewall drops the push, and neither side learns why.
 #[test]
 fn a_firewall_that_forgets() {
-    let none = SocketOptions::new().keepalive(None).close_timeout(Duration::ZERO);
+    let base = SocketOptions::new().close_timeout(Duration::ZERO);
+    let none = base.clone().keepalive(None);
     let alive = none.clone().keepalive(Keepalive::new(ms(2000), ms(2000), 3).unwrap());
+    let survives = base.survive_idle(Duration::from_secs(FORGETS.into()));
+    let beats = none.clone().heartbeat(b".", ms(2000));
     let case = |asked, client: &SocketOptions, server: &SocketOptions, survives| Case {
         asked,
         client: client.clone(),
@@ -47,6 +50,10 @@ fn a_firewall_that_forgets() {
         case("no keepalive", &none, &none, false),
         case("keepalive idle 2 s at the client", &alive, &none, true),
         case("keepalive idle 2 s at the server", &none, &alive, true),
+        case("survive_idle 5 s at the client", &survives, &none, true),
+        case("survive_idle 5 s at the server", &none, &survives, true),
+        case("heartbeat 2 s at the client", &beats, &none, true),
+        case("heartbeat 2 s at the server", &none, &beats, true),
     ];
     in_namespace("a_firewall_that_forgets", LIMIT, || {
         let route = Route::new();
@@ -66,7 +73,7 @@ fn a_firewall_that_forgets() {
 }
 
 fn assert_push_after_silence(route: &Route, case: &Case, ip: Ip) {
-    let scene = format!("K4 push after {} idle, {ip:?}", seconds(IDLE));
+    let scene = format!("K4 push after {} idle, {ip}", seconds(IDLE));
     let arrived = push_after_silence(route, case, ip);
     println!("{scene}, {}: {arrived:?}", case.asked);
     assert_eq!(arrived.is_some(), case.survives, "{scene}, {}", case.asked);

@@ -184,6 +184,24 @@ impl ClientSocket {
         sys::user_timeout(io.socket()).map_err(|e| self.os_failed(OPERATION, e))
     }
 
+    /// Whether it is a Multipath TCP connection: both sides knew it, and so did everything on
+    /// the way. Linux 5.16 and later can tell; elsewhere no.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// assert!(!client.is_mptcp()?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn is_mptcp(&self) -> Result<bool> {
+        let io = self.enter("mptcp")?;
+        Ok(matches!(self.remote, Address::Inet(_)) && sys::is_mptcp(io.socket()))
+    }
+
     /// Waits as [`wait`] does, and meanwhile does what is due.
     pub(super) fn wait_alive(
         &self,

@@ -13,6 +13,7 @@ use super::{
 
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
+use crate::events;
 use crate::info::{Address, End};
 use crate::sys::{self, InUse, Interest, Ready, Wait};
 use crate::wait::{Cause, Deadline, wait};
@@ -62,7 +63,7 @@ impl ClientSocket {
                 self.ended_by(&io, &e);
             }
         }
-        match self.known_end(&io).map(|cause| cause.kind()) {
+        match self.known_end(&io).inspect(|cause| self.tell_end(cause)).map(|cause| cause.kind()) {
             None if self.has(DRAINING) => {
                 Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0))
             }
@@ -191,17 +192,26 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn abort(&self) {
+        if self.reset() && events::of_each_connection() {
+            events::aborted(self);
+        }
+    }
+
+    /// Breaks it off without a word, as may be done under a lock; false: it was closed.
+    pub(crate) fn reset(&self) -> bool {
         let Some(io) = self.descriptor.enter() else {
-            return;
+            return false;
         };
         self.flags.fetch_or(CLOSING, Ordering::SeqCst);
         // socket(7): a linger time of zero makes close(2) send RST. Failing, it
         // is a close all the same.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
         self.before_closing(&io);
-        if self.descriptor.close(&io) && self.descriptor.is_shared(&io) {
+        let closed = self.descriptor.close(&io);
+        if closed && self.descriptor.is_shared(&io) {
             self.end_calls_by_reset(&io);
         }
+        closed
     }
 
     /// Ends the calls of other threads without FIN: the peer might take what it has
@@ -231,8 +241,14 @@ impl ClientSocket {
             // go on trying to deliver what is queued.
             let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
         }
-        if self.descriptor.close(io) && self.descriptor.is_shared(io) {
+        if !self.descriptor.close(io) {
+            return;
+        }
+        if self.descriptor.is_shared(io) {
             sys::wake(io.socket());
+        }
+        if events::of_each_connection() {
+            events::closed(self);
         }
     }
 

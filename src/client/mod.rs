@@ -1,12 +1,13 @@
 //! ClientSocket: one connection, made by connect or by accept.
 //!
-//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`]
-//! and [`settings`] have what it does.
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`],
+//! [`settings`] and [`syn`] have what it does.
 
 mod alive;
 mod end;
 mod read;
 mod settings;
+mod syn;
 mod write;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::cancel::CancelToken;
 use crate::connect::{self, Connected};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::info::Address;
 use crate::liveness::Liveness;
 use crate::options::SocketOptions;
@@ -54,6 +56,10 @@ const CLOSING: u32 = 1 << 9;
 const LAST_SNAPSHOT: u32 = 1 << 10;
 /// The kernel took a part of a heartbeat; the rest comes before the next write.
 const HEARTBEAT_CUT: u32 = 1 << 11;
+/// That the connection broke off was told.
+const TOLD: u32 = 1 << 12;
+/// This side has sent the SYN: the socket was made by connect.
+const CONNECTED: u32 = 1 << 31;
 /// A read or write is not just the one system call.
 const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
 
@@ -106,6 +112,8 @@ pub struct ClientSocket {
     /// What the kernel knew last, if it was to be kept.
     last: OnceLock<Box<TcpInfo>>,
     liveness: Option<Box<Liveness>>,
+    /// What `syn` found when it was asked first, for the kernel tells it once.
+    syn: OnceLock<syn::Saved>,
 }
 
 /// This side's address.
@@ -222,8 +230,16 @@ impl ClientSocket {
         Error: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
-        let Connected { socket, local, remote } = connect::connect(&endpoint, options)?;
+        let since = Instant::now();
+        let made = ClientSocket::connected(connect::connect(&endpoint, options)?, options)?;
+        events::connected(&made, &endpoint, since);
+        Ok(made)
+    }
+
+    pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
+        let Connected { socket, local, remote } = connected;
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
+        made.flags.fetch_or(CONNECTED, Ordering::Relaxed);
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
         Ok(made)
@@ -253,6 +269,7 @@ impl ClientSocket {
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
         let look = || -> Result<Address> {
             options.validate(OPERATION)?;
+            options.refuse_listener_only(OPERATION)?;
             let fd = sys::borrow(&socket);
             match sys::is_listening_stream(fd).map_err(|e| Error::os(OPERATION, &e))? {
                 Some(false) => {}
@@ -310,6 +327,7 @@ impl ClientSocket {
             end: AtomicI32::new(0),
             last: OnceLock::new(),
             liveness,
+            syn: OnceLock::new(),
         }
     }
 
@@ -401,9 +419,26 @@ impl ClientSocket {
         }
     }
 
+    /// The error of a call. The caller holds neither the buffer nor the turn, for a
+    /// logger may want them.
     #[cold]
     fn failed(&self, operation: &'static str, cause: Cause, transferred: usize) -> Error {
+        self.tell_end(&cause);
         cause.into_error(operation).at(self.five_tuple()).after_bytes(transferred)
+    }
+
+    /// Tells once that neither side closed the connection.
+    #[cold]
+    fn tell_end(&self, cause: &Cause) {
+        use ErrorKind::{Dead, Reset, Stalled, Unreachable};
+        let Cause::Over(kind, _) = *cause else {
+            return;
+        };
+        if matches!(kind, Reset | Dead | Unreachable | Stalled)
+            && self.flags.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
+        {
+            events::broke_off(self, kind);
+        }
     }
 
     fn os_failed(&self, operation: &'static str, err: io::Error) -> Error {

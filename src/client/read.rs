@@ -275,10 +275,16 @@ impl ClientSocket {
             let waited = self.wait_for(&io, Interest::Read, patience.deadline());
             let mut buffer = self.lock_buffer();
             let kept = buffer.as_slice().len();
-            waited.map_err(|cause| self.failed("read", cause, kept))?;
+            if let Err(cause) = waited {
+                drop(buffer);
+                return Err(self.failed("read", cause, kept));
+            }
             match buffer.fill(|space| sys::recv(io.socket(), space, Wait::No)) {
                 Ok(0) => {
-                    self.at_end(&io).map_err(|cause| self.failed("read", cause, kept))?;
+                    if let Err(cause) = self.at_end(&io) {
+                        drop(buffer);
+                        return Err(self.failed("read", cause, kept));
+                    }
                     ended = true;
                 }
                 Ok(_) => self.note_received(),
@@ -288,7 +294,11 @@ impl ClientSocket {
                         return Err(self.failed("read", ErrorKind::WouldBlock.into(), kept));
                     }
                 }
-                Err(e) => return Err(self.failed("read", self.ended_by(&io, &e), kept)),
+                Err(e) => {
+                    let cause = self.ended_by(&io, &e);
+                    drop(buffer);
+                    return Err(self.failed("read", cause, kept));
+                }
             }
             self.note_buffered(&buffer);
         }
@@ -398,7 +408,7 @@ impl ClientSocket {
             // signal(7): a call with SO_RCVTIMEO or SO_SNDTIMEO is not restarted,
             // and starting it again would start its time again.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || sys::is_in_progress(&e) => {
                 // The kernel's timer ran out, or else somebody has made the
                 // descriptor non-blocking: then what is left is waited for in poll.
                 let timed = patience.kernel_timer_is_over() && !self.has(NONBLOCKING);

@@ -20,6 +20,8 @@ pub(super) struct Setting<'a> {
     pub local: Option<&'a [SocketAddr]>,
     pub deadline: Deadline,
     pub cancel: Option<&'a CancelToken>,
+    /// There is no other address that this attempt is racing.
+    pub alone: bool,
 }
 
 /// How an attempt began.
@@ -32,7 +34,8 @@ pub(super) enum Begun {
 /// Makes a socket and sends its SYN. Whatever fails, no descriptor is left.
 pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begun, Failure> {
     let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
-    let socket = sys::stream_socket(candidate.domain).map_err(at(Stage::Socket))?;
+    let socket =
+        sys::stream_socket(candidate.domain, setting.options.mptcp).map_err(at(Stage::Socket))?;
     let borrowed = sys::borrow(&socket);
     if candidate.domain == Domain::UNIX {
         connect_unix(borrowed, &candidate.name, setting)?;
@@ -40,6 +43,9 @@ pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begu
     }
     let ipv6 = candidate.domain == Domain::IPV6;
     setting.options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
+    if setting.options.fast_open && setting.alone {
+        sys::fast_open_connect(borrowed).map_err(at(Stage::Options))?;
+    }
     if let Some(local) = setting.local {
         let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
             return Err(Failure(Stage::Bind, ErrorKind::AddressNotAvailable.into()));

@@ -1,9 +1,11 @@
 //! Connecting: the addresses of a name race (RFC 8305), within one deadline.
 //!
-//! [`race`] decides which attempt starts when, [`attempt`] makes one, and the
-//! driver here waits for all of them in one poll.
+//! [`race`] decides which attempt starts when, [`attempt`] makes one. The [`Drive`] here
+//! does what is to be done now and never waits; [`connect`] waits for it in one poll, and
+//! [`Connecting`] leaves the waiting to the caller.
 
 mod attempt;
+mod connecting;
 mod race;
 
 use std::net::SocketAddr;
@@ -14,14 +16,18 @@ use socket2::{Domain, SockAddr};
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Attempt, Error, ErrorKind, Result, Stage};
+use crate::events;
 use crate::info::Address;
 use crate::options::SocketOptions;
-use crate::resolve::resolve;
-use crate::sys::{self, Owned};
+use crate::resolve::{Found, Lookup, resolve};
+use crate::sys::{self, Borrowed, Owned};
 use crate::wait::{Cause, Deadline, wait_writable};
 
 use attempt::{Begun, Setting};
-use race::{ATTEMPT_DELAY, Next, Race, interleave};
+pub use connecting::Connecting;
+use race::{Lane, Next, Race};
+
+const OPERATION: &str = "connect";
 
 /// A connected socket and what is known of it without asking the kernel.
 pub(crate) struct Connected {
@@ -47,146 +53,294 @@ struct Running {
     began: Instant,
 }
 
-pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Connected> {
-    const OPERATION: &str = "connect";
-    options.validate(OPERATION)?;
-    let start = Instant::now();
-    let deadline = Deadline::after(options.connect_timeout);
-    let cancel = options.cancel.as_ref();
-    let candidates = candidates(endpoint, options, deadline, cancel)
-        .map_err(|e| if e.kind() == ErrorKind::TimedOut { e.after(start.elapsed()) } else { e })?;
-    let local = match &options.local {
-        Some(local) => Some(resolve(local, options.family, deadline, cancel, OPERATION)?),
-        None => None,
-    };
-    let setting = Setting { options, local: local.as_deref(), deadline, cancel };
-    let mut attempts = Vec::new();
-    let kind = match drive(&candidates, &setting, &mut attempts) {
-        Ok(connected) => return Ok(connected),
-        Err(kind) => kind,
-    };
-    let first = attempts.iter().find(|a| a.kind == kind);
-    let (stage, os_error) = (first.map(|a| a.stage), first.and_then(|a| a.os_error));
-    let mut error = Error::new(kind, OPERATION).at(endpoint).with_os_error(os_error);
-    if let Some(stage) = stage {
-        error = error.stage(stage);
-    }
-    Err(error.after(start.elapsed()).with_attempts(attempts))
+/// What a step came to.
+enum Step {
+    Connected(Connected),
+    /// Nothing to do until a socket is writable, the lookup has found something, or then.
+    Wait(Deadline),
 }
 
-/// Runs the race to its end. Failed attempts are written down in the order in
-/// which they ended. The kind is that of the whole: the caller's own reasons
-/// (deadline, cancel) first, then the first cause met.
-fn drive(
-    candidates: &[Candidate],
-    setting: &Setting<'_>,
-    attempts: &mut Vec<Attempt>,
-) -> std::result::Result<Connected, ErrorKind> {
-    if setting.cancel.is_some_and(CancelToken::is_fired) {
-        return Err(ErrorKind::Cancelled);
+/// A connect under way: what has been found, tried and noted so far.
+struct Drive {
+    endpoint: Endpoint,
+    start: Instant,
+    deadline: Deadline,
+    local: Option<Vec<SocketAddr>>,
+    lookup: Option<Lookup>,
+    /// Why the lookup found nothing.
+    unknown: Option<Error>,
+    candidates: Vec<Candidate>,
+    race: Race,
+    running: Vec<Running>,
+    /// Those that failed, in the order in which they ended.
+    attempts: Vec<Attempt>,
+}
+
+pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Connected> {
+    let mut drive = Drive::new(endpoint, options)?;
+    let mut ready = None;
+    loop {
+        match drive.step(options, ready) {
+            Ok(Step::Connected(connected)) => return Ok(connected),
+            Ok(Step::Wait(until)) => match drive.wait(until, options.cancel.as_ref()) {
+                Ok(woken) => ready = woken,
+                Err(cause) => return Err(drive.ended_by(&cause)),
+            },
+            Err(error) => return Err(error),
+        }
     }
-    let mut race = Race::new(candidates.len(), ATTEMPT_DELAY);
-    let mut running: Vec<Running> = Vec::new();
-    let mut first_cause = None;
-    let mut note = |index: usize, began: Instant, stage: Stage, cause: &Cause| {
-        attempts.push(Attempt {
-            address: candidates[index].address.clone(),
+}
+
+impl Drive {
+    /// Begins: the lookup is asked for, nothing else is done yet.
+    fn new(endpoint: &Endpoint, options: &SocketOptions) -> Result<Drive> {
+        options.validate(OPERATION)?;
+        options.refuse_listener_only(OPERATION)?;
+        let start = Instant::now();
+        let deadline = Deadline::after(options.connect_timeout);
+        let mut drive = Drive {
+            endpoint: endpoint.clone(),
+            start,
+            deadline,
+            local: None,
+            lookup: None,
+            unknown: None,
+            candidates: Vec::new(),
+            race: Race::new(options.attempt_delay),
+            running: Vec::new(),
+            attempts: Vec::new(),
+        };
+        let refuse = |what: &str| {
+            Error::new(ErrorKind::InvalidEndpoint, OPERATION).at(endpoint).detail(what)
+        };
+        match &endpoint.0 {
+            Target::Inet { host: Host::Any, .. } => {
+                return Err(refuse("\"*\" is for listening: name a host"));
+            }
+            Target::Inet { port: Port::Number(0), .. } if options.addresses.is_empty() => {
+                return Err(refuse("port 0 is for listening"));
+            }
+            Target::Inet { .. } if !options.addresses.is_empty() => {
+                let allowed = options.addresses.iter().filter(|a| options.family.allows(a.ip()));
+                for address in allowed {
+                    drive.add(Lane::First, Candidate::inet(*address), start);
+                }
+                drive.race.close();
+            }
+            Target::Inet { .. } => {
+                drive.lookup = Some(Lookup::new(endpoint, options.family, OPERATION)?);
+            }
+            Target::UnixPath(_) | Target::UnixAbstract(_) => {
+                options.refuse_inet_only(OPERATION)?;
+                let name = sys::unix_name(endpoint)
+                    .map_err(|e| Error::os(OPERATION, &e).at(endpoint).stage(Stage::Socket))?;
+                let address = sys::to_address(&name);
+                drive.add(Lane::First, Candidate { name, domain: Domain::UNIX, address }, start);
+                drive.race.close();
+            }
+        }
+        if let Some(local) = &options.local {
+            let cancel = options.cancel.as_ref();
+            drive.local = Some(resolve(local, options.family, deadline, cancel, OPERATION)?);
+        }
+        Ok(drive)
+    }
+
+    fn add(&mut self, lane: Lane, candidate: Candidate, now: Instant) {
+        self.race.add(lane, self.candidates.len(), now);
+        self.candidates.push(candidate);
+    }
+
+    /// Takes what the lookup has found. The families take turns, beginning with that of the
+    /// system's first address; if they are asked for apart, with IPv6.
+    fn take_found(&mut self, now: Instant) {
+        while let Some(mut lookup) = self.lookup.take() {
+            let taken = lookup.take(now);
+            let over = lookup.is_over();
+            let idle = taken.is_none();
+            match taken {
+                None => {}
+                Some(Err(error)) => self.unknown = Some(error),
+                Some(Ok(found)) => {
+                    let (first_is_ipv6, addresses) = match found {
+                        Found::All(all) => (all.first().is_some_and(SocketAddr::is_ipv6), all),
+                        Found::Apart(some) => (true, some),
+                    };
+                    for address in addresses {
+                        let candidate = Candidate::inet(address);
+                        if self.candidates.iter().any(|c| c.address == candidate.address) {
+                            continue;
+                        }
+                        let first = address.is_ipv6() == first_is_ipv6;
+                        let lane = if first { Lane::First } else { Lane::Second };
+                        self.add(lane, candidate, now);
+                    }
+                }
+            }
+            if over {
+                self.race.close();
+                return;
+            }
+            self.lookup = Some(lookup);
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// Does what is to be done now. `ready` is the number of a socket under way that has
+    /// become writable.
+    fn step(&mut self, options: &SocketOptions, mut ready: Option<usize>) -> Result<Step> {
+        if options.cancel.as_ref().is_some_and(CancelToken::is_fired) {
+            return Err(self.ended_by(&ErrorKind::Cancelled.into()));
+        }
+        loop {
+            let now = Instant::now();
+            let (index, began, ended) = if let Some(ready) = ready.take() {
+                let Running { index, socket, began } = self.running.swap_remove(ready);
+                let ended = attempt::result(&socket).map(|()| socket);
+                (index, began, ended)
+            } else {
+                if self.deadline.0.is_some_and(|at| at <= now) {
+                    return Err(self.ended_by(&ErrorKind::TimedOut.into()));
+                }
+                self.take_found(now);
+                match self.race.next(now) {
+                    Next::Start(index) => match self.begin(index, options) {
+                        Ok(Begun::UnderWay(socket)) => {
+                            self.running.push(Running { index, socket, began: now });
+                            continue;
+                        }
+                        Ok(Begun::Connected(socket)) => (index, now, Ok(socket)),
+                        Err(failure) => (index, now, Err(failure)),
+                    },
+                    Next::Wait(until) => {
+                        let lookup = self.lookup.as_ref().map_or(Deadline(None), Lookup::next);
+                        let until = self.deadline.earlier(Deadline(until)).earlier(lookup);
+                        return Ok(Step::Wait(until));
+                    }
+                    Next::Lost => return Err(self.lost()),
+                }
+            };
+            let setting = self.setting(options);
+            let finished =
+                ended.and_then(|socket| attempt::finish(socket, &self.candidates[index], &setting));
+            match finished {
+                Ok(connected) => {
+                    events::attempt_won(&self.candidates[index].address, began);
+                    self.leave_the_rest(ErrorKind::Closed);
+                    return Ok(Step::Connected(connected));
+                }
+                Err(Failure(stage, cause)) => {
+                    self.note(index, began, stage, &cause);
+                    if cause.kind() == ErrorKind::Cancelled {
+                        return Err(self.failed(ErrorKind::Cancelled));
+                    }
+                    self.race.failed();
+                }
+            }
+        }
+    }
+
+    fn setting<'a>(&'a self, options: &'a SocketOptions) -> Setting<'a> {
+        Setting {
+            options,
+            local: self.local.as_deref(),
+            deadline: self.deadline,
+            cancel: options.cancel.as_ref(),
+            alone: self.lookup.is_none() && self.candidates.len() == 1,
+        }
+    }
+
+    fn begin(&self, index: usize, options: &SocketOptions) -> std::result::Result<Begun, Failure> {
+        let address = &self.candidates[index].address;
+        events::attempt_begun(address, index + 1, self.candidates.len());
+        attempt::begin(&self.candidates[index], &self.setting(options))
+    }
+
+    /// Waits for something to do, and says which socket has become writable.
+    fn wait(
+        &self,
+        until: Deadline,
+        cancel: Option<&CancelToken>,
+    ) -> std::result::Result<Option<usize>, Cause> {
+        let found = self.lookup.as_ref().and_then(Lookup::event);
+        wait_writable(&self.sockets(), found, until, cancel)
+    }
+
+    fn sockets(&self) -> Vec<Borrowed<'_>> {
+        self.running.iter().map(|running| sys::borrow(&running.socket)).collect()
+    }
+
+    fn note(&mut self, index: usize, began: Instant, stage: Stage, cause: &Cause) {
+        let attempt = Attempt {
+            address: self.candidates[index].address.clone(),
             stage,
             kind: cause.kind(),
             os_error: cause.os_error(),
             elapsed: began.elapsed(),
-        });
-    };
-    loop {
-        let (index, began, ended) = match race.next(Instant::now()) {
-            Next::Start(index) => {
-                let began = Instant::now();
-                match attempt::begin(&candidates[index], setting) {
-                    Ok(Begun::UnderWay(socket)) => {
-                        running.push(Running { index, socket, began });
-                        continue;
-                    }
-                    Ok(Begun::Connected(socket)) => (index, began, Ok(socket)),
-                    Err(failure) => (index, began, Err(failure)),
-                }
-            }
-            Next::Wait(until) => {
-                let step = setting.deadline.earlier(Deadline(until));
-                let sockets: Vec<_> = running.iter().map(|r| sys::borrow(&r.socket)).collect();
-                let woken = match wait_writable(&sockets, step, setting.cancel) {
-                    Ok(Some(ready)) => {
-                        let Running { index, socket, began } = running.swap_remove(ready);
-                        let ended = attempt::result(&socket).map(|()| socket);
-                        Ok((index, began, ended))
-                    }
-                    Ok(None) if !setting.deadline.has_passed() => continue,
-                    Ok(None) => Err(ErrorKind::TimedOut.into()),
-                    Err(cause) => Err(cause),
-                };
-                match woken {
-                    Ok(ended) => ended,
-                    // The deadline, a cancel, or a poll that failed ends them all.
-                    Err(cause) => {
-                        running.sort_by_key(|r| r.index);
-                        for r in &running {
-                            note(r.index, r.began, Stage::Connect, &cause);
-                        }
-                        return Err(cause.kind());
-                    }
-                }
-            }
-            Next::Lost => return Err(first_cause.unwrap_or(ErrorKind::NotFound)),
         };
-        match ended.and_then(|socket| attempt::finish(socket, &candidates[index], setting)) {
-            Ok(connected) => return Ok(connected),
-            Err(Failure(stage, cause)) => {
-                note(index, began, stage, &cause);
-                if cause.kind() == ErrorKind::Cancelled {
-                    return Err(ErrorKind::Cancelled);
-                }
-                first_cause = first_cause.or(Some(cause.kind()));
-                race.failed();
-            }
+        events::attempt_failed(&attempt);
+        self.attempts.push(attempt);
+    }
+
+    fn note_running(&mut self, cause: &Cause) {
+        let mut running = std::mem::take(&mut self.running);
+        running.sort_by_key(|r| r.index);
+        for r in running {
+            self.note(r.index, r.began, Stage::Connect, cause);
         }
+    }
+
+    /// It is decided: attempts that were slower are closed, and nobody waits for the resolver.
+    fn leave_the_rest(&mut self, why: ErrorKind) {
+        if !self.running.is_empty() {
+            self.note_running(&why.into());
+        }
+        if let Some(lookup) = self.lookup.take() {
+            lookup.leave(why);
+        }
+    }
+
+    /// The deadline, a cancel, or a poll that failed ends all attempts.
+    fn ended_by(&mut self, cause: &Cause) -> Error {
+        self.note_running(cause);
+        if let Some(lookup) = self.lookup.take() {
+            lookup.leave(cause.kind());
+        }
+        self.failed(cause.kind())
+    }
+
+    /// Everything has failed: the first cause met is the one to tell.
+    fn lost(&mut self) -> Error {
+        match (self.attempts.first().map(|attempt| attempt.kind), self.unknown.take()) {
+            (Some(kind), _) => self.failed(kind),
+            (None, Some(unknown)) => unknown,
+            (None, None) => self.failed(ErrorKind::NotFound),
+        }
+    }
+
+    /// The error of the whole: the caller's own reasons (deadline, cancel) first, then the
+    /// first cause met.
+    fn failed(&mut self, kind: ErrorKind) -> Error {
+        let attempts = std::mem::take(&mut self.attempts);
+        let mut error = Error::new(kind, OPERATION).at(&self.endpoint);
+        let first = attempts.iter().find(|a| a.kind == kind);
+        if let Some(first) = first {
+            error = error.with_os_error(first.os_error).stage(first.stage);
+        } else if self.candidates.is_empty() {
+            error = error.stage(Stage::Lookup);
+        }
+        error.after(self.start.elapsed()).with_attempts(attempts)
     }
 }
 
-fn candidates(
-    endpoint: &Endpoint,
-    options: &SocketOptions,
-    deadline: Deadline,
-    cancel: Option<&CancelToken>,
-) -> Result<Vec<Candidate>> {
-    let inet = |address: SocketAddr| Candidate {
-        name: address.into(),
-        domain: Domain::for_address(address),
-        address: address.into(),
-    };
-    match &endpoint.0 {
-        Target::Inet { host: Host::Any, .. } => {
-            Err(Error::new(ErrorKind::InvalidEndpoint, "connect")
-                .at(endpoint)
-                .detail("\"*\" is for listening: name a host"))
-        }
-        Target::Inet { port: Port::Number(0), .. } if options.addresses.is_empty() => {
-            Err(Error::new(ErrorKind::InvalidEndpoint, "connect")
-                .at(endpoint)
-                .detail("port 0 is for listening"))
-        }
-        Target::Inet { .. } if !options.addresses.is_empty() => {
-            let allowed = options.addresses.iter().filter(|a| options.family.allows(a.ip()));
-            Ok(allowed.copied().map(inet).collect())
-        }
-        Target::Inet { .. } => {
-            let found = resolve(endpoint, options.family, deadline, cancel, "connect")?;
-            Ok(interleave(found).into_iter().map(inet).collect())
-        }
-        Target::UnixPath(_) | Target::UnixAbstract(_) => {
-            options.refuse_inet_only("connect")?;
-            let name = sys::unix_name(endpoint)
-                .map_err(|e| Error::os("connect", &e).at(endpoint).stage(Stage::Socket))?;
-            let address = sys::to_address(&name);
-            Ok(vec![Candidate { name, domain: Domain::UNIX, address }])
+impl Candidate {
+    fn inet(address: SocketAddr) -> Candidate {
+        Candidate {
+            name: address.into(),
+            domain: Domain::for_address(address),
+            address: address.into(),
         }
     }
 }

@@ -162,30 +162,6 @@ pub extern "C" fn keepsock_end_text(end: i32) -> *const c_char {
     text.as_ptr()
 }
 
-/// The name of a TCP state in RFC 9293: "ESTABLISHED".
-///
-/// @param state  A value of enum keepsock_tcp_state.
-/// @return A static string; "" for other numbers. Since 0.1.
-#[unsafe(no_mangle)]
-pub extern "C" fn keepsock_tcp_state_name(state: i32) -> *const c_char {
-    let names = [
-        c"",
-        c"ESTABLISHED",
-        c"SYN-SENT",
-        c"SYN-RECEIVED",
-        c"FIN-WAIT-1",
-        c"FIN-WAIT-2",
-        c"TIME-WAIT",
-        c"CLOSED",
-        c"CLOSE-WAIT",
-        c"LAST-ACK",
-        c"LISTEN",
-        c"CLOSING",
-    ];
-    let name = usize::try_from(state).ok().and_then(|i| names.get(i));
-    name.copied().unwrap_or(c"").as_ptr()
-}
-
 /// What is known of the connection now: state, times, bytes on their way, counters. After it
 /// ended by an error, and after close if keepsock_options_set_last_snapshot() asked for it, it
 /// is the last copy; otherwise what is known without the kernel: end, and the state CLOSED.
@@ -264,4 +240,18 @@ pub unsafe extern "C" fn keepsock_client_user_timeout(
     };
     // SAFETY: as the header asks.
     unsafe { with(client, error, OPERATION, body) }
+}
+
+/// Whether it is a Multipath TCP connection: both sides knew it, and so did everything on the way.
+/// Linux 5.16 and later can tell; elsewhere no.
+///
+/// @param client  A connection, or NULL: no.
+/// @return Whether it is; closed ones are not. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_is_mptcp(client: *const keepsock_client) -> bool {
+    // SAFETY: null, or live as the header asks.
+    let Some(client) = (unsafe { handle::get(client) }) else {
+        return false;
+    };
+    shield(false, || client.socket().is_mptcp().unwrap_or(false))
 }

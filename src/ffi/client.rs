@@ -274,15 +274,16 @@ pub(super) fn give_up(owned: crate::sys::Owned) -> keepsock_fd {
 /// The number of a descriptor that is borrowed.
 pub(super) fn number(borrowed: &crate::BorrowedSocket<'_>) -> keepsock_fd {
     #[cfg(unix)]
-    return {
-        use std::os::fd::{AsFd, AsRawFd};
-        borrowed.as_fd().as_raw_fd()
-    };
+    return raw_number(std::os::fd::AsFd::as_fd(borrowed));
     #[cfg(windows)]
-    return {
-        use std::os::windows::io::{AsRawSocket, AsSocket};
-        borrowed.as_socket().as_raw_socket() as keepsock_fd
-    };
+    return raw_number(std::os::windows::io::AsSocket::as_socket(borrowed));
+}
+
+pub(super) fn raw_number(borrowed: crate::sys::Borrowed<'_>) -> keepsock_fd {
+    #[cfg(unix)]
+    return std::os::fd::AsRawFd::as_raw_fd(&borrowed);
+    #[cfg(windows)]
+    return std::os::windows::io::AsRawSocket::as_raw_socket(&borrowed) as keepsock_fd;
 }
 
 /// Reads some bytes: waits until there is at least one, and takes what is there.

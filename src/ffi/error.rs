@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use super::handle::{Handle, Pool};
 use super::{KEEPSOCK_OK, c_string, fill_text, handle, live, shield, write_sized};
-use crate::{Error, ErrorKind, Stage};
+use crate::{Attempt, Error, ErrorKind, Stage};
 
 /// Why a call failed, for people: its message is one line that tells what was
 /// done, to which endpoint, at which stage and why.
@@ -216,6 +216,19 @@ pub unsafe extern "C" fn keepsock_error_attempt_count(error: *const keepsock_err
     unsafe { handle::get(error) }.map_or(0, |e| e.error.attempts().len())
 }
 
+pub(super) fn to_attempt(attempt: &Attempt) -> keepsock_attempt {
+    let mut value = keepsock_attempt {
+        status: attempt.kind.code(),
+        os_error: attempt.os_error.unwrap_or(0),
+        elapsed_us: i64::try_from(attempt.elapsed.as_micros()).unwrap_or(i64::MAX),
+        address: [0; 128],
+        stage: [0; 16],
+    };
+    fill_text(&mut value.address, &attempt.address.to_string());
+    fill_text(&mut value.stage, &attempt.stage.to_string());
+    value
+}
+
 /// One attempt of a failed connect, in the order they were made.
 ///
 /// @param error  An error.
@@ -238,17 +251,8 @@ pub unsafe extern "C" fn keepsock_error_attempt(
         let Some(attempt) = error.error.attempts().get(index) else {
             return Err(super::invalid(OPERATION, "no such attempt"));
         };
-        let mut value = keepsock_attempt {
-            status: attempt.kind.code(),
-            os_error: attempt.os_error.unwrap_or(0),
-            elapsed_us: i64::try_from(attempt.elapsed.as_micros()).unwrap_or(i64::MAX),
-            address: [0; 128],
-            stage: [0; 16],
-        };
-        fill_text(&mut value.address, &attempt.address.to_string());
-        fill_text(&mut value.stage, &attempt.stage.to_string());
         // SAFETY: out has `size` bytes as the header asks.
-        unsafe { write_sized(out, size, &value, OPERATION) }
+        unsafe { write_sized(out, size, &to_attempt(attempt), OPERATION) }
     };
     shield(ErrorKind::Panic.code(), || look().map_or_else(|e| e.kind().code(), |()| KEEPSOCK_OK))
 }

@@ -302,6 +302,25 @@ pub unsafe extern "C" fn keepsock_options_set_connect_timeout(
     unsafe { set(options, error, |o| Ok(o.connect_timeout(timeout(ms, OPERATION)?))) }
 }
 
+/// The time between the starts of two attempts of a connect, to the addresses of one name
+/// (RFC 8305 section 5, Connection Attempt Delay); the next one starts at once when one has failed.
+/// Shorter is quicker where an address does not answer, and a burden on servers that are merely
+/// slow. Default: 250.
+///
+/// @param options  The options to change.
+/// @param ms       10 to 2,000 milliseconds, as the RFC demands.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_attempt_delay(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.attempt_delay(time(ms, OPERATION)?))) }
+}
+
 /// The time for each reading call as a whole. Default: KEEPSOCK_INFINITE.
 ///
 /// @param options  The options to change.
@@ -453,6 +472,70 @@ pub unsafe extern "C" fn keepsock_options_set_backlog(
 ) -> i32 {
     // SAFETY: as the header asks.
     unsafe { set(options, error, |o| Ok(o.backlog(backlog))) }
+}
+
+/// TCP Fast Open (RFC 7413): a client that was here before sends its first bytes with the SYN, and
+/// saves a round trip. Linux only; elsewhere connecting and listening are
+/// KEEPSOCK_ERR_UNSUPPORTED. The system must allow it, for servers too (net.ipv4.tcp_fastopen = 3).
+/// Default: false.
+///
+/// Connecting to an address with a cookie of an earlier connection succeeds at once and sends
+/// nothing: the handshake comes with the first write, and its failures too. So it is for protocols
+/// in which the client speaks first, and for what may arrive twice. A name with several addresses
+/// races without it.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_fast_open(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.fast_open(on))) }
+}
+
+/// Multipath TCP (RFC 8684): one connection over several networks, that outlives the loss of one of
+/// them. Linux only; elsewhere, and where net.mptcp.enabled is 0, connecting and listening are
+/// KEEPSOCK_ERR_UNSUPPORTED. With a peer that does not know it the connection is plain TCP:
+/// keepsock_client_is_mptcp(). Not together with keepsock_options_set_dead_after(), for the silence
+/// of one path is not that of the peer. Default: false.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_mptcp(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.mptcp(on))) }
+}
+
+/// Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on
+/// Linux (TCP_SAVE_SYN, 4.2 and later), for every user. For servers only. Listening or taking
+/// over with it returns KEEPSOCK_ERR_UNSUPPORTED where the system cannot, connecting with it
+/// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no. The kernel keeps about 100 bytes for each
+/// connection until they are asked for.
+///
+/// @param options  The options to change.
+/// @param on       true: keep them.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_save_syn(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.save_syn(on))) }
 }
 
 /// The token that ends the socket's calls, connect included. Connections that a

@@ -7,9 +7,12 @@
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
 //! - `poll`, `poll_writable` and [`Event`], which ends a poll from outside
+//! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - [`tcp`]: what the kernel knows of a connection, and how long it tries
+//! - `save_syn`, `saved_syn`: the SYN of an accepted connection
+//! - `capture`, `capture_next`, `capture_drops`: the packets of a port
 //! - `Tick`, a start time that costs next to nothing to take
 //! - the `is_…` functions, which sort error numbers
 //! - constants that say what the platform can do:
@@ -30,17 +33,23 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::keepalive::Keepalive;
 
+mod capture;
 mod descriptor;
+mod syn;
 mod tcp;
 #[cfg(unix)]
 mod unix;
+mod wakeup;
 #[cfg(windows)]
 mod windows;
 
+pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use descriptor::{Descriptor, InUse};
+pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
+pub(crate) use wakeup::Wakeup;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
@@ -67,6 +76,14 @@ pub(crate) struct Ready {
     pub socket: bool,
     /// The socket holds an error: it was reset, or the kernel gave up.
     pub error: bool,
+}
+
+/// What a poll for writing found.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Woken {
+    /// The number of a socket that is writable, or holds an error.
+    pub socket: Option<usize>,
+    pub events: [bool; 2],
 }
 
 /// Why a name could not be looked up.

@@ -4,12 +4,15 @@
 //! - `silence`: for how long nothing came, where `TELLS_SILENCE`
 //! - `set_dead_after`, `user_timeout`: how long data may stay unacknowledged
 //! - `is_gone`, `unacknowledged`, `unread`
+//! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp` (RFC 8684)
 
 use std::io;
 use std::time::Duration;
 
 use crate::info::TcpState;
 
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use elsewhere::*;
 pub(crate) use platform::*;
 
 /// As far as the system tells.
@@ -263,6 +266,24 @@ mod platform {
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
         // TIOCOUTQ has SIOCOUTQ's number.
         option::count(socket, libc::TIOCOUTQ as _)
+    }
+
+    /// The next connect sends no SYN if there is a cookie; the first write does.
+    pub(crate) fn fast_open_connect(socket: Borrowed<'_>) -> io::Result<()> {
+        option::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+    }
+
+    /// At most `pending` connections that have data and no ACK yet.
+    pub(crate) fn fast_open_listen(socket: Borrowed<'_>, pending: u32) -> io::Result<()> {
+        option::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+    }
+
+    /// Linux 5.16; false where the kernel does not know.
+    pub(crate) fn is_mptcp(socket: Borrowed<'_>) -> bool {
+        const TCP_IS_MPTCP: libc::c_int = 43; // linux/tcp.h; not in libc
+        // SAFETY: an int.
+        let is = unsafe { option::get::<i32>(socket, libc::IPPROTO_TCP, TCP_IS_MPTCP) };
+        is.is_ok_and(|(is, _)| is != 0)
     }
 
     /// Bytes that came and were not read (tcp(7), SIOCINQ).
@@ -588,5 +609,24 @@ mod platform {
 
     pub(crate) fn unread(_socket: Borrowed<'_>) -> Option<u64> {
         None
+    }
+}
+
+/// Fast Open and Multipath TCP are offered on Linux only.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod elsewhere {
+    use super::super::Borrowed;
+    use super::io;
+
+    pub(crate) fn fast_open_connect(_socket: Borrowed<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn fast_open_listen(_socket: Borrowed<'_>, _pending: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn is_mptcp(_socket: Borrowed<'_>) -> bool {
+        false
     }
 }

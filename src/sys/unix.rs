@@ -12,9 +12,11 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::c_int;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
+use super::{Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::endpoint::{Endpoint, Target};
 use crate::info::{Address, Family};
 use crate::keepalive::Keepalive;
@@ -60,25 +62,29 @@ pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
 }
 
 #[inline]
-fn check(n: isize) -> io::Result<usize> {
+pub(super) fn check(n: isize) -> io::Result<usize> {
     // A negative result is the only one that does not fit.
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 #[inline]
-fn check_int(n: c_int) -> io::Result<c_int> {
+pub(super) fn check_int(n: c_int) -> io::Result<c_int> {
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n) }
 }
 
 // ---- making, connecting, accepting -------------------------------------------------
 
 /// A stream socket, non-blocking and close-on-exec from the start.
-pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let protocol = mptcp.then_some(Protocol::MPTCP);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let socket = {
-        let socket = Socket::new(domain, Type::STREAM, None)?;
+        let socket = Socket::new(domain, Type::STREAM, protocol)?;
         socket.set_nonblocking(true)?;
         socket
     };
@@ -292,18 +298,22 @@ pub(crate) fn poll(
     Ok(Ready { socket: fds[0].revents != 0, error: fds[0].revents & libc::POLLERR != 0 })
 }
 
-/// Waits until one of the sockets is writable or holds an error, and says which.
+/// Waits until one of the sockets is writable or holds an error, or one of the events is set.
 pub(crate) fn poll_writable(
     sockets: &[Borrowed<'_>],
-    event: Option<&Event>,
+    events: [Option<&Event>; 2],
     timeout: Option<Duration>,
-) -> io::Result<Option<usize>> {
+) -> io::Result<Woken> {
     let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
     let mut fds: Vec<_> = sockets.iter().map(|s| entry(s.as_raw_fd(), libc::POLLOUT)).collect();
-    fds.extend(event.map(|event| entry(event.reader.as_raw_fd(), libc::POLLIN)));
+    // poll(2) passes over negative descriptors.
+    fds.extend(events.map(|e| entry(e.map_or(-1, |e| e.reader.as_raw_fd()), libc::POLLIN)));
     // SAFETY: the array holds that many entries.
     check_int(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) })?;
-    Ok(fds[..sockets.len()].iter().position(|fd| fd.revents != 0))
+    let (sockets, events) = fds.split_at(sockets.len());
+    let is_set = |i: usize| events.get(i).is_some_and(|fd| fd.revents != 0);
+    let socket = sockets.iter().position(|fd| fd.revents != 0);
+    Ok(Woken { socket, events: [is_set(0), is_set(1)] })
 }
 
 /// Something that ends a poll: an eventfd on Linux, a socket pair elsewhere. It is set
@@ -340,6 +350,11 @@ impl Event {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn writer(&self) -> BorrowedFd<'_> {
         self.writer.as_fd()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
     }
 
     /// Async-signal-safe: one write(2). The caller sets only a cleared event, so
@@ -602,6 +617,12 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
         err.raw_os_error(),
         Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
     )
+}
+
+/// A blocking connect whose time is over shows as EINPROGRESS, and so does a write that makes
+/// the handshake (Fast Open).
+pub(crate) fn is_in_progress(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
 /// Whether the machine has no such interface: ENODEV on Linux, ENXIO where the

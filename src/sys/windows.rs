@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
 
-use super::{Interest, Lookup, LookupError, Ready, Wait, poll_ms};
+use super::{Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::endpoint::Endpoint;
 use crate::info::{Address, Family};
 use crate::keepalive::Keepalive;
@@ -49,7 +49,10 @@ pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
     unsafe { BorrowedSocket::borrow_raw(raw) }
 }
 
-pub(crate) fn stream_socket(domain: Domain) -> io::Result<Owned> {
+pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
+    if mptcp {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -146,9 +149,14 @@ pub(crate) fn poll(
 
 pub(crate) fn poll_writable(
     sockets: &[Borrowed<'_>],
-    _event: Option<&Event>,
+    _events: [Option<&Event>; 2],
     timeout: Option<Duration>,
-) -> io::Result<Option<usize>> {
+) -> io::Result<Woken> {
+    if sockets.is_empty() {
+        // WSAPoll wants one.
+        std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
+        return Ok(Woken::default());
+    }
     let entry = |s: &Borrowed<'_>| ws::WSAPOLLFD {
         fd: s.as_raw_socket() as ws::SOCKET,
         events: ws::POLLWRNORM,
@@ -160,7 +168,8 @@ pub(crate) fn poll_writable(
         // SAFETY: no memory is passed.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
-    Ok(fds.iter().position(|fd| fd.revents != 0))
+    let socket = fds.iter().position(|fd| fd.revents != 0);
+    Ok(Woken { socket, ..Woken::default() })
 }
 
 /// Nothing here: waits look at what set it after MAX_WAIT.
@@ -302,6 +311,11 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
         err.raw_os_error(),
         Some(ws::WSAEAFNOSUPPORT | ws::WSAEPROTONOSUPPORT | ws::WSAEOPNOTSUPP | ws::WSAENOPROTOOPT)
     )
+}
+
+/// No write makes a handshake here.
+pub(crate) fn is_in_progress(_err: &io::Error) -> bool {
+    false
 }
 
 /// Sockets are not bound to interfaces here.

@@ -11,8 +11,8 @@ use keepsock::End;
 use keepsock::ffi::*;
 
 use super::{
-    Api, Client, Counters, Failure, Handler, OnRetry, Opt, Outcome, Reconnect, Serve, Server,
-    Service, Snap, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Counters, Failure, Handler, OnRetry, Opt, Outcome, Reconnect, Serve,
+    Server, Service, Snap, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -24,17 +24,17 @@ pub fn text(pointer: *const c_char) -> String {
 }
 
 /// Text of a fixed field, which must end with NUL.
-fn field(chars: &[c_char]) -> String {
+pub(super) fn field(chars: &[c_char]) -> String {
     let end = chars.iter().position(|c| *c == 0).expect("no NUL");
     String::from_utf8(chars[..end].iter().map(|c| *c as u8).collect()).unwrap()
 }
 
-fn c(text: &str) -> CString {
+pub(super) fn c(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
 /// Calls a function with its last argument and checks that status and error agree.
-fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
+pub(super) fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<()> {
     let mut error = null_mut();
     let status = f(&raw mut error);
     if status == KEEPSOCK_OK {
@@ -56,13 +56,7 @@ unsafe fn failure(error: *const keepsock_error) -> Failure {
         let attempts = (0..keepsock_error_attempt_count(error)).map(|i| {
             let mut a: keepsock_attempt = std::mem::zeroed();
             assert_eq!(keepsock_error_attempt(error, i, &raw mut a, size_of_val(&a)), KEEPSOCK_OK);
-            Tried {
-                address: field(&a.address),
-                stage: field(&a.stage),
-                status: a.status,
-                os_error: a.os_error,
-                elapsed_us: a.elapsed_us,
-            }
+            tried(&a)
         });
         Failure {
             status: keepsock_error_status(error),
@@ -128,6 +122,9 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::Address(address) => {
                     keepsock_options_add_address(p, c(&address.to_string()).as_ptr(), e)
                 }
+                Opt::FastOpen(on) => keepsock_options_set_fast_open(p, *on, e),
+                Opt::Mptcp(on) => keepsock_options_set_mptcp(p, *on, e),
+                Opt::AttemptDelay(t) => keepsock_options_set_attempt_delay(p, *t, e),
                 Opt::DeadAfter(t) => keepsock_options_set_dead_after(p, *t, e),
                 Opt::EndStalled(on) => keepsock_options_set_end_stalled(p, *on, e),
                 Opt::SurviveIdle(t) => keepsock_options_set_survive_idle(p, *t, e),
@@ -138,6 +135,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::IdleLimit(t) => keepsock_options_set_idle_limit(p, *t, e),
                 Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
+                Opt::SaveSyn(on) => keepsock_options_set_save_syn(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
             }
         })?;
@@ -149,6 +147,76 @@ pub struct CClient {
     pub pointer: *mut keepsock_client,
     /// A handler's connection is the library's to free.
     lent: bool,
+}
+
+pub struct CConnecting(*mut keepsock_connecting);
+
+impl Drop for CConnecting {
+    fn drop(&mut self) {
+        unsafe { keepsock_connecting_free(self.0) };
+    }
+}
+
+impl Connecting<CApi> for CConnecting {
+    fn finish(&mut self) -> Outcome<Option<CClient>> {
+        let mut out = null_mut();
+        match call(|e| unsafe { keepsock_connecting_finish(self.0, &raw mut out, e) }) {
+            Ok(()) => Ok(Some(CClient::new(out))),
+            Err(failure) if failure.is(keepsock::ErrorKind::WouldBlock) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn wait(&mut self) -> Outcome<CClient> {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_connecting_wait(self.0, &raw mut out, e) })?;
+        Ok(CClient::new(out))
+    }
+
+    fn fd(&mut self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_connecting_fd(self.0, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
+    fn timeout(&mut self) -> i64 {
+        let mut ms = 0;
+        call(|e| unsafe { keepsock_connecting_timeout(self.0, &raw mut ms, e) }).unwrap();
+        ms
+    }
+
+    fn attempts(&mut self) -> Vec<Tried> {
+        let count = unsafe { keepsock_connecting_attempt_count(self.0) };
+        let attempt = |i| {
+            let mut a: keepsock_attempt = unsafe { std::mem::zeroed() };
+            let size = size_of_val(&a);
+            call(|e| unsafe { keepsock_connecting_attempt(self.0, i, &raw mut a, size, e) })
+                .unwrap();
+            tried(&a)
+        };
+        (0..count).map(attempt).collect()
+    }
+
+    fn under_way(&mut self) -> Vec<(String, i32)> {
+        let one = |i| {
+            let mut a: keepsock_under_way = unsafe { std::mem::zeroed() };
+            let size = size_of_val(&a);
+            call(|e| unsafe { keepsock_connecting_under_way(self.0, i, &raw mut a, size, e) })
+                .ok()?;
+            Some((field(&a.address), a.state))
+        };
+        (0..).map_while(one).collect()
+    }
+}
+
+fn tried(a: &keepsock_attempt) -> Tried {
+    Tried {
+        address: field(&a.address),
+        stage: field(&a.stage),
+        status: a.status,
+        os_error: a.os_error,
+        elapsed_us: a.elapsed_us,
+    }
 }
 
 pub struct CServer(pub *mut keepsock_server);
@@ -223,6 +291,7 @@ impl Api for CApi {
     type Client = CClient;
     type Server = CServer;
     type Token = CToken;
+    type Connecting = CConnecting;
     type Service = CService;
     type Reconnect = CReconnect;
 
@@ -242,6 +311,15 @@ impl Api for CApi {
         let mut out = null_mut();
         call(|e| unsafe { keepsock_server_listen(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
         Ok(CServer(out))
+    }
+
+    fn start(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CConnecting> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_connecting_start(endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CConnecting(out))
     }
 
     fn adopt_client(fd: OwnedFd, list: &[Opt<'_, Self>]) -> Result<CClient, (OwnedFd, Failure)> {
@@ -415,6 +493,10 @@ impl Client<CApi> for CClient {
         let mut state = 0;
         call(|e| unsafe { keepsock_client_state(self.pointer, &raw mut state, e) })?;
         Ok(state)
+    }
+
+    fn is_mptcp(&self) -> bool {
+        unsafe { keepsock_client_is_mptcp(self.pointer) }
     }
 
     fn user_timeout(&self) -> Outcome<i64> {

@@ -16,6 +16,7 @@ use keepsock::{End, ErrorKind, Family};
 
 #[cfg(feature = "capi")]
 mod capi;
+pub mod handshake;
 mod help;
 mod rust;
 pub mod system;
@@ -81,12 +82,16 @@ pub enum Opt<'a, A: Api> {
     Interface(&'a str),
     Address(SocketAddr),
     Backlog(u32),
+    AttemptDelay(i64),
+    FastOpen(bool),
+    Mptcp(bool),
     DeadAfter(i64),
     EndStalled(bool),
     SurviveIdle(i64),
     Heartbeat(&'a [u8], i64),
     IdleLimit(i64),
     LastSnapshot(bool),
+    SaveSyn(bool),
     Cancel(&'a A::Token),
 }
 
@@ -117,6 +122,7 @@ pub trait Api: Sized + 'static {
     type Client: Client<Self>;
     type Server: Server<Self>;
     type Token: Token;
+    type Connecting: Connecting<Self>;
     type Service: Service;
     type Reconnect: Reconnect<Self>;
 
@@ -125,6 +131,7 @@ pub trait Api: Sized + 'static {
 
     fn connect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Client>;
     fn listen(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
+    fn start(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Connecting>;
     /// Takes a descriptor over; on failure it is given back.
     fn adopt_client(
         fd: OwnedFd,
@@ -169,6 +176,7 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the state.
     fn state(&self) -> Outcome<i32>;
     fn user_timeout(&self) -> Outcome<i64>;
+    fn is_mptcp(&self) -> bool;
     fn shutdown_write(&self) -> Outcome<()>;
     fn close(&self) -> Outcome<()>;
     fn abort(&self);
@@ -186,6 +194,18 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the borrowed descriptor.
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
+}
+
+/// A connect under way.
+pub trait Connecting<A: Api>: Sized {
+    /// `None`: not yet.
+    fn finish(&mut self) -> Outcome<Option<A::Client>>;
+    fn wait(&mut self) -> Outcome<A::Client>;
+    fn fd(&mut self) -> Outcome<RawFd>;
+    fn timeout(&mut self) -> i64;
+    fn attempts(&mut self) -> Vec<Tried>;
+    /// Addresses, and the numbers of their states.
+    fn under_way(&mut self) -> Vec<(String, i32)>;
 }
 
 /// A snapshot as C has it: -1 is what is not told, times are microseconds.

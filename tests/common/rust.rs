@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, ServeOptions, ServerSocket,
-    SocketOptions, WhenFull,
+    Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, ServeOptions,
+    ServerSocket, SocketOptions, WhenFull,
 };
 
 use super::{
-    Api, Client, Counters, Failure, Handler, INFINITE, OnRetry, Opt, Outcome, Reconnect, Serve,
-    Server, Service, Snap, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Counters, Failure, Handler, INFINITE, OnRetry, Opt, Outcome,
+    Reconnect, Serve, Server, Service, Snap, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -27,18 +27,18 @@ impl From<Error> for Failure {
             stage: e.failed_stage().map_or(String::new(), |stage| stage.to_string()).into(),
             os_error: e.os_error().unwrap_or(0),
             transferred: e.transferred(),
-            attempts: e
-                .attempts()
-                .iter()
-                .map(|a| Tried {
-                    address: a.address.to_string(),
-                    stage: a.stage.to_string(),
-                    status: a.kind.code(),
-                    os_error: a.os_error.unwrap_or(0),
-                    elapsed_us: i64::try_from(a.elapsed.as_micros()).unwrap(),
-                })
-                .collect(),
+            attempts: e.attempts().iter().map(tried).collect(),
         }
+    }
+}
+
+fn tried(a: &Attempt) -> Tried {
+    Tried {
+        address: a.address.to_string(),
+        stage: a.stage.to_string(),
+        status: a.kind.code(),
+        os_error: a.os_error.unwrap_or(0),
+        elapsed_us: i64::try_from(a.elapsed.as_micros()).unwrap(),
     }
 }
 
@@ -73,12 +73,16 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::Interface(name) => o.interface(*name),
             Opt::Address(address) => o.address(*address),
             Opt::Backlog(n) => o.backlog(*n),
+            Opt::FastOpen(on) => o.fast_open(*on),
+            Opt::Mptcp(on) => o.mptcp(*on),
+            Opt::AttemptDelay(t) => o.attempt_delay(limit(*t)),
             Opt::DeadAfter(t) => o.dead_after(ms(*t)),
             Opt::EndStalled(on) => o.end_stalled(*on),
             Opt::SurviveIdle(t) => o.survive_idle(ms(*t)),
             Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, limit(*t)),
             Opt::IdleLimit(t) => o.idle_limit(ms(*t)),
             Opt::LastSnapshot(on) => o.last_snapshot(*on),
+            Opt::SaveSyn(on) => o.save_syn(*on),
             Opt::Cancel(token) => o.cancel(*token),
         };
     }
@@ -89,6 +93,7 @@ impl Api for RustApi {
     type Client = Arc<ClientSocket>;
     type Server = ServerSocket;
     type Token = CancelToken;
+    type Connecting = keepsock::Connecting;
     type Service = keepsock::Service;
     type Reconnect = keepsock::Reconnect;
 
@@ -100,6 +105,10 @@ impl Api for RustApi {
 
     fn listen(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<ServerSocket> {
         Ok(ServerSocket::listen_with(endpoint, &options(list)?)?)
+    }
+
+    fn start(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<keepsock::Connecting> {
+        Ok(keepsock::Connecting::start(endpoint, &options(list)?)?)
     }
 
     fn adopt_client(
@@ -125,6 +134,34 @@ impl Api for RustApi {
 
     fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect> {
         Ok(keepsock::Reconnect::new(endpoint, &options(list)?)?)
+    }
+}
+
+impl Connecting<RustApi> for keepsock::Connecting {
+    fn finish(&mut self) -> Outcome<Option<Arc<ClientSocket>>> {
+        Ok(keepsock::Connecting::finish(self)?.map(Arc::new))
+    }
+
+    fn wait(&mut self) -> Outcome<Arc<ClientSocket>> {
+        Ok(Arc::new(keepsock::Connecting::wait(self)?))
+    }
+
+    fn fd(&mut self) -> Outcome<RawFd> {
+        Ok(self.descriptor()?.as_raw_fd())
+    }
+
+    fn timeout(&mut self) -> i64 {
+        let up = |t: Duration| i64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap();
+        keepsock::Connecting::timeout(self).map_or(INFINITE, up)
+    }
+
+    fn attempts(&mut self) -> Vec<Tried> {
+        keepsock::Connecting::attempts(self).iter().map(tried).collect()
+    }
+
+    fn under_way(&mut self) -> Vec<(String, i32)> {
+        let under_way = keepsock::Connecting::under_way(self).into_iter();
+        under_way.map(|(a, state)| (a.to_string(), state.map_or(0, |s| s as i32))).collect()
     }
 }
 
@@ -210,6 +247,10 @@ impl Client<RustApi> for Arc<ClientSocket> {
 
     fn state(&self) -> Outcome<i32> {
         Ok(ClientSocket::state(self)? as i32)
+    }
+
+    fn is_mptcp(&self) -> bool {
+        ClientSocket::is_mptcp(self).is_ok_and(|is| is)
     }
 
     fn user_timeout(&self) -> Outcome<i64> {

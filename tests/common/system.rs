@@ -75,6 +75,18 @@ pub fn linger(fd: RawFd) -> Option<i32> {
     (value.l_onoff != 0).then_some(value.l_linger)
 }
 
+/// What the kernel still has of the SYN that opened a connection; it gives it once.
+pub fn saved_syn(fd: RawFd) -> Vec<u8> {
+    const TCP_SAVED_SYN: i32 = 28; // linux/tcp.h
+    let (mut bytes, mut len) = (vec![0u8; 512], 512 as libc::socklen_t);
+    let at = bytes.as_mut_ptr().cast();
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, TCP_SAVED_SYN, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    bytes.truncate(len as usize);
+    bytes
+}
+
 /// Small socket buffers: a writer waits soon.
 pub fn shrink_buffers(fd: RawFd) {
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 16 << 10);

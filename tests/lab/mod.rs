@@ -33,7 +33,7 @@ pub use route::{Ip, Route};
 pub use run::{in_namespace, in_process};
 pub use watch::{
     await_blocked, await_that, count_descriptors, count_syn_sent, count_threads, cpu_time,
-    fill_window, thread_id, unacknowledged,
+    fill_window, is_held_back, thread_id, unacknowledged,
 };
 
 use std::fmt::Display;

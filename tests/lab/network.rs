@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::{io, panic};
 
+use super::await_that;
 use super::run::cannot;
 
 /// Runs ip(8); a machine on which that fails cannot show the lab.
@@ -148,16 +149,37 @@ fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// addresses with their prefixes. What is sent into one comes out of the other.
 pub fn join(a: (&Network, &str, &[&str]), b: (&Network, &str, &[&str])) {
     a.0.ip(&format!("link add {} type veth peer name {} netns {}", a.1, b.1, b.0.path()));
+    let is_v6 = |address: &&str| address.contains(':');
     let ends = [a, b];
-    for (network, name, _) in ends {
-        // Without a test for duplicates (RFC 4862) IPv6 addresses serve at once,
-        // the link-local ones too, from which a router asks for its neighbours.
-        network.run(|| sysctl(&format!("net.ipv6.conf.{name}.accept_dad"), "0"));
+    for (network, name, addresses) in ends {
+        if addresses.iter().any(is_v6) {
+            // No test for duplicates (RFC 4862), which takes a second or two.
+            network.run(|| sysctl(&format!("net.ipv6.conf.{name}.accept_dad"), "0"));
+        }
         network.ip(&format!("link set {name} up"));
     }
     for (network, name, addresses) in ends {
         for address in addresses {
-            network.ip(&format!("addr add {address} dev {name}"));
+            let nodad = if is_v6(address) { "nodad" } else { "" };
+            network.ip(&format!("addr add {address} dev {name} {nodad}"));
+        }
+        if addresses.iter().any(is_v6) {
+            // The link-local one, from which a router asks for its neighbours, the
+            // kernel adds itself, in a while.
+            let what = format!("{name} has its link-local address");
+            network.run(|| await_that(&what, || has_link_local(name)));
         }
     }
+}
+
+/// Whether an interface of the thread's network has a link-local address that
+/// may be used. A line of if_inet6: address, number, prefix, scope, flags, name.
+fn has_link_local(name: &str) -> bool {
+    const TENTATIVE: u32 = 0x40;
+    let text = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    text.lines().any(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let flags = u32::from_str_radix(columns[4], 16).unwrap();
+        line.starts_with("fe80") && columns[5] == name && flags & TENTATIVE == 0
+    })
 }

@@ -1,7 +1,7 @@
 //! A client, a router and a server in three networks, and what routers do to
 //! connections.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -48,6 +48,15 @@ impl Ip {
             Ip::V4 => "ipv4",
             Ip::V6 => "ipv6",
         }
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ip::V4 => "IPv4",
+            Ip::V6 => "IPv6",
+        })
     }
 }
 
@@ -110,15 +119,16 @@ impl Route {
     /// From now on the router drops everything, both ways. Its neighbours still
     /// find it, so no kernel is told that anything is wrong.
     pub fn cut(&self) {
-        self.cut_off(&[""]);
+        self.cut_off("cut", &[""]);
     }
 
     /// The same for connections of this port only; others go on.
     pub fn cut_port(&self, port: u16) {
-        self.cut_off(&[&format!("tcp sport {port}"), &format!("tcp dport {port}")]);
+        let packets = [format!("tcp sport {port}"), format!("tcp dport {port}")];
+        self.cut_off(&format!("cut_{port}"), &packets.each_ref().map(String::as_str));
     }
 
-    fn cut_off(&self, packets: &[&str]) {
+    fn cut_off(&self, table: &str, packets: &[&str]) {
         let mut rules = "counter lost { }
              chain forward {
                  type filter hook forward priority -10; policy accept;
@@ -127,11 +137,10 @@ impl Route {
         for which in packets {
             writeln!(rules, "{which} counter name lost drop").unwrap();
         }
-        self.load("cut", &format!("{rules} }}"));
+        self.load(table, &format!("{rules} }}"));
     }
 
-    /// After [`cut`](Self::cut) and [`cut_port`](Self::cut_port): everything
-    /// passes again.
+    /// After [`cut`](Self::cut): everything passes again.
     pub fn heal(&self) {
         self.unload("cut");
     }

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::network::tool;
 use super::{ip, ms};
 
 /// Set in the process that a lab starts: the name of the test.
@@ -120,7 +121,7 @@ pub(super) fn cannot(reason: &str) -> ! {
 fn unshare() -> Result<Vec<&'static str>, String> {
     let mut last = String::new();
     for words in [vec!["unshare", "-n", "-m"], vec!["unshare", "-U", "-r", "-n", "-m"]] {
-        let tried = Command::new(words[0]).args(&words[1..]).args(["ip", "link"]).output();
+        let tried = tool(words[0]).args(&words[1..]).args(["ip", "link"]).output();
         match tried {
             Ok(output) if output.status.success() => return Ok(words),
             Ok(output) => last = String::from_utf8_lossy(&output.stderr).trim().to_owned(),

@@ -80,6 +80,16 @@ pub fn unacknowledged(socket: &impl AsFd) -> u32 {
     tcp_info(socket).tcpi_unacked
 }
 
+/// Whether data waits to be sent and none is on its way, which is how it is when
+/// the peer's window is closed (SIOCOUTQNSD, include/uapi/linux/sockios.h).
+pub fn is_held_back(socket: &impl AsFd) -> bool {
+    let mut unsent: libc::c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one int.
+    assert_eq!(unsafe { libc::ioctl(fd, libc::SIOCOUTQNSD, &raw mut unsent) }, 0);
+    unsent > 0 && unacknowledged(socket) == 0
+}
+
 fn tcp_info(socket: &impl AsFd) -> libc::tcp_info {
     // SAFETY: an all-zero tcp_info is valid; the kernel writes at most `len` of it.
     unsafe {
@@ -99,17 +109,15 @@ fn tcp_info(socket: &impl AsFd) -> libc::tcp_info {
 pub fn fill_window(mut stream: &TcpStream) -> usize {
     stream.set_nonblocking(true).unwrap();
     let mut sent = 0;
-    let mut last = Instant::now();
-    // Full is what takes nothing although everything was acknowledged.
-    while last.elapsed() < ms(100) || unacknowledged(&stream) > 0 {
-        match stream.write(&[b'x'; 1 << 16]) {
-            Ok(n) => {
-                sent += n;
-                last = Instant::now();
+    while !is_held_back(&stream) {
+        loop {
+            match stream.write(&[b'x'; 1 << 16]) {
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => panic!("{e}"),
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(ms(1)),
-            Err(e) => panic!("{e}"),
         }
+        thread::sleep(ms(1));
     }
     stream.set_nonblocking(false).unwrap();
     sent

@@ -7,6 +7,7 @@ mod counts;
 mod cross;
 mod debian;
 mod demo;
+mod labs;
 mod library;
 mod msrv;
 mod prefix;
@@ -23,8 +24,10 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples: the fast loop
   test --full     the same, then every other check: other systems, oldest Rust,
-                  valgrind, the bars of `counts`, the shared library, documentation,
+                  valgrind, the labs, the bars of `counts`, the shared library, documentation,
                   the installed prefix
+  labs            every lab, the long ones too: networks that drop, forget and delay,
+                  and what was measured in them, as a table beside the controls
   demo            a push server and its clients at work, with every line explained
   counts          system calls and instructions beside plain C, as a table
   counts --gate   the same, and fails when a bar is exceeded
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let command: fn(&run::Workspace) -> Result<bool, String> = match words.as_slice() {
         ["test"] => |ws| Ok(suite::test(ws, false)),
         ["test", "--full"] => |ws| Ok(suite::test(ws, true)),
+        ["labs"] => labs::labs,
         ["demo"] => demo::demo,
         ["counts"] => |ws| Ok(counts::counts(ws, false)?),
         ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),

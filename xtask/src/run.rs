@@ -100,6 +100,12 @@ pub fn capture(command: &mut Command, limit: Duration) -> Result<String, String>
     Ok(ended.stdout)
 }
 
+/// Runs a command silently; returns whether it ended well, and all that it printed.
+pub fn collect(command: &mut Command, limit: Duration) -> Result<(bool, String), String> {
+    let ended = run(command, limit, false)?;
+    Ok((ended.status.success(), ended.stdout + &ended.stderr))
+}
+
 /// Whether a command can be started and ends well.
 pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
     run(command, limit, false).is_ok_and(|ended| ended.status.success())

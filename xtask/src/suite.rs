@@ -5,20 +5,22 @@ use std::time::Duration;
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
-use crate::{counts, cross, library, msrv, prefix, tools};
+use crate::{counts, cross, labs, library, msrv, prefix, tools};
 
 const LONG: Duration = Duration::from_secs(20 * 60);
 
+const TEST: [&str; 4] = ["test", "--workspace", "--all-features", "--no-fail-fast"];
+
 pub fn test(ws: &Workspace, full: bool) -> bool {
     let mut steps = Steps::default();
-    fast(ws, &mut steps);
+    fast(ws, &mut steps, full);
     if full {
         rest(ws, &mut steps);
     }
     steps.finish(is_ci())
 }
 
-fn fast(ws: &Workspace, steps: &mut Steps) {
+fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
     let cargo = |words: &[&str]| -> Result<String, Stop> { Ok(show(&mut ws.cargo(words), LONG)?) };
 
     steps.step("format", || cargo(&["fmt", "--all", "--check"]).map(|_| String::new()));
@@ -26,14 +28,29 @@ fn fast(ws: &Workspace, steps: &mut Steps) {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
             .map(|_| String::new())
     });
-    steps.step("Rust tests", || {
-        let output = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"])?;
-        count_rust_tests(&output)
-    });
+    // The full run has a step for all labs: it need not run the shorter ones twice.
+    steps.step("Rust tests", || if full { tests_without_labs(ws) } else { all_tests(ws) });
     steps.step("C examples", || c_examples(ws, false)?.test(ws, "."));
 }
 
+fn all_tests(ws: &Workspace) -> Result<String, Stop> {
+    labs::prepare(ws);
+    count_rust_tests(&show(&mut ws.cargo(&TEST), LONG)?)
+}
+
+/// What `cargo test` runs, but for the test programs that are labs.
+fn tests_without_labs(ws: &Workspace) -> Result<String, Stop> {
+    let (_, programs) = labs::programs(ws)?;
+    let mut tests = ws.cargo(&TEST);
+    tests.args(["--lib", "--bins", "--examples"]);
+    tests.args(programs.iter().flat_map(|program| ["--test", program]));
+    let mut output = show(&mut tests, LONG)?;
+    output += &show(ws.cargo(&TEST).arg("--doc"), LONG)?;
+    count_rust_tests(&output)
+}
+
 fn rest(ws: &Workspace, steps: &mut Steps) {
+    steps.step("labs", || labs::run(ws));
     steps.step("C examples under valgrind", || {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "-valgrind$")

@@ -27,6 +27,10 @@ pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };
 pub const NM: Tool = Tool { program: "nm", apt: "binutils", pip: None };
 pub const READELF: Tool = Tool { program: "readelf", apt: "binutils", pip: None };
+pub const IP: Tool = Tool { program: "ip", apt: "iproute2", pip: None };
+pub const NFT: Tool = Tool { program: "nft", apt: "nftables", pip: None };
+pub const TCPDUMP: Tool = Tool { program: "tcpdump", apt: "tcpdump", pip: None };
+pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: None };
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
 
 impl Tool {
@@ -119,11 +123,15 @@ impl Tool {
     }
 }
 
-/// The first program of that name on PATH.
+/// The first program of that name on PATH, or among the administrator's programs, which
+/// a user's PATH may lack.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let name = format!("{program}{}", env::consts::EXE_SUFFIX);
-    env::split_paths(&path).map(|dir| dir.join(&name)).find(|file| is_program(file))
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(&name))
+        .find(|file| is_program(file))
 }
 
 /// The C compiler: $CC, else the first that is there.

@@ -1,0 +1,343 @@
+//! N2: the SYN that opened a connection. N3: its whole handshake. S5: the names of states.
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::handshake::{Handshakes, Seg, Shake, may_capture};
+use common::{Api, Client, Opt, Server, Transport, fails, pair, promptly, timed};
+use keepsock::ErrorKind;
+
+both_apis![
+    the_syn_of_an_accepted_connection,
+    it_is_kept_after_the_kernel_has_forgotten_it,
+    asked_by_several_threads,
+    connections_without_it,
+    listeners_that_were_taken_over,
+    save_syn_is_for_listening,
+    a_handshake_from_either_side,
+    handshakes_of_others,
+    many_at_once,
+    not_seen_in_time,
+    what_is_no_handshake,
+];
+
+/// A listener's options. Both sides are closed by one thread, so neither waits for the other.
+fn saving<A: Api>() -> [Opt<'static, A>; 2] {
+    [Opt::SaveSyn(true), Opt::CloseTimeout(0)]
+}
+
+/// A connection's options.
+fn plain<A: Api>() -> [Opt<'static, A>; 1] {
+    [Opt::CloseTimeout(0)]
+}
+
+/// Where a connection comes from, and what family its packets are.
+fn places() -> [(&'static str, &'static str, u8); 5] {
+    [
+        ("127.0.0.1:0", "127.0.0.1", 4),
+        ("[::1]:0", "[::1]", 6),
+        // Dual-stack: an IPv6 socket, whose connections may be IPv4.
+        ("*:0", "127.0.0.1", 4),
+        ("*:0", "[::1]", 6),
+        ("[::]:0", "[::1]", 6),
+    ]
+}
+
+/// N2: addresses, numbers and options of the SYN, whatever the family.
+fn the_syn_of_an_accepted_connection<A: Handshakes>() {
+    for (listen, host, version) in places() {
+        let server = A::listen(listen, &saving()).unwrap();
+        let client = A::connect(&format!("{host}:{}", server.port()), &plain()).unwrap();
+        let accepted = server.accept().unwrap();
+        let syn = A::syn(&accepted).unwrap();
+        let tuple = accepted.five_tuple();
+        assert_eq!((&syn.source, &syn.destination), (&tuple.remote, &tuple.local), "{listen}");
+        assert_eq!((syn.ip_version, syn.flags, syn.ack), (version, 2, 0));
+        assert_eq!((syn.payload_len, syn.captured_us), (0, 0));
+        assert!(syn.ttl > 0 && syn.window > 0, "{syn:?}");
+        assert!(syn.mss.unwrap() > 500, "{syn:?}");
+        assert!(syn.options.starts_with(&[2, 4]), "Linux says the MSS first: {syn:?}");
+        assert!(syn.line.contains(&format!("Flags [S], seq {}, win {}", syn.seq, syn.window)));
+        drop(client);
+    }
+}
+
+/// N2: the kernel gives it once. The socket has it as often as it is asked, and after close.
+fn it_is_kept_after_the_kernel_has_forgotten_it<A: Handshakes>() {
+    let server = A::listen("127.0.0.1:0", &saving()).unwrap();
+    let _client = A::connect(&server.endpoint(), &plain()).unwrap();
+    let accepted = server.accept().unwrap();
+    let first = A::syn(&accepted).unwrap();
+    // The control: there is none left.
+    assert_eq!(common::system::saved_syn(accepted.fd().unwrap()), Vec::<u8>::new());
+    assert_eq!(A::syn(&accepted).unwrap(), first);
+    accepted.close().unwrap();
+    assert_eq!(A::syn(&accepted).unwrap(), first);
+
+    // One that was not asked in time.
+    let _client = A::connect(&server.endpoint(), &plain()).unwrap();
+    let accepted = server.accept().unwrap();
+    accepted.close().unwrap();
+    fails(A::syn(&accepted), ErrorKind::Closed);
+}
+
+/// N2: threads that ask at once all get it, though the kernel gives it to one.
+fn asked_by_several_threads<A: Handshakes>() {
+    let server = A::listen("127.0.0.1:0", &saving()).unwrap();
+    for _ in 0..50 {
+        let _client = A::connect(&server.endpoint(), &plain()).unwrap();
+        let accepted = server.accept().unwrap();
+        let start = std::sync::Barrier::new(3);
+        let found: Vec<Seg> = std::thread::scope(|scope| {
+            let ask = || {
+                start.wait();
+                A::syn(&accepted).unwrap()
+            };
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|syn| *syn == found[0]));
+    }
+}
+
+/// N2: why there is none: not kept, sent by this side, or no TCP at all.
+fn connections_without_it<A: Handshakes>() {
+    let p = pair::<A>(Transport::Tcp);
+    let failure = fails(A::syn(&p.accepted), ErrorKind::NotFound);
+    assert!(failure.message.contains("not kept: the listener did not ask"), "{failure:?}");
+    assert!(failure.message.contains("SYN cookie"), "{failure:?}");
+    assert_eq!(failure.endpoint, p.accepted.name());
+    fails(A::syn(&p.accepted), ErrorKind::NotFound);
+    let failure = fails(A::syn(&p.client), ErrorKind::WrongState);
+    assert!(failure.message.contains("this side has sent the SYN"), "{failure:?}");
+    let p = pair::<A>(Transport::Unix);
+    for side in [&p.client, &p.accepted] {
+        let failure = fails(A::syn(side), ErrorKind::Unsupported);
+        assert!(failure.message.contains("a Unix socket has none"), "{failure:?}");
+    }
+}
+
+/// N2: listeners, and accepted connections, that somebody else made.
+fn listeners_that_were_taken_over<A: Handshakes>() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Who connected before it was asked for has no SYN.
+    let _early = TcpStream::connect(address).unwrap();
+    let server = A::adopt_server(listener.try_clone().unwrap().into(), &saving()).unwrap();
+    fails(A::syn(&server.accept().unwrap()), ErrorKind::NotFound);
+    let client = TcpStream::connect(address).unwrap();
+    let syn = A::syn(&server.accept().unwrap()).unwrap();
+    assert_eq!(syn.source.1, client.local_addr().unwrap().port());
+
+    // The connection was accepted elsewhere, and is taken over here.
+    let client = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let accepted = A::adopt_client(accepted.into(), &plain()).unwrap();
+    assert_eq!(A::syn(&accepted).unwrap().source.1, client.local_addr().unwrap().port());
+    // So is one that was made elsewhere: the kernel has kept nothing.
+    let made = A::adopt_client(client.into(), &plain()).unwrap();
+    fails(A::syn(&made), ErrorKind::NotFound);
+
+    // Taking over with the default turns it off.
+    let server = A::adopt_server(listener.try_clone().unwrap().into(), &[]).unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    fails(A::syn(&server.accept().unwrap()), ErrorKind::NotFound);
+}
+
+/// N2: to ask for it where it cannot be had is an error, and nothing is changed.
+fn save_syn_is_for_listening<A: Handshakes>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let failure = fails(A::connect(&server.endpoint(), &saving()), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("save_syn is for listening"), "{failure:?}");
+    let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let (_, failure) = A::adopt_client(stream.into(), &saving()).err().unwrap();
+    assert!(failure.is(ErrorKind::InvalidArgument), "{failure:?}");
+    let (unix, _dir) = common::somewhere(Transport::Unix);
+    let failure = fails(A::listen(&unix, &saving()), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("a Unix socket has no SYN"), "{failure:?}");
+    fails(A::connect(&unix, &saving()), ErrorKind::InvalidArgument);
+    let path = unix.strip_prefix("unix:").unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let (_, failure) = A::adopt_server(listener.into(), &saving()).err().unwrap();
+    assert!(failure.is(ErrorKind::InvalidArgument), "{failure:?}");
+    // Off is fine everywhere.
+    let _ = A::connect(&server.endpoint(), &[Opt::SaveSyn(false)]).unwrap();
+}
+
+/// A watch on a port, if this process may have one.
+fn capture<A: Handshakes>(port: u16) -> Option<A::Capture> {
+    match A::capture(port) {
+        Err(failure) if failure.is(ErrorKind::PermissionDenied) => {
+            may_capture(Some(&failure));
+            None
+        }
+        capture => Some(capture.unwrap()),
+    }
+}
+
+/// What is so of every handshake.
+fn assert_sound(h: &Shake) {
+    let [syn, syn_ack, ack] = &h.packets;
+    assert_eq!((syn.flags, syn_ack.flags, ack.flags & 0x17), (0x02, 0x12, 0x10));
+    assert_eq!(syn_ack.ack, syn.seq.wrapping_add(1));
+    assert_eq!((ack.seq, ack.ack), (syn_ack.ack, syn_ack.seq.wrapping_add(1)));
+    assert_eq!((&syn.source, &syn.destination), (&ack.source, &ack.destination));
+    assert_eq!((&syn.source, &syn.destination), (&syn_ack.destination, &syn_ack.source));
+    assert!(h.packets.iter().all(|p| p.captured_us > 1_500_000_000_000_000), "{h:?}");
+    assert!(h.packets.is_sorted_by_key(|p| p.captured_us), "{h:?}");
+    let lines: Vec<_> = h.packets.iter().map(|p| p.line.as_str()).collect();
+    assert_eq!(h.lines, lines.join("\n"));
+    let states = [
+        ("SYN-SENT", "SYN-RECEIVED"),
+        ("ESTABLISHED", "SYN-RECEIVED"),
+        ("ESTABLISHED", "ESTABLISHED"),
+    ];
+    let found: Vec<_> = h.states.iter().map(|(c, s)| (c.as_str(), s.as_str())).collect();
+    assert_eq!(found, states);
+    for number in [syn.seq, syn_ack.seq, syn_ack.ack, ack.ack] {
+        assert!(h.diagram.contains(&format!("({number})")), "{}", h.diagram);
+    }
+    assert!(h.diagram.lines().all(|line| line.len() <= 80), "{}", h.diagram);
+}
+
+/// N3, S5: three packets, and the same ones from either side, also when all is over; the SYN is
+/// the one that N2 has.
+fn a_handshake_from_either_side<A: Handshakes>() {
+    for (listen, host, version) in places() {
+        let server = A::listen(listen, &saving()).unwrap();
+        let Some(capture) = capture::<A>(server.port()) else {
+            return;
+        };
+        let client = A::connect(&format!("{host}:{}", server.port()), &plain()).unwrap();
+        let one = A::handshake(&capture, &client, 5000).unwrap();
+        assert_sound(&one);
+        assert_eq!((one.packets[0].ip_version, one.retransmissions), (version, (0, 0)));
+        let accepted = server.accept().unwrap();
+        let saved = A::syn(&accepted).unwrap();
+        assert_eq!(saved, Seg { captured_us: 0, ..one.packets[0].clone() });
+        client.write_all(b"data\n").unwrap();
+        assert_eq!(accepted.read_line(10).unwrap(), "data");
+        client.close().unwrap();
+        accepted.close().unwrap();
+        for side in [&client, &accepted] {
+            assert_eq!(A::handshake(&capture, side, 5000).unwrap(), one);
+        }
+    }
+}
+
+/// N3: connections that this library knows nothing of, by their addresses; watched at the
+/// client's port, too.
+fn handshakes_of_others<A: Handshakes>() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = listener.local_addr().unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let here = socket.local_addr().unwrap().as_socket().unwrap();
+    let (Some(theirs), Some(ours)) = (capture::<A>(there.port()), capture::<A>(here.port())) else {
+        return;
+    };
+    socket.connect(&there.into()).unwrap();
+    let (here, there) = (here.to_string(), there.to_string());
+    let one = A::handshake_between(&theirs, &here, &there, 5000).unwrap();
+    assert_sound(&one);
+    let other = A::handshake_between(&ours, &there, &here, 5000).unwrap();
+    assert_eq!((&one.lines, &one.diagram), (&other.lines, &other.diagram));
+}
+
+/// N3: threads that wait for different connections of one port, some of which are not made yet.
+fn many_at_once<A: Handshakes>() {
+    const MANY: usize = 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = listener.local_addr().unwrap();
+    let Some(capture) = capture::<A>(there.port()) else {
+        return;
+    };
+    let sockets: Vec<_> = (0..MANY)
+        .map(|_| {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            socket
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let (capture, there_text) = (&capture, there.to_string());
+        let waiting: Vec<_> = sockets
+            .iter()
+            .map(|socket| {
+                let here = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+                let there = there_text.clone();
+                scope.spawn(move || A::handshake_between(capture, &here, &there, 20_000).unwrap())
+            })
+            .collect();
+        // One after the other, in another order.
+        for i in 0..MANY {
+            sockets[(i * 7) % MANY].connect(&there.into()).unwrap();
+        }
+        for (thread, socket) in waiting.into_iter().zip(&sockets) {
+            let found = thread.join().unwrap();
+            assert_sound(&found);
+            let here = socket.local_addr().unwrap().as_socket().unwrap().port();
+            assert_eq!(found.packets[0].source.1, here);
+        }
+    });
+}
+
+/// N3: the time is kept, and what was seen is told.
+fn not_seen_in_time<A: Handshakes>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let earlier = A::connect(&server.endpoint(), &plain()).unwrap();
+    let Some(capture) = capture::<A>(server.port()) else {
+        return;
+    };
+    let failure = fails(A::handshake(&capture, &earlier, 0), ErrorKind::TimedOut);
+    assert!(failure.message.contains("none of its packets was seen"), "{failure:?}");
+    assert_eq!((failure.operation.as_str(), failure.endpoint), ("handshake", earlier.name()));
+    let time = || timed(|| fails(A::handshake(&capture, &earlier, 100), ErrorKind::TimedOut)).1;
+    assert!(time() >= Duration::from_millis(100));
+    promptly(Duration::from_millis(150), time);
+    // Packets that keep coming do not make it longer.
+    let busy = A::connect(&server.endpoint(), &plain()).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = busy.write_all(b"x");
+                let _ = TcpStream::connect(("127.0.0.1", server.port()));
+            }
+        });
+        let _over = common::OnDrop(|| over.store(true, std::sync::atomic::Ordering::Relaxed));
+        promptly(Duration::from_millis(150), time);
+    });
+    // Nobody listens: the SYN and its refusal were seen.
+    let refused = common::refused_address();
+    let capture = A::capture(refused.port()).unwrap();
+    let failure = A::connect(&refused.to_string(), &[]).err().unwrap();
+    assert!(failure.is(ErrorKind::Refused));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let here = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    assert!(socket.connect(&refused.into()).is_err());
+    let there = refused.to_string();
+    let failure = fails(A::handshake_between(&capture, &here, &there, 100), ErrorKind::TimedOut);
+    assert!(failure.message.contains("seen: SYN, RST"), "{failure:?}");
+}
+
+/// N3: what cannot be a handshake that this capture sees.
+fn what_is_no_handshake<A: Handshakes>() {
+    fails(A::capture(0), ErrorKind::InvalidArgument);
+    let p = pair::<A>(Transport::Unix);
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let Some(capture) = capture::<A>(server.port()) else {
+        return;
+    };
+    fails(A::handshake(&capture, &p.client, 0), ErrorKind::Unsupported);
+    let p = pair::<A>(Transport::Tcp);
+    let failure = fails(A::handshake(&capture, &p.client, 0), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains(&server.port().to_string()), "{failure:?}");
+}
