@@ -560,6 +560,34 @@ typedef struct keepsock_handshake keepsock_handshake;
 typedef struct keepsock_options keepsock_options;
 
 /**
+ * Connects, and connects again after the connection was lost: tries until it succeeds, and
+ * waits between the tries. Nothing is hidden: it works only inside
+ * keepsock_reconnect_connect(), and what a lost connection had in flight is for the program to
+ * send again.
+ *
+ * - Each try is a keepsock_client_connect() of its own: the name is looked up again, and every
+ *   option is applied again.
+ * - Between tries passes a random time from zero to 100 ms; after each failure twice as much, at
+ *   most 30 s ("exponential backoff" with "full jitter", as in the article of that name in the
+ *   AWS Architecture Blog). A thousand clients that lost their server at the same moment then do
+ *   not come back at the same moment.
+ * - Only the very first try is made at once. A connection counts as a success if it was made at
+ *   least the longest wait (30 s) before the next keepsock_reconnect_connect(); the waits then
+ *   begin anew at 100 ms. One that was lost sooner counts as a failure: a server that accepts
+ *   and closes is not asked more and more often but less. If the program knows better, it calls
+ *   keepsock_reconnect_reset().
+ * - Errors that cannot pass end it at once: KEEPSOCK_ERR_INVALID_ARGUMENT, _INVALID_ENDPOINT,
+ *   _UNSUPPORTED, _PERMISSION_DENIED, and a literal address that the options exclude
+ *   (_NOT_FOUND, _ADDRESS_NOT_AVAILABLE). All others are tried again, a name that is not found
+ *   and a Unix path that is not there included.
+ *
+ * Threads: one at a time. A call while another one is going on, in another thread or from the
+ * keepsock_on_retry that it called, returns KEEPSOCK_ERR_WRONG_STATE. To end it, fire the cancel
+ * token of the options, from any thread or from a signal handler.
+ */
+typedef struct keepsock_reconnect keepsock_reconnect;
+
+/**
  * How keepsock_server_serve() serves.
  *
  * Threads: setting needs the object for itself.
@@ -932,6 +960,23 @@ typedef void (*keepsock_log_callback)(void *user,
                                       int32_t level,
                                       const char *target,
                                       const char *message);
+
+/**
+ * Told before each wait of keepsock_reconnect_connect(), in the thread that called it: for a log.
+ * The time it takes is part of the wait. It may fire the cancel token; it must not free the
+ * keepsock_reconnect.
+ *
+ * @param error    Why the last try failed; it is lent until the function returns. NULL: the last
+ *                 try succeeded, and that connection is the one that was lost.
+ * @param tries    How many tries have failed since the last success.
+ * @param wait_ms  The time to the next try in milliseconds, rounded up. The limit may end it
+ *                 sooner.
+ * @param user     What was passed to keepsock_reconnect_set_on_retry().
+ */
+typedef void (*keepsock_on_retry)(const keepsock_error *error,
+                                  uint32_t tries,
+                                  int64_t wait_ms,
+                                  void *user);
 
 /**
  * What a server socket has counted since it began to listen.
@@ -2354,6 +2399,106 @@ int32_t keepsock_options_set_cancel(keepsock_options *options,
  * @param options  Options, or NULL. Since 0.1.
  */
 void keepsock_options_free(keepsock_options *options);
+
+/**
+ * Makes the object; nothing is connected yet.
+ *
+ * @param endpoint   Where to connect, as for keepsock_client_connect().
+ * @param options    Options, copied; NULL for the defaults. Their connect timeout (30 s) is for
+ *                   each try. Their cancel token ends a wait between tries within 50 ms, too.
+ * @param reconnect  Receives the object; free it with keepsock_reconnect_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_reconnect_new(const char *endpoint,
+                               const keepsock_options *options,
+                               keepsock_reconnect **reconnect,
+                               keepsock_error **error);
+
+/**
+ * The bound of the first wait, and of the longest; the waits begin anew. Each wait is a random
+ * time below its bound, half of it in the mean. Default: 100 ms and 30 s.
+ *
+ * @param reconnect   The object to change.
+ * @param first_ms    From 1 ms.
+ * @param longest_ms  From first_ms to 24 hours.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE (another call is going on).
+ *         Since 0.1.
+ */
+int32_t keepsock_reconnect_set_back_off(keepsock_reconnect *reconnect,
+                                        int64_t first_ms,
+                                        int64_t longest_ms,
+                                        keepsock_error **error);
+
+/**
+ * The time for each keepsock_reconnect_connect(), all its tries and waits together.
+ *
+ * @param reconnect  The object to change.
+ * @param limit_ms   Milliseconds above 0, or KEEPSOCK_INFINITE, the default.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE (another call is going on).
+ *         Since 0.1.
+ */
+int32_t keepsock_reconnect_set_limit(keepsock_reconnect *reconnect,
+                                     int64_t limit_ms,
+                                     keepsock_error **error);
+
+/**
+ * Sets what is told before each wait.
+ *
+ * @param reconnect  The object to change.
+ * @param on_retry   See keepsock_on_retry; NULL: nothing is told, the default.
+ * @param user       Passed to on_retry; may be NULL. It must live until another one is set or
+ *                   the object is freed.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE (another call is going on).
+ *         Since 0.1.
+ */
+int32_t keepsock_reconnect_set_on_retry(keepsock_reconnect *reconnect,
+                                        keepsock_on_retry on_retry,
+                                        void *user,
+                                        keepsock_error **error);
+
+/**
+ * The next try is made at once, and the waits begin anew. For a connection that has done its
+ * work though it was short, or when something tells that the server is back.
+ *
+ * @param reconnect  The object.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE (another call is going on).
+ *         Since 0.1.
+ */
+int32_t keepsock_reconnect_reset(keepsock_reconnect *reconnect,
+                                 keepsock_error **error);
+
+/**
+ * Tries until it is connected; for the first time, or again after the connection was lost. The
+ * back-off goes on from call to call: one that follows another waits for its turn, also if it has
+ * to spend all its limit on that.
+ *
+ * When the limit is over, the status and the error are those of the last try, the real cause,
+ * with how many tries there were in how much time: "connect to 127.0.0.1:80: connection refused
+ * after 7 tries in 10.0 s". A try that the limit cut short has nothing to say if there was one
+ * before it. If there was none, or the limit left no time for one: KEEPSOCK_ERR_TIMED_OUT.
+ *
+ * @param reconnect  The object.
+ * @param client     Receives the connection; free it with keepsock_client_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CANCELLED; errors that cannot pass (see keepsock_reconnect);
+ *         when the limit is over any status of keepsock_client_connect(); _WRONG_STATE (another
+ *         call is going on). Since 0.1.
+ */
+int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect,
+                                   keepsock_client **client,
+                                   keepsock_error **error);
+
+/**
+ * Frees the object; a connection that it made lives on. Freeing NULL does nothing.
+ *
+ * @param reconnect  The object, or NULL. Since 0.1.
+ */
+void keepsock_reconnect_free(keepsock_reconnect *reconnect);
 
 /**
  * Listens. "*:8080" takes IPv4 and IPv6 on one port, whatever the system's

@@ -214,9 +214,10 @@ impl fmt::Display for Attempt {
 /// assert_eq!(err.kind(), ErrorKind::InvalidEndpoint);
 /// assert_eq!(err.to_string(), "connect to \"127.0.0.1:70000\": port out of range: \"70000\"");
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     kind: ErrorKind,
     operation: &'static str,
@@ -226,6 +227,8 @@ struct Inner {
     detail: String,
     transferred: usize,
     elapsed: Option<Duration>,
+    /// How many tries there were in that time, if there were to be several.
+    tries: Option<u32>,
     attempts: Vec<Attempt>,
 }
 
@@ -240,6 +243,7 @@ impl Error {
             detail: String::new(),
             transferred: 0,
             elapsed: None,
+            tries: None,
             attempts: Vec::new(),
         }))
     }
@@ -287,6 +291,12 @@ impl Error {
     pub(crate) fn after(mut self, elapsed: Duration) -> Error {
         self.0.elapsed = Some(elapsed);
         self
+    }
+
+    /// The last of several tries, and the time from the start of the first.
+    pub(crate) fn after_tries(mut self, tries: u32, elapsed: Duration) -> Error {
+        self.0.tries = Some(tries);
+        self.after(elapsed)
     }
 
     pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Error {
@@ -417,7 +427,12 @@ impl fmt::Display for Error {
             f.write_str(&e.detail)?;
         }
         if let Some(elapsed) = e.elapsed {
-            write!(f, " after {}", Span(elapsed))?;
+            f.write_str(" after ")?;
+            if let Some(tries) = e.tries {
+                let plural = if tries == 1 { "y" } else { "ies" };
+                write!(f, "{tries} tr{plural} in ")?;
+            }
+            write!(f, "{}", Span(elapsed))?;
         }
         if e.transferred > 0 {
             write!(f, ", {} bytes transferred", e.transferred)?;
@@ -553,6 +568,23 @@ mod tests {
             err.to_string(),
             "connect to localhost:9: connection refused after 1.5 ms; \
              tried [::1]:9: connection refused after 1.0 ms; 127.0.0.1:9: timed out after 250 ms"
+        );
+    }
+
+    /// E1: the last of several tries tells how many there were in how much time.
+    #[test]
+    fn several_tries_are_counted() {
+        let one = Error::new(ErrorKind::Refused, "connect")
+            .at("127.0.0.1:9")
+            .after(Duration::from_micros(100))
+            .with_attempts(vec![attempt("127.0.0.1:9", ErrorKind::Refused, 1)]);
+        assert_eq!(
+            one.clone().after_tries(7, Duration::from_secs(10)).to_string(),
+            "connect to 127.0.0.1:9: connection refused after 7 tries in 10.0 s"
+        );
+        assert_eq!(
+            one.after_tries(1, Duration::from_millis(150)).to_string(),
+            "connect to 127.0.0.1:9: connection refused after 1 try in 150 ms"
         );
     }
 

@@ -8,6 +8,7 @@
 //!   your own, [`serve`](ServerSocket::serve) for a thread for each connection.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
+//! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
 //! - [`ClientSocket::syn`] and [`Capture`] show how a connection began: the SYN that opened
 //!   it, or the whole three-way [`Handshake`].
 //! - [`Error`] is a kind for programs and a sentence for people.
@@ -72,6 +73,7 @@
 //! The feature `capi` adds the symbols of `include/keepsock.h`, which is its
 //! manual. The C API calls this one and nothing beneath it.
 
+mod back_off;
 mod buffer;
 mod cancel;
 mod capture;
@@ -89,6 +91,7 @@ mod info;
 mod keepalive;
 mod liveness;
 mod options;
+mod reconnect;
 mod resolve;
 mod serve;
 mod server;
@@ -109,6 +112,7 @@ pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
+pub use reconnect::{Reconnect, Retry};
 pub use serve::{Broadcast, Drained, ServeOptions, Service, WhenFull};
 pub use server::{ServerCounters, ServerSocket};
 pub use snapshot::Snapshot;

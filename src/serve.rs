@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientSocket, Pushed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
-use crate::server::{BackOff, ServerSocket};
+use crate::server::{OUT_OF_DESCRIPTORS, ServerSocket};
 use crate::wait::Deadline;
 
 /// Idle workers that stay for the next connections. On Linux each of them holds
@@ -568,7 +568,7 @@ impl Shared {
     /// had, the connection waits: served now, it would leave nobody to accept, for
     /// as long as it lives.
     fn start_successor(self: &Arc<Self>) {
-        let mut back_off = BackOff::new();
+        let mut back_off = OUT_OF_DESCRIPTORS;
         while let Err(e) = start_worker(self) {
             self.server.count_exhausted(&e);
             let state = self.lock();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef};
 
+use crate::back_off::BackOff;
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Target};
@@ -98,23 +99,8 @@ const RETRIES_AT_ONCE: u32 = 256;
 /// How long an accept waits before it tries again after running out of
 /// descriptors: soon at first, and never so long that a free descriptor
 /// lies idle for 100 ms.
-#[derive(Debug)]
-pub(crate) struct BackOff(Duration);
-
-impl BackOff {
-    const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_millis(50);
-
-    pub(crate) fn new() -> BackOff {
-        BackOff(BackOff::FIRST)
-    }
-
-    pub(crate) fn next(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(BackOff::LONGEST);
-        now
-    }
-}
+pub(crate) const OUT_OF_DESCRIPTORS: BackOff =
+    BackOff::new(Duration::from_millis(5), Duration::from_millis(50));
 
 impl ServerSocket {
     /// Listens with the default options.
@@ -520,7 +506,7 @@ impl Listener {
         serves: bool,
     ) -> std::result::Result<(Owned, Address), Cause> {
         let mut deadline = None;
-        let mut back_off = BackOff::new();
+        let mut back_off = OUT_OF_DESCRIPTORS;
         let mut in_a_row = 0;
         loop {
             let polled = self.polled.load(Ordering::Acquire);
@@ -737,11 +723,10 @@ mod tests {
     /// L4: at most 20 tries a second, and none later than 100 ms after the one before.
     #[test]
     fn backing_off_is_quick_to_resume_and_cheap_to_wait() {
-        let mut back_off = BackOff::new();
+        let mut back_off = OUT_OF_DESCRIPTORS;
         let pauses: Vec<_> = (0..10).map(|_| back_off.next()).collect();
-        assert_eq!(pauses[0], BackOff::FIRST);
+        assert_eq!(pauses[0], Duration::from_millis(5));
         assert!(pauses.windows(2).all(|w| w[0] <= w[1]));
-        assert_eq!(pauses[9], BackOff::LONGEST);
-        assert!(BackOff::LONGEST < Duration::from_millis(100));
+        assert_eq!(pauses[9], Duration::from_millis(50));
     }
 }

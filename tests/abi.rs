@@ -377,6 +377,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         line));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
+    all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
     for name in ["err", "family", "protocol", "end", "tcp_state", "when_full", "log_level"] {

@@ -204,6 +204,7 @@ mod c_only {
             keepsock_server_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
+            keepsock_reconnect_free(null_mut());
             assert_eq!(keepsock_log_set(None, null_mut(), 0, null_mut()), KEEPSOCK_OK);
             keepsock_capture_free(null_mut());
             keepsock_handshake_free(null_mut());
@@ -270,6 +271,17 @@ mod c_only {
         };
         assert_eq!(serve, KEEPSOCK_OK);
         service
+    }
+
+    /// To where nobody listens.
+    fn new_reconnect() -> *mut keepsock_reconnect {
+        let endpoint = CString::new(super::common::refused_address().to_string()).unwrap();
+        let mut reconnect = null_mut();
+        let made = unsafe {
+            keepsock_reconnect_new(endpoint.as_ptr(), null(), &raw mut reconnect, null_mut())
+        };
+        assert_eq!(made, KEEPSOCK_OK);
+        reconnect
     }
 
     /// `None`: this process may not capture.
@@ -529,6 +541,18 @@ mod c_only {
         }
     }
 
+    fn reconnect_calls() -> Vec<Call<keepsock_reconnect>> {
+        unsafe {
+            vec![
+                |r, e| keepsock_reconnect_set_back_off(r, 10, 1000, e),
+                |r, e| keepsock_reconnect_set_limit(r, 1000, e),
+                |r, e| keepsock_reconnect_set_on_retry(r, None, null_mut(), e),
+                |r, e| keepsock_reconnect_reset(r, e),
+                |r, e| out(no_handle(), |c| keepsock_reconnect_connect(r, c, e)),
+            ]
+        }
+    }
+
     /// Calls each function with NULL, with a handle that was freed, and with one of
     /// another type.
     fn misuse<T>(
@@ -568,6 +592,7 @@ mod c_only {
         misuse(&options_calls(), "options", new_options, keepsock_options_free);
         misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
+        misuse(&reconnect_calls(), "reconnect", new_reconnect, keepsock_reconnect_free);
         misuse(&connecting_calls(), "connecting", new_connecting, keepsock_connecting_free);
         let port = unsafe { keepsock_server_port(server) };
         if let Some(capture) = new_capture(port) {
@@ -582,6 +607,57 @@ mod c_only {
             }
         }
         unsafe { keepsock_server_free(server) };
+    }
+
+    /// E2: a reconnect is for one thread at a time; whoever calls it from inside a call gets an
+    /// error, and neither waits for himself nor changes anything. An error that was lent is not
+    /// freed.
+    #[test]
+    fn a_reconnect_inside_itself() {
+        struct Seen {
+            reconnect: *mut keepsock_reconnect,
+            told: u32,
+        }
+        unsafe extern "C" fn inside(
+            error: *const keepsock_error,
+            _: u32,
+            _: i64,
+            user: *mut c_void,
+        ) {
+            let seen = unsafe { &mut *user.cast::<Seen>() };
+            for call in reconnect_calls() {
+                gives(WRONG_STATE, "another call is going on", |e| call(seen.reconnect, e));
+            }
+            unsafe {
+                keepsock_error_free(error.cast_mut());
+                assert_eq!(keepsock_error_status(error), ErrorKind::Refused.code());
+            }
+            seen.told += 1;
+        }
+        let _limit = Limit::new("a_reconnect_inside_itself");
+        let reconnect = new_reconnect();
+        let mut seen = Seen { reconnect, told: 0 };
+        let user: *mut c_void = (&raw mut seen).cast();
+        unsafe {
+            let set = keepsock_reconnect_set_back_off(reconnect, 1, 1, null_mut());
+            assert_eq!(set, KEEPSOCK_OK);
+            assert_eq!(keepsock_reconnect_set_limit(reconnect, 50, null_mut()), KEEPSOCK_OK);
+            let set = keepsock_reconnect_set_on_retry(reconnect, Some(inside), user, null_mut());
+            assert_eq!(set, KEEPSOCK_OK);
+            gives(ErrorKind::Refused.code(), "connection refused after ", |e| {
+                out(no_handle(), |c| keepsock_reconnect_connect(reconnect, c, e))
+            });
+            assert!((*user.cast::<Seen>()).told > 2);
+            // Nothing is told any more.
+            let set = keepsock_reconnect_set_on_retry(reconnect, None, null_mut(), null_mut());
+            assert_eq!(set, KEEPSOCK_OK);
+            let told = (*user.cast::<Seen>()).told;
+            gives(ErrorKind::Refused.code(), "connection refused after ", |e| {
+                out(no_handle(), |c| keepsock_reconnect_connect(reconnect, c, e))
+            });
+            assert_eq!((*user.cast::<Seen>()).told, told);
+            keepsock_reconnect_free(reconnect);
+        }
     }
 
     /// E2: what a capture and a handshake are asked.
@@ -699,6 +775,17 @@ mod c_only {
             gives(INVALID, "server is NULL", |e| {
                 keepsock_server_listen(endpoint, null(), null_mut(), e)
             });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |r| keepsock_reconnect_new(null(), null(), r, e))
+            });
+            gives(INVALID, "reconnect is NULL", |e| {
+                keepsock_reconnect_new(endpoint, null(), null_mut(), e)
+            });
+            let reconnect = new_reconnect();
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_reconnect_connect(reconnect, null_mut(), e)
+            });
+            keepsock_reconnect_free(reconnect);
             gives(INVALID, "endpoint is NULL", |e| {
                 out(no_handle(), |c| keepsock_connecting_start(null(), null(), c, e))
             });
@@ -844,7 +931,7 @@ mod c_only {
         let p = pair::<CApi>(Transport::Tcp);
         let (client, server) = (p.client.pointer, p.server.0);
         let (options, serve_options) = (new_options(), new_serve_options());
-        let service = new_service(new_server());
+        let (service, reconnect) = (new_service(new_server()), new_reconnect());
         let mut buf = [0u8; 64];
         let space: *mut c_void = buf.as_mut_ptr().cast();
         let huge = usize::MAX;
@@ -905,6 +992,9 @@ mod c_only {
                 gives(INVALID, part, |e| keepsock_options_set_keepalive(options, ms, 1, 1, e));
                 gives(INVALID, part, |e| keepsock_options_set_keepalive(options, 1, ms, 1, e));
                 gives(INVALID, part, |e| keepsock_client_set_keepalive(client, ms, 1, 1, e));
+                gives(INVALID, part, |e| keepsock_reconnect_set_back_off(reconnect, ms, 9, e));
+                gives(INVALID, part, |e| keepsock_reconnect_set_back_off(reconnect, 9, ms, e));
+                gives(INVALID, part, |e| keepsock_reconnect_set_limit(reconnect, ms, e));
             }
             // No limit, where there must be one.
             gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
@@ -916,6 +1006,11 @@ mod c_only {
             gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
                 keepsock_service_drain(service, KEEPSOCK_INFINITE, null_mut(), null_mut(), e)
             });
+            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+                keepsock_reconnect_set_back_off(reconnect, 9, KEEPSOCK_INFINITE, e)
+            });
+            gives(INVALID, "zero", |e| keepsock_reconnect_set_limit(reconnect, 0, e));
+            gives(INVALID, "first", |e| keepsock_reconnect_set_back_off(reconnect, 0, 9, e));
             gives(INVALID, "zero", |e| keepsock_options_set_connect_timeout(options, 0, e));
             gives(INVALID, "zero", |e| keepsock_options_set_read_timeout(options, 0, e));
             gives(INVALID, "zero", |e| keepsock_options_set_write_timeout(options, 0, e));
@@ -963,6 +1058,7 @@ mod c_only {
             keepsock_options_free(options);
             keepsock_serve_options_free(serve_options);
             keepsock_service_free(service);
+            keepsock_reconnect_free(reconnect);
         }
     }
 
@@ -981,6 +1077,9 @@ mod c_only {
                 let part = "options was freed, or is something else";
                 gives(WRONG_STATE, part, |e| {
                     out(no_handle(), |c| keepsock_client_connect(endpoint, bad, c, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    out(no_handle(), |r| keepsock_reconnect_new(endpoint, bad, r, e))
                 });
                 gives(WRONG_STATE, part, |e| {
                     out(no_handle(), |s| keepsock_server_listen(c"127.0.0.1:0".as_ptr(), bad, s, e))

@@ -171,6 +171,48 @@ push)
     ended $b "client b"
     ;;
 
+reconnect)
+    mkfifo "$dir/in" "$dir/client"
+    begin() { # ENDPOINT: a server whose input is descriptor 4
+        run "$1" "$2" <"$dir/in" >"$dir/server" 2>"$dir/server.err" &
+        server=$!
+        pids="$pids $server"
+        exec 4>"$dir/in" 3<"$dir/server"
+        read -r endpoint <&3 || fail "the server printed no endpoint"
+    }
+    end() { # ends it, and takes its last line from descriptor 3
+        exec 4>&-
+        ended "$server" "server"
+        read -r line <&3 && equal "report" "drained: 1 finished, 0 cut" "$line"
+    }
+    told() { # PATTERN: passes over what the client says, up to a line of that pattern
+        while read -r line <&5; do
+            # shellcheck disable=SC2254 # it is a pattern
+            case $line in $1) return ;; esac
+        done
+        fail "the client did not say '$1'"
+    }
+    mkfifo "$dir/server"
+    begin "$1" 127.0.0.1:0
+    # A client that kept descriptor 4 would keep the server's input open.
+    run "$2" --sessions 2 "$endpoint" >"$dir/client" 2>"$dir/client.err" 3<&- 4>&- &
+    client=$!
+    pids="$pids $client"
+    exec 5<"$dir/client"
+    told "connected: tcp *"
+    told welcome
+    end
+    told "lost: *"
+    told "connect in * ms"
+    told "try *: connect to $endpoint: connection refused after *; next in * ms"
+    begin "$1" "$endpoint" # again
+    told "connected: tcp *"
+    told welcome
+    end
+    told "lost: *"
+    ended "$client" "client"
+    ;;
+
 line_client)
     start_http() { # plain_http is no keepsock program: not for valgrind
         KEEPSOCK_VALGRIND='' start "$@"

@@ -24,6 +24,7 @@ mod handle;
 mod handshake;
 mod logging;
 mod options;
+mod reconnect;
 mod server;
 mod service;
 
@@ -35,6 +36,7 @@ pub use error::*;
 pub use handshake::*;
 pub use logging::*;
 pub use options::*;
+pub use reconnect::*;
 pub use server::*;
 pub use service::*;
 

@@ -11,8 +11,8 @@ use keepsock::End;
 use keepsock::ffi::*;
 
 use super::{
-    Api, Client, Connecting, Counters, Failure, Handler, Opt, Outcome, Serve, Server, Service,
-    Snap, Token, Tried, Tuple,
+    Api, Client, Connecting, Counters, Failure, Handler, OnRetry, Opt, Outcome, Reconnect, Serve,
+    Server, Service, Snap, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -44,13 +44,22 @@ pub(super) fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<(
     assert!(!error.is_null(), "status {status} without an error object");
     unsafe {
         assert_eq!(keepsock_error_status(error), status);
+        let failure = failure(error);
+        keepsock_error_free(error);
+        Err(failure)
+    }
+}
+
+/// What an error object says.
+unsafe fn failure(error: *const keepsock_error) -> Failure {
+    unsafe {
         let attempts = (0..keepsock_error_attempt_count(error)).map(|i| {
             let mut a: keepsock_attempt = std::mem::zeroed();
             assert_eq!(keepsock_error_attempt(error, i, &raw mut a, size_of_val(&a)), KEEPSOCK_OK);
             tried(&a)
         });
-        let failure = Failure {
-            status,
+        Failure {
+            status: keepsock_error_status(error),
             message: text(keepsock_error_message(error)),
             operation: text(keepsock_error_operation(error)),
             endpoint: text(keepsock_error_endpoint(error)),
@@ -58,9 +67,7 @@ pub(super) fn call(f: impl FnOnce(*mut *mut keepsock_error) -> i32) -> Outcome<(
             os_error: keepsock_error_os_error(error),
             transferred: keepsock_error_transferred(error),
             attempts: attempts.collect(),
-        };
-        keepsock_error_free(error);
-        Err(failure)
+        }
     }
 }
 
@@ -222,6 +229,21 @@ pub struct CService {
     _handler: Box<Handler<CApi>>,
 }
 
+pub struct CReconnect {
+    pub pointer: *mut keepsock_reconnect,
+    /// What `user` points to.
+    told: Option<Box<OnRetry>>,
+}
+
+// The header: one thread at a time.
+unsafe impl Send for CReconnect {}
+
+impl Drop for CReconnect {
+    fn drop(&mut self) {
+        unsafe { keepsock_reconnect_free(self.pointer) };
+    }
+}
+
 // The header: any number of threads may be in calls on each of these objects.
 unsafe impl Send for CClient {}
 unsafe impl Sync for CClient {}
@@ -271,6 +293,7 @@ impl Api for CApi {
     type Token = CToken;
     type Connecting = CConnecting;
     type Service = CService;
+    type Reconnect = CReconnect;
 
     const NUMBER: u8 = 2;
 
@@ -329,6 +352,13 @@ impl Api for CApi {
         let mut out = null_mut();
         call(|e| unsafe { keepsock_cancel_new(&raw mut out, e) }).unwrap();
         CToken(out)
+    }
+
+    fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CReconnect> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_reconnect_new(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
+        Ok(CReconnect { pointer: out, told: None })
     }
 }
 
@@ -691,5 +721,44 @@ impl Service for CService {
             keepsock_service_drain(self.pointer, limit_ms, finished, cut, e)
         })?;
         Ok((finished, cut))
+    }
+}
+
+impl Reconnect<CApi> for CReconnect {
+    fn set_back_off(&mut self, first: i64, longest: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_reconnect_set_back_off(self.pointer, first, longest, e) })
+    }
+
+    fn set_limit(&mut self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_reconnect_set_limit(self.pointer, ms, e) })
+    }
+
+    fn on_retry(&mut self, told: OnRetry) {
+        unsafe extern "C" fn tell(
+            error: *const keepsock_error,
+            tries: u32,
+            wait_ms: i64,
+            user: *mut c_void,
+        ) {
+            let told = unsafe { &mut *user.cast::<OnRetry>() };
+            let error = (!error.is_null()).then(|| unsafe { failure(error) });
+            told(Told { error, tries, wait_ms });
+        }
+        let told = self.told.insert(Box::new(told));
+        let user: *mut OnRetry = &raw mut **told;
+        call(|e| unsafe {
+            keepsock_reconnect_set_on_retry(self.pointer, Some(tell), user.cast(), e)
+        })
+        .unwrap();
+    }
+
+    fn reset(&mut self) {
+        call(|e| unsafe { keepsock_reconnect_reset(self.pointer, e) }).unwrap();
+    }
+
+    fn connect(&mut self) -> Outcome<CClient> {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_reconnect_connect(self.pointer, &raw mut out, e) })?;
+        Ok(CClient::new(out))
     }
 }

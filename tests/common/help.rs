@@ -180,9 +180,13 @@ pub struct FullQueue {
 
 impl FullQueue {
     pub fn new() -> FullQueue {
+        FullQueue::at(([127, 0, 0, 1], 0).into())
+    }
+
+    pub fn at(address: std::net::SocketAddr) -> FullQueue {
         use socket2::{Domain, Socket, Type};
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.bind(&address.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         let waiting = (0..8)

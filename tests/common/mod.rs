@@ -105,6 +105,17 @@ pub enum Serve {
 /// What a serve handler is: it is lent the connection.
 pub type Handler<A> = Box<dyn Fn(&<A as Api>::Client) + Send + Sync>;
 
+/// What is told before a wait between two tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// None: a connection was lost.
+    pub error: Option<Failure>,
+    pub tries: u32,
+    pub wait_ms: i64,
+}
+
+pub type OnRetry = Box<dyn FnMut(Told) + Send>;
+
 /// Where calls begin.
 #[allow(clippy::result_large_err)] // a descriptor and why it was refused
 pub trait Api: Sized + 'static {
@@ -113,6 +124,7 @@ pub trait Api: Sized + 'static {
     type Token: Token;
     type Connecting: Connecting<Self>;
     type Service: Service;
+    type Reconnect: Reconnect<Self>;
 
     /// Tells the two apart where a test needs something of its own on this machine.
     const NUMBER: u8;
@@ -130,6 +142,7 @@ pub trait Api: Sized + 'static {
         options: &[Opt<'_, Self>],
     ) -> Result<Self::Server, (OwnedFd, Failure)>;
     fn token() -> Self::Token;
+    fn reconnect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect>;
 
     /// A loopback address that no other test uses.
     fn own_address(test: u8) -> String {
@@ -259,6 +272,14 @@ pub trait Service: Send + Sync + 'static {
     fn wait(&self, ms: i64) -> Outcome<()>;
     /// How many finished, and how many were cut.
     fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)>;
+}
+
+pub trait Reconnect<A: Api>: Send {
+    fn set_back_off(&mut self, first_ms: i64, longest_ms: i64) -> Outcome<()>;
+    fn set_limit(&mut self, ms: i64) -> Outcome<()>;
+    fn on_retry(&mut self, told: OnRetry);
+    fn reset(&mut self);
+    fn connect(&mut self) -> Outcome<A::Client>;
 }
 
 /// Makes each generic function a test of both APIs, with a hard limit of 30 s.

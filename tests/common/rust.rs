@@ -11,8 +11,8 @@ use keepsock::{
 };
 
 use super::{
-    Api, Client, Connecting, Counters, Failure, Handler, INFINITE, Opt, Outcome, Serve, Server,
-    Service, Snap, Token, Tried, Tuple,
+    Api, Client, Connecting, Counters, Failure, Handler, INFINITE, OnRetry, Opt, Outcome,
+    Reconnect, Serve, Server, Service, Snap, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -95,6 +95,7 @@ impl Api for RustApi {
     type Token = CancelToken;
     type Connecting = keepsock::Connecting;
     type Service = keepsock::Service;
+    type Reconnect = keepsock::Reconnect;
 
     const NUMBER: u8 = 1;
 
@@ -129,6 +130,10 @@ impl Api for RustApi {
 
     fn token() -> CancelToken {
         CancelToken::new().unwrap()
+    }
+
+    fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect> {
+        Ok(keepsock::Reconnect::new(endpoint, &options(list)?)?)
     }
 }
 
@@ -418,5 +423,34 @@ impl Service for keepsock::Service {
     fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)> {
         let d = keepsock::Service::drain(self, limit(limit_ms))?;
         Ok((d.finished, d.cut))
+    }
+}
+
+impl Reconnect<RustApi> for keepsock::Reconnect {
+    fn set_back_off(&mut self, first: i64, longest: i64) -> Outcome<()> {
+        Ok(keepsock::Reconnect::set_back_off(self, limit(first), limit(longest))?)
+    }
+
+    fn set_limit(&mut self, t: i64) -> Outcome<()> {
+        Ok(keepsock::Reconnect::set_limit(self, ms(t))?)
+    }
+
+    fn on_retry(&mut self, mut told: OnRetry) {
+        keepsock::Reconnect::on_retry(self, move |retry| {
+            let wait_ms = retry.wait.as_nanos().div_ceil(1_000_000);
+            told(Told {
+                error: retry.error.cloned().map(Failure::from),
+                tries: retry.tries,
+                wait_ms: i64::try_from(wait_ms).unwrap(),
+            });
+        });
+    }
+
+    fn reset(&mut self) {
+        keepsock::Reconnect::reset(self);
+    }
+
+    fn connect(&mut self) -> Outcome<Arc<ClientSocket>> {
+        Ok(Arc::new(keepsock::Reconnect::connect(self)?))
     }
 }
