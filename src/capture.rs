@@ -159,10 +159,14 @@ impl Capture {
         remote: SocketAddr,
         deadline: Deadline,
     ) -> std::result::Result<std::result::Result<Handshake, String>, Cause> {
+        // At first all that the queue may hold, so that no time at all is enough for what was
+        // there; then so little at once that the time is looked at often.
+        let mut at_once = 10_000;
         let mut state = self.lock();
         loop {
             if !state.watched {
-                self.read_all(&mut state)?;
+                self.read(&mut state, at_once)?;
+                at_once = 500;
             }
             let found = state.matcher.find(local, remote);
             match found.complete {
@@ -220,11 +224,10 @@ impl Capture {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Empties the queue, unless packets come as fast as they are read.
-    fn read_all(&self, state: &mut State) -> io::Result<()> {
-        const AT_ONCE: u32 = 10_000; // more than the queue holds, and done within 20 ms
+    /// Takes packets off the queue: all, or so many.
+    fn read(&self, state: &mut State, at_most: u32) -> io::Result<()> {
         let mut buf = [0; sys::PACKET_MAX];
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_most {
             let packet = match sys::capture_next(sys::borrow(&self.socket), &mut buf) {
                 Ok(packet) => packet,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),

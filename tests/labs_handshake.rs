@@ -394,6 +394,37 @@ fn a_lost_syn() {
     });
 }
 
+/// N3: a port that is used again while its first handshake is known: the second is waited for
+/// once it has begun, and if nothing comes of it the first is shown.
+#[test]
+fn a_port_that_is_used_again() {
+    in_namespace("a_port_that_is_used_again", LIMIT, || {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let capture = Capture::on_port(server.port()).unwrap();
+        let from: keepsock::Endpoint = "127.0.0.1:45678".parse().unwrap();
+        let options = SocketOptions::new().local(from).connect_timeout(PATIENCE);
+        let connect = || {
+            let client = ClientSocket::connect_with(server.endpoint(), &options).unwrap();
+            let of = client.five_tuple();
+            client.abort(); // leaves no TIME-WAIT
+            of
+        };
+        let of = connect();
+        let first = capture.handshake(&of, PATIENCE).unwrap();
+        lose_first("syn", "sport");
+        thread::scope(|scope| {
+            let again = scope.spawn(connect);
+            lab::await_that("the second SYN is out", || lab::count_syn_sent() == 1);
+            let second = capture.handshake(&of, PATIENCE).unwrap();
+            assert_eq!(again.join().unwrap(), of);
+            assert_ne!(second.syn.seq, first.syn.seq);
+            assert_eq!(second.syn_retransmissions, 1);
+            // What is looked for without time is the latest that is complete.
+            assert_eq!(capture.handshake(&of, Duration::ZERO).unwrap().syn, second.syn);
+        });
+    });
+}
+
 /// N3: so is an answer that is lost.
 #[test]
 fn a_lost_answer() {
