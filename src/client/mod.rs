@@ -60,8 +60,11 @@ const HEARTBEAT_CUT: u32 = 1 << 11;
 const TOLD: u32 = 1 << 12;
 /// This side has sent the SYN: the socket was made by connect.
 const CONNECTED: u32 = 1 << 31;
+/// The descriptor still has O_NONBLOCK from connecting. It is taken off before the first
+/// call that waits in the kernel, and before anybody else gets the descriptor.
+const UNSWITCHED: u32 = 1 << 13;
 /// A read or write is not just the one system call.
-const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
+const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING | UNSWITCHED;
 
 /// How many pieces of 4 KiB a close that has no time throws away.
 const IMPATIENT_PIECES: u32 = 64;
@@ -95,6 +98,8 @@ pub struct ClientSocket {
     remote: Address,
     local: Local,
     flags: AtomicU32,
+    /// Held while the descriptor's mode is changed, so that it agrees with the flags.
+    mode: Mutex<()>,
     /// Milliseconds, or NO_TIMEOUT. The kernel has the same value (SO_RCVTIMEO).
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
@@ -238,8 +243,9 @@ impl ClientSocket {
 
     pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
         let Connected { socket, local, remote } = connected;
-        let made = ClientSocket::without_timeouts(socket, remote, local, options);
-        made.flags.fetch_or(CONNECTED, Ordering::Relaxed);
+        let mut made = ClientSocket::without_timeouts(socket, remote, local, options);
+        let mode = if sys::BLOCKING_CALLS { UNSWITCHED } else { 0 };
+        *made.flags.get_mut() |= CONNECTED | mode;
         made.set_cancel(options.cancel.as_ref());
         made.apply_timeouts(options)?;
         Ok(made)
@@ -317,6 +323,7 @@ impl ClientSocket {
             remote,
             local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
             flags: AtomicU32::new(flags),
+            mode: Mutex::new(()),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: AtomicU64::new(millis(options.close_timeout)),
@@ -449,7 +456,7 @@ impl ClientSocket {
 impl Drop for ClientSocket {
     fn drop(&mut self) {
         // Whoever wants to know how it ended calls close.
-        let _ = self.close();
+        let _ = self.close_and(false);
     }
 }
 

@@ -198,8 +198,7 @@ impl Drive {
             let now = Instant::now();
             let (index, began, ended) = if let Some(ready) = ready.take() {
                 let Running { index, socket, began } = self.running.swap_remove(ready);
-                let ended = attempt::result(&socket).map(|()| socket);
-                (index, began, ended)
+                (index, began, attempt::result(socket))
             } else {
                 if self.deadline.0.is_some_and(|at| at <= now) {
                     return Err(self.ended_by(&ErrorKind::TimedOut.into()));
@@ -342,5 +341,9 @@ impl Candidate {
             domain: Domain::for_address(address),
             address: address.into(),
         }
+    }
+
+    fn is_loopback(&self) -> bool {
+        matches!(&self.address, Address::Inet(address) if address.ip().is_loopback())
     }
 }
