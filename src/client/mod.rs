@@ -236,17 +236,20 @@ impl ClientSocket {
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
         let since = Instant::now();
-        let made = ClientSocket::connected(connect::connect(&endpoint, options)?, options)?;
+        let made = ClientSocket::connected(connect::connect(&endpoint, options, since)?, options)?;
         events::connected(&made, &endpoint, since);
         Ok(made)
     }
 
+    #[inline(always)]
     pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
         let Connected { socket, local, remote } = connected;
         let mut made = ClientSocket::without_timeouts(socket, remote, local, options);
         let mode = if sys::BLOCKING_CALLS { UNSWITCHED } else { 0 };
         *made.flags.get_mut() |= CONNECTED | mode;
-        made.set_cancel(options.cancel.as_ref());
+        if options.cancel.is_some() {
+            made.set_cancel(options.cancel.as_ref());
+        }
         made.apply_timeouts(options)?;
         Ok(made)
     }
