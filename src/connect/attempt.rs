@@ -156,3 +156,39 @@ fn own_address(
     }
     Ok(Some(sys::to_address(&SockRef::from(&socket).local_addr()?)))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn connected(from: &SockAddr, to: &SockAddr) -> Owned {
+        let socket = sys::stream_socket(Domain::IPV4, false).unwrap();
+        SockRef::from(&socket).bind(from).unwrap();
+        if !sys::connect(sys::borrow(&socket), to).unwrap() {
+            let deadline = Deadline::after(Some(Duration::from_secs(5)));
+            let found = crate::wait::wait_writable(&[sys::borrow(&socket)], None, deadline, None);
+            assert_eq!(found.unwrap(), Some(0));
+        }
+        assert!(SockRef::from(&socket).take_error().unwrap().is_none());
+        socket
+    }
+
+    /// C4: one question tells a peer from oneself.
+    #[test]
+    fn another_answers_or_nobody() {
+        let any: SockAddr = SocketAddr::from(([127, 0, 0, 9], 0)).into();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = connected(&any, &listener.local_addr().unwrap().into());
+        assert!(sys::is_answered_by_another(sys::borrow(&socket)));
+
+        let own = TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
+        let alone = connected(&own.into(), &own.into());
+        assert_eq!(SockRef::from(&alone).peer_addr().unwrap().as_socket(), Some(own));
+        assert!(!sys::is_answered_by_another(sys::borrow(&alone)));
+
+        // Not begun.
+        let socket = sys::stream_socket(Domain::IPV4, false).unwrap();
+        assert!(!sys::is_answered_by_another(sys::borrow(&socket)));
+    }
+}
