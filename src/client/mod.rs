@@ -98,13 +98,12 @@ pub struct ClientSocket {
     remote: Address,
     local: Local,
     flags: AtomicU32,
-    /// Held while the descriptor's mode is changed, so that it agrees with the flags.
-    mode: Mutex<()>,
     /// Milliseconds, or NO_TIMEOUT. The kernel has the same value (SO_RCVTIMEO).
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
     /// Milliseconds.
     close_timeout: AtomicU64,
+    /// Locked while the descriptor's mode is changed, too, so that it agrees with the flags.
     cancel: Mutex<Option<CancelToken>>,
     /// What was read beyond what a caller asked for.
     buffer: Mutex<ReadBuffer>,
@@ -236,9 +235,8 @@ impl ClientSocket {
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
         let since = Instant::now();
-        let made = ClientSocket::connected(connect::connect(&endpoint, options, since)?, options)?;
-        events::connected(&made, &endpoint, since);
-        Ok(made)
+        ClientSocket::connected(connect::connect(&endpoint, options, since)?, options)
+            .inspect(|made| events::connected(made, &endpoint, since))
     }
 
     #[inline(always)]
@@ -326,7 +324,6 @@ impl ClientSocket {
             remote,
             local: local.map_or_else(|| Local::Asked(OnceLock::new()), Local::Known),
             flags: AtomicU32::new(flags),
-            mode: Mutex::new(()),
             read_timeout: AtomicU64::new(NO_TIMEOUT),
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: AtomicU64::new(millis(options.close_timeout)),

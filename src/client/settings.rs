@@ -209,7 +209,7 @@ impl ClientSocket {
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let io = self.enter("non-blocking mode")?;
         let changed = {
-            let _mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+            let _mode = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
             if on {
                 self.flags.fetch_or(NONBLOCKING, Ordering::AcqRel);
             }
@@ -236,7 +236,7 @@ impl ClientSocket {
         if !self.has(UNSWITCHED) {
             return Ok(());
         }
-        let _mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let _mode = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has(UNSWITCHED) {
             sys::set_nonblocking(io.socket(), false)?;
             self.flags.fetch_and(!UNSWITCHED, Ordering::AcqRel);

@@ -158,6 +158,8 @@ fn own_address(
 }
 
 #[cfg(all(test, target_os = "linux"))]
+// Clippy's leave for tests is for test functions, not for what they call.
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::net::TcpListener;

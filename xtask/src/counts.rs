@@ -183,8 +183,8 @@ const BARS: [Bar; 12] = [
     bar("F5", "keep_accept", Work::Echo, Unit::Instructions, 220.0, 100.0),
     bar("F5", "keep_connect", Work::RoundTrip, Unit::Calls, 2.0, 2.0),
     bar("F5", "keep_connect", Work::RoundTrip, Unit::Instructions, 220.0, 100.0),
-    bar("F13", "keep_connect", Work::Connect, Unit::Calls, 12.0, 9.0),
-    bar("F13", "keep_connect", Work::Connect, Unit::Instructions, 8000.0, 1000.0),
+    bar("F13", "keep_connect", Work::Connect, Unit::Calls, 9.0, 9.0),
+    bar("F13", "keep_connect", Work::Connect, Unit::Instructions, 2400.0, 1000.0),
 ];
 
 impl Bar {
