@@ -1,7 +1,7 @@
 //! Endpoints as text: one syntax for every transport.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -82,6 +82,19 @@ impl Endpoint {
         Ok(Endpoint(Target::UnixPath(path.to_owned())))
     }
 
+    /// The address that is written out in full; none with a zone, which has to be looked up.
+    pub(crate) fn plain_address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Target::Inet { host: Host::V4(ip), port: Port::Number(port) } => {
+                Some(SocketAddr::new(IpAddr::V4(*ip), *port))
+            }
+            Target::Inet { host: Host::V6(ip, None), port: Port::Number(port) } => {
+                Some(SocketAddr::new(IpAddr::V6(*ip), *port))
+            }
+            _ => None,
+        }
+    }
+
     /// The socket address of a numeric endpoint, without asking any resolver.
     pub(crate) fn to_socket_addr(&self) -> Result<SocketAddr> {
         let refuse = |what: &str| {
@@ -124,6 +137,10 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Endpoint> {
+        // What can be nothing else needs no looking at what it is not.
+        if let Ok(address) = text.parse::<SocketAddrV4>() {
+            return Ok(SocketAddr::V4(address).into());
+        }
         if let Some(at) = text.find('\0') {
             return Err(refuse(text, format!("NUL byte at position {at}")));
         }

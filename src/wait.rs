@@ -71,6 +71,10 @@ impl Deadline {
         Deadline(timeout.and_then(|t| Instant::now().checked_add(t)))
     }
 
+    pub(crate) fn from(start: Instant, timeout: Option<Duration>) -> Deadline {
+        Deadline(timeout.and_then(|t| start.checked_add(t)))
+    }
+
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0.map(|at| at.saturating_duration_since(Instant::now()))
     }

@@ -1,4 +1,4 @@
-/* What the plain C servers share: a listener on a free loopback port, and the echo. */
+/* What the plain C programs share: the options, a listener on a free loopback port, and the echo. */
 #ifndef RAW_H
 #define RAW_H
 #include <netinet/in.h>
@@ -25,7 +25,16 @@ static inline void set(int fd, int level, int option, int value)
     must(setsockopt(fd, level, option, &value, sizeof value) == 0, "setsockopt");
 }
 
-/* keepsock's defaults, set once: on Linux every accepted socket inherits them. */
+/* keepsock's defaults. Set on a listener they are inherited, on Linux, by every accepted socket. */
+static inline void set_options(int fd)
+{
+    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 45);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
 static inline int listen_loopback(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -33,11 +42,7 @@ static inline int listen_loopback(void)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     must(fd >= 0, "socket");
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 45);
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
-    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_options(fd);
     must(bind(fd, (struct sockaddr *)&address, sizeof address) == 0, "bind");
     must(listen(fd, 1024) == 0, "listen");
     must(getsockname(fd, (struct sockaddr *)&address, &length) == 0, "getsockname");
@@ -46,11 +51,11 @@ static inline int listen_loopback(void)
     return fd;
 }
 
-static inline void set_read_timeout(int fd, long ms)
+static inline void set_timeout(int fd, int option, long ms)
 {
     struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 
-    must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) == 0, "SO_RCVTIMEO");
+    must(setsockopt(fd, SOL_SOCKET, option, &timeout, sizeof timeout) == 0, "timeout");
 }
 
 static inline void echo_until_end(int fd)

@@ -14,7 +14,7 @@ int main(int argc, char **argv)
 
         must(fd >= 0, "accept4");
         if (timeout > 0)
-            set_read_timeout(fd, timeout);
+            set_timeout(fd, SO_RCVTIMEO, timeout);
         echo_until_end(fd);
         close(fd);
     }

@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 
         must(fd >= 0, "accept4");
         if (timeout > 0)
-            set_read_timeout(fd, timeout);
+            set_timeout(fd, SO_RCVTIMEO, timeout);
         must(pthread_create(&thread, &detached, attend, (void *)(intptr_t)fd) == 0, "pthread_create");
     }
     sem_wait(&all_done);

@@ -135,6 +135,11 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close(&self) -> Result<()> {
+        self.close_and(true)
+    }
+
+    /// Closes, and asks for the five-tuple before if somebody can still want to know it.
+    pub(super) fn close_and(&self, stay_readable: bool) -> Result<()> {
         let Some(io) = self.descriptor.enter() else {
             return Ok(());
         };
@@ -144,6 +149,9 @@ impl ClientSocket {
         let drained =
             if self.others_wait(&io) { self.end_calls(&io) } else { self.drain_input(&io) };
         let aborted = io.is_closed();
+        if stay_readable || drained.is_err() || events::of_each_connection() {
+            self.ask_local(Some(&io));
+        }
         self.close_now(&io);
         match drained {
             // By another thread, while this one was draining.
@@ -206,6 +214,7 @@ impl ClientSocket {
         // socket(7): a linger time of zero makes close(2) send RST. Failing, it
         // is a close all the same.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
+        self.ask_local(Some(&io));
         self.before_closing(&io);
         let closed = self.descriptor.close(&io);
         if closed && self.descriptor.is_shared(&io) {
@@ -227,9 +236,8 @@ impl ClientSocket {
         }
     }
 
-    /// The five-tuple, and why the connection ended, stay readable.
+    /// Why the connection ended stays readable.
     fn before_closing(&self, io: &InUse<'_>) {
-        self.ask_local(Some(io));
         self.note_closed_here();
         self.keep_last_if_asked(io);
     }

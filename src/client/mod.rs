@@ -60,8 +60,11 @@ const HEARTBEAT_CUT: u32 = 1 << 11;
 const TOLD: u32 = 1 << 12;
 /// This side has sent the SYN: the socket was made by connect.
 const CONNECTED: u32 = 1 << 31;
+/// The descriptor still has O_NONBLOCK from connecting. It is taken off before the first
+/// call that waits in the kernel, and before anybody else gets the descriptor.
+const UNSWITCHED: u32 = 1 << 13;
 /// A read or write is not just the one system call.
-const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING;
+const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING | UNSWITCHED;
 
 /// How many pieces of 4 KiB a close that has no time throws away.
 const IMPATIENT_PIECES: u32 = 64;
@@ -100,6 +103,7 @@ pub struct ClientSocket {
     write_timeout: AtomicU64,
     /// Milliseconds.
     close_timeout: AtomicU64,
+    /// Locked while the descriptor's mode is changed, too, so that it agrees with the flags.
     cancel: Mutex<Option<CancelToken>>,
     /// What was read beyond what a caller asked for.
     buffer: Mutex<ReadBuffer>,
@@ -231,16 +235,19 @@ impl ClientSocket {
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during("connect"))?;
         let since = Instant::now();
-        let made = ClientSocket::connected(connect::connect(&endpoint, options)?, options)?;
-        events::connected(&made, &endpoint, since);
-        Ok(made)
+        ClientSocket::connected(connect::connect(&endpoint, options, since)?, options)
+            .inspect(|made| events::connected(made, &endpoint, since))
     }
 
+    #[inline(always)]
     pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
         let Connected { socket, local, remote } = connected;
-        let made = ClientSocket::without_timeouts(socket, remote, local, options);
-        made.flags.fetch_or(CONNECTED, Ordering::Relaxed);
-        made.set_cancel(options.cancel.as_ref());
+        let mut made = ClientSocket::without_timeouts(socket, remote, local, options);
+        let mode = if sys::BLOCKING_CALLS { UNSWITCHED } else { 0 };
+        *made.flags.get_mut() |= CONNECTED | mode;
+        if options.cancel.is_some() {
+            made.set_cancel(options.cancel.as_ref());
+        }
         made.apply_timeouts(options)?;
         Ok(made)
     }
@@ -449,7 +456,7 @@ impl ClientSocket {
 impl Drop for ClientSocket {
     fn drop(&mut self) {
         // Whoever wants to know how it ended calls close.
-        let _ = self.close();
+        let _ = self.close_and(false);
     }
 }
 

@@ -364,6 +364,7 @@ impl ClientSocket {
         mut call: impl FnMut(Wait) -> io::Result<usize>,
     ) -> std::result::Result<usize, Cause> {
         if !self.has(POLLED | NONBLOCKING) && !patience.begun {
+            self.switch_to_blocking(io)?;
             patience.begun = true;
             if let Some(done) = self.settle(io, call(Wait::Yes), patience) {
                 return done;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{
-    BorrowedSocket, ClientSocket, Local, NO_TIMEOUT, NONBLOCKING, POLLED, READ_TIMEOUT,
+    BorrowedSocket, ClientSocket, Local, NO_TIMEOUT, NONBLOCKING, POLLED, READ_TIMEOUT, UNSWITCHED,
     WRITE_TIMEOUT, millis,
 };
 
@@ -208,13 +208,38 @@ impl ClientSocket {
     /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let io = self.enter("non-blocking mode")?;
-        if on {
-            self.flags.fetch_or(NONBLOCKING, Ordering::AcqRel);
+        let changed = {
+            let _mode = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+            if on {
+                self.flags.fetch_or(NONBLOCKING, Ordering::AcqRel);
+            }
+            let changed = if self.has(UNSWITCHED) {
+                Ok(()) // it is non-blocking, and may stay so until a call waits
+            } else {
+                sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
+            };
+            if on {
+                self.flags.fetch_and(!UNSWITCHED, Ordering::AcqRel);
+            } else if changed.is_ok() {
+                self.flags.fetch_and(!NONBLOCKING, Ordering::AcqRel);
+            }
+            changed
+        };
+        changed.map_err(|e| self.os_failed("non-blocking mode", e))
+    }
+
+    /// Makes a connected descriptor what it is to be: connecting leaves it non-blocking, for
+    /// a connection that is only closed, or polled, needs no other mode. Calls of other
+    /// threads that are under way stay as they are. A call that slips in before the switch
+    /// and is told EAGAIN goes on in poll, as after a signal.
+    pub(super) fn switch_to_blocking(&self, io: &InUse<'_>) -> io::Result<()> {
+        if !self.has(UNSWITCHED) {
+            return Ok(());
         }
-        sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
-            .map_err(|e| self.os_failed("non-blocking mode", e))?;
-        if !on {
-            self.flags.fetch_and(!NONBLOCKING, Ordering::AcqRel);
+        let _mode = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has(UNSWITCHED) {
+            sys::set_nonblocking(io.socket(), false)?;
+            self.flags.fetch_and(!UNSWITCHED, Ordering::AcqRel);
         }
         Ok(())
     }
@@ -263,7 +288,9 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        self.enter("borrow").map(BorrowedSocket)
+        let io = self.enter("borrow")?;
+        self.switch_to_blocking(&io).map_err(|e| self.os_failed("borrow", e))?;
+        Ok(BorrowedSocket(io))
     }
 
     /// Gives the descriptor up: it is the caller's to close. The socket is then
@@ -291,6 +318,7 @@ impl ClientSocket {
         if buffered > 0 {
             return Err(wrong(&format!("{buffered} bytes were read ahead: read them first")));
         }
+        self.switch_to_blocking(&io).map_err(|e| self.os_failed(OPERATION, e))?;
         self.ask_local(Some(&io));
         let owned = self.descriptor.release(io);
         let owned = owned.ok_or_else(|| wrong("another thread is using it"))?;

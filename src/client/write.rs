@@ -4,7 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
 use super::{
-    CLOSING, ClientSocket, HALF_CLOSED, NONBLOCKING, POLLED, Patience, Pushed, WRITE_TIMEOUT, WROTE,
+    CLOSING, ClientSocket, HALF_CLOSED, NONBLOCKING, POLLED, Patience, Pushed, UNSWITCHED,
+    WRITE_TIMEOUT, WROTE,
 };
 
 use crate::cancel::CancelToken;
@@ -66,7 +67,7 @@ impl ClientSocket {
         // The turn first: whoever closes looks at it after setting the flag.
         let turn = self.writing.try_take();
         let flags = self.flags.load(Ordering::SeqCst);
-        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING) != 0 {
+        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING | UNSWITCHED) != 0 {
             return self.write_on(&io, turn, buf, None, None);
         }
         if flags & WROTE == 0 {

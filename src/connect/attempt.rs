@@ -24,9 +24,16 @@ pub(super) struct Setting<'a> {
     pub alone: bool,
 }
 
+/// A socket whose handshake has ended.
+pub(super) struct Opened {
+    socket: Owned,
+    /// Another socket is at the other end; else that is not known yet.
+    by_another: bool,
+}
+
 /// How an attempt began.
 pub(super) enum Begun {
-    Connected(Owned),
+    Connected(Opened),
     /// The SYN is out; the socket becomes writable when the handshake has ended.
     UnderWay(Owned),
 }
@@ -39,7 +46,7 @@ pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begu
     let borrowed = sys::borrow(&socket);
     if candidate.domain == Domain::UNIX {
         connect_unix(borrowed, &candidate.name, setting)?;
-        return Ok(Begun::Connected(socket));
+        return Ok(Begun::Connected(Opened { socket, by_another: true }));
     }
     let ipv6 = candidate.domain == Domain::IPV6;
     setting.options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
@@ -57,7 +64,11 @@ pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begu
         SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
     }
     match sys::connect(borrowed, &candidate.name) {
-        Ok(true) => Ok(Begun::Connected(socket)),
+        Ok(true) => Ok(Begun::Connected(Opened { socket, by_another: false })),
+        // Linux says EINPROGRESS though the answer has come by loopback within the call.
+        Ok(false) if candidate.is_loopback() && sys::is_answered_by_another(borrowed) => {
+            Ok(Begun::Connected(Opened { socket, by_another: true }))
+        }
         Ok(false) => Ok(Begun::UnderWay(socket)),
         // A shared port is refused only here: this connection exists already.
         Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && has_port(setting) => {
@@ -95,16 +106,19 @@ fn connect_unix(socket: Borrowed<'_>, to: &SockAddr, setting: &Setting<'_>) -> R
 
 /// How the handshake of a socket that became writable ended: connect(2) puts it
 /// into SO_ERROR.
-pub(super) fn result(socket: &Owned) -> Result<(), Failure> {
-    match SockRef::from(socket).take_error() {
-        Ok(None) => Ok(()),
+pub(super) fn result(socket: Owned) -> Result<Opened, Failure> {
+    if sys::is_answered_by_another(sys::borrow(&socket)) {
+        return Ok(Opened { socket, by_another: true });
+    }
+    match SockRef::from(&socket).take_error() {
+        Ok(None) => Ok(Opened { socket, by_another: false }),
         Ok(Some(e)) | Err(e) => Err(Failure(Stage::Connect, e.into())),
     }
 }
 
 /// Makes a connected socket ready for use.
 pub(super) fn finish(
-    socket: Owned,
+    Opened { socket, by_another }: Opened,
     candidate: &Candidate,
     setting: &Setting<'_>,
 ) -> Result<Connected, Failure> {
@@ -116,15 +130,15 @@ pub(super) fn finish(
     } else {
         candidate.address.clone()
     };
+    if by_another {
+        return Ok(Connected { socket, local: None, remote });
+    }
     let local = own_address(borrowed, &remote, setting).map_err(at(Stage::Connect))?;
     if local.as_ref() == Some(&remote) {
         // A port of the ephemeral range that nobody listens on may be chosen as
         // our own: TCP's simultaneous open (RFC 9293 section 3.5) then joins the
         // socket to itself. Nobody is there: that is a refusal.
         return Err(Failure(Stage::Connect, ErrorKind::Refused.into()));
-    }
-    if sys::BLOCKING_CALLS {
-        sys::set_nonblocking(borrowed, false).map_err(at(Stage::Options))?;
     }
     Ok(Connected { socket, local, remote })
 }
@@ -141,4 +155,42 @@ fn own_address(
         return Ok(None);
     }
     Ok(Some(sys::to_address(&SockRef::from(&socket).local_addr()?)))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+// Clippy's leave for tests is for test functions, not for what they call.
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn connected(from: &SockAddr, to: &SockAddr) -> Owned {
+        let socket = sys::stream_socket(Domain::IPV4, false).unwrap();
+        SockRef::from(&socket).bind(from).unwrap();
+        if !sys::connect(sys::borrow(&socket), to).unwrap() {
+            let deadline = Deadline::after(Some(Duration::from_secs(5)));
+            let found = crate::wait::wait_writable(&[sys::borrow(&socket)], None, deadline, None);
+            assert_eq!(found.unwrap(), Some(0));
+        }
+        assert!(SockRef::from(&socket).take_error().unwrap().is_none());
+        socket
+    }
+
+    /// C4: one question tells a peer from oneself.
+    #[test]
+    fn another_answers_or_nobody() {
+        let any: SockAddr = SocketAddr::from(([127, 0, 0, 9], 0)).into();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = connected(&any, &listener.local_addr().unwrap().into());
+        assert!(sys::is_answered_by_another(sys::borrow(&socket)));
+
+        let own = TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
+        let alone = connected(&own.into(), &own.into());
+        assert_eq!(SockRef::from(&alone).peer_addr().unwrap().as_socket(), Some(own));
+        assert!(!sys::is_answered_by_another(sys::borrow(&alone)));
+
+        // Not begun.
+        let socket = sys::stream_socket(Domain::IPV4, false).unwrap();
+        assert!(!sys::is_answered_by_another(sys::borrow(&socket)));
+    }
 }

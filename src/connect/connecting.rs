@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Connected, Drive, OPERATION, Step};
+use super::{Connected, Drive, OPERATION, Step, check};
 use crate::client::ClientSocket;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, ErrorKind, Result};
@@ -80,8 +80,9 @@ impl Connecting {
                 .at(endpoint)
                 .detail("a local address that is a name would have to be waited for"));
         }
+        check(options)?;
         let mut connecting = Connecting {
-            drive: Drive::new(&endpoint, options)?,
+            drive: Drive::new(&endpoint, options, Instant::now())?,
             options: options.clone(),
             outcome: None,
             over: false,

@@ -67,6 +67,8 @@ struct Drive {
     deadline: Deadline,
     local: Option<Vec<SocketAddr>>,
     lookup: Option<Lookup>,
+    /// What the first attempt came to, if it was made before.
+    first: Option<std::result::Result<Begun, Failure>>,
     /// Why the lookup found nothing.
     unknown: Option<Error>,
     candidates: Vec<Candidate>,
@@ -76,8 +78,22 @@ struct Drive {
     attempts: Vec<Attempt>,
 }
 
-pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Connected> {
-    let mut drive = Drive::new(endpoint, options)?;
+pub(crate) fn connect(
+    endpoint: &Endpoint,
+    options: &SocketOptions,
+    start: Instant,
+) -> Result<Connected> {
+    check(options)?;
+    let first = match only_address(endpoint, options) {
+        None => None,
+        Some(address) => match connect_to_one(address, options, start) {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(under_way)) => Some(Ok(Begun::UnderWay(under_way))),
+            Err(failure) => Some(Err(failure)),
+        },
+    };
+    let mut drive = Drive::new(endpoint, options, start)?;
+    drive.first = first;
     let mut ready = None;
     loop {
         match drive.step(options, ready) {
@@ -91,19 +107,51 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &SocketOptions) -> Result<Co
     }
 }
 
+/// Refuses what no client can be set to, before anything is done.
+fn check(options: &SocketOptions) -> Result<()> {
+    options.validate(OPERATION)?;
+    options.refuse_listener_only(OPERATION)
+}
+
+/// The address of a connect that asks nobody and has nothing to choose.
+fn only_address(endpoint: &Endpoint, options: &SocketOptions) -> Option<SocketAddr> {
+    let plain = options.addresses.is_empty() && options.local.is_none() && options.cancel.is_none();
+    let address = endpoint.plain_address().filter(|address| address.port() != 0)?;
+    (plain && options.family.allows(address.ip())).then_some(address)
+}
+
+/// Tries the only address. What is not decided at once is left to a [`Drive`], without which
+/// a connect by loopback takes a small part of the instructions.
+fn connect_to_one(
+    address: SocketAddr,
+    options: &SocketOptions,
+    start: Instant,
+) -> std::result::Result<std::result::Result<Connected, Owned>, Failure> {
+    let candidate = Candidate::inet(address);
+    let deadline = Deadline::from(start, options.connect_timeout);
+    let setting = Setting { options, local: None, deadline, cancel: None, alone: true };
+    events::attempt_begun(&candidate.address, 1, 1);
+    match attempt::begin(&candidate, &setting)? {
+        Begun::UnderWay(socket) => Ok(Err(socket)),
+        Begun::Connected(opened) => {
+            let connected = attempt::finish(opened, &candidate, &setting)?;
+            events::attempt_won(&candidate.address, start);
+            Ok(Ok(connected))
+        }
+    }
+}
+
 impl Drive {
-    /// Begins: the lookup is asked for, nothing else is done yet.
-    fn new(endpoint: &Endpoint, options: &SocketOptions) -> Result<Drive> {
-        options.validate(OPERATION)?;
-        options.refuse_listener_only(OPERATION)?;
-        let start = Instant::now();
-        let deadline = Deadline::after(options.connect_timeout);
+    /// Begins with options that were checked: the lookup is asked for, nothing else is done yet.
+    fn new(endpoint: &Endpoint, options: &SocketOptions, start: Instant) -> Result<Drive> {
+        let deadline = Deadline::from(start, options.connect_timeout);
         let mut drive = Drive {
             endpoint: endpoint.clone(),
             start,
             deadline,
             local: None,
             lookup: None,
+            first: None,
             unknown: None,
             candidates: Vec::new(),
             race: Race::new(options.attempt_delay),
@@ -198,8 +246,7 @@ impl Drive {
             let now = Instant::now();
             let (index, began, ended) = if let Some(ready) = ready.take() {
                 let Running { index, socket, began } = self.running.swap_remove(ready);
-                let ended = attempt::result(&socket).map(|()| socket);
-                (index, began, ended)
+                (index, began, attempt::result(socket))
             } else {
                 if self.deadline.0.is_some_and(|at| at <= now) {
                     return Err(self.ended_by(&ErrorKind::TimedOut.into()));
@@ -252,7 +299,14 @@ impl Drive {
         }
     }
 
-    fn begin(&self, index: usize, options: &SocketOptions) -> std::result::Result<Begun, Failure> {
+    fn begin(
+        &mut self,
+        index: usize,
+        options: &SocketOptions,
+    ) -> std::result::Result<Begun, Failure> {
+        if let Some(begun) = self.first.take() {
+            return begun;
+        }
         let address = &self.candidates[index].address;
         events::attempt_begun(address, index + 1, self.candidates.len());
         attempt::begin(&self.candidates[index], &self.setting(options))
@@ -342,5 +396,9 @@ impl Candidate {
             domain: Domain::for_address(address),
             address: address.into(),
         }
+    }
+
+    fn is_loopback(&self) -> bool {
+        matches!(&self.address, Address::Inet(address) if address.ip().is_loopback())
     }
 }

@@ -1,5 +1,6 @@
 //! `keepsock_options`.
 
+use std::borrow::Cow;
 use std::ffi::{c_char, c_void};
 
 use super::handle::{Handle, Pool};
@@ -30,14 +31,15 @@ impl Handle for keepsock_options {
 
 impl keepsock_options {
     /// # Safety
-    /// `options` is null or a handle.
-    pub(super) unsafe fn or_default(
+    /// `options` is null or a handle, and is not changed or freed while the result lives.
+    pub(super) unsafe fn or_default<'a>(
         options: *const keepsock_options,
         operation: &'static str,
-    ) -> Result<SocketOptions> {
+    ) -> Result<Cow<'a, SocketOptions>> {
         // SAFETY: as the caller promises.
-        let options = unsafe { super::optional(options, operation, "options") }?;
-        Ok(options.map_or_else(SocketOptions::default, |o| o.0.clone()))
+        let options: Option<&keepsock_options> =
+            unsafe { super::optional(options, operation, "options") }?;
+        Ok(options.map_or_else(|| Cow::Owned(SocketOptions::default()), |o| Cow::Borrowed(&o.0)))
     }
 }
 

@@ -3,7 +3,7 @@
 //! - `tcp_info`: state, times, counters ([`TcpInfo`]); what a system does not tell is `None`
 //! - `silence`: for how long nothing came, where `TELLS_SILENCE`
 //! - `set_dead_after`, `user_timeout`: how long data may stay unacknowledged
-//! - `is_gone`, `unacknowledged`, `unread`
+//! - `is_answered_by_another`, `is_gone`, `unacknowledged`, `unread`
 //! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp` (RFC 8684)
 
 use std::io;
@@ -38,6 +38,12 @@ pub(crate) struct TcpInfo {
     pub segments_sent: Option<u64>,
     pub segments_received: Option<u64>,
     pub congestion_control: Option<String>,
+}
+
+/// Elsewhere nothing tells both in one call.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_answered_by_another(_socket: super::Borrowed<'_>) -> bool {
+    false
 }
 
 /// Whole seconds as an option takes them, rounded up.
@@ -251,6 +257,18 @@ mod platform {
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
         let timeout = SockRef::from(&socket).tcp_user_timeout()?;
         Ok(timeout.filter(|t| !t.is_zero()))
+    }
+
+    /// Whether the handshake has ended well, with another socket. One call for what
+    /// otherwise SO_ERROR and getsockname(2) tell. False: neither is known.
+    ///
+    /// A socket that is joined to itself (RFC 9293 section 3.5, simultaneous open) has
+    /// received its own SYN before it was established. If one segment was all that came, it
+    /// was the SYN-ACK of somebody else.
+    pub(crate) fn is_answered_by_another(socket: Borrowed<'_>) -> bool {
+        raw(socket).is_ok_and(|(raw, _)| {
+            TcpState::from_linux(raw.state) == Some(TcpState::Established) && raw.segs_in == 1
+        })
     }
 
     /// Whether the TCP connection is over in both directions: reset, given up, or

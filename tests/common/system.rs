@@ -272,6 +272,17 @@ pub fn interface(fd: RawFd) -> String {
 
 /// How many sockets of this process are bound to an address.
 pub fn sockets_bound_to(ip: std::net::IpAddr) -> usize {
+    sockets(|local| local.ip() == ip).len()
+}
+
+/// The socket of this process that has this local address, without asking its owner.
+pub fn socket_at(address: std::net::SocketAddr) -> RawFd {
+    let found = sockets(|local| local == address);
+    assert_eq!(found.len(), 1, "sockets at {address}");
+    found[0]
+}
+
+fn sockets(wanted: impl Fn(std::net::SocketAddr) -> bool) -> Vec<RawFd> {
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
     numbers
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
@@ -279,9 +290,9 @@ pub fn sockets_bound_to(ip: std::net::IpAddr) -> usize {
             // Only looked at: a number that is closed meanwhile, or no socket, gives an error.
             let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
             let address = socket2::SockRef::from(&fd).local_addr();
-            address.is_ok_and(|a| a.as_socket().is_some_and(|a| a.ip() == ip))
+            address.is_ok_and(|a| a.as_socket().is_some_and(&wanted))
         })
-        .count()
+        .collect()
 }
 
 /// Lends what a pointer points to, if it points anywhere. For signal handlers, which get

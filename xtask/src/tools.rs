@@ -25,6 +25,9 @@ pub const NINJA: Tool =
 pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
 pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };
+/// Comes with libcurl's headers.
+pub const CURL_CONFIG: Tool =
+    Tool { program: "curl-config", apt: "libcurl4-openssl-dev", pip: None };
 pub const NM: Tool = Tool { program: "nm", apt: "binutils", pip: None };
 pub const READELF: Tool = Tool { program: "readelf", apt: "binutils", pip: None };
 pub const IP: Tool = Tool { program: "ip", apt: "iproute2", pip: None };
