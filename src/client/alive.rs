@@ -105,8 +105,9 @@ impl ClientSocket {
     pub fn snapshot(&self) -> Result<Snapshot> {
         let io = self.descriptor.enter();
         let mut unread = None;
-        let tcp = match (&io, self.last.get()) {
-            (_, Some(last)) => (**last).clone(),
+        let last = self.rare.get().and_then(|rare| rare.last.get());
+        let tcp = match (&io, last) {
+            (_, Some(last)) => last.clone(),
             (Some(io), None) => {
                 unread = sys::unread(io.socket()).map(|n| n + self.buffered() as u64);
                 match self.remote {
@@ -392,9 +393,9 @@ impl ClientSocket {
 
     /// Keeps what the kernel knows now, for [`snapshot`](ClientSocket::snapshot).
     pub(super) fn keep_last(&self, io: &InUse<'_>) {
-        if self.last.get().is_none() && matches!(self.remote, Address::Inet(_)) {
+        if self.rare().last.get().is_none() && matches!(self.remote, Address::Inet(_)) {
             if let Ok(info) = sys::tcp_info(io.socket()) {
-                let _ = self.last.set(Box::new(info));
+                let _ = self.rare().last.set(info);
             }
         }
     }

@@ -105,17 +105,24 @@ pub struct ClientSocket {
     close_timeout: AtomicU64,
     /// Locked while the descriptor's mode is changed, too, so that it agrees with the flags.
     cancel: Mutex<Option<CancelToken>>,
-    /// What was read beyond what a caller asked for.
-    buffer: Mutex<ReadBuffer>,
     writing: Turn,
     /// The error that ended the connection. The kernel tells it once, and then
     /// reads look as if the peer had closed.
     ended: AtomicI32,
     /// Why the connection ended, the number of an [`End`](crate::End); 0 while it lives.
     end: AtomicI32,
-    /// What the kernel knew last, if it was to be kept.
-    last: OnceLock<Box<TcpInfo>>,
     liveness: Option<Box<Liveness>>,
+    /// Made when it is needed: what is moved for each connection is small.
+    rare: OnceLock<Box<Rare>>,
+}
+
+/// What most connections never need.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What was read beyond what a caller asked for.
+    buffer: Mutex<ReadBuffer>,
+    /// What the kernel knew last, if it was to be kept.
+    last: OnceLock<TcpInfo>,
     /// What `syn` found when it was asked first, for the kernel tells it once.
     syn: OnceLock<syn::Saved>,
 }
@@ -328,13 +335,11 @@ impl ClientSocket {
             write_timeout: AtomicU64::new(NO_TIMEOUT),
             close_timeout: AtomicU64::new(millis(options.close_timeout)),
             cancel: Mutex::new(None),
-            buffer: Mutex::default(),
             writing: Turn::default(),
             ended: AtomicI32::new(0),
             end: AtomicI32::new(0),
-            last: OnceLock::new(),
             liveness,
-            syn: OnceLock::new(),
+            rare: OnceLock::new(),
         }
     }
 
@@ -372,9 +377,17 @@ impl ClientSocket {
         options: &SocketOptions,
     ) -> Result<ClientSocket> {
         let local = (!listener.is_wildcard()).then(|| listener.clone());
+        if options.read_timeout.is_none() && options.write_timeout.is_none() {
+            // By itself, so that it is made where it is to be and not copied there.
+            return Ok(ClientSocket::without_timeouts(socket, remote, local, options));
+        }
         let made = ClientSocket::without_timeouts(socket, remote, local, options);
         made.apply_timeouts(options)?;
         Ok(made)
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
     }
 
     #[inline]

@@ -331,7 +331,7 @@ impl ClientSocket {
     }
 
     pub(super) fn lock_buffer(&self) -> MutexGuard<'_, ReadBuffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rare().buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_buffered(&self, buffer: &ReadBuffer) {

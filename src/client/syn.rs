@@ -61,12 +61,12 @@ impl ClientSocket {
         if self.has(CONNECTED) {
             return failed(ErrorKind::WrongState, "this side has sent the SYN");
         }
-        let saved = match self.syn.get() {
+        let saved = match self.rare().syn.get() {
             Some(saved) => saved,
             None => {
                 let io = self.enter(OPERATION)?;
                 // Of several threads that ask at once, one asks the kernel.
-                self.syn.get_or_init(|| Saved::read(io.socket()))
+                self.rare().syn.get_or_init(|| Saved::read(io.socket()))
             }
         };
         match saved {

@@ -46,22 +46,29 @@ pub(super) struct Slot<T> {
     value: ManuallyDrop<T>,
 }
 
-/// Gives an object to C.
+/// Gives an object to C. It is moved once, to where it stays.
 #[inline]
 pub(super) fn give<T: Handle>(object: T) -> *mut T {
-    let slot = Slot { mark: AtomicU32::new(T::MARK), value: ManuallyDrop::new(object) };
     let rested = {
         let mut resting = T::pool().0.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() > RESTING { resting.pop_front() } else { None }
     };
-    match rested {
-        Some(Resting(memory)) => {
-            // SAFETY: the pool's memory has a slot's layout and nobody else uses it.
-            unsafe { memory.write(slot) };
-            memory.cast()
+    let slot: *mut Slot<T> = match rested {
+        Some(Resting(slot)) => slot,
+        None => {
+            let slot = Box::into_raw(Box::<Slot<T>>::new_uninit()).cast::<Slot<T>>();
+            // SAFETY: the memory is new and ours.
+            unsafe { (&raw mut (*slot).mark).write(AtomicU32::new(0)) };
+            slot
         }
-        None => Box::into_raw(Box::new(slot)).cast(),
+    };
+    // SAFETY: new, or the pool's: it has a slot's layout, holds no object, and nobody else uses
+    // more of it than its mark.
+    unsafe {
+        (&raw mut (*slot).value).write(ManuallyDrop::new(object));
+        (*slot).mark.store(T::MARK, Ordering::Release);
     }
+    slot.cast()
 }
 
 /// An object that is lent to C for a while.
