@@ -166,7 +166,8 @@ enum keepsock_err
      */
     KEEPSOCK_ERR_END_OF_STREAM = -15,
     /**
-     * No delimiter within the maximum. The bytes stay readable.
+     * No delimiter within the maximum, or a message that is longer. The bytes stay
+     * readable.
      */
     KEEPSOCK_ERR_TOO_LONG = -16,
     /**
@@ -402,6 +403,43 @@ enum keepsock_tcp_state
 typedef enum keepsock_tcp_state keepsock_tcp_state;
 #else
 typedef int32_t keepsock_tcp_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The length that comes before each message, and does not count itself.
+ */
+enum keepsock_length_prefix
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * One byte.
+     */
+    KEEPSOCK_LENGTH_PREFIX_U8 = 1,
+    /**
+     * Two bytes, the higher one first, as protocols of the internet have it.
+     */
+    KEEPSOCK_LENGTH_PREFIX_U16_BE = 2,
+    /**
+     * Two bytes, the lower one first.
+     */
+    KEEPSOCK_LENGTH_PREFIX_U16_LE = 3,
+    /**
+     * Four bytes, the highest one first.
+     */
+    KEEPSOCK_LENGTH_PREFIX_U32_BE = 4,
+    /**
+     * Four bytes, the lowest one first.
+     */
+    KEEPSOCK_LENGTH_PREFIX_U32_LE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_length_prefix keepsock_length_prefix;
+#else
+typedef int32_t keepsock_length_prefix;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -1273,6 +1311,42 @@ int32_t keepsock_client_read_until(keepsock_client *client,
                                    size_t cap,
                                    size_t *len,
                                    keepsock_error **error);
+
+/**
+ * Reads one message that has its length before it; the prefix is taken off. A message of no bytes is
+ * one. If it fails, the bytes that had come are kept for the next read.
+ *
+ * @param client  A connection.
+ * @param prefix  A value of enum keepsock_length_prefix.
+ * @param buf     Filled with the message; may be NULL if cap is 0.
+ * @param cap     Its size, and the longest message that is taken.
+ * @param len     Receives the message's length.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read(); KEEPSOCK_ERR_TOO_LONG: the prefix says more than cap;
+ *         KEEPSOCK_ERR_END_OF_STREAM: the peer closed before all had come. Since 0.1.
+ */
+int32_t keepsock_client_read_message(keepsock_client *client,
+                                     int32_t prefix,
+                                     void *buf,
+                                     size_t cap,
+                                     size_t *len,
+                                     keepsock_error **error);
+
+/**
+ * Writes one message with its length before it, in one system call.
+ *
+ * @param client  A connection.
+ * @param prefix  A value of enum keepsock_length_prefix.
+ * @param data    The message; may be NULL if len is 0.
+ * @param len     How many bytes; no more than the prefix can say.
+ * @param error   See keepsock_error; may be NULL. keepsock_error_transferred() counts the prefix.
+ * @return Those of keepsock_client_write_all(). Since 0.1.
+ */
+int32_t keepsock_client_write_message(keepsock_client *client,
+                                      int32_t prefix,
+                                      const void *data,
+                                      size_t len,
+                                      keepsock_error **error);
 
 /**
  * Reads one line. Its end (LF or CRLF) is taken off and a NUL is added. The

@@ -57,8 +57,9 @@ pub enum ErrorKind {
     /// The peer closed its side before all that was asked for had come.
     #[error("end of stream")]
     EndOfStream = -15,
-    /// No delimiter within the maximum. The bytes stay readable.
-    #[error("no delimiter within the maximum")]
+    /// No delimiter within the maximum, or a message that is longer. The bytes stay
+    /// readable.
+    #[error("longer than the maximum")]
     TooLong = -16,
     /// Nothing was received for the idle limit; the connection is over.
     #[error("idle limit")]

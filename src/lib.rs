@@ -86,6 +86,7 @@ mod events;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod ffi;
+mod framing;
 mod handshake;
 mod info;
 mod keepalive;
@@ -108,6 +109,7 @@ pub use client::{BorrowedSocket, ClientSocket};
 pub use connect::Connecting;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
+pub use framing::LengthPrefix;
 pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;

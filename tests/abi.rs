@@ -20,7 +20,7 @@ use std::process::Command;
 
 use header::{Item, What};
 use keepsock::ffi::{self, keepsock_log_level};
-use keepsock::{End, ErrorKind, Family, Protocol, TcpState, WhenFull};
+use keepsock::{End, ErrorKind, Family, LengthPrefix, Protocol, TcpState, WhenFull};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -346,6 +346,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
         Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
         FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
+    all.extend(variants!("KEEPSOCK_LENGTH_PREFIX", LengthPrefix: U8 U16Be U16Le U32Be U32Le));
     all.extend(variants!("KEEPSOCK_WHEN_FULL", WhenFull: Wait Refuse));
     all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:
         Off Error Warn Info Debug Trace));
@@ -380,7 +381,9 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
-    for name in ["err", "family", "protocol", "end", "tcp_state", "when_full", "log_level"] {
+    for name in
+        ["err", "family", "protocol", "end", "tcp_state", "length_prefix", "when_full", "log_level"]
+    {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }
     all.into_iter().collect()

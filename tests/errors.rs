@@ -24,7 +24,7 @@ const NUMBERS: [(ErrorKind, i32, &str); 27] = [
     (ErrorKind::WouldBlock, -13, "would block"),
     (ErrorKind::Draining, -14, "draining"),
     (ErrorKind::EndOfStream, -15, "end of stream"),
-    (ErrorKind::TooLong, -16, "no delimiter within the maximum"),
+    (ErrorKind::TooLong, -16, "longer than the maximum"),
     (ErrorKind::IdleLimit, -17, "idle limit"),
     (ErrorKind::HeartbeatMissed, -18, "heartbeat missed"),
     (ErrorKind::NotFound, -30, "not found"),
@@ -328,6 +328,8 @@ mod c_only {
                 |c, e| out(77usize, |n| keepsock_client_read_line(c, buf().cast(), 64, n, e)),
                 |c, e| out(77usize, |n| keepsock_client_write(c, buf(), 64, n, e)),
                 |c, e| keepsock_client_write_all(c, buf(), 64, e),
+                |c, e| out(77usize, |n| keepsock_client_read_message(c, 2, buf(), 64, n, e)),
+                |c, e| keepsock_client_write_message(c, 2, buf(), 64, e),
                 |c, e| keepsock_client_write_str(c, c"x".as_ptr(), e),
                 |c, e| {
                     let slice = keepsock_slice { data: buf(), len: 64 };
@@ -837,6 +839,23 @@ mod c_only {
                 keepsock_client_write(client, space, 64, null_mut(), e)
             });
             gives(INVALID, "buf is NULL", |e| keepsock_client_write_all(client, null(), 64, e));
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_client_read_message(client, 2, null_mut(), 64, n, e))
+            });
+            gives(INVALID, "len is NULL", |e| {
+                keepsock_client_read_message(client, 2, space, 64, null_mut(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                keepsock_client_write_message(client, 2, null(), 64, e)
+            });
+            for prefix in [i32::MIN, -1, 0, 6, i32::MAX] {
+                gives(INVALID, "prefix", |e| {
+                    out(77usize, |n| keepsock_client_read_message(client, prefix, space, 64, n, e))
+                });
+                gives(INVALID, "prefix", |e| {
+                    keepsock_client_write_message(client, prefix, space, 64, e)
+                });
+            }
             gives(INVALID, "text is NULL", |e| keepsock_client_write_str(client, null(), e));
             gives(INVALID, "slices is NULL", |e| {
                 keepsock_client_write_slices(client, null(), 1, e)

@@ -26,6 +26,9 @@ both_apis![
     timeouts_are_set_and_lifted,
     bytes_that_are_not_text_survive,
     the_end_of_the_stream,
+    messages_with_a_length,
+    a_message_that_is_too_long,
+    a_message_that_is_cut,
 ];
 
 /// I1: a read takes what is there and does not wait for more; 0 is the end.
@@ -278,4 +281,55 @@ fn the_end_of_the_stream<A: Api>() {
     }
     // The other direction is open.
     client.write_all(b"still here\n").unwrap();
+}
+
+/// V6: what was written is what is read, with each prefix, on both transports.
+fn messages_with_a_length<A: Api>() {
+    use keepsock::LengthPrefix::{U8, U16Be, U16Le, U32Be, U32Le};
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        for prefix in [U8, U16Be, U16Le, U32Be, U32Le] {
+            for message in [&b""[..], b"x", &[7; 255]] {
+                p.client.write_message(prefix, message).unwrap();
+                p.client.write_message(prefix, b"next").unwrap();
+                assert_eq!(p.accepted.read_message(prefix, 255).unwrap(), message);
+                assert_eq!(p.accepted.read_message(prefix, 4).unwrap(), b"next");
+            }
+        }
+        fails(p.client.write_message(U8, &[0; 256]), ErrorKind::InvalidArgument);
+        let long = vec![b'l'; 1 << 20];
+        std::thread::scope(|scope| {
+            scope.spawn(|| p.client.write_message(U32Be, &long).unwrap());
+            assert!(p.accepted.read_message(U32Be, 1 << 20).unwrap() == long);
+        });
+    }
+}
+
+/// V6: a clear error, and the bytes stay.
+fn a_message_that_is_too_long<A: Api>() {
+    use keepsock::LengthPrefix::U16Be;
+    let p = pair::<A>(common::Transport::Tcp);
+    p.client.write_message(U16Be, b"12345").unwrap();
+    fails(p.accepted.read_message(U16Be, 4), ErrorKind::TooLong);
+    assert_eq!(p.accepted.read_message(U16Be, 5).unwrap(), b"12345");
+    // A prefix that asks for what nobody sends does not make room for it.
+    p.client.write_all(&[0xff, 0xff]).unwrap();
+    fails(p.accepted.read_message(U16Be, 1000), ErrorKind::TooLong);
+}
+
+/// V6, I1: what had come is kept.
+fn a_message_that_is_cut<A: Api>() {
+    use keepsock::LengthPrefix::U32Le;
+    let p = pair::<A>(common::Transport::Tcp);
+    p.client.write_all(&[3, 0, 0, 0, b'a', b'b']).unwrap();
+    p.accepted.set_read_timeout(30).unwrap();
+    fails(p.accepted.read_message(U32Le, 10), ErrorKind::TimedOut);
+    p.client.write_all(b"c").unwrap();
+    assert_eq!(p.accepted.read_message(U32Le, 10).unwrap(), b"abc");
+    p.client.write_all(&[3, 0]).unwrap();
+    p.client.shutdown_write().unwrap();
+    fails(p.accepted.read_message(U32Le, 10), ErrorKind::EndOfStream);
+    let mut rest = [0; 2];
+    p.accepted.read_exact(&mut rest).unwrap();
+    assert_eq!(rest, [3, 0]);
 }

@@ -12,6 +12,7 @@ use super::{
 
 use crate::buffer::ReadBuffer;
 use crate::error::{ErrorKind, Result};
+use crate::framing::{Cut, Delimited, LengthPrefix, Line};
 use crate::info::End;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::wait::Cause;
@@ -191,7 +192,38 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn read_until(&self, delimiter: u8, max: usize) -> Result<Vec<u8>> {
-        self.read_piece(delimiter, max, |piece| Some(piece.to_owned()))
+        let mut found = Delimited::new(delimiter, max);
+        self.read_piece(|data, ended| found.cut(data, ended), <[u8]>::to_owned)
+    }
+
+    /// Reads one message that has its length before it, of at most `max` bytes; the prefix
+    /// does not count and is taken off. A message of no bytes is one.
+    ///
+    /// # Errors
+    /// Those of [`read`](ClientSocket::read);
+    /// [`TooLong`](ErrorKind::TooLong) if the prefix says more than `max`;
+    /// [`EndOfStream`](ErrorKind::EndOfStream) if the peer closed before all had come.
+    /// Bytes that had come are kept for the next read.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(&[0, 2, b'h', b'i'])?;
+    /// assert_eq!(client.read_message(LengthPrefix::U16Be, 1024)?, b"hi");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_message(&self, prefix: LengthPrefix, max: usize) -> Result<Vec<u8>> {
+        self.read_message_bytes(prefix, max, <[u8]>::to_owned)
+    }
+
+    pub(crate) fn read_message_bytes<T>(
+        &self,
+        prefix: LengthPrefix,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        self.read_piece(|data, _| prefix.cut(data, max), take)
     }
 
     /// Reads one line of at most `max` bytes, which do not count the line's end
@@ -221,55 +253,49 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
-        self.read_piece(b'\n', max.saturating_add(2), |piece| {
-            let line = piece.strip_suffix(b"\n").unwrap_or(piece);
-            let line = if line.len() < piece.len() {
-                line.strip_suffix(b"\r").unwrap_or(line)
-            } else {
-                line
-            };
-            (line.len() <= max).then(|| take(line))
-        })
+        let mut found = Line::new(max);
+        self.read_piece(|data, ended| found.cut(data, ended), take)
     }
 
-    /// Reads into the buffer until a piece ends, and hands it to `take`; `None`
-    /// from there says that it is too long after all.
-    pub(crate) fn read_piece<T>(
+    /// Reads up to and with the first `delimiter`, and hands the piece to `take` before it
+    /// leaves the buffer.
+    pub(crate) fn read_until_bytes<T>(
         &self,
         delimiter: u8,
         max: usize,
-        take: impl FnOnce(&[u8]) -> Option<T>,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        let mut found = Delimited::new(delimiter, max);
+        self.read_piece(|data, ended| found.cut(data, ended), take)
+    }
+
+    /// Reads into the buffer until `cut` finds a piece there, and hands it to `take`.
+    fn read_piece<T>(
+        &self,
+        mut cut: impl FnMut(&[u8], bool) -> Cut,
+        take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let io = self.enter("read")?;
         self.may_read(&io)?;
         let patience = Patience::new(&self.read_timeout, None);
-        let mut searched = 0;
         let mut ended = false;
         loop {
             let mut buffer = self.lock_buffer();
             let data = buffer.as_slice();
-            let within = &data[..data.len().min(max)];
-            // Another reader may have taken bytes since: then nothing was searched.
-            let from = if searched <= within.len() { searched } else { 0 };
-            let found = within[from..].iter().position(|b| *b == delimiter).map(|i| from + i + 1);
-            let piece = found
-                .or_else(|| (ended && !data.is_empty() && data.len() <= max).then_some(data.len()));
-            if let Some(len) = piece {
-                let Some(taken) = take(&data[..len]) else {
-                    return Err(self.failed("read", ErrorKind::TooLong.into(), 0));
-                };
-                buffer.consume(len);
-                self.note_buffered(&buffer);
-                return Ok(taken);
-            }
-            if data.len() >= max {
-                return Err(self.failed("read", ErrorKind::TooLong.into(), 0));
-            }
-            if ended {
-                return Err(self.failed("read", ErrorKind::EndOfStream.into(), 0));
-            }
-            searched = data.len();
+            let failure = match cut(data, ended) {
+                Cut::Piece { range, len } => {
+                    let taken = take(&data[range]);
+                    buffer.consume(len);
+                    self.note_buffered(&buffer);
+                    return Ok(taken);
+                }
+                Cut::TooLong => Some(ErrorKind::TooLong),
+                Cut::More => ended.then_some(ErrorKind::EndOfStream),
+            };
             drop(buffer);
+            if let Some(kind) = failure {
+                return Err(self.failed("read", kind.into(), 0));
+            }
             // Waiting happens without the lock and reading under it, so that
             // bytes stay in order and nobody waits for a waiter.
             let waited = self.wait_for(&io, Interest::Read, patience.deadline());

@@ -10,6 +10,7 @@ use super::{
 
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
+use crate::framing::LengthPrefix;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::turn::{Held, Turn};
 use crate::wait::Cause;
@@ -148,6 +149,30 @@ impl ClientSocket {
             Ok(())
         });
         all.map_err(|cause| self.failed("write", cause, done))
+    }
+
+    /// Writes one message with its length before it, in one system call.
+    ///
+    /// # Errors
+    /// Those of [`write_all`](ClientSocket::write_all);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a message whose length the prefix
+    /// cannot say. [`Error::transferred`](crate::Error::transferred) counts the prefix.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_message(LengthPrefix::U32Be, b"hello")?;
+    /// assert_eq!(client.write_message(LengthPrefix::U8, &[0; 256]).unwrap_err().kind(),
+    ///     keepsock::ErrorKind::InvalidArgument);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Result<()> {
+        let Some(encoded) = prefix.encode(message.len()) else {
+            let what = format!("{} bytes are more than {prefix:?} can say", message.len());
+            return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
+        };
+        self.write_slices(&mut [IoSlice::new(encoded.as_slice()), IoSlice::new(message)])
     }
 
     pub(super) fn take_turn(

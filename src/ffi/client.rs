@@ -10,7 +10,7 @@ use super::{
     keepsock_error, keepsock_fd, keepsock_options, live, options, output, shield, timeout,
     write_sized,
 };
-use crate::ClientSocket;
+use crate::{ClientSocket, LengthPrefix};
 
 /// A connection: made by keepsock_client_connect(), accepted by
 /// keepsock_server_accept(), or lent to a keepsock_handler.
@@ -376,13 +376,82 @@ pub unsafe extern "C" fn keepsock_client_read_until(
         if out.is_empty() {
             return Err(no_room(OPERATION));
         }
-        let n = socket.read_piece(delimiter, cap, |piece| {
+        let n = socket.read_until_bytes(delimiter, cap, |piece| {
             out[..piece.len()].copy_from_slice(piece);
-            Some(piece.len())
+            piece.len()
         })?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { len.write(n) };
         Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(client, error, OPERATION, body) }
+}
+
+/// Reads one message that has its length before it; the prefix is taken off. A message of no bytes is
+/// one. If it fails, the bytes that had come are kept for the next read.
+///
+/// @param client  A connection.
+/// @param prefix  A value of enum keepsock_length_prefix.
+/// @param buf     Filled with the message; may be NULL if cap is 0.
+/// @param cap     Its size, and the longest message that is taken.
+/// @param len     Receives the message's length.
+/// @param error   See keepsock_error; may be NULL.
+/// @return Those of keepsock_client_read(); KEEPSOCK_ERR_TOO_LONG: the prefix says more than cap;
+///         KEEPSOCK_ERR_END_OF_STREAM: the peer closed before all had come. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_read_message(
+    client: *mut keepsock_client,
+    prefix: i32,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "read";
+    let body = |socket: &ClientSocket| {
+        let len = output(len, OPERATION, "len")?;
+        let prefix = length_prefix(prefix, OPERATION)?;
+        // SAFETY: a buffer as the header asks.
+        let out = unsafe { bytes_mut(buf, cap, OPERATION) }?;
+        let n = socket.read_message_bytes(prefix, cap, |message| {
+            out[..message.len()].copy_from_slice(message);
+            message.len()
+        })?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { len.write(n) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(client, error, OPERATION, body) }
+}
+
+fn length_prefix(number: i32, operation: &'static str) -> Result<LengthPrefix> {
+    LengthPrefix::from_number(number)
+        .ok_or_else(|| invalid(operation, format!("prefix {number} is none")))
+}
+
+/// Writes one message with its length before it, in one system call.
+///
+/// @param client  A connection.
+/// @param prefix  A value of enum keepsock_length_prefix.
+/// @param data    The message; may be NULL if len is 0.
+/// @param len     How many bytes; no more than the prefix can say.
+/// @param error   See keepsock_error; may be NULL. keepsock_error_transferred() counts the prefix.
+/// @return Those of keepsock_client_write_all(). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write_message(
+    client: *mut keepsock_client,
+    prefix: i32,
+    data: *const c_void,
+    len: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "write";
+    let body = |socket: &ClientSocket| {
+        let prefix = length_prefix(prefix, OPERATION)?;
+        // SAFETY: a buffer as the header asks.
+        socket.write_message(prefix, unsafe { bytes(data, len, OPERATION) }?)
     };
     // SAFETY: as the header asks.
     unsafe { with(client, error, OPERATION, body) }

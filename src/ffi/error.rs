@@ -70,7 +70,7 @@ const KINDS: [(ErrorKind, &CStr, &CStr); 27] = [
     (ErrorKind::WouldBlock, c"KEEPSOCK_ERR_WOULD_BLOCK", c"would block"),
     (ErrorKind::Draining, c"KEEPSOCK_ERR_DRAINING", c"draining"),
     (ErrorKind::EndOfStream, c"KEEPSOCK_ERR_END_OF_STREAM", c"end of stream"),
-    (ErrorKind::TooLong, c"KEEPSOCK_ERR_TOO_LONG", c"no delimiter within the maximum"),
+    (ErrorKind::TooLong, c"KEEPSOCK_ERR_TOO_LONG", c"longer than the maximum"),
     (ErrorKind::IdleLimit, c"KEEPSOCK_ERR_IDLE_LIMIT", c"idle limit"),
     (ErrorKind::HeartbeatMissed, c"KEEPSOCK_ERR_HEARTBEAT_MISSED", c"heartbeat missed"),
     (ErrorKind::NotFound, c"KEEPSOCK_ERR_NOT_FOUND", c"not found"),

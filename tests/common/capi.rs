@@ -7,8 +7,8 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
-use keepsock::End;
 use keepsock::ffi::*;
+use keepsock::{End, LengthPrefix};
 
 use super::{
     Api, Client, Connecting, Counters, Failure, Handler, OnRetry, Opt, Outcome, Reconnect, Serve,
@@ -395,6 +395,23 @@ impl Client<CApi> for CClient {
         })?;
         assert_eq!(buf[n], 0, "a NUL ends the line");
         Ok(String::from_utf8_lossy(&buf[..n]).into_owned())
+    }
+
+    fn read_message(&self, prefix: LengthPrefix, max: usize) -> Outcome<Vec<u8>> {
+        let (mut buf, mut n) = (vec![0u8; max], 0);
+        call(|e| unsafe {
+            let space = buf.as_mut_ptr().cast();
+            keepsock_client_read_message(self.pointer, prefix as i32, space, max, &raw mut n, e)
+        })?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Outcome<()> {
+        call(|e| unsafe {
+            let (data, len) = (message.as_ptr().cast(), message.len());
+            keepsock_client_write_message(self.pointer, prefix as i32, data, len, e)
+        })
     }
 
     fn buffered(&self) -> usize {

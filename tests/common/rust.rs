@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, ServeOptions,
-    ServerSocket, SocketOptions, WhenFull,
+    Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, LengthPrefix,
+    ServeOptions, ServerSocket, SocketOptions, WhenFull,
 };
 
 use super::{
@@ -180,6 +180,14 @@ impl Client<RustApi> for Arc<ClientSocket> {
 
     fn read_line(&self, max: usize) -> Outcome<String> {
         Ok(ClientSocket::read_line(self, max)?)
+    }
+
+    fn read_message(&self, prefix: LengthPrefix, max: usize) -> Outcome<Vec<u8>> {
+        Ok(ClientSocket::read_message(self, prefix, max)?)
+    }
+
+    fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Outcome<()> {
+        Ok(ClientSocket::write_message(self, prefix, message)?)
     }
 
     fn buffered(&self) -> usize {
