@@ -1036,6 +1036,14 @@ typedef struct {
      * Connections reset because serve was full and told to refuse.
      */
     uint64_t refused;
+    /**
+     * Connections reset at once because their address had as many as it may.
+     */
+    uint64_t crowded;
+    /**
+     * Connections reset at once because their address may not connect.
+     */
+    uint64_t denied;
 } keepsock_server_counters;
 
 /**
@@ -2238,6 +2246,19 @@ int32_t keepsock_options_set_idle_limit(keepsock_options *options,
                                         keepsock_error **error);
 
 /**
+ * As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect and
+ * say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
+ *
+ * @param options  The options to change.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_first_byte_limit(keepsock_options *options,
+                                              int64_t ms,
+                                              keepsock_error **error);
+
+/**
  * Whether closing takes a last copy of what the kernel knows of the connection, for
  * keepsock_client_snapshot() afterwards; it costs a few system calls. A connection that
  * ended by an error has it in any case. Default: false.
@@ -2790,6 +2811,45 @@ int32_t keepsock_serve_options_set_max_connections(keepsock_serve_options *optio
 int32_t keepsock_serve_options_set_when_full(keepsock_serve_options *options,
                                              int32_t when_full,
                                              keepsock_error **error);
+
+/**
+ * How many connections of one address are served at once; of an IPv6 /64 network, which is what one
+ * host commonly has. More are accepted and reset at once, and counted (keepsock_server_counters). Not
+ * for Unix sockets, whose peers have no address. Default: no limit.
+ *
+ * @param options  The options to change.
+ * @param max      At least 1.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_max_per_address(keepsock_serve_options *options,
+                                                   uint32_t max,
+                                                   keepsock_error **error);
+
+/**
+ * Adds a network whose clients may connect. With one or more, all others are accepted and reset at
+ * once, and counted (keepsock_server_counters). Default: none, so all may.
+ *
+ * @param options  The options to change.
+ * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: not a network. Since 0.1.
+ */
+int32_t keepsock_serve_options_allow(keepsock_serve_options *options,
+                                     const char *network,
+                                     keepsock_error **error);
+
+/**
+ * Adds a network whose clients may not connect, even if another one allows them.
+ *
+ * @param options  The options to change.
+ * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: not a network. Since 0.1.
+ */
+int32_t keepsock_serve_options_deny(keepsock_serve_options *options,
+                                    const char *network,
+                                    keepsock_error **error);
 
 /**
  * Frees serve options. Freeing NULL does nothing.

@@ -17,7 +17,7 @@ use crate::client::ClientSocket;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, ErrorKind, Span};
 use crate::info::Address;
-use crate::serve::Drained;
+use crate::serve::{Drained, Refusal};
 
 // Targets, by which loggers choose. They are promised in lib.rs and in the header.
 const LOOKUP: &str = "keepsock::lookup";
@@ -94,16 +94,13 @@ impl Repeated {
     }
 
     #[cold]
-    pub(crate) fn refused(&self, listener: &Endpoint, client: &ClientSocket) {
-        if !wanted(Level::Warn) {
-            return; // the five-tuple may cost a system call
-        }
-        let peer = client.five_tuple().remote;
-        tell(
-            &self.refused,
-            Level::Warn,
-            format_args!("refused {peer}: all places on {listener} are taken"),
-        );
+    pub(crate) fn refused(&self, listener: &Endpoint, peer: &Address, why: Refusal) {
+        let what = match why {
+            Refusal::Full => "all places are taken",
+            Refusal::Crowded => "its address has as many as it may",
+            Refusal::Denied => "its address may not connect",
+        };
+        tell(&self.refused, Level::Warn, format_args!("refused {peer} on {listener}: {what}"));
     }
 }
 

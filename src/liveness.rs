@@ -30,13 +30,18 @@ pub(crate) struct Asked {
     pub survive_idle: Option<Duration>,
     pub heartbeat: Option<Heartbeat>,
     pub idle_limit: Option<Duration>,
+    /// In the place of the idle limit until something was received.
+    pub first_byte_limit: Option<Duration>,
 }
 
 impl Asked {
     /// Whether a connection needs nothing but what its kernel does anyway.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.dead_after.is_none() && self.heartbeat.is_none() && self.idle_limit.is_none()
+        self.dead_after.is_none()
+            && self.heartbeat.is_none()
+            && self.idle_limit.is_none()
+            && self.first_byte_limit.is_none()
     }
 
     pub(crate) fn validate(&self, operation: &'static str) -> Result<()> {
@@ -52,6 +57,9 @@ impl Asked {
         }
         if self.idle_limit.is_some_and(|t| t.is_zero()) {
             return refuse("idle limit is zero".to_owned());
+        }
+        if self.first_byte_limit.is_some_and(|t| t.is_zero()) {
+            return refuse("first-byte limit is zero".to_owned());
         }
         match &self.heartbeat {
             Some(heartbeat) if heartbeat.bytes.is_empty() => {
@@ -131,7 +139,8 @@ pub(crate) enum Due {
 pub(crate) struct Liveness {
     asked: Asked,
     born: Instant,
-    /// Milliseconds after `born`: when the last bytes were read, and written.
+    /// Milliseconds after `born`, and one: when the last bytes were read, and written. Zero:
+    /// there were none.
     received: AtomicU64,
     wrote: AtomicU64,
     watch: Mutex<Watch>,
@@ -158,6 +167,7 @@ impl Liveness {
         self.watched().is_some()
             || self.asked.heartbeat.is_some()
             || self.asked.idle_limit.is_some()
+            || self.asked.first_byte_limit.is_some()
     }
 
     /// The time of the watch; none if the kernel keeps it by itself.
@@ -175,16 +185,16 @@ impl Liveness {
     }
 
     fn since(&self, stamp: &AtomicU64, now: Instant) -> Duration {
-        let then = stamp.load(Ordering::Relaxed);
+        let then = stamp.load(Ordering::Relaxed).saturating_sub(1);
         Duration::from_millis(self.stamp(now).saturating_sub(then))
     }
 
     pub(crate) fn note_received(&self, now: Instant) {
-        self.received.store(self.stamp(now), Ordering::Relaxed);
+        self.received.store(self.stamp(now).saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn note_wrote(&self, now: Instant) {
-        self.wrote.store(self.stamp(now), Ordering::Relaxed);
+        self.wrote.store(self.stamp(now).saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn note_heartbeat(&self, now: Instant) {
@@ -209,6 +219,16 @@ impl Liveness {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The limit that holds now, and the end that it means: heartbeats that were sent should
+    /// have been answered; a peer that never said anything is idle.
+    fn idle_limit(&self) -> Option<(Duration, End)> {
+        let first = self.asked.first_byte_limit.map(|limit| (limit, End::IdleLimit));
+        let missed = self.asked.heartbeat.is_some();
+        let end = if missed { End::HeartbeatMissed } else { End::IdleLimit };
+        let later = self.asked.idle_limit.map(|limit| (limit, end));
+        if self.received.load(Ordering::Relaxed) == 0 { first.or(later) } else { later }
+    }
+
     /// When to look again, from now. The idle limit holds for those that wait to read.
     pub(crate) fn next(&self, now: Instant, reads: bool) -> Option<Duration> {
         let watch = self.watched().map(|_| self.lock_watch().next.saturating_duration_since(now));
@@ -218,10 +238,9 @@ impl Liveness {
             .as_ref()
             .map(|heartbeat| heartbeat.every.saturating_sub(self.since(&self.wrote, now)));
         let limit = self
-            .asked
-            .idle_limit
+            .idle_limit()
             .filter(|_| reads)
-            .map(|limit| limit.saturating_sub(self.since(&self.received, now)));
+            .map(|(limit, _)| limit.saturating_sub(self.since(&self.received, now)));
         [watch, heartbeat, limit].into_iter().flatten().min()
     }
 
@@ -238,10 +257,9 @@ impl Liveness {
             }
         }
         if reads {
-            if let Some(limit) = self.asked.idle_limit {
+            if let Some((limit, end)) = self.idle_limit() {
                 if self.since(&self.received, now) >= limit {
-                    let asked = self.asked.heartbeat.is_some();
-                    return Due::End(if asked { End::HeartbeatMissed } else { End::IdleLimit });
+                    return Due::End(end);
                 }
             }
         }
@@ -398,6 +416,25 @@ mod tests {
         }
     }
 
+    /// V4: until the first byte another limit holds, and then none if there is none.
+    #[test]
+    fn the_first_byte() {
+        let asked = Asked { first_byte_limit: Some(2 * S), ..Asked::default() };
+        let (live, start) = liveness(asked.clone());
+        assert_eq!(live.next(start, true), Some(2 * S));
+        assert_eq!(live.due(start + 2 * S - ms(1), None, true), Due::Nothing);
+        assert_eq!(live.due(start + 2 * S, None, true), Due::End(End::IdleLimit));
+        live.note_received(start);
+        assert_eq!(
+            (live.next(start, true), live.due(start + 99 * S, None, true)),
+            (None, Due::Nothing)
+        );
+        let (live, start) = liveness(Asked { idle_limit: Some(5 * S), ..asked });
+        live.note_received(start + S);
+        assert_eq!(live.due(start + 6 * S - ms(1), None, true), Due::Nothing);
+        assert_eq!(live.due(start + 6 * S, None, true), Due::End(End::IdleLimit));
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
         let second = Some(S);
@@ -407,6 +444,7 @@ mod tests {
             Asked { dead_after: Some(LONGEST + S), ..Asked::default() },
             Asked { end_stalled: true, ..Asked::default() },
             Asked { idle_limit: Some(Duration::ZERO), ..Asked::default() },
+            Asked { first_byte_limit: Some(Duration::ZERO), ..Asked::default() },
             Asked { heartbeat: heartbeat(Duration::ZERO), ..Asked::default() },
             Asked { heartbeat: heartbeat(S), idle_limit: second, ..Asked::default() },
             Asked {

@@ -211,6 +211,19 @@ impl SocketOptions {
         self
     }
 
+    /// As [`idle_limit`](SocketOptions::idle_limit), until the first byte has come: for clients that
+    /// connect and say nothing. Default: `None`, the idle limit holds from the beginning.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().first_byte_limit(std::time::Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn first_byte_limit(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.liveness.first_byte_limit = time.into();
+        self
+    }
+
     /// Whether closing takes a last copy of what the kernel knows of the connection, so that
     /// [`snapshot`](crate::ClientSocket::snapshot) has it afterwards; it costs a few system
     /// calls. A connection that ended by an error has it in any case. Default: no.

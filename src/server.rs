@@ -16,6 +16,7 @@ use crate::events::{self, Repeated};
 use crate::info::{Address, Family, TcpState};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
+use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
 use crate::unix::{self, SocketFile};
 use crate::wait::{Cause, Deadline, wait};
@@ -66,6 +67,8 @@ struct Counters {
     retried: AtomicU64,
     exhausted: AtomicU64,
     refused: AtomicU64,
+    crowded: AtomicU64,
+    denied: AtomicU64,
 }
 
 /// What a server socket has counted since it began to listen.
@@ -89,6 +92,12 @@ pub struct ServerCounters {
     /// Connections closed at once because [`serve`](ServerSocket::serve) was full and told to
     /// refuse.
     pub refused: u64,
+    /// Connections reset at once because their address had as many as it may
+    /// ([`max_per_address`](crate::ServeOptions::max_per_address)).
+    pub crowded: u64,
+    /// Connections reset at once because their address may not connect
+    /// ([`allow`](crate::ServeOptions::allow), [`deny`](crate::ServeOptions::deny)).
+    pub denied: u64,
 }
 
 /// Each error of a single connection is another one's, so accept tries again at
@@ -359,6 +368,8 @@ impl ServerSocket {
             retried: get(&c.retried),
             exhausted: get(&c.exhausted),
             refused: get(&c.refused),
+            crowded: get(&c.crowded),
+            denied: get(&c.denied),
         }
     }
 
@@ -367,9 +378,15 @@ impl ServerSocket {
         self.0.repeated.exhausted(&self.0.endpoint, cause);
     }
 
-    pub(crate) fn count_refused(&self, client: &ClientSocket) {
-        self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
-        self.0.repeated.refused(&self.0.endpoint, client);
+    pub(crate) fn count_refusal(&self, refusal: Refusal, client: &ClientSocket) {
+        let counters = &self.0.counters;
+        let counter = match refusal {
+            Refusal::Full => &counters.refused,
+            Refusal::Crowded => &counters.crowded,
+            Refusal::Denied => &counters.denied,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.0.repeated.refused(&self.0.endpoint, client.peer(), refusal);
     }
 
     /// The time that an accept may wait; `None`: no limit. A server with a limit, a token or

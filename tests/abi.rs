@@ -370,7 +370,8 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         heartbeats congestion_control));
     all.extend(layout!(keepsock_under_way: state address));
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
-    all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused));
+    all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused
+        crowded denied));
     all.extend(layout!(keepsock_segment:
         captured_us seq ack payload_len timestamp timestamp_echo window urgent mss source_port
         destination_port window_scale flags ip_version ttl traffic_class dont_fragment

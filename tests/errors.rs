@@ -458,6 +458,7 @@ mod c_only {
                 |o, e| keepsock_options_set_survive_idle(o, 2000, e),
                 |o, e| keepsock_options_set_heartbeat(o, b"x".as_ptr().cast(), 1, 1000, e),
                 |o, e| keepsock_options_set_idle_limit(o, 2000, e),
+                |o, e| keepsock_options_set_first_byte_limit(o, 2000, e),
                 |o, e| keepsock_options_set_last_snapshot(o, true, e),
                 |o, e| keepsock_options_set_save_syn(o, true, e),
                 |o, e| {
@@ -516,9 +517,13 @@ mod c_only {
 
     fn serve_options_calls() -> Vec<Call<keepsock_serve_options>> {
         unsafe {
-            vec![|o, e| keepsock_serve_options_set_max_connections(o, 1, e), |o, e| {
-                keepsock_serve_options_set_when_full(o, 1, e)
-            }]
+            vec![
+                |o, e| keepsock_serve_options_set_max_connections(o, 1, e),
+                |o, e| keepsock_serve_options_set_when_full(o, 1, e),
+                |o, e| keepsock_serve_options_set_max_per_address(o, 1, e),
+                |o, e| keepsock_serve_options_allow(o, c"127.0.0.0/8".as_ptr(), e),
+                |o, e| keepsock_serve_options_deny(o, c"::1".as_ptr(), e),
+            ]
         }
     }
 
@@ -901,6 +906,16 @@ mod c_only {
                 keepsock_server_serve(server, null(), Some(nothing), null_mut(), null_mut(), e)
             });
             gives(INVALID, "endpoint is NULL", |e| keepsock_options_set_local(options, null(), e));
+            let serve = new_serve_options();
+            gives(INVALID, "network is NULL", |e| keepsock_serve_options_allow(serve, null(), e));
+            gives(INVALID, "network is NULL", |e| keepsock_serve_options_deny(serve, null(), e));
+            gives(INVALID, "not a network", |e| {
+                keepsock_serve_options_deny(serve, c"example.com".as_ptr(), e)
+            });
+            gives(INVALID, "at most zero", |e| {
+                keepsock_serve_options_set_max_per_address(serve, 0, e)
+            });
+            keepsock_serve_options_free(serve);
             gives(INVALID, "name is NULL", |e| keepsock_options_set_interface(options, null(), e));
             gives(INVALID, "endpoint is NULL", |e| {
                 keepsock_options_add_address(options, null(), e)

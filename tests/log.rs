@@ -349,7 +349,7 @@ fn refusals_are_told_once<W: Way>() {
         TcpStream::connect(server.endpoint()).unwrap();
     }
     eventually("all are refused", || server.counters().refused == 6);
-    let refused = format!("refused {}: all places on ", second.local_addr().unwrap());
+    let refused = format!("refused {} on ", second.local_addr().unwrap());
     told(Level::Warn, "keepsock::accept", &[&refused, &server.endpoint(), " are taken"]);
     assert_eq!(take().len(), 1);
     drop(first);

@@ -44,6 +44,10 @@ both_apis![
     a_connection_closed_under_a_reader_is_left_to_close,
     serving_waits_whatever_accept_is_set_to,
     a_service_that_was_ended_accepts_no_more,
+    one_address_has_so_many,
+    networks_that_may_connect,
+    a_network_that_is_none,
+    a_client_that_says_nothing,
 ];
 
 /// Echoes lines until the connection ends, and says goodbye to those who are drained.
@@ -690,4 +694,94 @@ fn a_panic_costs_one_connection() {
     assert_eq!(text, "fine\n");
     eventually("all have left", || service.connections() == 0);
     assert_eq!(service.drain(Duration::from_secs(5)).unwrap().cut, 0);
+}
+
+/// A connection from a loopback address of the test's choice.
+fn from<A: Api>(server: &A::Server, address: &str) -> Outcome<A::Client> {
+    let local = format!("{address}:0");
+    A::connect(&server.endpoint(), &[Opt::Local(&local), Opt::CloseTimeout(0)])
+}
+
+/// That it is served: it gets its own words back.
+fn is_served<A: Api>(client: &A::Client) -> bool {
+    client.write_all(b"hello\n").is_ok() && client.read_line(64).is_ok_and(|l| l == "hello")
+}
+
+/// V4: so many of one address; others are not concerned, refusals are counted, and who leaves
+/// makes room.
+fn one_address_has_so_many<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let options = [Serve::PerAddress(2)];
+    let service = server.serve(&options, Box::new(echo::<A>)).unwrap();
+    let (one, other) = (A::own_address(40), A::own_address(41));
+    let first = from::<A>(&server, &one).unwrap();
+    let second = from::<A>(&server, &one).unwrap();
+    assert!(is_served::<A>(&first) && is_served::<A>(&second));
+    for refused in 1..=3 {
+        let third = from::<A>(&server, &one);
+        fails(third.and_then(|c| c.read(&mut [0; 8])), ErrorKind::Reset);
+        assert_eq!((server.counters().crowded, server.counters().refused), (refused, 0));
+    }
+    assert!(is_served::<A>(&from::<A>(&server, &other).unwrap()));
+    assert!(is_served::<A>(&first));
+    drop(second);
+    eventually("there is room", || {
+        from::<A>(&server, &one).is_ok_and(|client| is_served::<A>(&client))
+    });
+    drop(first);
+    drop(service);
+}
+
+/// V4: CIDR lists; what is denied is so whatever allows it.
+fn networks_that_may_connect<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let options =
+        [Serve::Allow("127.83.0.0/16"), Serve::Allow("::1"), Serve::Deny("127.83.0.0/17")];
+    let service = server.serve(&options, Box::new(echo::<A>)).unwrap();
+    // 127.83.1.x and 127.83.2.x are in the part that is denied.
+    for (address, denied) in [("127.83.200.1", 0), (&*A::own_address(42), 1), ("127.0.0.1", 2)] {
+        let client = from::<A>(&server, address);
+        if denied == 0 {
+            assert!(is_served::<A>(&client.unwrap()));
+        } else {
+            fails(client.and_then(|c| c.read(&mut [0; 8])), ErrorKind::Reset);
+        }
+        assert_eq!(server.counters().denied, denied);
+    }
+    drop(service);
+}
+
+/// E2: named, and nothing is served.
+fn a_network_that_is_none<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    for wrong in [Serve::Allow("example.com"), Serve::Deny("10.0.0.0/33"), Serve::PerAddress(0)] {
+        let served = server.serve(&[wrong], Box::new(echo::<A>)).map(drop);
+        fails(served, ErrorKind::InvalidArgument);
+    }
+    assert!(server.serve(&[], Box::new(echo::<A>)).is_ok());
+}
+
+/// V4: the time to the first byte; who has spoken is not held to it.
+fn a_client_that_says_nothing<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::FirstByteLimit(100)]).unwrap();
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let handler = move |client: &A::Client| {
+        let error = loop {
+            match client.read_line(64) {
+                Ok(line) => client.write_all(format!("{line}\n").as_bytes()).unwrap(),
+                Err(failure) => break failure,
+            }
+        };
+        tell.lock().unwrap().send((client.five_tuple().remote.1, error.status)).unwrap();
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let silent = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    let speaks = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    assert!(is_served::<A>(&speaks));
+    let (port, status) = told.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!((port, status), (silent.five_tuple().local.1, ErrorKind::IdleLimit.code()));
+    told.recv_timeout(Duration::from_millis(200)).unwrap_err();
+    assert!(is_served::<A>(&speaks));
+    drop((silent, speaks, service));
 }

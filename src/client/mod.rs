@@ -386,6 +386,10 @@ impl ClientSocket {
         Ok(made)
     }
 
+    pub(crate) fn peer(&self) -> &Address {
+        &self.remote
+    }
+
     fn rare(&self) -> &Rare {
         self.rare.get_or_init(Box::default)
     }

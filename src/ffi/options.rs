@@ -251,6 +251,23 @@ pub unsafe extern "C" fn keepsock_options_set_idle_limit(
     unsafe { set(options, error, |o| Ok(o.idle_limit(timeout(ms, OPERATION)?))) }
 }
 
+/// As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect and
+/// say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
+///
+/// @param options  The options to change.
+/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_first_byte_limit(
+    options: *mut keepsock_options,
+    ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.first_byte_limit(timeout(ms, OPERATION)?))) }
+}
+
 /// Whether closing takes a last copy of what the kernel knows of the connection, for
 /// keepsock_client_snapshot() afterwards; it costs a few system calls. A connection that
 /// ended by an error has it in any case. Default: false.

@@ -42,6 +42,10 @@ pub struct keepsock_server_counters {
     pub exhausted: u64,
     /// Connections reset because serve was full and told to refuse.
     pub refused: u64,
+    /// Connections reset at once because their address had as many as it may.
+    pub crowded: u64,
+    /// Connections reset at once because their address may not connect.
+    pub denied: u64,
 }
 
 /// # Safety
@@ -225,6 +229,8 @@ pub unsafe extern "C" fn keepsock_server_counters_get(
             retried: now.retried,
             exhausted: now.exhausted,
             refused: now.refused,
+            crowded: now.crowded,
+            denied: now.denied,
         };
         // SAFETY: out has `size` bytes as the header asks.
         unsafe { write_sized(out, size, &value, OPERATION) }

@@ -1,12 +1,12 @@
 //! `keepsock_service`: serving with a thread for each connection.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use super::handle::{Handle, Pool};
 use super::{
     Result, bytes, guard, handle, invalid, keepsock_client, keepsock_error, keepsock_server, live,
-    output, time, timeout,
+    output, text, time, timeout,
 };
 use crate::{ClientSocket, ServeOptions, Service, WhenFull};
 
@@ -145,6 +145,71 @@ pub unsafe extern "C" fn keepsock_serve_options_set_when_full(
     let change = |o: ServeOptions| match known {
         Some(when_full) => Ok(o.when_full(when_full)),
         None => Err(invalid(OPTIONS, format!("{when_full} is not a keepsock_when_full"))),
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// How many connections of one address are served at once; of an IPv6 /64 network, which is what one
+/// host commonly has. More are accepted and reset at once, and counted (keepsock_server_counters). Not
+/// for Unix sockets, whose peers have no address. Default: no limit.
+///
+/// @param options  The options to change.
+/// @param max      At least 1.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_max_per_address(
+    options: *mut keepsock_serve_options,
+    max: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: ServeOptions| match max {
+        0 => Err(invalid(OPTIONS, "at most zero connections of one address")),
+        _ => Ok(o.max_per_address(max)),
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Adds a network whose clients may connect. With one or more, all others are accepted and reset at
+/// once, and counted (keepsock_server_counters). Default: none, so all may.
+///
+/// @param options  The options to change.
+/// @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: not a network. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_allow(
+    options: *mut keepsock_serve_options,
+    network: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: ServeOptions| {
+        // SAFETY: a string as the header asks.
+        let network = unsafe { text(network, OPTIONS, "network") }?;
+        crate::serve::network(network, OPTIONS).map(|_| o.allow(network))
+    };
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Adds a network whose clients may not connect, even if another one allows them.
+///
+/// @param options  The options to change.
+/// @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: not a network. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_deny(
+    options: *mut keepsock_serve_options,
+    network: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let change = |o: ServeOptions| {
+        // SAFETY: a string as the header asks.
+        let network = unsafe { text(network, OPTIONS, "network") }?;
+        crate::serve::network(network, OPTIONS).map(|_| o.deny(network))
     };
     // SAFETY: as the header asks.
     unsafe { set(options, error, change) }

@@ -132,6 +132,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                     let data = bytes.as_ptr().cast();
                     keepsock_options_set_heartbeat(p, data, bytes.len(), *t, e)
                 }
+                Opt::FirstByteLimit(t) => keepsock_options_set_first_byte_limit(p, *t, e),
                 Opt::IdleLimit(t) => keepsock_options_set_idle_limit(p, *t, e),
                 Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
@@ -632,6 +633,8 @@ impl Server<CApi> for CServer {
             retried: n.retried,
             exhausted: n.exhausted,
             refused: n.refused,
+            crowded: n.crowded,
+            denied: n.denied,
         }
     }
 
@@ -676,6 +679,11 @@ impl Server<CApi> for CServer {
                 match option {
                     Serve::Max(n) => keepsock_serve_options_set_max_connections(o, *n, e),
                     Serve::Refuse => keepsock_serve_options_set_when_full(o, 1, e),
+                    Serve::PerAddress(n) => keepsock_serve_options_set_max_per_address(o, *n, e),
+                    Serve::Allow(network) => {
+                        keepsock_serve_options_allow(o, c(network).as_ptr(), e)
+                    }
+                    Serve::Deny(network) => keepsock_serve_options_deny(o, c(network).as_ptr(), e),
                 }
             })
         });

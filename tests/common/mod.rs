@@ -90,6 +90,7 @@ pub enum Opt<'a, A: Api> {
     SurviveIdle(i64),
     Heartbeat(&'a [u8], i64),
     IdleLimit(i64),
+    FirstByteLimit(i64),
     LastSnapshot(bool),
     SaveSyn(bool),
     Cancel(&'a A::Token),
@@ -100,6 +101,9 @@ pub enum Opt<'a, A: Api> {
 pub enum Serve {
     Max(u32),
     Refuse,
+    PerAddress(u32),
+    Allow(&'static str),
+    Deny(&'static str),
 }
 
 /// What a serve handler is: it is lent the connection.
@@ -242,6 +246,8 @@ pub struct Counters {
     pub retried: u64,
     pub exhausted: u64,
     pub refused: u64,
+    pub crowded: u64,
+    pub denied: u64,
 }
 
 pub trait Server<A: Api>: Send + Sync {

@@ -81,6 +81,7 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::SurviveIdle(t) => o.survive_idle(ms(*t)),
             Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, limit(*t)),
             Opt::IdleLimit(t) => o.idle_limit(ms(*t)),
+            Opt::FirstByteLimit(t) => o.first_byte_limit(ms(*t)),
             Opt::LastSnapshot(on) => o.last_snapshot(*on),
             Opt::SaveSyn(on) => o.save_syn(*on),
             Opt::Cancel(token) => o.cancel(*token),
@@ -357,6 +358,8 @@ impl Server<RustApi> for ServerSocket {
             retried: c.retried,
             exhausted: c.exhausted,
             refused: c.refused,
+            crowded: c.crowded,
+            denied: c.denied,
         }
     }
 
@@ -390,6 +393,9 @@ impl Server<RustApi> for ServerSocket {
             o = match option {
                 Serve::Max(n) => o.max_connections(*n),
                 Serve::Refuse => o.when_full(WhenFull::Refuse),
+                Serve::PerAddress(n) => o.max_per_address(*n),
+                Serve::Allow(network) => o.allow(*network),
+                Serve::Deny(network) => o.deny(*network),
             };
         }
         Ok(self.serve_with(&o, handler)?)

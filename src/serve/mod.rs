@@ -6,6 +6,8 @@
 //! starts another one, up to the bound; beyond a few spare ones, a worker that
 //! finds enough others idle ends.
 
+mod limits;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::server::{OUT_OF_DESCRIPTORS, ServerSocket};
 use crate::wait::Deadline;
+use limits::{Crowd, Limits};
+pub(crate) use limits::{Refusal, network};
 
 /// Idle workers that stay for the next connections. On Linux each of them holds
 /// one free descriptor number while it waits in accept.
@@ -48,11 +52,20 @@ pub enum WhenFull {
 pub struct ServeOptions {
     max_connections: u32,
     when_full: WhenFull,
+    max_per_address: Option<u32>,
+    allow: Vec<String>,
+    deny: Vec<String>,
 }
 
 impl Default for ServeOptions {
     fn default() -> ServeOptions {
-        ServeOptions { max_connections: 1024, when_full: WhenFull::Wait }
+        ServeOptions {
+            max_connections: 1024,
+            when_full: WhenFull::Wait,
+            max_per_address: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
     }
 }
 
@@ -88,6 +101,56 @@ impl ServeOptions {
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
+    }
+
+    /// How many connections of one address are served at once; of an IPv6 /64 network, which
+    /// is what one host commonly has. More are accepted and reset at once, and counted
+    /// ([`ServerCounters::crowded`](crate::ServerCounters::crowded)). Not for Unix
+    /// sockets, whose peers have no address. Default: `None`, no limit.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().max_per_address(10);
+    /// ```
+    #[must_use]
+    pub fn max_per_address(mut self, max: impl Into<Option<u32>>) -> Self {
+        self.max_per_address = max.into();
+        self
+    }
+
+    /// Adds a network whose clients may connect: `192.0.2.0/24`, `2001:db8::/32`, or one
+    /// address. With one or more, all others are accepted and reset at once, and counted
+    /// ([`ServerCounters::denied`](crate::ServerCounters::denied)). Default: none, so all
+    /// may. What is no network [`serve_with`](ServerSocket::serve_with) refuses.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().allow("127.0.0.0/8").allow("::1");
+    /// ```
+    #[must_use]
+    pub fn allow(mut self, network: impl Into<String>) -> Self {
+        self.allow.push(network.into());
+        self
+    }
+
+    /// Adds a network whose clients may not connect, even if another one allows them.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().deny("192.0.2.66");
+    /// ```
+    #[must_use]
+    pub fn deny(mut self, network: impl Into<String>) -> Self {
+        self.deny.push(network.into());
+        self
+    }
+
+    fn limits(&self, operation: &'static str) -> Result<Limits> {
+        let parse = |texts: &[String]| -> Result<Vec<_>> {
+            texts.iter().map(|text| network(text, operation)).collect()
+        };
+        Ok(Limits {
+            per_address: self.max_per_address,
+            allow: parse(&self.allow)?,
+            deny: parse(&self.deny)?,
+        })
     }
 }
 
@@ -148,6 +211,7 @@ struct Shared {
     server: ServerSocket,
     handler: Box<Handler>,
     options: ServeOptions,
+    limits: Limits,
     state: Mutex<State>,
     /// A connection or a worker ended, or accepting did.
     changed: Condvar,
@@ -156,6 +220,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     live: HashMap<u64, Arc<ClientSocket>>,
+    /// If there is a limit for each address.
+    crowd: Crowd,
     next: u64,
     workers: usize,
     /// Workers that accept, or are about to.
@@ -219,7 +285,8 @@ impl ServerSocket {
     ///
     /// # Errors
     /// Those of [`serve`](ServerSocket::serve);
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for no connections at all.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for no connections at all, and for
+    /// what is no network.
     ///
     /// ```
     /// use keepsock::{ServeOptions, ServerSocket};
@@ -240,6 +307,12 @@ impl ServerSocket {
                 .at(self.endpoint())
                 .detail("at most zero connections"));
         }
+        if options.max_per_address == Some(0) {
+            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+                .at(self.endpoint())
+                .detail("at most zero connections of one address"));
+        }
+        let limits = options.limits(OPERATION).map_err(|e| e.at(self.endpoint()))?;
         drop(
             self.borrow()
                 .map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?,
@@ -248,6 +321,7 @@ impl ServerSocket {
             server: self.clone(),
             handler: Box::new(handler),
             options: options.clone(),
+            limits,
             state: Mutex::new(State { workers: 1, idle: 1, ..State::default() }),
             changed: Condvar::new(),
         });
@@ -540,9 +614,19 @@ impl Shared {
         if state.over {
             return None;
         }
-        if state.live.len() >= self.options.max_connections as usize {
+        let peer = client.peer();
+        let refusal = if !self.limits.permits(peer) {
+            Some(Refusal::Denied)
+        } else if state.live.len() >= self.options.max_connections as usize {
+            Some(Refusal::Full)
+        } else if self.limits.per_address.is_some_and(|most| !state.crowd.enter(peer, most)) {
+            Some(Refusal::Crowded)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             drop(state);
-            self.server.count_refused(client);
+            self.server.count_refusal(refusal, client);
             return None;
         }
         let id = state.next;
@@ -586,7 +670,10 @@ impl Shared {
     /// Takes the place back; false: there are enough idle workers without this one.
     fn dismiss(&self, id: u64) -> bool {
         let mut state = self.lock();
-        state.live.remove(&id);
+        let left = state.live.remove(&id);
+        if let (Some(client), Some(_)) = (left, self.limits.per_address) {
+            state.crowd.leave(client.peer());
+        }
         if state.draining {
             state.finished += 1;
         }
