@@ -1680,6 +1680,22 @@ int32_t keepsock_client_release_fd(keepsock_client *client,
                                    keepsock_error **error);
 
 /**
+ * Makes another object for the connection of a keepsock_handler, that outlives the handler's: to
+ * push to this client from elsewhere, at any moment. The connection itself ends with its handler;
+ * calls on the object are KEEPSOCK_ERR_CLOSED then, and its five-tuple and end stay readable.
+ *
+ * @param client  The connection that a handler was lent, or another object for it.
+ * @param ref     Receives the object; free it with keepsock_client_free(), which does not close
+ *                the connection while its handler runs.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; _WRONG_STATE: a connection that was not
+ *         lent has one owner, who can share the pointer. Since 0.1.
+ */
+int32_t keepsock_client_ref(const keepsock_client *client,
+                            keepsock_client **ref,
+                            keepsock_error **error);
+
+/**
  * Frees a connection; one that is still open is closed first, as
  * keepsock_client_close() does, which may take the close timeout (2 s by
  * default): keepsock_client_set_close_timeout() changes that, and

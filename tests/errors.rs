@@ -180,6 +180,9 @@ mod c_only {
             assert_eq!(keepsock_error_attempt_count(null()), 0);
             assert_eq!(keepsock_client_buffered(null()), 0);
             assert_eq!(text(keepsock_client_name(null())), "");
+            gives(INVALID, "client is NULL", |e| {
+                out(no_handle(), |c| keepsock_client_ref(null(), c, e))
+            });
             assert_eq!(keepsock_client_end(null()), 0);
             assert!(!keepsock_client_is_mptcp(null()));
             assert_eq!(keepsock_server_state(null()), 7);
@@ -861,6 +864,10 @@ mod c_only {
                     keepsock_client_write_message(client, prefix, space, 64, e)
                 });
             }
+            gives(WRONG_STATE, "not the connection of a handler", |e| {
+                out(no_handle(), |c| keepsock_client_ref(client, c, e))
+            });
+            gives(INVALID, "ref is NULL", |e| keepsock_client_ref(client, null_mut(), e));
             gives(INVALID, "text is NULL", |e| keepsock_client_write_str(client, null(), e));
             gives(INVALID, "slices is NULL", |e| {
                 keepsock_client_write_slices(client, null(), 1, e)

@@ -48,6 +48,7 @@ both_apis![
     networks_that_may_connect,
     a_network_that_is_none,
     a_client_that_says_nothing,
+    pushing_to_one_client_from_elsewhere,
 ];
 
 /// Echoes lines until the connection ends, and says goodbye to those who are drained.
@@ -784,4 +785,36 @@ fn a_client_that_says_nothing<A: Api>() {
     told.recv_timeout(Duration::from_millis(200)).unwrap_err();
     assert!(is_served::<A>(&speaks));
     drop((silent, speaks, service));
+}
+
+/// V3: the server pushes to one client at any moment, from a thread that is none of its handlers;
+/// when the handler has ended, so has the connection, for every owner.
+fn pushing_to_one_client_from_elsewhere<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(0)]).unwrap();
+    let (lend, lent) = channel();
+    let lend = Mutex::new(lend);
+    let handler = move |client: &A::Client| {
+        lend.lock().unwrap().send(client.another()).unwrap();
+        let _ = client.wait_hangup(INFINITE);
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let wait = Duration::from_secs(5);
+    let first = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    let to_first: A::Client = lent.recv_timeout(wait).unwrap();
+    let second = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+    let to_second: A::Client = lent.recv_timeout(wait).unwrap();
+    for i in 0..10 {
+        to_second.write_all(format!("{i} for the second\n").as_bytes()).unwrap();
+        assert_eq!(second.read_line(64).unwrap(), format!("{i} for the second"));
+    }
+    to_first.write_all(b"one for the first\n").unwrap();
+    assert_eq!(first.read_line(64).unwrap(), "one for the first");
+    drop(to_first);
+    assert_eq!(service.connections(), 2, "an owner less is no end");
+    second.close().unwrap();
+    eventually("the handler has ended", || service.connections() == 1);
+    fails(to_second.write_all(b"x"), ErrorKind::Closed);
+    assert_eq!(to_second.five_tuple().remote, second.five_tuple().local);
+    assert_eq!(to_second.end(), Some(keepsock::End::ClosedByPeer));
+    drop((first, service));
 }

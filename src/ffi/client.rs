@@ -36,7 +36,7 @@ impl Handle for keepsock_client {
     }
 }
 
-/// C's own connection, or one that `serve` lends to a handler.
+/// C's own connection, or one of `serve`, which its handler and others share.
 // A handle's slot has room for either; a box would be one allocation more for each accept.
 #[allow(clippy::large_enum_variant)]
 enum Held {
@@ -1010,6 +1010,39 @@ pub unsafe extern "C" fn keepsock_client_release_fd(
     };
     // SAFETY: as the header asks.
     unsafe { with(client, error, OPERATION, body) }
+}
+
+/// Makes another object for the connection of a keepsock_handler, that outlives the handler's: to
+/// push to this client from elsewhere, at any moment. The connection itself ends with its handler;
+/// calls on the object are KEEPSOCK_ERR_CLOSED then, and its five-tuple and end stay readable.
+///
+/// @param client  The connection that a handler was lent, or another object for it.
+/// @param ref     Receives the object; free it with keepsock_client_free(), which does not close
+///                the connection while its handler runs.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; _WRONG_STATE: a connection that was not
+///         lent has one owner, who can share the pointer. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_ref(
+    client: *const keepsock_client,
+    r#ref: *mut *mut keepsock_client,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "reference";
+    let body = || {
+        let out = output(r#ref, OPERATION, "ref")?;
+        // SAFETY: null, or live as the header asks.
+        let client = unsafe { live(client, OPERATION, "client") }?;
+        let Held::Lent(socket) = &client.socket else {
+            let detail = "not the connection of a handler";
+            return Err(crate::Error::new(crate::ErrorKind::WrongState, OPERATION).detail(detail));
+        };
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(keepsock_client::lent(socket.clone()))) };
+        Ok(())
+    };
+    // SAFETY: null, or writable as the header asks.
+    unsafe { guard(error, OPERATION, body) }
 }
 
 /// Frees a connection; one that is still open is closed first, as

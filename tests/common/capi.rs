@@ -598,6 +598,12 @@ impl Client<CApi> for CClient {
         Ok(fd)
     }
 
+    fn another(&self) -> CClient {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_client_ref(self.pointer, &raw mut out, e) }).unwrap();
+        CClient::new(out)
+    }
+
     fn release(&self) -> Outcome<OwnedFd> {
         let mut fd = -1;
         call(|e| unsafe { keepsock_client_release_fd(self.pointer, &raw mut fd, e) })?;

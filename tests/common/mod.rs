@@ -200,6 +200,8 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the borrowed descriptor.
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
+    /// Another owner of the connection that a handler was lent.
+    fn another(&self) -> A::Client;
 }
 
 /// A connect under way.

@@ -332,6 +332,10 @@ impl Client<RustApi> for Arc<ClientSocket> {
     fn release(&self) -> Outcome<OwnedFd> {
         Ok(ClientSocket::release(self)?)
     }
+
+    fn another(&self) -> Arc<ClientSocket> {
+        self.clone()
+    }
 }
 
 impl Server<RustApi> for ServerSocket {
