@@ -303,12 +303,9 @@ fn a_fixed_local_port_races_too<A: Api>() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let good: SocketAddr = server.endpoint().parse().unwrap();
     let silent: SocketAddr = queue.endpoint().parse().unwrap();
-    let options = [
-        Opt::Local(&free.to_string()),
-        Opt::Address(silent),
-        Opt::Address(good),
-        Opt::ConnectTimeout(10_000),
-    ];
+    let local = free.to_string();
+    let options =
+        [Opt::Local(&local), Opt::Address(silent), Opt::Address(good), Opt::ConnectTimeout(10_000)];
     let client = A::connect("service.invalid:7", &options).unwrap();
     assert_eq!(client.five_tuple().local.1, free.port());
     assert_eq!(client.five_tuple().remote.1, good.port());

@@ -9,7 +9,7 @@ use crate::run::{MINUTE, Workspace, capture, read_file, show, succeeds};
 use crate::steps::Stop;
 use crate::tools::on_path;
 
-const CHECK: [&str; 4] = ["check", "--quiet", "--workspace", "--all-features"];
+const CHECK: [&str; 5] = ["check", "--quiet", "--workspace", "--all-features", "--all-targets"];
 
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let oldest = promised(ws)?;
