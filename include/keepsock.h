@@ -1520,7 +1520,9 @@ int32_t keepsock_client_abort(keepsock_client *client, keepsock_error **error);
 
 /**
  * Sets keepalive on the open connection; see keepsock_options_set_keepalive()
- * for the values. If it fails, the connection is left as it was.
+ * for the values. Values that would break what the connection was made with
+ * (keepsock_options_set_dead_after(), _set_survive_idle()) are refused. If it fails,
+ * the connection is left as it was.
  *
  * @param client       A connection.
  * @param idle_ms      1 ms to 32,767 s; rounded up to whole seconds.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::End;
+use crate::keepalive::{Keepalive, Setting};
 
 /// The shortest time for dead_after and survive_idle: the kernel's keepalive counts in
 /// whole seconds, and needs one to ask and one to be answered.
@@ -39,6 +40,7 @@ impl Asked {
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.dead_after.is_none()
+            && self.survive_idle.is_none()
             && self.heartbeat.is_none()
             && self.idle_limit.is_none()
             && self.first_byte_limit.is_none()
@@ -168,6 +170,12 @@ impl Liveness {
             || self.asked.heartbeat.is_some()
             || self.asked.idle_limit.is_some()
             || self.asked.first_byte_limit.is_some()
+    }
+
+    /// Refuses keepalive that would break what was asked for.
+    pub(crate) fn permits(&self, keepalive: Option<Keepalive>) -> Result<()> {
+        let setting = keepalive.map_or(Setting::Off, Setting::Own);
+        setting.resolve(self.asked.dead_after, self.asked.survive_idle).map(drop)
     }
 
     /// The time of the watch; none if the kernel keeps it by itself.

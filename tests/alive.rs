@@ -41,6 +41,7 @@ both_apis![
     the_last_snapshot,
     a_snapshot_of_a_unix_socket,
     states_have_the_names_of_rfc_9293,
+    keepalive_that_would_break_a_promise,
 ];
 
 const PING: &[u8] = b"PING\r\n";
@@ -530,4 +531,18 @@ fn states_have_the_names_of_rfc_9293<A: Api>() {
     assert_eq!(p.server.state(), TcpState::Closed as i32);
     let other = pair::<A>(Transport::Unix);
     assert_eq!(other.server.state(), TcpState::Listen as i32);
+}
+
+/// K3, K4: what was asked for holds; the socket is left as it was.
+fn keepalive_that_would_break_a_promise<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    for option in [Opt::DeadAfter(16_000), Opt::SurviveIdle(16_000)] {
+        let client = A::connect(&server.endpoint(), &[option]).unwrap();
+        let before = effective::<A>(&client);
+        fails(client.set_keepalive(45_000, 15_000, 5), ErrorKind::InvalidArgument);
+        fails(client.disable_keepalive(), ErrorKind::InvalidArgument);
+        assert_eq!(effective::<A>(&client), before);
+        client.set_keepalive(2000, 2000, 2).unwrap();
+        assert_eq!(effective::<A>(&client), (2000, 2000, 2));
+    }
 }

@@ -52,7 +52,10 @@ impl ClientSocket {
     /// Sets keepalive on the open connection; `None` turns it off.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) for a Unix socket,
+    /// [`Unsupported`](ErrorKind::Unsupported) for a Unix socket;
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if it breaks what the socket was made with:
+    /// [`dead_after`](crate::SocketOptions::dead_after),
+    /// [`survive_idle`](crate::SocketOptions::survive_idle);
     /// [`Closed`](ErrorKind::Closed). The socket is left as it was.
     ///
     /// ```
@@ -68,8 +71,12 @@ impl ClientSocket {
     pub fn set_keepalive(&self, keepalive: impl Into<Option<Keepalive>>) -> Result<()> {
         let io = self.enter("keepalive")?;
         self.keepalive_applies()?;
+        let keepalive = keepalive.into();
+        if let Some(live) = &self.liveness {
+            live.permits(keepalive).map_err(|e| e.at(self.five_tuple()))?;
+        }
         let before = sys::keepalive(io.socket()).map_err(|e| self.os_failed("keepalive", e))?;
-        sys::set_keepalive(io.socket(), keepalive.into()).map_err(|e| {
+        sys::set_keepalive(io.socket(), keepalive).map_err(|e| {
             // It takes several system calls; undo those that went through.
             let _ = sys::set_keepalive(io.socket(), before);
             self.os_failed("keepalive", e)
