@@ -1345,14 +1345,14 @@ int32_t keepsock_client_read_message(keepsock_client *client,
  *
  * @param client  A connection.
  * @param prefix  A value of enum keepsock_length_prefix.
- * @param data    The message; may be NULL if len is 0.
+ * @param buf     The message; may be NULL if len is 0.
  * @param len     How many bytes; no more than the prefix can say.
  * @param error   See keepsock_error; may be NULL. keepsock_error_transferred() counts the prefix.
  * @return Those of keepsock_client_write_all(). Since 0.1.
  */
 int32_t keepsock_client_write_message(keepsock_client *client,
                                       int32_t prefix,
-                                      const void *data,
+                                      const void *buf,
                                       size_t len,
                                       keepsock_error **error);
 
@@ -1727,11 +1727,13 @@ int32_t keepsock_connecting_start(const char *endpoint,
                                   keepsock_error **error);
 
 /**
- * Does what is to be done now, without waiting.
+ * Does what is to be done now, without waiting. The connection's calls wait, closing and freeing
+ * included; an event loop wants keepsock_client_set_nonblocking().
  *
  * @param connecting  A connect.
  * @param client      Receives the connection; free it with keepsock_client_free().
- * @param error       See keepsock_error; may be NULL. It lists every attempt.
+ * @param error       See keepsock_error; may be NULL: there is one to be freed for
+ *                    KEEPSOCK_ERR_WOULD_BLOCK, too. It lists every attempt.
  * @return KEEPSOCK_OK: connected; KEEPSOCK_ERR_WOULD_BLOCK: not yet; those of
  *         keepsock_client_connect() once everything has failed, the deadline has passed, or the
  *         token was fired; _WRONG_STATE after the end. Since 0.1.
@@ -1755,13 +1757,14 @@ int32_t keepsock_connecting_wait(keepsock_connecting *connecting,
 /**
  * Borrows one descriptor for all that is under way: it is readable when
  * keepsock_connecting_finish() has something to do, the next attempt and the deadline included.
- * It stays the same until the end; do not close it. Linux only (epoll); it takes two.
+ * It stays the same until the end, and readable then, so take it off your loop; do not close it.
+ * Linux only (epoll); it takes two.
  *
  * @param connecting  A connect.
  * @param fd          Receives it.
  * @param error       See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _UNSUPPORTED elsewhere
- *         than on Linux: use keepsock_connecting_timeout(). Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _WRONG_STATE after the
+ *         end; _UNSUPPORTED elsewhere than on Linux: use keepsock_connecting_timeout(). Since 0.1.
  */
 int32_t keepsock_connecting_fd(keepsock_connecting *connecting,
                                keepsock_fd *fd,
@@ -2187,8 +2190,9 @@ int32_t keepsock_options_disable_keepalive(keepsock_options *options,
  * @param options  The options to change.
  * @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE: not.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
- *         was set to values that find a dead peer later. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range; keepalive is off, or
+ *         was set to values that find a dead peer later; with mptcp, for one path's silence
+ *         is not the peer's; KEEPSOCK_INFINITE while end_stalled is on. Since 0.1.
  */
 int32_t keepsock_options_set_dead_after(keepsock_options *options,
                                         int64_t ms,
@@ -2197,7 +2201,8 @@ int32_t keepsock_options_set_dead_after(keepsock_options *options,
 /**
  * After keepsock_options_set_dead_after(): gives up a peer that lives but takes no data for
  * that time, too, with KEEPSOCK_ERR_STALLED. The kernel does it by itself (TCP_USER_TIMEOUT of
- * tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not.
+ * tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not; it
+ * counts from the first byte that is not taken.
  * Elsewhere connecting and listening are KEEPSOCK_ERR_UNSUPPORTED. TCP only. Default: false.
  *
  * @param options  The options to change.
@@ -2234,7 +2239,7 @@ int32_t keepsock_options_set_survive_idle(keepsock_options *options,
  * by keepsock_client_check_alive(). A peer that takes no data gets none. Default: none.
  *
  * @param options   The options to change.
- * @param data      The bytes, copied.
+ * @param buf       The bytes, copied.
  * @param len       How many; above 0.
  * @param every_ms  Milliseconds above 0.
  * @param error     See keepsock_error; may be NULL.
@@ -2242,7 +2247,7 @@ int32_t keepsock_options_set_survive_idle(keepsock_options *options,
  *         than every_ms, too). Since 0.1.
  */
 int32_t keepsock_options_set_heartbeat(keepsock_options *options,
-                                       const void *data,
+                                       const void *buf,
                                        size_t len,
                                        int64_t every_ms,
                                        keepsock_error **error);
@@ -2250,8 +2255,8 @@ int32_t keepsock_options_set_heartbeat(keepsock_options *options,
 /**
  * Ends the connection for those who wait to read if nothing came for ms: their calls are
  * KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
- * the peer's program should have answered. A last word can still be written; then close. A
- * read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+ * the peer's program should have answered. A last word can still be written; then close, which
+ * waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
  *
  * @param options  The options to change.
  * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -2469,7 +2474,7 @@ int32_t keepsock_options_set_fast_open(keepsock_options *options,
  * @param options  The options to change.
  * @param on       Whether.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: dead_after was set. Since 0.1.
  */
 int32_t keepsock_options_set_mptcp(keepsock_options *options,
                                    bool on,

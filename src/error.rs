@@ -202,7 +202,11 @@ impl fmt::Display for Attempt {
         if self.stage != Stage::Connect {
             write!(f, "{}: ", self.stage)?;
         }
-        write!(f, "{} after {}", Reason(self.kind, self.os_error), Span(self.elapsed))
+        let after = Span(self.elapsed);
+        if self.kind == ErrorKind::Closed {
+            return write!(f, "given up after {after}, for another one was faster");
+        }
+        write!(f, "{} after {after}", Reason(self.kind, self.os_error))
     }
 }
 

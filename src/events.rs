@@ -170,7 +170,8 @@ pub(crate) fn accepted(peer: &Address, listener: &Endpoint) {
 
 #[cold]
 pub(crate) fn closed(client: &ClientSocket) {
-    log::trace!(target: CONNECTION, "closed {}", client.five_tuple());
+    let end = client.end().map_or_else(String::new, |end| format!(": {end}"));
+    log::trace!(target: CONNECTION, "closed {}{end}", client.five_tuple());
 }
 
 #[cold]
@@ -178,7 +179,7 @@ pub(crate) fn aborted(client: &ClientSocket) {
     log::trace!(target: CONNECTION, "aborted {}", client.five_tuple());
 }
 
-/// Neither side closed it: reset, dead, unreachable, stalled.
+/// Neither side closed it: reset, dead, unreachable, stalled, idle, heartbeat missed.
 #[cold]
 pub(crate) fn broke_off(client: &ClientSocket, why: ErrorKind) {
     info!(target: CONNECTION, "{} broke off: {why}", client.five_tuple());

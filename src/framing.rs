@@ -26,7 +26,7 @@ impl LengthPrefix {
         [U8, U16Be, U16Le, U32Be, U32Le].into_iter().find(|prefix| *prefix as i32 == number)
     }
 
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             LengthPrefix::U8 => 1,
             LengthPrefix::U16Be | LengthPrefix::U16Le => 2,
@@ -153,6 +153,8 @@ impl Line {
                 }
                 Cut::Piece { range: 0..line.len(), len }
             }
+            // Only CR and LF may follow as many bytes as a line may have.
+            Cut::More if data.get(self.max).is_some_and(|b| *b != b'\r') => Cut::TooLong,
             other => other,
         }
     }
@@ -218,7 +220,9 @@ mod tests {
         assert_eq!(cut(b"ab\r\ncd", 2, false), piece(2, 4));
         assert_eq!(cut(b"abc\n", 2, false), Cut::TooLong);
         assert_eq!(cut(b"abcd", 2, false), Cut::TooLong);
-        assert_eq!(cut(b"abc", 2, false), Cut::More, "CR may follow");
+        assert_eq!(cut(b"abc", 2, false), Cut::TooLong);
+        assert_eq!(cut(b"ab\r", 2, false), Cut::More, "LF may follow");
+        assert_eq!(cut(b"ab", 2, false), Cut::More);
         assert_eq!(cut(b"ab", 2, true), piece(2, 2));
         assert_eq!(cut(b"", 2, true), Cut::More);
         let mut line = Line::new(100);

@@ -122,7 +122,9 @@ impl Setting {
     ) -> Result<Option<Keepalive>> {
         let keepalive = match self {
             Setting::Off if dead_after.or(survive_idle).is_some() => {
-                return Err(refuse("off, but dead_after and survive_idle need it".to_owned()));
+                return Err(refuse(
+                    "keepalive is off, but dead_after and survive_idle need it".to_owned(),
+                ));
             }
             Setting::Off => return Ok(None),
             Setting::Own(keepalive) => keepalive,

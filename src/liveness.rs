@@ -178,9 +178,11 @@ impl Liveness {
         setting.resolve(self.asked.dead_after, self.asked.survive_idle).map(drop)
     }
 
-    /// The time of the watch; none if the kernel keeps it by itself.
+    /// The time of the watch; none if the kernel keeps it by itself. The user timeout does not
+    /// replace it: that counts from the first unacknowledged byte, and a peer may have
+    /// vanished nearly as long before.
     pub(crate) fn watched(&self) -> Option<Duration> {
-        self.asked.dead_after.filter(|_| !self.asked.end_stalled && crate::sys::TELLS_SILENCE)
+        self.asked.dead_after.filter(|_| crate::sys::TELLS_SILENCE)
     }
 
     /// The time after which the kernel gives up a peer, taking a full window for death.

@@ -143,7 +143,8 @@ impl SocketOptions {
     /// With [`dead_after`](SocketOptions::dead_after): gives up a peer that lives but takes
     /// no data for that time, too; the reason is [`Stalled`](ErrorKind::Stalled). The
     /// kernel does it by itself (TCP_USER_TIMEOUT of tcp(7), RFC 9293 section 3.8.3; FreeBSD:
-    /// TCP_MAXUNACKTIME), whether a call waits or not. Elsewhere connecting and listening fail
+    /// TCP_MAXUNACKTIME), whether a call waits or not; it counts from the first byte that is
+    /// not taken. Elsewhere connecting and listening fail
     /// with [`Unsupported`](ErrorKind::Unsupported). Default: no.
     ///
     /// ```
@@ -197,7 +198,8 @@ impl SocketOptions {
     /// Ends the connection for those who wait to read if nothing came for `time`: their
     /// calls fail with [`IdleLimit`](ErrorKind::IdleLimit), or with
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) if there is a heartbeat, which the
-    /// peer's program should have answered. A last word can still be written; then close. A
+    /// peer's program should have answered. A last word can still be written; then close, which
+    /// waits for the peer as always, but not for one that missed heartbeats. A
     /// [`read_timeout`](SocketOptions::read_timeout) is for one call, this is for the
     /// connection. Default: `None`, no limit.
     ///
@@ -480,7 +482,7 @@ impl SocketOptions {
             }
         }
         if !ATTEMPT_DELAYS.contains(&self.attempt_delay) {
-            return refuse(&format!("attempt delay is not within {ATTEMPT_DELAYS:?}"));
+            return refuse("attempt delay is not within 10 ms to 2 s");
         }
         if self.mptcp && self.liveness.dead_after.is_some() {
             return refuse("dead_after watches one path, and mptcp has several");

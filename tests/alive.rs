@@ -42,6 +42,8 @@ both_apis![
     a_snapshot_of_a_unix_socket,
     states_have_the_names_of_rfc_9293,
     keepalive_that_would_break_a_promise,
+    check_alive_finds_a_reset,
+    closing_after_heartbeats_were_missed_takes_no_time,
 ];
 
 const PING: &[u8] = b"PING\r\n";
@@ -83,9 +85,8 @@ fn end_stalled_is_the_kernels<A: Api>() {
     let p = pair_with::<A>(Transport::Tcp, &options);
     for client in [&p.client, &p.accepted] {
         assert_eq!(client.user_timeout().unwrap(), 4321);
-        // It costs no poll: nothing is watched.
-        let ((), calls) = (client.write_all(b"x").unwrap(), client.check_alive().unwrap());
-        assert_eq!(calls, INFINITE);
+        // Silence is watched all the same: the kernel's time counts from the first byte.
+        assert!((1..=4321).contains(&client.check_alive().unwrap()));
     }
     p.client.close().unwrap();
     fails(p.client.user_timeout(), ErrorKind::Closed);
@@ -100,7 +101,7 @@ fn options_that_contradict_each_other<A: Api>() {
         (&[Opt::DeadAfter(0)], "dead_after is not within"),
         (&[Opt::SurviveIdle(1000)], "survive_idle is not within"),
         (&[Opt::EndStalled(true)], "end_stalled needs dead_after"),
-        (&[Opt::NoKeepalive, Opt::DeadAfter(5000)], "off, but dead_after"),
+        (&[Opt::NoKeepalive, Opt::DeadAfter(5000)], "keepalive is off, but dead_after"),
         (&[Opt::DeadAfter(5000), Opt::Keepalive(45_000, 15_000, 5)], "known after 120s"),
         (&[Opt::SurviveIdle(5000), Opt::Keepalive(45_000, 15_000, 5)], "longer idle"),
         (&[Opt::Heartbeat(b"", 1000)], "heartbeat is empty"),
@@ -545,4 +546,29 @@ fn keepalive_that_would_break_a_promise<A: Api>() {
         client.set_keepalive(2000, 2000, 2).unwrap();
         assert_eq!(effective::<A>(&client), (2000, 2000, 2));
     }
+}
+
+/// K6: nobody reads, and it is told all the same.
+fn check_alive_finds_a_reset<A: Api>() {
+    for options in [&[][..], &[Opt::DeadAfter(8000)]] {
+        let (client, peer) = with_raw_peer::<A>(options);
+        client.set_nonblocking(true).unwrap();
+        client.check_alive().unwrap();
+        system::reset(peer);
+        eventually("the reset came", || client.state().unwrap() == TcpState::Closed as i32);
+        fails(client.check_alive(), ErrorKind::Reset);
+        assert_eq!(client.end(), Some(End::ResetByPeer));
+        fails(client.read(&mut [0; 8]), ErrorKind::Reset);
+    }
+}
+
+/// K5: a program that hangs ends its side no more than it answers.
+fn closing_after_heartbeats_were_missed_takes_no_time<A: Api>() {
+    let options = [Opt::Heartbeat(PING, 30), Opt::IdleLimit(100), Opt::CloseTimeout(5000)];
+    let (client, _peer) = with_raw_peer::<A>(&options);
+    fails(client.read(&mut [0; 8]), ErrorKind::HeartbeatMissed);
+    let (outcome, time) = timed(|| client.close());
+    outcome.unwrap();
+    assert!(time < Duration::from_millis(1000), "{time:?}");
+    assert_eq!(client.end(), Some(End::HeartbeatMissed));
 }

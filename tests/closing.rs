@@ -39,6 +39,7 @@ both_apis![
     the_reason_is_told_again_after_waiting_for_it,
     a_reset_is_one_for_all_who_wait,
     our_own_half_close_is_no_hangup,
+    a_last_word_that_the_peer_rejects,
 ];
 
 /// I3: after a half-close the peer reads to the end, and can still send.
@@ -462,4 +463,35 @@ fn abort_under_a_reader_is_a_reset<A: Api>() {
             assert_eq!(end.unwrap_err().kind(), IoKind::ConnectionReset);
         }
     }
+}
+
+/// I3, K6: what is written after the peer has closed altogether is rejected, and close says so; a
+/// peer that has only ended its side takes it.
+fn a_last_word_that_the_peer_rejects<A: Api>() {
+    let (client, peer) = with_raw_peer::<A>(&[]);
+    drop(peer);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    client.write_all(b"to nobody").unwrap();
+    fails(client.close(), ErrorKind::Reset);
+    assert_eq!(client.end(), Some(End::ClosedByPeer), "that came first");
+
+    let (client, mut peer) = with_raw_peer::<A>(&[]);
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    client.write_all(b"to somebody").unwrap();
+    client.close().unwrap();
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"to somebody");
+
+    // It broke off while it was being closed.
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(5000)]);
+    client.write_all(b"bytes").unwrap();
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| client.close());
+        peer.read_to_end(&mut Vec::new()).unwrap(); // up to the FIN
+        common::system::reset(peer);
+        fails(closing.join().unwrap(), ErrorKind::Reset);
+    });
+    assert_eq!(client.end(), Some(End::ResetByPeer));
 }

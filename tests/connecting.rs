@@ -188,6 +188,7 @@ fn it_ends_once<A: Api>() {
     fails(connecting.finish(), ErrorKind::WrongState);
     fails(connecting.wait(), ErrorKind::WrongState);
     assert_eq!(connecting.timeout(), 0);
+    fails(connecting.fd(), ErrorKind::WrongState);
 }
 
 /// C2: no descriptor. (tests/races.rs sees that no thread and no memory is left, either.)

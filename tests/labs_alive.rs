@@ -48,9 +48,14 @@ fn read(client: &ClientSocket) -> Result<usize, Error> {
 /// What a case does from the moment at which the peer vanishes, until it knows.
 type Case = (&'static str, fn(&Line) -> Error);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("idle, a read waits", |line| read(&line.client).unwrap_err()),
     ("data in flight, a read waits", |line| {
+        line.client.write_all(b"question").unwrap();
+        read(&line.client).unwrap_err()
+    }),
+    ("data written 3 s later, a read waits", |line| {
+        thread::sleep(ms(3000));
         line.client.write_all(b"question").unwrap();
         read(&line.client).unwrap_err()
     }),

@@ -57,6 +57,10 @@ impl ClientSocket {
         if self.is_over(&io) {
             return Err(self.is_closed(OPERATION));
         }
+        // A reset is told to whoever asks first; nobody may be reading.
+        if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
+            self.ended_by(&io, &e);
+        }
         if let Some(cause) = self.known_end(&io) {
             return Err(self.failed(OPERATION, cause, 0));
         }
@@ -243,7 +247,7 @@ impl ClientSocket {
             }
             Due::End(end) => {
                 self.note_end(end);
-                Err(end.kind().into())
+                Err(Cause::Over(end.kind(), None))
             }
         }
     }
@@ -378,6 +382,17 @@ impl ClientSocket {
         if self.end.load(Ordering::Acquire) == 0 {
             self.note_end(End::ClosedByPeer);
         }
+    }
+
+    /// The connection broke off while it was being closed.
+    #[cold]
+    pub(super) fn note_broken(&self, kind: ErrorKind) {
+        self.note_end(match kind {
+            ErrorKind::Dead => End::Dead,
+            ErrorKind::Unreachable => End::Unreachable,
+            ErrorKind::Stalled => End::Stalled,
+            _ => End::ResetByPeer,
+        });
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::{
     CLOSING, ClientSocket, DRAINING, HALF_CLOSED, IMPATIENT_PIECES, NONBLOCKING, SAW_END, WROTE,
+    WROTE_LATE,
 };
 
 use crate::cancel::CancelToken;
@@ -149,6 +150,9 @@ impl ClientSocket {
         let drained =
             if self.others_wait(&io) { self.end_calls(&io) } else { self.drain_input(&io) };
         let aborted = io.is_closed();
+        if let Err(Cause::Over(kind, _)) = &drained {
+            self.note_broken(*kind);
+        }
         if stay_readable || drained.is_err() || events::of_each_connection() {
             self.ask_local(Some(&io));
         }
@@ -261,9 +265,14 @@ impl ClientSocket {
     }
 
     pub(super) fn drain_input(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
-        let nothing_to_lose = !self.has(WROTE) || self.has(SAW_END);
-        if nothing_to_lose || self.ended.load(Ordering::Acquire) != 0 {
+        let over = self.ended.load(Ordering::Acquire) != 0
+            || self.end.load(Ordering::Acquire) == End::HeartbeatMissed as i32;
+        if !self.has(WROTE) || over {
             return Ok(());
+        }
+        if self.has(SAW_END) {
+            // The peer has ended its side: it takes what was written before, or nobody does.
+            return if self.has(WROTE_LATE) { self.wait_accepted(io) } else { Ok(()) };
         }
         if self.has(DRAINING) {
             return self.wait_delivered(io);
@@ -310,7 +319,9 @@ impl ClientSocket {
         // A Unix socket's bytes are in the peer's kernel once they are written.
         let delivered = !matches!(self.remote, Address::Inet(_));
         let patient = !self.has(NONBLOCKING) && !self.close_time().is_zero() && !delivered;
-        while patient && sys::unacknowledged(io.socket()) > 0 {
+        // A connection that was reset acknowledges nothing any more.
+        let missing = || sys::unacknowledged(io.socket()) > 0 && !sys::is_gone(io.socket());
+        while patient && missing() {
             if deadline.has_passed() {
                 return Err(ErrorKind::TimedOut.into());
             }
@@ -319,6 +330,15 @@ impl ClientSocket {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// What was written after the peer's FIN: a peer that has closed altogether answers with RST.
+    fn wait_accepted(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
+        self.wait_delivered(io)?;
+        match SockRef::from(&io.socket()).take_error() {
+            Ok(Some(e)) => Err(Cause::ended(&e)),
+            _ => Ok(()),
+        }
     }
 
     /// Tells whoever reads that the server drains: reads end, writes go on.

@@ -56,6 +56,8 @@ const CLOSING: u32 = 1 << 9;
 const LAST_SNAPSHOT: u32 = 1 << 10;
 /// The kernel took a part of a heartbeat; the rest comes before the next write.
 const HEARTBEAT_CUT: u32 = 1 << 11;
+/// Something was written after the peer's FIN had been read: the peer may reject it.
+const WROTE_LATE: u32 = 1 << 14;
 /// That the connection broke off was told.
 const TOLD: u32 = 1 << 12;
 /// This side has sent the SYN: the socket was made by connect.
@@ -451,14 +453,14 @@ impl ClientSocket {
         cause.into_error(operation).at(self.five_tuple()).after_bytes(transferred)
     }
 
-    /// Tells once that neither side closed the connection.
+    /// Tells once that the connection is over though neither side closed it.
     #[cold]
     fn tell_end(&self, cause: &Cause) {
-        use ErrorKind::{Dead, Reset, Stalled, Unreachable};
+        use ErrorKind::{Dead, HeartbeatMissed, IdleLimit, Reset, Stalled, Unreachable};
         let Cause::Over(kind, _) = *cause else {
             return;
         };
-        if matches!(kind, Reset | Dead | Unreachable | Stalled)
+        if matches!(kind, Reset | Dead | Unreachable | Stalled | IdleLimit | HeartbeatMissed)
             && self.flags.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
         {
             events::broke_off(self, kind);

@@ -192,8 +192,7 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn read_until(&self, delimiter: u8, max: usize) -> Result<Vec<u8>> {
-        let mut found = Delimited::new(delimiter, max);
-        self.read_piece(|data, ended| found.cut(data, ended), <[u8]>::to_owned)
+        self.read_until_bytes(delimiter, max, <[u8]>::to_owned)
     }
 
     /// Reads one message that has its length before it, of at most `max` bytes; the prefix

@@ -180,7 +180,7 @@ impl ClientSocket {
         let io = self.enter("timeout")?;
         if timeout.is_some_and(|t| t.is_zero()) {
             let zero = self.failed("timeout", ErrorKind::InvalidArgument.into(), 0);
-            return Err(zero.detail("zero"));
+            return Err(zero.detail("the timeout is zero"));
         }
         let ms = timeout.map_or(NO_TIMEOUT, millis);
         if sys::BLOCKING_CALLS {

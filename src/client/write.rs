@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
 use super::{
-    CLOSING, ClientSocket, HALF_CLOSED, NONBLOCKING, POLLED, Patience, Pushed, UNSWITCHED,
-    WRITE_TIMEOUT, WROTE,
+    CLOSING, ClientSocket, HALF_CLOSED, NONBLOCKING, POLLED, Patience, Pushed, SAW_END, UNSWITCHED,
+    WRITE_TIMEOUT, WROTE, WROTE_LATE,
 };
 
 use crate::cancel::CancelToken;
@@ -68,7 +68,7 @@ impl ClientSocket {
         // The turn first: whoever closes looks at it after setting the flag.
         let turn = self.writing.try_take();
         let flags = self.flags.load(Ordering::SeqCst);
-        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING | UNSWITCHED) != 0 {
+        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING | UNSWITCHED | SAW_END) != 0 {
             return self.write_on(&io, turn, buf, None, None);
         }
         if flags & WROTE == 0 {
@@ -169,7 +169,8 @@ impl ClientSocket {
     /// ```
     pub fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Result<()> {
         let Some(encoded) = prefix.encode(message.len()) else {
-            let what = format!("{} bytes are more than {prefix:?} can say", message.len());
+            let size = prefix.size();
+            let what = format!("{} bytes are more than a prefix of {size} can say", message.len());
             return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
         };
         self.write_slices(&mut [IoSlice::new(encoded.as_slice()), IoSlice::new(message)])
@@ -206,7 +207,8 @@ impl ClientSocket {
         patience: &mut Patience,
         call: impl FnMut(Wait) -> io::Result<usize>,
     ) -> std::result::Result<usize, Cause> {
-        self.flags.fetch_or(WROTE, Ordering::Relaxed);
+        let late = if self.has(SAW_END) { WROTE_LATE } else { 0 };
+        self.flags.fetch_or(WROTE | late, Ordering::Relaxed);
         let sent = self.step(io, patience, Interest::Write, call)?;
         self.note_wrote();
         Ok(sent)

@@ -94,7 +94,9 @@ impl Connecting {
         Ok(connecting)
     }
 
-    /// Does what is to be done now, without waiting; `None`: not connected yet.
+    /// Does what is to be done now, without waiting; `None`: not connected yet. The connection's
+    /// calls wait; [`set_nonblocking`](ClientSocket::set_nonblocking) is what an event loop
+    /// wants, closing included.
     ///
     /// # Errors
     /// Those of [`ClientSocket::connect_with`], each attempt included, once everything has
@@ -168,9 +170,11 @@ impl Connecting {
 
     /// Borrows one descriptor for all that is under way: it is readable when
     /// [`finish`](Connecting::finish) has something to do, the time of
-    /// [`timeout`](Connecting::timeout) included. The same one until the end.
+    /// [`timeout`](Connecting::timeout) included. The same one until the end; it stays readable
+    /// then, so an event loop takes it off.
     ///
     /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState) after the end;
     /// [`Unsupported`](ErrorKind::Unsupported) elsewhere than on Linux (epoll);
     /// [`NoDescriptors`](ErrorKind::NoDescriptors): it takes two.
     ///
@@ -185,6 +189,11 @@ impl Connecting {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn descriptor(&mut self) -> Result<sys::Borrowed<'_>> {
+        if self.over && self.outcome.is_none() {
+            return Err(Error::new(ErrorKind::WrongState, OPERATION)
+                .at(&self.drive.endpoint)
+                .detail("it has ended"));
+        }
         if self.wakeup.is_none() {
             self.wakeup = Some(Wakeup::new().map_err(|e| self.os_error(&e))?);
             self.watch().map_err(|e| self.os_error(&e))?;

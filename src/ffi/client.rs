@@ -435,7 +435,7 @@ fn length_prefix(number: i32, operation: &'static str) -> Result<LengthPrefix> {
 ///
 /// @param client  A connection.
 /// @param prefix  A value of enum keepsock_length_prefix.
-/// @param data    The message; may be NULL if len is 0.
+/// @param buf     The message; may be NULL if len is 0.
 /// @param len     How many bytes; no more than the prefix can say.
 /// @param error   See keepsock_error; may be NULL. keepsock_error_transferred() counts the prefix.
 /// @return Those of keepsock_client_write_all(). Since 0.1.
@@ -443,7 +443,7 @@ fn length_prefix(number: i32, operation: &'static str) -> Result<LengthPrefix> {
 pub unsafe extern "C" fn keepsock_client_write_message(
     client: *mut keepsock_client,
     prefix: i32,
-    data: *const c_void,
+    buf: *const c_void,
     len: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
@@ -451,7 +451,7 @@ pub unsafe extern "C" fn keepsock_client_write_message(
     let body = |socket: &ClientSocket| {
         let prefix = length_prefix(prefix, OPERATION)?;
         // SAFETY: a buffer as the header asks.
-        socket.write_message(prefix, unsafe { bytes(data, len, OPERATION) }?)
+        socket.write_message(prefix, unsafe { bytes(buf, len, OPERATION) }?)
     };
     // SAFETY: as the header asks.
     unsafe { with(client, error, OPERATION, body) }

@@ -93,11 +93,13 @@ pub unsafe extern "C" fn keepsock_connecting_start(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Does what is to be done now, without waiting.
+/// Does what is to be done now, without waiting. The connection's calls wait, closing and freeing
+/// included; an event loop wants keepsock_client_set_nonblocking().
 ///
 /// @param connecting  A connect.
 /// @param client      Receives the connection; free it with keepsock_client_free().
-/// @param error       See keepsock_error; may be NULL. It lists every attempt.
+/// @param error       See keepsock_error; may be NULL: there is one to be freed for
+///                    KEEPSOCK_ERR_WOULD_BLOCK, too. It lists every attempt.
 /// @return KEEPSOCK_OK: connected; KEEPSOCK_ERR_WOULD_BLOCK: not yet; those of
 ///         keepsock_client_connect() once everything has failed, the deadline has passed, or the
 ///         token was fired; _WRONG_STATE after the end. Since 0.1.
@@ -144,13 +146,14 @@ pub unsafe extern "C" fn keepsock_connecting_wait(
 
 /// Borrows one descriptor for all that is under way: it is readable when
 /// keepsock_connecting_finish() has something to do, the next attempt and the deadline included.
-/// It stays the same until the end; do not close it. Linux only (epoll); it takes two.
+/// It stays the same until the end, and readable then, so take it off your loop; do not close it.
+/// Linux only (epoll); it takes two.
 ///
 /// @param connecting  A connect.
 /// @param fd          Receives it.
 /// @param error       See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _UNSUPPORTED elsewhere
-///         than on Linux: use keepsock_connecting_timeout(). Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _NO_DESCRIPTORS, _OS; _WRONG_STATE after the
+///         end; _UNSUPPORTED elsewhere than on Linux: use keepsock_connecting_timeout(). Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_connecting_fd(
     connecting: *mut keepsock_connecting,

@@ -149,8 +149,9 @@ pub unsafe extern "C" fn keepsock_options_disable_keepalive(
 /// @param options  The options to change.
 /// @param ms       2,000 to 163,880,000 milliseconds, or KEEPSOCK_INFINITE: not.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range, keepalive is off, or
-///         was set to values that find a dead peer later. Since 0.1.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: out of range; keepalive is off, or
+///         was set to values that find a dead peer later; with mptcp, for one path's silence
+///         is not the peer's; KEEPSOCK_INFINITE while end_stalled is on. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_dead_after(
     options: *mut keepsock_options,
@@ -163,7 +164,8 @@ pub unsafe extern "C" fn keepsock_options_set_dead_after(
 
 /// After keepsock_options_set_dead_after(): gives up a peer that lives but takes no data for
 /// that time, too, with KEEPSOCK_ERR_STALLED. The kernel does it by itself (TCP_USER_TIMEOUT of
-/// tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not.
+/// tcp(7), RFC 9293 section 3.8.3; FreeBSD: TCP_MAXUNACKTIME), whether a call waits or not; it
+/// counts from the first byte that is not taken.
 /// Elsewhere connecting and listening are KEEPSOCK_ERR_UNSUPPORTED. TCP only. Default: false.
 ///
 /// @param options  The options to change.
@@ -208,7 +210,7 @@ pub unsafe extern "C" fn keepsock_options_set_survive_idle(
 /// by keepsock_client_check_alive(). A peer that takes no data gets none. Default: none.
 ///
 /// @param options   The options to change.
-/// @param data      The bytes, copied.
+/// @param buf       The bytes, copied.
 /// @param len       How many; above 0.
 /// @param every_ms  Milliseconds above 0.
 /// @param error     See keepsock_error; may be NULL.
@@ -217,15 +219,15 @@ pub unsafe extern "C" fn keepsock_options_set_survive_idle(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_heartbeat(
     options: *mut keepsock_options,
-    data: *const c_void,
+    buf: *const c_void,
     len: usize,
     every_ms: i64,
     error: *mut *mut keepsock_error,
 ) -> i32 {
     let change = |o: SocketOptions| {
         // SAFETY: a buffer as the header asks.
-        let data = unsafe { bytes(data, len, OPERATION) }?;
-        Ok(o.heartbeat(data, time(every_ms, OPERATION)?))
+        let bytes = unsafe { bytes(buf, len, OPERATION) }?;
+        Ok(o.heartbeat(bytes, time(every_ms, OPERATION)?))
     };
     // SAFETY: as the header asks.
     unsafe { set(options, error, change) }
@@ -233,8 +235,8 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
 
 /// Ends the connection for those who wait to read if nothing came for ms: their calls are
 /// KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
-/// the peer's program should have answered. A last word can still be written; then close. A
-/// read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+/// the peer's program should have answered. A last word can still be written; then close, which
+/// waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
 ///
 /// @param options  The options to change.
 /// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -526,7 +528,7 @@ pub unsafe extern "C" fn keepsock_options_set_fast_open(
 /// @param options  The options to change.
 /// @param on       Whether.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT: dead_after was set. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_mptcp(
     options: *mut keepsock_options,

@@ -245,7 +245,7 @@ mod platform {
         strict: bool,
     ) -> io::Result<()> {
         if strict {
-            return SockRef::from(&socket).set_tcp_user_timeout(Some(time));
+            SockRef::from(&socket).set_tcp_user_timeout(Some(time))?;
         }
         let ms = u32::try_from(time.as_millis() / 8).unwrap_or(u32::MAX).clamp(1000, 120_000);
         match option::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, ms) {
