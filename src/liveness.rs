@@ -78,6 +78,10 @@ impl Asked {
     }
 }
 
+/// A peer that lives answers within this time and two round trips: delayed acknowledgements
+/// take at most half a second (RFC 9293 section 3.8.6.3).
+const LONGEST_ANSWER: Duration = Duration::from_millis(600);
+
 /// What the kernel knows of a peer's silence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Silence {
@@ -85,6 +89,8 @@ pub(crate) struct Silence {
     pub heard: Duration,
     /// Data or a probe was sent that is not acknowledged.
     pub owes: bool,
+    /// How long an answer takes.
+    pub rtt: Duration,
 }
 
 /// The watch on a peer that may have vanished. Keepalive says nothing while data is
@@ -104,9 +110,9 @@ impl Watch {
         Watch { owed_since: None, next: now + dead_after / 4 }
     }
 
-    /// Dead is a peer from which nothing came for `dead_after`, and which for half of that
-    /// time, at least, owed an answer. (The kernel does not tell since when an answer is owed.
-    /// Keepalive hears from a peer that lives in each third of the time.)
+    /// Dead is a peer from which nothing came for `dead_after`, and which was seen to owe an
+    /// answer for as long as answers take, at least. (The kernel does not tell since when one is
+    /// owed; keepalive hears from a peer that lives in each third of the time or so.)
     fn is_dead(&mut self, now: Instant, dead_after: Duration, silence: Silence) -> bool {
         if !silence.owes {
             self.owed_since = None;
@@ -120,8 +126,8 @@ impl Watch {
         };
         self.owed_since = Some(since);
         let owed_for = now.saturating_duration_since(since);
-        let left =
-            dead_after.saturating_sub(silence.heard).max((dead_after / 2).saturating_sub(owed_for));
+        let answer = (dead_after / 4).min(LONGEST_ANSWER) + silence.rtt * 2;
+        let left = dead_after.saturating_sub(silence.heard).max(answer.saturating_sub(owed_for));
         self.next = now + left;
         left.is_zero()
     }
@@ -317,7 +323,7 @@ mod tests {
             heard_at = heard_at.max(answered.unwrap_or_default());
             let asked = self.writes.iter().any(|w| *w >= self.vanishes && *w <= at)
                 || at >= heard_at + self.keepalive;
-            Silence { heard: at - heard_at, owes: asked && at >= self.vanishes }
+            Silence { heard: at - heard_at, owes: asked && at >= self.vanishes, rtt: ms(20) }
         }
 
         /// When it is reported as dead, as late as the looks allow.
@@ -358,6 +364,23 @@ mod tests {
         }
     }
 
+    /// K3: a program that was not in calls while the peer vanished, and then writes, waits no
+    /// longer than a second more.
+    #[test]
+    fn a_look_that_comes_late() {
+        for dead_after in [2 * S, 4 * S, 10 * S, 120 * S] {
+            let start = Instant::now();
+            let mut watch = Watch::new(start, dead_after);
+            // Nothing came since the start; the first look is just before the time is over.
+            let first = start + dead_after - ms(1);
+            let silence = |at: Instant| Silence { heard: at - start, owes: true, rtt: ms(50) };
+            assert!(!watch.is_dead(first, dead_after, silence(first)));
+            let second = watch.next;
+            assert!(watch.is_dead(second, dead_after, silence(second)));
+            assert!(second <= start + dead_after + ms(900), "{:?}", second - start);
+        }
+    }
+
     /// K3: a peer that lives is never reported, whatever is written and when.
     #[test]
     fn a_peer_that_lives_is_not_reported() {
@@ -384,7 +407,7 @@ mod tests {
                 probe *= 2;
             }
             let owes = now >= start + probe;
-            let silence = Silence { heard: now - heard, owes };
+            let silence = Silence { heard: now - heard, owes, rtt: ms(200) };
             assert!(!watch.is_dead(now, 4 * S, silence), "after {:?}", now - start);
         }
     }

@@ -233,6 +233,7 @@ mod platform {
         Ok(Silence {
             heard: Duration::from_millis(heard.into()),
             owes: raw.unacked > 0 || raw.probes > 0,
+            rtt: Duration::from_micros(raw.rtt.into()),
         })
     }
 
