@@ -27,7 +27,8 @@
  * - _free accepts NULL. Until the memory of a freed object serves a new one, freeing it again does
  *   nothing, and using it, or an object of another type, returns KEEPSOCK_ERR_WRONG_STATE. (Memory is
  *   kept for that: leak checkers show it as still reachable.)
- * - Structures that are filled in come with their size and may grow at their end in later versions.
+ * - Structures that are filled in come with their size and may grow at their end in later versions; a
+ *   size that is smaller than the structure was ever is KEEPSOCK_ERR_INVALID_ARGUMENT.
  * - A forked child must not use the objects of its parent.
  */
 

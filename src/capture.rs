@@ -115,7 +115,8 @@ impl Capture {
     /// # Errors
     /// [`TimedOut`](ErrorKind::TimedOut): not all of its packets were seen; the error
     /// tells which were, and whether packets were lost because the queue was full.
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument): neither side has this port.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): neither side has this port, or they
+    /// are of different families.
     /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket has no handshake.
     ///
     /// ```
@@ -143,6 +144,11 @@ impl Capture {
         if self.port != local.port() && self.port != remote.port() {
             let detail = format!("neither side has port {}, which is watched", self.port);
             return Err(failed(ErrorKind::InvalidArgument).detail(detail));
+        }
+        if local.is_ipv4() != remote.is_ipv4() {
+            return Err(
+                failed(ErrorKind::InvalidArgument).detail("the two are of different families")
+            );
         }
         match self.wait_for(*local, *remote, deadline) {
             Ok(Ok(handshake)) => Ok(handshake),

@@ -373,4 +373,7 @@ fn what_is_no_handshake<A: Handshakes>() {
     let p = pair::<A>(Transport::Tcp);
     let failure = fails(A::handshake(&capture, &p.client, 0), ErrorKind::InvalidArgument);
     assert!(failure.message.contains(&server.port().to_string()), "{failure:?}");
+    let (four, six) = (format!("127.0.0.1:{}", server.port()), "[::1]:1");
+    let failure = fails(A::handshake_between(&capture, &four, six, 0), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("different families"), "{failure:?}");
 }
