@@ -9,11 +9,12 @@
 mod limits;
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use slab::Slab;
 
 use crate::client::{ClientSocket, Pushed};
 use crate::error::{Error, ErrorKind, Result};
@@ -219,10 +220,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    live: HashMap<u64, Arc<ClientSocket>>,
+    live: Slab<Arc<ClientSocket>>,
     /// If there is a limit for each address.
     crowd: Crowd,
-    next: u64,
     workers: usize,
     /// Workers that accept, or are about to.
     idle: usize,
@@ -371,7 +371,8 @@ impl Service {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn broadcast(&self, message: &[u8]) -> Broadcast {
-        let clients: Vec<_> = self.shared.lock().live.values().cloned().collect();
+        let clients: Vec<_> =
+            self.shared.lock().live.iter().map(|(_, client)| client.clone()).collect();
         let mut result = Broadcast::default();
         let mut settle = |client: &ClientSocket, pushed: Pushed| match pushed {
             Pushed::Sent => result.sent += 1,
@@ -481,7 +482,7 @@ impl Service {
         let mut state = self.shared.lock();
         state.draining = true;
         state.finished = 0;
-        for client in state.live.values() {
+        for (_, client) in &state.live {
             client.set_draining();
         }
         while !state.live.is_empty() && !deadline.has_passed() {
@@ -519,7 +520,7 @@ impl State {
     /// Ends what is left.
     fn cut(&mut self) {
         self.over = true;
-        for client in self.live.values() {
+        for (_, client) in &self.live {
             client.reset();
         }
     }
@@ -609,7 +610,7 @@ impl Shared {
 
     /// Gives a connection its place, and sees to it that somebody accepts the
     /// next one. `None`: there is no place.
-    fn admit(self: &Arc<Self>, client: &Arc<ClientSocket>) -> Option<u64> {
+    fn admit(self: &Arc<Self>, client: &Arc<ClientSocket>) -> Option<usize> {
         let mut state = self.lock();
         if state.over {
             return None;
@@ -629,9 +630,7 @@ impl Shared {
             self.server.count_refusal(refusal, client);
             return None;
         }
-        let id = state.next;
-        state.next += 1;
-        state.live.insert(id, client.clone());
+        let id = state.live.insert(client.clone());
         if state.draining {
             client.set_draining();
         }
@@ -668,9 +667,9 @@ impl Shared {
     }
 
     /// Takes the place back; false: there are enough idle workers without this one.
-    fn dismiss(&self, id: u64) -> bool {
+    fn dismiss(&self, id: usize) -> bool {
         let mut state = self.lock();
-        let left = state.live.remove(&id);
+        let left = state.live.try_remove(id);
         if let (Some(client), Some(_)) = (left, self.limits.per_address) {
             state.crowd.leave(client.peer());
         }

@@ -178,7 +178,7 @@ const BARS: [Bar; 12] = [
     bar("F2", "keep_accept", CYCLE, Unit::Instructions, 1050.0, 700.0),
     bar("F3", "keep_threads", CYCLE, Unit::Calls, 5.5, 9.0),
     bar("F3", "keep_threads", CYCLE_64, Unit::Calls, 6.5, 9.0),
-    bar("F3", "keep_threads", CYCLE, Unit::Instructions, 1900.0, 2500.0),
+    bar("F3", "keep_threads", CYCLE, Unit::Instructions, 1700.0, 2500.0),
     bar("F5", "keep_accept", Work::Echo, Unit::Calls, 2.0, 2.0),
     bar("F5", "keep_accept", Work::Echo, Unit::Instructions, 220.0, 100.0),
     bar("F5", "keep_connect", Work::RoundTrip, Unit::Calls, 2.0, 2.0),
