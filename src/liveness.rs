@@ -116,7 +116,9 @@ impl Watch {
     fn is_dead(&mut self, now: Instant, dead_after: Duration, silence: Silence) -> bool {
         if !silence.owes {
             self.owed_since = None;
-            self.next = now + dead_after / 4;
+            // Often when the time is nearly over: keepalive of the caller's own may be that slow.
+            let left = dead_after.saturating_sub(silence.heard).max(Duration::from_millis(250));
+            self.next = now + left.min(dead_after / 4);
             return false;
         }
         let heard_since = |then: Instant| silence.heard < now.saturating_duration_since(then);
@@ -158,7 +160,7 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    pub(crate) fn new(asked: &Asked, now: Instant) -> Liveness {
+    pub(crate) fn new(asked: Asked, now: Instant) -> Liveness {
         Liveness {
             born: now,
             received: AtomicU64::new(0),
@@ -166,7 +168,7 @@ impl Liveness {
             watch: Mutex::new(Watch::new(now, asked.dead_after.unwrap_or_default())),
             cut: Mutex::new(0),
             heartbeats: AtomicU64::new(0),
-            asked: asked.clone(),
+            asked,
         }
     }
 
@@ -265,6 +267,13 @@ impl Liveness {
         self.watched().is_some() && self.lock_watch().next <= now
     }
 
+    /// The kernel did not tell; it is asked again later.
+    pub(crate) fn put_off_look(&self, now: Instant) {
+        if let Some(dead_after) = self.watched() {
+            self.lock_watch().next = now + dead_after / 4;
+        }
+    }
+
     /// What is due now. `silence` is what the kernel knows, if it was asked.
     pub(crate) fn due(&self, now: Instant, silence: Option<Silence>, reads: bool) -> Due {
         if let (Some(silence), Some(dead_after)) = (silence, self.watched()) {
@@ -349,7 +358,7 @@ mod tests {
         for dead_after in [2 * S, 4 * S, 10 * S, 120 * S] {
             let keepalive = (dead_after / 3).max(S).min(45 * S);
             for vanishes in (0..80).map(|i| dead_after * i / 7 + ms(13)) {
-                for write_after in [ms(1), ms(400), dead_after / 5] {
+                for write_after in [ms(1), ms(400), dead_after / 5, keepalive - ms(20)] {
                     let writes = vec![vanishes / 2, vanishes + write_after];
                     let scene = Scene { vanishes, writes, keepalive };
                     let at = scene.reported(dead_after, Duration::MAX).unwrap();
@@ -415,7 +424,7 @@ mod tests {
     fn liveness(asked: Asked) -> (Liveness, Instant) {
         asked.validate("test").unwrap();
         let start = Instant::now();
-        (Liveness::new(&asked, start), start)
+        (Liveness::new(asked, start), start)
     }
 
     fn heartbeat(every: Duration) -> Option<Heartbeat> {

@@ -525,6 +525,7 @@ impl SocketOptions {
         ipv6: bool,
     ) -> std::result::Result<(), Cause> {
         self.apply_tcp(socket, ipv6)?;
+        self.apply_dead_after(socket)?;
         if self.keepalive == Setting::Off {
             sys::set_keepalive(socket, None)?;
         }
@@ -590,6 +591,16 @@ impl SocketOptions {
         if self.save_syn { Ok(set?) } else { Ok(()) }
     }
 
+    /// Sets what bounds the silence of a peer: on a listener, for the connections that it will
+    /// accept, and on a connection, but not before: connecting has a deadline of its own, which
+    /// the kernel's would cut short.
+    pub(crate) fn apply_dead_after(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
+        match self.liveness.dead_after {
+            Some(time) => Ok(sys::set_dead_after(socket, time, self.liveness.end_stalled)?),
+            None => Ok(()),
+        }
+    }
+
     /// Sets a new TCP socket to these options.
     pub(crate) fn apply_tcp(
         &self,
@@ -599,9 +610,6 @@ impl SocketOptions {
         // First what may be refused: an adopted socket is then left as it was.
         if let Some(name) = &self.interface {
             sys::bind_interface(socket, name, ipv6)?;
-        }
-        if let Some(time) = self.liveness.dead_after {
-            sys::set_dead_after(socket, time, self.liveness.end_stalled)?;
         }
         if let Ok(Some(keepalive)) = self.effective_keepalive() {
             sys::set_keepalive(socket, Some(keepalive))?;

@@ -46,6 +46,8 @@ pub(crate) struct Lookup {
     /// The family of each question that is not answered; `Any` asks for both at once.
     awaited: Vec<Family>,
     asked_apart: bool,
+    /// The answers for each family are as good as the one for both.
+    both_apart: bool,
     /// Something was found.
     found: bool,
     /// Why the first family that was asked for by itself has nothing.
@@ -80,6 +82,7 @@ impl Lookup {
             answers: None,
             awaited: Vec::new(),
             asked_apart: family != Family::Any,
+            both_apart: false,
             found: false,
             failure: None,
         };
@@ -121,9 +124,10 @@ impl Lookup {
             let endpoint = self.endpoint.clone();
             move || {
                 let _slot = slot;
-                // Nobody may be there any more to receive it.
-                let _ = send.send((family, look(&endpoint, family)));
-                arrived.fire();
+                // Nobody may be there any more to receive it, and then nobody is to be woken.
+                if send.send((family, look(&endpoint, family))).is_ok() {
+                    arrived.fire();
+                }
             }
         };
         std::thread::Builder::new()
@@ -157,7 +161,11 @@ impl Lookup {
 
     /// What ends a wait when there is something to take.
     pub(crate) fn event(&self) -> Option<&sys::Event> {
-        self.answers.as_ref().map(|answers| answers.arrived.event())
+        self.arrived().map(CancelToken::event)
+    }
+
+    pub(crate) fn arrived(&self) -> Option<&CancelToken> {
+        self.answers.as_ref().map(|answers| &answers.arrived)
     }
 
     /// When [`take`](Lookup::take) has something to do even if nothing was answered.
@@ -185,8 +193,8 @@ impl Lookup {
             }
             self.awaited.retain(|awaited| *awaited != family);
             let all = family == self.family;
-            let waits_for_other = !all && self.awaited.iter().any(|f| *f != self.family);
-            if all || !waits_for_other {
+            let waits_for_other = self.awaited.iter().any(|f| *f != self.family);
+            if all || self.both_apart && !waits_for_other {
                 // The other questions were only for the case that this one takes long.
                 self.awaited.clear();
             }
@@ -207,9 +215,11 @@ impl Lookup {
         }
         if !self.asked_apart && now >= self.began + ASK_APART {
             self.asked_apart = true;
-            for family in [Family::Ipv6, Family::Ipv4] {
-                // Without a thread for it the first question has to do.
-                let _ = self.ask(family);
+            // The places are first of all for names: when many are looked up already, or there
+            // is no thread, the first question has to do.
+            if LOOKUPS.load(Ordering::Acquire) < MAX_LOOKUPS / 2 {
+                let asked = [Family::Ipv6, Family::Ipv4].map(|family| self.ask(family).is_ok());
+                self.both_apart = asked == [true, true];
             }
         }
         None

@@ -303,7 +303,9 @@ impl ServerSocket {
         if !sys::ACCEPT_INHERITS {
             if let Address::Inet(_) = peer {
                 let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());
-                if options.apply_tcp(sys::borrow(&socket), ipv6).is_err() {
+                let fd = sys::borrow(&socket);
+                let applied = options.apply_tcp(fd, ipv6);
+                if applied.and_then(|()| options.apply_dead_after(fd)).is_err() {
                     // The peer has reset it already; that is no error of ours.
                     listener.counters.retried.fetch_add(1, Ordering::Relaxed);
                     drop((socket, io));
@@ -699,6 +701,7 @@ fn listen_at(
             SockRef::from(&fd).set_only_v6(!dual)?;
         }
         options.apply_listener(fd)?;
+        options.apply_dead_after(fd)?;
         options.apply_tcp(fd, address.is_ipv6())
     };
     set_up().map_err(|cause| (Stage::Options, cause))?;

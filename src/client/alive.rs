@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::{
     ClientSocket, HALF_CLOSED, HEARTBEAT_CUT, LAST_SNAPSHOT, NONBLOCKING, POLLED, Patience, WROTE,
+    WROTE_PART,
 };
 
 use crate::cancel::CancelToken;
@@ -222,7 +223,13 @@ impl ClientSocket {
         };
         let reads = interest == Interest::Read;
         loop {
-            let look = Deadline::after(live.next(Instant::now(), reads));
+            let next = live.next(Instant::now(), reads);
+            if next == Some(Duration::ZERO) {
+                // Here, too, for those who only look.
+                self.tend(io, live, reads)?;
+                continue;
+            }
+            let look = Deadline::after(next);
             match wait(socket, deadline.earlier(look), cancel, &ended) {
                 Err(Cause::Kind(ErrorKind::TimedOut)) if !deadline.has_passed() => {
                     self.tend(io, live, reads)?;
@@ -235,7 +242,13 @@ impl ClientSocket {
     /// Does what is due now.
     fn tend(&self, io: &InUse<'_>, live: &Liveness, reads: bool) -> Step<()> {
         let now = Instant::now();
-        let silence = if live.wants_silence(now) { sys::silence(io.socket()).ok() } else { None };
+        let mut silence = None;
+        if live.wants_silence(now) {
+            silence = sys::silence(io.socket()).ok();
+            if silence.is_none() {
+                live.put_off_look(now);
+            }
+        }
         match live.due(now, silence, reads) {
             Due::Nothing => Ok(()),
             Due::Heartbeat => self.send_heartbeat(io, live, now),
@@ -255,6 +268,7 @@ impl ClientSocket {
     /// The peer is dead: nobody waits for it any longer, in any thread.
     fn give_up(&self, io: &InUse<'_>) -> Cause {
         // What a router said while the kernel was trying waits as a soft error.
+        // Whatever it was (host, port or network unreachable, prohibited), it is no answer.
         let said = SockRef::from(&io.socket()).take_error().ok().flatten();
         let err = said.unwrap_or_else(|| io::Error::from_raw_os_error(sys::GIVEN_UP));
         let cause = self.ended_by(io, &err);
@@ -269,7 +283,8 @@ impl ClientSocket {
         let Some(turn) = self.writing.try_take() else {
             return Ok(());
         };
-        if self.is_ending() || self.has(HALF_CLOSED) {
+        // A message of which a write call took a part is not finished.
+        if self.is_ending() || self.has(HALF_CLOSED | WROTE_PART) {
             return Ok(());
         }
         self.flags.fetch_or(WROTE, Ordering::Relaxed);
@@ -285,7 +300,12 @@ impl ClientSocket {
 
     /// Sends what is left of a heartbeat without waiting, and says how much the kernel took.
     /// What it did not take of one that has begun is sent before the next write.
-    fn send_rest(&self, io: &InUse<'_>, live: &Liveness, _turn: &Held<'_>) -> Step<usize> {
+    pub(super) fn send_rest(
+        &self,
+        io: &InUse<'_>,
+        live: &Liveness,
+        _turn: &Held<'_>,
+    ) -> Step<usize> {
         let bytes = live.heartbeat_bytes();
         let mut cut = live.cut();
         let mut taken = 0;
@@ -297,6 +317,8 @@ impl ClientSocket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // The connection has ended, and whoever reads will find how.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
                 Err(e) => return Err(self.ended_by(io, &e)),
             }
         }
@@ -331,18 +353,20 @@ impl ClientSocket {
 
     /// The kernel told that the connection is over; it tells once. The first reason stays.
     pub(super) fn note_over(&self, io: &InUse<'_>, code: i32) {
-        let first = self.ended.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
-        if first.is_err() {
+        if self.ended.load(Ordering::Acquire) != 0 {
             return;
         }
         let end = match Cause::ended(&io::Error::from_raw_os_error(code)).kind() {
             ErrorKind::Dead if self.was_stalled(io) => End::Stalled,
             ErrorKind::Dead => End::Dead,
-            ErrorKind::Unreachable => End::Unreachable,
-            _ => End::ResetByPeer,
+            ErrorKind::Reset => End::ResetByPeer,
+            // A router, or the peer's firewall, has said so.
+            _ => End::Unreachable,
         };
+        // The reason before the error: who meets the error asks for the reason.
         self.keep_last(io);
         self.note_end(end);
+        let _ = self.ended.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Whether the kernel gave up a peer that answered to the end, but took no data.
@@ -424,6 +448,17 @@ impl ClientSocket {
     pub(super) fn note_received(&self) {
         if let Some(live) = &self.liveness {
             live.note_received(Instant::now());
+        }
+    }
+
+    /// A write call took so much of what it was given.
+    pub(super) fn note_call(&self, done: usize, of: usize) {
+        if self.liveness.is_some() {
+            if done > 0 && done < of {
+                self.flags.fetch_or(WROTE_PART, Ordering::Relaxed);
+            } else if done == of {
+                self.flags.fetch_and(!WROTE_PART, Ordering::Relaxed);
+            }
         }
     }
 

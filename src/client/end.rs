@@ -73,9 +73,9 @@ impl ClientSocket {
                 Ok(End::ClosedByPeer)
             }
             Some(ErrorKind::Dead) => Ok(End::Dead),
-            Some(ErrorKind::Unreachable) => Ok(End::Unreachable),
             Some(ErrorKind::Stalled) => Ok(End::Stalled),
-            Some(_) => Ok(End::ResetByPeer),
+            Some(ErrorKind::Reset) => Ok(End::ResetByPeer),
+            Some(_) => Ok(End::Unreachable),
         }
     }
 

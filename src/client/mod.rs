@@ -58,6 +58,8 @@ const LAST_SNAPSHOT: u32 = 1 << 10;
 const HEARTBEAT_CUT: u32 = 1 << 11;
 /// Something was written after the peer's FIN had been read: the peer may reject it.
 const WROTE_LATE: u32 = 1 << 14;
+/// The last write call took a part of what it was given: its caller has the rest.
+const WROTE_PART: u32 = 1 << 15;
 /// That the connection broke off was told.
 const TOLD: u32 = 1 << 12;
 /// This side has sent the SYN: the socket was made by connect.
@@ -326,7 +328,8 @@ impl ClientSocket {
         options: &SocketOptions,
     ) -> ClientSocket {
         let plain = options.liveness.is_plain() && !options.last_snapshot;
-        let (flags, liveness) = if plain { (0, None) } else { ClientSocket::tended(options) };
+        let (flags, liveness) =
+            if plain { (0, None) } else { ClientSocket::tended(options, &remote) };
         let flags = if sys::BLOCKING_CALLS { flags } else { flags | POLLED };
         ClientSocket {
             descriptor: Descriptor::new(socket),
@@ -347,16 +350,21 @@ impl ClientSocket {
 
     /// The flags and the liveness of a socket that has something to be done for it.
     #[cold]
-    fn tended(options: &SocketOptions) -> (u32, Option<Box<Liveness>>) {
-        let liveness = Liveness::new(&options.liveness, Instant::now());
+    fn tended(options: &SocketOptions, remote: &Address) -> (u32, Option<Box<Liveness>>) {
+        let mut asked = options.liveness.clone();
+        if !matches!(remote, Address::Inet(_)) {
+            // The peer of a Unix socket cannot vanish, and no kernel tells of its silence.
+            (asked.dead_after, asked.survive_idle) = (None, None);
+        }
+        let liveness = (!asked.is_plain()).then(|| Box::new(Liveness::new(asked, Instant::now())));
         let mut flags = 0;
-        if liveness.has_dues() {
+        if liveness.as_ref().is_some_and(|live| live.has_dues()) {
             flags |= POLLED;
         }
         if options.last_snapshot {
             flags |= LAST_SNAPSHOT;
         }
-        (flags, (!options.liveness.is_plain()).then(|| Box::new(liveness)))
+        (flags, liveness)
     }
 
     fn apply_timeouts(&self, options: &SocketOptions) -> Result<()> {

@@ -510,8 +510,8 @@ impl ClientSocket {
         if known != 0 {
             return self.over(known);
         }
-        match (err.raw_os_error(), ErrorKind::of(err)) {
-            (Some(code), ErrorKind::Reset | ErrorKind::TimedOut | ErrorKind::Unreachable) => {
+        match err.raw_os_error() {
+            Some(code) if sys::is_from_network(err) => {
                 self.note_over(io, code);
                 self.over(code)
             }

@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
 use super::{
-    CLOSING, ClientSocket, HALF_CLOSED, NONBLOCKING, POLLED, Patience, Pushed, SAW_END, UNSWITCHED,
-    WRITE_TIMEOUT, WROTE, WROTE_LATE,
+    CLOSING, ClientSocket, HALF_CLOSED, HEARTBEAT_CUT, NONBLOCKING, POLLED, Patience, Pushed,
+    SAW_END, UNSWITCHED, WRITE_TIMEOUT, WROTE, WROTE_LATE,
 };
 
 use crate::cancel::CancelToken;
@@ -46,6 +46,9 @@ impl ClientSocket {
             self.finish_heartbeat(&io, &mut patience, &turn)?;
             self.send(&io, &mut patience, |wait| sys::send(io.socket(), buf, wait))
         });
+        if let Ok(done) = &written {
+            self.note_call(*done, buf.len());
+        }
         written.map_err(|cause| self.failed("write", cause, 0))
     }
 
@@ -114,6 +117,7 @@ impl ClientSocket {
             Ok(())
         };
         let all = write();
+        self.note_call(done, buf.len());
         all.map_err(|cause| self.failed("write", cause, done))
     }
 
@@ -135,6 +139,7 @@ impl ClientSocket {
         let io = self.enter("write")?;
         let mut patience = Patience::new(&self.write_timeout, None);
         let mut done = 0;
+        let total = bufs.iter().map(|buf| buf.len()).sum();
         let mut left = bufs;
         // Empty buffers at the front would make a full write look like none.
         IoSlice::advance_slices(&mut left, 0);
@@ -148,6 +153,7 @@ impl ClientSocket {
             }
             Ok(())
         });
+        self.note_call(done, total);
         all.map_err(|cause| self.failed("write", cause, done))
     }
 
@@ -216,11 +222,17 @@ impl ClientSocket {
 
     /// Sends all of `bytes` if the kernel takes them now. The turn says that
     /// nobody else is in the middle of a write.
-    pub(crate) fn push(&self, bytes: &[u8], _turn: &Held<'_>) -> Pushed {
+    pub(crate) fn push(&self, bytes: &[u8], turn: &Held<'_>) -> Pushed {
         let Some(io) = self.descriptor.enter() else {
             return Pushed::Ending;
         };
         self.flags.fetch_or(WROTE, Ordering::Relaxed);
+        if let (true, Some(live)) = (self.has(HEARTBEAT_CUT), &self.liveness) {
+            // What has begun comes first.
+            if self.send_rest(&io, live, turn).is_err() || self.has(HEARTBEAT_CUT) {
+                return Pushed::Stuck;
+            }
+        }
         let mut done = 0;
         while done < bytes.len() {
             match sys::send(io.socket(), &bytes[done..], Wait::No) {
@@ -231,6 +243,7 @@ impl ClientSocket {
                 Err(_) => return Pushed::Stuck,
             }
         }
+        self.note_wrote();
         Pushed::Sent
     }
 

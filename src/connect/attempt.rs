@@ -130,6 +130,10 @@ pub(super) fn finish(
     } else {
         candidate.address.clone()
     };
+    if candidate.domain != Domain::UNIX {
+        let applied = setting.options.apply_dead_after(borrowed);
+        applied.map_err(|cause| Failure(Stage::Options, cause))?;
+    }
     if by_another {
         return Ok(Connected { socket, local: None, remote });
     }

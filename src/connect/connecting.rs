@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Connected, Drive, OPERATION, Step, check};
+use crate::cancel::CancelToken;
 use crate::client::ClientSocket;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, ErrorKind, Result};
@@ -48,6 +49,8 @@ pub struct Connecting {
     /// When something is to be done even if no socket is ready.
     until: Deadline,
     wakeup: Option<Wakeup>,
+    /// What the wakeup has of the lookup.
+    watched: Option<CancelToken>,
     /// The report, when it is over.
     attempts: Vec<Attempt>,
 }
@@ -88,6 +91,7 @@ impl Connecting {
             over: false,
             until: Deadline(None),
             wakeup: None,
+            watched: None,
             attempts: Vec::new(),
         };
         connecting.step(None)?;
@@ -279,15 +283,24 @@ impl Connecting {
     }
 
     /// Has the descriptor, if there is one, readable for what is awaited now.
-    fn watch(&self) -> io::Result<()> {
+    fn watch(&mut self) -> io::Result<()> {
         let Some(wakeup) = &self.wakeup else {
             return Ok(());
         };
         for socket in self.drive.sockets() {
             wakeup.add_writable(socket)?;
         }
-        if let Some(found) = self.drive.lookup.as_ref().and_then(Lookup::event) {
-            wakeup.add_event(found)?;
+        match self.drive.lookup.as_ref().and_then(Lookup::arrived) {
+            Some(arrived) => {
+                wakeup.add_event(arrived.event())?;
+                self.watched = Some(arrived.clone());
+            }
+            None => {
+                // Threads that were left behind may still set it.
+                if let Some(arrived) = self.watched.take() {
+                    wakeup.remove_event(arrived.event());
+                }
+            }
         }
         if let Some(cancel) = &self.options.cancel {
             wakeup.add_event(cancel.event())?;

@@ -226,13 +226,14 @@ mod platform {
         })
     }
 
-    /// The probes that are counted are those of keepalive and of a closed window alike.
+    /// The probes that are counted are those of keepalive and of a closed window alike. One may
+    /// get lost, and before Linux 6.15 the next one may be minutes later.
     pub(crate) fn silence(socket: Borrowed<'_>) -> io::Result<Silence> {
         let (raw, _) = raw(socket)?;
         let heard = raw.last_data_recv.min(raw.last_ack_recv);
         Ok(Silence {
             heard: Duration::from_millis(heard.into()),
-            owes: raw.unacked > 0 || raw.probes > 0,
+            owes: raw.unacked > 0 || raw.probes > 1,
             rtt: Duration::from_micros(raw.rtt.into()),
         })
     }

@@ -625,6 +625,33 @@ pub(crate) fn is_in_progress(err: &io::Error) -> bool {
     err.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
+/// Whether an error of an established connection comes from the network, or from giving it up,
+/// and not from this call: reset, timed out, or what ICMP said before the kernel gave up
+/// (tcp(7), ip(7)).
+pub(crate) fn is_from_network(err: &io::Error) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if err.raw_os_error() == Some(libc::ENONET) {
+        return true;
+    }
+    matches!(
+        err.raw_os_error(),
+        Some(
+            libc::ECONNRESET
+                | libc::ECONNABORTED
+                | libc::ENOTCONN
+                | libc::ETIMEDOUT
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ECONNREFUSED
+                | libc::EHOSTDOWN
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EACCES
+        )
+    )
+}
+
 /// Whether the machine has no such interface: ENODEV on Linux, ENXIO where the
 /// interface is given by its index.
 pub(crate) fn is_no_interface(err: &io::Error) -> bool {

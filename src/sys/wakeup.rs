@@ -54,7 +54,14 @@ mod platform {
             self.add(event.reader(), libc::EPOLLIN)
         }
 
-        /// Readable after this time; `None`: for no time's sake.
+        pub(crate) fn remove_event(&self, event: &Event) {
+            let (epoll, event) = (self.epoll.as_raw_fd(), event.reader().as_raw_fd());
+            // Failure means that it was not there.
+            // SAFETY: no memory is passed.
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, event, std::ptr::null_mut()) };
+        }
+
+        /// Readable after this time; `None` disarms the timer.
         pub(crate) fn set_timer(&self, time: Option<Duration>) -> io::Result<()> {
             // SAFETY: an all-zero itimerspec is valid: it stops the timer.
             let mut spec: libc::itimerspec = unsafe { mem::zeroed() };
@@ -98,6 +105,10 @@ mod platform {
         }
 
         pub(crate) fn add_event(&self, _event: &Event) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(crate) fn remove_event(&self, _event: &Event) {
             match *self {}
         }
 

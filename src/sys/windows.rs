@@ -313,6 +313,23 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
     )
 }
 
+pub(crate) fn is_from_network(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(
+            ws::WSAECONNRESET
+                | ws::WSAECONNABORTED
+                | ws::WSAENOTCONN
+                | ws::WSAETIMEDOUT
+                | ws::WSAEHOSTUNREACH
+                | ws::WSAENETUNREACH
+                | ws::WSAECONNREFUSED
+                | ws::WSAENETRESET
+                | ws::WSAENETDOWN
+        )
+    )
+}
+
 /// No write makes a handshake here.
 pub(crate) fn is_in_progress(_err: &io::Error) -> bool {
     false
