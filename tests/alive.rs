@@ -44,6 +44,9 @@ both_apis![
     keepalive_that_would_break_a_promise,
     check_alive_finds_a_reset,
     closing_after_heartbeats_were_missed_takes_no_time,
+    waiting_costs_no_processor_time,
+    no_heartbeat_within_a_message_in_parts,
+    a_broadcast_waits_for_its_heartbeat,
 ];
 
 const PING: &[u8] = b"PING\r\n";
@@ -571,4 +574,66 @@ fn closing_after_heartbeats_were_missed_takes_no_time<A: Api>() {
     outcome.unwrap();
     assert!(time < Duration::from_millis(1000), "{time:?}");
     assert_eq!(client.end(), Some(End::HeartbeatMissed));
+}
+
+/// K3, K5: whatever is to be looked at, a wait sleeps; on both transports.
+fn waiting_costs_no_processor_time<A: Api>() {
+    for transport in TRANSPORTS {
+        for option in [
+            Opt::DeadAfter(2000),
+            Opt::SurviveIdle(2000),
+            Opt::IdleLimit(60_000),
+            Opt::Heartbeat(PING, 60_000),
+        ] {
+            let (endpoint, _dir) = somewhere(transport);
+            let server = A::listen(&endpoint, &[]).unwrap();
+            let options = [option, Opt::ReadTimeout(700), Opt::CloseTimeout(0)];
+            let client = A::connect(&server.endpoint(), &options).unwrap();
+            let before = system::thread_cpu_time();
+            fails(client.read(&mut [0; 8]), ErrorKind::TimedOut);
+            let used = system::thread_cpu_time() - before;
+            assert!(used < Duration::from_millis(50), "{used:?} of 700 ms");
+            assert_ne!(client.check_alive().unwrap(), 0, "and asks to be called all the time");
+        }
+    }
+}
+
+/// K5: a caller that has still to write the rest of a message is in the middle of a write.
+fn no_heartbeat_within_a_message_in_parts<A: Api>() {
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)]);
+    client.set_nonblocking(true).unwrap();
+    let message = vec![b'm'; 12 << 20];
+    let done = fails(client.write_all(&message), ErrorKind::WouldBlock).transferred;
+    assert!(done > 0);
+    thread::sleep(Duration::from_millis(40));
+    let mut got = vec![0; done];
+    peer.read_exact(&mut got).unwrap();
+    client.check_alive().unwrap();
+    client.write_all(b"the rest").unwrap();
+    got.resize(8, 0);
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(got, b"the rest");
+    // Finished: they go on.
+    thread::sleep(Duration::from_millis(40));
+    client.check_alive().unwrap();
+    got.resize(PING.len(), 0);
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(got, PING);
+}
+
+/// K5, V3: a broadcast does not go into a heartbeat of which the kernel took a part.
+fn a_broadcast_waits_for_its_heartbeat<A: Api>() {
+    let long = vec![b'h'; 8 << 20]; // more than fits
+    let server = A::listen("127.0.0.1:0", &[Opt::Heartbeat(&long, 100)]).unwrap();
+    let handler = |client: &A::Client| drop(client.wait_hangup(INFINITE));
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let mut peer = std::net::TcpStream::connect(server.endpoint()).unwrap();
+    eventually("a heartbeat has begun", || {
+        system::readable_bytes(std::os::fd::AsRawFd::as_raw_fd(&peer)) > 0
+    });
+    eventually("it is served", || service.connections() == 1);
+    assert_eq!(service.broadcast(b"NEWS"), (0, 1), "it does not keep up");
+    let mut got = Vec::new();
+    let _ = peer.read_to_end(&mut got);
+    assert!(got.iter().all(|b| *b == b'h'), "in the middle of a heartbeat");
 }

@@ -310,3 +310,61 @@ fn no_way(ip: Ip, other: Ip) {
         row(&name, "dead_after 4 s", measured, "without a word: peer is dead");
     });
 }
+
+/// K6: a firewall that rejects (ICMP "port unreachable", nftables' default) says why the peer gives
+/// no answer. It is no end of the stream, however often one reads.
+#[test]
+fn a_peer_behind_a_firewall_that_rejects() {
+    in_namespace("a_peer_behind_a_firewall_that_rejects", LIMIT, || {
+        let route = Route::new();
+        let line = Line::new(&route, Ip::V4, &watched());
+        route.router.run(|| {
+            lab::nft(
+                "table inet rejecting {
+                 chain forward {
+                 type filter hook forward priority -10; policy accept;
+                 meta l4proto tcp reject with icmpx port-unreachable
+                 }
+                 }
+                 ",
+            );
+        });
+        let began = Instant::now();
+        line.client.write_all(b"question").unwrap();
+        let e = read(&line.client).unwrap_err();
+        let time = began.elapsed();
+        assert_eq!(line.client.end(), Some(End::Unreachable), "{e}");
+        assert!(time <= DEAD_AFTER + LATE, "{time:?}");
+        for _ in 0..2 {
+            assert_eq!(read(&line.client).unwrap_err().kind(), e.kind());
+        }
+        assert_eq!(line.client.wait_hangup(None).unwrap(), End::Unreachable);
+        let measured = format!("{} after {}", End::Unreachable, seconds(time));
+        row(
+            "K6 a firewall rejects, IPv4",
+            "dead_after 4 s",
+            measured,
+            "without a word: peer is dead",
+        );
+    });
+}
+
+/// C1, K3: connecting has the time that it was given, whatever holds for the connection.
+#[test]
+fn dead_after_does_not_shorten_connecting() {
+    in_namespace("dead_after_does_not_shorten_connecting", LIMIT, || {
+        lab::blackhole();
+        let deadline = ms(3500);
+        for strict in [false, true] {
+            let options = SocketOptions::new()
+                .dead_after(ms(2000))
+                .end_stalled(strict)
+                .connect_timeout(deadline);
+            let began = Instant::now();
+            let e = ClientSocket::connect_with(format!("{}:80", lab::HOLE), &options).unwrap_err();
+            let time = began.elapsed();
+            assert_eq!(e.kind(), ErrorKind::TimedOut, "{e}");
+            assert!((deadline..deadline + ms(300)).contains(&time), "{time:?}");
+        }
+    });
+}
