@@ -1412,7 +1412,8 @@ int32_t keepsock_client_read_slices(keepsock_client *client,
  * @param written  Receives the number that the kernel took.
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
- *         _DEAD, _UNREACHABLE, _WRONG_STATE (after
+ *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
+ *         _WRONG_STATE (after
  *         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
  *         _INVALID_ARGUMENT, _OS. Since 0.1.
  */
@@ -1503,7 +1504,7 @@ int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error *
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: the peer did not end its side in
  *         time, or another thread's write was cut, so whether it has everything
- *         isn't known; _RESET, _DEAD, _UNREACHABLE, _OS: it broke off;
+ *         isn't known; _RESET, _DEAD, _UNREACHABLE, _STALLED, _OS: it broke off;
  *         _CANCELLED: its token was fired. The connection is closed all the same.
  *         _INVALID_ARGUMENT. Since 0.1.
  */
@@ -1719,7 +1720,8 @@ void keepsock_client_free(keepsock_client *client);
  * @param error       See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
  *         and for a local address that is a name, which would have to be waited for;
- *         _LOOKUP_FAILED if 64 lookups are under way; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
+ *         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not of
+ *         the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
  *         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
  */
 int32_t keepsock_connecting_start(const char *endpoint,

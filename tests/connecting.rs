@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Api, Client, Connecting, FullQueue, INFINITE, OnDrop, Opt, Outcome, Server, Token, Transport,
-    fails, pair, refused_address, somewhere, system,
+    Api, Client, Connecting, FullQueue, INFINITE, OnDrop, Opt, Outcome, Server, TempDir, Token,
+    Transport, fails, pair, refused_address, somewhere, system,
 };
 use keepsock::{ErrorKind, TcpState};
 
@@ -23,6 +23,7 @@ both_apis![
     a_refusal_is_told_by_finish,
     the_report_of_a_connect_that_succeeded,
     attempts_under_way_are_in_syn_sent,
+    a_full_unix_queue_is_not_waited_for,
     waiting_for_it_keeps_the_deadline,
     it_ends_once,
     nothing_is_left_of_one_that_is_given_up,
@@ -178,6 +179,35 @@ fn waiting_for_it_keeps_the_deadline<A: Api>() {
     });
     let mut connecting = A::start(&queue.endpoint(), &[Opt::ConnectTimeout(INFINITE)]).unwrap();
     assert_eq!(connecting.timeout(), INFINITE);
+}
+
+/// T4, C1, C4: a full Unix queue is tried again by finish, when the descriptor says so.
+fn a_full_unix_queue_is_not_waited_for<A: Api>() {
+    let dir = TempDir::new();
+    let endpoint = dir.endpoint("s");
+    let server = A::listen(&endpoint, &[Opt::Backlog(1)]).unwrap();
+    let connect = || A::connect(&endpoint, &[Opt::ConnectTimeout(30)]);
+    let waiting: Vec<_> = std::iter::repeat_with(connect).map_while(Result::ok).collect();
+
+    common::promptly(Duration::from_millis(150), || {
+        let start = Instant::now();
+        let mut connecting = A::start(&endpoint, &[Opt::ConnectTimeout(5000)]).unwrap();
+        assert!(connecting.finish().unwrap().is_none());
+        assert!((0..=20).contains(&connecting.timeout()), "{}", connecting.timeout());
+        assert_eq!(connecting.under_way().len(), 1);
+        start.elapsed()
+    });
+
+    let mut connecting = A::start(&endpoint, &[Opt::ConnectTimeout(100)]).unwrap();
+    let failure = by_descriptor::<A>(&mut connecting).err().unwrap();
+    assert!(failure.is(ErrorKind::TimedOut), "{failure:?}");
+    assert_eq!(failure.attempts.len(), 1);
+
+    let mut connecting = A::start(&endpoint, &[Opt::ConnectTimeout(10_000)]).unwrap();
+    assert!(connecting.finish().unwrap().is_none());
+    drop(server.accept().unwrap());
+    by_descriptor::<A>(&mut connecting).unwrap();
+    drop(waiting);
 }
 
 /// E2.

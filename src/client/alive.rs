@@ -35,6 +35,7 @@ impl ClientSocket {
     ///
     /// # Errors
     /// [`Dead`](ErrorKind::Dead), [`Unreachable`](ErrorKind::Unreachable),
+    /// [`Stalled`](ErrorKind::Stalled),
     /// [`IdleLimit`](ErrorKind::IdleLimit),
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed),
     /// [`Reset`](ErrorKind::Reset): the connection is over.

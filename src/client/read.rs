@@ -25,7 +25,9 @@ impl ClientSocket {
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
     /// [`Closed`](ErrorKind::Closed) (by this program),
     /// [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead) and
-    /// [`Unreachable`](ErrorKind::Unreachable) (the connection is over),
+    /// [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
+    /// [`IdleLimit`](ErrorKind::IdleLimit) and
+    /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
     /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
     /// [`Draining`](ErrorKind::Draining) in a server that drains.
     ///

@@ -25,7 +25,9 @@ impl ClientSocket {
     /// [`Closed`](ErrorKind::Closed) (by this program),
     /// [`WrongState`](ErrorKind::WrongState) after [`shutdown_write`](ClientSocket::shutdown_write),
     /// [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead) and
-    /// [`Unreachable`](ErrorKind::Unreachable) (the connection is over),
+    /// [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
+    /// [`IdleLimit`](ErrorKind::IdleLimit) and
+    /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
     /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode. Never a SIGPIPE.
     ///
     /// ```

@@ -2,24 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef};
 
 use super::{Candidate, Connected, Failure};
-use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Stage};
 use crate::info::Address;
 use crate::options::SocketOptions;
 use crate::sys::{self, Borrowed, Owned};
-use crate::wait::{Deadline, wait};
 
 /// What holds for every attempt of one connect.
 pub(super) struct Setting<'a> {
     pub options: &'a SocketOptions,
     pub local: Option<&'a [SocketAddr]>,
-    pub deadline: Deadline,
-    pub cancel: Option<&'a CancelToken>,
     /// There is no other address that this attempt is racing.
     pub alone: bool,
 }
@@ -36,6 +31,8 @@ pub(super) enum Begun {
     Connected(Opened),
     /// The SYN is out; the socket becomes writable when the handshake has ended.
     UnderWay(Owned),
+    /// The queue of a Unix listener is full: [`connect_unix`] again, later.
+    Busy(Owned),
 }
 
 /// Makes a socket and sends its SYN. Whatever fails, no descriptor is left.
@@ -45,8 +42,7 @@ pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begu
         sys::stream_socket(candidate.domain, setting.options.mptcp).map_err(at(Stage::Socket))?;
     let borrowed = sys::borrow(&socket);
     if candidate.domain == Domain::UNIX {
-        connect_unix(borrowed, &candidate.name, setting)?;
-        return Ok(Begun::Connected(Opened { socket, by_another: true }));
+        return connect_unix(socket, &candidate.name);
     }
     let ipv6 = candidate.domain == Domain::IPV6;
     setting.options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
@@ -82,25 +78,13 @@ fn has_port(setting: &Setting<'_>) -> bool {
     setting.local.is_some_and(|local| local.iter().any(|address| address.port() != 0))
 }
 
-/// A Unix socket connects at once or not at all. But unix(7): a listener whose
-/// queue is full gives EAGAIN, and nothing to poll for; so it is tried again until
-/// the deadline.
-fn connect_unix(socket: Borrowed<'_>, to: &SockAddr, setting: &Setting<'_>) -> Result<(), Failure> {
-    let failed = |cause| Failure(Stage::Connect, cause);
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match sys::connect(socket, to) {
-            Ok(_) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let step = setting.deadline.earlier(Deadline::after(Some(pause)));
-                wait(None, step, setting.cancel, || false).map_err(failed)?;
-                if setting.deadline.has_passed() {
-                    return Err(failed(ErrorKind::TimedOut.into()));
-                }
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-            Err(e) => return Err(failed(e.into())),
-        }
+/// A Unix socket connects at once or not at all. But unix(7): a listener whose queue is full
+/// gives EAGAIN, and nothing to poll for.
+pub(super) fn connect_unix(socket: Owned, to: &SockAddr) -> Result<Begun, Failure> {
+    match sys::connect(sys::borrow(&socket), to) {
+        Ok(_) => Ok(Begun::Connected(Opened { socket, by_another: true })),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Begun::Busy(socket)),
+        Err(e) => Err(Failure(Stage::Connect, e.into())),
     }
 }
 
@@ -166,7 +150,9 @@ fn own_address(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::wait::Deadline;
     use std::net::TcpListener;
+    use std::time::Duration;
 
     fn connected(from: &SockAddr, to: &SockAddr) -> Owned {
         let socket = sys::stream_socket(Domain::IPV4, false).unwrap();

@@ -62,8 +62,10 @@ impl Connecting {
     /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, and for a
     /// local address that is a name, which would have to be waited for;
-    /// [`LookupFailed`](ErrorKind::LookupFailed) if 64 lookups are under way. What else can
-    /// go wrong [`finish`](Connecting::finish) tells.
+    /// [`LookupFailed`](ErrorKind::LookupFailed) if 64 lookups are under way;
+    /// [`NotFound`](ErrorKind::NotFound) for a local address that is not of the family asked for;
+    /// [`NoDescriptors`](ErrorKind::NoDescriptors), [`NoMemory`](ErrorKind::NoMemory).
+    /// What else can go wrong [`finish`](Connecting::finish) tells.
     ///
     /// ```
     /// # use keepsock::{Connecting, ServerSocket, SocketOptions};
@@ -241,7 +243,9 @@ impl Connecting {
     pub fn under_way(&self) -> Vec<(Address, Option<TcpState>)> {
         let state = |socket| sys::tcp_info(sys::borrow(socket)).ok().and_then(|info| info.state);
         let address = |index: usize| self.drive.candidates[index].address.clone();
-        self.drive.running.iter().map(|r| (address(r.index), state(&r.socket))).collect()
+        let running = self.drive.running.iter().map(|r| (r.index, &r.socket));
+        let busy = self.drive.busy.iter().map(|b| (b.index, &b.socket));
+        running.chain(busy).map(|(index, socket)| (address(index), state(socket))).collect()
     }
 
     /// A socket that has become writable. What goes wrong with polling is found by waiting.

@@ -9,7 +9,7 @@ mod connecting;
 mod race;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr};
 
@@ -28,6 +28,10 @@ pub use connecting::Connecting;
 use race::{Lane, Next, Race};
 
 const OPERATION: &str = "connect";
+
+/// In what time a full queue is tried first, doubled from then on, and the most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connected socket and what is known of it without asking the kernel.
 pub(crate) struct Connected {
@@ -53,6 +57,15 @@ struct Running {
     began: Instant,
 }
 
+/// An attempt that found the queue of a Unix listener full.
+struct Busy {
+    index: usize,
+    socket: Owned,
+    began: Instant,
+    again: Instant,
+    pause: Duration,
+}
+
 /// What a step came to.
 enum Step {
     Connected(Connected),
@@ -74,6 +87,7 @@ struct Drive {
     candidates: Vec<Candidate>,
     race: Race,
     running: Vec<Running>,
+    busy: Option<Busy>,
     /// Those that failed, in the order in which they ended.
     attempts: Vec<Attempt>,
 }
@@ -128,11 +142,10 @@ fn connect_to_one(
     start: Instant,
 ) -> std::result::Result<std::result::Result<Connected, Owned>, Failure> {
     let candidate = Candidate::inet(address);
-    let deadline = Deadline::from(start, options.connect_timeout);
-    let setting = Setting { options, local: None, deadline, cancel: None, alone: true };
+    let setting = Setting { options, local: None, alone: true };
     events::attempt_begun(&candidate.address, 1, 1);
     match attempt::begin(&candidate, &setting)? {
-        Begun::UnderWay(socket) => Ok(Err(socket)),
+        Begun::UnderWay(socket) | Begun::Busy(socket) => Ok(Err(socket)),
         Begun::Connected(opened) => {
             let connected = attempt::finish(opened, &candidate, &setting)?;
             events::attempt_won(&candidate.address, start);
@@ -156,6 +169,7 @@ impl Drive {
             candidates: Vec::new(),
             race: Race::new(options.attempt_delay),
             running: Vec::new(),
+            busy: None,
             attempts: Vec::new(),
         };
         let refuse = |what: &str| {
@@ -252,21 +266,26 @@ impl Drive {
                     return Err(self.ended_by(&ErrorKind::TimedOut.into()));
                 }
                 self.take_found(now);
-                match self.race.next(now) {
-                    Next::Start(index) => match self.begin(index, options) {
-                        Ok(Begun::UnderWay(socket)) => {
-                            self.running.push(Running { index, socket, began: now });
-                            continue;
-                        }
-                        Ok(Begun::Connected(socket)) => (index, now, Ok(socket)),
-                        Err(failure) => (index, now, Err(failure)),
+                let (index, began, pause, begun) = match self.busy_again(now) {
+                    Some(again) => again,
+                    None => match self.race.next(now) {
+                        Next::Start(index) => (index, now, FIRST_PAUSE, self.begin(index, options)),
+                        Next::Wait(until) => return Ok(Step::Wait(self.until(until))),
+                        Next::Lost => return Err(self.lost()),
                     },
-                    Next::Wait(until) => {
-                        let lookup = self.lookup.as_ref().map_or(Deadline(None), Lookup::next);
-                        let until = self.deadline.earlier(Deadline(until)).earlier(lookup);
-                        return Ok(Step::Wait(until));
+                };
+                match begun {
+                    Ok(Begun::UnderWay(socket)) => {
+                        self.running.push(Running { index, socket, began });
+                        continue;
                     }
-                    Next::Lost => return Err(self.lost()),
+                    Ok(Begun::Busy(socket)) => {
+                        let again = now + pause;
+                        self.busy = Some(Busy { index, socket, began, again, pause });
+                        continue;
+                    }
+                    Ok(Begun::Connected(socket)) => (index, began, Ok(socket)),
+                    Err(failure) => (index, began, Err(failure)),
                 }
             };
             let setting = self.setting(options);
@@ -289,12 +308,28 @@ impl Drive {
         }
     }
 
+    /// Tries a full queue again, when it is time.
+    fn busy_again(
+        &mut self,
+        now: Instant,
+    ) -> Option<(usize, Instant, Duration, std::result::Result<Begun, Failure>)> {
+        let Busy { index, socket, began, pause, .. } =
+            self.busy.take_if(|busy| busy.again <= now)?;
+        let begun = attempt::connect_unix(socket, &self.candidates[index].name);
+        Some((index, began, (pause * 2).min(MAX_PAUSE), begun))
+    }
+
+    /// When there is something to do, if the race has nothing before `next`.
+    fn until(&self, next: Option<Instant>) -> Deadline {
+        let lookup = self.lookup.as_ref().map_or(Deadline(None), Lookup::next);
+        let busy = Deadline(self.busy.as_ref().map(|busy| busy.again));
+        self.deadline.earlier(Deadline(next)).earlier(lookup).earlier(busy)
+    }
+
     fn setting<'a>(&'a self, options: &'a SocketOptions) -> Setting<'a> {
         Setting {
             options,
             local: self.local.as_deref(),
-            deadline: self.deadline,
-            cancel: options.cancel.as_ref(),
             alone: self.lookup.is_none() && self.candidates.len() == 1,
         }
     }
@@ -343,6 +378,9 @@ impl Drive {
         running.sort_by_key(|r| r.index);
         for r in running {
             self.note(r.index, r.began, Stage::Connect, cause);
+        }
+        if let Some(busy) = self.busy.take() {
+            self.note(busy.index, busy.began, Stage::Connect, cause);
         }
     }
 

@@ -557,7 +557,8 @@ pub unsafe extern "C" fn keepsock_client_read_slices(
 /// @param written  Receives the number that the kernel took.
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
-///         _DEAD, _UNREACHABLE, _WRONG_STATE (after
+///         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
+///         _WRONG_STATE (after
 ///         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
 ///         _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
@@ -710,7 +711,7 @@ pub unsafe extern "C" fn keepsock_client_shutdown_write(
 /// @param error   See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK; KEEPSOCK_ERR_TIMED_OUT: the peer did not end its side in
 ///         time, or another thread's write was cut, so whether it has everything
-///         isn't known; _RESET, _DEAD, _UNREACHABLE, _OS: it broke off;
+///         isn't known; _RESET, _DEAD, _UNREACHABLE, _STALLED, _OS: it broke off;
 ///         _CANCELLED: its token was fired. The connection is closed all the same.
 ///         _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]

@@ -66,7 +66,8 @@ unsafe fn with(
 /// @param error       See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
 ///         and for a local address that is a name, which would have to be waited for;
-///         _LOOKUP_FAILED if 64 lookups are under way; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
+///         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not of
+///         the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
 ///         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_connecting_start(
