@@ -12,6 +12,8 @@ pub(crate) struct ReadBuffer {
     bytes: Vec<u8>,
     /// Where the unread part begins.
     start: usize,
+    /// Where in the stream that is: what was found out about the bytes holds as long as it stays.
+    position: u64,
 }
 
 impl ReadBuffer {
@@ -19,8 +21,15 @@ impl ReadBuffer {
         &self.bytes[self.start..]
     }
 
+    /// Where in the stream the unread bytes begin.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     pub(crate) fn consume(&mut self, n: usize) {
-        self.start += n.min(self.as_slice().len());
+        let n = n.min(self.as_slice().len());
+        self.start += n;
+        self.position = self.position.wrapping_add(n as u64);
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
@@ -42,6 +51,7 @@ impl ReadBuffer {
     pub(crate) fn put_back(&mut self, front: &[u8]) {
         self.bytes.splice(..self.start, front.iter().copied());
         self.start = 0;
+        self.position = self.position.wrapping_sub(front.len() as u64);
     }
 
     /// Appends what `read` gives; its result is handed on.
@@ -84,6 +94,7 @@ mod tests {
         assert_eq!(&out, b"abcd");
         buffer.put_back(b"cd");
         assert_eq!(buffer.as_slice(), b"cdef");
+        assert_eq!(buffer.position(), 2);
         buffer.consume(1);
         buffer.put_back(b"xy");
         assert_eq!(buffer.as_slice(), b"xydef");

@@ -25,6 +25,7 @@ both_apis![
     one_reads_while_another_writes,
     what_one_call_writes_is_not_cut,
     readers_share_the_bytes,
+    a_reader_searches_what_is_there_now,
     several_accept_at_once,
     cancelling_ends_every_call,
     cancelling_ends_accept,
@@ -49,6 +50,21 @@ both_apis![
 
 /// T2: the time within which a cancel takes hold.
 const SOON: Duration = Duration::from_millis(50);
+
+/// T1, I1: what another reader took is not counted among what a search has seen.
+fn a_reader_searches_what_is_there_now<A: Api>() {
+    let p = pair::<A>(Transport::Tcp);
+    thread::scope(|scope| {
+        let _end = common::OnDrop(|| p.accepted.abort());
+        let reader = scope.spawn(|| p.client.read_until(b'\n', 100));
+        p.accepted.write_all(b"0123456789").unwrap();
+        common::eventually("read ahead", || p.client.buffered() == 10);
+        assert_eq!(p.client.read(&mut [0; 100]).unwrap(), 10);
+        p.accepted.write_all(b"line\nand the rest\n").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"line\n");
+    });
+    assert_eq!(p.client.read_line(100).unwrap(), "and the rest");
+}
 
 /// T1: reading and writing at once, more than the kernel holds, on one socket.
 fn one_reads_while_another_writes<A: Api>() {

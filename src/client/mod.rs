@@ -81,8 +81,8 @@ const NO_TIMEOUT: u64 = u64::MAX;
 /// All methods take `&self`: any number of threads may use one socket at once,
 /// and one that reads while another writes is the normal case. What one call
 /// writes is not cut by another's bytes. Two threads that read share the bytes
-/// between them (both with `read`, or both with calls that read ahead: a `read` that
-/// waits does not see what another thread's `read_line` has left over).
+/// between them; but one that waits does not see what another thread's `read_line` has
+/// left over until more bytes come. So let one thread read what comes in lines or messages.
 /// [`close`](ClientSocket::close) may come from any thread at any time.
 ///
 /// Dropping a socket closes it as [`close`](ClientSocket::close) does.

@@ -224,7 +224,7 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
-        self.read_piece(|data, _| prefix.cut(data, max), take)
+        self.read_piece(|data, _, _| prefix.cut(data, max), take)
     }
 
     /// Reads one line of at most `max` bytes, which do not count the line's end
@@ -255,7 +255,13 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let mut found = Line::new(max);
-        self.read_piece(|data, ended| found.cut(data, ended), take)
+        let cut = |data: &[u8], ended, moved| {
+            if moved {
+                found = Line::new(max);
+            }
+            found.cut(data, ended)
+        };
+        self.read_piece(cut, take)
     }
 
     /// Reads up to and with the first `delimiter`, and hands the piece to `take` before it
@@ -267,23 +273,34 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let mut found = Delimited::new(delimiter, max);
-        self.read_piece(|data, ended| found.cut(data, ended), take)
+        let cut = |data: &[u8], ended, moved| {
+            if moved {
+                found = Delimited::new(delimiter, max);
+            }
+            found.cut(data, ended)
+        };
+        self.read_piece(cut, take)
     }
 
-    /// Reads into the buffer until `cut` finds a piece there, and hands it to `take`.
+    /// Reads into the buffer until `cut` finds a piece there, and hands it to `take`. `cut` gets
+    /// the bytes, whether the stream has ended, and whether another reader took some since it
+    /// was asked last, so that what it knows of them is of no use.
     fn read_piece<T>(
         &self,
-        mut cut: impl FnMut(&[u8], bool) -> Cut,
+        mut cut: impl FnMut(&[u8], bool, bool) -> Cut,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let io = self.enter("read")?;
         self.may_read(&io)?;
         let patience = Patience::new(&self.read_timeout, None);
         let mut ended = false;
+        let mut looked_at = None;
         loop {
             let mut buffer = self.lock_buffer();
+            let position = buffer.position();
+            let moved = looked_at.replace(position).is_some_and(|before| before != position);
             let data = buffer.as_slice();
-            let failure = match cut(data, ended) {
+            let failure = match cut(data, ended, moved) {
                 Cut::Piece { range, len } => {
                     let taken = take(&data[range]);
                     buffer.consume(len);

@@ -130,9 +130,7 @@ impl Connecting {
                 Ok(Some(client))
             }
             Some(Err(error)) => Err(error),
-            None if self.over => Err(Error::new(ErrorKind::WrongState, OPERATION)
-                .at(&self.drive.endpoint)
-                .detail("it has ended")),
+            None if self.over => Err(self.has_ended()),
             None => Ok(None),
         }
     }
@@ -196,14 +194,13 @@ impl Connecting {
     /// ```
     pub fn descriptor(&mut self) -> Result<sys::Borrowed<'_>> {
         if self.over && self.outcome.is_none() {
-            return Err(Error::new(ErrorKind::WrongState, OPERATION)
-                .at(&self.drive.endpoint)
-                .detail("it has ended"));
+            return Err(self.has_ended());
         }
         if self.wakeup.is_none() {
             self.wakeup = Some(Wakeup::new().map_err(|e| self.os_error(&e))?);
-            self.watch().map_err(|e| self.os_error(&e))?;
         }
+        // Also of one whose watching failed before; what it has already it does not take twice.
+        self.watch().map_err(|e| self.os_error(&e))?;
         match &self.wakeup {
             Some(wakeup) => Ok(wakeup.descriptor()),
             None => Err(Error::new(ErrorKind::Unsupported, OPERATION).at(&self.drive.endpoint)),
@@ -310,6 +307,11 @@ impl Connecting {
             wakeup.add_event(cancel.event())?;
         }
         wakeup.set_timer(self.until.remaining())
+    }
+
+    fn has_ended(&self) -> Error {
+        let error = Error::new(ErrorKind::WrongState, OPERATION);
+        error.at(&self.drive.endpoint).detail("it has ended")
     }
 
     fn os_error(&self, e: &io::Error) -> Error {

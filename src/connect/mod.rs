@@ -294,7 +294,7 @@ impl Drive {
             match finished {
                 Ok(connected) => {
                     events::attempt_won(&self.candidates[index].address, began);
-                    self.leave_the_rest(ErrorKind::Closed);
+                    self.leave_the_rest(&ErrorKind::Closed.into());
                     return Ok(Step::Connected(connected));
                 }
                 Err(Failure(stage, cause)) => {
@@ -385,21 +385,16 @@ impl Drive {
     }
 
     /// It is decided: attempts that were slower are closed, and nobody waits for the resolver.
-    fn leave_the_rest(&mut self, why: ErrorKind) {
-        if !self.running.is_empty() {
-            self.note_running(&why.into());
-        }
+    fn leave_the_rest(&mut self, why: &Cause) {
+        self.note_running(why);
         if let Some(lookup) = self.lookup.take() {
-            lookup.leave(why);
+            lookup.leave(why.kind());
         }
     }
 
     /// The deadline, a cancel, or a poll that failed ends all attempts.
     fn ended_by(&mut self, cause: &Cause) -> Error {
-        self.note_running(cause);
-        if let Some(lookup) = self.lookup.take() {
-            lookup.leave(cause.kind());
-        }
+        self.leave_the_rest(cause);
         self.failed(cause.kind())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client::with;
 use super::{
-    KEEPSOCK_INFINITE, fill_text, handle, keepsock_client, keepsock_error, output, shield,
+    KEEPSOCK_INFINITE, fill_text, handle, keepsock_client, keepsock_error, millis, output, shield,
     write_sized,
 };
 use crate::{ClientSocket, End, Snapshot};
@@ -116,10 +116,7 @@ pub unsafe extern "C" fn keepsock_client_check_alive(
     const OPERATION: &str = "check";
     let body = |socket: &ClientSocket| {
         let out = output(next_ms, OPERATION, "next_ms")?;
-        let next = socket.check_alive()?.map_or(KEEPSOCK_INFINITE, |time| {
-            // Up, so that nothing is asked before it is due.
-            i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-        });
+        let next = socket.check_alive()?.map_or(KEEPSOCK_INFINITE, millis);
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(next) };
         Ok(())

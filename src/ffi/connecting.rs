@@ -6,7 +6,7 @@ use super::error::{keepsock_attempt, to_attempt};
 use super::handle::{Handle, Pool};
 use super::{
     KEEPSOCK_INFINITE, Result, fill_text, guard, handle, invalid, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_options, output, write_sized,
+    keepsock_fd, keepsock_options, millis, output, write_sized,
 };
 use crate::{Connecting, Error, ErrorKind};
 
@@ -186,10 +186,7 @@ pub unsafe extern "C" fn keepsock_connecting_timeout(
 ) -> i32 {
     let body = |connecting: &mut Connecting| {
         let out = output(timeout_ms, OPERATION, "timeout_ms")?;
-        let timeout = connecting.timeout().map_or(KEEPSOCK_INFINITE, |time| {
-            // Up, so that nothing is asked before its time.
-            i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-        });
+        let timeout = connecting.timeout().map_or(KEEPSOCK_INFINITE, millis);
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(timeout) };
         Ok(())

@@ -253,6 +253,11 @@ fn timeout(ms: i64, operation: &'static str) -> Result<Option<Duration>> {
     }
 }
 
+/// Milliseconds for C: up, so that nothing is asked before its time.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
 /// Milliseconds from C for what needs a limit.
 fn time(ms: i64, operation: &'static str) -> Result<Duration> {
     timeout(ms, operation)?

@@ -5,8 +5,8 @@ use std::sync::{Mutex, TryLockError};
 
 use super::handle::{Handle, Pool};
 use super::{
-    Result, guard, handle, keepsock_client, keepsock_error, keepsock_options, live, output, time,
-    timeout,
+    Result, guard, handle, keepsock_client, keepsock_error, keepsock_options, live, millis, output,
+    time, timeout,
 };
 use crate::{Error, ErrorKind, Reconnect, Retry};
 
@@ -186,8 +186,7 @@ pub unsafe extern "C" fn keepsock_reconnect_set_on_retry(
     let user = User(user);
     let tell = move |retry: &Retry<'_>| {
         let Some(on_retry) = on_retry else { return };
-        let wait_ms = retry.wait.as_nanos().div_ceil(1_000_000);
-        let wait_ms = i64::try_from(wait_ms).unwrap_or(i64::MAX);
+        let wait_ms = millis(retry.wait);
         let mut error = retry.error.map(|e| handle::lend(keepsock_error::new(e.clone())));
         let lent = error.as_mut().map_or(std::ptr::null_mut(), |e| e.pointer());
         // SAFETY: the function is C's, and the error lives until it returns.
