@@ -46,6 +46,7 @@ both_apis![
     closing_after_heartbeats_were_missed_takes_no_time,
     waiting_costs_no_processor_time,
     no_heartbeat_within_a_message_in_parts,
+    a_heartbeat_that_cannot_be_completed,
     a_broadcast_waits_for_its_heartbeat,
 ];
 
@@ -598,6 +599,22 @@ fn waiting_costs_no_processor_time<A: Api>() {
     }
 }
 
+/// K5, E1: a write after the end of this side fails at once, though a heartbeat was cut by it.
+fn a_heartbeat_that_cannot_be_completed<A: Api>() {
+    let long = vec![b'h'; 8 << 20]; // more than fits
+    let options = [Opt::Heartbeat(&long, 50), Opt::WriteTimeout(5000), Opt::CloseTimeout(0)];
+    let (client, _peer) = with_raw_peer::<A>(&options);
+    client.set_read_timeout(120).unwrap();
+    fails(client.read(&mut [0; 8]), ErrorKind::TimedOut);
+    client.shutdown_write().unwrap();
+    thread::scope(|scope| {
+        let _end = common::OnDrop(|| client.abort());
+        let writer = scope.spawn(|| client.write_all(b"after"));
+        eventually("it fails", || writer.is_finished());
+        fails(writer.join().unwrap(), ErrorKind::WrongState);
+    });
+}
+
 /// K5: a caller that has still to write the rest of a message is in the middle of a write.
 fn no_heartbeat_within_a_message_in_parts<A: Api>() {
     let (client, mut peer) = with_raw_peer::<A>(&[Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)]);
@@ -608,6 +625,9 @@ fn no_heartbeat_within_a_message_in_parts<A: Api>() {
     thread::sleep(Duration::from_millis(40));
     let mut got = vec![0; done];
     peer.read_exact(&mut got).unwrap();
+    client.check_alive().unwrap();
+    client.write_all(b"").unwrap(); // finishes nothing
+    thread::sleep(Duration::from_millis(40));
     client.check_alive().unwrap();
     client.write_all(b"the rest").unwrap();
     got.resize(8, 0);

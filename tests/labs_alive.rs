@@ -331,6 +331,12 @@ fn a_peer_behind_a_firewall_that_rejects() {
         });
         let began = Instant::now();
         line.client.write_all(b"question").unwrap();
+        // Before that time it may come back: looking does not end it.
+        while line.client.snapshot().unwrap().retransmits < Some(2) {
+            assert!(began.elapsed() < DEAD_AFTER, "sent again");
+            line.client.check_alive().unwrap();
+            thread::sleep(ms(20));
+        }
         let e = read(&line.client).unwrap_err();
         let time = began.elapsed();
         assert_eq!(line.client.end(), Some(End::Unreachable), "{e}");

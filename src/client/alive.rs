@@ -59,9 +59,15 @@ impl ClientSocket {
         if self.is_over(&io) {
             return Err(self.is_closed(OPERATION));
         }
-        // A reset is told to whoever asks first; nobody may be reading.
-        if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
-            self.ended_by(&io, &e);
+        // A reset is told to whoever asks first; nobody may be reading. But SO_ERROR also gives
+        // what a router said while the kernel goes on trying (a soft error), which is no end:
+        // poll(2) has an error for the first alone.
+        let hangup = Some((io.socket(), Interest::Hangup));
+        let broken = || sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|r| r.error);
+        if !sys::SEES_HANGUP || broken() {
+            if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
+                self.ended_by(&io, &e);
+            }
         }
         if let Some(cause) = self.known_end(&io) {
             return Err(self.failed(OPERATION, cause, 0));
@@ -271,6 +277,7 @@ impl ClientSocket {
         // What a router said while the kernel was trying waits as a soft error.
         // Whatever it was (host, port or network unreachable, prohibited), it is no answer.
         let said = SockRef::from(&io.socket()).take_error().ok().flatten();
+        let said = said.filter(sys::is_from_network);
         let err = said.unwrap_or_else(|| io::Error::from_raw_os_error(sys::GIVEN_UP));
         let cause = self.ended_by(io, &err);
         sys::wake(io.socket());
@@ -318,8 +325,12 @@ impl ClientSocket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // The connection has ended, and whoever reads will find how.
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
+                // The connection has ended, and whoever reads will find how. Nothing is left to
+                // complete: the write that waits for it meets the error itself.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    *cut = 0;
+                    break;
+                }
                 Err(e) => return Err(self.ended_by(io, &e)),
             }
         }
@@ -452,14 +463,17 @@ impl ClientSocket {
         }
     }
 
-    /// A write call took so much of what it was given.
+    /// A write call took so much of what it was given. Said while it has its turn: a heartbeat
+    /// may come right after.
     pub(super) fn note_call(&self, done: usize, of: usize) {
-        if self.liveness.is_some() {
-            if done > 0 && done < of {
-                self.flags.fetch_or(WROTE_PART, Ordering::Relaxed);
-            } else if done == of {
-                self.flags.fetch_and(!WROTE_PART, Ordering::Relaxed);
-            }
+        // Nothing changes nothing: an empty write does not finish a message.
+        if done == 0 || self.liveness.is_none() {
+            return;
+        }
+        if done < of {
+            self.flags.fetch_or(WROTE_PART, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!WROTE_PART, Ordering::Relaxed);
         }
     }
 

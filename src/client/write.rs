@@ -46,11 +46,10 @@ impl ClientSocket {
         let mut patience = Patience::new(&self.write_timeout, None);
         let written = self.take_turn(&io, &patience).and_then(|turn| {
             self.finish_heartbeat(&io, &mut patience, &turn)?;
-            self.send(&io, &mut patience, |wait| sys::send(io.socket(), buf, wait))
+            let done = self.send(&io, &mut patience, |wait| sys::send(io.socket(), buf, wait))?;
+            self.note_call(done, buf.len());
+            Ok(done)
         });
-        if let Ok(done) = &written {
-            self.note_call(*done, buf.len());
-        }
         written.map_err(|cause| self.failed("write", cause, 0))
     }
 
@@ -111,16 +110,16 @@ impl ClientSocket {
             self.finish_heartbeat(io, &mut patience, &turn)?;
             if let Some(settled) = first.and_then(|result| self.settle(io, result, &patience)) {
                 done = settled?;
+                self.note_call(done, buf.len());
             }
             while done < buf.len() {
                 done += self
                     .send(io, &mut patience, |wait| sys::send(io.socket(), &buf[done..], wait))?;
+                self.note_call(done, buf.len());
             }
             Ok(())
         };
-        let all = write();
-        self.note_call(done, buf.len());
-        all.map_err(|cause| self.failed("write", cause, done))
+        write().map_err(|cause| self.failed("write", cause, done))
     }
 
     /// Writes all of several buffers as if they were one, without copying them
@@ -151,11 +150,11 @@ impl ClientSocket {
                 let n = self
                     .send(&io, &mut patience, |wait| sys::send_slices(io.socket(), left, wait))?;
                 done += n;
+                self.note_call(done, total);
                 IoSlice::advance_slices(&mut left, n);
             }
             Ok(())
         });
-        self.note_call(done, total);
         all.map_err(|cause| self.failed("write", cause, done))
     }
 
