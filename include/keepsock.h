@@ -2643,6 +2643,29 @@ int32_t keepsock_server_listen(const char *endpoint,
                                keepsock_error **error);
 
 /**
+ * Listens on several endpoints at once, TCP and Unix sockets alike: all of them or
+ * none. One accept, and one keepsock_server_serve(), takes the connections of
+ * all; none of them has to wait for another one's to be fewer. The options hold
+ * for the connections of each; one that an endpoint cannot have is refused, as
+ * are those of TCP for a Unix socket. Accepting costs one poll more.
+ *
+ * @param endpoints  Where to listen: an array of strings.
+ * @param count      How many there are; at least 1.
+ * @param options    Options, copied; NULL for the defaults.
+ * @param server     Receives the socket; free it with keepsock_server_free().
+ * @param error      See keepsock_error; may be NULL. It names the endpoint that
+ *                   cannot be had; the others are then closed again, and the
+ *                   files of Unix sockets removed.
+ * @return KEEPSOCK_OK, or those of keepsock_server_listen(); _INVALID_ARGUMENT
+ *         for no endpoint at all. Since 0.1.
+ */
+int32_t keepsock_server_listen_all(const char *const *endpoints,
+                                   size_t count,
+                                   const keepsock_options *options,
+                                   keepsock_server **server,
+                                   keepsock_error **error);
+
+/**
  * Takes over a listening stream socket, as a service manager may pass it.
  *
  * @param fd       A listening TCP or Unix stream socket. It belongs to the new
@@ -2687,7 +2710,7 @@ int32_t keepsock_server_state(const keepsock_server *server);
 
 /**
  * The endpoint that it listens on, with the port that the system chose:
- * "127.0.0.1:40123".
+ * "127.0.0.1:40123". The first one if there are several.
  *
  * @param server  A listening socket, or NULL: "".
  * @return Text that lives as long as the object. Since 0.1.
@@ -2695,7 +2718,25 @@ int32_t keepsock_server_state(const keepsock_server *server);
 const char *keepsock_server_endpoint(const keepsock_server *server);
 
 /**
- * The port that it listens on.
+ * How many endpoints it listens on: keepsock_server_listen_all().
+ *
+ * @param server  A listening socket, or NULL: 0.
+ * @return The number of endpoints. Since 0.1.
+ */
+size_t keepsock_server_endpoint_count(const keepsock_server *server);
+
+/**
+ * One of the endpoints that it listens on, as keepsock_server_endpoint() has the
+ * first one.
+ *
+ * @param server  A listening socket, or NULL: "".
+ * @param index   From 0, in the order in which they were given. "" beyond the last.
+ * @return Text that lives as long as the object. Since 0.1.
+ */
+const char *keepsock_server_endpoint_at(const keepsock_server *server, size_t index);
+
+/**
+ * The port that it listens on; the first one's if there are several endpoints.
  *
  * @param server  A listening socket, or NULL: 0.
  * @return The port; 0 for a Unix socket. Since 0.1.
@@ -2703,7 +2744,7 @@ const char *keepsock_server_endpoint(const keepsock_server *server);
 uint16_t keepsock_server_port(const keepsock_server *server);
 
 /**
- * Reads what it has counted so far.
+ * Reads what it has counted so far, on all of its endpoints.
  *
  * @param server  A listening socket; closed ones keep their counters.
  * @param out     Filled in on success.
@@ -2757,7 +2798,7 @@ int32_t keepsock_server_set_cancel(keepsock_server *server,
 
 /**
  * Borrows the descriptor, for an event loop. It is open until the server is
- * closed; do not close it.
+ * closed; do not close it. Of several it is the first one's.
  *
  * @param server  A listening socket.
  * @param fd      Receives it.
@@ -2776,7 +2817,8 @@ int32_t keepsock_server_fd(const keepsock_server *server,
  * @param fd      Receives the descriptor.
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while
- *         another thread is in a call. Since 0.1.
+ *         another thread is in a call, and if it listens on several endpoints.
+ *         Since 0.1.
  */
 int32_t keepsock_server_release_fd(keepsock_server *server,
                                    keepsock_fd *fd,

@@ -1,7 +1,7 @@
 //! ServerSocket: listening and accepting.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
+use crate::turn::{LOOK, Turn};
 use crate::unix::{self, SocketFile};
-use crate::wait::{Cause, Deadline, wait};
+use crate::wait::{Cause, Deadline, wait, wait_readable};
 
 const OPERATION: &str = "listen";
 const ACCEPT: &str = "accept";
@@ -40,25 +41,62 @@ const ACCEPT: &str = "accept";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct ServerSocket(Arc<Listener>);
+pub struct ServerSocket(Arc<Shared>);
 
 #[derive(Debug)]
-struct Listener {
-    descriptor: Descriptor,
-    endpoint: Endpoint,
-    address: Address,
+struct Shared {
+    /// At least one.
+    listeners: Box<[Listener]>,
     options: SocketOptions,
-    /// Accepts wait in poll: one of them has a limit or a token. Once set it
-    /// stays, for accept after poll must not block when another thread was faster,
-    /// and only O_NONBLOCK sees to that.
-    polled: AtomicBool,
     nonblocking: AtomicBool,
     /// Milliseconds, or `u64::MAX`.
     timeout: AtomicU64,
     cancel: Mutex<Option<CancelToken>>,
+    /// With several listeners: whose turn it is to poll them.
+    polling: Turn,
+    /// Which of several listeners comes first the next time.
+    next: AtomicUsize,
+}
+
+/// One of the endpoints that a server listens on.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    descriptor: Descriptor,
+    endpoint: Endpoint,
+    address: Address,
+    /// Accepts wait in poll: one of them has a limit or a token, or there are several
+    /// listeners. Once set it stays, for accept after poll must not block when another
+    /// thread was faster, and only O_NONBLOCK sees to that.
+    polled: AtomicBool,
     counters: Counters,
     repeated: Repeated,
     file: Mutex<Option<SocketFile>>,
+}
+
+/// A socket that listens and is nobody's yet.
+struct Bound {
+    /// Dropped first: a client that finds the file must find a listener.
+    file: Option<SocketFile>,
+    socket: Owned,
+    endpoint: Endpoint,
+    address: Address,
+}
+
+/// A connection and its peer.
+type Accepted = (Owned, Address);
+
+/// What a try to accept that does not wait has come to.
+#[derive(Debug)]
+pub(crate) enum AcceptNow {
+    Accepted(Owned, Address),
+    /// Nobody waits to be accepted.
+    Nobody,
+    /// Descriptors or memory are used up, or each try fails: not before a while again.
+    Exhausted(io::Error),
+    /// The server was closed.
+    Closed,
+    /// It will not be better the next time.
+    Failed(Cause),
 }
 
 #[derive(Debug, Default)]
@@ -167,12 +205,48 @@ impl ServerSocket {
         Error: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
-        options.validate(OPERATION)?;
-        options.refuse_client_only(OPERATION)?;
-        match &endpoint.0 {
-            Target::Inet { .. } => listen_inet(&endpoint, options),
-            Target::UnixPath(_) | Target::UnixAbstract(_) => listen_unix(&endpoint, options),
-        }
+        listen_on(&[endpoint], options)
+    }
+
+    /// Listens on several endpoints at once, TCP and Unix sockets alike, in their order: all
+    /// of them or none. One accept, and one [`serve`](ServerSocket::serve), takes the
+    /// connections of all; none of them has to wait for another one's to be fewer.
+    ///
+    /// Options hold for the connections of each. One that an endpoint cannot have is refused,
+    /// as are those of TCP for a Unix socket. Accepting costs one poll more.
+    ///
+    /// # Errors
+    /// Those of [`listen_with`](ServerSocket::listen_with), naming the endpoint that they
+    /// concern; the others are then closed again, and the files of Unix sockets removed.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for no endpoint at all.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// let endpoints = ["127.0.0.1:0", "127.0.0.2:0"];
+    /// # #[cfg(target_os = "linux")]
+    /// let endpoints = ["127.0.0.1:0", "unix:@keepsock-listen-all-example"];
+    /// # #[cfg(not(target_vendor = "apple"))] {
+    /// let server = ServerSocket::listen_all(endpoints, &SocketOptions::new())?;
+    /// for endpoint in server.endpoints() {
+    ///     let client = ClientSocket::connect(endpoint)?;
+    ///     let accepted = server.accept()?;
+    /// }
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn listen_all<E>(
+        endpoints: impl IntoIterator<Item = E>,
+        options: &SocketOptions,
+    ) -> Result<ServerSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoints: Vec<Endpoint> = endpoints
+            .into_iter()
+            .map(|e| e.try_into().map_err(|e| Error::from(e).during(OPERATION)))
+            .collect::<Result<_>>()?;
+        listen_on(&endpoints, options)
     }
 
     /// Takes over a listening stream socket, as a service manager may pass it. TCP options
@@ -220,35 +294,36 @@ impl ServerSocket {
         };
         match look() {
             Ok(address) => {
-                Ok(ServerSocket::new(socket, endpoint_of(&address), address, options, None))
+                let endpoint = endpoint_of(&address);
+                let bound = Bound { file: None, socket, endpoint, address };
+                Ok(ServerSocket::new(vec![bound], options))
             }
             Err(e) => Err((socket, e)),
         }
     }
 
-    fn new(
-        socket: Owned,
-        endpoint: Endpoint,
-        address: Address,
-        options: &SocketOptions,
-        file: Option<SocketFile>,
-    ) -> ServerSocket {
-        let server = ServerSocket(Arc::new(Listener {
-            descriptor: Descriptor::new(socket),
-            endpoint,
-            address,
+    fn new(bound: Vec<Bound>, options: &SocketOptions) -> ServerSocket {
+        let server = ServerSocket(Arc::new(Shared {
+            listeners: bound.into_iter().map(Listener::new).collect(),
             options: SocketOptions { cancel: None, ..options.clone() },
-            polled: AtomicBool::new(!sys::BLOCKING_CALLS),
             nonblocking: AtomicBool::new(false),
             timeout: AtomicU64::new(u64::MAX),
             cancel: Mutex::new(None),
-            counters: Counters::default(),
-            repeated: Repeated::default(),
-            file: Mutex::new(file),
+            polling: Turn::default(),
+            next: AtomicUsize::new(0),
         }));
         server.set_cancel(options.cancel.as_ref());
-        events::listening(server.endpoint());
+        server.endpoints().for_each(events::listening);
         server
+    }
+
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.0.listeners
+    }
+
+    fn first(&self) -> &Listener {
+        // There is one: neither constructor makes a server without.
+        &self.0.listeners[0]
     }
 
     /// Waits for the next confirmed connection. On Linux that costs one system call,
@@ -286,20 +361,41 @@ impl ServerSocket {
 
     #[inline]
     fn accept_as(&self, serves: bool) -> Result<ClientSocket> {
-        let listener = &*self.0;
-        let io = match listener.descriptor.enter() {
-            Some(io) => io,
+        let [listener] = self.listeners() else {
+            return self.accept_from_any(serves);
+        };
+        let entered = match listener.descriptor.enter() {
+            Some(io) => [(listener, io)],
             None => return Err(listener.failed(ErrorKind::Closed.into())),
         };
         let polled = listener.polled.load(Ordering::Acquire);
-        let (socket, peer) = match (!polled).then(|| sys::accept(io.socket())) {
+        let accepted = match (!polled).then(|| sys::accept(entered[0].1.socket())) {
             Some(Ok(accepted)) => accepted,
-            other => {
-                listener.accept_on(&io, other, serves).map_err(|cause| listener.failed(cause))?
-            }
+            other => self.accept_on(&entered, other, serves)?.1,
         };
+        self.confirmed(listener, accepted, serves)
+    }
+
+    #[cold]
+    fn accept_from_any(&self, serves: bool) -> Result<ClientSocket> {
+        let entered = self.listeners().iter().map(|l| Some((l, l.descriptor.enter()?)));
+        let Some(entered) = entered.collect::<Option<Vec<_>>>() else {
+            return Err(self.first().failed(ErrorKind::Closed.into()));
+        };
+        let (listener, accepted) = self.accept_on(&entered, None, serves)?;
+        self.confirmed(listener, accepted, serves)
+    }
+
+    /// Makes a socket of what a listener has accepted.
+    #[inline]
+    fn confirmed(
+        &self,
+        listener: &Listener,
+        (socket, peer): Accepted,
+        serves: bool,
+    ) -> Result<ClientSocket> {
         listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let options = &listener.options;
+        let options = &self.0.options;
         if !sys::ACCEPT_INHERITS {
             if let Address::Inet(_) = peer {
                 let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());
@@ -308,7 +404,7 @@ impl ServerSocket {
                 if applied.and_then(|()| options.apply_dead_after(fd)).is_err() {
                     // The peer has reset it already; that is no error of ours.
                     listener.counters.retried.fetch_add(1, Ordering::Relaxed);
-                    drop((socket, io));
+                    drop(socket);
                     return self.accept_as(serves);
                 }
             }
@@ -319,7 +415,161 @@ impl ServerSocket {
         ClientSocket::accepted(socket, peer, &listener.address, options)
     }
 
-    /// The endpoint that it listens on, with the port that the system chose.
+    /// An accept that is more than one successful system call. `entered` are the
+    /// listeners, and `first` is what the kernel said of the first one already.
+    #[cold]
+    fn accept_on<'a>(
+        &self,
+        entered: &[(&'a Listener, InUse<'_>)],
+        mut first: Option<io::Result<Accepted>>,
+        serves: bool,
+    ) -> Result<(&'a Listener, Accepted)> {
+        let deadline = self.deadline(serves);
+        let mut back_off = OUT_OF_DESCRIPTORS;
+        let failed = |cause| self.first().failed(cause);
+        loop {
+            let (at, result) = match first.take() {
+                Some(result) => (0, result),
+                None => {
+                    let polled = self.first().polled.load(Ordering::Acquire);
+                    if polled && !serves && self.0.nonblocking.load(Ordering::Acquire) {
+                        return self.accept_at_once(entered);
+                    }
+                    let next = match entered {
+                        [(_, io)] => self.next_of_one(io, polled, deadline),
+                        _ => self.next_of_any(entered, deadline),
+                    };
+                    next.map_err(failed)?
+                }
+            };
+            let (listener, io) = &entered[at];
+            match listener.try_accept(io, result) {
+                AcceptNow::Accepted(socket, peer) => return Ok((listener, (socket, peer))),
+                // Polled: another thread was faster. Otherwise it has become
+                // non-blocking, perhaps through somebody else's descriptor of it.
+                AcceptNow::Nobody => listener.polled.store(true, Ordering::Release),
+                // Linux takes a descriptor before it looks for a connection, so
+                // this comes even while nobody waits; poll could not tell when
+                // it ends.
+                AcceptNow::Exhausted(err) => {
+                    listener.count_exhausted(&err);
+                    self.pause(io, back_off.next(), deadline).map_err(failed)?;
+                }
+                AcceptNow::Closed => return Err(failed(ErrorKind::Closed.into())),
+                AcceptNow::Failed(cause) => return Err(listener.failed(cause)),
+            }
+        }
+    }
+
+    /// What the kernel says when somebody can be accepted, or before, if it is not polled:
+    /// then it is the kernel that waits.
+    fn next_of_one(
+        &self,
+        io: &InUse<'_>,
+        polled: bool,
+        deadline: Deadline,
+    ) -> std::result::Result<(usize, io::Result<Accepted>), Cause> {
+        if polled {
+            let socket = Some((io.socket(), Interest::Read));
+            wait(socket, deadline, self.cancel_token().as_ref(), || io.is_closed())?;
+        }
+        Ok((0, sys::accept(io.socket())))
+    }
+
+    /// What the kernel says of the listener where somebody can be accepted. One thread polls
+    /// them while others wait for their turn, so that a connection wakes one and not all.
+    fn next_of_any(
+        &self,
+        entered: &[(&Listener, InUse<'_>)],
+        deadline: Deadline,
+    ) -> std::result::Result<(usize, io::Result<Accepted>), Cause> {
+        let cancel = self.cancel_token();
+        let is_closed = || entered.iter().any(|(_, io)| io.is_closed());
+        let turn = self.0.polling.take_asking(|| match () {
+            () if is_closed() => Err(ErrorKind::Closed),
+            () if cancel.as_ref().is_some_and(CancelToken::is_fired) => Err(ErrorKind::Cancelled),
+            () if deadline.has_passed() => Err(ErrorKind::TimedOut),
+            // A close wakes the one who polls, and so each in turn. A token need not:
+            // that one may have another.
+            () => Ok(match (deadline.remaining(), cancel.as_ref().map(|_| LOOK)) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            }),
+        })?;
+        let order = self.order(entered.len());
+        let sockets: Vec<_> = (0..entered.len()).map(|i| entered[order(i)].1.socket()).collect();
+        let at = order(wait_readable(&sockets, deadline, cancel.as_ref(), is_closed)?);
+        self.0.next.store(at + 1, Ordering::Relaxed);
+        let result = sys::accept(entered[at].1.socket());
+        // What follows may tell events, and wait.
+        drop(turn);
+        Ok((at, result))
+    }
+
+    /// Accept in non-blocking mode.
+    fn accept_at_once<'a>(
+        &self,
+        entered: &[(&'a Listener, InUse<'_>)],
+    ) -> Result<(&'a Listener, Accepted)> {
+        let order = self.order(entered.len());
+        for at in (0..entered.len()).map(order) {
+            let (listener, io) = &entered[at];
+            let cause = match listener.try_accept(io, sys::accept(io.socket())) {
+                AcceptNow::Nobody => continue,
+                AcceptNow::Accepted(socket, peer) => {
+                    self.0.next.store(at + 1, Ordering::Relaxed);
+                    return Ok((listener, (socket, peer)));
+                }
+                AcceptNow::Exhausted(err) => err.into(),
+                AcceptNow::Closed => ErrorKind::Closed.into(),
+                AcceptNow::Failed(cause) => cause,
+            };
+            self.0.next.store(at + 1, Ordering::Relaxed);
+            return Err(listener.failed(cause));
+        }
+        Err(self.first().failed(ErrorKind::WouldBlock.into()))
+    }
+
+    /// Which listener is the first, the second… to be looked at: it begins after the one that
+    /// was last, so that one with many clients does not keep those of the others waiting.
+    fn order(&self, count: usize) -> impl Fn(usize) -> usize + use<> {
+        let first = self.0.next.load(Ordering::Relaxed);
+        move |i| (first + i) % count
+    }
+
+    /// Waits before the next try, within the time that accept has.
+    fn pause(
+        &self,
+        io: &InUse<'_>,
+        time: Duration,
+        deadline: Deadline,
+    ) -> std::result::Result<(), Cause> {
+        let until = deadline.earlier(Deadline::after(Some(time)));
+        wait(None, until, self.cancel_token().as_ref(), || io.is_closed())?;
+        if deadline.has_passed() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+
+    fn deadline(&self, serves: bool) -> Deadline {
+        let ms = self.0.timeout.load(Ordering::Relaxed);
+        Deadline::after((ms != u64::MAX && !serves).then(|| Duration::from_millis(ms)))
+    }
+
+    fn start_polling(&self) -> Result<()> {
+        for listener in self.listeners() {
+            let Some(io) = listener.descriptor.enter() else {
+                return Err(listener.failed(ErrorKind::Closed.into()));
+            };
+            listener.start_polling(&io).map_err(|e| listener.failed(e.into()))?;
+        }
+        Ok(())
+    }
+
+    fn cancel_token(&self) -> Option<CancelToken> {
+        self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The endpoint that it listens on, with the port that the system chose; the first one if
+    /// there are [several](ServerSocket::listen_all).
     ///
     /// ```
     /// let server = keepsock::ServerSocket::listen("*:0")?;
@@ -327,10 +577,24 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
+        &self.first().endpoint
     }
 
-    /// The port; 0 for a Unix socket.
+    /// All endpoints that it listens on, in the order in which they were given.
+    ///
+    /// ```
+    /// use keepsock::{ServerSocket, SocketOptions};
+    /// let server = ServerSocket::listen_all(["127.0.0.1:0", "127.0.0.1:0"], &SocketOptions::new())?;
+    /// for endpoint in server.endpoints() {
+    ///     println!("listening on {endpoint}");
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
+        self.listeners().iter().map(|listener| &listener.endpoint)
+    }
+
+    /// The port; 0 for a Unix socket. The first one's if there are several endpoints.
     ///
     /// ```
     /// let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -338,7 +602,7 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn port(&self) -> u16 {
-        self.0.address.port()
+        self.first().address.port()
     }
 
     /// LISTEN, or CLOSED after [`close`](ServerSocket::close).
@@ -349,10 +613,10 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn state(&self) -> TcpState {
-        if self.0.descriptor.is_closed() { TcpState::Closed } else { TcpState::Listen }
+        if self.first().descriptor.is_closed() { TcpState::Closed } else { TcpState::Listen }
     }
 
-    /// What it has counted so far.
+    /// What it has counted so far, on all of its endpoints.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -363,32 +627,43 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn counters(&self) -> ServerCounters {
-        let c = &self.0.counters;
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let sum = |counter: fn(&Counters) -> &AtomicU64| {
+            self.listeners().iter().map(|l| counter(&l.counters).load(Ordering::Relaxed)).sum()
+        };
         ServerCounters {
-            accepted: get(&c.accepted),
-            retried: get(&c.retried),
-            exhausted: get(&c.exhausted),
-            refused: get(&c.refused),
-            crowded: get(&c.crowded),
-            denied: get(&c.denied),
+            accepted: sum(|c| &c.accepted),
+            retried: sum(|c| &c.retried),
+            exhausted: sum(|c| &c.exhausted),
+            refused: sum(|c| &c.refused),
+            crowded: sum(|c| &c.crowded),
+            denied: sum(|c| &c.denied),
         }
     }
 
     pub(crate) fn count_exhausted(&self, cause: &io::Error) {
-        self.0.counters.exhausted.fetch_add(1, Ordering::Relaxed);
-        self.0.repeated.exhausted(&self.0.endpoint, cause);
+        self.first().count_exhausted(cause);
     }
 
     pub(crate) fn count_refusal(&self, refusal: Refusal, client: &ClientSocket) {
-        let counters = &self.0.counters;
+        let listener = self.listener_of(client);
         let counter = match refusal {
-            Refusal::Full => &counters.refused,
-            Refusal::Crowded => &counters.crowded,
-            Refusal::Denied => &counters.denied,
+            Refusal::Full => &listener.counters.refused,
+            Refusal::Crowded => &listener.counters.crowded,
+            Refusal::Denied => &listener.counters.denied,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.0.repeated.refused(&self.0.endpoint, client.peer(), refusal);
+        listener.repeated.refused(&listener.endpoint, client.peer(), refusal);
+    }
+
+    /// Whose connection it is. Nothing is kept of that with the connection, since hardly
+    /// anybody asks.
+    fn listener_of(&self, client: &ClientSocket) -> &Listener {
+        let [listener] = self.listeners() else {
+            let local = client.five_tuple().local;
+            let found = self.listeners().iter().max_by_key(|l| closeness(&l.address, &local));
+            return found.unwrap_or(self.first());
+        };
+        listener
     }
 
     /// The time that an accept may wait; `None`: no limit. A server with a limit, a token or
@@ -407,13 +682,14 @@ impl ServerSocket {
     pub fn set_accept_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
         if timeout.is_some_and(|t| t.is_zero()) {
-            return Err(self.0.failed(ErrorKind::InvalidArgument.into()).detail("timeout is zero"));
+            let failed = self.first().failed(ErrorKind::InvalidArgument.into());
+            return Err(failed.detail("timeout is zero"));
         }
         let ms = timeout.map_or(u64::MAX, |t| {
             u64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
         });
         self.0.timeout.store(ms, Ordering::Relaxed);
-        if timeout.is_some() { self.0.start_polling() } else { Ok(()) }
+        if timeout.is_some() { self.start_polling() } else { Ok(()) }
     }
 
     /// In non-blocking mode accept returns [`WouldBlock`](ErrorKind::WouldBlock)
@@ -431,7 +707,7 @@ impl ServerSocket {
     /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         self.0.nonblocking.store(on, Ordering::Release);
-        self.0.start_polling()
+        self.start_polling()
     }
 
     /// Gives accept a token that ends it, or takes it off. Accepts under way are not affected.
@@ -449,11 +725,12 @@ impl ServerSocket {
         *self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner) = token.cloned();
         if token.is_some() {
             // A closed server has no accept to cancel.
-            let _ = self.0.start_polling();
+            let _ = self.start_polling();
         }
     }
 
-    /// Borrows the descriptor, for an event loop. While the guard lives it stays open.
+    /// Borrows the descriptor, for an event loop. While the guard lives it stays open. Of
+    /// several it is the first one's.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
@@ -464,8 +741,8 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        let io = self.0.descriptor.enter();
-        io.map(BorrowedSocket).ok_or_else(|| self.0.failed(ErrorKind::Closed.into()))
+        let io = self.first().descriptor.enter();
+        io.map(BorrowedSocket).ok_or_else(|| self.first().failed(ErrorKind::Closed.into()))
     }
 
     /// Gives the descriptor up: it is the caller's to close, and listens on. The
@@ -473,7 +750,7 @@ impl ServerSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); [`WrongState`](ErrorKind::WrongState) while another
-    /// thread is in a call on it.
+    /// thread is in a call on it, and if it listens on several endpoints.
     ///
     /// ```
     /// use keepsock::ServerSocket;
@@ -485,12 +762,18 @@ impl ServerSocket {
     pub fn release(&self) -> Result<Owned> {
         const OPERATION: &str = "release";
         let failed = |kind| Error::new(kind, OPERATION).at(self.endpoint());
-        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
-        let owned =
-            self.0.descriptor.release(io).ok_or_else(|| {
-                failed(ErrorKind::WrongState).detail("another thread is using it")
-            })?;
-        let file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self.first();
+        let io = first.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
+        let count = self.listeners().len();
+        if count > 1 {
+            let detail = format!("it listens on {count} endpoints: one descriptor is not all");
+            return Err(failed(ErrorKind::WrongState).detail(detail));
+        }
+        let owned = first
+            .descriptor
+            .release(io)
+            .ok_or_else(|| failed(ErrorKind::WrongState).detail("another thread is using it"))?;
+        let file = first.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(file) = file {
             file.keep();
         }
@@ -510,105 +793,84 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close(&self) {
-        self.0.close();
+        self.listeners().iter().for_each(Listener::close);
     }
 }
 
 impl Listener {
-    /// An accept that is more than one successful system call; `first` is what
-    /// the kernel said already.
-    #[cold]
-    fn accept_on(
-        &self,
-        io: &InUse<'_>,
-        mut first: Option<io::Result<(Owned, Address)>>,
-        serves: bool,
-    ) -> std::result::Result<(Owned, Address), Cause> {
-        let mut deadline = None;
-        let mut back_off = OUT_OF_DESCRIPTORS;
+    fn new(bound: Bound) -> Listener {
+        Listener {
+            descriptor: Descriptor::new(bound.socket),
+            endpoint: bound.endpoint,
+            address: bound.address,
+            polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            counters: Counters::default(),
+            repeated: Repeated::default(),
+            file: Mutex::new(bound.file),
+        }
+    }
+
+    /// Accepts if somebody waits; it never waits itself. Errors of single connections are
+    /// passed over and counted, and so is what it accepts; what is used up is the caller's
+    /// to count.
+    #[allow(dead_code)] // event-driven serving is to use it
+    pub(crate) fn accept_now(&self) -> AcceptNow {
+        let Some(io) = self.descriptor.enter() else {
+            return AcceptNow::Closed;
+        };
+        if !self.polled.load(Ordering::Acquire) {
+            if let Err(err) = self.start_polling(&io) {
+                return AcceptNow::Failed(err.into());
+            }
+        }
+        let now = self.try_accept(&io, sys::accept(io.socket()));
+        if let AcceptNow::Accepted(..) = now {
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+        now
+    }
+
+    /// What is to be made of an accept's result, after as many more tries as errors of
+    /// single connections ask for.
+    fn try_accept(&self, io: &InUse<'_>, mut result: io::Result<Accepted>) -> AcceptNow {
         let mut in_a_row = 0;
         loop {
-            let polled = self.polled.load(Ordering::Acquire);
-            let nonblocking = !serves && polled && self.nonblocking.load(Ordering::Acquire);
-            let result = first.take().map_or_else(
-                || {
-                    if polled && !nonblocking {
-                        let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
-                        let socket = Some((io.socket(), Interest::Read));
-                        wait(socket, deadline, self.cancel_token().as_ref(), || io.is_closed())?;
-                    }
-                    Ok(sys::accept(io.socket()))
-                },
-                Ok::<_, Cause>,
-            )?;
             let err = match result {
-                Ok(accepted) => return Ok(accepted),
+                Ok((socket, peer)) => return AcceptNow::Accepted(socket, peer),
                 Err(err) => err,
             };
             if io.is_closed() {
                 // Linux: shutdown made a waiting accept fail with EINVAL.
-                return Err(ErrorKind::Closed.into());
+                return AcceptNow::Closed;
             }
             match ErrorKind::of(&err) {
-                ErrorKind::WouldBlock if nonblocking => return Err(ErrorKind::WouldBlock.into()),
-                // Polled: another thread was faster. Otherwise it has become
-                // non-blocking, perhaps through somebody else's descriptor of it.
-                ErrorKind::WouldBlock => self.polled.store(true, Ordering::Release),
-                // Linux takes a descriptor before it looks for a connection, so
-                // this comes even while nobody waits; poll could not tell when
-                // it ends.
-                ErrorKind::NoDescriptors | ErrorKind::NoMemory if !nonblocking => {
-                    self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
-                    self.repeated.exhausted(&self.endpoint, &err);
-                    let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
-                    self.pause(io, back_off.next(), deadline)?;
-                }
-                _ if sys::is_transient_accept(&err) => {
-                    self.counters.retried.fetch_add(1, Ordering::Relaxed);
-                    self.repeated.retried(&self.endpoint, &err);
-                    in_a_row += 1;
-                    if in_a_row == RETRIES_AT_ONCE {
-                        if nonblocking {
-                            return Err(err.into());
-                        }
-                        let deadline = *deadline.get_or_insert_with(|| self.deadline(serves));
-                        self.pause(io, back_off.next(), deadline)?;
-                        in_a_row = 0;
-                    }
-                }
-                _ => return Err(err.into()),
+                ErrorKind::WouldBlock => return AcceptNow::Nobody,
+                ErrorKind::NoDescriptors | ErrorKind::NoMemory => return AcceptNow::Exhausted(err),
+                _ if sys::is_transient_accept(&err) => {}
+                _ => return AcceptNow::Failed(err.into()),
             }
+            self.counters.retried.fetch_add(1, Ordering::Relaxed);
+            self.repeated.retried(&self.endpoint, &err);
+            in_a_row += 1;
+            if in_a_row == RETRIES_AT_ONCE {
+                return AcceptNow::Exhausted(err);
+            }
+            result = sys::accept(io.socket());
         }
     }
 
-    /// Waits before the next try, within the time that accept has.
-    fn pause(
-        &self,
-        io: &InUse<'_>,
-        time: Duration,
-        deadline: Deadline,
-    ) -> std::result::Result<(), Cause> {
-        let until = deadline.earlier(Deadline::after(Some(time)));
-        wait(None, until, self.cancel_token().as_ref(), || io.is_closed())?;
-        if deadline.has_passed() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
+    /// An error of single connections that keeps coming was counted as that.
+    fn count_exhausted(&self, cause: &io::Error) {
+        if !sys::is_transient_accept(cause) {
+            self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
+            self.repeated.exhausted(&self.endpoint, cause);
+        }
     }
 
-    fn deadline(&self, serves: bool) -> Deadline {
-        let ms = self.timeout.load(Ordering::Relaxed);
-        Deadline::after((ms != u64::MAX && !serves).then(|| Duration::from_millis(ms)))
-    }
-
-    fn start_polling(&self) -> Result<()> {
-        let Some(io) = self.descriptor.enter() else {
-            return Err(self.failed(ErrorKind::Closed.into()));
-        };
-        sys::set_nonblocking(io.socket(), true).map_err(|e| self.failed(e.into()))?;
+    fn start_polling(&self, io: &InUse<'_>) -> io::Result<()> {
+        sys::set_nonblocking(io.socket(), true)?;
         self.polled.store(true, Ordering::Release);
         Ok(())
-    }
-
-    fn cancel_token(&self) -> Option<CancelToken> {
-        self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     #[cold]
@@ -635,6 +897,19 @@ impl Drop for Listener {
     }
 }
 
+/// How well the local address of a connection fits to that of a listener.
+fn closeness(listener: &Address, local: &Address) -> u8 {
+    let is_ipv6 = |address: &Address| matches!(address, Address::Inet(a) if a.is_ipv6());
+    if listener == local {
+        3
+    } else if listener.is_wildcard() && listener.port() == local.port() {
+        // IPv4 also comes to a wildcard of IPv6, unless there is one of its own.
+        1 + u8::from(is_ipv6(listener) == is_ipv6(local))
+    } else {
+        0
+    }
+}
+
 fn endpoint_of(address: &Address) -> Endpoint {
     match address {
         Address::Inet(a) => (*a).into(),
@@ -651,8 +926,29 @@ fn backlog(options: &SocketOptions) -> i32 {
     options.backlog.map_or(i32::MAX, |n| i32::try_from(n).unwrap_or(i32::MAX))
 }
 
-fn listen_inet(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
+fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSocket> {
+    options.validate(OPERATION)?;
+    options.refuse_client_only(OPERATION)?;
+    if endpoints.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, OPERATION).detail("no endpoint"));
+    }
     let deadline = Deadline::after(options.connect_timeout);
+    // What was bound before one that fails is closed with this.
+    let mut bound = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        bound.push(match &endpoint.0 {
+            Target::Inet { .. } => bind_inet(endpoint, options, deadline)?,
+            Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(endpoint, options)?,
+        });
+    }
+    let server = ServerSocket::new(bound, options);
+    if endpoints.len() > 1 {
+        server.start_polling()?;
+    }
+    Ok(server)
+}
+
+fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
     let found = resolve(endpoint, options.family, deadline, options.cancel.as_ref(), OPERATION)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
     let mut failure = None;
@@ -669,7 +965,7 @@ fn listen_inet(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSoc
                     }),
                     _ => endpoint_of(&bound),
                 };
-                return Ok(ServerSocket::new(socket, endpoint, bound, options, None));
+                return Ok(Bound { file: None, socket, endpoint, address: bound });
             }
             // Only a machine without IPv6 goes on to IPv4: nothing else may make
             // a server quietly serve less than it was asked to.
@@ -711,9 +1007,9 @@ fn listen_at(
     Ok((socket, sys::to_address(&bound)))
 }
 
-fn listen_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
+fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
-    options.refuse_inet_only(OPERATION)?;
+    options.refuse_inet_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
     let socket = sys::stream_socket(Domain::UNIX, false).map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
@@ -728,7 +1024,7 @@ fn listen_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<ServerSoc
             (sys::to_address(&name), None)
         }
     };
-    Ok(ServerSocket::new(socket, endpoint.clone(), address, options, file))
+    Ok(Bound { file, socket, endpoint: endpoint.clone(), address })
 }
 
 fn start_listening(fd: Borrowed<'_>, options: &SocketOptions) -> io::Result<()> {

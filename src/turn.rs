@@ -9,6 +9,9 @@ const HELD: u32 = 1;
 /// Held, and somebody may be waiting.
 const WANTED: u32 = 2;
 
+/// How often a waiter looks up.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
 /// A lock that is one exchange when nobody contends, and whose waiters look up
 /// often enough to notice a deadline, a cancel or a close within 50 ms.
 #[derive(Debug, Default)]
@@ -38,6 +41,15 @@ impl Turn {
 
     /// Waits for the turn; `give_up` is asked before each wait and ends it.
     pub(crate) fn take<E>(&self, give_up: impl Fn() -> Result<(), E>) -> Result<Held<'_>, E> {
+        self.take_asking(|| give_up().map(|()| Some(LOOK)))
+    }
+
+    /// The same for a waiter that says itself after which time it has to look up again;
+    /// `None`: not before the turn is free.
+    pub(crate) fn take_asking<E>(
+        &self,
+        give_up: impl Fn() -> Result<Option<Duration>, E>,
+    ) -> Result<Held<'_>, E> {
         if let Some(held) = self.try_take() {
             return Ok(held);
         }
@@ -47,11 +59,12 @@ impl Turn {
             if self.state.swap(WANTED, Ordering::Acquire) == FREE {
                 return Ok(Held(self));
             }
-            give_up()?;
-            let slice = Duration::from_millis(20);
-            guard = match self.freed.wait_timeout(guard, slice) {
-                Ok((guard, _)) => guard,
-                Err(poisoned) => poisoned.into_inner().0,
+            guard = match give_up()? {
+                None => self.freed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                Some(slice) => match self.freed.wait_timeout(guard, slice) {
+                    Ok((guard, _)) => guard,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
             };
         }
     }

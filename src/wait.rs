@@ -125,11 +125,24 @@ pub(crate) fn wait_writable(
         cancel,
         || false,
         |event, slice| {
-            let woken = sys::poll_writable(sockets, [event, also], slice)?;
+            let woken = sys::poll_any(sockets, Interest::Write, [event, also], slice)?;
             Ok(woken.socket.map(Some).or_else(|| woken.events[1].then_some(None)))
         },
     )?;
     Ok(woken.flatten())
+}
+
+/// Waits until one of the sockets is readable, and says which is the first.
+pub(crate) fn wait_readable(
+    sockets: &[Borrowed<'_>],
+    deadline: Deadline,
+    cancel: Option<&CancelToken>,
+    is_closed: impl Fn() -> bool,
+) -> Result<usize, Cause> {
+    let found = wait_with(deadline, cancel, is_closed, |event, slice| {
+        Ok(sys::poll_any(sockets, Interest::Read, [event, None], slice)?.socket)
+    })?;
+    found.ok_or_else(|| ErrorKind::TimedOut.into())
 }
 
 /// How much of a wait one poll does. Linux lets a poll end late by 0.1 % of its

@@ -191,6 +191,8 @@ mod c_only {
                 assert_eq!(text(keepsock_tcp_state_name(state)), "UNKNOWN");
             }
             assert_eq!(text(keepsock_server_endpoint(null())), "");
+            assert_eq!(keepsock_server_endpoint_count(null()), 0);
+            assert_eq!(text(keepsock_server_endpoint_at(null(), 0)), "");
             assert_eq!(keepsock_server_port(null()), 0);
             assert_eq!(keepsock_service_connections(null()), 0);
             assert_eq!(text(keepsock_handshake_lines(null())), "");
@@ -785,6 +787,29 @@ mod c_only {
             gives(INVALID, "server is NULL", |e| {
                 keepsock_server_listen(endpoint, null(), null_mut(), e)
             });
+            let one = [endpoint, null()];
+            gives(INVALID, "server is NULL", |e| {
+                keepsock_server_listen_all(one.as_ptr(), 1, null(), null_mut(), e)
+            });
+            for (first, count, part) in [
+                (null(), 1, "endpoints is NULL"),
+                (null(), 0, "no endpoint"),
+                (one.as_ptr(), 0, "no endpoint"),
+                (one.as_ptr(), 2, "endpoint is NULL"),
+                (one.as_ptr(), usize::MAX, "out of range"),
+            ] {
+                gives(INVALID, part, |e| {
+                    out(no_handle(), |s| keepsock_server_listen_all(first, count, null(), s, e))
+                });
+            }
+            assert_eq!(keepsock_server_endpoint_count(server), 1);
+            assert_eq!(
+                text(keepsock_server_endpoint_at(server, 0)),
+                text(keepsock_server_endpoint(server))
+            );
+            for index in [1, usize::MAX] {
+                assert_eq!(text(keepsock_server_endpoint_at(server, index)), "");
+            }
             gives(INVALID, "endpoint is NULL", |e| {
                 out(no_handle(), |r| keepsock_reconnect_new(null(), null(), r, e))
             });
@@ -1124,6 +1149,10 @@ mod c_only {
                 });
                 gives(WRONG_STATE, part, |e| {
                     out(no_handle(), |s| keepsock_server_listen(c"127.0.0.1:0".as_ptr(), bad, s, e))
+                });
+                gives(WRONG_STATE, part, |e| {
+                    let one = c"127.0.0.1:0".as_ptr();
+                    out(no_handle(), |s| keepsock_server_listen_all(&raw const one, 1, bad, s, e))
                 });
                 gives(WRONG_STATE, part, |e| {
                     out(no_handle(), |c| keepsock_client_from_fd(stream.as_raw_fd(), bad, c, e))

@@ -12,7 +12,7 @@ use crate::events;
 use crate::info::{Address, TcpState};
 use crate::options::SocketOptions;
 use crate::resolve::{Lookup, is_numeric};
-use crate::sys::{self, Wakeup};
+use crate::sys::{self, Interest, Wakeup};
 use crate::wait::Deadline;
 
 /// A connect under way, for programs that wait elsewhere: in an event loop, for several
@@ -251,7 +251,7 @@ impl Connecting {
         if sockets.is_empty() {
             return None;
         }
-        sys::poll_writable(&sockets, [None, None], Some(Duration::ZERO)).ok()?.socket
+        sys::poll_any(&sockets, Interest::Write, [None, None], Some(Duration::ZERO)).ok()?.socket
     }
 
     fn step(&mut self, mut ready: Option<usize>) -> Result<()> {

@@ -117,7 +117,7 @@ pub struct keepsock_buffer {
 ///
 /// # Safety
 /// `first` points to `count` of them, or `count` is 0.
-unsafe fn structures<'a, T>(
+pub(super) unsafe fn structures<'a, T>(
     first: *const T,
     count: usize,
     operation: &'static str,

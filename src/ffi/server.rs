@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
-use super::client::{give_up, number, take};
+use super::client::{give_up, number, structures, take};
 use super::handle::{Handle, Pool};
 use super::{
     Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
@@ -19,7 +19,13 @@ use crate::{ServerSocket, TcpState};
 /// keepsock_server_free() needs the object for itself.
 pub struct keepsock_server {
     pub(super) socket: ServerSocket,
-    endpoint: OnceLock<CString>,
+    endpoints: OnceLock<Box<[CString]>>,
+}
+
+impl keepsock_server {
+    fn new(socket: ServerSocket) -> keepsock_server {
+        keepsock_server { socket, endpoints: OnceLock::new() }
+    }
 }
 
 impl Handle for keepsock_server {
@@ -97,7 +103,49 @@ pub unsafe extern "C" fn keepsock_server_listen(
             )
         };
         let socket = ServerSocket::listen_with(endpoint, &options)?;
-        let made = keepsock_server { socket, endpoint: OnceLock::new() };
+        let made = keepsock_server::new(socket);
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(made)) };
+        Ok(())
+    };
+    // SAFETY: null, or writable as the header asks.
+    unsafe { guard(error, OPERATION, body) }
+}
+
+/// Listens on several endpoints at once, TCP and Unix sockets alike: all of them or
+/// none. One accept, and one keepsock_server_serve(), takes the connections of
+/// all; none of them has to wait for another one's to be fewer. The options hold
+/// for the connections of each; one that an endpoint cannot have is refused, as
+/// are those of TCP for a Unix socket. Accepting costs one poll more.
+///
+/// @param endpoints  Where to listen: an array of strings.
+/// @param count      How many there are; at least 1.
+/// @param options    Options, copied; NULL for the defaults.
+/// @param server     Receives the socket; free it with keepsock_server_free().
+/// @param error      See keepsock_error; may be NULL. It names the endpoint that
+///                   cannot be had; the others are then closed again, and the
+///                   files of Unix sockets removed.
+/// @return KEEPSOCK_OK, or those of keepsock_server_listen(); _INVALID_ARGUMENT
+///         for no endpoint at all. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_listen_all(
+    endpoints: *const *const c_char,
+    count: usize,
+    options: *const keepsock_options,
+    server: *mut *mut keepsock_server,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "listen";
+    let body = || {
+        let out = output(server, OPERATION, "server")?;
+        // SAFETY: `count` pointers, as the header asks.
+        let texts = unsafe { structures(endpoints, count, OPERATION, "endpoints") }?;
+        // SAFETY: each is a string, as the header asks.
+        let parse = |text: &*const c_char| unsafe { super::endpoint(*text, OPERATION) };
+        let endpoints = texts.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        // SAFETY: null, or live options as the header asks.
+        let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
+        let made = keepsock_server::new(ServerSocket::listen_all(endpoints, &options)?);
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(handle::give(made)) };
         Ok(())
@@ -130,7 +178,7 @@ pub unsafe extern "C" fn keepsock_server_from_fd(
         // SAFETY: null, or live options as the header asks.
         let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
         let socket = take(fd, OPERATION, |owned| ServerSocket::from_owned(owned, &options))?;
-        let made = keepsock_server { socket, endpoint: OnceLock::new() };
+        let made = keepsock_server::new(socket);
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(handle::give(made)) };
         Ok(())
@@ -182,22 +230,48 @@ pub unsafe extern "C" fn keepsock_server_state(server: *const keepsock_server) -
 }
 
 /// The endpoint that it listens on, with the port that the system chose:
-/// "127.0.0.1:40123".
+/// "127.0.0.1:40123". The first one if there are several.
 ///
 /// @param server  A listening socket, or NULL: "".
 /// @return Text that lives as long as the object. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_endpoint(server: *const keepsock_server) -> *const c_char {
+    // SAFETY: as the header asks.
+    unsafe { keepsock_server_endpoint_at(server, 0) }
+}
+
+/// How many endpoints it listens on: keepsock_server_listen_all().
+///
+/// @param server  A listening socket, or NULL: 0.
+/// @return The number of endpoints. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_endpoint_count(server: *const keepsock_server) -> usize {
+    // SAFETY: null, or live as the header asks.
+    unsafe { handle::get(server) }.map_or(0, |s| s.socket.endpoints().len())
+}
+
+/// One of the endpoints that it listens on, as keepsock_server_endpoint() has the
+/// first one.
+///
+/// @param server  A listening socket, or NULL: "".
+/// @param index   From 0, in the order in which they were given. "" beyond the last.
+/// @return Text that lives as long as the object. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_endpoint_at(
+    server: *const keepsock_server,
+    index: usize,
+) -> *const c_char {
     // SAFETY: null, or live as the header asks.
     let Some(server) = (unsafe { handle::get(server) }) else {
         return c"".as_ptr();
     };
     shield(c"".as_ptr(), || {
-        server.endpoint.get_or_init(|| c_string(server.socket.endpoint())).as_ptr()
+        let print = || server.socket.endpoints().map(c_string).collect();
+        server.endpoints.get_or_init(print).get(index).map_or(c"".as_ptr(), |text| text.as_ptr())
     })
 }
 
-/// The port that it listens on.
+/// The port that it listens on; the first one's if there are several endpoints.
 ///
 /// @param server  A listening socket, or NULL: 0.
 /// @return The port; 0 for a Unix socket. Since 0.1.
@@ -207,7 +281,7 @@ pub unsafe extern "C" fn keepsock_server_port(server: *const keepsock_server) ->
     unsafe { handle::get(server) }.map_or(0, |s| s.socket.port())
 }
 
-/// Reads what it has counted so far.
+/// Reads what it has counted so far, on all of its endpoints.
 ///
 /// @param server  A listening socket; closed ones keep their counters.
 /// @param out     Filled in on success.
@@ -298,7 +372,7 @@ pub unsafe extern "C" fn keepsock_server_set_cancel(
 }
 
 /// Borrows the descriptor, for an event loop. It is open until the server is
-/// closed; do not close it.
+/// closed; do not close it. Of several it is the first one's.
 ///
 /// @param server  A listening socket.
 /// @param fd      Receives it.
@@ -329,7 +403,8 @@ pub unsafe extern "C" fn keepsock_server_fd(
 /// @param fd      Receives the descriptor.
 /// @param error   See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while
-///         another thread is in a call. Since 0.1.
+///         another thread is in a call, and if it listens on several endpoints.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_release_fd(
     server: *mut keepsock_server,

@@ -6,7 +6,7 @@
 //!   [`Descriptor`], which several threads may use while one closes it
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
-//! - `poll`, `poll_writable` and [`Event`], which ends a poll from outside
+//! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
 //! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
@@ -78,10 +78,10 @@ pub(crate) struct Ready {
     pub error: bool,
 }
 
-/// What a poll for writing found.
+/// What a poll of several sockets found.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Woken {
-    /// The number of a socket that is writable, or holds an error.
+    /// The number of the first socket that is ready, or holds an error.
     pub socket: Option<usize>,
     pub events: [bool; 2],
 }

@@ -270,6 +270,14 @@ const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const POLLRDHUP: libc::c_short = 0;
 
+fn poll_events(interest: Interest) -> libc::c_short {
+    match interest {
+        Interest::Read => libc::POLLIN,
+        Interest::Write => libc::POLLOUT,
+        Interest::Hangup => POLLRDHUP,
+    }
+}
+
 /// Waits for the socket, the event, or the time. Without a socket it waits for
 /// the other two. EINTR is returned as the error that it is.
 pub(crate) fn poll(
@@ -281,11 +289,7 @@ pub(crate) fn poll(
     let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 2];
     if let Some((socket, interest)) = socket {
         fds[0].fd = socket.as_raw_fd();
-        fds[0].events = match interest {
-            Interest::Read => libc::POLLIN,
-            Interest::Write => libc::POLLOUT,
-            Interest::Hangup => POLLRDHUP,
-        };
+        fds[0].events = poll_events(interest);
     }
     let mut count = 1;
     if let Some(event) = event {
@@ -298,14 +302,16 @@ pub(crate) fn poll(
     Ok(Ready { socket: fds[0].revents != 0, error: fds[0].revents & libc::POLLERR != 0 })
 }
 
-/// Waits until one of the sockets is writable or holds an error, or one of the events is set.
-pub(crate) fn poll_writable(
+/// Waits until one of the sockets is ready or holds an error, or one of the events is set.
+pub(crate) fn poll_any(
     sockets: &[Borrowed<'_>],
+    interest: Interest,
     events: [Option<&Event>; 2],
     timeout: Option<Duration>,
 ) -> io::Result<Woken> {
     let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
-    let mut fds: Vec<_> = sockets.iter().map(|s| entry(s.as_raw_fd(), libc::POLLOUT)).collect();
+    let wanted = poll_events(interest);
+    let mut fds: Vec<_> = sockets.iter().map(|s| entry(s.as_raw_fd(), wanted)).collect();
     // poll(2) passes over negative descriptors.
     fds.extend(events.map(|e| entry(e.map_or(-1, |e| e.reader.as_raw_fd()), libc::POLLIN)));
     // SAFETY: the array holds that many entries.

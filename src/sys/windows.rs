@@ -124,6 +124,15 @@ pub(crate) fn forbid_sigpipe(_socket: Borrowed<'_>) -> io::Result<()> {
     Ok(())
 }
 
+fn poll_entry(socket: Borrowed<'_>, interest: Interest) -> ws::WSAPOLLFD {
+    let events = match interest {
+        Interest::Read => ws::POLLRDNORM,
+        Interest::Write => ws::POLLWRNORM,
+        Interest::Hangup => 0,
+    };
+    ws::WSAPOLLFD { fd: socket.as_raw_socket() as ws::SOCKET, events, revents: 0 }
+}
+
 pub(crate) fn poll(
     socket: Option<(Borrowed<'_>, Interest)>,
     _event: Option<&Event>,
@@ -133,12 +142,7 @@ pub(crate) fn poll(
         std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
         return Ok(Ready::default());
     };
-    let events = match interest {
-        Interest::Read => ws::POLLRDNORM,
-        Interest::Write => ws::POLLWRNORM,
-        Interest::Hangup => 0,
-    };
-    let mut fd = ws::WSAPOLLFD { fd: socket.as_raw_socket() as ws::SOCKET, events, revents: 0 };
+    let mut fd = poll_entry(socket, interest);
     // SAFETY: one valid entry.
     if unsafe { ws::WSAPoll(&raw mut fd, 1, poll_ms(timeout)) } < 0 {
         // SAFETY: no memory is passed.
@@ -147,8 +151,9 @@ pub(crate) fn poll(
     Ok(Ready { socket: fd.revents != 0, error: fd.revents & ws::POLLERR != 0 })
 }
 
-pub(crate) fn poll_writable(
+pub(crate) fn poll_any(
     sockets: &[Borrowed<'_>],
+    interest: Interest,
     _events: [Option<&Event>; 2],
     timeout: Option<Duration>,
 ) -> io::Result<Woken> {
@@ -157,12 +162,7 @@ pub(crate) fn poll_writable(
         std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
         return Ok(Woken::default());
     }
-    let entry = |s: &Borrowed<'_>| ws::WSAPOLLFD {
-        fd: s.as_raw_socket() as ws::SOCKET,
-        events: ws::POLLWRNORM,
-        revents: 0,
-    };
-    let mut fds: Vec<_> = sockets.iter().map(entry).collect();
+    let mut fds: Vec<_> = sockets.iter().map(|s| poll_entry(*s, interest)).collect();
     // SAFETY: the array holds that many entries.
     if unsafe { ws::WSAPoll(fds.as_mut_ptr(), fds.len() as u32, poll_ms(timeout)) } < 0 {
         // SAFETY: no memory is passed.

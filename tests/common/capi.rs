@@ -314,6 +314,18 @@ impl Api for CApi {
         Ok(CServer(out))
     }
 
+    fn listen_all(endpoints: &[&str], list: &[Opt<'_, Self>]) -> Outcome<CServer> {
+        let endpoints: Vec<_> = endpoints.iter().map(|e| c(e)).collect();
+        let pointers: Vec<_> = endpoints.iter().map(|e| e.as_ptr()).collect();
+        let options = options(list)?;
+        let mut out = null_mut();
+        call(|e| unsafe {
+            let (first, count) = (pointers.as_ptr(), pointers.len());
+            keepsock_server_listen_all(first, count, options.0, &raw mut out, e)
+        })?;
+        Ok(CServer(out))
+    }
+
     fn start(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CConnecting> {
         let (endpoint, options) = (c(endpoint), options(list)?);
         let mut out = null_mut();
@@ -620,6 +632,11 @@ impl Server<CApi> for CServer {
 
     fn endpoint(&self) -> String {
         text(unsafe { keepsock_server_endpoint(self.0) })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let count = unsafe { keepsock_server_endpoint_count(self.0) };
+        (0..count).map(|i| text(unsafe { keepsock_server_endpoint_at(self.0, i) })).collect()
     }
 
     fn state(&self) -> i32 {

@@ -135,6 +135,7 @@ pub trait Api: Sized + 'static {
 
     fn connect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Client>;
     fn listen(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
+    fn listen_all(endpoints: &[&str], options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
     fn start(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Connecting>;
     /// Takes a descriptor over; on failure it is given back.
     fn adopt_client(
@@ -255,6 +256,7 @@ pub struct Counters {
 pub trait Server<A: Api>: Send + Sync {
     fn accept(&self) -> Outcome<A::Client>;
     fn endpoint(&self) -> String;
+    fn endpoints(&self) -> Vec<String>;
     fn port(&self) -> u16;
     /// The number of the state.
     fn state(&self) -> i32;

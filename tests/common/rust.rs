@@ -108,6 +108,10 @@ impl Api for RustApi {
         Ok(ServerSocket::listen_with(endpoint, &options(list)?)?)
     }
 
+    fn listen_all(endpoints: &[&str], list: &[Opt<'_, Self>]) -> Outcome<ServerSocket> {
+        Ok(ServerSocket::listen_all(endpoints.iter().copied(), &options(list)?)?)
+    }
+
     fn start(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<keepsock::Connecting> {
         Ok(keepsock::Connecting::start(endpoint, &options(list)?)?)
     }
@@ -345,6 +349,10 @@ impl Server<RustApi> for ServerSocket {
 
     fn endpoint(&self) -> String {
         ServerSocket::endpoint(self).to_string()
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        ServerSocket::endpoints(self).map(ToString::to_string).collect()
     }
 
     fn state(&self) -> i32 {
