@@ -361,39 +361,20 @@ impl ServerSocket {
 
     #[inline]
     fn accept_as(&self, serves: bool) -> Result<ClientSocket> {
-        let [listener] = self.listeners() else {
-            return self.accept_from_any(serves);
+        let (listener, (socket, peer)) = match self.listeners() {
+            [listener] => {
+                let io = match listener.descriptor.enter() {
+                    Some(io) => io,
+                    None => return Err(listener.failed(ErrorKind::Closed.into())),
+                };
+                let polled = listener.polled.load(Ordering::Acquire);
+                match (!polled).then(|| sys::accept(io.socket())) {
+                    Some(Ok(accepted)) => (listener, accepted),
+                    other => self.accept_on(std::slice::from_ref(&io), other, serves)?,
+                }
+            }
+            _ => self.accept_from_any(serves)?,
         };
-        let entered = match listener.descriptor.enter() {
-            Some(io) => [(listener, io)],
-            None => return Err(listener.failed(ErrorKind::Closed.into())),
-        };
-        let polled = listener.polled.load(Ordering::Acquire);
-        let accepted = match (!polled).then(|| sys::accept(entered[0].1.socket())) {
-            Some(Ok(accepted)) => accepted,
-            other => self.accept_on(&entered, other, serves)?.1,
-        };
-        self.confirmed(listener, accepted, serves)
-    }
-
-    #[cold]
-    fn accept_from_any(&self, serves: bool) -> Result<ClientSocket> {
-        let entered = self.listeners().iter().map(|l| Some((l, l.descriptor.enter()?)));
-        let Some(entered) = entered.collect::<Option<Vec<_>>>() else {
-            return Err(self.first().failed(ErrorKind::Closed.into()));
-        };
-        let (listener, accepted) = self.accept_on(&entered, None, serves)?;
-        self.confirmed(listener, accepted, serves)
-    }
-
-    /// Makes a socket of what a listener has accepted.
-    #[inline]
-    fn confirmed(
-        &self,
-        listener: &Listener,
-        (socket, peer): Accepted,
-        serves: bool,
-    ) -> Result<ClientSocket> {
         listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let options = &self.0.options;
         if !sys::ACCEPT_INHERITS {
@@ -415,15 +396,24 @@ impl ServerSocket {
         ClientSocket::accepted(socket, peer, &listener.address, options)
     }
 
-    /// An accept that is more than one successful system call. `entered` are the
-    /// listeners, and `first` is what the kernel said of the first one already.
     #[cold]
-    fn accept_on<'a>(
+    fn accept_from_any(&self, serves: bool) -> Result<(&Listener, Accepted)> {
+        let ios = self.listeners().iter().map(|listener| listener.descriptor.enter());
+        match ios.collect::<Option<Vec<_>>>() {
+            Some(ios) => self.accept_on(&ios, None, serves),
+            None => Err(self.first().failed(ErrorKind::Closed.into())),
+        }
+    }
+
+    /// An accept that is more than one successful system call. `ios` are the listeners, in
+    /// use, and `first` is what the kernel said of the first one already.
+    #[cold]
+    fn accept_on(
         &self,
-        entered: &[(&'a Listener, InUse<'_>)],
+        ios: &[InUse<'_>],
         mut first: Option<io::Result<Accepted>>,
         serves: bool,
-    ) -> Result<(&'a Listener, Accepted)> {
+    ) -> Result<(&Listener, Accepted)> {
         let deadline = self.deadline(serves);
         let mut back_off = OUT_OF_DESCRIPTORS;
         let failed = |cause| self.first().failed(cause);
@@ -433,16 +423,16 @@ impl ServerSocket {
                 None => {
                     let polled = self.first().polled.load(Ordering::Acquire);
                     if polled && !serves && self.0.nonblocking.load(Ordering::Acquire) {
-                        return self.accept_at_once(entered);
+                        return self.accept_at_once(ios);
                     }
-                    let next = match entered {
-                        [(_, io)] => self.next_of_one(io, polled, deadline),
-                        _ => self.next_of_any(entered, deadline),
+                    let next = match ios {
+                        [io] => self.next_of_one(io, polled, deadline),
+                        _ => self.next_of_any(ios, deadline),
                     };
                     next.map_err(failed)?
                 }
             };
-            let (listener, io) = &entered[at];
+            let (listener, io) = (&self.listeners()[at], &ios[at]);
             match listener.try_accept(io, result) {
                 AcceptNow::Accepted(socket, peer) => return Ok((listener, (socket, peer))),
                 // Polled: another thread was faster. Otherwise it has become
@@ -480,11 +470,11 @@ impl ServerSocket {
     /// them while others wait for their turn, so that a connection wakes one and not all.
     fn next_of_any(
         &self,
-        entered: &[(&Listener, InUse<'_>)],
+        ios: &[InUse<'_>],
         deadline: Deadline,
     ) -> std::result::Result<(usize, io::Result<Accepted>), Cause> {
         let cancel = self.cancel_token();
-        let is_closed = || entered.iter().any(|(_, io)| io.is_closed());
+        let is_closed = || ios.iter().any(InUse::is_closed);
         let turn = self.0.polling.take_asking(|| match () {
             () if is_closed() => Err(ErrorKind::Closed),
             () if cancel.as_ref().is_some_and(CancelToken::is_fired) => Err(ErrorKind::Cancelled),
@@ -496,24 +486,21 @@ impl ServerSocket {
                 (a, b) => a.or(b),
             }),
         })?;
-        let order = self.order(entered.len());
-        let sockets: Vec<_> = (0..entered.len()).map(|i| entered[order(i)].1.socket()).collect();
+        let order = self.order(ios.len());
+        let sockets: Vec<_> = (0..ios.len()).map(|i| ios[order(i)].socket()).collect();
         let at = order(wait_readable(&sockets, deadline, cancel.as_ref(), is_closed)?);
         self.0.next.store(at + 1, Ordering::Relaxed);
-        let result = sys::accept(entered[at].1.socket());
+        let result = sys::accept(ios[at].socket());
         // What follows may tell events, and wait.
         drop(turn);
         Ok((at, result))
     }
 
     /// Accept in non-blocking mode.
-    fn accept_at_once<'a>(
-        &self,
-        entered: &[(&'a Listener, InUse<'_>)],
-    ) -> Result<(&'a Listener, Accepted)> {
-        let order = self.order(entered.len());
-        for at in (0..entered.len()).map(order) {
-            let (listener, io) = &entered[at];
+    fn accept_at_once(&self, ios: &[InUse<'_>]) -> Result<(&Listener, Accepted)> {
+        let order = self.order(ios.len());
+        for at in (0..ios.len()).map(order) {
+            let (listener, io) = (&self.listeners()[at], &ios[at]);
             let cause = match listener.try_accept(io, sys::accept(io.socket())) {
                 AcceptNow::Nobody => continue,
                 AcceptNow::Accepted(socket, peer) => {
@@ -1044,5 +1031,44 @@ mod tests {
         assert_eq!(pauses[0], Duration::from_millis(5));
         assert!(pauses.windows(2).all(|w| w[0] <= w[1]));
         assert_eq!(pauses[9], Duration::from_millis(50));
+    }
+
+    /// T4: what is to be asked without waiting never waits, whatever the server is set to.
+    #[test]
+    fn accepting_now_does_not_wait() {
+        let listen = || ServerSocket::listen_all(["127.0.0.1:0", "[::1]:0"], &SocketOptions::new());
+        for server in [ServerSocket::listen("127.0.0.1:0").unwrap(), listen().unwrap()] {
+            for listener in server.listeners() {
+                assert!(matches!(listener.accept_now(), AcceptNow::Nobody));
+                let client = ClientSocket::connect(&listener.endpoint).unwrap();
+                let AcceptNow::Accepted(_socket, peer) = listener.accept_now() else {
+                    panic!("somebody waits");
+                };
+                assert_eq!(peer, client.five_tuple().local);
+                assert!(matches!(listener.accept_now(), AcceptNow::Nobody));
+            }
+            assert_eq!(server.counters().accepted, server.listeners().len() as u64);
+            server.close();
+            for listener in server.listeners() {
+                assert!(matches!(listener.accept_now(), AcceptNow::Closed));
+            }
+        }
+    }
+
+    /// N4: a refusal is told of the endpoint where it was.
+    #[test]
+    fn a_connection_is_of_the_closest_listener() {
+        let inet = |text: &str| Address::Inet(text.parse().unwrap());
+        let listeners = ["0.0.0.0:80", "[::]:80", "127.0.0.1:81", "[::]:81"].map(inet);
+        for (local, closest) in [
+            ("192.0.2.1:80", 0),
+            ("[2001:db8::1]:80", 1),
+            ("127.0.0.1:81", 2),
+            ("127.0.0.2:81", 3),
+            ("[::1]:81", 3),
+        ] {
+            let rank = |i: &usize| closeness(&listeners[*i], &inet(local));
+            assert_eq!((0..listeners.len()).max_by_key(rank), Some(closest), "{local}");
+        }
     }
 }

@@ -92,11 +92,10 @@ fn assert_resumes(free: impl FnMut() -> Duration) -> Duration {
     times[3]
 }
 
-fn accept_survives(test: &str, asked: &str, set: impl FnOnce(&ServerSocket)) {
+fn accept_survives(test: &str, asked: &str, listen: impl FnOnce() -> ServerSocket) {
     in_process(test, LIMIT, || {
         lab::limit_descriptors(64);
-        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
-        set(&server);
+        let server = listen();
         let to = server.endpoint().to_string();
         // They wait in the listen queue, which takes no descriptor of the server.
         let _clients: Vec<_> = (0..6).map(|_| TcpStream::connect(&to).unwrap()).collect();
@@ -142,14 +141,27 @@ fn accept_survives(test: &str, asked: &str, set: impl FnOnce(&ServerSocket)) {
 /// L4: an accept that waits in the kernel.
 #[test]
 fn accept_without_descriptors() {
-    accept_survives("accept_without_descriptors", "accept", |_server| ());
+    accept_survives("accept_without_descriptors", "accept", || {
+        ServerSocket::listen("127.0.0.1:0").unwrap()
+    });
 }
 
 /// L4: an accept that waits in poll, which calls the listener readable all the time.
 #[test]
 fn polled_accept_without_descriptors() {
-    accept_survives("polled_accept_without_descriptors", "accept with a timeout", |server| {
+    accept_survives("polled_accept_without_descriptors", "accept with a timeout", || {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
         server.set_accept_timeout(Duration::from_secs(20)).unwrap();
+        server
+    });
+}
+
+/// L2, L4: an accept of several listeners, of which one is readable all the time.
+#[test]
+fn accept_of_several_without_descriptors() {
+    accept_survives("accept_of_several_without_descriptors", "accept on three endpoints", || {
+        let endpoints = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"];
+        ServerSocket::listen_all(endpoints, &SocketOptions::new()).unwrap()
     });
 }
 

@@ -28,6 +28,7 @@ both_apis![
     transient_errors_are_retried_and_counted,
     fatal_errors_are_returned,
     running_out_is_waited_for,
+    several_listeners_and_errors,
     a_client_that_resets_before_accept,
     an_accept_that_times_out,
     a_port_in_use,
@@ -199,6 +200,58 @@ fn running_out_is_waited_for<A: Api>() {
         );
         assert_eq!(failure.os_error, errno);
     }
+    server.accept().unwrap();
+}
+
+/// L2, L3, L4: with several listeners errors are what they are with one, and those of one
+/// listener do not keep others waiting.
+fn several_listeners_and_errors<A: Api>() {
+    let server = A::listen_all(&["127.0.0.1:0", "127.0.0.1:0"], &[]).unwrap();
+    let endpoints = server.endpoints();
+    let connect = |at: usize| TcpStream::connect(&endpoints[at]).unwrap();
+    let port = |outcome: common::Outcome<A::Client>| outcome.unwrap().five_tuple().local.1;
+    let ports: Vec<_> =
+        endpoints.iter().map(|e| e.rsplit(':').next().unwrap().parse::<u16>().unwrap()).collect();
+
+    // Of one connection: passed over.
+    let _client = connect(1);
+    accepts_fail_with(&[libc::ECONNABORTED, libc::EPERM]);
+    assert_eq!(port(server.accept()), ports[1]);
+    assert_eq!(server.counters().retried, 2);
+    // Used up: waited for, and the other one has its turn.
+    let _clients = (connect(0), connect(1));
+    accepts_fail_with(&[libc::EMFILE, libc::ENOMEM, libc::EMFILE]);
+    let (outcome, took) = timed(|| server.accept());
+    assert_eq!(port(outcome), ports[1]);
+    assert!(took >= Duration::from_millis(15), "three tries without a pause: {took:?}");
+    assert_eq!(server.counters().exhausted, 3);
+    // Each try fails, as if the call were forbidden: that is waited for too.
+    accepts_fail_with(&[libc::EPERM; 256]);
+    assert_eq!(port(server.accept()), ports[0]);
+    assert_eq!(server.counters().retried, 258);
+    assert_eq!(server.counters().exhausted, 3);
+    // Fatal: returned, with the endpoint that it is of. The other one is next.
+    let _clients = (connect(0), connect(1));
+    accepts_fail_with(&[libc::EINVAL]);
+    let failure = fails(server.accept(), ErrorKind::Os);
+    assert_eq!((failure.os_error, &failure.endpoint), (libc::EINVAL, &endpoints[1]));
+    assert_eq!(port(server.accept()), ports[0]);
+    // Non-blocking mode does not wait, and goes on with the other one.
+    server.set_nonblocking(true).unwrap();
+    accepts_fail_with(&[libc::EMFILE]);
+    let failure = fails(server.accept(), ErrorKind::NoDescriptors);
+    assert_eq!(failure.endpoint, endpoints[1]);
+    assert_eq!(port(server.accept()), ports[1]);
+    fails(server.accept(), ErrorKind::WouldBlock);
+    // A limit holds.
+    server.set_nonblocking(false).unwrap();
+    server.set_accept_timeout(50).unwrap();
+    let _client = connect(0);
+    accepts_fail_with(&[libc::EMFILE; 100]);
+    let (outcome, took) = timed(|| server.accept());
+    fails(outcome, ErrorKind::TimedOut);
+    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
+    ERRORS.with_borrow_mut(VecDeque::clear);
     server.accept().unwrap();
 }
 
