@@ -2798,7 +2798,7 @@ int32_t keepsock_server_set_cancel(keepsock_server *server,
 
 /**
  * Borrows the descriptor, for an event loop. It is open until the server is
- * closed; do not close it. Of several it is the first one's.
+ * closed; do not close it. With several endpoints it is the first one's.
  *
  * @param server  A listening socket.
  * @param fd      Receives it.
@@ -2808,6 +2808,23 @@ int32_t keepsock_server_set_cancel(keepsock_server *server,
 int32_t keepsock_server_fd(const keepsock_server *server,
                            keepsock_fd *fd,
                            keepsock_error **error);
+
+/**
+ * Borrows the descriptor of one of several endpoints, for an event loop.
+ * Whichever of them is readable, it is keepsock_server_accept() in non-blocking
+ * mode that takes the connection. It is open until the server is closed; do not
+ * close it.
+ *
+ * @param server  A listening socket.
+ * @param index   From 0 to keepsock_server_endpoint_count() - 1.
+ * @param fd      Receives it.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_server_fd_at(const keepsock_server *server,
+                              size_t index,
+                              keepsock_fd *fd,
+                              keepsock_error **error);
 
 /**
  * Gives the descriptor up: it listens on and is the caller's to close. The

@@ -716,8 +716,8 @@ impl ServerSocket {
         }
     }
 
-    /// Borrows the descriptor, for an event loop. While the guard lives it stays open. Of
-    /// several it is the first one's.
+    /// Borrows the descriptor, for an event loop. While the guard lives it stays open. With
+    /// several endpoints it is the first one's: [`borrow_at`](ServerSocket::borrow_at).
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
@@ -728,8 +728,34 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        let io = self.first().descriptor.enter();
-        io.map(BorrowedSocket).ok_or_else(|| self.first().failed(ErrorKind::Closed.into()))
+        self.first().borrow()
+    }
+
+    /// Borrows the descriptor of one of several endpoints, for an event loop. They count from 0
+    /// in the order of [`endpoints`](ServerSocket::endpoints). Whichever of them is readable, it
+    /// is [`accept`](ServerSocket::accept) in non-blocking mode that takes the connection.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed); [`InvalidArgument`](ErrorKind::InvalidArgument) beyond
+    /// the last.
+    ///
+    /// ```
+    /// use keepsock::{ServerSocket, SocketOptions};
+    /// let server = ServerSocket::listen_all(["127.0.0.1:0", "127.0.0.1:0"], &SocketOptions::new())?;
+    /// server.set_nonblocking(true)?;
+    /// for index in 0..server.endpoints().len() {
+    ///     let borrowed = server.borrow_at(index)?;
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn borrow_at(&self, index: usize) -> Result<BorrowedSocket<'_>> {
+        match self.listeners().get(index) {
+            Some(listener) => listener.borrow(),
+            None => Err(self
+                .first()
+                .failed(ErrorKind::InvalidArgument.into())
+                .detail(format!("there is no endpoint {index}"))),
+        }
     }
 
     /// Gives the descriptor up: it is the caller's to close, and listens on. The
@@ -847,11 +873,16 @@ impl Listener {
     }
 
     /// An error of single connections that keeps coming was counted as that.
-    fn count_exhausted(&self, cause: &io::Error) {
+    pub(crate) fn count_exhausted(&self, cause: &io::Error) {
         if !sys::is_transient_accept(cause) {
             self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
             self.repeated.exhausted(&self.endpoint, cause);
         }
+    }
+
+    pub(crate) fn borrow(&self) -> Result<BorrowedSocket<'_>> {
+        let io = self.descriptor.enter();
+        io.map(BorrowedSocket).ok_or_else(|| self.failed(ErrorKind::Closed.into()))
     }
 
     fn start_polling(&self, io: &InUse<'_>) -> io::Result<()> {

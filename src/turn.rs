@@ -1,4 +1,5 @@
-//! One writer at a time: what one thread writes is not cut by another's bytes.
+//! One at a time: what one thread writes is not cut by another's bytes, and of those that
+//! wait for several listeners one polls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -83,6 +84,8 @@ impl Drop for Held<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU64;
+    use std::sync::{Arc, mpsc};
+    use std::time::Instant;
 
     #[test]
     fn one_at_a_time() {
@@ -103,6 +106,41 @@ mod tests {
         });
         assert_eq!(total.into_inner(), 8000);
         assert!(turn.try_take().is_some());
+    }
+
+    /// Who does not look up is woken nevertheless, also when another one gives up meanwhile.
+    #[test]
+    fn a_waiter_that_sleeps_is_woken() {
+        const BRIEF: Duration = Duration::from_micros(50);
+        let shared = Arc::new((Turn::default(), AtomicU32::new(0)));
+        for _ in 0..200 {
+            let (turn, asleep) = &*shared;
+            asleep.store(0, Ordering::SeqCst);
+            let held = turn.take(|| Ok::<(), ()>(())).unwrap();
+            let (send, taken) = mpsc::channel();
+            for impatient in [false, false, true, false] {
+                let (shared, send) = (shared.clone(), send.clone());
+                std::thread::spawn(move || {
+                    let (turn, asleep) = &*shared;
+                    let since = Instant::now();
+                    let took = turn.take_asking(|| {
+                        asleep.fetch_add(u32::from(!impatient), Ordering::SeqCst);
+                        if impatient && since.elapsed() > BRIEF {
+                            return Err(());
+                        }
+                        Ok(impatient.then_some(BRIEF))
+                    });
+                    send.send(impatient || took.is_ok()).unwrap();
+                });
+            }
+            while asleep.load(Ordering::SeqCst) < 3 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            for _ in 0..4 {
+                assert!(taken.recv_timeout(Duration::from_secs(10)).unwrap());
+            }
+        }
     }
 
     #[test]

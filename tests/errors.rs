@@ -429,6 +429,7 @@ mod c_only {
                 |s, e| keepsock_server_set_nonblocking(s, true, e),
                 |s, e| keepsock_server_set_cancel(s, null(), e),
                 |s, e| out(77, |fd| keepsock_server_fd(s, fd, e)),
+                |s, e| out(77, |fd| keepsock_server_fd_at(s, 0, fd, e)),
                 |s, e| out(77, |fd| keepsock_server_release_fd(s, fd, e)),
                 |s, e| keepsock_server_close(s, e),
                 |s, e| {
@@ -917,6 +918,12 @@ mod c_only {
                 keepsock_server_counters_get(server, null_mut(), 32, e)
             });
             gives(INVALID, "fd is NULL", |e| keepsock_server_fd(server, null_mut(), e));
+            gives(INVALID, "fd is NULL", |e| keepsock_server_fd_at(server, 0, null_mut(), e));
+            for index in [1, usize::MAX] {
+                gives(INVALID, "there is no endpoint", |e| {
+                    out(77, |fd| keepsock_server_fd_at(server, index, fd, e))
+                });
+            }
             gives(INVALID, "fd is NULL", |e| keepsock_server_release_fd(server, null_mut(), e));
             let mut buffer = keepsock_buffer { data: null_mut(), cap: 1 };
             gives(INVALID, "buf is NULL", |e| {

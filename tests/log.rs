@@ -156,6 +156,7 @@ both_ways![
     silent_unless_asked,
     looking_up_and_connecting,
     listening_accepting_closing,
+    several_endpoints,
     an_abort_during_a_close,
     each_level_and_what_is_above,
     an_accept_that_is_tried_again,
@@ -333,6 +334,38 @@ fn no_descriptors_are_told_once<W: Way>() {
         drop(hoard);
     });
     told(Level::Trace, "keepsock::accept", &["accepted "]);
+}
+
+/// L2, N4: with several endpoints each event names its own.
+fn several_endpoints<W: Way>() {
+    W::listen_to(LevelFilter::Trace);
+    let server = W::Api::listen_all(&["0.0.0.0:0", "127.0.0.1:0", "[::1]:0"], &[]).unwrap();
+    let endpoints = server.endpoints();
+    for endpoint in &endpoints {
+        told(Level::Info, "keepsock::listen", &["listening on ", endpoint]);
+    }
+    take();
+    // All or none, so nothing is said of the first.
+    fails(
+        W::Api::listen_all(&["127.0.0.1:0", &endpoints[1]], &[]).map(drop),
+        ErrorKind::AddressInUse,
+    );
+    assert_eq!(take(), []);
+    let wait = |client: &<W::Api as Api>::Client| drop(client.read(&mut [0; 8]));
+    let service = server.serve(&[Serve::Max(1), Serve::Refuse], Box::new(wait)).unwrap();
+    let to = |endpoint: &str| TcpStream::connect(endpoint.replace("0.0.0.0", "127.0.0.1")).unwrap();
+    let _first = to(&endpoints[0]);
+    eventually("the first has its place", || service.connections() == 1);
+    for endpoint in &endpoints {
+        let refused = to(endpoint).local_addr().unwrap().to_string();
+        told(Level::Trace, "keepsock::accept", &["accepted ", &refused, " on ", endpoint]);
+        told(Level::Warn, "keepsock::accept", &["refused ", &refused, " on ", endpoint]);
+    }
+    server.close();
+    for (endpoint, count) in endpoints.iter().zip([2, 1, 1]) {
+        let accepted = format!("closed {endpoint}: {count} connections");
+        told(Level::Info, "keepsock::listen", &[&accepted]);
+    }
 }
 
 /// N4: a full server tells that it refuses, not each time that it does.

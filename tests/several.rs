@@ -407,18 +407,24 @@ fn nonblocking_mode<A: Api>() {
     assert_eq!(came_to::<A>(&server, &accepted.unwrap()), 2);
 }
 
-/// L2, L7: one descriptor cannot stand for all.
+/// L2, L7, T4: all can be borrowed; one descriptor cannot stand for all.
 fn the_descriptors_stay_together<A: Api>() {
     let Three { server, dir } = three::<A>(&[]);
     let failure = fails(server.release(), ErrorKind::WrongState);
     assert!(failure.message.contains("3 endpoints"), "{failure:?}");
-    let borrowed = server.fd().unwrap();
-    assert!(system::is_open(borrowed) && system::is_nonblocking(borrowed));
+    let borrowed: Vec<_> = (0..3).map(|index| server.fd_at(index).unwrap()).collect();
+    assert_eq!(server.fd().unwrap(), borrowed[0]);
+    for (fd, family) in borrowed.iter().zip([libc::AF_INET, libc::AF_INET6, libc::AF_UNIX]) {
+        assert_eq!(system::option(*fd, libc::SOL_SOCKET, libc::SO_DOMAIN), family);
+        assert!(system::is_nonblocking(*fd) && system::is_cloexec(*fd));
+    }
+    fails(server.fd_at(3), ErrorKind::InvalidArgument);
     let _client = connect::<A>(&dir.endpoint("s"));
     server.accept().unwrap();
     server.close();
     fails(server.release(), ErrorKind::Closed);
     fails(server.fd(), ErrorKind::Closed);
+    fails(server.fd_at(2), ErrorKind::Closed);
 }
 
 /// L2, V1, V3, V5: serve takes the connections of all endpoints.

@@ -372,7 +372,7 @@ pub unsafe extern "C" fn keepsock_server_set_cancel(
 }
 
 /// Borrows the descriptor, for an event loop. It is open until the server is
-/// closed; do not close it. Of several it is the first one's.
+/// closed; do not close it. With several endpoints it is the first one's.
 ///
 /// @param server  A listening socket.
 /// @param fd      Receives it.
@@ -388,6 +388,35 @@ pub unsafe extern "C" fn keepsock_server_fd(
     let body = |socket: &ServerSocket| {
         let fd = output(fd, OPERATION, "fd")?;
         let borrowed = socket.borrow()?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { fd.write(number(&borrowed)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(server, error, OPERATION, body) }
+}
+
+/// Borrows the descriptor of one of several endpoints, for an event loop.
+/// Whichever of them is readable, it is keepsock_server_accept() in non-blocking
+/// mode that takes the connection. It is open until the server is closed; do not
+/// close it.
+///
+/// @param server  A listening socket.
+/// @param index   From 0 to keepsock_server_endpoint_count() - 1.
+/// @param fd      Receives it.
+/// @param error   See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_fd_at(
+    server: *const keepsock_server,
+    index: usize,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "borrow";
+    let body = |socket: &ServerSocket| {
+        let fd = output(fd, OPERATION, "fd")?;
+        let borrowed = socket.borrow_at(index)?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { fd.write(number(&borrowed)) };
         Ok(())

@@ -680,6 +680,12 @@ impl Server<CApi> for CServer {
         Ok(fd)
     }
 
+    fn fd_at(&self, index: usize) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_server_fd_at(self.0, index, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
     fn release(&self) -> Outcome<OwnedFd> {
         let mut fd = -1;
         call(|e| unsafe { keepsock_server_release_fd(self.0, &raw mut fd, e) })?;

@@ -265,6 +265,7 @@ pub trait Server<A: Api>: Send + Sync {
     fn set_nonblocking(&self, on: bool) -> Outcome<()>;
     fn set_cancel(&self, token: Option<&A::Token>);
     fn fd(&self) -> Outcome<RawFd>;
+    fn fd_at(&self, index: usize) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
     fn close(&self);
     fn serve(&self, options: &[Serve], handler: Handler<A>) -> Outcome<A::Service>;

@@ -391,6 +391,10 @@ impl Server<RustApi> for ServerSocket {
         Ok(self.borrow()?.as_fd().as_raw_fd())
     }
 
+    fn fd_at(&self, index: usize) -> Outcome<RawFd> {
+        Ok(self.borrow_at(index)?.as_fd().as_raw_fd())
+    }
+
     fn release(&self) -> Outcome<OwnedFd> {
         Ok(ServerSocket::release(self)?)
     }
