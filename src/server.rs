@@ -222,10 +222,8 @@ impl ServerSocket {
     ///
     /// ```
     /// use keepsock::{ClientSocket, ServerSocket, SocketOptions};
-    /// let endpoints = ["127.0.0.1:0", "127.0.0.2:0"];
-    /// # #[cfg(target_os = "linux")]
-    /// let endpoints = ["127.0.0.1:0", "unix:@keepsock-listen-all-example"];
-    /// # #[cfg(not(target_vendor = "apple"))] {
+    /// # #[cfg(target_os = "linux")] {
+    /// let endpoints = ["127.0.0.1:0", "unix:@listen-all-example"];
     /// let server = ServerSocket::listen_all(endpoints, &SocketOptions::new())?;
     /// for endpoint in server.endpoints() {
     ///     let client = ClientSocket::connect(endpoint)?;
