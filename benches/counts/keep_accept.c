@@ -9,7 +9,7 @@ int main(int argc, char **argv)
     keepsock_error *error = NULL;
 
     alarm(GIVE_UP_AFTER_S);
-    keepsock_server *server = listen_loopback(timeout);
+    keepsock_server *server = listen_loopback(options_with(timeout));
     while (connections-- > 0) {
         keepsock_client *client = NULL;
 

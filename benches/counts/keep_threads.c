@@ -26,7 +26,7 @@ int main(int argc, char **argv)
     left = connections;
     sem_init(&all_done, 0, 0);
 
-    keepsock_server *server = listen_loopback(timeout);
+    keepsock_server *server = listen_loopback(options_with(timeout));
     must(keepsock_server_serve(server, NULL, attend, NULL, &service, &error), error);
     sem_wait(&all_done);
     must(keepsock_service_drain(service, 5000, NULL, NULL, &error), error);

@@ -20,6 +20,7 @@ unsafe extern "C" {
         length: c_uint,
     ) -> c_int;
     fn alarm(seconds: c_uint) -> c_uint;
+    fn prctl(option: c_int, ...) -> c_int;
 }
 
 fn set(listener: &TcpListener, level: c_int, option: c_int, value: c_int) {
@@ -47,7 +48,10 @@ fn main() {
         panic!("usage: std_threads CONNECTIONS READ_TIMEOUT_MS")
     };
     // SAFETY: no handler is installed; the signal ends a run that hangs.
-    unsafe { alarm(60) };
+    unsafe { alarm(120) };
+    // Huge pages would show memory in steps of 2 MiB.
+    // SAFETY: PR_SET_THP_DISABLE takes four numbers.
+    assert_eq!(unsafe { prctl(41, 1_usize, 0_usize, 0_usize, 0_usize) }, 0, "prctl");
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     // Linux: SOL_SOCKET SO_KEEPALIVE; IPPROTO_TCP KEEPIDLE, KEEPINTVL, KEEPCNT, NODELAY.
