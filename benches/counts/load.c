@@ -3,7 +3,9 @@
  *
  * Opens CONNECTIONS connections to the loopback port, AT_ONCE of them at a time.
  * On each it sends MESSAGES messages of SIZE bytes, each after the answer to the
- * one before, checks that the same bytes come back, and closes.
+ * one before, checks that the same bytes come back, and closes. The next connection
+ * comes when the server has closed too: else it would meet the end of the one before,
+ * or not, as chance has it.
  */
 #define _GNU_SOURCE
 #include "raw.h"
@@ -43,20 +45,24 @@ static void start(struct connection *c, int epoll)
     ask(c);
 }
 
-/* Takes what has come; true when the last answer is complete. */
+/* Takes what has come; true when the server has closed, after the last answer. */
 static int take(struct connection *c)
 {
     char buf[LARGEST];
-    ssize_t got = recv(c->fd, buf, c->missing, 0);
+    int last = c->left == 0 && c->missing == 0;
+    ssize_t got = recv(c->fd, buf, last ? sizeof buf : c->missing, 0);
 
-    must(got > 0, "recv");
+    must(last ? got == 0 : got > 0, "recv");
+    if (last)
+        return 1;
     must(memcmp(buf, message + size - c->missing, (size_t)got) == 0, "the answer differs");
     c->missing -= (size_t)got;
     if (c->missing > 0)
         return 0;
     if (c->left == 0)
-        return 1;
-    ask(c);
+        must(shutdown(c->fd, SHUT_WR) == 0, "shutdown");
+    else
+        ask(c);
     return 0;
 }
 

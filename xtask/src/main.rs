@@ -29,8 +29,9 @@ cargo xtask <command>
   labs            every lab, the long ones too: networks that drop, forget and delay,
                   and what was measured in them, as a table beside the controls
   demo            a push server and its clients at work, with every line explained
-  counts          system calls and instructions beside plain C, as a table
+  counts          system calls, instructions, memory beside plain C and others, as a table
   counts --gate   the same, and fails when a bar is exceeded
+  ratios          processor time of a server beside plain C and others, in turn: no gate
 
 Tools that are missing (cmake, valgrind, strace, ...) are installed where that can be
 done; else the message says what to install. With CI=true a skipped step is a failure.
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo,
         ["counts"] => |ws| Ok(counts::counts(ws, false)?),
         ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),
+        ["ratios"] => |ws| Ok(counts::ratios(ws)?),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

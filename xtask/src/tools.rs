@@ -25,9 +25,6 @@ pub const NINJA: Tool =
 pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
 pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };
-/// Comes with libcurl's headers.
-pub const CURL_CONFIG: Tool =
-    Tool { program: "curl-config", apt: "libcurl4-openssl-dev", pip: None };
 pub const NM: Tool = Tool { program: "nm", apt: "binutils", pip: None };
 pub const READELF: Tool = Tool { program: "readelf", apt: "binutils", pip: None };
 pub const IP: Tool = Tool { program: "ip", apt: "iproute2", pip: None };
@@ -36,6 +33,37 @@ pub const TCPDUMP: Tool = Tool { program: "tcpdump", apt: "tcpdump", pip: None }
 pub const TSHARK: Tool = Tool { program: "tshark", apt: "tshark", pip: None };
 pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: None };
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
+pub const TASKSET: Tool = Tool { program: "taskset", apt: "util-linux", pip: None };
+
+/// A library that C programs are compiled with.
+pub struct Library {
+    /// Its name for pkg-config.
+    module: &'static str,
+    /// Debian's package.
+    apt: &'static str,
+}
+
+pub const LIBCURL: Library = Library { module: "libcurl", apt: "libcurl4-openssl-dev" };
+pub const LIBUV: Library = Library { module: "libuv", apt: "libuv1-dev" };
+pub const LIBEVENT: Library = Library { module: "libevent", apt: "libevent-dev" };
+
+impl Library {
+    /// What to compile with. Installs the library where it is missing.
+    pub fn flags(&self, ws: &Workspace) -> Result<Vec<String>, String> {
+        let config = PKG_CONFIG.find_or_install(ws)?;
+        let ask = || capture(ws.command(&config).args(["--cflags", "--libs", self.module]), MINUTE);
+        let flags = ask().or_else(|_| {
+            println!("{} is missing: installing it", self.module);
+            install_package(ws, self.apt).and_then(|()| ask()).map_err(|reason| {
+                format!(
+                    "{} is missing; install it (Debian, Ubuntu: `apt-get install {}`) and run again ({reason})",
+                    self.module, self.apt
+                )
+            })
+        })?;
+        Ok(flags.split_whitespace().map(str::to_owned).collect())
+    }
+}
 
 impl Tool {
     /// Finds the tool on PATH or in target/tools, else installs it; a step that needs
@@ -100,31 +128,36 @@ impl Tool {
     }
 
     fn install_with_apt(&self, ws: &Workspace) -> Result<(), String> {
-        static UPDATE: Once = Once::new();
-        if on_path("apt-get").is_none() {
-            return Err("no apt-get here".to_owned());
-        }
-        if !is_root() {
-            return Err("not root".to_owned());
-        }
-        let install = || {
-            let mut install = ws.command("apt-get");
-            install.env("DEBIAN_FRONTEND", "noninteractive");
-            install.args(["install", "-y", "--no-install-recommends", self.apt]);
-            capture(&mut install, 5 * MINUTE)
-        };
-        let first = install();
-        if first.is_ok() {
-            return Ok(());
-        }
-        // A fresh machine has no package lists yet, or has old ones.
-        UPDATE.call_once(|| {
-            if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
-                println!("{reason}");
-            }
-        });
-        install().map(|_| ())
+        install_package(ws, self.apt)
     }
+}
+
+/// Installs one of Debian's packages.
+fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
+    static UPDATE: Once = Once::new();
+    if on_path("apt-get").is_none() {
+        return Err("no apt-get here".to_owned());
+    }
+    if !is_root() {
+        return Err("not root".to_owned());
+    }
+    let install = || {
+        let mut install = ws.command("apt-get");
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        install.args(["install", "-y", "--no-install-recommends", package]);
+        capture(&mut install, 5 * MINUTE)
+    };
+    let first = install();
+    if first.is_ok() {
+        return Ok(());
+    }
+    // A fresh machine has no package lists yet, or has old ones.
+    UPDATE.call_once(|| {
+        if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
+            println!("{reason}");
+        }
+    });
+    install().map(|_| ())
 }
 
 /// The first program of that name on PATH, or among the administrator's programs, which

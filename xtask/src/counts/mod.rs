@@ -1,0 +1,92 @@
+//! `cargo xtask counts`: what keepsock costs, counted beside plain C in one run.
+//! `cargo xtask ratios`: where only time tells, as a ratio to plain C.
+//!
+//! Times on a shared machine swing; system calls (strace), user instructions (callgrind),
+//! memory and wake-ups repeat. Each program runs with N and with 2N cycles, echoes, connects or
+//! connections, and the difference divided by N is what one of them costs: start-up cancels out.
+
+mod bars;
+mod costs;
+mod idle;
+mod programs;
+mod ratios;
+
+use std::collections::BTreeMap;
+
+use bars::{Counts, Unit};
+use costs::Counter;
+use programs::{PROGRAMS, Programs, Work};
+pub use ratios::ratios;
+
+use crate::run::Workspace;
+use crate::steps::Stop;
+
+/// Counts and prints; false when `gate` is asked for and a bar is exceeded.
+pub fn counts(ws: &Workspace, gate: bool) -> Result<bool, Stop> {
+    if !cfg!(target_os = "linux") {
+        return Err(Stop::Skip("counts with strace and valgrind: Linux only".to_owned()));
+    }
+    let programs = Programs::prepare(ws)?;
+    let counter = Counter::prepare(ws, &programs)?;
+    let mut counts = Counts::new();
+    let mut lists = BTreeMap::new();
+    for program in PROGRAMS.iter().filter(|program| programs.has(program.name)) {
+        for work in program.works {
+            println!("counting: {}, {}", program.label, work.name());
+            let mut found = |unit, counted| counts.insert((program.name, *work, unit), counted);
+            if let Work::Idle { .. } = work {
+                let idle = idle::idle(&programs, program.name, *work)?;
+                found(Unit::Bytes, idle.bytes);
+                found(Unit::WakeUps, idle.wake_ups);
+                continue;
+            }
+            let cost = counter.cost(program.name, *work)?;
+            found(Unit::Calls, cost.calls());
+            found(Unit::CallsBeyondIo, cost.calls_beyond_io());
+            found(Unit::Instructions, cost.instructions);
+            lists.insert((program.name, *work), cost.list());
+            if bars::asks_for(program.name, *work, Unit::Allocations) {
+                found(Unit::Allocations, counter.allocations(program.name, *work)?);
+            }
+        }
+    }
+    print_tables(&counts, &lists);
+    Ok(bars::judge(&counts, &programs)? || !gate)
+}
+
+fn print_tables(counts: &Counts, lists: &BTreeMap<(&str, Work), String>) {
+    let rows = || {
+        PROGRAMS.iter().flat_map(|program| program.works.iter().map(move |work| (program, *work)))
+    };
+    println!(
+        "\n{:<27} {:<18} {:>6} {:>13}  calls one by one",
+        "program", "work", "calls", "instructions"
+    );
+    for (program, work) in rows() {
+        let counted = |unit| counts.get(&(program.name, work, unit));
+        if let (Some(calls), Some(instructions), Some(list)) =
+            (counted(Unit::Calls), counted(Unit::Instructions), lists.get(&(program.name, work)))
+        {
+            println!(
+                "{:<27} {:<18} {calls:>6.1} {instructions:>13.0}  {list}",
+                program.label,
+                work.name()
+            );
+        }
+    }
+    println!("\n{:<27} {:>17} {:>23}", "program", "bytes for an idle", "wake-ups of the server");
+    println!("{:<27} {:>17} {:>23}", "", "connection", "in 3 s");
+    for (program, work) in rows() {
+        let counted = |unit| counts.get(&(program.name, work, unit));
+        if let (Some(bytes), Some(wake_ups)) = (counted(Unit::Bytes), counted(Unit::WakeUps)) {
+            println!("{:<27} {bytes:>17.0} {wake_ups:>23.0}", program.label);
+        }
+    }
+    println!("\n{:<27} {:>23}", "program", "allocations for an echo");
+    for (program, work) in rows() {
+        if let Some(allocations) = counts.get(&(program.name, work, Unit::Allocations)) {
+            println!("{:<27} {allocations:>23.2}", program.label);
+        }
+    }
+    println!();
+}

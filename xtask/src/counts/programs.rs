@@ -1,0 +1,362 @@
+//! The programs that are counted: which there are, how they are compiled and started.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use crate::library;
+use crate::run::{self, MINUTE, Reader, Workspace, capture, create_dir};
+use crate::steps::Stop;
+use crate::tools::{self, Library};
+
+/// Enough that a call or two made by chance vanish in the first decimal.
+const CYCLES: u64 = 400;
+/// More where the number of threads that are made at first is a matter of chance.
+const CYCLES_AT_ONCE: u64 = 2000;
+const ECHOES: u64 = 1000;
+const ECHOES_ON_EACH: u64 = 40;
+const BROADCASTS: u64 = 4;
+
+/// Everything on loopback; only valgrind's own start takes a moment.
+const START_LIMIT: Duration = Duration::from_secs(30);
+pub const RUN_LIMIT: Duration = Duration::from_secs(90);
+
+/// What a program is put to. The last two are a client's, the others a server's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Connect, one byte there and one back, close.
+    Cycle { at_once: u64 },
+    /// 64 bytes answered on an open connection; the blocking servers have a read timeout.
+    Echo { connections: u64 },
+    /// 64 bytes to each of the clients.
+    Broadcast { clients: u64 },
+    /// That many connections, and then twice as many, on which nothing happens.
+    Idle { connections: u64 },
+    /// Connect to a numeric address with five options and a deadline, close.
+    Connect,
+    /// 64 bytes sent, and as many received, on an open connection that has a read timeout.
+    RoundTrip,
+}
+
+pub const CYCLE: Work = Work::Cycle { at_once: 1 };
+pub const CYCLE_64: Work = Work::Cycle { at_once: 64 };
+pub const ECHO: Work = Work::Echo { connections: 1 };
+pub const ECHO_64: Work = Work::Echo { connections: 64 };
+pub const BROADCAST: Work = Work::Broadcast { clients: 500 };
+pub const IDLE: Work = Work::Idle { connections: 5000 };
+/// A thread for each.
+pub const IDLE_THREADS: Work = Work::Idle { connections: 500 };
+
+impl Work {
+    pub fn name(self) -> String {
+        match self {
+            Self::Cycle { at_once: 1 } => "cycle".to_owned(),
+            Self::Cycle { at_once } => format!("cycle, {at_once} at once"),
+            Self::Echo { connections: 1 } => "echo".to_owned(),
+            Self::Echo { connections } => format!("echo, {connections} clients"),
+            Self::Broadcast { .. } => "broadcast".to_owned(),
+            Self::Idle { .. } => "idle connection".to_owned(),
+            Self::Connect => "connect, close".to_owned(),
+            Self::RoundTrip => "round trip".to_owned(),
+        }
+    }
+
+    pub fn repeats(self) -> u64 {
+        match self {
+            Self::Cycle { at_once: 1 } | Self::Connect => CYCLES,
+            Self::Cycle { .. } => CYCLES_AT_ONCE,
+            Self::Echo { connections: 1 } | Self::RoundTrip => ECHOES,
+            Self::Echo { connections } => ECHOES_ON_EACH * connections,
+            Self::Broadcast { clients } => BROADCASTS * clients,
+            Self::Idle { connections } => connections,
+        }
+    }
+
+    /// How many connections there are in a run.
+    pub fn connections(self, repeats: u64) -> u64 {
+        match self {
+            Self::Cycle { .. } | Self::Connect | Self::Idle { .. } => repeats,
+            Self::Echo { connections } => connections,
+            Self::Broadcast { clients } => clients,
+            Self::RoundTrip => 1,
+        }
+    }
+
+    pub fn read_timeout_ms(self) -> u64 {
+        if matches!(self, Self::Echo { .. } | Self::RoundTrip) { 10_000 } else { 0 }
+    }
+}
+
+/// A program that is counted.
+pub struct Program {
+    pub label: &'static str,
+    pub name: &'static str,
+    pub works: &'static [Work],
+    /// It is left out where this can't be had.
+    library: Option<&'static Library>,
+}
+
+const SERVER: &[Work] = &[CYCLE, ECHO];
+const THREADED_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, IDLE_THREADS];
+const EVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE, BROADCAST];
+/// Its users keep the list of connections that a broadcast needs.
+const LIBEVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE];
+const CLIENT: &[Work] = &[Work::Connect, Work::RoundTrip];
+
+const fn program(label: &'static str, name: &'static str, works: &'static [Work]) -> Program {
+    Program { label, name, works, library: None }
+}
+
+impl Program {
+    const fn with(mut self, library: &'static Library) -> Self {
+        self.library = Some(library);
+        self
+    }
+}
+
+pub const PROGRAMS: [Program; 14] = [
+    program("plain C, blocking accept", "raw_accept", SERVER),
+    program("keepsock, blocking accept", "keep_accept", SERVER),
+    program("plain C, thread for each", "raw_threads", THREADED_SERVER),
+    program("Rust std, thread for each", "std_threads", THREADED_SERVER),
+    program("keepsock, serve", "keep_threads", THREADED_SERVER),
+    program("plain C, epoll", "raw_epoll", EVENT_SERVER),
+    program("libuv", "uv_events", EVENT_SERVER).with(&tools::LIBUV),
+    program("libevent", "libevent_events", LIBEVENT_SERVER).with(&tools::LIBEVENT),
+    program("keepsock, serve_events", "keep_events", EVENT_SERVER),
+    program("plain C, no deadline", "raw_connect", CLIENT),
+    program("plain C, kernel's timeouts", "raw_connect_timed", CLIENT),
+    program("Rust std", "std_connect", CLIENT),
+    program("libcurl, easy interface", "curl_connect", CLIENT).with(&tools::LIBCURL),
+    program("keepsock", "keep_connect", CLIENT),
+];
+
+/// Written for a part of keepsock that is yet to come: left out, and its bars with it.
+const YET_TO_COME: &[&str] = &["keep_events"];
+
+/// The compiled programs.
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    pub fn prepare(ws: &Workspace) -> Result<Self, Stop> {
+        let programs = Self { folder: ws.target.join("counts") };
+        create_dir(&programs.folder)?;
+        let library = library::build(ws)?;
+        for name in ["load", "hold"] {
+            programs.compile(ws, &library, name, &[])?;
+        }
+        for program in &PROGRAMS {
+            let flags = if YET_TO_COME.contains(&program.name) {
+                Err("keepsock cannot do it yet".to_owned())
+            } else {
+                program.library.map_or_else(|| Ok(Vec::new()), |library| library.flags(ws))
+            };
+            match flags {
+                Ok(flags) => programs.compile(ws, &library, program.name, &flags)?,
+                Err(why) => {
+                    println!("{} is not counted: {why}", program.label);
+                    // One of an earlier run may be of another library.
+                    let _ = fs::remove_file(programs.file(program.name));
+                }
+            }
+        }
+        Ok(programs)
+    }
+
+    fn compile(
+        &self,
+        ws: &Workspace,
+        library: &Path,
+        name: &str,
+        flags: &[String],
+    ) -> Result<(), String> {
+        let is_rust = name.starts_with("std");
+        let source = ws.root.join("benches").join("counts").join(name);
+        let mut compile = ws.command(if is_rust { "rustc".into() } else { tools::c_compiler()? });
+        compile.arg("-o").arg(self.file(name));
+        if is_rust {
+            compile.args(["-O", "--edition", "2024"]).arg(source.with_extension("rs"));
+        } else {
+            compile.args(["-O2", "-Wall", "-Wextra", "-pthread"]).arg(source.with_extension("c"));
+        }
+        if name.starts_with("keep") {
+            library::link(ws, library, &mut compile)?;
+        }
+        capture(compile.args(flags), 2 * MINUTE).map(|_| ())
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Whether it could be compiled.
+    pub fn has(&self, name: &str) -> bool {
+        self.file(name).exists()
+    }
+
+    /// The arguments of a server that ends after so many repeats.
+    pub fn server_arguments(name: &str, work: Work, repeats: u64) -> Vec<String> {
+        let mut arguments =
+            vec![work.connections(repeats).to_string(), work.read_timeout_ms().to_string()];
+        // A bar is about connections that have all that costs memory.
+        if name == "keep_events" && matches!(work, Work::Idle { .. }) {
+            arguments.push("limits".to_owned());
+        }
+        arguments
+    }
+}
+
+/// A program that runs beside this one, until its end or for as long as it is needed.
+struct Process {
+    child: Child,
+    stdout: Reader,
+    stderr: Reader,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Result<Self, String> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|e| format!("cannot start `{}`: {e}", run::line_of(command)))?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(format!("`{}` has no pipes", run::line_of(command)));
+        };
+        let (stdout, stderr) = (Reader::start(stdout, false), Reader::start(stderr, false));
+        Ok(Self { child, stdout, stderr })
+    }
+
+    /// Waits until it has printed what `look` finds.
+    fn wait_for<T>(
+        &mut self,
+        limit: Duration,
+        look: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, String> {
+        let found = run::wait_for(limit, || {
+            // Looked for first: what has ended may have printed it before.
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+            look(&self.stdout.text()).map(Some).or(ended.then_some(None))
+        });
+        found.flatten().ok_or_else(|| self.failure("did not print what it should"))
+    }
+
+    /// Waits for its end, which must be a good one.
+    fn finish(&mut self) -> Result<(), String> {
+        match run::wait(&mut self.child, RUN_LIMIT)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(self.failure(&format!("ended with {status}"))),
+            None => Err(self.failure("does not end")),
+        }
+    }
+
+    /// An error that carries what the program said itself.
+    fn failure(&self, what: &str) -> String {
+        format!("it {what}\n{}", self.stderr.text())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            run::kill_tree(&mut self.child);
+        }
+    }
+}
+
+/// A server at work.
+pub struct Server {
+    process: Process,
+    pub port: u16,
+}
+
+impl Server {
+    /// Starts it, and waits until it has printed its port.
+    pub fn start(command: &mut Command) -> Result<Self, String> {
+        let mut process =
+            Process::start(command.stdin(Stdio::null())).map_err(|e| format!("the server: {e}"))?;
+        let port =
+            process.wait_for(START_LIMIT, port_of).map_err(|e| format!("the server: {e}"))?;
+        Ok(Self { process, port })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Waits until it has ended by itself, when all went well with its clients.
+    pub fn finish<T>(mut self, clients: Result<T, String>) -> Result<T, String> {
+        let value = clients
+            .map_err(|e| format!("{e}\n{}", self.process.failure("served these clients")))?;
+        self.process.finish().map_err(|e| format!("the server: {e}"))?;
+        Ok(value)
+    }
+}
+
+/// Clients that stay, and do what they are told: `benches/counts/hold.c`.
+pub struct Held {
+    process: Process,
+    orders: Option<ChildStdin>,
+    answers: usize,
+}
+
+impl Held {
+    /// Starts them, and waits until all are connected and have had one message echoed.
+    pub fn open(command: &mut Command, port: u16, connections: u64) -> Result<Self, String> {
+        command.args([port.to_string(), connections.to_string()]).stdin(Stdio::piped());
+        let mut process = Process::start(command)?;
+        let orders = process.child.stdin.take();
+        let mut held = Self { process, orders, answers: 0 };
+        held.wait_for_answer()?;
+        Ok(held)
+    }
+
+    /// Returns when it is done.
+    pub fn order(&mut self, what: &str, times: u64) -> Result<(), String> {
+        if let Some(orders) = &mut self.orders {
+            writeln!(orders, "{what} {times}").map_err(|e| format!("the clients: {e}"))?;
+        }
+        self.wait_for_answer()
+    }
+
+    fn wait_for_answer(&mut self) -> Result<(), String> {
+        self.answers += 1;
+        let answers = self.answers;
+        self.process
+            .wait_for(RUN_LIMIT, |said| (said.lines().count() >= answers).then_some(()))
+            .map_err(|e| format!("the clients: {e}"))
+    }
+
+    pub fn close(mut self) -> Result<(), String> {
+        self.orders = None;
+        self.process.finish().map_err(|e| format!("the clients: {e}"))
+    }
+}
+
+fn port_of(output: &str) -> Option<u16> {
+    output.lines().find_map(|line| line.strip_prefix("port ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_port_is_understood() {
+        assert_eq!(port_of("port 4711\n"), Some(4711));
+        assert_eq!(port_of("4711\n"), None);
+    }
+
+    #[test]
+    fn a_program_that_ends_early_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo reason >&2; exit 3"]);
+        let error = Server::start(&mut command).err().unwrap();
+        assert!(error.contains("did not print"), "{error}");
+        assert!(started.elapsed() < START_LIMIT / 2);
+    }
+}
