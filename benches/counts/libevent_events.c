@@ -15,12 +15,20 @@ static void on_read(struct bufferevent *connection, void *user)
     must(evbuffer_add_buffer(bufferevent_get_output(connection), bufferevent_get_input(connection)) == 0, "write");
 }
 
-static void on_event(struct bufferevent *connection, short what, void *base)
+static void end(struct bufferevent *connection, void *base)
 {
-    must((what & BEV_EVENT_EOF) != 0, "connection");
     bufferevent_free(connection);
     if (--left == 0)
         event_base_loopbreak(base);
+}
+
+static void on_event(struct bufferevent *connection, short what, void *base)
+{
+    must((what & BEV_EVENT_EOF) != 0, "connection");
+    if (evbuffer_get_length(bufferevent_get_output(connection)) == 0)
+        end(connection, base);
+    else /* when the last answer is written */
+        bufferevent_setcb(connection, NULL, end, NULL, base);
 }
 
 static void on_connection(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *from, int length, void *base)

@@ -42,9 +42,9 @@ static inline int listen_loopback(void)
     socklen_t length = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    must(fd >= 0, "socket");
     /* Huge pages would show memory in steps of 2 MiB. */
     must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0, "prctl");
-    must(fd >= 0, "socket");
     set_options(fd);
     must(bind(fd, (struct sockaddr *)&address, sizeof address) == 0, "bind");
     must(listen(fd, 1024) == 0, "listen");

@@ -31,8 +31,13 @@ static void on_closed(uv_handle_t *handle)
 
 static void on_written(uv_write_t *request, int status)
 {
+    uv_stream_t *to = request->handle;
+
     check(status, "write");
     free(request);
+    /* Reading has ended, and this was the last answer. */
+    if (!uv_is_active((uv_handle_t *)to) && !uv_is_closing((uv_handle_t *)to) && uv_stream_get_write_queue_size(to) == 0)
+        uv_close((uv_handle_t *)to, on_closed);
 }
 
 static void send_all(uv_stream_t *to, const char *data, size_t len)
@@ -73,7 +78,9 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_read(uv_stream_t *from, ssize_t got, const uv_buf_t *buf)
 {
     if (got == UV_EOF) {
-        uv_close((uv_handle_t *)from, on_closed);
+        /* Else the last answer that is written closes. */
+        if (uv_stream_get_write_queue_size(from) == 0)
+            uv_close((uv_handle_t *)from, on_closed);
         return;
     }
     check((int)got, "read");

@@ -74,7 +74,7 @@ impl<'a> Counter<'a> {
                 Stop::Fail(format!("memcheck printed no count for {program}:\n{said}"))
             })
         };
-        Ok((count(2 * n)? as f64 - count(n)? as f64) / n as f64)
+        Ok(count(2 * n)?.saturating_sub(count(n)?) as f64 / n as f64)
     }
 
     fn calls(

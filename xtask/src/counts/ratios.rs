@@ -5,7 +5,9 @@
 //! than the times, and the median of the ratios less than that. Plain C stands there twice:
 //! how far its second is from 1 tells what the others' digits are worth.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::programs::{Held, PROGRAMS, Program, Programs, Server, Work};
@@ -164,7 +166,7 @@ fn processor_time(pid: u32) -> Result<u64, String> {
 
 /// The servers' core and the clients', where there are two.
 struct Cores {
-    taskset: std::path::PathBuf,
+    taskset: PathBuf,
     pair: Option<(u32, u32)>,
 }
 
@@ -182,15 +184,15 @@ impl Cores {
         }
     }
 
-    fn server(&self, program: &std::ffi::OsStr) -> Command {
+    fn server(&self, program: &OsStr) -> Command {
         self.on(self.pair.map(|pair| pair.0), program)
     }
 
-    fn clients(&self, program: &std::ffi::OsStr) -> Command {
+    fn clients(&self, program: &OsStr) -> Command {
         self.on(self.pair.map(|pair| pair.1), program)
     }
 
-    fn on(&self, core: Option<u32>, program: &std::ffi::OsStr) -> Command {
+    fn on(&self, core: Option<u32>, program: &OsStr) -> Command {
         let Some(core) = core else { return Command::new(program) };
         let mut command = Command::new(&self.taskset);
         command.args(["-c", &core.to_string()]).arg(program);
