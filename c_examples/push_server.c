@@ -39,7 +39,8 @@ int main(int argc, char **argv)
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
     char line[1024];
-    uint32_t sent, finished, cut;
+    keepsock_broadcast result;
+    uint32_t finished, cut;
     int exit_status = 1;
 
     if (argc > 2) {
@@ -58,9 +59,9 @@ int main(int argc, char **argv)
     /* broadcast never waits for a slow reader: one who has fallen so far
      * behind that its buffer is full is cut off, and nobody else notices. */
     while (fgets(line, sizeof line, stdin) != NULL) {
-        if (keepsock_service_broadcast(service, line, strlen(line), &sent, &cut, &error) != KEEPSOCK_OK)
+        if (keepsock_service_broadcast(service, line, strlen(line), &result, sizeof result, &error) != KEEPSOCK_OK)
             goto done;
-        printf("sent to %" PRIu32 ", cut off %" PRIu32 "\n", sent, cut);
+        printf("sent to %" PRIu32 ", cut off %" PRIu32 "\n", result.sent, result.cut);
         fflush(stdout);
     }
 

@@ -336,6 +336,14 @@ enum keepsock_end
      * It was closed here, or its descriptor was given up.
      */
     KEEPSOCK_END_CLOSED_HERE = 9,
+    /**
+     * The peer sent a message that is longer than the server's framing allows.
+     */
+    KEEPSOCK_END_TOO_LONG = 10,
+    /**
+     * The peer did not keep up with what it was sent: more waited for it than may.
+     */
+    KEEPSOCK_END_OVERRUN = 11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -470,6 +478,32 @@ typedef int32_t keepsock_when_full;
 #endif // __cplusplus
 
 /**
+ * What event-driven serving does with a message for which a client's queue has no room.
+ */
+enum keepsock_when_slow
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The client has not kept up: it is reset, and that is the reason of its end.
+     */
+    KEEPSOCK_WHEN_SLOW_DISCONNECT = 0,
+    /**
+     * The oldest messages that wait are dropped, whole ones, and counted, until there is room.
+     * One that is on its way is finished first.
+     */
+    KEEPSOCK_WHEN_SLOW_DROP_OLDEST = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum keepsock_when_slow keepsock_when_slow;
+#else
+typedef int32_t keepsock_when_slow;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * How much keepsock_log_set() is to tell: the level's own events and all above it.
  */
 enum keepsock_log_level
@@ -567,6 +601,16 @@ typedef struct keepsock_client keepsock_client;
 typedef struct keepsock_connecting keepsock_connecting;
 
 /**
+ * A connection that is served by events: keepsock_server_serve_events(). It is the library's, and
+ * valid from its open callback until its close callback returns; it is never freed. After that every
+ * call says KEEPSOCK_ERR_WRONG_STATE, until its memory is used for another connection of the
+ * service: do not keep it longer.
+ *
+ * Threads: any thread may call any function at any time, callbacks included; none waits.
+ */
+typedef struct keepsock_connection keepsock_connection;
+
+/**
  * Why a call failed, for people: its message is one line that tells what was
  * done, to which endpoint, at which stage and why.
  *
@@ -627,7 +671,7 @@ typedef struct keepsock_options keepsock_options;
 typedef struct keepsock_reconnect keepsock_reconnect;
 
 /**
- * How keepsock_server_serve() serves.
+ * How keepsock_server_serve() and keepsock_server_serve_events() serve.
  *
  * Threads: setting needs the object for itself.
  */
@@ -644,10 +688,10 @@ typedef struct keepsock_serve_options keepsock_serve_options;
 typedef struct keepsock_server keepsock_server;
 
 /**
- * A server at work, made by keepsock_server_serve().
+ * A server at work, made by keepsock_server_serve() or keepsock_server_serve_events().
  *
  * Threads: any thread may call any function, handlers included (but see
- * keepsock_handler). Only keepsock_service_free() needs the object for itself.
+ * keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for itself.
  */
 typedef struct keepsock_service keepsock_service;
 
@@ -870,6 +914,63 @@ typedef struct {
 } keepsock_under_way;
 
 /**
+ * What a program does about the connections of keepsock_server_serve_events(). A member that is NULL
+ * is not called; what the library does then is said there. Set all that you do not use to 0:
+ *
+ *     keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};
+ *
+ * For one connection the calls come one at a time, open first and close last. With more than one
+ * thread (keepsock_serve_options_set_threads()) those for different connections come at once. A call
+ * that waits holds up all connections of its thread.
+ *
+ * No lock is held meanwhile: from inside any of them every function may be called, on any connection
+ * and on the service, except for keepsock_service_drain(), which says KEEPSOCK_ERR_WRONG_STATE, and
+ * keepsock_service_free().
+ */
+typedef struct {
+    /**
+     * sizeof(keepsock_callbacks).
+     */
+    size_t size;
+    /**
+     * A connection was accepted, or added by keepsock_service_add() or keepsock_service_connect().
+     */
+    void (*open)(keepsock_connection *connection, void *user);
+    /**
+     * A message came, of len bytes at data, which are valid until the call returns; without framing
+     * some bytes. NULL: what comes is thrown away.
+     */
+    void (*data)(keepsock_connection *connection, const void *data, size_t len, void *user);
+    /**
+     * All that waited for the peer has been taken by the kernel.
+     */
+    void (*writable)(keepsock_connection *connection, void *user);
+    /**
+     * The peer has ended its side (FIN): nothing more comes, but it may still read. NULL: the
+     * connection is closed.
+     */
+    void (*finished)(keepsock_connection *connection, void *user);
+    /**
+     * The time has come that keepsock_connection_set_timer() was given.
+     */
+    void (*timer)(keepsock_connection *connection, void *user);
+    /**
+     * The service drains: say goodbye, and close. NULL: the connection is closed.
+     */
+    void (*drain)(keepsock_connection *connection, void *user);
+    /**
+     * The connection is over, and why: a value of enum keepsock_end. Its addresses can still be asked
+     * for, nothing can be sent.
+     */
+    void (*close)(keepsock_connection *connection, int32_t end, void *user);
+    /**
+     * A keepsock_service_connect() has come to nothing: no connection was opened for this data. The
+     * error is valid until the call returns, and not to be freed.
+     */
+    void (*connect_failed)(const keepsock_error *error, void *data, void *user);
+} keepsock_callbacks;
+
+/**
  * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
  */
 typedef struct {
@@ -1060,6 +1161,81 @@ typedef struct {
  *                keepsock_service_free() returns.
  */
 typedef void (*keepsock_handler)(keepsock_client *client, void *user);
+
+/**
+ * What a broadcast came to.
+ */
+typedef struct {
+    /**
+     * Clients whose kernel took the message, or for which it waits.
+     */
+    uint32_t sent;
+    /**
+     * Clients that did not keep up, or were gone, and were reset.
+     */
+    uint32_t cut;
+    /**
+     * Clients among those above for which messages were dropped: older ones, or this one
+     * (KEEPSOCK_WHEN_SLOW_DROP_OLDEST).
+     */
+    uint32_t dropped;
+} keepsock_broadcast;
+
+/**
+ * A service at one moment. -1 is what is not known: with a thread for each connection its handlers
+ * move the bytes.
+ */
+typedef struct {
+    /**
+     * Milliseconds since it was started.
+     */
+    int64_t uptime_ms;
+    /**
+     * Whether it still accepts.
+     */
+    bool accepting;
+    /**
+     * Connections that are served now.
+     */
+    uint32_t connections;
+    /**
+     * Connections that were ever served.
+     */
+    uint64_t opened;
+    /**
+     * Connections that have ended: opened - connections.
+     */
+    uint64_t closed;
+    /**
+     * Bytes that came.
+     */
+    int64_t received;
+    /**
+     * Bytes of messages that the program sent: they are sent, dropped, or still queued.
+     */
+    int64_t written;
+    /**
+     * Bytes that kernels took.
+     */
+    int64_t sent;
+    /**
+     * Bytes that wait in this program.
+     */
+    int64_t queued;
+    /**
+     * Bytes of messages that were dropped: for want of room, or since their connection was over.
+     */
+    int64_t dropped;
+    /**
+     * How many messages those were.
+     */
+    int64_t dropped_messages;
+    /**
+     * How connections have ended: how many by each value of enum keepsock_end. With a thread for each
+     * its handler is asked, which has not always met the end.
+     */
+    uint64_t ends[16];
+} keepsock_service_stats;
 
 
 
@@ -1833,6 +2009,239 @@ int32_t keepsock_connecting_under_way(keepsock_connecting *connecting,
  * @param connecting  A connect, or NULL. Since 0.1.
  */
 void keepsock_connecting_free(keepsock_connecting *connecting);
+
+/**
+ * Serves many connections on few threads, one by default: the callbacks are called when something
+ * occurs. Returns at once. The server object may be freed before the service.
+ *
+ * A connection that is idle costs about a hundred bytes and no time. Each may be sent to from any
+ * thread; what a slow client does not take waits within
+ * keepsock_serve_options_set_max_queued() bytes. The options that the server listens with hold for
+ * connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by the
+ * library's threads; read and write timeouts are for calls that wait, which there are none of.
+ *
+ * @param server     A listening socket.
+ * @param options    Serve options, copied; NULL for the defaults.
+ * @param callbacks  Copied.
+ * @param user       Passed to the callbacks; may be NULL. It must live until keepsock_service_free()
+ *                   returns.
+ * @param service    Receives the service; free it with keepsock_service_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY and _NO_DESCRIPTORS (a thread or its poller
+ *         cannot be made), _INVALID_ARGUMENT, _OS; _UNSUPPORTED on Windows. Since 0.1.
+ */
+int32_t keepsock_server_serve_events(keepsock_server *server,
+                                     const keepsock_serve_options *options,
+                                     const keepsock_callbacks *callbacks,
+                                     void *user,
+                                     keepsock_service **service,
+                                     keepsock_error **error);
+
+/**
+ * Sends a message, in the service's framing. What the kernel does not take now waits in this program;
+ * what is sent later comes later.
+ *
+ * @param connection  A connection.
+ * @param buf         The message.
+ * @param len         Its length.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK: the kernel has it, or it waits its turn (or messages were dropped and counted,
+ *         if that is the policy); KEEPSOCK_ERR_CLOSED: the connection is over, or closing;
+ *         _STALLED: more would wait than may, and it is being reset; _RESET and others: it has broken
+ *         off; _TOO_LONG: the message alone is more than may wait, and nothing was sent;
+ *         _INVALID_ARGUMENT (the prefix cannot say its length, too), _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_send(keepsock_connection *connection,
+                                 const void *buf,
+                                 size_t len,
+                                 keepsock_error **error);
+
+/**
+ * Closes: what was sent is delivered, then this side is ended (FIN), and what comes in is thrown away
+ * until the peer has ended its side, too; for at most the close timeout that the server listens with,
+ * in all. The close callback follows. Returns at once; closing twice is fine.
+ *
+ * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
+ */
+void keepsock_connection_close(keepsock_connection *connection);
+
+/**
+ * Breaks the connection off (RST). What the peer has not received yet is lost. The close callback
+ * follows.
+ *
+ * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
+ */
+void keepsock_connection_abort(keepsock_connection *connection);
+
+/**
+ * Ends this side's stream (FIN) once what waits was sent; the peer can still send.
+ *
+ * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
+ */
+void keepsock_connection_shutdown_write(keepsock_connection *connection);
+
+/**
+ * Reads no more until keepsock_connection_resume(): what comes waits in the kernel, and then at the
+ * sender. For those who pass on what they read, when it is not taken fast enough. Limits on idle time
+ * do not count meanwhile.
+ *
+ * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
+ */
+void keepsock_connection_pause(keepsock_connection *connection);
+
+/**
+ * Reads on after keepsock_connection_pause().
+ *
+ * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
+ */
+void keepsock_connection_resume(keepsock_connection *connection);
+
+/**
+ * How many bytes wait in this program for the peer.
+ *
+ * @param connection  A connection; 0 for NULL and those that are over.
+ * @return A number of bytes. Since 0.1.
+ */
+size_t keepsock_connection_queued(const keepsock_connection *connection);
+
+/**
+ * Whether it can still be sent to.
+ *
+ * @param connection  A connection; false for NULL and those that are over.
+ * @return Whether it is open. Since 0.1.
+ */
+bool keepsock_connection_is_open(const keepsock_connection *connection);
+
+/**
+ * Has the timer callback called once, some tens of milliseconds late at most. One timer for each
+ * connection: a new time replaces the old one.
+ *
+ * @param connection  A connection.
+ * @param time_ms     Milliseconds from now; KEEPSOCK_INFINITE takes the timer back.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_set_timer(keepsock_connection *connection,
+                                      int64_t time_ms,
+                                      keepsock_error **error);
+
+/**
+ * Joins a group, which keepsock_service_broadcast_to() sends to. There is no limit to how many a
+ * connection is in; it leaves them when it is over.
+ *
+ * @param connection  A connection.
+ * @param group       Any name.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_join(keepsock_connection *connection,
+                                 const char *group,
+                                 keepsock_error **error);
+
+/**
+ * Leaves a group, if it is in it.
+ *
+ * @param connection  A connection.
+ * @param group       Its name.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_leave(keepsock_connection *connection,
+                                  const char *group,
+                                  keepsock_error **error);
+
+/**
+ * Keeps a pointer of the program's with the connection.
+ *
+ * @param connection  A connection; NULL and those that are over are left alone.
+ * @param data        The program's; NULL is what there is at first. Since 0.1.
+ */
+void keepsock_connection_set_data(keepsock_connection *connection, void *data);
+
+/**
+ * The pointer that was kept last: by keepsock_connection_set_data(), or with
+ * keepsock_service_add() or keepsock_service_connect(), from the beginning.
+ *
+ * @param connection  A connection; NULL for NULL and those that are over.
+ * @return The pointer. Since 0.1.
+ */
+void *keepsock_connection_data(const keepsock_connection *connection);
+
+/**
+ * A number that no other connection of the service has while this one lives, nor for long after.
+ *
+ * @param connection  A connection; 0 for NULL and those that are over.
+ * @return The number. Since 0.1.
+ */
+uint64_t keepsock_connection_id(const keepsock_connection *connection);
+
+/**
+ * Why it ended, as far as that is known.
+ *
+ * @param connection  A connection; 0 for NULL and those that are over.
+ * @return A value of enum keepsock_end; 0: it lives. Since 0.1.
+ */
+int32_t keepsock_connection_end(const keepsock_connection *connection);
+
+/**
+ * Protocol, local and remote address; in the close callback, too.
+ *
+ * @param connection  A connection.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_five_tuple(const keepsock_connection *connection,
+                                       keepsock_five_tuple *out,
+                                       size_t size,
+                                       keepsock_error **error);
+
+/**
+ * The five-tuple as text: "tcp 127.0.0.1:7788 -> 127.0.0.1:3337".
+ *
+ * @param connection  A connection.
+ * @param buf         Receives the text with its final NUL; may be NULL if cap is 0.
+ * @param cap         Its size; 256 is enough.
+ * @param needed      Receives the size that is needed, also if cap is below; may be NULL.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TOO_LONG: cap is too small, and buf was left alone;
+ *         _INVALID_ARGUMENT, _WRONG_STATE. Since 0.1.
+ */
+int32_t keepsock_connection_name(const keepsock_connection *connection,
+                                 char *buf,
+                                 size_t cap,
+                                 size_t *needed,
+                                 keepsock_error **error);
+
+/**
+ * What is known of the connection now: state, times, bytes on their way, counters.
+ *
+ * @param connection  A connection.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE; _UNSUPPORTED or _OS if the
+ *         system does not tell. Since 0.1.
+ */
+int32_t keepsock_connection_snapshot(const keepsock_connection *connection,
+                                     keepsock_snapshot *out,
+                                     size_t size,
+                                     keepsock_error **error);
+
+/**
+ * The keepalive values that the kernel uses.
+ *
+ * @param connection  A connection.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _WRONG_STATE, _OS. Since 0.1.
+ */
+int32_t keepsock_connection_keepalive(const keepsock_connection *connection,
+                                      keepsock_keepalive *out,
+                                      size_t size,
+                                      keepsock_error **error);
 
 /**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".
@@ -2872,8 +3281,9 @@ int32_t keepsock_serve_options_new(keepsock_serve_options **options,
                                    keepsock_error **error);
 
 /**
- * How many connections are served at once, and so how many threads there are at
- * most (one more if it is to refuse). Default: 1024.
+ * How many connections are served at once. With a thread for each that is how many threads there
+ * are at most (one more if it is to refuse). Default: 1024 for keepsock_server_serve(), 65,536 for
+ * keepsock_server_serve_events(), where it may be up to 16,777,216.
  *
  * @param options  The options to change.
  * @param max      Above 0.
@@ -2937,6 +3347,93 @@ int32_t keepsock_serve_options_deny(keepsock_serve_options *options,
                                     keepsock_error **error);
 
 /**
+ * How many threads serve, fixed. For keepsock_server_serve() a pool that is started at once and stays,
+ * each thread with one connection at a time; clients beyond that wait or are refused as when it is
+ * full. Default there: as many as there are connections, started when they come. For
+ * keepsock_server_serve_events() each has its share of the connections, at most 256 threads. Default
+ * there: one, so no two callbacks run at once.
+ *
+ * @param options  The options to change.
+ * @param threads  Above 0.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_threads(keepsock_serve_options *options,
+                                           uint32_t threads,
+                                           keepsock_error **error);
+
+/**
+ * For keepsock_server_serve_events(): the data callback gets lines, without the LF or CRLF at their
+ * end, and LF is added to what is sent. The last line of a stream may come without. A longer line ends
+ * its connection, and nobody else's (KEEPSOCK_END_TOO_LONG). Default: bytes as they come.
+ *
+ * @param options  The options to change.
+ * @param max      Bytes in a line, above 0.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_lines(keepsock_serve_options *options,
+                                         size_t max,
+                                         keepsock_error **error);
+
+/**
+ * As keepsock_serve_options_set_lines(), with a delimiter of the protocol's own.
+ *
+ * @param options    The options to change.
+ * @param delimiter  What ends a message.
+ * @param max        Bytes in a message, above 0; the delimiter does not count.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_delimiter(keepsock_serve_options *options,
+                                             uint8_t delimiter,
+                                             size_t max,
+                                             keepsock_error **error);
+
+/**
+ * As keepsock_serve_options_set_lines(), for messages that have their length before them: it is taken
+ * off for the data callback, and added to what is sent. A message that the stream ends within is
+ * dropped.
+ *
+ * @param options  The options to change.
+ * @param prefix   A value of enum keepsock_length_prefix.
+ * @param max      Bytes in a message, above 0; the prefix does not count.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_length_prefix(keepsock_serve_options *options,
+                                                 int32_t prefix,
+                                                 size_t max,
+                                                 keepsock_error **error);
+
+/**
+ * For keepsock_server_serve_events(): how many bytes may wait in this program for one client whose
+ * kernel takes no more, so that all clients take at most that many bytes each. Each message counts 48
+ * bytes more than it has, which is what it takes. Default: 1 MiB.
+ *
+ * @param options  The options to change.
+ * @param bytes    Above 0.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_max_queued(keepsock_serve_options *options,
+                                              size_t bytes,
+                                              keepsock_error **error);
+
+/**
+ * For keepsock_server_serve_events(): what happens when a message finds no room. Default:
+ * KEEPSOCK_WHEN_SLOW_DISCONNECT.
+ *
+ * @param options    The options to change.
+ * @param when_slow  A value of enum keepsock_when_slow.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_serve_options_set_when_slow(keepsock_serve_options *options,
+                                             int32_t when_slow,
+                                             keepsock_error **error);
+
+/**
  * Frees serve options. Freeing NULL does nothing.
  *
  * @param options  Serve options, or NULL. Since 0.1.
@@ -2972,29 +3469,125 @@ int32_t keepsock_server_serve(keepsock_server *server,
 uint32_t keepsock_service_connections(const keepsock_service *service);
 
 /**
- * Sends a message to every live connection (but not to those that are being
- * closed or that this side has shut down), and waits for none that is slow: a
- * client whose kernel buffer does not take the whole message at once has not
- * kept up and is reset, so it delays nobody and costs no memory. Clients that
- * another thread is writing to get their turn within 100 ms for all. Keep messages
- * well below the size of the kernel's send buffer (a few hundred KiB): one that is
- * larger resets even fast readers. The calls of a client that was reset return
- * KEEPSOCK_ERR_CLOSED in its handler.
+ * Sends a message to every live connection (but not to those that are being closed or that this side
+ * has shut down), and waits for none that is slow.
+ *
+ * With a thread for each connection, a client whose kernel buffer does not take the whole message at
+ * once has not kept up and is reset, so it delays nobody and costs no memory; its calls return
+ * KEEPSOCK_ERR_CLOSED in its handler. Clients that another thread is writing to get their turn within
+ * 100 ms for all. Keep messages well below the size of the kernel's send buffer (a few hundred KiB):
+ * one that is larger resets even fast readers.
+ *
+ * By events, what a client's kernel does not take waits for it within
+ * keepsock_serve_options_set_max_queued() bytes; one buffer serves all of them.
  *
  * @param service  A service.
  * @param buf      The message.
  * @param len      Its length.
- * @param sent     Receives how many clients' kernels took it; may be NULL.
- * @param cut      Receives how many were reset; may be NULL.
+ * @param out      Filled in on success; may be NULL.
+ * @param size     sizeof *out; 0 if out is NULL.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; by events only: _TOO_LONG for a message that
+ *         alone is more than may wait. Since 0.1.
  */
 int32_t keepsock_service_broadcast(keepsock_service *service,
                                    const void *buf,
                                    size_t len,
-                                   uint32_t *sent,
-                                   uint32_t *cut,
+                                   keepsock_broadcast *out,
+                                   size_t size,
                                    keepsock_error **error);
+
+/**
+ * As keepsock_service_broadcast(), by events only, to those connections that have joined a group:
+ * keepsock_connection_join(). A group that nobody is in is no error.
+ *
+ * @param service  A service.
+ * @param group    The group's name.
+ * @param buf      The message.
+ * @param len      Its length.
+ * @param out      Filled in on success; may be NULL.
+ * @param size     sizeof *out; 0 if out is NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return As keepsock_service_broadcast(); KEEPSOCK_ERR_WRONG_STATE: a thread serves each connection,
+ *         and there are no groups. Since 0.1.
+ */
+int32_t keepsock_service_broadcast_to(keepsock_service *service,
+                                      const char *group,
+                                      const void *buf,
+                                      size_t len,
+                                      keepsock_broadcast *out,
+                                      size_t size,
+                                      keepsock_error **error);
+
+/**
+ * Takes a connection into serving by events that was made elsewhere: by connecting, or handed over.
+ * From then on it is as if it had been accepted: its open callback comes. No limit for addresses
+ * counts it. It keeps its keepalive, and has the limits that the server listens with. The object is
+ * then closed, and still to be freed.
+ *
+ * @param service  A service of keepsock_server_serve_events().
+ * @param client   A connection.
+ * @param data     What keepsock_connection_data() is from the beginning; may be NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; and with the connection left as it was: KEEPSOCK_ERR_WRONG_STATE (a thread
+ *         serves each connection here; every place is taken; another thread is in a call on it; bytes
+ *         were read ahead; it was lent to a handler), _CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_add(keepsock_service *service,
+                             keepsock_client *client,
+                             void *data,
+                             keepsock_error **error);
+
+/**
+ * Connects, without waiting, and takes the connection in as keepsock_service_add() does: the open
+ * callback is called once there is one, or connect_failed. Both have data, by which they tell which it
+ * is. May be called from inside callbacks: for proxies, and whoever asks others.
+ *
+ * @param service   A service of keepsock_server_serve_events().
+ * @param endpoint  Where to connect, as for keepsock_client_connect().
+ * @param options   Options, copied; NULL for the defaults.
+ * @param data      What keepsock_connection_data() is from the beginning; may be NULL.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; those of keepsock_connecting_start(); KEEPSOCK_ERR_WRONG_STATE: a thread serves
+ *         each connection here; _CLOSED: the service has ended. Since 0.1.
+ */
+int32_t keepsock_service_connect(keepsock_service *service,
+                                 const char *endpoint,
+                                 const keepsock_options *options,
+                                 void *data,
+                                 keepsock_error **error);
+
+/**
+ * What a service has done so far, and what is going on.
+ *
+ * @param service  A service.
+ * @param out      Filled in on success.
+ * @param size     sizeof *out.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_snapshot(const keepsock_service *service,
+                                  keepsock_service_stats *out,
+                                  size_t size,
+                                  keepsock_error **error);
+
+/**
+ * What a service has done so far, and a line for each connection, as text for operators. Its words may
+ * change.
+ *
+ * @param service  A service.
+ * @param buf      Receives the text with its final NUL; may be NULL if cap is 0.
+ * @param cap      Its size.
+ * @param needed   Receives the size that is needed now, also if cap is below; may be NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK; KEEPSOCK_ERR_TOO_LONG: cap is too small, and buf was left alone;
+ *         _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_dump(const keepsock_service *service,
+                              char *buf,
+                              size_t cap,
+                              size_t *needed,
+                              keepsock_error **error);
 
 /**
  * Stops accepting: closes the server socket, which cannot serve again. Live
@@ -3024,8 +3617,8 @@ int32_t keepsock_service_wait(keepsock_service *service,
 /**
  * Ends the service in order: stops accepting (keepsock_service_stop()); tells
  * each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
- * writes still work, so that the handler can say goodbye; waits until all handlers
- * have returned; and at the deadline resets the connections that are left. Clients
+ * writes still work, so that the handler can say goodbye (by events: the drain callback); waits until
+ * all have ended; and at the deadline resets the connections that are left. Clients
  * that still waited to be accepted are reset by the system and not counted.
  *
  * @param service   A service.
@@ -3033,7 +3626,7 @@ int32_t keepsock_service_wait(keepsock_service *service,
  * @param finished  Receives how many handlers ended by themselves; may be NULL.
  * @param cut       Receives how many connections were reset; may be NULL.
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (from inside a handler),
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (from inside a handler or callback),
  *         KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_service_drain(keepsock_service *service,
@@ -3044,9 +3637,8 @@ int32_t keepsock_service_drain(keepsock_service *service,
 
 /**
  * Frees a service: stops it, resets the live connections, whose calls end at
- * once, and waits until every handler has returned; drain it first to end in
- * order. After that no handler runs and user may go. Not from inside a
- * handler. Freeing NULL does nothing.
+ * once, and waits until every handler and callback has returned; drain it first to end in
+ * order. After that none runs and user may go. Not from inside one. Freeing NULL does nothing.
  *
  * @param service  A service, or NULL. Since 0.1.
  */

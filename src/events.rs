@@ -16,7 +16,7 @@ use log::{Level, debug, error, info, warn};
 use crate::client::ClientSocket;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, ErrorKind, Span};
-use crate::info::Address;
+use crate::info::{Address, End, FiveTuple};
 use crate::serve::{Drained, Refusal};
 
 // Targets, by which loggers choose. They are promised in lib.rs and in the header.
@@ -201,17 +201,35 @@ pub(crate) fn accepting_failed(why: &str) {
 }
 
 #[cold]
-pub(crate) fn handler_panicked(client: &ClientSocket) {
-    error!(target: SERVE, "a handler panicked: {} is reset", client.five_tuple());
+pub(crate) fn handler_panicked(connection: &FiveTuple) {
+    error!(target: SERVE, "a handler panicked: {connection} is reset");
 }
 
 #[cold]
-pub(crate) fn cut_by_broadcast(client: &ClientSocket) {
-    warn!(
-        target: SERVE,
-        "broadcast resets {}: it does not keep up, or is gone",
-        client.five_tuple()
-    );
+pub(crate) fn cut_by_broadcast(connection: &FiveTuple) {
+    warn!(target: SERVE, "broadcast resets {connection}: it does not keep up, or is gone");
+}
+
+/// An event-driven connection is over. That of a peer that left in order is told to those who
+/// want to know of each.
+#[cold]
+pub(crate) fn ended(connection: &FiveTuple, end: End) {
+    match end {
+        End::ClosedByPeer | End::ClosedHere | End::Cancelled => {
+            log::trace!(target: CONNECTION, "closed {connection}: {end}");
+        }
+        End::Overrun => warn!(target: SERVE, "reset {connection}: it did not keep up"),
+        end => info!(target: CONNECTION, "{connection} broke off: {end}"),
+    }
+}
+
+/// Whether [`ended`] tells of this end.
+pub(crate) fn tells_of(end: End) -> bool {
+    match end {
+        End::ClosedByPeer | End::ClosedHere | End::Cancelled => of_each_connection(),
+        End::Overrun => wanted(Level::Warn),
+        _ => wanted(Level::Info),
+    }
 }
 
 pub(crate) fn drain_begun(endpoint: &Endpoint, connections: u32, limit: Duration) {

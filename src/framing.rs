@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// The length that comes before each message, and does not count itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -74,7 +76,116 @@ impl LengthPrefix {
     }
 }
 
-/// A prefix in its bytes.
+/// How event-driven serving cuts what comes in into messages, and marks what goes out.
+///
+/// A message is at most `max` bytes, which do not count what marks its end or its length. A
+/// longer one ends its connection, and nobody else's, with [`TooLong`](crate::End::TooLong).
+///
+/// ```
+/// use keepsock::{Framing, LengthPrefix, ServeOptions};
+/// let lines = ServeOptions::new().framing(Framing::Lines { max: 1024 });
+/// let messages = Framing::Prefixed { prefix: LengthPrefix::U32Be, max: 1024 * 1024 };
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Framing {
+    /// Bytes as they come, and as they are sent.
+    #[default]
+    Raw,
+    /// Lines: what comes may end with LF or CRLF, which is taken off, and LF is added to what is
+    /// sent. The last line of a stream may come without.
+    Lines {
+        /// Bytes in a line.
+        max: usize,
+    },
+    /// As lines, with a delimiter of the protocol's own.
+    Delimited {
+        /// What ends a message.
+        delimiter: u8,
+        /// Bytes in a message.
+        max: usize,
+    },
+    /// The length comes before each message. It is taken off, and added. A message that the
+    /// stream ends within is dropped.
+    Prefixed {
+        /// How the length is written.
+        prefix: LengthPrefix,
+        /// Bytes in a message.
+        max: usize,
+    },
+}
+
+impl Framing {
+    pub(crate) fn validate(self, operation: &'static str) -> Result<()> {
+        match self {
+            Framing::Raw => Ok(()),
+            Framing::Lines { max: 0 }
+            | Framing::Delimited { max: 0, .. }
+            | Framing::Prefixed { max: 0, .. } => {
+                let err = Error::new(ErrorKind::InvalidArgument, operation);
+                Err(err.detail("messages of at most zero bytes"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What finds the first message; `None`: there are none to find.
+    pub(crate) fn cutter(self) -> Option<Cutter> {
+        match self {
+            Framing::Raw => None,
+            Framing::Lines { max } => Some(Cutter::Line(Line::new(max))),
+            Framing::Delimited { delimiter, max } => {
+                Some(Cutter::Delimited(Delimited::new(delimiter, max.saturating_add(1))))
+            }
+            Framing::Prefixed { prefix, max } => Some(Cutter::Prefixed { prefix, max }),
+        }
+    }
+
+    /// What is sent before and after a message of so many bytes; `None`: the prefix cannot say
+    /// its length.
+    #[inline]
+    pub(crate) fn mark(self, len: usize) -> Option<(Encoded, Encoded)> {
+        let nothing = Encoded { bytes: [0; 4], size: 0 };
+        let byte = |b| Encoded { bytes: [b, 0, 0, 0], size: 1 };
+        match self {
+            Framing::Raw => Some((nothing, nothing)),
+            Framing::Lines { .. } => Some((nothing, byte(b'\n'))),
+            Framing::Delimited { delimiter, .. } => Some((nothing, byte(delimiter))),
+            Framing::Prefixed { prefix, .. } => prefix.encode(len).map(|p| (p, nothing)),
+        }
+    }
+}
+
+/// The search for one message in bytes that grow: once it is found, it begins anew.
+#[derive(Debug)]
+pub(crate) enum Cutter {
+    Line(Line),
+    Delimited(Delimited),
+    Prefixed { prefix: LengthPrefix, max: usize },
+}
+
+impl Cutter {
+    pub(crate) fn cut(&mut self, data: &[u8], ended: bool) -> Cut {
+        match self {
+            Cutter::Line(line) => line.cut(data, ended),
+            Cutter::Delimited(found) => {
+                let delimiter = found.delimiter;
+                match found.cut(data, ended) {
+                    Cut::Piece { range, len } if data[range.clone()].ends_with(&[delimiter]) => {
+                        Cut::Piece { range: range.start..range.end - 1, len }
+                    }
+                    // Without its delimiter it may not have the byte that the delimiter has.
+                    Cut::Piece { len, .. } if len >= found.max => Cut::TooLong,
+                    other => other,
+                }
+            }
+            Cutter::Prefixed { prefix, max } => prefix.cut(data, *max),
+        }
+    }
+}
+
+/// What marks a message, in its bytes.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoded {
     bytes: [u8; 4],
     size: usize,
@@ -208,6 +319,42 @@ mod tests {
             }
         }
         assert_eq!(U32Le.cut(&[0xff; 8], usize::MAX), Cut::More);
+    }
+
+    /// V6: what is sent is what is received, in every framing; a message may have `max` bytes,
+    /// and one more is too long.
+    #[test]
+    fn framings_there_and_back() {
+        let all = [
+            Framing::Lines { max: 8 },
+            Framing::Delimited { delimiter: 0, max: 8 },
+            Framing::Prefixed { prefix: U16Be, max: 8 },
+        ];
+        for framing in all {
+            for (len, fits) in [(0, true), (1, true), (8, true), (9, false), (200, false)] {
+                let message = vec![b'm'; len];
+                let (before, after) = framing.mark(len).unwrap();
+                let stream = [before.as_slice(), &message, after.as_slice(), b"next"].concat();
+                let mut cutter = framing.cutter().unwrap();
+                match cutter.cut(&stream, false) {
+                    Cut::Piece { range, len } if fits => {
+                        assert_eq!(&stream[range], message, "{framing:?}");
+                        assert_eq!(&stream[len..], b"next", "{framing:?}");
+                    }
+                    Cut::TooLong if !fits => {}
+                    other => panic!("{framing:?}, {len} bytes: {other:?}"),
+                }
+            }
+        }
+        let mut last = Framing::Delimited { delimiter: 0, max: 2 }.cutter().unwrap();
+        assert_eq!(last.cut(b"ab", true), Cut::Piece { range: 0..2, len: 2 });
+        assert_eq!(last.cut(b"abc", true), Cut::TooLong);
+        assert!(Framing::Raw.cutter().is_none());
+        assert!(Framing::Prefixed { prefix: U8, max: 1000 }.mark(256).is_none());
+        for nothing in [Framing::Lines { max: 0 }, Framing::Prefixed { prefix: U8, max: 0 }] {
+            let err = nothing.validate("test").unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+        }
     }
 
     /// V6: lines, with either end; the search goes on where it was.

@@ -192,6 +192,12 @@ pub enum End {
     /// It was closed here, or its descriptor was given up.
     #[error("closed here")]
     ClosedHere = 9,
+    /// The peer sent a message that is longer than the server's framing allows.
+    #[error("message too long")]
+    TooLong = 10,
+    /// The peer did not keep up with what it was sent: more waited for it than may.
+    #[error("did not keep up")]
+    Overrun = 11,
 }
 
 impl End {
@@ -207,6 +213,8 @@ impl End {
             HeartbeatMissed,
             Cancelled,
             ClosedHere,
+            TooLong,
+            Overrun,
         ];
         all.into_iter().find(|end| *end as i32 == number)
     }
@@ -222,6 +230,8 @@ impl End {
             End::IdleLimit => ErrorKind::IdleLimit,
             End::HeartbeatMissed => ErrorKind::HeartbeatMissed,
             End::Cancelled | End::ClosedHere => ErrorKind::Closed,
+            End::TooLong => ErrorKind::TooLong,
+            End::Overrun => ErrorKind::Stalled,
         }
     }
 }

@@ -109,12 +109,15 @@ pub use client::{BorrowedSocket, ClientSocket};
 pub use connect::Connecting;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
-pub use framing::LengthPrefix;
+pub use framing::{Framing, LengthPrefix};
 pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
 pub use reconnect::{Reconnect, Retry};
-pub use serve::{Broadcast, Drained, ServeOptions, Service, WhenFull};
+pub use serve::{
+    Broadcast, Bytes, Connection, Data, Drained, Handler, ServeOptions, Service, ServiceSnapshot,
+    WhenFull, WhenSlow,
+};
 pub use server::{ServerCounters, ServerSocket};
 pub use snapshot::Snapshot;

@@ -78,6 +78,77 @@ impl Asked {
     }
 }
 
+/// How long ago something happened on a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ages {
+    /// The last bytes were read; if there were none, the connection was made.
+    pub received: Duration,
+    pub has_received: bool,
+    /// Likewise, written.
+    pub wrote: Duration,
+}
+
+impl Asked {
+    /// The time of the watch; none if the kernel keeps it by itself. The user timeout does not
+    /// replace it: that counts from the first unacknowledged byte, and a peer may have
+    /// vanished nearly as long before.
+    pub(crate) fn watched(&self) -> Option<Duration> {
+        self.dead_after.filter(|_| crate::sys::TELLS_SILENCE)
+    }
+
+    /// The time after which the kernel gives up a peer, taking a full window for death.
+    pub(crate) fn strict(&self) -> Option<Duration> {
+        self.dead_after.filter(|_| self.end_stalled)
+    }
+
+    /// Whether threads that wait have something to do.
+    pub(crate) fn has_dues(&self) -> bool {
+        self.watched().is_some() || self.has_limits()
+    }
+
+    /// Whether it matters when bytes came and went.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.heartbeat.is_some() || self.idle_limit.is_some() || self.first_byte_limit.is_some()
+    }
+
+    /// The limit that holds now, and the end that it means: heartbeats that were sent should
+    /// have been answered; a peer that never said anything is idle.
+    fn idle_limit(&self, has_received: bool) -> Option<(Duration, End)> {
+        let first = self.first_byte_limit.map(|limit| (limit, End::IdleLimit));
+        let missed = self.heartbeat.is_some();
+        let end = if missed { End::HeartbeatMissed } else { End::IdleLimit };
+        let later = self.idle_limit.map(|limit| (limit, end));
+        if has_received { later } else { first.or(later) }
+    }
+
+    /// In what time a heartbeat or a limit is due. The idle limit holds for those that wait
+    /// to read.
+    pub(crate) fn next(&self, ages: Ages, reads: bool) -> Option<Duration> {
+        let heartbeat =
+            self.heartbeat.as_ref().map(|heartbeat| heartbeat.every.saturating_sub(ages.wrote));
+        let limit = self
+            .idle_limit(ages.has_received)
+            .filter(|_| reads)
+            .map(|(limit, _)| limit.saturating_sub(ages.received));
+        [heartbeat, limit].into_iter().flatten().min()
+    }
+
+    /// Which of them is due now.
+    pub(crate) fn due(&self, ages: Ages, reads: bool) -> Due {
+        if reads {
+            if let Some((limit, end)) = self.idle_limit(ages.has_received) {
+                if ages.received >= limit {
+                    return Due::End(end);
+                }
+            }
+        }
+        match &self.heartbeat {
+            Some(heartbeat) if ages.wrote >= heartbeat.every => Due::Heartbeat,
+            _ => Due::Nothing,
+        }
+    }
+}
+
 /// A peer that lives answers within this time and two round trips: delayed acknowledgements
 /// take at most half a second (RFC 9293 section 3.8.6.3).
 const LONGEST_ANSWER: Duration = Duration::from_millis(600);
@@ -98,22 +169,22 @@ pub(crate) struct Silence {
 /// window for death. A peer that lives acknowledges each probe of its window, so it is its
 /// silence that tells.
 #[derive(Debug)]
-struct Watch {
+pub(crate) struct Watch {
     /// Since when, as far as was seen, the peer owes an answer without having been heard.
     owed_since: Option<Instant>,
-    next: Instant,
+    pub next: Instant,
 }
 
 impl Watch {
     /// A look each quarter of the time: an answer that is owed is then noticed early enough.
-    fn new(now: Instant, dead_after: Duration) -> Watch {
+    pub(crate) fn new(now: Instant, dead_after: Duration) -> Watch {
         Watch { owed_since: None, next: now + dead_after / 4 }
     }
 
     /// Dead is a peer from which nothing came for `dead_after`, and which was seen to owe an
     /// answer for as long as answers take, at least. (The kernel does not tell since when one is
     /// owed; keepalive hears from a peer that lives in each third of the time or so.)
-    fn is_dead(&mut self, now: Instant, dead_after: Duration, silence: Silence) -> bool {
+    pub(crate) fn is_dead(&mut self, now: Instant, dead_after: Duration, silence: Silence) -> bool {
         if !silence.owes {
             self.owed_since = None;
             // Often when the time is nearly over: keepalive of the caller's own may be that slow.
@@ -172,30 +243,14 @@ impl Liveness {
         }
     }
 
-    /// Whether threads that wait have something to do.
-    pub(crate) fn has_dues(&self) -> bool {
-        self.watched().is_some()
-            || self.asked.heartbeat.is_some()
-            || self.asked.idle_limit.is_some()
-            || self.asked.first_byte_limit.is_some()
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// Refuses keepalive that would break what was asked for.
     pub(crate) fn permits(&self, keepalive: Option<Keepalive>) -> Result<()> {
         let setting = keepalive.map_or(Setting::Off, Setting::Own);
         setting.resolve(self.asked.dead_after, self.asked.survive_idle).map(drop)
-    }
-
-    /// The time of the watch; none if the kernel keeps it by itself. The user timeout does not
-    /// replace it: that counts from the first unacknowledged byte, and a peer may have
-    /// vanished nearly as long before.
-    pub(crate) fn watched(&self) -> Option<Duration> {
-        self.asked.dead_after.filter(|_| crate::sys::TELLS_SILENCE)
-    }
-
-    /// The time after which the kernel gives up a peer, taking a full window for death.
-    pub(crate) fn strict(&self) -> Option<Duration> {
-        self.asked.dead_after.filter(|_| self.asked.end_stalled)
     }
 
     fn stamp(&self, now: Instant) -> u64 {
@@ -237,61 +292,41 @@ impl Liveness {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The limit that holds now, and the end that it means: heartbeats that were sent should
-    /// have been answered; a peer that never said anything is idle.
-    fn idle_limit(&self) -> Option<(Duration, End)> {
-        let first = self.asked.first_byte_limit.map(|limit| (limit, End::IdleLimit));
-        let missed = self.asked.heartbeat.is_some();
-        let end = if missed { End::HeartbeatMissed } else { End::IdleLimit };
-        let later = self.asked.idle_limit.map(|limit| (limit, end));
-        if self.received.load(Ordering::Relaxed) == 0 { first.or(later) } else { later }
+    fn ages(&self, now: Instant) -> Ages {
+        Ages {
+            received: self.since(&self.received, now),
+            has_received: self.received.load(Ordering::Relaxed) != 0,
+            wrote: self.since(&self.wrote, now),
+        }
     }
 
-    /// When to look again, from now. The idle limit holds for those that wait to read.
+    /// When to look again, from now.
     pub(crate) fn next(&self, now: Instant, reads: bool) -> Option<Duration> {
-        let watch = self.watched().map(|_| self.lock_watch().next.saturating_duration_since(now));
-        let heartbeat = self
-            .asked
-            .heartbeat
-            .as_ref()
-            .map(|heartbeat| heartbeat.every.saturating_sub(self.since(&self.wrote, now)));
-        let limit = self
-            .idle_limit()
-            .filter(|_| reads)
-            .map(|(limit, _)| limit.saturating_sub(self.since(&self.received, now)));
-        [watch, heartbeat, limit].into_iter().flatten().min()
+        let watched = self.asked.watched();
+        let watch = watched.map(|_| self.lock_watch().next.saturating_duration_since(now));
+        [watch, self.asked.next(self.ages(now), reads)].into_iter().flatten().min()
     }
 
     /// Whether it is time to ask the kernel about the peer's silence.
     pub(crate) fn wants_silence(&self, now: Instant) -> bool {
-        self.watched().is_some() && self.lock_watch().next <= now
+        self.asked.watched().is_some() && self.lock_watch().next <= now
     }
 
     /// The kernel did not tell; it is asked again later.
     pub(crate) fn put_off_look(&self, now: Instant) {
-        if let Some(dead_after) = self.watched() {
+        if let Some(dead_after) = self.asked.watched() {
             self.lock_watch().next = now + dead_after / 4;
         }
     }
 
     /// What is due now. `silence` is what the kernel knows, if it was asked.
     pub(crate) fn due(&self, now: Instant, silence: Option<Silence>, reads: bool) -> Due {
-        if let (Some(silence), Some(dead_after)) = (silence, self.watched()) {
+        if let (Some(silence), Some(dead_after)) = (silence, self.asked.watched()) {
             if self.lock_watch().is_dead(now, dead_after, silence) {
                 return Due::End(End::Dead);
             }
         }
-        if reads {
-            if let Some((limit, end)) = self.idle_limit() {
-                if self.since(&self.received, now) >= limit {
-                    return Due::End(end);
-                }
-            }
-        }
-        match &self.asked.heartbeat {
-            Some(heartbeat) if self.since(&self.wrote, now) >= heartbeat.every => Due::Heartbeat,
-            _ => Due::Nothing,
-        }
+        self.asked.due(self.ages(now), reads)
     }
 }
 

@@ -374,24 +374,32 @@ impl ServerSocket {
             _ => self.accept_from_any(serves)?,
         };
         listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let options = &self.0.options;
+        if !self.has_accepted(listener, &socket, &peer) {
+            drop(socket);
+            return self.accept_as(serves);
+        }
+        ClientSocket::accepted(socket, peer, &listener.address, &self.0.options)
+    }
+
+    /// Sets what a connection does not inherit, and tells of it; false: it is gone already.
+    #[inline]
+    pub(crate) fn has_accepted(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
         if !sys::ACCEPT_INHERITS {
             if let Address::Inet(_) = peer {
                 let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());
-                let fd = sys::borrow(&socket);
+                let (options, fd) = (&self.0.options, sys::borrow(socket));
                 let applied = options.apply_tcp(fd, ipv6);
                 if applied.and_then(|()| options.apply_dead_after(fd)).is_err() {
-                    // The peer has reset it already; that is no error of ours.
+                    // The peer has reset it; that is no error of ours.
                     listener.counters.retried.fetch_add(1, Ordering::Relaxed);
-                    drop(socket);
-                    return self.accept_as(serves);
+                    return false;
                 }
             }
         }
         if events::of_each_connection() {
-            events::accepted(&peer, &listener.endpoint);
+            events::accepted(peer, &listener.endpoint);
         }
-        ClientSocket::accepted(socket, peer, &listener.address, options)
+        true
     }
 
     #[cold]
@@ -539,7 +547,8 @@ impl ServerSocket {
         Deadline::after((ms != u64::MAX && !serves).then(|| Duration::from_millis(ms)))
     }
 
-    fn start_polling(&self) -> Result<()> {
+    /// From now on no accept waits in the kernel.
+    pub(crate) fn start_polling(&self) -> Result<()> {
         for listener in self.listeners() {
             let Some(io) = listener.descriptor.enter() else {
                 return Err(listener.failed(ErrorKind::Closed.into()));
@@ -549,7 +558,11 @@ impl ServerSocket {
         Ok(())
     }
 
-    fn cancel_token(&self) -> Option<CancelToken> {
+    pub(crate) fn options(&self) -> &SocketOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn cancel_token(&self) -> Option<CancelToken> {
         self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -630,14 +643,7 @@ impl ServerSocket {
     }
 
     pub(crate) fn count_refusal(&self, refusal: Refusal, client: &ClientSocket) {
-        let listener = self.listener_of(client);
-        let counter = match refusal {
-            Refusal::Full => &listener.counters.refused,
-            Refusal::Crowded => &listener.counters.crowded,
-            Refusal::Denied => &listener.counters.denied,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        listener.repeated.refused(&listener.endpoint, client.peer(), refusal);
+        self.listener_of(client).count_refusal(refusal, client.peer());
     }
 
     /// Whose connection it is. Nothing is kept of that with the connection, since hardly
@@ -821,10 +827,28 @@ impl Listener {
         }
     }
 
+    /// Keeps it open, though it be closed.
+    pub(crate) fn hold(&self) -> Option<InUse<'_>> {
+        self.descriptor.enter()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.descriptor.is_closed()
+    }
+
+    pub(crate) fn count_refusal(&self, refusal: Refusal, peer: &Address) {
+        let counter = match refusal {
+            Refusal::Full => &self.counters.refused,
+            Refusal::Crowded => &self.counters.crowded,
+            Refusal::Denied => &self.counters.denied,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.repeated.refused(&self.endpoint, peer, refusal);
+    }
+
     /// Accepts if somebody waits; it never waits itself. Errors of single connections are
     /// passed over and counted, and so is what it accepts; what is used up is the caller's
     /// to count.
-    #[allow(dead_code)] // event-driven serving is to use it
     pub(crate) fn accept_now(&self) -> AcceptNow {
         let Some(io) = self.descriptor.enter() else {
             return AcceptNow::Closed;
@@ -890,7 +914,7 @@ impl Listener {
     }
 
     #[cold]
-    fn failed(&self, cause: Cause) -> Error {
+    pub(crate) fn failed(&self, cause: Cause) -> Error {
         cause.into_error(ACCEPT).at(&self.endpoint)
     }
 

@@ -20,7 +20,7 @@ use std::process::Command;
 
 use header::{Item, What};
 use keepsock::ffi::{self, keepsock_log_level};
-use keepsock::{End, ErrorKind, Family, LengthPrefix, Protocol, TcpState, WhenFull};
+use keepsock::{End, ErrorKind, Family, LengthPrefix, Protocol, TcpState, WhenFull, WhenSlow};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -201,8 +201,11 @@ fn the_comments_name_what_there_is() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
-/// `KEEPSOCK_ERR_OS = -99` and `char stage[16]`.
+/// `KEEPSOCK_ERR_OS = -99`, `char stage[16]` and `void (*open)(void *user)`.
 fn member_name(member: &Item) -> &str {
+    if let Some((name, _)) = member.text.split_once("(*").and_then(|(_, s)| s.split_once(')')) {
+        return name;
+    }
     match member.text.split_once('=') {
         Some((name, _)) => name.trim(),
         None => header::last_name(&member.text),
@@ -215,7 +218,7 @@ fn the_reader_of_the_header_reads() {
     let text = "#ifndef H\n#define H\n/** One. */\n#define KEEPSOCK_X 1 // one\n\
         enum keepsock_e\n#if A\n : int32_t\n#endif // A\n{ /** A. */ KEEPSOCK_A = 0, KEEPSOCK_B = 1, };\n\
         typedef struct keepsock_o keepsock_o;\n\
-        /** S. */ typedef struct { int a; /** B. */ char b[8]; } keepsock_s;\n\
+        /** S. */ typedef struct { int a; /** B. */ char b[8]; void (*c)(int, void *user); } keepsock_s;\n\
         typedef void (*keepsock_f)(keepsock_o *o, void *user);\n\
         extern \"C\" {\n/**\n * Does.\n *\n * @param o  An o.\n * @return x\n */\n\
         int32_t keepsock_do(keepsock_o *o,\n    size_t len);\nconst char *keepsock_v(void);\n\
@@ -236,7 +239,7 @@ fn the_reader_of_the_header_reads() {
         ]
     );
     let members: Vec<_> = items[3].members.iter().map(member_name).collect();
-    assert_eq!(members, ["a", "b"]);
+    assert_eq!(members, ["a", "b", "c"]);
     assert_eq!((items[1].comment.as_str(), items[1].members.len()), ("", 2));
     assert_eq!(faults_of(&items[1]).len(), 2, "no comment, and none of B");
     assert_eq!(items[5].parameters(), ["o", "len"]);
@@ -343,11 +346,12 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
     all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix));
     all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
-        Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere));
+        Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere TooLong Overrun));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
         FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
     all.extend(variants!("KEEPSOCK_LENGTH_PREFIX", LengthPrefix: U8 U16Be U16Le U32Be U32Le));
     all.extend(variants!("KEEPSOCK_WHEN_FULL", WhenFull: Wait Refuse));
+    all.extend(variants!("KEEPSOCK_WHEN_SLOW", WhenSlow: Disconnect DropOldest));
     all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:
         Off Error Warn Info Debug Trace));
     all.extend(constants!(KEEPSOCK_OK KEEPSOCK_INFINITE KEEPSOCK_VERSION_MAJOR
@@ -372,6 +376,11 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage));
     all.extend(layout!(keepsock_server_counters: accepted retried exhausted refused
         crowded denied));
+    all.extend(layout!(keepsock_callbacks:
+        size open data writable finished timer drain close connect_failed));
+    all.extend(layout!(keepsock_broadcast: sent cut dropped));
+    all.extend(layout!(keepsock_service_stats: uptime_ms accepting connections opened closed
+        received written sent queued dropped dropped_messages ends));
     all.extend(layout!(keepsock_segment:
         captured_us seq ack payload_len timestamp timestamp_echo window urgent mss source_port
         destination_port window_scale flags ip_version ttl traffic_class dont_fragment
@@ -382,9 +391,17 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
-    for name in
-        ["err", "family", "protocol", "end", "tcp_state", "length_prefix", "when_full", "log_level"]
-    {
+    for name in [
+        "err",
+        "family",
+        "protocol",
+        "end",
+        "tcp_state",
+        "length_prefix",
+        "when_full",
+        "when_slow",
+        "log_level",
+    ] {
         all.push((format!("sizeof(keepsock_{name})"), 4));
     }
     all.into_iter().collect()

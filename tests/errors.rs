@@ -529,6 +529,12 @@ mod c_only {
                 |o, e| keepsock_serve_options_set_max_per_address(o, 1, e),
                 |o, e| keepsock_serve_options_allow(o, c"127.0.0.0/8".as_ptr(), e),
                 |o, e| keepsock_serve_options_deny(o, c"::1".as_ptr(), e),
+                |o, e| keepsock_serve_options_set_threads(o, 1, e),
+                |o, e| keepsock_serve_options_set_lines(o, 10, e),
+                |o, e| keepsock_serve_options_set_delimiter(o, 0, 10, e),
+                |o, e| keepsock_serve_options_set_length_prefix(o, 1, 10, e),
+                |o, e| keepsock_serve_options_set_max_queued(o, 10, e),
+                |o, e| keepsock_serve_options_set_when_slow(o, 0, e),
             ]
         }
     }
@@ -537,12 +543,30 @@ mod c_only {
         unsafe {
             vec![
                 |s, e| {
-                    out(77, |sent| {
-                        out(77, |cut| {
-                            keepsock_service_broadcast(s, b"x".as_ptr().cast(), 1, sent, cut, e)
-                        })
-                    })
+                    let seven = keepsock_broadcast { sent: 7, cut: 7, dropped: 7 };
+                    let mut result = seven;
+                    let (x, out) = (b"x".as_ptr().cast(), &raw mut result);
+                    let size = size_of_val(&result);
+                    let status = keepsock_service_broadcast(s, x, 1, out, size, e);
+                    let g = c"group".as_ptr();
+                    assert_eq!(
+                        keepsock_service_broadcast_to(s, g, x, 1, out, size, null_mut()),
+                        status
+                    );
+                    assert_eq!((result.sent, result.cut, result.dropped), (7, 7, 7));
+                    status
                 },
+                |s, e| keepsock_service_add(s, null_mut(), null_mut(), e),
+                |s, e| keepsock_service_connect(s, c"127.0.0.1:1".as_ptr(), null(), null_mut(), e),
+                |s, e| {
+                    let mut stats: keepsock_service_stats = std::mem::zeroed();
+                    stats.opened = 7;
+                    let size = size_of_val(&stats);
+                    let status = keepsock_service_snapshot(s, &raw mut stats, size, e);
+                    assert_eq!(stats.opened, 7);
+                    status
+                },
+                |s, e| out(77, |needed| keepsock_service_dump(s, null_mut(), 0, needed, e)),
                 |s, e| keepsock_service_stop(s, e),
                 |s, e| keepsock_service_wait(s, 0, e),
                 |s, e| {
@@ -563,6 +587,135 @@ mod c_only {
                 |r, e| keepsock_reconnect_reset(r, e),
                 |r, e| out(no_handle(), |c| keepsock_reconnect_connect(r, c, e)),
             ]
+        }
+    }
+
+    fn connection_calls() -> Vec<Call<keepsock_connection>> {
+        unsafe {
+            vec![
+                |c, e| keepsock_connection_send(c, b"x".as_ptr().cast(), 1, e),
+                |c, e| keepsock_connection_set_timer(c, 10, e),
+                |c, e| keepsock_connection_join(c, c"group".as_ptr(), e),
+                |c, e| keepsock_connection_leave(c, c"group".as_ptr(), e),
+                |c, e| {
+                    let mut t: keepsock_five_tuple = std::mem::zeroed();
+                    let size = size_of_val(&t);
+                    let status = keepsock_connection_five_tuple(c, &raw mut t, size, e);
+                    assert_eq!(t.protocol, 0);
+                    status
+                },
+                |c, e| out(77, |needed| keepsock_connection_name(c, null_mut(), 0, needed, e)),
+                |c, e| {
+                    let mut s: keepsock_snapshot = std::mem::zeroed();
+                    s.rtt_us = 7;
+                    let size = size_of_val(&s);
+                    let status = keepsock_connection_snapshot(c, &raw mut s, size, e);
+                    assert_eq!(s.rtt_us, 7);
+                    status
+                },
+                |c, e| {
+                    let mut k: keepsock_keepalive = std::mem::zeroed();
+                    let size = size_of_val(&k);
+                    let status = keepsock_connection_keepalive(c, &raw mut k, size, e);
+                    assert!(!k.enabled);
+                    status
+                },
+                |c, e| {
+                    // What cannot fail does nothing, and says so by what it returns.
+                    keepsock_connection_close(c);
+                    keepsock_connection_abort(c);
+                    keepsock_connection_shutdown_write(c);
+                    keepsock_connection_pause(c);
+                    keepsock_connection_resume(c);
+                    keepsock_connection_set_data(c, null_mut());
+                    assert!(keepsock_connection_data(c).is_null());
+                    assert!(!keepsock_connection_is_open(c));
+                    assert_eq!(keepsock_connection_queued(c), 0);
+                    assert_eq!(keepsock_connection_id(c), 0);
+                    assert_eq!(keepsock_connection_end(c), 0);
+                    keepsock_connection_send(c, null(), 0, e)
+                },
+            ]
+        }
+    }
+
+    /// A connection that is over, and its service, too.
+    fn connection_that_is_over() -> *mut keepsock_connection {
+        unsafe extern "C" fn close(c: *mut keepsock_connection, _: i32, user: *mut c_void) {
+            let over = unsafe { &*user.cast::<std::sync::mpsc::Sender<usize>>() };
+            over.send(c as usize).unwrap();
+        }
+        let (over, told) = std::sync::mpsc::channel::<usize>();
+        let user: *const _ = &raw const over;
+        let server = new_server();
+        let mut service = null_mut();
+        unsafe {
+            let mut callbacks: keepsock_callbacks = std::mem::zeroed();
+            callbacks.size = size_of_val(&callbacks);
+            callbacks.close = Some(close);
+            let user = user.cast_mut().cast();
+            let (callbacks, service_out) = (&raw const callbacks, &raw mut service);
+            let served = keepsock_server_serve_events(
+                server,
+                null(),
+                callbacks,
+                user,
+                service_out,
+                null_mut(),
+            );
+            assert_eq!(served, KEEPSOCK_OK);
+            keepsock_client_free(new_client(server));
+            let connection = told.recv().unwrap();
+            keepsock_service_free(service);
+            keepsock_server_free(server);
+            connection as *mut keepsock_connection
+        }
+    }
+
+    /// A2: callbacks of an older header, which had fewer, and of a newer one, which has more.
+    #[test]
+    fn callbacks_of_any_version() {
+        let _limit = Limit::new("callbacks_of_any_version");
+        let server = new_server();
+        unsafe {
+            let mut space = [0usize; 70];
+            let callbacks: *mut keepsock_callbacks = space.as_mut_ptr().cast();
+            let set_size = |size: usize| (&raw mut (*callbacks).size).write(size);
+            let serve = |e| {
+                let mut service = null_mut();
+                let out = &raw mut service;
+                let status =
+                    keepsock_server_serve_events(server, null(), callbacks, null_mut(), out, e);
+                assert_eq!(service.is_null(), status != KEEPSOCK_OK);
+                keepsock_service_free(service);
+                status
+            };
+            for size in [0, 7, 8, 4096, usize::MAX] {
+                set_size(size);
+                gives(INVALID, "write sizeof callbacks", serve);
+            }
+            let known = size_of::<keepsock_callbacks>();
+            set_size(known + 8);
+            let extra = callbacks.cast::<usize>().add(known / 8);
+            extra.write(1);
+            gives(ErrorKind::Unsupported.code(), "does not know", serve);
+            extra.write(0);
+            for size in [16, known, known + 8] {
+                set_size(size);
+                let (server, mut service) = (new_server(), null_mut());
+                let (user, out) = (null_mut(), &raw mut service);
+                let status =
+                    keepsock_server_serve_events(server, null(), callbacks, user, out, null_mut());
+                assert_eq!(status, KEEPSOCK_OK, "{size}");
+                keepsock_service_free(service);
+                keepsock_server_free(server);
+            }
+            gives(INVALID, "callbacks is NULL", |e| {
+                let mut out = null_mut();
+                let out = &raw mut out;
+                keepsock_server_serve_events(server, null(), null(), null_mut(), out, e)
+            });
+            keepsock_server_free(server);
         }
     }
 
@@ -607,6 +760,8 @@ mod c_only {
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
         misuse(&reconnect_calls(), "reconnect", new_reconnect, keepsock_reconnect_free);
         misuse(&connecting_calls(), "connecting", new_connecting, keepsock_connecting_free);
+        unsafe extern "C" fn is_never_freed(_: *mut keepsock_connection) {}
+        misuse(&connection_calls(), "connection", connection_that_is_over, is_never_freed);
         let port = unsafe { keepsock_server_port(server) };
         if let Some(capture) = new_capture(port) {
             let capture_again = || new_capture(port).unwrap();
@@ -960,7 +1115,7 @@ mod c_only {
                 keepsock_options_add_address(options, null(), e)
             });
             gives(INVALID, "buf is NULL", |e| {
-                keepsock_service_broadcast(service, null(), 1, null_mut(), null_mut(), e)
+                keepsock_service_broadcast(service, null(), 1, null_mut(), 0, e)
             });
             // What may be NULL.
             assert_eq!(keepsock_options_set_cancel(options, null(), null_mut()), KEEPSOCK_OK);
@@ -980,7 +1135,7 @@ mod c_only {
             assert_eq!(keepsock_client_write_all(client, null(), 0, null_mut()), KEEPSOCK_OK);
             assert_eq!(keepsock_client_write_slices(client, null(), 0, null_mut()), KEEPSOCK_OK);
             assert_eq!(
-                keepsock_service_broadcast(service, null(), 0, null_mut(), null_mut(), null_mut()),
+                keepsock_service_broadcast(service, null(), 0, null_mut(), 0, null_mut()),
                 KEEPSOCK_OK
             );
             assert_eq!(
@@ -1037,7 +1192,7 @@ mod c_only {
                 keepsock_client_write_slices(client, &raw const slice, huge / 2, e)
             });
             gives(INVALID, "out of range", |e| {
-                keepsock_service_broadcast(service, space, huge, null_mut(), null_mut(), e)
+                keepsock_service_broadcast(service, space, huge, null_mut(), 0, e)
             });
             for level in [-1, 6, i32::MIN, i32::MAX] {
                 gives(INVALID, "no such level", |e| {

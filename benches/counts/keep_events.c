@@ -1,7 +1,7 @@
 /*
  * keep_events CONNECTIONS READ_TIMEOUT_MS [limits] - keepsock_server_serve_events: one loop
  *
- * limits: with a heartbeat and an idle limit, none of them due within a run.
+ * limits: with a heartbeat, an idle limit and a byte cap, none of them due within a run.
  */
 #include "events.h"
 #include "keep.h"
@@ -21,7 +21,7 @@ static void on_data(keepsock_connection *connection, const void *data, size_t le
 
     (void)user;
     if (*(const char *)data == BROADCAST)
-        must(keepsock_service_broadcast(serving, data, len, NULL, NULL, &error), error);
+        must(keepsock_service_broadcast(serving, data, len, NULL, 0, &error), error);
     else
         must(keepsock_connection_send(connection, data, len, &error), error);
 }
@@ -36,7 +36,7 @@ static void on_close(keepsock_connection *connection, int32_t end, void *user)
 
 int main(int argc, char **argv)
 {
-    const struct keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data, .close = on_close};
+    const keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data, .close = on_close};
     keepsock_serve_options *serve = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
@@ -56,6 +56,7 @@ int main(int argc, char **argv)
     keepsock_server *server = listen_loopback(options);
     must(keepsock_serve_options_new(&serve, &error), error);
     must(keepsock_serve_options_set_max_connections(serve, (uint32_t)left, &error), error);
+    must(keepsock_serve_options_set_max_queued(serve, 64 * 1024, &error), error);
     must(keepsock_server_serve_events(server, serve, &callbacks, NULL, &service, &error), error);
     serving = service;
     keepsock_serve_options_free(serve);

@@ -15,7 +15,7 @@ use super::{
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
 use crate::info::{Address, End, TcpState};
-use crate::liveness::{Due, Liveness};
+use crate::liveness::{Asked, Due, Liveness};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, InUse, Interest, Ready, TcpInfo, Wait};
 use crate::turn::Held;
@@ -368,29 +368,12 @@ impl ClientSocket {
         if self.ended.load(Ordering::Acquire) != 0 {
             return;
         }
-        let end = match Cause::ended(&io::Error::from_raw_os_error(code)).kind() {
-            ErrorKind::Dead if self.was_stalled(io) => End::Stalled,
-            ErrorKind::Dead => End::Dead,
-            ErrorKind::Reset => End::ResetByPeer,
-            // A router, or the peer's firewall, has said so.
-            _ => End::Unreachable,
-        };
+        let asked = self.liveness.as_ref().map(|live| live.asked());
+        let end = end_by_error(io.socket(), code, asked);
         // The reason before the error: who meets the error asks for the reason.
         self.keep_last(io);
         self.note_end(end);
         let _ = self.ended.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    /// Whether the kernel gave up a peer that answered to the end, but took no data.
-    fn was_stalled(&self, io: &InUse<'_>) -> bool {
-        let strict = self.liveness.as_ref().and_then(|live| live.strict());
-        let Some(timeout) = strict else {
-            return false;
-        };
-        sys::silence(io.socket()).is_ok_and(|silence| {
-            // The kernel's timers are some tenths of a second late.
-            silence.heard + Duration::from_millis(500) < timeout
-        })
     }
 
     /// The error that the end of the connection is to every call from then on.
@@ -482,4 +465,26 @@ impl ClientSocket {
             live.note_wrote(Instant::now());
         }
     }
+}
+
+/// Why a connection ended that the kernel has failed with this error.
+pub(crate) fn end_by_error(socket: sys::Borrowed<'_>, code: i32, asked: Option<&Asked>) -> End {
+    match Cause::ended(&io::Error::from_raw_os_error(code)).kind() {
+        ErrorKind::Dead if asked.is_some_and(|asked| was_stalled(socket, asked)) => End::Stalled,
+        ErrorKind::Dead => End::Dead,
+        ErrorKind::Reset => End::ResetByPeer,
+        // A router, or the peer's firewall, has said so.
+        _ => End::Unreachable,
+    }
+}
+
+/// Whether the kernel gave up a peer that answered to the end, but took no data.
+fn was_stalled(socket: sys::Borrowed<'_>, asked: &Asked) -> bool {
+    let Some(timeout) = asked.strict() else {
+        return false;
+    };
+    sys::silence(socket).is_ok_and(|silence| {
+        // The kernel's timers are some tenths of a second late.
+        silence.heard + Duration::from_millis(500) < timeout
+    })
 }

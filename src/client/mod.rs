@@ -10,6 +10,8 @@ mod settings;
 mod syn;
 mod write;
 
+pub(crate) use alive::end_by_error;
+
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -358,7 +360,7 @@ impl ClientSocket {
         }
         let liveness = (!asked.is_plain()).then(|| Box::new(Liveness::new(asked, Instant::now())));
         let mut flags = 0;
-        if liveness.as_ref().is_some_and(|live| live.has_dues()) {
+        if liveness.as_ref().is_some_and(|live| live.asked().has_dues()) {
             flags |= POLLED;
         }
         if options.last_snapshot {

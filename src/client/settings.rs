@@ -270,7 +270,8 @@ impl ClientSocket {
         *cancel = token.cloned();
         if cancel.is_some() {
             self.flags.fetch_or(POLLED, Ordering::AcqRel);
-        } else if sys::BLOCKING_CALLS && !self.liveness.as_ref().is_some_and(|live| live.has_dues())
+        } else if sys::BLOCKING_CALLS
+            && !self.liveness.as_ref().is_some_and(|live| live.asked().has_dues())
         {
             self.flags.fetch_and(!POLLED, Ordering::AcqRel);
         }

@@ -58,7 +58,7 @@ pub struct keepsock_snapshot {
     pub congestion_control: [c_char; 16],
 }
 
-fn number(n: Option<impl Into<u64>>) -> i64 {
+pub(super) fn number(n: Option<impl Into<u64>>) -> i64 {
     n.map_or(-1, |n| i64::try_from(n.into()).unwrap_or(i64::MAX))
 }
 
@@ -66,7 +66,7 @@ fn micros(time: Option<Duration>) -> i64 {
     time.map_or(-1, |t| i64::try_from(t.as_micros()).unwrap_or(i64::MAX))
 }
 
-fn to_c(s: &Snapshot) -> keepsock_snapshot {
+pub(super) fn snapshot_to_c(s: &Snapshot) -> keepsock_snapshot {
     let mut value = keepsock_snapshot {
         state: s.state.map_or(0, |state| state as i32),
         end: s.end.map_or(0, |end| end as i32),
@@ -154,6 +154,8 @@ pub extern "C" fn keepsock_end_text(end: i32) -> *const c_char {
         Some(End::IdleLimit) => c"idle limit",
         Some(End::HeartbeatMissed) => c"heartbeat missed",
         Some(End::Cancelled) => c"cancelled",
+        Some(End::TooLong) => c"message too long",
+        Some(End::Overrun) => c"did not keep up",
         Some(End::ClosedHere) => c"closed here",
     };
     text.as_ptr()
@@ -178,7 +180,7 @@ pub unsafe extern "C" fn keepsock_client_snapshot(
 ) -> i32 {
     const OPERATION: &str = "snapshot";
     let body = |socket: &ClientSocket| {
-        let value = to_c(&socket.snapshot()?);
+        let value = snapshot_to_c(&socket.snapshot()?);
         // SAFETY: out has `size` bytes as the header asks.
         unsafe { write_sized(out, size, &value, OPERATION) }
     };

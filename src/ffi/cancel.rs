@@ -1,6 +1,6 @@
 //! `keepsock_cancel`.
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{guard, handle, keepsock_error, output};
 use crate::CancelToken;
 
@@ -15,6 +15,9 @@ pub struct keepsock_cancel(pub(super) CancelToken);
 
 impl Handle for keepsock_cancel {
     const MARK: u32 = 0x6b73_0004;
+}
+
+impl Pooled for keepsock_cancel {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_cancel> = Pool::new();
         &POOL

@@ -4,13 +4,13 @@ use std::ffi::{CString, c_char, c_void};
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::{Arc, OnceLock};
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, bytes, bytes_mut, c_string, cancel, fill_text, guard, handle, invalid, keepsock_cancel,
     keepsock_error, keepsock_fd, keepsock_options, live, options, output, shield, timeout,
     write_sized,
 };
-use crate::{ClientSocket, LengthPrefix};
+use crate::{ClientSocket, FiveTuple, Keepalive, LengthPrefix};
 
 /// A connection: made by keepsock_client_connect(), accepted by
 /// keepsock_server_accept(), or lent to a keepsock_handler.
@@ -30,6 +30,9 @@ pub struct keepsock_client {
 
 impl Handle for keepsock_client {
     const MARK: u32 = 0x6b73_0008;
+}
+
+impl Pooled for keepsock_client {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_client> = Pool::new();
         &POOL
@@ -91,6 +94,29 @@ pub struct keepsock_five_tuple {
     pub local_address: [c_char; 112],
     /// The peer's address without port.
     pub remote_address: [c_char; 112],
+}
+
+pub(super) fn keepalive_to_c(now: Option<Keepalive>) -> keepsock_keepalive {
+    let ms = |t: std::time::Duration| i64::try_from(t.as_millis()).unwrap_or(i64::MAX);
+    keepsock_keepalive {
+        enabled: now.is_some(),
+        idle_ms: now.map_or(0, |k| ms(k.idle())),
+        interval_ms: now.map_or(0, |k| ms(k.interval())),
+        count: now.map_or(0, |k| k.count()),
+    }
+}
+
+pub(super) fn tuple_to_c(tuple: &FiveTuple) -> keepsock_five_tuple {
+    let mut value = keepsock_five_tuple {
+        protocol: tuple.protocol as i32,
+        local_port: tuple.local.port(),
+        remote_port: tuple.remote.port(),
+        local_address: [0; 112],
+        remote_address: [0; 112],
+    };
+    fill_text(&mut value.local_address, &tuple.local.host());
+    fill_text(&mut value.remote_address, &tuple.remote.host());
+    value
 }
 
 /// One of several buffers of keepsock_client_write_slices().
@@ -799,14 +825,7 @@ pub unsafe extern "C" fn keepsock_client_keepalive(
 ) -> i32 {
     const OPERATION: &str = "keepalive";
     let body = |socket: &ClientSocket| {
-        let now = socket.keepalive()?;
-        let ms = |t: std::time::Duration| i64::try_from(t.as_millis()).unwrap_or(i64::MAX);
-        let value = keepsock_keepalive {
-            enabled: now.is_some(),
-            idle_ms: now.map_or(0, |k| ms(k.idle())),
-            interval_ms: now.map_or(0, |k| ms(k.interval())),
-            count: now.map_or(0, |k| k.count()),
-        };
+        let value = keepalive_to_c(socket.keepalive()?);
         // SAFETY: out has `size` bytes as the header asks.
         unsafe { write_sized(out, size, &value, OPERATION) }
     };
@@ -931,16 +950,7 @@ pub unsafe extern "C" fn keepsock_client_five_tuple(
 ) -> i32 {
     const OPERATION: &str = "five-tuple";
     let body = |socket: &ClientSocket| {
-        let tuple = socket.five_tuple();
-        let mut value = keepsock_five_tuple {
-            protocol: tuple.protocol as i32,
-            local_port: tuple.local.port(),
-            remote_port: tuple.remote.port(),
-            local_address: [0; 112],
-            remote_address: [0; 112],
-        };
-        fill_text(&mut value.local_address, &tuple.local.host());
-        fill_text(&mut value.remote_address, &tuple.remote.host());
+        let value = tuple_to_c(&socket.five_tuple());
         // SAFETY: out has `size` bytes as the header asks.
         unsafe { write_sized(out, size, &value, OPERATION) }
     };

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use super::error::{keepsock_attempt, to_attempt};
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     KEEPSOCK_INFINITE, Result, fill_text, guard, handle, invalid, keepsock_client, keepsock_error,
     keepsock_fd, keepsock_options, millis, output, write_sized,
@@ -24,6 +24,9 @@ pub struct keepsock_connecting(Connecting);
 
 impl Handle for keepsock_connecting {
     const MARK: u32 = 0x6b73_0020;
+}
+
+impl Pooled for keepsock_connecting {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_connecting> = Pool::new();
         &POOL

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{KEEPSOCK_OK, c_string, fill_text, handle, live, shield, write_sized};
 use crate::{Attempt, Error, ErrorKind, Stage};
 
@@ -24,6 +24,9 @@ pub struct keepsock_error {
 
 impl Handle for keepsock_error {
     const MARK: u32 = 0x6b73_0002;
+}
+
+impl Pooled for keepsock_error {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_error> = Pool::new();
         &POOL

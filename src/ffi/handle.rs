@@ -9,9 +9,9 @@
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How many freed handles of a type rest before the first is used again.
 const RESTING: usize = 32;
@@ -23,6 +23,10 @@ const LENT: u32 = 1;
 pub(super) trait Handle: Sized + 'static {
     /// An even number of its own. Zero is the mark of a freed handle.
     const MARK: u32;
+}
+
+/// One whose handles C frees, in its own time.
+pub(super) trait Pooled: Handle {
     fn pool() -> &'static Pool<Self>;
 }
 
@@ -48,7 +52,7 @@ pub(super) struct Slot<T> {
 
 /// Gives an object to C. It is moved once, to where it stays.
 #[inline]
-pub(super) fn give<T: Handle>(object: T) -> *mut T {
+pub(super) fn give<T: Pooled>(object: T) -> *mut T {
     let rested = {
         let mut resting = T::pool().0.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() > RESTING { resting.pop_front() } else { None }
@@ -90,6 +94,94 @@ impl<T> Drop for Lent<T> {
         self.0.mark.store(0, Ordering::Release);
         // SAFETY: dropped once, here; the slot is not used after.
         unsafe { ManuallyDrop::drop(&mut self.0.value) };
+    }
+}
+
+/// Handles of objects that have numbers, from 0 and without large gaps, and each its place, so
+/// that the number tells the pointer. They are not C's to free.
+pub(super) struct Table<T: Tabled>(Box<[OnceLock<Piece<T>>]>);
+
+/// Some places, which are never given back to the allocator.
+pub(super) struct Piece<T>(NonNull<Slot<T>>);
+// SAFETY: who uses an object is for the callers of `put` and `take` to say; the memory may be
+// used by any thread.
+unsafe impl<T> Send for Piece<T> {}
+// SAFETY: likewise.
+unsafe impl<T> Sync for Piece<T> {}
+
+const PIECE: usize = 256;
+
+/// A type whose handles are in tables.
+pub(super) trait Tabled: Handle {
+    /// Where pieces of tables that are gone rest.
+    fn rested() -> &'static Mutex<Vec<Piece<Self>>>;
+}
+
+impl<T: Tabled> Table<T> {
+    /// For numbers below `most`.
+    pub(super) fn new(most: usize) -> Table<T> {
+        Table(std::iter::repeat_with(OnceLock::new).take(most.div_ceil(PIECE)).collect())
+    }
+
+    fn slot(&self, number: usize) -> Option<*mut Slot<T>> {
+        let piece = self.0.get(number / PIECE)?.get_or_init(|| {
+            let mut rested = T::rested().lock().unwrap_or_else(PoisonError::into_inner);
+            rested.pop().unwrap_or_else(|| {
+                let mut places = Box::<[Slot<T>]>::new_uninit_slice(PIECE);
+                for place in &mut places {
+                    // SAFETY: the memory is new and ours.
+                    unsafe { (&raw mut (*place.as_mut_ptr()).mark).write(AtomicU32::new(0)) };
+                }
+                Piece(NonNull::from(Box::leak(places)).cast())
+            })
+        });
+        // SAFETY: a piece has so many places.
+        Some(unsafe { piece.0.as_ptr().add(number % PIECE) })
+    }
+
+    /// Puts an object in its place.
+    ///
+    /// # Safety
+    /// There is none in it, and nobody else puts one there or takes one.
+    pub(super) unsafe fn put(&self, number: usize, object: T) -> *mut T {
+        let Some(slot) = self.slot(number) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: it holds no object, as the caller promises.
+        unsafe {
+            (&raw mut (*slot).value).write(ManuallyDrop::new(object));
+            (*slot).mark.store(T::MARK | LENT, Ordering::Release);
+        }
+        slot.cast()
+    }
+
+    /// The pointer of a number.
+    #[inline]
+    pub(super) fn pointer(&self, number: usize) -> *mut T {
+        self.slot(number).map_or(ptr::null_mut(), |slot| slot.cast())
+    }
+
+    /// Drops the object in a place, if there is one.
+    ///
+    /// # Safety
+    /// Nobody uses it.
+    pub(super) unsafe fn take(&self, number: usize) {
+        let Some(slot) = self.slot(number) else {
+            return;
+        };
+        // SAFETY: the mark stays readable; of two that take at once one wins.
+        unsafe {
+            if (*slot).mark.swap(0, Ordering::AcqRel) != 0 {
+                ManuallyDrop::drop(&mut (*slot).value);
+            }
+        }
+    }
+}
+
+impl<T: Tabled> Drop for Table<T> {
+    fn drop(&mut self) {
+        let mut rested = T::rested().lock().unwrap_or_else(PoisonError::into_inner);
+        rested.extend(self.0.iter_mut().filter_map(OnceLock::take));
     }
 }
 
@@ -137,7 +229,7 @@ pub(super) unsafe fn get_mut<'a, T: Handle>(pointer: *mut T) -> Option<&'a mut T
 ///
 /// # Safety
 /// `pointer` is null or came from here, and nobody else uses the object.
-pub(super) unsafe fn free<T: Handle>(pointer: *mut T) {
+pub(super) unsafe fn free<T: Pooled>(pointer: *mut T) {
     if pointer.is_null() {
         return;
     }
@@ -168,6 +260,9 @@ mod tests {
 
     impl Handle for One {
         const MARK: u32 = 1000;
+    }
+
+    impl Pooled for One {
         fn pool() -> &'static Pool<One> {
             static POOL: Pool<One> = Pool::new();
             &POOL
@@ -176,6 +271,9 @@ mod tests {
 
     impl Handle for Other {
         const MARK: u32 = 1002;
+    }
+
+    impl Pooled for Other {
         fn pool() -> &'static Pool<Other> {
             static POOL: Pool<Other> = Pool::new();
             &POOL
@@ -201,6 +299,44 @@ mod tests {
                 free(later);
             }
             free(ptr::null_mut::<One>());
+        }
+        assert_eq!(Arc::strong_count(&witness), 1);
+    }
+
+    impl Tabled for One {
+        fn rested() -> &'static Mutex<Vec<Piece<One>>> {
+            static RESTED: Mutex<Vec<Piece<One>>> = Mutex::new(Vec::new());
+            &RESTED
+        }
+    }
+
+    /// E2: objects with numbers; what was taken, and a table that is gone, is recognised.
+    #[test]
+    fn handles_in_a_table() {
+        let witness = Arc::new(());
+        let table = Table::<One>::new(300);
+        // SAFETY: each place is empty when something is put there, and used by this test alone.
+        unsafe {
+            for number in [0, 255, 256] {
+                let handle = table.put(number, One { _witness: witness.clone() });
+                assert_eq!(handle, table.pointer(number));
+                free(handle);
+                assert!(get(handle).is_some(), "not C's to free");
+            }
+            assert_eq!(Arc::strong_count(&witness), 4);
+            let (taken, left) = (table.pointer(255), table.pointer(256));
+            table.take(255);
+            table.take(255);
+            assert!(get(taken).is_none());
+            assert_eq!(Arc::strong_count(&witness), 3);
+            table.take(0);
+            table.take(256);
+            drop(table);
+            assert!(get(left).is_none());
+            let later = Table::<One>::new(300);
+            let again = [later.pointer(0), later.pointer(256)];
+            assert!(again.contains(&left), "the memory is used again");
+            assert!(later.pointer(512).is_null());
         }
         assert_eq!(Arc::strong_count(&witness), 1);
     }

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::time::UNIX_EPOCH;
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, c_string, fill_text, guard, handle, invalid, keepsock_client, keepsock_error, live,
     output, timeout, write_sized,
@@ -202,6 +202,9 @@ pub struct keepsock_capture(Capture);
 
 impl Handle for keepsock_capture {
     const MARK: u32 = 0x6b73_0040;
+}
+
+impl Pooled for keepsock_capture {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_capture> = Pool::new();
         &POOL
@@ -220,6 +223,9 @@ pub struct keepsock_handshake {
 
 impl Handle for keepsock_handshake {
     const MARK: u32 = 0x6b73_0042;
+}
+
+impl Pooled for keepsock_handshake {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_handshake> = Pool::new();
         &POOL

@@ -19,6 +19,7 @@ mod alive;
 mod cancel;
 mod client;
 mod connecting;
+mod connection;
 mod error;
 mod handle;
 mod handshake;
@@ -32,6 +33,7 @@ pub use alive::*;
 pub use cancel::*;
 pub use client::*;
 pub use connecting::*;
+pub use connection::*;
 pub use error::*;
 pub use handshake::*;
 pub use logging::*;
@@ -287,6 +289,36 @@ unsafe fn write_sized<T: Copy>(
         std::ptr::write_bytes(out.add(known), 0, size - known);
     }
     Ok(())
+}
+
+/// Fills the caller's buffer with text, or says how large it must be.
+///
+/// # Safety
+/// `buf` points to `cap` writable bytes, or `cap` is 0; `needed` is null or writable.
+unsafe fn write_text(
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    text: impl std::fmt::Display,
+    operation: &'static str,
+) -> Result<()> {
+    let text = c_string(text);
+    let text = text.as_bytes_with_nul();
+    if !needed.is_null() {
+        // SAFETY: not null, and writable by the caller's promise.
+        unsafe { needed.write(text.len()) };
+    }
+    // SAFETY: `cap` bytes by the caller's promise.
+    match unsafe { bytes_mut(buf, cap, operation) }?.get_mut(..text.len()) {
+        Some(space) => {
+            space.copy_from_slice(text);
+            Ok(())
+        }
+        None => {
+            let what = format!("{} bytes are needed, cap is {cap}", text.len());
+            Err(Error::new(ErrorKind::TooLong, operation).detail(what))
+        }
+    }
 }
 
 /// Text for C. A NUL, as an abstract Unix name may hold, is shown as `@`.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::{c_char, c_void};
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, bytes, cancel, endpoint, guard, handle, invalid, keepsock_cancel, keepsock_error,
     output, text, time, timeout,
@@ -23,6 +23,9 @@ pub struct keepsock_options(SocketOptions);
 
 impl Handle for keepsock_options {
     const MARK: u32 = 0x6b73_0006;
+}
+
+impl Pooled for keepsock_options {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_options> = Pool::new();
         &POOL

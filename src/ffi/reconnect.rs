@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::{Mutex, TryLockError};
 
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, guard, handle, keepsock_client, keepsock_error, keepsock_options, live, millis, output,
     time, timeout,
@@ -38,6 +38,9 @@ pub struct keepsock_reconnect(Mutex<Reconnect>);
 
 impl Handle for keepsock_reconnect {
     const MARK: u32 = 0x6b73_0010;
+}
+
+impl Pooled for keepsock_reconnect {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_reconnect> = Pool::new();
         &POOL

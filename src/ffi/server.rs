@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
 use super::client::{give_up, number, structures, take};
-use super::handle::{Handle, Pool};
+use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, c_string, cancel, guard, handle, keepsock_cancel, keepsock_client, keepsock_error,
     keepsock_fd, keepsock_options, live, output, shield, timeout, write_sized,
@@ -30,6 +30,9 @@ impl keepsock_server {
 
 impl Handle for keepsock_server {
     const MARK: u32 = 0x6b73_000a;
+}
+
+impl Pooled for keepsock_server {
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<keepsock_server> = Pool::new();
         &POOL

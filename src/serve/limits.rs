@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
+use crate::serve::WhenFull;
 
 /// Why a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(crate) enum Refusal {
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Limits {
+    pub connections: u32,
+    pub when_full: WhenFull,
     pub per_address: Option<u32>,
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
@@ -37,6 +40,24 @@ pub(crate) fn network(text: &str, operation: &'static str) -> Result<IpNet> {
 }
 
 impl Limits {
+    /// Lets a peer in while `live` others are, and counts it, or says why not.
+    pub(crate) fn admit(
+        &self,
+        peer: &Address,
+        live: u32,
+        crowd: &mut Crowd,
+    ) -> std::result::Result<(), Refusal> {
+        if !self.permits(peer) {
+            Err(Refusal::Denied)
+        } else if live >= self.connections {
+            Err(Refusal::Full)
+        } else if self.per_address.is_some_and(|most| !crowd.enter(peer, most)) {
+            Err(Refusal::Crowded)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether a peer may connect at all. What is denied stays so, whatever allows it. The
     /// peers of Unix sockets have no address.
     pub(crate) fn permits(&self, peer: &Address) -> bool {

@@ -7,6 +7,7 @@
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
 //! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
+//! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
 //! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
@@ -35,6 +36,7 @@ use crate::keepalive::Keepalive;
 
 mod capture;
 mod descriptor;
+mod poller;
 mod syn;
 mod tcp;
 #[cfg(unix)]
@@ -45,6 +47,7 @@ mod windows;
 
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use descriptor::{Descriptor, InUse};
+pub(crate) use poller::{Occurred, Poller, Registry};
 pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
 #[cfg(unix)]

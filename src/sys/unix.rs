@@ -203,7 +203,21 @@ fn flags(wait: Wait) -> c_int {
     }
 }
 
+/// By the system call itself: in a program with threads, libc's recv makes way for
+/// pthread_cancel(3) each time, which is more work than the rest of it, and would unwind through
+/// frames that do not allow that.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
+pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+    let (fd, null) = (socket.as_raw_fd(), std::ptr::null_mut::<libc::c_void>());
+    // SAFETY: the kernel writes at most buf.len() bytes into buf, and no name.
+    let n = unsafe {
+        libc::syscall(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags(wait), null, null)
+    };
+    check(n as isize)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
     check(unsafe {
@@ -217,7 +231,18 @@ const NO_SIGPIPE: c_int = 0;
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
 
+/// As [`recv`].
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
+pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), flags(wait) | NO_SIGPIPE);
+    let null = std::ptr::null::<libc::c_void>();
+    // SAFETY: the kernel reads at most buf.len() bytes from buf, and no name.
+    let n = unsafe { libc::syscall(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), flags, null, 0) };
+    check(n as isize)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let flags = flags(wait) | NO_SIGPIPE;
     // SAFETY: the kernel reads at most buf.len() bytes from buf.
@@ -358,7 +383,6 @@ impl Event {
         self.writer.as_fd()
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn reader(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
@@ -388,7 +412,7 @@ pub(crate) struct Tick(libc::timespec);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Tick {
-    const LAG: Duration = Duration::from_millis(10);
+    pub(crate) const LAG: Duration = Duration::from_millis(10);
 
     fn read(clock: libc::clockid_t) -> libc::timespec {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -402,11 +426,19 @@ impl Tick {
         Tick(Tick::read(libc::CLOCK_MONOTONIC_COARSE))
     }
 
+    fn since_boot(t: libc::timespec) -> Duration {
+        Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec.max(0) as u32)
+    }
+
     pub(crate) fn elapsed(self) -> Duration {
-        let now = Tick::read(libc::CLOCK_MONOTONIC);
-        let since_boot =
-            |t: libc::timespec| Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec.max(0) as u32);
-        since_boot(now).saturating_sub(since_boot(self.0)).saturating_sub(Tick::LAG)
+        let now = Tick::since_boot(Tick::read(libc::CLOCK_MONOTONIC));
+        now.saturating_sub(Tick::since_boot(self.0)).saturating_sub(Tick::LAG)
+    }
+
+    /// The time between two, as rough as they are.
+    #[inline]
+    pub(crate) fn since(self, start: Tick) -> Duration {
+        Tick::since_boot(self.0).saturating_sub(Tick::since_boot(start.0))
     }
 }
 
@@ -416,8 +448,14 @@ pub(crate) struct Tick(std::time::Instant);
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl Tick {
+    pub(crate) const LAG: Duration = Duration::ZERO;
+
     pub(crate) fn now() -> Tick {
         Tick(std::time::Instant::now())
+    }
+
+    pub(crate) fn since(self, start: Tick) -> Duration {
+        self.0.saturating_duration_since(start.0)
     }
 
     pub(crate) fn elapsed(self) -> Duration {

@@ -190,8 +190,14 @@ impl Event {
 pub(crate) struct Tick(Instant);
 
 impl Tick {
+    pub(crate) const LAG: Duration = Duration::ZERO;
+
     pub(crate) fn now() -> Tick {
         Tick(Instant::now())
+    }
+
+    pub(crate) fn since(self, start: Tick) -> Duration {
+        self.0.saturating_duration_since(start.0)
     }
 
     pub(crate) fn elapsed(self) -> Duration {

@@ -140,7 +140,8 @@ impl<'a> Reader<'a> {
                 '{' if item.text.starts_with("extern") => item = Item::default(),
                 '{' => item.members = self.read('}'),
                 '}' if end != '}' => {} // of extern "C"
-                ';' | ',' | '}' if next != ',' || end == '}' => {
+                // A comma between a callback's parameters ends nothing.
+                ';' | ',' | '}' if next != ',' || end == '}' && is_closed(&item.text) => {
                     if !item.text.trim().is_empty() {
                         item.text = item.text.split_whitespace().collect::<Vec<_>>().join(" ");
                         items.push(std::mem::take(&mut item));
@@ -161,6 +162,10 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+fn is_closed(text: &str) -> bool {
+    text.matches('(').count() == text.matches(')').count()
 }
 
 /// A comment without its stars.

@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
 use keepsock::ffi::*;
-use keepsock::{End, LengthPrefix};
+use keepsock::{End, Framing, LengthPrefix};
 
 use super::{
-    Api, Client, Connecting, Counters, Failure, Handler, OnRetry, Opt, Outcome, Reconnect, Serve,
-    Server, Service, Snap, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Failure, Handler, On, OnRetry, Opt, Outcome,
+    Reconnect, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -83,12 +83,47 @@ fn end(number: i32) -> Option<End> {
         End::HeartbeatMissed,
         End::Cancelled,
         End::ClosedHere,
+        End::TooLong,
+        End::Overrun,
     ];
     let known = all.into_iter().find(|end| *end as i32 == number);
     let words = text(keepsock_end_text(number));
     assert_eq!(words, known.map_or_else(String::new, |end| end.to_string()));
     assert!(known.is_some() || number == 0, "{number} is no value of keepsock_end");
     known
+}
+
+fn tuple(t: &keepsock_five_tuple) -> Tuple {
+    Tuple {
+        protocol: t.protocol,
+        local: (field(&t.local_address), t.local_port),
+        remote: (field(&t.remote_address), t.remote_port),
+    }
+}
+
+fn snap(s: &keepsock_snapshot) -> Snap {
+    Snap {
+        state: s.state,
+        end: end(s.end),
+        rtt_us: s.rtt_us,
+        rtt_variation_us: s.rtt_variation_us,
+        min_rtt_us: s.min_rtt_us,
+        last_sent_us: s.last_sent_us,
+        last_received_us: s.last_received_us,
+        retransmits: s.retransmits,
+        unacknowledged: s.unacknowledged,
+        unsent: s.unsent,
+        unread: s.unread,
+        bytes_sent: s.bytes_sent,
+        bytes_received: s.bytes_received,
+        segments_sent: s.segments_sent,
+        segments_received: s.segments_received,
+        mss: s.mss,
+        congestion_window: s.congestion_window,
+        peer_window: s.peer_window,
+        heartbeats: s.heartbeats,
+        congestion_control: field(&s.congestion_control),
+    }
 }
 
 struct Options(*mut keepsock_options);
@@ -227,8 +262,21 @@ pub struct CToken(pub *mut keepsock_cancel);
 pub struct CService {
     pub pointer: *mut keepsock_service,
     /// What `user` points to; lives until the service is freed.
-    _handler: Box<Handler<CApi>>,
+    _user: User,
 }
+
+#[allow(dead_code)] // kept, not read
+enum User {
+    Handler(Box<Handler<CApi>>),
+    On(Box<On<CApi>>),
+}
+
+#[derive(Clone, Copy)]
+pub struct CConnection(pub *mut keepsock_connection);
+
+// The header: any thread may call any function at any time.
+unsafe impl Send for CConnection {}
+unsafe impl Sync for CConnection {}
 
 pub struct CReconnect {
     pub pointer: *mut keepsock_reconnect,
@@ -294,6 +342,7 @@ impl Api for CApi {
     type Token = CToken;
     type Connecting = CConnecting;
     type Service = CService;
+    type Connection = CConnection;
     type Reconnect = CReconnect;
 
     const NUMBER: u8 = 2;
@@ -495,28 +544,7 @@ impl Client<CApi> for CClient {
         call(|e| unsafe {
             keepsock_client_snapshot(self.pointer, &raw mut s, size_of_val(&s), e)
         })?;
-        Ok(Snap {
-            state: s.state,
-            end: end(s.end),
-            rtt_us: s.rtt_us,
-            rtt_variation_us: s.rtt_variation_us,
-            min_rtt_us: s.min_rtt_us,
-            last_sent_us: s.last_sent_us,
-            last_received_us: s.last_received_us,
-            retransmits: s.retransmits,
-            unacknowledged: s.unacknowledged,
-            unsent: s.unsent,
-            unread: s.unread,
-            bytes_sent: s.bytes_sent,
-            bytes_received: s.bytes_received,
-            segments_sent: s.segments_sent,
-            segments_received: s.segments_received,
-            mss: s.mss,
-            congestion_window: s.congestion_window,
-            peer_window: s.peer_window,
-            heartbeats: s.heartbeats,
-            congestion_control: field(&s.congestion_control),
-        })
+        Ok(snap(&s))
     }
 
     fn state(&self) -> Outcome<i32> {
@@ -593,11 +621,7 @@ impl Client<CApi> for CClient {
             keepsock_client_five_tuple(self.pointer, &raw mut t, size_of_val(&t), e)
         })
         .unwrap();
-        Tuple {
-            protocol: t.protocol,
-            local: (field(&t.local_address), t.local_port),
-            remote: (field(&t.remote_address), t.remote_port),
-        }
+        tuple(&t)
     }
 
     fn name(&self) -> String {
@@ -701,33 +725,28 @@ impl Server<CApi> for CServer {
             let handler = unsafe { &*user.cast::<Handler<CApi>>() };
             handler(&CClient { pointer: client, lent: true });
         }
-        let mut o = null_mut();
-        call(|e| unsafe { keepsock_serve_options_new(&raw mut o, e) })?;
-        let set = list.iter().try_for_each(|option| {
-            call(|e| unsafe {
-                match option {
-                    Serve::Max(n) => keepsock_serve_options_set_max_connections(o, *n, e),
-                    Serve::Refuse => keepsock_serve_options_set_when_full(o, 1, e),
-                    Serve::PerAddress(n) => keepsock_serve_options_set_max_per_address(o, *n, e),
-                    Serve::Allow(network) => {
-                        keepsock_serve_options_allow(o, c(network).as_ptr(), e)
-                    }
-                    Serve::Deny(network) => keepsock_serve_options_deny(o, c(network).as_ptr(), e),
-                }
-            })
-        });
+        let options = serve_options(list)?;
         let handler = Box::new(handler);
         let user: *const Handler<CApi> = &raw const *handler;
         let mut out = null_mut();
-        let served = set.and_then(|()| {
-            call(|e| unsafe {
-                let user = user.cast_mut().cast();
-                keepsock_server_serve(self.0, o, Some(run), user, &raw mut out, e)
-            })
-        });
-        unsafe { keepsock_serve_options_free(o) };
-        served?;
-        Ok(CService { pointer: out, _handler: handler })
+        call(|e| unsafe {
+            let user = user.cast_mut().cast();
+            keepsock_server_serve(self.0, options.0, Some(run), user, &raw mut out, e)
+        })?;
+        Ok(CService { pointer: out, _user: User::Handler(handler) })
+    }
+
+    fn serve_events(&self, list: &[Serve], on: On<CApi>) -> Outcome<CService> {
+        let options = serve_options(list)?;
+        let on = Box::new(on);
+        let callbacks = callbacks(&on);
+        let user: *const On<CApi> = &raw const *on;
+        let mut out = null_mut();
+        call(|e| unsafe {
+            let (callbacks, user) = (&raw const callbacks, user.cast_mut().cast());
+            keepsock_server_serve_events(self.0, options.0, callbacks, user, &raw mut out, e)
+        })?;
+        Ok(CService { pointer: out, _user: User::On(on) })
     }
 }
 
@@ -745,19 +764,270 @@ impl Token for CToken {
     }
 }
 
-impl Service for CService {
+struct Served(*mut keepsock_serve_options);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        unsafe { keepsock_serve_options_free(self.0) };
+    }
+}
+
+fn serve_options(list: &[Serve]) -> Outcome<Served> {
+    let mut o = null_mut();
+    call(|e| unsafe { keepsock_serve_options_new(&raw mut o, e) })?;
+    let served = Served(o);
+    for option in list {
+        call(|e| unsafe {
+            match option {
+                Serve::Max(n) => keepsock_serve_options_set_max_connections(o, *n, e),
+                Serve::Refuse => keepsock_serve_options_set_when_full(o, 1, e),
+                Serve::PerAddress(n) => keepsock_serve_options_set_max_per_address(o, *n, e),
+                Serve::Allow(network) => keepsock_serve_options_allow(o, c(network).as_ptr(), e),
+                Serve::Deny(network) => keepsock_serve_options_deny(o, c(network).as_ptr(), e),
+                Serve::Threads(n) => keepsock_serve_options_set_threads(o, *n, e),
+                Serve::MaxQueued(bytes) => keepsock_serve_options_set_max_queued(o, *bytes, e),
+                Serve::DropOldest => keepsock_serve_options_set_when_slow(o, 1, e),
+                Serve::Framing(Framing::Lines { max }) => {
+                    keepsock_serve_options_set_lines(o, *max, e)
+                }
+                Serve::Framing(Framing::Delimited { delimiter, max }) => {
+                    keepsock_serve_options_set_delimiter(o, *delimiter, *max, e)
+                }
+                Serve::Framing(Framing::Prefixed { prefix, max }) => {
+                    keepsock_serve_options_set_length_prefix(o, *prefix as i32, *max, e)
+                }
+                Serve::Framing(_) => KEEPSOCK_OK,
+            }
+        })?;
+    }
+    Ok(served)
+}
+
+unsafe fn on<'a>(user: *mut c_void) -> &'a On<CApi> {
+    unsafe { &*user.cast() }
+}
+
+/// Those that the test has; the others are NULL.
+fn callbacks(wanted: &On<CApi>) -> keepsock_callbacks {
+    macro_rules! event {
+        ($name:ident) => {{
+            unsafe extern "C" fn $name(connection: *mut keepsock_connection, user: *mut c_void) {
+                if let Some(call) = unsafe { &on(user).$name } {
+                    call(&CConnection(connection));
+                }
+            }
+            wanted.$name.as_ref().map(|_| $name as _)
+        }};
+    }
+    unsafe extern "C" fn data(
+        connection: *mut keepsock_connection,
+        data: *const c_void,
+        len: usize,
+        user: *mut c_void,
+    ) {
+        let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+        if let Some(call) = unsafe { &on(user).data } {
+            call(&CConnection(connection), bytes);
+        }
+    }
+    unsafe extern "C" fn close(connection: *mut keepsock_connection, n: i32, user: *mut c_void) {
+        if let Some(call) = unsafe { &on(user).close } {
+            call(&CConnection(connection), end(n).expect("an end"));
+        }
+    }
+    unsafe extern "C" fn failed(
+        error: *const keepsock_error,
+        data: *mut c_void,
+        user: *mut c_void,
+    ) {
+        if let Some(call) = unsafe { &on(user).connect_failed } {
+            call(unsafe { failure(error) }, data as usize);
+        }
+    }
+    keepsock_callbacks {
+        size: size_of::<keepsock_callbacks>(),
+        open: event!(open),
+        data: wanted.data.as_ref().map(|_| data as _),
+        writable: event!(writable),
+        finished: event!(finished),
+        timer: event!(timer),
+        drain: event!(drain),
+        close: wanted.close.as_ref().map(|_| close as _),
+        connect_failed: wanted.connect_failed.as_ref().map(|_| failed as _),
+    }
+}
+
+impl Connection for CConnection {
+    fn send(&self, message: &[u8]) -> Outcome<()> {
+        let (data, len) = (message.as_ptr().cast(), message.len());
+        call(|e| unsafe { keepsock_connection_send(self.0, data, len, e) })
+    }
+
+    fn close(&self) {
+        unsafe { keepsock_connection_close(self.0) };
+    }
+
+    fn abort(&self) {
+        unsafe { keepsock_connection_abort(self.0) };
+    }
+
+    fn shutdown_write(&self) {
+        unsafe { keepsock_connection_shutdown_write(self.0) };
+    }
+
+    fn pause(&self) {
+        unsafe { keepsock_connection_pause(self.0) };
+    }
+
+    fn resume(&self) {
+        unsafe { keepsock_connection_resume(self.0) };
+    }
+
+    fn queued(&self) -> usize {
+        unsafe { keepsock_connection_queued(self.0) }
+    }
+
+    fn is_open(&self) -> bool {
+        unsafe { keepsock_connection_is_open(self.0) }
+    }
+
+    fn set_timer(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_connection_set_timer(self.0, ms, e) })
+    }
+
+    fn join(&self, group: &str) -> Outcome<()> {
+        call(|e| unsafe { keepsock_connection_join(self.0, c(group).as_ptr(), e) })
+    }
+
+    fn leave(&self, group: &str) {
+        call(|e| unsafe { keepsock_connection_leave(self.0, c(group).as_ptr(), e) }).unwrap();
+    }
+
+    fn set_data(&self, data: usize) {
+        unsafe { keepsock_connection_set_data(self.0, data as *mut c_void) };
+    }
+
+    fn data(&self) -> usize {
+        unsafe { keepsock_connection_data(self.0) as usize }
+    }
+
+    fn id(&self) -> u64 {
+        unsafe { keepsock_connection_id(self.0) }
+    }
+
+    fn end(&self) -> Option<End> {
+        end(unsafe { keepsock_connection_end(self.0) })
+    }
+
+    fn five_tuple(&self) -> Outcome<Tuple> {
+        let mut t: keepsock_five_tuple = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&t);
+        call(|e| unsafe { keepsock_connection_five_tuple(self.0, &raw mut t, size, e) })?;
+        Ok(tuple(&t))
+    }
+
+    fn name(&self) -> String {
+        sized_text(|buf, cap, needed, e| unsafe {
+            keepsock_connection_name(self.0, buf, cap, needed, e)
+        })
+    }
+
+    fn snapshot(&self) -> Outcome<Snap> {
+        let mut s: keepsock_snapshot = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&s);
+        call(|e| unsafe { keepsock_connection_snapshot(self.0, &raw mut s, size, e) })?;
+        Ok(snap(&s))
+    }
+
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
+        let mut k: keepsock_keepalive = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&k);
+        call(|e| unsafe { keepsock_connection_keepalive(self.0, &raw mut k, size, e) })?;
+        Ok(k.enabled.then_some((k.idle_ms, k.interval_ms, k.count)))
+    }
+}
+
+/// Text that goes into the caller's buffer: asks how much it is, then for it.
+fn sized_text(
+    get: impl Fn(*mut c_char, usize, *mut usize, *mut *mut keepsock_error) -> i32,
+) -> String {
+    let mut needed = 0;
+    let refused = call(|e| get(null_mut(), 0, &raw mut needed, e)).unwrap_err();
+    assert!(refused.is(keepsock::ErrorKind::TooLong) && needed > 0, "{refused:?}");
+    // It may have grown meanwhile.
+    let mut buf = vec![-1 as c_char; needed + 4096];
+    call(|e| get(buf.as_mut_ptr(), buf.len(), &raw mut needed, e)).unwrap();
+    let text = field(&buf);
+    assert_eq!(text.len() + 1, needed);
+    text
+}
+
+impl Service<CApi> for CService {
     fn connections(&self) -> u32 {
         unsafe { keepsock_service_connections(self.pointer) }
     }
 
     fn broadcast(&self, message: &[u8]) -> (u32, u32) {
-        let (mut sent, mut cut) = (0, 0);
+        let result = self.push(None, message).unwrap();
+        (result.sent, result.cut)
+    }
+
+    fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
+        let mut b: keepsock_broadcast = unsafe { std::mem::zeroed() };
+        let (out, size) = (&raw mut b, size_of_val(&b));
+        let (data, len) = (message.as_ptr().cast(), message.len());
         call(|e| unsafe {
-            let (data, len) = (message.as_ptr().cast(), message.len());
-            keepsock_service_broadcast(self.pointer, data, len, &raw mut sent, &raw mut cut, e)
+            match group {
+                None => keepsock_service_broadcast(self.pointer, data, len, out, size, e),
+                Some(group) => {
+                    let group = c(group);
+                    let (service, group) = (self.pointer, group.as_ptr());
+                    keepsock_service_broadcast_to(service, group, data, len, out, size, e)
+                }
+            }
+        })?;
+        Ok(Sent { sent: b.sent, cut: b.cut, dropped: b.dropped })
+    }
+
+    fn add(&self, client: CClient, data: usize) -> Result<(), (CClient, Failure)> {
+        let data = data as *mut c_void;
+        let added =
+            call(|e| unsafe { keepsock_service_add(self.pointer, client.pointer, data, e) });
+        added.map_err(|failure| (client, failure))
+    }
+
+    fn connect(&self, endpoint: &str, list: &[Opt<'_, CApi>], data: usize) -> Outcome<()> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let data = data as *mut c_void;
+        call(|e| unsafe {
+            keepsock_service_connect(self.pointer, endpoint.as_ptr(), options.0, data, e)
         })
-        .unwrap();
-        (sent, cut)
+    }
+
+    fn stats(&self) -> Stats {
+        let mut s: keepsock_service_stats = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&s);
+        call(|e| unsafe { keepsock_service_snapshot(self.pointer, &raw mut s, size, e) }).unwrap();
+        let ends = s.ends.iter().zip(0..).filter(|(count, _)| **count > 0);
+        Stats {
+            accepting: s.accepting,
+            connections: s.connections,
+            opened: s.opened,
+            closed: s.closed,
+            received: s.received,
+            written: s.written,
+            sent: s.sent,
+            queued: s.queued,
+            dropped: s.dropped,
+            dropped_messages: s.dropped_messages,
+            ends: ends.map(|(count, number)| (end(number).expect("an end"), *count)).collect(),
+        }
+    }
+
+    fn dump(&self) -> String {
+        sized_text(|buf, cap, needed, e| unsafe {
+            keepsock_service_dump(self.pointer, buf, cap, needed, e)
+        })
     }
 
     fn stop(&self) {

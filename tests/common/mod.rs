@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{OwnedFd, RawFd};
 
-use keepsock::{End, ErrorKind, Family, LengthPrefix};
+use keepsock::{End, ErrorKind, Family, Framing, LengthPrefix};
 
 #[cfg(feature = "capi")]
 mod capi;
@@ -104,6 +104,66 @@ pub enum Serve {
     PerAddress(u32),
     Allow(&'static str),
     Deny(&'static str),
+    Threads(u32),
+    Framing(Framing),
+    MaxQueued(usize),
+    DropOldest,
+}
+
+pub type OnEvent<A> = Box<dyn Fn(&<A as Api>::Connection) + Send + Sync>;
+pub type OnData<A> = Box<dyn Fn(&<A as Api>::Connection, &[u8]) + Send + Sync>;
+pub type OnClose<A> = Box<dyn Fn(&<A as Api>::Connection, End) + Send + Sync>;
+pub type OnFailed = Box<dyn Fn(Failure, usize) + Send + Sync>;
+
+/// The callbacks of event-driven serving; None is what the library does by itself.
+pub struct On<A: Api> {
+    pub open: Option<OnEvent<A>>,
+    pub data: Option<OnData<A>>,
+    pub writable: Option<OnEvent<A>>,
+    pub finished: Option<OnEvent<A>>,
+    pub timer: Option<OnEvent<A>>,
+    pub drain: Option<OnEvent<A>>,
+    pub close: Option<OnClose<A>>,
+    pub connect_failed: Option<OnFailed>,
+}
+
+impl<A: Api> Default for On<A> {
+    fn default() -> On<A> {
+        On {
+            open: None,
+            data: None,
+            writable: None,
+            finished: None,
+            timer: None,
+            drain: None,
+            close: None,
+            connect_failed: None,
+        }
+    }
+}
+
+/// What a service has done; -1 is what is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub accepting: bool,
+    pub connections: u32,
+    pub opened: u64,
+    pub closed: u64,
+    pub received: i64,
+    pub written: i64,
+    pub sent: i64,
+    pub queued: i64,
+    pub dropped: i64,
+    pub dropped_messages: i64,
+    pub ends: Vec<(End, u64)>,
+}
+
+/// What a broadcast came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub sent: u32,
+    pub cut: u32,
+    pub dropped: u32,
 }
 
 /// What a serve handler is: it is lent the connection.
@@ -127,7 +187,8 @@ pub trait Api: Sized + 'static {
     type Server: Server<Self>;
     type Token: Token;
     type Connecting: Connecting<Self>;
-    type Service: Service;
+    type Service: Service<Self>;
+    type Connection: Connection;
     type Reconnect: Reconnect<Self>;
 
     /// Tells the two apart where a test needs something of its own on this machine.
@@ -269,6 +330,7 @@ pub trait Server<A: Api>: Send + Sync {
     fn release(&self) -> Outcome<OwnedFd>;
     fn close(&self);
     fn serve(&self, options: &[Serve], handler: Handler<A>) -> Outcome<A::Service>;
+    fn serve_events(&self, options: &[Serve], on: On<A>) -> Outcome<A::Service>;
 }
 
 pub trait Token: Send + Sync + 'static {
@@ -277,7 +339,31 @@ pub trait Token: Send + Sync + 'static {
     fn is_fired(&self) -> bool;
 }
 
-pub trait Service: Send + Sync + 'static {
+/// A connection that is served by events.
+pub trait Connection: Send + Sync + Clone + 'static {
+    fn send(&self, message: &[u8]) -> Outcome<()>;
+    fn close(&self);
+    fn abort(&self);
+    fn shutdown_write(&self);
+    fn pause(&self);
+    fn resume(&self);
+    fn queued(&self) -> usize;
+    fn is_open(&self) -> bool;
+    fn set_timer(&self, ms: i64) -> Outcome<()>;
+    fn join(&self, group: &str) -> Outcome<()>;
+    fn leave(&self, group: &str);
+    fn set_data(&self, data: usize);
+    /// 0: none.
+    fn data(&self) -> usize;
+    fn id(&self) -> u64;
+    fn end(&self) -> Option<End>;
+    fn five_tuple(&self) -> Outcome<Tuple>;
+    fn name(&self) -> String;
+    fn snapshot(&self) -> Outcome<Snap>;
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>>;
+}
+
+pub trait Service<A: Api>: Send + Sync + 'static {
     fn connections(&self) -> u32;
     /// How many took it, and how many were cut.
     fn broadcast(&self, message: &[u8]) -> (u32, u32);
@@ -285,6 +371,13 @@ pub trait Service: Send + Sync + 'static {
     fn wait(&self, ms: i64) -> Outcome<()>;
     /// How many finished, and how many were cut.
     fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)>;
+    /// To all, or to a group.
+    fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent>;
+    /// On failure the client is as it was. `data` above 0.
+    fn add(&self, client: A::Client, data: usize) -> Result<(), (A::Client, Failure)>;
+    fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
+    fn stats(&self) -> Stats;
+    fn dump(&self) -> String;
 }
 
 pub trait Reconnect<A: Api>: Send {

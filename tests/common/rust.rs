@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use keepsock::{
     Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, LengthPrefix,
-    ServeOptions, ServerSocket, SocketOptions, WhenFull,
+    ServeOptions, ServerSocket, SocketOptions, WhenFull, WhenSlow,
 };
 
 use super::{
-    Api, Client, Connecting, Counters, Failure, Handler, INFINITE, OnRetry, Opt, Outcome,
-    Reconnect, Serve, Server, Service, Snap, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Failure, Handler, INFINITE, On, OnRetry, Opt,
+    Outcome, Reconnect, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -53,6 +53,41 @@ fn limit(ms_: i64) -> Duration {
 
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap()
+}
+
+fn tuple(t: &keepsock::FiveTuple) -> Tuple {
+    Tuple {
+        protocol: t.protocol as i32,
+        local: (t.local.host(), t.local.port()),
+        remote: (t.remote.host(), t.remote.port()),
+    }
+}
+
+fn snap(s: keepsock::Snapshot) -> Snap {
+    let us = |t: Option<Duration>| t.map_or(-1, |t| i64::try_from(t.as_micros()).unwrap());
+    let n = |n: Option<u64>| n.map_or(-1, |n| i64::try_from(n).unwrap());
+    Snap {
+        state: s.state.map_or(0, |state| state as i32),
+        end: s.end,
+        rtt_us: us(s.rtt),
+        rtt_variation_us: us(s.rtt_variation),
+        min_rtt_us: us(s.min_rtt),
+        last_sent_us: us(s.last_sent),
+        last_received_us: us(s.last_received),
+        retransmits: n(s.retransmits),
+        unacknowledged: n(s.unacknowledged),
+        unsent: n(s.unsent),
+        unread: n(s.unread),
+        bytes_sent: n(s.bytes_sent),
+        bytes_received: n(s.bytes_received),
+        segments_sent: n(s.segments_sent),
+        segments_received: n(s.segments_received),
+        mss: n(s.mss.map(u64::from)),
+        congestion_window: n(s.congestion_window),
+        peer_window: n(s.peer_window),
+        heartbeats: n(Some(s.heartbeats)),
+        congestion_control: s.congestion_control.unwrap_or_default(),
+    }
 }
 
 fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
@@ -96,6 +131,7 @@ impl Api for RustApi {
     type Token = CancelToken;
     type Connecting = keepsock::Connecting;
     type Service = keepsock::Service;
+    type Connection = keepsock::Connection;
     type Reconnect = keepsock::Reconnect;
 
     const NUMBER: u8 = 1;
@@ -231,31 +267,7 @@ impl Client<RustApi> for Arc<ClientSocket> {
     }
 
     fn snapshot(&self) -> Outcome<Snap> {
-        let s = ClientSocket::snapshot(self)?;
-        let us = |t: Option<Duration>| t.map_or(-1, |t| i64::try_from(t.as_micros()).unwrap());
-        let n = |n: Option<u64>| n.map_or(-1, |n| i64::try_from(n).unwrap());
-        Ok(Snap {
-            state: s.state.map_or(0, |state| state as i32),
-            end: s.end,
-            rtt_us: us(s.rtt),
-            rtt_variation_us: us(s.rtt_variation),
-            min_rtt_us: us(s.min_rtt),
-            last_sent_us: us(s.last_sent),
-            last_received_us: us(s.last_received),
-            retransmits: n(s.retransmits),
-            unacknowledged: n(s.unacknowledged),
-            unsent: n(s.unsent),
-            unread: n(s.unread),
-            bytes_sent: n(s.bytes_sent),
-            bytes_received: n(s.bytes_received),
-            segments_sent: n(s.segments_sent),
-            segments_received: n(s.segments_received),
-            mss: n(s.mss.map(u64::from)),
-            congestion_window: n(s.congestion_window),
-            peer_window: n(s.peer_window),
-            heartbeats: n(Some(s.heartbeats)),
-            congestion_control: s.congestion_control.unwrap_or_default(),
-        })
+        Ok(snap(ClientSocket::snapshot(self)?))
     }
 
     fn state(&self) -> Outcome<i32> {
@@ -317,12 +329,7 @@ impl Client<RustApi> for Arc<ClientSocket> {
     }
 
     fn five_tuple(&self) -> Tuple {
-        let t = ClientSocket::five_tuple(self);
-        Tuple {
-            protocol: t.protocol as i32,
-            local: (t.local.host(), t.local.port()),
-            remote: (t.remote.host(), t.remote.port()),
-        }
+        tuple(&ClientSocket::five_tuple(self))
     }
 
     fn name(&self) -> String {
@@ -404,17 +411,164 @@ impl Server<RustApi> for ServerSocket {
     }
 
     fn serve(&self, list: &[Serve], handler: Handler<RustApi>) -> Outcome<keepsock::Service> {
-        let mut o = ServeOptions::new();
-        for option in list {
-            o = match option {
-                Serve::Max(n) => o.max_connections(*n),
-                Serve::Refuse => o.when_full(WhenFull::Refuse),
-                Serve::PerAddress(n) => o.max_per_address(*n),
-                Serve::Allow(network) => o.allow(*network),
-                Serve::Deny(network) => o.deny(*network),
-            };
+        Ok(self.serve_with(&serve_options(list), handler)?)
+    }
+
+    fn serve_events(&self, list: &[Serve], on: On<RustApi>) -> Outcome<keepsock::Service> {
+        Ok(ServerSocket::serve_events(self, &serve_options(list), Program(on))?)
+    }
+}
+
+fn serve_options(list: &[Serve]) -> ServeOptions {
+    let mut o = ServeOptions::new();
+    for option in list {
+        o = match option {
+            Serve::Max(n) => o.max_connections(*n),
+            Serve::Refuse => o.when_full(WhenFull::Refuse),
+            Serve::PerAddress(n) => o.max_per_address(*n),
+            Serve::Allow(network) => o.allow(*network),
+            Serve::Deny(network) => o.deny(*network),
+            Serve::Threads(n) => o.threads(*n),
+            Serve::Framing(framing) => o.framing(*framing),
+            Serve::MaxQueued(bytes) => o.max_queued(*bytes),
+            Serve::DropOldest => o.when_slow(WhenSlow::DropOldest),
+        };
+    }
+    o
+}
+
+struct Program(On<RustApi>);
+
+impl keepsock::Handler for Program {
+    fn open(&self, c: &keepsock::Connection) {
+        if let Some(open) = &self.0.open {
+            open(c);
         }
-        Ok(self.serve_with(&o, handler)?)
+    }
+
+    fn data(&self, c: &keepsock::Connection, data: &[u8]) {
+        if let Some(on_data) = &self.0.data {
+            on_data(c, data);
+        }
+    }
+
+    fn writable(&self, c: &keepsock::Connection) {
+        if let Some(writable) = &self.0.writable {
+            writable(c);
+        }
+    }
+
+    fn finished(&self, c: &keepsock::Connection) {
+        match &self.0.finished {
+            Some(finished) => finished(c),
+            None => c.close(),
+        }
+    }
+
+    fn timer(&self, c: &keepsock::Connection) {
+        if let Some(timer) = &self.0.timer {
+            timer(c);
+        }
+    }
+
+    fn drain(&self, c: &keepsock::Connection) {
+        match &self.0.drain {
+            Some(drain) => drain(c),
+            None => c.close(),
+        }
+    }
+
+    fn close(&self, c: &keepsock::Connection, end: End) {
+        if let Some(close) = &self.0.close {
+            close(c, end);
+        }
+    }
+
+    fn connect_failed(&self, error: &Error, data: Option<keepsock::Data>) {
+        if let Some(failed) = &self.0.connect_failed {
+            let data = data.and_then(|data| data.downcast::<usize>().ok());
+            failed(error.clone().into(), data.map_or(0, |data| *data));
+        }
+    }
+}
+
+impl Connection for keepsock::Connection {
+    fn send(&self, message: &[u8]) -> Outcome<()> {
+        Ok(keepsock::Connection::send(self, message)?)
+    }
+
+    fn close(&self) {
+        keepsock::Connection::close(self);
+    }
+
+    fn abort(&self) {
+        keepsock::Connection::abort(self);
+    }
+
+    fn shutdown_write(&self) {
+        keepsock::Connection::shutdown_write(self);
+    }
+
+    fn pause(&self) {
+        keepsock::Connection::pause(self);
+    }
+
+    fn resume(&self) {
+        keepsock::Connection::resume(self);
+    }
+
+    fn queued(&self) -> usize {
+        keepsock::Connection::queued(self)
+    }
+
+    fn is_open(&self) -> bool {
+        keepsock::Connection::is_open(self)
+    }
+
+    fn set_timer(&self, t: i64) -> Outcome<()> {
+        keepsock::Connection::set_timer(self, ms(t));
+        Ok(())
+    }
+
+    fn join(&self, group: &str) -> Outcome<()> {
+        Ok(keepsock::Connection::join(self, group)?)
+    }
+
+    fn leave(&self, group: &str) {
+        keepsock::Connection::leave(self, group);
+    }
+
+    fn set_data(&self, data: usize) {
+        keepsock::Connection::set_data(self, Arc::new(data));
+    }
+
+    fn data(&self) -> usize {
+        keepsock::Connection::data::<usize>(self).map_or(0, |data| *data)
+    }
+
+    fn id(&self) -> u64 {
+        keepsock::Connection::id(self)
+    }
+
+    fn end(&self) -> Option<End> {
+        keepsock::Connection::end(self)
+    }
+
+    fn five_tuple(&self) -> Outcome<Tuple> {
+        Ok(tuple(&keepsock::Connection::five_tuple(self)?))
+    }
+
+    fn name(&self) -> String {
+        keepsock::Connection::five_tuple(self).unwrap().to_string()
+    }
+
+    fn snapshot(&self) -> Outcome<Snap> {
+        Ok(snap(keepsock::Connection::snapshot(self)?))
+    }
+
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
+        let now = keepsock::Connection::keepalive(self)?;
+        Ok(now.map(|k| (millis(k.idle()), millis(k.interval()), k.count())))
     }
 }
 
@@ -432,13 +586,13 @@ impl Token for CancelToken {
     }
 }
 
-impl Service for keepsock::Service {
+impl Service<RustApi> for keepsock::Service {
     fn connections(&self) -> u32 {
         keepsock::Service::connections(self)
     }
 
     fn broadcast(&self, message: &[u8]) -> (u32, u32) {
-        let b = keepsock::Service::broadcast(self, message);
+        let b = keepsock::Service::broadcast(self, message).unwrap();
         (b.sent, b.cut)
     }
 
@@ -453,6 +607,55 @@ impl Service for keepsock::Service {
     fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)> {
         let d = keepsock::Service::drain(self, limit(limit_ms))?;
         Ok((d.finished, d.cut))
+    }
+
+    fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
+        let b = match group {
+            None => keepsock::Service::broadcast(self, message)?,
+            Some(group) => self.broadcast_to(group, message)?,
+        };
+        Ok(Sent { sent: b.sent, cut: b.cut, dropped: b.dropped })
+    }
+
+    fn add(
+        &self,
+        client: Arc<ClientSocket>,
+        data: usize,
+    ) -> Result<(), (Arc<ClientSocket>, Failure)> {
+        let client = Arc::into_inner(client).expect("the only owner");
+        match keepsock::Service::add(self, client, Some(Arc::new(data))) {
+            Ok(_) => Ok(()),
+            Err((client, e)) => Err((Arc::new(client), e.into())),
+        }
+    }
+
+    fn connect(&self, endpoint: &str, list: &[Opt<'_, RustApi>], data: usize) -> Outcome<()> {
+        let (options, data) = (options(list)?, Arc::new(data));
+        Ok(keepsock::Service::connect(self, endpoint, &options, Some(data))?)
+    }
+
+    fn stats(&self) -> Stats {
+        let s = keepsock::Service::snapshot(self);
+        let moved = |get: fn(&keepsock::Bytes) -> u64| {
+            s.bytes.as_ref().map_or(-1, |b| i64::try_from(get(b)).unwrap())
+        };
+        Stats {
+            accepting: s.accepting,
+            connections: s.connections,
+            opened: s.opened,
+            closed: s.closed,
+            received: moved(|b| b.received),
+            written: moved(|b| b.written),
+            sent: moved(|b| b.sent),
+            queued: s.queued.map_or(-1, |n| i64::try_from(n).unwrap()),
+            dropped: moved(|b| b.dropped),
+            dropped_messages: moved(|b| b.dropped_messages),
+            ends: s.ends,
+        }
+    }
+
+    fn dump(&self) -> String {
+        keepsock::Service::dump(self)
     }
 }
 

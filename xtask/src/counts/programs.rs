@@ -134,9 +134,6 @@ pub const PROGRAMS: [Program; 14] = [
     program("keepsock", "keep_connect", CLIENT),
 ];
 
-/// Written for a part of keepsock that is yet to come: left out, and its bars with it.
-const YET_TO_COME: &[&str] = &["keep_events"];
-
 /// The compiled programs.
 pub struct Programs {
     folder: PathBuf,
@@ -151,11 +148,7 @@ impl Programs {
             programs.compile(ws, &library, name, &[])?;
         }
         for program in &PROGRAMS {
-            let flags = if YET_TO_COME.contains(&program.name) {
-                Err("keepsock cannot do it yet".to_owned())
-            } else {
-                program.library.map_or_else(|| Ok(Vec::new()), |library| library.flags(ws))
-            };
+            let flags = program.library.map_or_else(|| Ok(Vec::new()), |library| library.flags(ws));
             match flags {
                 Ok(flags) => programs.compile(ws, &library, program.name, &flags)?,
                 Err(why) => {
