@@ -5,7 +5,9 @@
 //!   [`read`](ClientSocket::read), [`write_all`](ClientSocket::write_all),
 //!   [`read_line`](ClientSocket::read_line), [`close`](ClientSocket::close).
 //! - [`ServerSocket`] listens: [`accept`](ServerSocket::accept) for a loop of
-//!   your own, [`serve`](ServerSocket::serve) for a thread for each connection.
+//!   your own, [`serve`](ServerSocket::serve) for a thread for each connection,
+//!   [`serve_events`](ServerSocket::serve_events) for many connections on few threads, which
+//!   are pushed to at any moment.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
 //! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.

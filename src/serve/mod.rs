@@ -387,7 +387,9 @@ impl Service {
             }
             Mode::Events(events) => {
                 for (tuple, queued, quiet) in events.list() {
-                    line(tuple, format!(", queued {queued}, quiet for {}", Span(quiet)));
+                    let quiet =
+                        quiet.map_or_else(String::new, |t| format!(", quiet for {}", Span(t)));
+                    line(tuple, format!(", queued {queued}{quiet}"));
                 }
             }
         }

@@ -128,6 +128,10 @@ pub(super) struct Events {
     groups: Groups,
     traffic: Traffic,
     start: Tick,
+    /// Every connection is to be told so, also one that is accepted only now.
+    draining: AtomicBool,
+    /// Connections were added, so that places are taken that accepting does not know of.
+    added: AtomicBool,
     /// Every connection is to be cut.
     over: AtomicBool,
     /// So are the loops to end, then.
@@ -191,7 +195,7 @@ const CONNECT: u32 = 1 << 1;
 /// Every connection is to be told that the service drains.
 const DRAIN: u32 = 1 << 2;
 /// Every connection is to be cut: it stays so.
-const END: u32 = 1 << 3;
+const CUT_ALL: u32 = 1 << 3;
 /// There is room again for a connection that waits to be accepted, or the server was closed.
 const ACCEPT: u32 = 1 << 4;
 
@@ -284,6 +288,8 @@ impl ServerSocket {
             groups: Groups::default(),
             traffic: Traffic::default(),
             start: Tick::now(),
+            draining: AtomicBool::new(false),
+            added: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
@@ -592,6 +598,7 @@ impl Events {
             let error = self.gate.error(ErrorKind::WrongState, "add");
             return Err(error.detail("every place is taken"));
         }
+        self.added.store(true, Ordering::SeqCst);
         // Under the lock, so that it is given up only when there is a place for it.
         let released = socket.release()?;
         self.gate.let_in(&mut state);
@@ -674,11 +681,12 @@ impl Events {
                 .detail("called from inside a callback"));
         }
         let tell = |_: &mut State<Places>| {
+            self.draining.store(true, Ordering::SeqCst);
             self.order_all(DRAIN);
         };
         let cut = |_: &mut State<Places>| {
             self.over.store(true, Ordering::SeqCst);
-            self.order_all(END);
+            self.order_all(CUT_ALL);
         };
         Ok(self.gate.drain(limit, tell, cut))
     }
@@ -698,7 +706,7 @@ impl Events {
         drop(state);
         self.over.store(true, Ordering::SeqCst);
         self.ending.store(true, Ordering::SeqCst);
-        self.order_all(END);
+        self.order_all(CUT_ALL);
         if self.is_serving_here() {
             return;
         }
@@ -723,13 +731,15 @@ impl Events {
         queued
     }
 
-    /// For each connection: who it is, what waits for it, and how long nothing came.
-    pub(super) fn list(&self) -> Vec<(FiveTuple, u64, Duration)> {
-        let now = self.now();
+    /// For each connection: who it is, what waits for it, and how long ago something came, if the
+    /// system tells.
+    pub(super) fn list(&self) -> Vec<(FiveTuple, u64, Option<Duration>)> {
         let mut all = Vec::new();
         self.look(|slot| {
             let queued = slot.output.as_ref().map_or(0, |output| output.bytes() as u64);
-            all.push((self.five_tuple(slot), queued, span(age(now, slot.received))));
+            let socket = slot.socket.as_ref().filter(|_| slot.is_inet());
+            let info = socket.and_then(|socket| sys::tcp_info(sys::borrow(socket)).ok());
+            all.push((self.five_tuple(slot), queued, info.and_then(|info| info.last_received)));
         });
         all
     }

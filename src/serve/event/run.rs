@@ -15,10 +15,10 @@ use socket2::SockRef;
 use super::output::Message;
 use super::slot::{
     CLOSING, CUT, FIN_SENT, IMPATIENT, Input, LISTED, LIVE, NEW, Next, OVER, PAUSED, RECEIVED,
-    REGISTERED, RESUMED, SAW_END, Slot, TOLD_END, WATCHES_ROOM,
+    REGISTERED, RESUMED, SAW_END, Slot, TOLD_DRAIN, TOLD_END, WATCHES_ROOM,
 };
 use super::{
-    ACCEPT, CONNECT, Connection, DRAIN, Data, END, Events, HERE, Handler, LOOK, NONE, Origin,
+    ACCEPT, CONNECT, CUT_ALL, Connection, DRAIN, Data, Events, HERE, Handler, LOOK, NONE, Origin,
     Shared, age, span, steps,
 };
 use crate::back_off::BackOff;
@@ -134,7 +134,9 @@ pub(super) fn run(events: &Arc<Events>, number: usize, mut poller: Poller) {
             // The system lacks memory; nothing else can be wrong with the loop's descriptor.
             std::thread::sleep(Duration::from_millis(10));
         }
-        it.now = events.now();
+        if it.keeps_time() {
+            it.now = events.now();
+        }
         for occurred in poller.occurred() {
             match occurred.key {
                 TOKEN => it.accepting_ended(None),
@@ -160,7 +162,7 @@ impl<'a> Loop<'a> {
     fn timeout(&self) -> Option<Duration> {
         // What this loop has ordered itself it was not woken for.
         let orders = self.shared().orders.load(Ordering::Acquire);
-        if orders & !END != 0 {
+        if orders & !CUT_ALL != 0 {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.first().map(|timer| timer >> PLACE_BITS);
@@ -175,6 +177,13 @@ impl<'a> Loop<'a> {
         let next = next.map(|next| span(next.saturating_sub(self.now)) + Tick::LAG);
         let connect = self.connects.iter().filter_map(|(_, connect)| connect.timeout()).min();
         [next, connect].into_iter().flatten().min()
+    }
+
+    /// Whether the time matters to anything that is not about to look at the clock itself.
+    fn keeps_time(&self) -> bool {
+        self.events.asked.has_limits()
+            || !self.timers.is_empty()
+            || matches!(self.accepting, Accepting::Exhausted(_))
     }
 
     fn shared(&self) -> &'a Shared {
@@ -208,7 +217,7 @@ impl<'a> Loop<'a> {
     #[cold]
     fn obey(&mut self) -> bool {
         let (events, shared) = (self.events, self.shared());
-        let orders = shared.orders.fetch_and(END, Ordering::SeqCst);
+        let orders = shared.orders.fetch_and(CUT_ALL, Ordering::SeqCst);
         if orders & LOOK != 0 {
             let mut listed = mem::take(&mut self.listed);
             mem::swap(
@@ -235,7 +244,7 @@ impl<'a> Loop<'a> {
                 self.tell_drain(index);
             }
         }
-        if orders & END == 0 {
+        if orders & CUT_ALL == 0 {
             return false;
         }
         for index in 0..events.places() {
@@ -314,6 +323,9 @@ impl<'a> Loop<'a> {
     /// Begins with a connection that is this loop's from now on.
     fn open(&mut self, index: u32, generation: u32) {
         self.call(index, generation, |handler, connection| handler.open(connection));
+        if self.events.draining.load(Ordering::SeqCst) {
+            self.call_drain(index);
+        }
         // What a client sends right after its handshake is there by now, mostly.
         self.read(index, false);
         let Some(mut slot) = self.lock(index) else {
@@ -607,6 +619,7 @@ impl<'a> Loop<'a> {
             }
             if slot.has(CLOSING) && slot.rare().close_by.is_none() {
                 // From now on what comes is thrown away, and what is there already.
+                self.now = self.events.now();
                 let limit = steps(self.events.close_timeout);
                 slot.rare().close_by = Some(self.now.saturating_add(limit));
                 if limit == 0 {
@@ -663,6 +676,7 @@ impl<'a> Loop<'a> {
         if slot.rare.is_none() && !self.events.asked.has_limits() {
             return;
         }
+        self.now = self.events.now();
         let Some(due) = self.due(slot) else {
             return;
         };
@@ -776,15 +790,22 @@ impl<'a> Loop<'a> {
     }
 
     fn tell_drain(&mut self, index: u32) {
-        let Some(slot) = self.lock(index) else {
+        self.call_drain(index);
+        self.settle(index);
+    }
+
+    /// Tells a connection once that the service drains. One that is new is told after its open.
+    fn call_drain(&mut self, index: u32) {
+        let Some(mut slot) = self.lock(index) else {
             return;
         };
-        let (generation, tells) = (slot.generation, !slot.has(CLOSING | CUT | OVER | NEW));
-        drop(slot);
-        if tells {
-            self.call(index, generation, |handler, connection| handler.drain(connection));
+        if slot.has(CLOSING | CUT | OVER | NEW | TOLD_DRAIN) {
+            return;
         }
-        self.settle(index);
+        slot.flags |= TOLD_DRAIN;
+        let generation = slot.generation;
+        drop(slot);
+        self.call(index, generation, |handler, connection| handler.drain(connection));
     }
 
     /// The connection is over: its last callback, and its place is free.
@@ -839,7 +860,7 @@ impl<'a> Loop<'a> {
             events.loops[0].order(ACCEPT, self.number == 0);
         }
         if last && events.ending.load(Ordering::SeqCst) {
-            events.order_all(END);
+            events.order_all(CUT_ALL);
         }
         if let Accepting::Exhausted(_) = self.accepting {
             // A descriptor is free.
@@ -955,6 +976,9 @@ impl<'a> Loop<'a> {
         self.accepted.0 = true;
         self.burst = if self.accepted.1 { (self.burst * 2).min(BURST) } else { 1 };
         for _ in 0..self.burst {
+            if self.events.added.load(Ordering::Relaxed) && self.is_full() {
+                self.pause_listeners(Accepting::Full);
+            }
             if self.accepting != Accepting::Yes {
                 return;
             }
@@ -969,6 +993,7 @@ impl<'a> Loop<'a> {
                 }
                 AcceptNow::Exhausted(err) => {
                     listener.count_exhausted(&err);
+                    self.now = self.events.now();
                     let until = self.now.saturating_add(steps(self.back_off.next()));
                     return self.pause_listeners(Accepting::Exhausted(until));
                 }
@@ -978,6 +1003,14 @@ impl<'a> Loop<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the next one would have to wait; then whoever leaves says so.
+    fn is_full(&self) -> bool {
+        let mut state = self.events.gate.lock();
+        let full = self.events.gate.is_full(&state);
+        state.own.full |= full;
+        full
     }
 
     /// Goes on accepting: there is room again. Or the server was closed meanwhile.
