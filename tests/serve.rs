@@ -38,6 +38,7 @@ both_apis![
     freeing_cuts_and_waits_for_the_handlers,
     a_broadcast_reaches_all,
     a_slow_reader_is_cut_and_delays_nobody,
+    a_fixed_pool,
     a_broadcast_does_not_cut_another_write,
     a_broadcast_from_inside_a_handler,
     a_closing_connection_is_left_to_close,
@@ -577,6 +578,9 @@ fn a_slow_reader_is_cut_and_delays_nobody<A: Api>() {
             });
         }
         assert_eq!(cut, 1, "only the slow one");
+        eventually("its reason is known", || {
+            service.stats().ends.contains(&(keepsock::End::Overrun, 1))
+        });
         assert_eq!(service.drain(10_000).unwrap().1, 0);
         for reader in reading {
             assert_eq!(reader.join().unwrap(), rounds * MESSAGE);
@@ -817,4 +821,39 @@ fn pushing_to_one_client_from_elsewhere<A: Api>() {
     assert_eq!(to_second.five_tuple().remote, second.five_tuple().local);
     assert_eq!(to_second.end(), Some(keepsock::End::ClosedByPeer));
     drop((first, service));
+}
+
+/// V1: a fixed pool: its threads are there from the beginning, serve one connection each, and
+/// stay; who comes when all are at work waits, or is refused.
+fn a_fixed_pool<A: Api>() {
+    for refuse in [false, true] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let options =
+            if refuse { &[Serve::Threads(3), Serve::Refuse][..] } else { &[Serve::Threads(3)] };
+        let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
+        let seen = threads.clone();
+        let handler: common::Handler<A> = Box::new(move |client| {
+            seen.lock().unwrap().insert(thread::current().id());
+            while let Ok(line) = client.read_line(64) {
+                client.write_all(format!("{line}\n").as_bytes()).unwrap();
+            }
+        });
+        let service = server.serve(options, handler).unwrap();
+        let clients: Vec<_> = (0..3).map(|_| served::<A>(&server)).collect();
+        assert_eq!(service.connections(), 3);
+        let fourth = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0), Opt::ReadTimeout(100)]);
+        let answer = fourth.and_then(|fourth| {
+            fourth.write_all(b"hello\n")?;
+            fourth.read_line(64)
+        });
+        fails(answer, if refuse { ErrorKind::Reset } else { ErrorKind::TimedOut });
+        drop(clients);
+        eventually("they have left", || service.connections() == 0);
+        for _ in 0..20 {
+            served::<A>(&server);
+        }
+        service.drain(10_000).unwrap();
+        // One more where it is to refuse while three are at work.
+        assert!(threads.lock().unwrap().len() <= 3 + usize::from(refuse));
+    }
 }

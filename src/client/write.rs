@@ -11,6 +11,7 @@ use super::{
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
 use crate::framing::LengthPrefix;
+use crate::info::End;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::turn::{Held, Turn};
 use crate::wait::Cause;
@@ -241,7 +242,12 @@ impl ClientSocket {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // Its last word was said: what is on its way must not be reset.
                 Err(_) if self.is_ending() => return Pushed::Ending,
-                Err(_) => return Pushed::Stuck,
+                Err(e) => {
+                    if e.kind() == io::ErrorKind::WouldBlock {
+                        self.note_end(End::Overrun);
+                    }
+                    return Pushed::Stuck;
+                }
             }
         }
         self.note_wrote();

@@ -10,6 +10,7 @@ mod groups;
 mod output;
 mod run;
 mod slot;
+mod timers;
 
 use std::any::Any;
 use std::cell::Cell;

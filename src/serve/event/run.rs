@@ -1,6 +1,5 @@
 //! A loop: waits, reads, calls back, keeps times, accepts, closes.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::mem;
 use std::net::Shutdown;
@@ -17,6 +16,7 @@ use super::slot::{
     CLOSING, CUT, FIN_SENT, IMPATIENT, Input, LISTED, LIVE, NEW, Next, OVER, PAUSED, RECEIVED,
     REGISTERED, RESUMED, SAW_END, Slot, TOLD_DRAIN, TOLD_END, WATCHES_ROOM,
 };
+use super::timers::Timers;
 use super::{
     ACCEPT, CONNECT, CUT_ALL, Connection, DRAIN, Data, Events, HERE, Handler, LOOK, NONE, Origin,
     Shared, age, span, steps,
@@ -59,8 +59,7 @@ struct Loop<'a> {
     spare: Vec<Vec<u8>>,
     /// Room for the list, which takes turns with the one that is written to.
     listed: Vec<u32>,
-    /// When each connection is to be looked at: the time and the place in one number.
-    timers: BTreeSet<u64>,
+    timers: Timers,
     connects: Slab<Connect>,
     /// What callbacks are given.
     current: Connection,
@@ -116,7 +115,7 @@ pub(super) fn run(events: &Arc<Events>, number: usize, mut poller: Poller) {
         buf: vec![0; READ].into(),
         spare: Vec::new(),
         listed: Vec::new(),
-        timers: BTreeSet::new(),
+        timers: Timers::default(),
         connects: Slab::new(),
         current: Connection { events: events.clone(), index: NONE, generation: 0 },
         listeners: Vec::new(),
@@ -159,13 +158,13 @@ impl<'a> Loop<'a> {
         (usize::from(slot.worker) == self.number && slot.has(LIVE)).then_some(slot)
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         // What this loop has ordered itself it was not woken for.
         let orders = self.shared().orders.load(Ordering::Acquire);
         if orders & !CUT_ALL != 0 {
             return Some(Duration::ZERO);
         }
-        let timer = self.timers.first().map(|timer| timer >> PLACE_BITS);
+        let timer = self.next_timer();
         if timer.is_none() && self.accepting == Accepting::Yes && self.connects.is_empty() {
             return None;
         }
@@ -195,12 +194,8 @@ impl<'a> Loop<'a> {
     #[inline]
     fn after_wait(&mut self) -> bool {
         self.accepted = (false, self.accepted.0);
-        while let Some(timer) = self.timers.first().copied() {
-            if timer >> PLACE_BITS > self.now {
-                break;
-            }
-            self.timers.remove(&timer);
-            self.time_has_come((timer & PLACE) as u32);
+        if !self.timers.is_empty() {
+            self.look_at_timers();
         }
         if let Accepting::Exhausted(until) = self.accepting {
             if until <= self.now {
@@ -686,13 +681,13 @@ impl<'a> Loop<'a> {
         if set.is_some_and(|set| set <= due) {
             return;
         }
-        if let Some(set) = set {
-            self.timers.remove(&timer(set, index));
+        if set.is_some() {
+            self.timers.give_up();
         }
         // Zero stands for none.
         let due = if due as u32 == 0 { due + 1 } else { due };
         slot.due = due as u32;
-        self.timers.insert(timer(due, index));
+        self.timers.set(due, index);
     }
 
     /// The moment that the lower half of a number stands for.
@@ -711,6 +706,29 @@ impl<'a> Loop<'a> {
             .and_then(|rare| rare.watch.as_ref())
             .map(|watch| from_now(watch.next.saturating_duration_since(Instant::now())));
         [limits, watch, rare.and_then(|rare| rare.timer)].into_iter().flatten().min()
+    }
+
+    fn next_timer(&mut self) -> Option<u64> {
+        let mut timers = mem::take(&mut self.timers);
+        let next = timers.next(|moment, index| self.is_set(moment, index));
+        self.timers = timers;
+        next
+    }
+
+    fn look_at_timers(&mut self) {
+        loop {
+            let mut timers = mem::take(&mut self.timers);
+            let due = timers.take(self.now, |moment, index| self.is_set(moment, index));
+            self.timers = timers;
+            match due {
+                Some(index) => self.time_has_come(index),
+                None => return,
+            }
+        }
+    }
+
+    fn is_set(&self, moment: u64, index: u32) -> bool {
+        self.lock(index).is_some_and(|slot| slot.due == moment as u32)
     }
 
     fn time_has_come(&mut self, index: u32) {
@@ -819,7 +837,7 @@ impl<'a> Loop<'a> {
         let end = slot.end().unwrap_or(End::ClosedHere);
         events.give_up_output(&mut slot);
         if slot.due != 0 {
-            self.timers.remove(&timer(self.whole(slot.due), index));
+            self.timers.give_up();
             slot.due = 0;
         }
         let in_groups = slot.rare.as_ref().is_some_and(|rare| !rare.groups.is_empty());
@@ -1053,12 +1071,4 @@ impl<'a> Loop<'a> {
             self.settle(index);
         }
     }
-}
-
-/// A place has so many bits of a timer's number; the time has the rest.
-const PLACE_BITS: u32 = 24;
-const PLACE: u64 = (1 << PLACE_BITS) - 1;
-
-fn timer(due: u64, index: u32) -> u64 {
-    due << PLACE_BITS | u64::from(index)
 }
