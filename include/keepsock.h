@@ -579,7 +579,8 @@ typedef struct keepsock_capture keepsock_capture;
  *
  * Threads: any number of threads may be in calls on one connection. One reading
  * while another writes is the normal case; what one call writes is not cut by
- * another's bytes. keepsock_client_close() and keepsock_client_abort() may come
+ * another's bytes. Of two threads that both read lines, one that waits does not
+ * see what the other has left over until more comes. keepsock_client_close() and keepsock_client_abort() may come
  * from any thread at any time and end the calls of the others with
  * KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
  *
