@@ -59,15 +59,9 @@ impl ClientSocket {
         if self.is_over(&io) {
             return Err(self.is_closed(OPERATION));
         }
-        // A reset is told to whoever asks first; nobody may be reading. But SO_ERROR also gives
-        // what a router said while the kernel goes on trying (a soft error), which is no end:
-        // poll(2) has an error for the first alone.
-        let hangup = Some((io.socket(), Interest::Hangup));
-        let broken = || sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|r| r.error);
-        if !sys::SEES_HANGUP || broken() {
-            if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
-                self.ended_by(&io, &e);
-            }
+        // A reset is told to whoever asks first; nobody may be reading.
+        if let Some(e) = hard_error(&io) {
+            self.ended_by(&io, &e);
         }
         if let Some(cause) = self.known_end(&io) {
             return Err(self.failed(OPERATION, cause, 0));
@@ -465,6 +459,17 @@ impl ClientSocket {
             live.note_wrote(Instant::now());
         }
     }
+}
+
+/// The error that has ended a connection. SO_ERROR also gives what a router said while the kernel
+/// goes on trying (a soft error), which is no end: poll(2) has an error for the first alone.
+pub(super) fn hard_error(io: &InUse<'_>) -> Option<io::Error> {
+    let hangup = Some((io.socket(), Interest::Hangup));
+    let broken = || sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|r| r.error);
+    if sys::SEES_HANGUP && !broken() {
+        return None;
+    }
+    SockRef::from(&io.socket()).take_error().ok().flatten()
 }
 
 /// Why a connection ended that the kernel has failed with this error.

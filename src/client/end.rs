@@ -12,6 +12,7 @@ use super::{
     WROTE_LATE,
 };
 
+use super::alive::hard_error;
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
 use crate::events;
@@ -335,10 +336,7 @@ impl ClientSocket {
     /// What was written after the peer's FIN: a peer that has closed altogether answers with RST.
     fn wait_accepted(&self, io: &InUse<'_>) -> std::result::Result<(), Cause> {
         self.wait_delivered(io)?;
-        match SockRef::from(&io.socket()).take_error() {
-            Ok(Some(e)) => Err(Cause::ended(&e)),
-            _ => Ok(()),
-        }
+        hard_error(io).map_or(Ok(()), |e| Err(Cause::ended(&e)))
     }
 
     /// Tells whoever reads that the server drains: reads end, writes go on.

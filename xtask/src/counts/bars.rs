@@ -86,7 +86,7 @@ const BARS: [Bar; 27] = [
     bar("F6", "keep_events", ECHO_64, Unit::Calls, 2.15, 2.15),
     bar("F6", "keep_events", ECHO, Unit::Instructions, 750.0, 250.0),
     bar("F6", "keep_events", ECHO_64, Unit::Instructions, 580.0, 250.0),
-    bar("F7", "keep_events", IDLE, Unit::Bytes, 128.0, 128.0),
+    bar("F7", "keep_events", IDLE, Unit::Bytes, 124.0, 128.0),
     bar("F8", "keep_threads", IDLE_THREADS, Unit::Bytes, 13_000.0, 13_000.0),
     bar("F9", "keep_events", BROADCAST, Unit::Calls, 1.01, 1.01),
     bar("F13", "keep_connect", Work::Connect, Unit::Calls, 9.0, 9.0),
