@@ -174,6 +174,7 @@ push)
 chat)
     start "$1"
     talk=$2
+    ann='' bob='' cid='' # processes
     enter() { # NAME IN OUT: a client of that name, which writes and reads these descriptors
         mkfifo "$dir/$1.in" "$dir/$1.out"
         # A client that kept another's descriptors would keep its input open.
@@ -303,7 +304,7 @@ proxy)
     talk=$3
     send() { # FILE: through the proxy; what comes back is in $dir/back
         status=0
-        (KEEPSOCK_VALGRIND='' run "$talk" "$endpoint") <"$1" >"$dir/back" 2>"$dir/talk.err" 3<&- 4<&- || status=$?
+        (KEEPSOCK_VALGRIND='' run "$talk" "$endpoint") <"$1" >"$dir/back" 2>"$dir/talk.err" 3<&- 4<&- 5<&- 6>&- 7<&- || status=$?
     }
     # A Unix socket has small buffers: the proxy must wait for the echo server.
     start "$2" unix:echo
@@ -341,10 +342,13 @@ proxy)
     pids="$pids $last"
     exec 6>"$dir/in" 7<"$dir/out"
     echo before >&6
-    read -r line <&7 && equal "reply" before "$line"
+    read -r line <&7 || fail "the end instead of 'before'"
+    equal "reply" before "$line"
     kill -TERM "$proxy"
-    echo after >&6
-    read -r line <&7 && equal "reply" after "$line"
+    while send "$dir/again" && [ "$status" -ne 1 ]; do :; done # until it is no longer there for others
+    echo after >&6 || fail "the connection has ended"
+    read -r line <&7 || fail "the end instead of 'after'"
+    equal "reply" after "$line"
     exec 6>&-
     ended "$last" "last client"
     ended "$proxy" "proxy"
