@@ -2026,7 +2026,8 @@ void keepsock_connecting_free(keepsock_connecting *connecting);
  * @param callbacks  Copied.
  * @param user       Passed to the callbacks; may be NULL. It must live until keepsock_service_free()
  *                   returns.
- * @param service    Receives the service; free it with keepsock_service_free().
+ * @param service    Receives the service, before the first callback, so that user may be where it is
+ *                   kept; free it with keepsock_service_free().
  * @param error      See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY and _NO_DESCRIPTORS (a thread or its poller
  *         cannot be made), _INVALID_ARGUMENT, _OS; _UNSUPPORTED on Windows. Since 0.1.
@@ -3449,7 +3450,8 @@ void keepsock_serve_options_free(keepsock_serve_options *options);
  * @param options  Serve options, copied; NULL for the defaults.
  * @param handler  See keepsock_handler.
  * @param user     Passed to handler; may be NULL.
- * @param service  Receives the service; free it with keepsock_service_free().
+ * @param service  Receives the service, before the first call of handler, so that user may be where
+ *                 it is kept; free it with keepsock_service_free().
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be
  *         started), _INVALID_ARGUMENT, _OS. Since 0.1.

@@ -1457,6 +1457,67 @@ mod c_only {
         service.drain(10_000).unwrap();
     }
 
+    /// V1: a callback finds the service where it was asked for, even that of a client that
+    /// was there before. Many threads, so that the first one serves while others are started.
+    #[test]
+    fn callbacks_find_the_service() {
+        use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+        #[derive(Default)]
+        struct Kept {
+            service: AtomicPtr<keepsock_service>,
+            found: AtomicU32,
+            missed: AtomicU32,
+        }
+        fn look(user: *mut c_void) {
+            let kept = unsafe { &*user.cast::<Kept>() };
+            let service = kept.service.load(Ordering::Relaxed);
+            let count = if service.is_null() { &kept.missed } else { &kept.found };
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        unsafe extern "C" fn open(_: *mut keepsock_connection, user: *mut c_void) {
+            look(user);
+        }
+        unsafe extern "C" fn handler(_: *mut keepsock_client, user: *mut c_void) {
+            look(user);
+        }
+
+        let _limit = Limit::new("callbacks_find_the_service");
+        let options = new_serve_options();
+        unsafe { keepsock_serve_options_set_threads(options, 50, null_mut()) };
+        for by_events in [true, false] {
+            for _ in 0..10 {
+                let server = new_server();
+                let client = new_client(server);
+                let kept = Kept::default();
+                let user = (&raw const kept).cast_mut().cast();
+                let (service, e) = (kept.service.as_ptr(), null_mut());
+                let served = unsafe {
+                    if by_events {
+                        let mut callbacks: keepsock_callbacks = std::mem::zeroed();
+                        callbacks.size = size_of::<keepsock_callbacks>();
+                        callbacks.open = Some(open);
+                        let callbacks = &raw const callbacks;
+                        keepsock_server_serve_events(server, options, callbacks, user, service, e)
+                    } else {
+                        keepsock_server_serve(server, options, Some(handler), user, service, e)
+                    }
+                };
+                assert_eq!(served, KEEPSOCK_OK);
+                while kept.found.load(Ordering::SeqCst) == 0 {
+                    assert_eq!(kept.missed.load(Ordering::SeqCst), 0, "by events: {by_events}");
+                    std::thread::yield_now();
+                }
+                unsafe {
+                    keepsock_client_free(client);
+                    keepsock_service_free(kept.service.load(Ordering::Relaxed));
+                    keepsock_server_free(server);
+                }
+            }
+        }
+        unsafe { keepsock_serve_options_free(options) };
+    }
+
     /// E2: nothing of the header is missing from this file.
     #[test]
     fn every_function_is_here() {

@@ -171,6 +171,196 @@ push)
     ended $b "client b"
     ;;
 
+chat)
+    start "$1"
+    talk=$2
+    ann='' bob='' cid='' # processes
+    enter() { # NAME IN OUT: a client of that name, which writes and reads these descriptors
+        mkfifo "$dir/$1.in" "$dir/$1.out"
+        # A client that kept another's descriptors would keep its input open.
+        KEEPSOCK_VALGRIND='' run "$talk" "$endpoint" <"$dir/$1.in" >"$dir/$1.out" 2>"$dir/$1.err" \
+            3<&- 4>&- 5<&- 6>&- 7<&- 8>&- 9<&- &
+        pids="$pids $!"
+        eval "$1=$! && exec $2>\"\$dir/$1.in\" $3<\"\$dir/$1.out\""
+        hears "$3" "* your name?"
+        echo "$1" >&"$2"
+    }
+    hears() { # DESCRIPTOR LINE
+        read -r line <&"$1" || fail "the end instead of '$2'"
+        equal "on descriptor $1" "$2" "$line"
+    }
+    enter ann 4 5
+    echo "nobody hears this" >&4
+    hears 5 "* you are in no room: /join ROOM"
+    echo "/join red" >&4
+    hears 5 "* ann has joined red"
+    enter bob 6 7
+    echo "/join red" >&6
+    hears 5 "* bob has joined red"
+    hears 7 "* bob has joined red"
+    enter cid 8 9
+    echo "/join blue" >&8
+    hears 9 "* cid has joined blue"
+
+    # What is said in one room nobody hears in the other: its next line is another one.
+    echo "hello, red" >&4
+    hears 5 "ann: hello, red"
+    hears 7 "ann: hello, red"
+    echo "hello, blue" >&8
+    hears 9 "cid: hello, blue"
+
+    echo "/leave" >&4
+    hears 5 "* ann has left red: by /leave"
+    hears 7 "* ann has left red: by /leave"
+    echo "/join blue" >&6
+    hears 7 "* bob has left red: went to another room"
+    hears 7 "* bob has joined blue"
+    hears 9 "* bob has joined blue"
+    exec 6>&-
+    hears 9 "* bob has left blue: closed by peer"
+    ended "$bob" "bob"
+
+    echo "/join blue" >&4
+    hears 5 "* ann has joined blue"
+    hears 9 "* ann has joined blue"
+    awk 'BEGIN { while (i++ < 600) printf "x"; print "" }' >&4
+    hears 9 "* ann has left blue: message too long"
+    status=0
+    wait "$ann" || status=$?
+    equal "status of a client that was reset" 3 $status
+
+    kill -TERM "$server"
+    hears 9 "* goodbye: the server ends"
+    ended "$cid" "cid"
+    ended "$server" "server"
+    read -r line <&3 && equal "report" "drained: 1 finished, 0 cut" "$line"
+    ;;
+
+ticker)
+    cd "$dir" # a Unix socket's path must be short
+    ticker=$1
+    reader=$2
+    read_ticks() { # N: into $dir/ticks
+        (run "$reader" --count "$1" "$endpoint") >"$dir/ticks" 2>"$dir/reader.err"
+    }
+    end() { # ends it, with the report in $dir/report
+        kill -TERM "$server"
+        cat <&3 >"$dir/report"
+        ended "$server" "server"
+        rm "$dir/server"
+    }
+    reports() { # PATTERN
+        grep -q "$1" "$dir/report" || fail "no '$1' in the report: $(cat "$dir/report")"
+    }
+    gaps() { # FILE: how many ticks are not the one after the tick before
+        awk '!/^tick [0-9]+$/ { print "not a tick: " $0 } NR > 1 && $2 != last + 1 { n++ } { last = $2 } END { print n + 0 }' "$1"
+    }
+    start "$ticker" --rate 100
+    read_ticks 20 || fail "no ticks"
+    equal "gaps" 0 "$(gaps "$dir/ticks")"
+    end
+    reports '^connections 0, opened 1, closed 1$'
+
+    # One reader is stopped, for as many ticks as its kernel might hold, and
+    # then some. A Unix socket holds few: each message counts some hundred bytes.
+    room=$(cat /proc/sys/net/core/wmem_default 2>/dev/null || echo 212992)
+    most=$((room / 256 + 200))
+    mkfifo "$dir/slow"
+    for cut in '' --cut; do
+        # shellcheck disable=SC2086 # no word or one
+        start "$ticker" --rate 1000 $cut unix:socket
+        run "$reader" "$endpoint" >"$dir/slow" 2>"$dir/slow.err" 3<&- &
+        slow=$!
+        pids="$pids $slow"
+        exec 4<"$dir/slow"
+        read -r line <&4 || fail "no tick"
+        kill -STOP "$slow"
+        # Others still get ticks. They come anew now and then, for they might not keep up themselves.
+        tick=0
+        while [ "$tick" -lt "$most" ]; do
+            read_ticks 100 4<&- || [ -n "$cut" ] || fail "a reader beside the slow one"
+            tick=$(sed -n '$s/tick //p' "$dir/ticks")
+            tick=${tick:-0}
+        done
+        kill -CONT "$slow"
+        if [ -z "$cut" ]; then
+            end
+            cat <&4 >"$dir/missed"
+            [ "$(gaps "$dir/missed")" -gt 0 ] || fail "the slow reader missed nothing"
+            reports ' dropped [1-9][0-9]*, in [1-9]'
+        else # Unix sockets have no reset: to the reader it is an end
+            cat <&4 >"$dir/missed"
+            equal "gaps" 0 "$(gaps "$dir/missed")"
+            end
+            reports '^ended: did not keep up 1$'
+        fi
+        ended "$slow" "slow reader"
+        exec 4<&-
+    done
+    ;;
+
+proxy)
+    cd "$dir" # a Unix socket's path must be short
+    talk=$3
+    send() { # FILE: through the proxy; what comes back is in $dir/back
+        status=0
+        (KEEPSOCK_VALGRIND='' run "$talk" "$endpoint") <"$1" >"$dir/back" 2>"$dir/talk.err" 3<&- 4<&- 5<&- 6>&- 7<&- || status=$?
+    }
+    # A Unix socket has small buffers: the proxy must wait for the echo server.
+    start "$2" unix:echo
+    echo_server=$server
+    exec 4<&3
+    rm "$dir/server"
+    start "$1" 127.0.0.1:0 unix:echo
+    proxy=$server
+    exec 5<&3
+    rm "$dir/server"
+
+    # It comes back whole only if the end of each direction is passed on by itself.
+    head -c 8388608 /dev/urandom >"$dir/sent"
+    send "$dir/sent"
+    equal "status" 0 "$status"
+    cmp "$dir/sent" "$dir/back" || fail "what came back differs"
+
+    kill -TERM "$echo_server"
+    ended "$echo_server" "echo server"
+    echo again >"$dir/again"
+    send "$dir/again"
+    equal "status without the echo server" 3 "$status"
+    grep -q '^proxy: connect to unix:echo: ' "$dir/server.err" || fail "the proxy did not say why"
+
+    proxy_endpoint=$endpoint
+    start "$2" unix:echo
+    endpoint=$proxy_endpoint
+    send "$dir/again"
+    equal "reply" again "$(cat "$dir/back")"
+
+    # One that is connected when the proxy is asked to end goes on until its own end.
+    mkfifo "$dir/in" "$dir/out"
+    KEEPSOCK_VALGRIND='' run "$talk" "$endpoint" <"$dir/in" >"$dir/out" 2>"$dir/talk.err" 3<&- 4<&- 5<&- &
+    last=$!
+    pids="$pids $last"
+    exec 6>"$dir/in" 7<"$dir/out"
+    echo before >&6
+    read -r line <&7 || fail "the end instead of 'before'"
+    equal "reply" before "$line"
+    kill -TERM "$proxy"
+    while send "$dir/again" && [ "$status" -ne 1 ]; do :; done # until it is no longer there for others
+    echo after >&6 || fail "the connection has ended"
+    read -r line <&7 || fail "the end instead of 'after'"
+    equal "reply" after "$line"
+    exec 6>&-
+    ended "$last" "last client"
+    ended "$proxy" "proxy"
+    read -r line <&5
+    case $line in
+    "drained: "?*" finished, 0 cut") ;;
+    *) fail "report: $line" ;;
+    esac
+    kill -TERM "$server"
+    ended "$server" "echo server"
+    ;;
+
 reconnect)
     mkfifo "$dir/in" "$dir/client"
     begin() { # ENDPOINT: a server whose input is descriptor 4

@@ -243,7 +243,8 @@ unsafe fn read_callbacks(
 /// @param callbacks  Copied.
 /// @param user       Passed to the callbacks; may be NULL. It must live until keepsock_service_free()
 ///                   returns.
-/// @param service    Receives the service; free it with keepsock_service_free().
+/// @param service    Receives the service, before the first callback, so that user may be where it is
+///                   kept; free it with keepsock_service_free().
 /// @param error      See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY and _NO_DESCRIPTORS (a thread or its poller
 ///         cannot be made), _INVALID_ARGUMENT, _OS; _UNSUPPORTED on Windows. Since 0.1.
@@ -268,10 +269,10 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
         };
         let connections = Table::new(options.event_connections());
         let program = Program { callbacks, user, connections };
-        let made = server.socket.serve_events(&options, program)?;
-        // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(handle::give(keepsock_service(made))) };
-        Ok(())
+        server.socket.serve_events_for(&options, program, |made| {
+            // SAFETY: not null, and writable as the header asks.
+            unsafe { out.write(handle::give(keepsock_service(made))) };
+        })
     };
     // SAFETY: null, or writable as the header asks.
     unsafe { guard(error, OPERATION, body) }

@@ -389,7 +389,8 @@ pub unsafe extern "C" fn keepsock_serve_options_free(options: *mut keepsock_serv
 /// @param options  Serve options, copied; NULL for the defaults.
 /// @param handler  See keepsock_handler.
 /// @param user     Passed to handler; may be NULL.
-/// @param service  Receives the service; free it with keepsock_service_free().
+/// @param service  Receives the service, before the first call of handler, so that user may be where
+///                 it is kept; free it with keepsock_service_free().
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be
 ///         started), _INVALID_ARGUMENT, _OS. Since 0.1.
@@ -429,10 +430,10 @@ pub unsafe extern "C" fn keepsock_server_serve(
             // SAFETY: the handler is C's, and the connection lives until it returns.
             unsafe { handler(client.pointer(), user.get()) };
         };
-        let made = server.socket.serve_with(&options, serve)?;
-        // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(handle::give(keepsock_service(made))) };
-        Ok(())
+        server.socket.serve_for(&options, serve, |made| {
+            // SAFETY: not null, and writable as the header asks.
+            unsafe { out.write(handle::give(keepsock_service(made))) };
+        })
     };
     // SAFETY: null, or writable as the header asks.
     unsafe { guard(error, OPERATION, body) }

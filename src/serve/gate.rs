@@ -17,6 +17,7 @@ pub(super) struct Gate<X> {
     pub server: ServerSocket,
     pub limits: Limits,
     pub born: Instant,
+    handing_over: Mutex<()>,
     state: Mutex<State<X>>,
     /// A connection left, or accepting ended, or what a way of serving tells of.
     changed: Condvar,
@@ -62,9 +63,20 @@ impl<X> Gate<X> {
             server: server.clone(),
             limits,
             born: Instant::now(),
+            handing_over: Mutex::new(()),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
+    }
+
+    /// While the guard lives the service is on its way to the program, whose callbacks may want it:
+    /// those that serve [wait](Gate::handed_over) until it is there.
+    pub(super) fn hand_over(&self) -> MutexGuard<'_, ()> {
+        self.handing_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn handed_over(&self) {
+        drop(self.hand_over());
     }
 
     #[inline]

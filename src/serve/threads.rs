@@ -112,6 +112,19 @@ impl ServerSocket {
     where
         F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
     {
+        self.serve_for(options, handler, |service| service)
+    }
+
+    /// No handler is called before `take` has returned, so that it finds what that has kept.
+    pub(crate) fn serve_for<F, T>(
+        &self,
+        options: &ServeOptions,
+        handler: F,
+        take: impl FnOnce(Service) -> T,
+    ) -> Result<T>
+    where
+        F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
+    {
         const OPERATION: &str = "serve";
         let (limits, pool) = options.for_threads(OPERATION).map_err(|e| e.at(self.endpoint()))?;
         drop(
@@ -125,6 +138,7 @@ impl ServerSocket {
             traffic: Traffic::default(),
         });
         let service = Service::of_threads(threads.clone());
+        let _held = threads.gate.hand_over();
         for _ in 0..pool.unwrap_or(1) {
             let mut state = threads.gate.lock();
             state.own.all += 1;
@@ -143,7 +157,7 @@ impl ServerSocket {
                     .detail("no thread can be started"));
             }
         }
-        Ok(service)
+        Ok(take(service))
     }
 }
 
@@ -252,6 +266,7 @@ impl Threads {
     /// A worker's life. It was counted as a worker and as idle when it was started.
     fn work(self: &Arc<Self>) {
         SERVING.set(Arc::as_ptr(self));
+        self.gate.handed_over();
         loop {
             let client = match self.gate.server.accept_for_serve() {
                 Ok(client) => Arc::new(client),

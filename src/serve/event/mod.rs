@@ -252,6 +252,16 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn serve_events(&self, options: &ServeOptions, handler: impl Handler) -> Result<Service> {
+        self.serve_events_for(options, handler, |service| service)
+    }
+
+    /// No callback comes before `take` has returned, so that it finds what that has kept.
+    pub(crate) fn serve_events_for<T>(
+        &self,
+        options: &ServeOptions,
+        handler: impl Handler,
+        take: impl FnOnce(Service) -> T,
+    ) -> Result<T> {
         const OPERATION: &str = "serve";
         let failed = |e: io::Error| Error::os(OPERATION, &e).at(self.endpoint());
         let (limits, push) = options.for_events(OPERATION).map_err(|e| e.at(self.endpoint()))?;
@@ -296,6 +306,7 @@ impl ServerSocket {
         });
         // From here on dropping it ends the loops that were started.
         let service = Service::of_events(events.clone());
+        let _held = events.gate.hand_over();
         for (number, poller) in pollers.into_iter().enumerate() {
             let its = events.clone();
             let thread = std::thread::Builder::new()
@@ -311,7 +322,7 @@ impl ServerSocket {
                 }
             }
         }
-        Ok(service)
+        Ok(take(service))
     }
 }
 

@@ -108,6 +108,7 @@ enum Got {
 
 pub(super) fn run(events: &Arc<Events>, number: usize, mut poller: Poller) {
     HERE.set((Arc::as_ptr(events), number));
+    events.gate.handed_over();
     let mut it = Loop {
         events,
         number,
