@@ -948,7 +948,8 @@ typedef struct {
     void (*writable)(keepsock_connection *connection, void *user);
     /**
      * The peer has ended its side (FIN): nothing more comes, but it may still read. NULL: the
-     * connection is closed.
+     * connection is closed. It is over when this side has ended, too
+     * (keepsock_connection_shutdown_write()), and everything was sent.
      */
     void (*finished)(keepsock_connection *connection, void *user);
     /**
@@ -3410,11 +3411,11 @@ int32_t keepsock_serve_options_set_length_prefix(keepsock_serve_options *options
 
 /**
  * For keepsock_server_serve_events(): how many bytes may wait in this program for one client whose
- * kernel takes no more, so that all clients take at most that many bytes each. Each message counts 48
- * bytes more than it has, which is what it takes. Default: 1 MiB.
+ * kernel takes no more, so that all clients take at most that many bytes each. Each message counts 88
+ * bytes more than it has, which is what it takes up. Default: 1 MiB.
  *
  * @param options  The options to change.
- * @param bytes    Above 0.
+ * @param bytes    Above 88; less is refused when it is to serve.
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
  */

@@ -49,6 +49,16 @@ both_apis!(
     options_that_do_not_fit,
     what_a_service_knows,
     a_connection_is_described,
+    a_timer_at_once_starves_nobody,
+    timers_and_room_of_a_half_closed_connection,
+    both_ends_are_the_end,
+    a_half_closed_peer_that_resets,
+    paused_time_is_not_idle,
+    closed_while_it_is_full,
+    a_timer_after_a_long_callback,
+    nothing_comes_after_a_close,
+    the_idle_limit_after_the_first_byte,
+    a_close_throws_much_away,
 );
 
 /// What callbacks tell, in order.
@@ -312,7 +322,7 @@ fn what_is_sent_is_framed<A: Api>() {
     let service = raw_server.serve_events(&[Serve::MaxQueued(1000)], echoes::<A>()).unwrap();
     let failure = fails(service.push(None, &[0; 1000]), ErrorKind::TooLong);
     assert!(failure.message.contains("1000"), "{failure:?}");
-    service.push(None, &[0; 952]).unwrap();
+    service.push(None, &[0; 1000 - 88]).unwrap();
 }
 
 /// I3, V2: who ends its side may still be answered, and then the other side ends, too.
@@ -1004,7 +1014,7 @@ fn options_that_do_not_fit<A: Api>() {
         [Serve::Max((1 << 24) + 1)],
         [Serve::Threads(0)],
         [Serve::Threads(257)],
-        [Serve::MaxQueued(0)],
+        [Serve::MaxQueued(88)],
         [Serve::Framing(Framing::Lines { max: 0 })],
         [Serve::Allow("nonsense")],
     ] {
@@ -1104,4 +1114,180 @@ fn a_connection_is_described<A: Api>() {
     over.close();
     over.abort();
     assert!(!over.is_open() && over.queued() == 0);
+}
+
+/// V2: a timer that is always due leaves the others their turns, and the service its end.
+fn a_timer_at_once_starves_nobody<A: Api>() {
+    let server = listen::<A>(&[]);
+    let on = On::<A> {
+        open: Some(Box::new(|c| c.set_timer(0).unwrap())),
+        timer: Some(Box::new(|c| c.set_timer(0).unwrap())),
+        data: Some(Box::new(|c, data| drop(c.send(data)))),
+        ..On::default()
+    };
+    let service = server.serve_events(&[], on).unwrap();
+    let mut clients: Vec<_> = (0..3).map(|_| raw(&at::<A>(&server))).collect();
+    for client in &mut clients {
+        client.write_all(b"x").unwrap();
+        assert_eq!(some(client, 1), b"x");
+        assert_ne!(service.connections(), 0);
+    }
+    drop(service);
+}
+
+/// V2: who has ended its own side is still called for timers, and when everything was taken.
+fn timers_and_room_of_a_half_closed_connection<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    on.open = Some(Box::new(|c| {
+        assert_ne!(c.id(), 0);
+        c.send(&vec![1; 6 << 20]).unwrap();
+        c.shutdown_write();
+        c.set_timer(50).unwrap();
+    }));
+    let _service = server.serve_events(&[Serve::MaxQueued(8 << 20)], on).unwrap();
+    let client = raw(&at::<A>(&server));
+    assert!(matches!(next(&told), What::Timer(_)));
+    assert_eq!(all(&client).len(), 6 << 20);
+    assert!(matches!(next(&told), What::Writable(_)));
+}
+
+/// I3: when both sides have ended, and the program knows, the connection is over.
+fn both_ends_are_the_end<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    on.finished = Some(Box::new(|c| {
+        c.send(b"bye").unwrap();
+        c.shutdown_write();
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    let client = raw(&at::<A>(&server));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(all(&client), b"bye");
+    let Close(_, end) = until(&told, closes) else { unreachable!() };
+    assert_eq!(end, End::ClosedByPeer);
+}
+
+/// K6: a peer that had ended its side and then resets is gone.
+fn a_half_closed_peer_that_resets<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    let (tell, finished) = channel();
+    let tell = Mutex::new(tell);
+    on.finished = Some(Box::new(move |_| tell.lock().unwrap().send(()).unwrap()));
+    let _service = server.serve_events(&[], on).unwrap();
+    let client = raw(&at::<A>(&server));
+    client.shutdown(Shutdown::Write).unwrap();
+    finished.recv_timeout(Duration::from_secs(10)).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert!(closes(&until(&told, closes)));
+}
+
+/// V4: nobody waits for a peer while it is paused.
+fn paused_time_is_not_idle<A: Api>() {
+    let server = listen::<A>(&[Opt::IdleLimit(300)]);
+    let (mut on, told) = telling::<A>();
+    on.open = Some(Box::new(|c| {
+        c.pause();
+        c.set_timer(600).unwrap();
+    }));
+    on.timer = Some(Box::new(|c| c.resume()));
+    let _service = server.serve_events(&[], on).unwrap();
+    let start = Instant::now();
+    let _client = raw(&at::<A>(&server));
+    let Close(_, end) = until(&told, closes) else { unreachable!() };
+    assert_eq!(end, End::IdleLimit);
+    assert!(start.elapsed() >= Duration::from_millis(880), "{:?}", start.elapsed());
+}
+
+/// V5: a server that is closed while all places are taken has stopped.
+fn closed_while_it_is_full<A: Api>() {
+    let server = listen::<A>(&[]);
+    let service = server.serve_events(&[Serve::Max(1)], echoes::<A>()).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    client.write_all(b"x").unwrap();
+    assert_eq!(some(&client, 1), b"x");
+    let _waits = raw(&at::<A>(&server));
+    fails(service.wait(50), ErrorKind::TimedOut);
+    server.close();
+    service.wait(10_000).unwrap();
+    assert!(!service.stats().accepting);
+}
+
+/// V2: a callback that takes long does not put off timers that are due after it.
+fn a_timer_after_a_long_callback<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    on.data = Some(Box::new(|c, _| {
+        c.set_timer(600).unwrap();
+        std::thread::sleep(Duration::from_millis(500)); // the program's own
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    promptly(Duration::from_millis(800), || {
+        let mut client = raw(&at::<A>(&server));
+        let start = Instant::now();
+        client.write_all(b"x").unwrap();
+        until(&told, |what| matches!(what, What::Timer(_)));
+        start.elapsed()
+    });
+}
+
+/// V7: after a close, and while it is paused, no data comes, whatever had been read before.
+fn nothing_comes_after_a_close<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    let lines = Arc::new(AtomicUsize::new(0));
+    let count = lines.clone();
+    on.data = Some(Box::new(move |c, _| {
+        assert!(c.is_open());
+        match count.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                c.pause();
+                c.set_timer(50).unwrap();
+            }
+            _ => panic!("a line while it is paused, or closed"),
+        }
+    }));
+    on.timer = Some(Box::new(|c| {
+        c.resume();
+        c.pause();
+        c.resume();
+        c.close();
+    }));
+    let _service = server.serve_events(&[Serve::Framing(Framing::Lines { max: 10 })], on).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    client.write_all(b"one\ntwo\nthree\n").unwrap();
+    let Close(_, end) = until(&told, closes) else { unreachable!() };
+    assert_eq!((end, lines.load(Ordering::Relaxed)), (End::ClosedHere, 1));
+}
+
+/// V4: with the first byte the idle limit begins, though the time for that byte was longer.
+fn the_idle_limit_after_the_first_byte<A: Api>() {
+    let server = listen::<A>(&[Opt::FirstByteLimit(20_000), Opt::IdleLimit(200)]);
+    let (on, told) = telling::<A>();
+    let _service = server.serve_events(&[], on).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    assert!(matches!(next(&told), Open(_)));
+    client.write_all(b"x").unwrap();
+    let (Close(_, end), took) = timed(|| until(&told, closes)) else { unreachable!() };
+    assert_eq!(end, End::IdleLimit);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// I3: what is left to read when it closes is thrown away to its end, however much it is.
+fn a_close_throws_much_away<A: Api>() {
+    let server = listen::<A>(&[Opt::CloseTimeout(20_000)]);
+    let (mut on, told) = telling::<A>();
+    on.data = Some(Box::new(|c, _| {
+        c.send(b"enough").unwrap();
+        c.close();
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    client.write_all(&vec![0; 32 << 20]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(all(&client), b"enough");
+    let (_, took) = timed(|| until(&told, closes));
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -68,7 +68,8 @@ pub struct keepsock_callbacks {
     pub writable:
         Option<unsafe extern "C" fn(connection: *mut keepsock_connection, user: *mut c_void)>,
     /// The peer has ended its side (FIN): nothing more comes, but it may still read. NULL: the
-    /// connection is closed.
+    /// connection is closed. It is over when this side has ended, too
+    /// (keepsock_connection_shutdown_write()), and everything was sent.
     pub finished:
         Option<unsafe extern "C" fn(connection: *mut keepsock_connection, user: *mut c_void)>,
     /// The time has come that keepsock_connection_set_timer() was given.

@@ -329,11 +329,11 @@ unsafe fn set_framing(
 }
 
 /// For keepsock_server_serve_events(): how many bytes may wait in this program for one client whose
-/// kernel takes no more, so that all clients take at most that many bytes each. Each message counts 48
-/// bytes more than it has, which is what it takes. Default: 1 MiB.
+/// kernel takes no more, so that all clients take at most that many bytes each. Each message counts 88
+/// bytes more than it has, which is what it takes up. Default: 1 MiB.
 ///
 /// @param options  The options to change.
-/// @param bytes    Above 0.
+/// @param bytes    Above 88; less is refused when it is to serve.
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
@@ -342,10 +342,7 @@ pub unsafe extern "C" fn keepsock_serve_options_set_max_queued(
     bytes: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    let change = |o: ServeOptions| match bytes {
-        0 => Err(invalid(OPTIONS, "at most zero bytes queued")),
-        _ => Ok(o.max_queued(bytes)),
-    };
+    let change = |o: ServeOptions| Ok(o.max_queued(bytes));
     // SAFETY: as the header asks.
     unsafe { set(options, error, change) }
 }

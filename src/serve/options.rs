@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::Framing;
+use crate::serve::event::OVERHEAD;
 use crate::serve::limits::{Limits, network};
 
 /// What a server does with a client that comes when every place is taken.
@@ -51,6 +52,8 @@ pub struct ServeOptions {
 const MAX_THREADS: u32 = 1024;
 /// The descriptors of a process end before that on most machines.
 const MAX_EVENT_CONNECTIONS: u32 = 65_536;
+/// Places have numbers of 24 bits.
+const MOST_EVENT_CONNECTIONS: u32 = 1 << 24;
 /// More loops than any machine has processors for.
 const MAX_LOOPS: u32 = 256;
 const MAX_QUEUED: usize = 1024 * 1024;
@@ -161,7 +164,8 @@ impl ServeOptions {
 
     /// For [`serve_events`](crate::ServerSocket::serve_events): how many bytes may wait in this
     /// program for one client whose kernel takes no more. So all clients take at most that many
-    /// bytes each. Default: 1 MiB.
+    /// bytes each: a message counts 88 bytes more than it has, which is what it takes up.
+    /// Default: 1 MiB.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new().max_queued(64 * 1024);
@@ -188,7 +192,7 @@ impl ServeOptions {
     /// How many connections event-driven serving may have.
     #[cfg(feature = "capi")]
     pub(crate) fn event_connections(&self) -> usize {
-        self.max_connections.unwrap_or(MAX_EVENT_CONNECTIONS) as usize
+        self.max_connections.unwrap_or(MAX_EVENT_CONNECTIONS).min(MOST_EVENT_CONNECTIONS) as usize
     }
 
     fn limits(&self, max_connections: u32, operation: &'static str) -> Result<Limits> {
@@ -238,15 +242,15 @@ impl ServeOptions {
         let refuse =
             |what: String| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
         let most = self.max_connections.unwrap_or(MAX_EVENT_CONNECTIONS);
-        if most > 1 << 24 {
-            return refuse(format!("{most} connections are more than 16777216"));
+        if most > MOST_EVENT_CONNECTIONS {
+            return refuse(format!("{most} connections are more than {MOST_EVENT_CONNECTIONS}"));
         }
         let loops = self.threads.unwrap_or(1);
         if loops > MAX_LOOPS {
             return refuse(format!("{loops} threads are more than {MAX_LOOPS}"));
         }
-        if self.max_queued == Some(0) {
-            return refuse("at most zero bytes queued".to_owned());
+        if self.max_queued.is_some_and(|most| most <= OVERHEAD) {
+            return refuse(format!("max_queued is not above {OVERHEAD}, what a message takes"));
         }
         let framing = self.framing.unwrap_or_default();
         framing.validate(operation)?;

@@ -47,7 +47,7 @@ mod windows;
 
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use descriptor::{Descriptor, InUse};
-pub(crate) use poller::{Occurred, Poller, Registry};
+pub(crate) use poller::{LISTENERS_STAY_READY, Occurred, Poller, Registry};
 pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
 #[cfg(unix)]

@@ -92,21 +92,49 @@ mod platform {
             self.registry.reregister(&mut SourceFd(&socket), Token(key), interest(true))
         }
 
+        /// Tells for as long as somebody waits (Linux), or once when somebody comes.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
-            let events = libc::EPOLLIN as u32;
+            self.control(libc::EPOLL_CTL_ADD, libc::EPOLLIN, socket, key)
+        }
+
+        /// No longer tells of those that wait, or does again. Linux still tells when it is
+        /// closed.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
+            let events = if on { libc::EPOLLIN } else { 0 };
+            self.control(libc::EPOLL_CTL_MOD, events, socket, key)
+        }
+
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        fn control(
+            &self,
+            what: i32,
+            events: i32,
+            socket: Borrowed<'_>,
+            key: usize,
+        ) -> io::Result<()> {
+            let events = events as u32;
             let mut event = libc::epoll_event { events, u64: key as u64 };
             let (epoll, socket) = (self.registry.as_raw_fd(), socket.as_raw_fd());
             // SAFETY: the kernel reads one epoll_event. mio takes the number in it for a token,
             // which is what it is.
-            let added =
-                unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &raw mut event) };
-            super::super::unix::check_int(added).map(drop)
+            let done = unsafe { libc::epoll_ctl(epoll, what, socket, &raw mut event) };
+            super::super::unix::check_int(done).map(drop)
         }
 
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             self.add(socket, key, false)
+        }
+
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
+            if on {
+                return self.add(socket, key, false);
+            }
+            self.remove(socket);
+            Ok(())
         }
 
         pub(crate) fn add_event(&self, event: &Event, key: usize) -> io::Result<()> {
@@ -167,6 +195,10 @@ mod platform {
             match *self {}
         }
 
+        pub(crate) fn listen(&self, _: Borrowed<'_>, _: usize, _: bool) -> io::Result<()> {
+            match *self {}
+        }
+
         pub(crate) fn add_event(&self, _: &Event, _: usize) -> io::Result<()> {
             match *self {}
         }
@@ -178,6 +210,9 @@ mod platform {
 }
 
 pub(crate) use platform::{Poller, Registry};
+
+/// A listener is told of for as long as somebody waits, so that not all need be accepted at once.
+pub(crate) const LISTENERS_STAY_READY: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// What a wait found.
 #[derive(Debug, Clone, Copy)]

@@ -228,6 +228,8 @@ impl Connection {
         self.change(|slot| {
             if slot.has(PAUSED) {
                 slot.flags = slot.flags & !PAUSED | RESUMED;
+                // Nobody waited for the peer meanwhile.
+                slot.received = self.events.now() as u32;
             }
         });
     }
@@ -270,7 +272,8 @@ impl Connection {
     /// # }
     /// ```
     pub fn set_timer(&self, time: impl Into<Option<Duration>>) {
-        let at = time.into().map(|time| self.events.now().saturating_add(steps(time)));
+        // The step that is going on does not count.
+        let at = time.into().map(|time| self.events.now().saturating_add(steps(time) + 1));
         self.change(|slot| slot.rare().timer = at);
     }
 

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 pub use connection::Connection;
 use groups::Groups;
-pub(in crate::serve) use output::Dropped;
-use output::{Message, OVERHEAD, Queued};
+pub(in crate::serve) use output::{Dropped, OVERHEAD};
+use output::{Message, Queued};
 use slot::{CLOSING, CUT, LISTED, OVER, REGISTERED, Slot, Slots, WATCHES_ROOM, WROTE};
 
 use crate::client::{ClientSocket, end_by_error};
@@ -80,7 +80,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// The peer has ended its side (FIN): nothing more comes, but it may still read. Unless this
-    /// is implemented, the connection is closed.
+    /// is implemented, the connection is closed. It is over when this side has ended, too
+    /// ([`shutdown_write`](Connection::shutdown_write)), and everything was sent.
     fn finished(&self, connection: &Connection) {
         connection.close();
     }
@@ -307,7 +308,8 @@ impl ServerSocket {
         // From here on dropping it ends the loops that were started.
         let service = Service::of_events(events.clone());
         let _held = events.gate.hand_over();
-        for (number, poller) in pollers.into_iter().enumerate() {
+        // The first one last: it accepts for the others.
+        for (number, poller) in pollers.into_iter().enumerate().rev() {
             let its = events.clone();
             let thread = std::thread::Builder::new()
                 .name("keepsock-events".to_owned())
@@ -772,7 +774,8 @@ fn span(steps: u64) -> Duration {
 
 /// In steps, rounded up: nothing is due before its time.
 fn steps(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).div_ceil(STEP_MS)
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX).div_ceil(STEP_MS)
 }
 
 #[cfg(test)]
@@ -785,6 +788,7 @@ mod tests {
         assert_eq!(age(90, 91), 0, "another thread's stamp");
         assert_eq!(age((1 << 32) + 5, u32::MAX - 4), 10);
         assert_eq!(steps(Duration::from_millis(17)), 3);
+        assert_eq!(steps(Duration::from_nanos(1)), 1);
         assert_eq!(span(3), Duration::from_millis(24));
     }
 }

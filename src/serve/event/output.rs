@@ -8,9 +8,10 @@ use std::sync::Arc;
 use crate::framing::{Encoded, Framing};
 use crate::serve::WhenSlow;
 
-/// What a message takes up beside its bytes: its place in the queue, and what the allocator and
-/// the count of its owners need. It counts against the cap, so that small messages keep to it.
-pub(super) const OVERHEAD: usize = 48;
+/// What a message takes up beside its bytes, at most: its place in the queue, of which there are
+/// up to twice as many, the count of its owners, and what the allocator adds. It counts against
+/// the cap, so that small messages keep to it.
+pub(in crate::serve) const OVERHEAD: usize = 88;
 
 /// How many pieces are handed to the kernel at a time.
 pub(super) const SLICES: usize = 16;
@@ -67,8 +68,9 @@ impl Piece {
         self.bytes.len() - self.sent
     }
 
+    /// It has its memory until all of it is sent.
     fn cost(&self) -> usize {
-        self.left() + OVERHEAD
+        self.bytes.len() + OVERHEAD
     }
 }
 
@@ -77,6 +79,8 @@ pub(super) struct Output {
     queue: VecDeque<Piece>,
     /// What the pieces cost.
     cost: usize,
+    /// Bytes of them that wait.
+    bytes: usize,
 }
 
 /// What became of a message that the kernel did not take, or not all of it.
@@ -110,7 +114,7 @@ impl Output {
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.cost - self.queue.len() * OVERHEAD
+        self.bytes
     }
 
     /// Takes a message of which the kernel took `sent` bytes.
@@ -121,7 +125,7 @@ impl Output {
         cap: usize,
         when_slow: WhenSlow,
     ) -> Queued {
-        let need = message.len() - sent + OVERHEAD;
+        let need = message.len() + OVERHEAD;
         let mut dropped = Dropped::default();
         if self.cost + need > cap {
             if when_slow == WhenSlow::Disconnect {
@@ -134,6 +138,7 @@ impl Output {
                     break;
                 };
                 self.cost -= oldest.cost();
+                self.bytes -= oldest.left();
                 dropped.add(oldest.left());
             }
             if self.cost + need > cap {
@@ -146,6 +151,7 @@ impl Output {
             }
         }
         self.cost += need;
+        self.bytes += message.len() - sent;
         self.queue.push_back(Piece { bytes: message.shared().clone(), sent });
         Queued::Yes { dropped }
     }
@@ -169,10 +175,10 @@ impl Output {
             };
             let taken = n.min(front.left());
             front.sent += taken;
-            self.cost -= taken;
+            self.bytes -= taken;
             n -= taken;
             if front.left() == 0 {
-                self.cost -= OVERHEAD;
+                self.cost -= front.cost();
                 self.queue.pop_front();
             }
         }

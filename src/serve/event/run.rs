@@ -30,6 +30,7 @@ use crate::events;
 use crate::framing::{Cut, Framing};
 use crate::info::{Address, End};
 use crate::liveness::{Ages, Due};
+use crate::serve::Refusal;
 use crate::server::{AcceptNow, Listener, OUT_OF_DESCRIPTORS};
 use crate::sys::{self, InUse, Occurred, Owned, Poller, Tick, Wait};
 
@@ -67,6 +68,8 @@ struct Loop<'a> {
     /// end is seen.
     listeners: Vec<(&'a Listener, InUse<'a>)>,
     accepting: Accepting,
+    /// A connection that was accepted when there was no place left.
+    waiting: Option<(Owned, Address, &'a Listener)>,
     back_off: BackOff,
     /// How many are accepted at the next wake-up, and whether this one and the last were for it.
     burst: usize,
@@ -121,6 +124,7 @@ pub(super) fn run(events: &Arc<Events>, number: usize, mut poller: Poller) {
         current: Connection { events: events.clone(), index: NONE, generation: 0 },
         listeners: Vec::new(),
         accepting: Accepting::Yes,
+        waiting: None,
         back_off: OUT_OF_DESCRIPTORS,
         burst: 1,
         accepted: (false, false),
@@ -174,7 +178,8 @@ impl<'a> Loop<'a> {
             _ => None,
         };
         let next = [retry, timer].into_iter().flatten().min();
-        let next = next.map(|next| span(next.saturating_sub(self.now)) + Tick::LAG);
+        // Callbacks may have taken long since the last look at the clock.
+        let next = next.map(|next| span(next.saturating_sub(self.events.now())) + Tick::LAG);
         let connect = self.connects.iter().filter_map(|(_, connect)| connect.timeout()).min();
         [next, connect].into_iter().flatten().min()
     }
@@ -359,11 +364,13 @@ impl<'a> Loop<'a> {
                 return false;
             };
             let generation = slot.generation;
+            // With the first byte another limit holds.
+            let first = self.events.asked.first_byte_limit.is_some() && !slot.has(RECEIVED);
             let got = self.receive(&mut slot, index, buf, to_end);
             drop(slot);
             match got {
                 Got::Bytes(n) => {
-                    let changed = self.deliver(index, generation, &buf[..n], false);
+                    let changed = self.deliver(index, generation, &buf[..n], false) || first;
                     if n < buf.len() && !to_end {
                         return !changed;
                     }
@@ -391,8 +398,8 @@ impl<'a> Loop<'a> {
             return Got::Nothing;
         };
         if !slot.reads() && !throws_away {
-            if to_end && !slot.has(SAW_END) {
-                // Paused; but a connection that broke off is not to be waited for.
+            if to_end && !slot.has(CUT | OVER) {
+                // Paused, or half-closed; but one that broke off is not to be waited for.
                 if let Ok(Some(e)) = SockRef::from(&socket).take_error() {
                     self.events.broken(slot, index, &e);
                 }
@@ -458,8 +465,7 @@ impl<'a> Loop<'a> {
         };
         let bytes: &[u8] = kept.as_deref().unwrap_or(data);
         let mut done = 0;
-        let mut goes_on = true;
-        while goes_on {
+        while self.takes_messages(index) {
             match cutter.cut(&bytes[done..], ended) {
                 Cut::Piece { range, len } => {
                     let message = &bytes[done..][range];
@@ -470,8 +476,6 @@ impl<'a> Loop<'a> {
                     if let Some(fresh) = framing.cutter() {
                         cutter = fresh;
                     }
-                    let stops = PAUSED | CLOSING | CUT | OVER;
-                    goes_on = self.lock(index).is_some_and(|slot| !slot.has(stops));
                 }
                 Cut::More => break,
                 Cut::TooLong => {
@@ -504,6 +508,11 @@ impl<'a> Loop<'a> {
             }
             _ => self.spare(Some(rest)),
         }
+    }
+
+    fn takes_messages(&self, index: u32) -> bool {
+        let stops = PAUSED | CLOSING | CUT | OVER;
+        self.lock(index).is_some_and(|slot| !slot.has(stops))
     }
 
     /// Keeps a buffer for the next message that comes in parts.
@@ -569,7 +578,7 @@ impl<'a> Loop<'a> {
         if emptied {
             // Most connections are idle: an empty queue takes no room.
             slot.output = None;
-            let (tells, generation) = (slot.sends(), slot.generation);
+            let (tells, generation) = (!slot.has(CLOSING | CUT | OVER), slot.generation);
             drop(guard);
             if tells {
                 self.call(index, generation, |handler, connection| handler.writable(connection));
@@ -635,7 +644,7 @@ impl<'a> Loop<'a> {
                 self.read(index, true);
                 // One that has more to read lets the others have their turn.
                 if let Some(mut slot) = self.lock(index) {
-                    if slot.has(RESUMED) && !slot.has(PAUSED | CUT) && slot.reads() {
+                    if slot.has(RESUMED) && !slot.has(PAUSED | CUT | OVER | SAW_END) {
                         self.list_again(&mut slot, index);
                         return;
                     }
@@ -701,7 +710,8 @@ impl<'a> Loop<'a> {
         if slot.has(CLOSING) {
             return rare.and_then(|rare| rare.close_by);
         }
-        let from_now = |time: Duration| self.now.saturating_add(steps(time));
+        // The step that is going on does not count.
+        let from_now = |time: Duration| self.now.saturating_add(steps(time) + 1);
         let limits = self.events.asked.next(self.ages(slot), slot.reads()).map(from_now);
         let watch = rare
             .and_then(|rare| rare.watch.as_ref())
@@ -717,9 +727,11 @@ impl<'a> Loop<'a> {
     }
 
     fn look_at_timers(&mut self) {
+        // Those that are set meanwhile have their turn after all else.
+        let now = self.now;
         loop {
             let mut timers = mem::take(&mut self.timers);
-            let due = timers.take(self.now, |moment, index| self.is_set(moment, index));
+            let due = timers.take(now, |moment, index| self.is_set(moment, index));
             self.timers = timers;
             match due {
                 Some(index) => self.time_has_come(index),
@@ -748,7 +760,7 @@ impl<'a> Loop<'a> {
         } else if !slot.has(CUT | OVER) {
             self.keep_alive(slot, index);
             if let Some(rare) = &mut slot.rare {
-                calls = rare.timer.take_if(|at| *at <= self.now).is_some() && slot.sends();
+                calls = rare.timer.take_if(|at| *at <= self.now).is_some();
             }
         }
         drop(guard);
@@ -956,14 +968,21 @@ impl<'a> Loop<'a> {
                 return self.accepting_ended(Some(Error::os("accept", &e)));
             }
         }
-        self.watch_listeners();
+        for (number, (_, held)) in self.listeners.iter().enumerate() {
+            if let Err(e) = registry.add_listener(held.socket(), LISTENERS + number) {
+                return self.accepting_ended(Some(Error::os("accept", &e)));
+            }
+        }
     }
 
     fn watch_listeners(&mut self) {
         let registry = &self.events.loops[0].registry;
         for (number, (_, held)) in self.listeners.iter().enumerate() {
-            if let Err(e) = registry.add_listener(held.socket(), LISTENERS + number) {
-                return self.accepting_ended(Some(Error::os("accept", &e)));
+            if registry.listen(held.socket(), LISTENERS + number, true).is_err() {
+                // The system lacks memory for it, and may have it later.
+                self.now = self.events.now();
+                let until = self.now.saturating_add(steps(self.back_off.next()));
+                return self.pause_listeners(Accepting::Exhausted(until));
             }
         }
         self.accepting = Accepting::Yes;
@@ -972,17 +991,20 @@ impl<'a> Loop<'a> {
     /// The kernel would tell again and again of connections that cannot be accepted.
     fn pause_listeners(&mut self, until: Accepting) {
         let registry = &self.events.loops[0].registry;
-        for (_, held) in &self.listeners {
-            registry.remove(held.socket());
+        for (number, (_, held)) in self.listeners.iter().enumerate() {
+            // It fails where there is nothing to pause.
+            let _ = registry.listen(held.socket(), LISTENERS + number, false);
         }
         self.accepting = until;
     }
 
     fn accepting_ended(&mut self, failure: Option<Error>) {
-        if !self.listeners.is_empty() {
-            self.pause_listeners(Accepting::Yes);
-            self.listeners.clear();
+        let registry = &self.events.loops[0].registry;
+        for (_, held) in self.listeners.drain(..) {
+            registry.remove(held.socket());
         }
+        self.waiting = None;
+        self.accepting = Accepting::Yes;
         self.events.gate.accepting_ended(failure);
     }
 
@@ -992,9 +1014,13 @@ impl<'a> Loop<'a> {
             return;
         };
         let listener: &'a Listener = listener;
+        if listener.is_closed() {
+            return self.accepting_ended(None);
+        }
         self.accepted.0 = true;
         self.burst = if self.accepted.1 { (self.burst * 2).min(BURST) } else { 1 };
-        for _ in 0..self.burst {
+        let burst = if sys::LISTENERS_STAY_READY { self.burst } else { usize::MAX };
+        for _ in 0..burst {
             if self.events.added.load(Ordering::Relaxed) && self.is_full() {
                 self.pause_listeners(Accepting::Full);
             }
@@ -1038,11 +1064,14 @@ impl<'a> Loop<'a> {
             self.accepting_ended(None);
         } else if self.accepting == Accepting::Full {
             self.watch_listeners();
+            if let Some((socket, peer, listener)) = self.waiting.take() {
+                self.begin(socket, &peer, listener);
+            }
         }
     }
 
     /// Begins with an accepted connection, or refuses it.
-    fn begin(&mut self, socket: Owned, peer: &Address, listener: &Listener) {
+    fn begin(&mut self, socket: Owned, peer: &Address, listener: &'a Listener) {
         let events = self.events;
         if !events.gate.server.has_accepted(listener, &socket, peer) {
             return;
@@ -1056,6 +1085,13 @@ impl<'a> Loop<'a> {
             return refuse(socket);
         }
         if let Err(refusal) = events.gate.admit(&mut state, peer) {
+            if refusal == Refusal::Full && events.gate.is_full(&state) {
+                // One that was added meanwhile has the last place: this one waits here.
+                state.own.full = true;
+                drop(state);
+                self.waiting = Some((socket, peer.clone(), listener));
+                return self.pause_listeners(Accepting::Full);
+            }
             drop(state);
             listener.count_refusal(refusal, peer);
             return refuse(socket);

@@ -109,7 +109,7 @@ impl Slot {
             worker: 0,
             flags: 0,
             socket: None,
-            generation: 0,
+            generation: 1,
             received: 0,
             wrote: 0,
             due: 0,
@@ -125,7 +125,8 @@ impl Slot {
         now: u32,
     ) {
         self.socket = Some(socket);
-        self.flags = LIVE | NEW | if accepted { ACCEPTED } else { 0 };
+        // What the program wrote on a connection that it made may still be on its way.
+        self.flags = LIVE | NEW | if accepted { ACCEPTED } else { WROTE };
         self.worker = worker;
         (self.received, self.wrote, self.due) = (now, now, 0);
         match peer {
@@ -148,11 +149,13 @@ impl Slot {
     /// Empties the place for the next one. What was in it is dropped without the lock.
     pub(super) fn clear(&mut self) -> (Option<Owned>, Option<Box<Rare>>) {
         self.flags = 0;
-        self.generation = self.generation.wrapping_add(1);
+        // Never 0, so that no connection's number is.
+        self.generation = self.generation.wrapping_add(1).max(1);
         self.output = None;
         (self.socket.take(), self.rare.take())
     }
 
+    /// Came by a listener.
     pub(super) fn is_accepted(&self) -> bool {
         self.has(ACCEPTED)
     }
@@ -217,6 +220,10 @@ impl Slot {
                 Next::Close { reset: false }
             }
             () if self.has(CLOSING | FIN_WANTED) && !self.has(FIN_SENT) => Next::SendFin,
+            // Both sides have ended, and the program knows.
+            () if self.has(FIN_SENT) && self.has(SAW_END) && self.has(TOLD_END) => {
+                Next::Close { reset: false }
+            }
             () => Next::Nothing,
         }
     }
@@ -288,7 +295,7 @@ mod tests {
             assert!(!slot.is_inet());
             slot.clear();
         }
-        assert_eq!(slot.generation, 5);
+        assert_eq!(slot.generation, 6);
     }
 
     /// I3: what is written is delivered before a connection is closed, within a limit; an end
@@ -315,6 +322,9 @@ mod tests {
             (FIN_WANTED | WROTE, true, Next::Nothing),
             (FIN_WANTED | WROTE, false, Next::SendFin),
             (FIN_WANTED | FIN_SENT | WROTE, false, Next::Nothing),
+            (FIN_WANTED | FIN_SENT | SAW_END, false, Next::Nothing),
+            (FIN_WANTED | FIN_SENT | SAW_END | TOLD_END, true, Next::Nothing),
+            (FIN_WANTED | FIN_SENT | SAW_END | TOLD_END, false, close(false)),
             (CUT | CLOSING | WROTE, true, close(true)),
             (CUT | OVER, true, Next::Nothing),
         ] {
