@@ -40,6 +40,7 @@ both_apis!(
     full_waits_for_a_place,
     drain_tells_everybody,
     drain_cuts_who_stays,
+    drain_tells_who_comes_late,
     freeing_ends_everything,
     stopped_by_token_and_close,
     several_threads,
@@ -852,6 +853,62 @@ fn drain_cuts_who_stays<A: Api>() {
     assert!(closes(&until(&told, closes)));
     eventually("it has left", || service.connections() == 0);
     assert_eq!(service.drain(0).unwrap(), (0, 0));
+}
+
+/// V5: a connection that is added while the service drains is told as well, once, after its open.
+fn drain_tells_who_comes_late<A: Api>() {
+    const LATE: usize = 5;
+    let upstream = listen::<A>(&[]);
+    for threads in [1, 3] {
+        let server = listen::<A>(&[]);
+        let (tell, told) = channel();
+        let tell = Arc::new(Mutex::new(tell));
+        let telling = |what: fn(u64) -> What| -> OnEvent<A> {
+            with(tell.clone(), move |tell: &Arc<Mutex<Sender<What>>>, c: &A::Connection| {
+                let what = what(c.id());
+                // The first one, which has no data, stays until the others have left.
+                if matches!(what, What::Drain(_)) && c.data() == 1 {
+                    c.close();
+                }
+                tell.lock().unwrap().send(what).unwrap();
+            })
+        };
+        let to = tell.clone();
+        let on = On::<A> {
+            open: Some(telling(Open)),
+            drain: Some(telling(What::Drain)),
+            close: Some(Box::new(move |c, end| {
+                to.lock().unwrap().send(Close(c.id(), end)).unwrap();
+            })),
+            ..On::default()
+        };
+        let service = server.serve_events(&[Serve::Threads(threads)], on).unwrap();
+        let first = raw(&at::<A>(&server));
+        until(&told, |what| matches!(what, Open(_)));
+        std::thread::scope(|scope| {
+            let drained = scope.spawn(|| service.drain(10_000).unwrap());
+            until(&told, |what| matches!(what, What::Drain(_)));
+            let _late: Vec<_> = (0..LATE)
+                .map(|_| {
+                    let client = A::connect(&upstream.endpoint(), &[]).unwrap();
+                    assert!(service.add(client, 1).is_ok());
+                    upstream.accept().unwrap()
+                })
+                .collect();
+            let mut calls = HashMap::<u64, Vec<What>>::new();
+            while calls.values().filter(|calls| calls.iter().any(closes)).count() < LATE {
+                let what = next(&told);
+                let (Open(id) | What::Drain(id) | Close(id, _)) = what else { unreachable!() };
+                calls.entry(id).or_default().push(what);
+            }
+            for (id, calls) in calls {
+                assert_eq!(calls[..2], [Open(id), What::Drain(id)]);
+                assert_eq!(calls.len(), 3, "{calls:?}");
+            }
+            drop(first);
+            assert_eq!(drained.join().unwrap().0, LATE as u32 + 1);
+        });
+    }
 }
 
 /// V7: freeing a service ends every connection, with its close callback, and then no callback

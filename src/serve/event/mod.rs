@@ -128,6 +128,8 @@ pub(super) struct Events {
     groups: Groups,
     traffic: Traffic,
     start: Tick,
+    /// Connections that begin from now on are told so themselves.
+    draining: AtomicBool,
     /// Every connection is to be cut.
     over: AtomicBool,
     /// So are the loops to end, then.
@@ -284,6 +286,7 @@ impl ServerSocket {
             groups: Groups::default(),
             traffic: Traffic::default(),
             start: Tick::now(),
+            draining: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
@@ -674,6 +677,7 @@ impl Events {
                 .detail("called from inside a callback"));
         }
         let tell = |_: &mut State<Places>| {
+            self.draining.store(true, Ordering::SeqCst);
             self.order_all(DRAIN);
         };
         let cut = |_: &mut State<Places>| {

@@ -15,7 +15,7 @@ use socket2::SockRef;
 use super::output::Message;
 use super::slot::{
     CLOSING, CUT, FIN_SENT, IMPATIENT, Input, LISTED, LIVE, NEW, Next, OVER, PAUSED, RECEIVED,
-    REGISTERED, RESUMED, SAW_END, Slot, TOLD_END, WATCHES_ROOM,
+    REGISTERED, RESUMED, SAW_END, Slot, TOLD_DRAIN, TOLD_END, WATCHES_ROOM,
 };
 use super::{
     ACCEPT, CONNECT, Connection, DRAIN, Data, END, Events, HERE, Handler, LOOK, NONE, Origin,
@@ -233,6 +233,7 @@ impl<'a> Loop<'a> {
         if orders & DRAIN != 0 {
             for index in 0..events.places() {
                 self.tell_drain(index);
+                self.settle(index);
             }
         }
         if orders & END == 0 {
@@ -314,6 +315,10 @@ impl<'a> Loop<'a> {
     /// Begins with a connection that is this loop's from now on.
     fn open(&mut self, index: u32, generation: u32) {
         self.call(index, generation, |handler, connection| handler.open(connection));
+        // The order to tell all may have been before this one was here.
+        if self.events.draining.load(Ordering::SeqCst) {
+            self.tell_drain(index);
+        }
         // What a client sends right after its handshake is there by now, mostly.
         self.read(index, false);
         let Some(mut slot) = self.lock(index) else {
@@ -776,15 +781,16 @@ impl<'a> Loop<'a> {
     }
 
     fn tell_drain(&mut self, index: u32) {
-        let Some(slot) = self.lock(index) else {
+        let Some(mut slot) = self.lock(index) else {
             return;
         };
-        let (generation, tells) = (slot.generation, !slot.has(CLOSING | CUT | OVER | NEW));
-        drop(slot);
-        if tells {
-            self.call(index, generation, |handler, connection| handler.drain(connection));
+        if slot.has(CLOSING | CUT | OVER | NEW | TOLD_DRAIN) {
+            return;
         }
-        self.settle(index);
+        slot.flags |= TOLD_DRAIN;
+        let generation = slot.generation;
+        drop(slot);
+        self.call(index, generation, |handler, connection| handler.drain(connection));
     }
 
     /// The connection is over: its last callback, and its place is free.

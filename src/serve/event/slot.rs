@@ -45,6 +45,8 @@ pub(super) const TOLD_END: u32 = 1 << 16;
 pub(super) const NEW: u32 = 1 << 17;
 /// It came by a listener, and was not added by the program.
 const ACCEPTED: u32 = 1 << 18;
+/// The program was told that the service drains.
+pub(super) const TOLD_DRAIN: u32 = 1 << 19;
 /// Above the flags: a number of [`End`], 0 while it lives.
 const END: u32 = 24;
 
