@@ -1,4 +1,5 @@
-//! What event-driven serving promises (V2, V3, L4), with as many clients as it is for.
+//! What event-driven serving promises (V2, V3, K5, L4), with as many clients as it is for. They keep
+//! the machine busy: `cargo xtask labs` runs them when the others are done, one at a time.
 #![cfg(target_os = "linux")]
 // Clippy's leave for tests is for test functions, not for what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -540,10 +541,10 @@ fn ten_seconds_without_descriptors() {
 fn long_storm<A: common::Api>(test: &str, api: &str) {
     in_process(test, LIMIT, || {
         for (loops, when_slow) in [(1, "DropOldest"), (3, "Disconnect")] {
-            let came = storm::run::<A>(loops, Duration::from_secs(10));
+            let came = storm::run::<A>(loops, Duration::from_secs(5));
             let stats = came.stats;
             row(
-                &format!("V2 V3 V7 all at once for 10 s, {loops} loops, {api}"),
+                &format!("V2 V3 V7 all at once for 5 s, {loops} loops, {api}"),
                 when_slow,
                 format_args!(
                     "{} opens = closes, {} callbacks with data, {} MB written = {} sent + {} dropped",
