@@ -25,8 +25,8 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples: the fast loop
   test --full     the same, then every other check: other systems, oldest Rust,
-                  valgrind, the labs, the bars of `counts`, the shared library, documentation,
-                  the installed prefix
+                  valgrind, sanitizers, the labs, the bars of `counts`, the shared library,
+                  documentation, the installed prefix
   labs            every lab, the long ones too: networks that drop, forget and delay,
                   and what was measured in them, as a table beside the controls
   sanitize        event-driven serving under AddressSanitizer and ThreadSanitizer
