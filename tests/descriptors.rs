@@ -15,7 +15,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keepsock::{ClientSocket, Endpoint, ErrorKind, ServerSocket, SocketOptions};
+use keepsock::{
+    ClientSocket, Connection, Endpoint, ErrorKind, ServeOptions, ServerSocket, SocketOptions,
+};
 
 mod lab;
 use lab::{Helper, in_process, ms, row, seconds};
@@ -310,6 +312,74 @@ fn serve_without_descriptors() {
             assert_eq!(&line, b"hello\n");
         }
         assert_eq!(server.counters().accepted, 16);
+    });
+}
+
+/// L4: and one that serves by events, with its clients served meanwhile.
+#[test]
+fn serve_events_without_descriptors() {
+    in_process("serve_events_without_descriptors", LIMIT, || {
+        lab::limit_descriptors(64);
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let to: SocketAddr = server.endpoint().to_string().parse().unwrap();
+        let service = server
+            .serve_events(&ServeOptions::new(), |connection: &Connection, data: &[u8]| {
+                let _ = connection.send(data);
+            })
+            .unwrap();
+        let echo = |client: &mut TcpStream| {
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            client.write_all(b"hello\n").unwrap();
+            let mut line = [0; 6];
+            client.read_exact(&mut line).unwrap();
+            assert_eq!(&line, b"hello\n");
+        };
+        let mut first: Vec<_> = (0..4).map(|_| TcpStream::connect(to).unwrap()).collect();
+        first.iter_mut().for_each(echo);
+        // They connect when the table is full, for which they need no more of it.
+        let clients: Vec<_> = (0..8)
+            .map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None))
+            .collect();
+        let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut hoard = Hoard::fill();
+        let control = assert_a_plain_loop_spins(&plain, libc::EMFILE);
+        let mut clients: Vec<_> = clients
+            .into_iter()
+            .map(|socket| {
+                let socket = socket.unwrap();
+                socket.connect(&to.into()).unwrap();
+                TcpStream::from(socket)
+            })
+            .collect();
+        let (_nobody_tells, nothing) = mpsc::channel::<()>();
+        let before = lab::cpu_time();
+        for _ in 0..10 {
+            first.iter_mut().for_each(echo);
+            assert!(nothing.recv_timeout(STARVED / 10).is_err());
+        }
+        let used = lab::cpu_time() - before;
+        let exhausted = server.counters().exhausted;
+        println!("{used:?} of processor time, {exhausted} tries");
+        assert!(used < CPU, "{used:?} in {STARVED:?}");
+        assert!((10..=80).contains(&exhausted), "{exhausted} tries");
+        assert_eq!(service.snapshot().opened, 4, "there was a descriptor after all");
+
+        let mut opened = 4;
+        let resumed = assert_resumes(|| {
+            assert!(nothing.recv_timeout(ms(200)).is_err());
+            let freed = Instant::now();
+            hoard.free_one();
+            opened += 1;
+            lab::await_that("it accepts", || service.snapshot().opened == opened);
+            freed.elapsed()
+        });
+        let measured = format!("{}, resumes in {}", share(used), seconds(resumed));
+        row("L4 no descriptor left", "serve_events", measured, &control);
+        // A connection that ends leaves its descriptor to the next one.
+        first[0].shutdown(std::net::Shutdown::Write).unwrap();
+        lab::await_that("it accepts", || service.snapshot().opened == opened + 1);
+        drop(hoard);
+        clients.iter_mut().for_each(echo);
     });
 }
 

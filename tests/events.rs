@@ -40,6 +40,7 @@ both_apis!(
     full_waits_for_a_place,
     drain_tells_everybody,
     drain_cuts_who_stays,
+    drain_tells_who_comes_late,
     freeing_ends_everything,
     stopped_by_token_and_close,
     several_threads,
@@ -864,6 +865,62 @@ fn drain_cuts_who_stays<A: Api>() {
     assert_eq!(service.drain(0).unwrap(), (0, 0));
 }
 
+/// V5: a connection that is added while the service drains is told as well, once, after its open.
+fn drain_tells_who_comes_late<A: Api>() {
+    const LATE: usize = 5;
+    let upstream = listen::<A>(&[]);
+    for threads in [1, 3] {
+        let server = listen::<A>(&[]);
+        let (tell, told) = channel();
+        let tell = Arc::new(Mutex::new(tell));
+        let telling = |what: fn(u64) -> What| -> OnEvent<A> {
+            with(tell.clone(), move |tell: &Arc<Mutex<Sender<What>>>, c: &A::Connection| {
+                let what = what(c.id());
+                // The first one, which has no data, stays until the others have left.
+                if matches!(what, What::Drain(_)) && c.data() == 1 {
+                    c.close();
+                }
+                tell.lock().unwrap().send(what).unwrap();
+            })
+        };
+        let to = tell.clone();
+        let on = On::<A> {
+            open: Some(telling(Open)),
+            drain: Some(telling(What::Drain)),
+            close: Some(Box::new(move |c, end| {
+                to.lock().unwrap().send(Close(c.id(), end)).unwrap();
+            })),
+            ..On::default()
+        };
+        let service = server.serve_events(&[Serve::Threads(threads)], on).unwrap();
+        let first = raw(&at::<A>(&server));
+        until(&told, |what| matches!(what, Open(_)));
+        std::thread::scope(|scope| {
+            let drained = scope.spawn(|| service.drain(10_000).unwrap());
+            until(&told, |what| matches!(what, What::Drain(_)));
+            let _late: Vec<_> = (0..LATE)
+                .map(|_| {
+                    let client = A::connect(&upstream.endpoint(), &[]).unwrap();
+                    assert!(service.add(client, 1).is_ok());
+                    upstream.accept().unwrap()
+                })
+                .collect();
+            let mut calls = HashMap::<u64, Vec<What>>::new();
+            while calls.values().filter(|calls| calls.iter().any(closes)).count() < LATE {
+                let what = next(&told);
+                let (Open(id) | What::Drain(id) | Close(id, _)) = what else { unreachable!() };
+                calls.entry(id).or_default().push(what);
+            }
+            for (id, calls) in calls {
+                assert_eq!(calls[..2], [Open(id), What::Drain(id)]);
+                assert_eq!(calls.len(), 3, "{calls:?}");
+            }
+            drop(first);
+            assert_eq!(drained.join().unwrap().0, LATE as u32 + 1);
+        });
+    }
+}
+
 /// V7: freeing a service ends every connection, with its close callback, and then no callback
 /// runs any more.
 fn freeing_ends_everything<A: Api>() {
@@ -1219,15 +1276,24 @@ fn closed_while_it_is_full<A: Api>() {
 fn a_timer_after_a_long_callback<A: Api>() {
     let server = listen::<A>(&[]);
     let (mut on, told) = telling::<A>();
+    let (begun, begins) = channel();
+    let begun = Mutex::new(begun);
+    on.open = Some(Box::new(move |c| {
+        c.set_timer(900).unwrap();
+        begun.lock().unwrap().send(()).unwrap();
+    }));
     on.data = Some(Box::new(|c, _| {
-        c.set_timer(600).unwrap();
-        std::thread::sleep(Duration::from_millis(500)); // the program's own
+        c.set_timer(INFINITE).unwrap();
+        std::thread::sleep(Duration::from_millis(700)); // the program's own
     }));
     let _service = server.serve_events(&[], on).unwrap();
-    promptly(Duration::from_millis(800), || {
-        let mut client = raw(&at::<A>(&server));
+    promptly(Duration::from_millis(1150), || {
         let start = Instant::now();
-        client.write_all(b"x").unwrap();
+        let (_one, mut other) = (raw(&at::<A>(&server)), raw(&at::<A>(&server)));
+        for _ in 0..2 {
+            begins.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        other.write_all(b"x").unwrap();
         until(&told, |what| matches!(what, What::Timer(_)));
         start.elapsed()
     });
@@ -1241,6 +1307,7 @@ fn nothing_comes_after_a_close<A: Api>() {
     let count = lines.clone();
     on.data = Some(Box::new(move |c, _| {
         assert!(c.is_open());
+        c.send(b"so its end is waited for").unwrap();
         match count.fetch_add(1, Ordering::Relaxed) {
             0 => {
                 c.pause();
@@ -1258,6 +1325,7 @@ fn nothing_comes_after_a_close<A: Api>() {
     let _service = server.serve_events(&[Serve::Framing(Framing::Lines { max: 10 })], on).unwrap();
     let mut client = raw(&at::<A>(&server));
     client.write_all(b"one\ntwo\nthree\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
     let Close(_, end) = until(&told, closes) else { unreachable!() };
     assert_eq!((end, lines.load(Ordering::Relaxed)), (End::ClosedHere, 1));
 }
@@ -1279,14 +1347,26 @@ fn the_idle_limit_after_the_first_byte<A: Api>() {
 fn a_close_throws_much_away<A: Api>() {
     let server = listen::<A>(&[Opt::CloseTimeout(20_000)]);
     let (mut on, told) = telling::<A>();
-    on.data = Some(Box::new(|c, _| {
-        c.send(b"enough").unwrap();
-        c.close();
+    let (kept, connections) = channel();
+    let kept = Mutex::new(kept);
+    on.open = Some(Box::new(move |c| {
+        c.pause();
+        kept.lock().unwrap().send(c.clone()).unwrap();
     }));
     let _service = server.serve_events(&[], on).unwrap();
     let mut client = raw(&at::<A>(&server));
-    client.write_all(&vec![0; 32 << 20]).unwrap();
+    let connection: A::Connection = connections.recv_timeout(Duration::from_secs(10)).unwrap();
+    // All that fits, and the end: from then on the kernel tells of nothing more.
+    client.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while let Ok(n) = client.write(&[0; 64 << 10]) {
+        sent += n;
+    }
+    assert!(sent > 2 << 20, "{sent}");
+    client.set_nonblocking(false).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
+    connection.send(b"enough").unwrap();
+    connection.close();
     assert_eq!(all(&client), b"enough");
     let (_, took) = timed(|| until(&told, closes));
     assert!(took < Duration::from_secs(5), "{took:?}");

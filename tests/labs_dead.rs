@@ -7,10 +7,14 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keepsock::{ClientSocket, End, Error, ErrorKind, Keepalive, ServerSocket, SocketOptions};
+use keepsock::{
+    ClientSocket, Connection, End, Error, ErrorKind, Handler, Keepalive, ServeOptions,
+    ServerSocket, SocketOptions,
+};
 
 mod lab;
 use lab::{Network, in_namespace, ms, row, seconds};
@@ -153,6 +157,102 @@ fn a_peer_that_no_longer_answers() {
 fn a_peer_that_is_cut_off() {
     in_namespace("a_peer_that_is_cut_off", LIMIT, || {
         a_peer_that_vanishes("peer's cable cut", "link set far down");
+    });
+}
+
+/// What a server that serves by events tells.
+enum Told {
+    Said(Connection),
+    Ended(u64, End, Instant),
+}
+
+struct Telling(Mutex<mpsc::Sender<Told>>);
+
+impl Handler for Telling {
+    fn data(&self, connection: &Connection, _: &[u8]) {
+        self.0.lock().unwrap().send(Told::Said(connection.clone())).unwrap();
+    }
+    fn close(&self, connection: &Connection, end: End) {
+        let told = Told::Ended(connection.id(), end, Instant::now());
+        // The lab may be over.
+        let _ = self.0.lock().unwrap().send(told);
+    }
+}
+
+/// K3, K6: dead_after, served by events: a peer that vanishes is known by 3 + 1 s and ends as
+/// dead, whether it was idle, or had data in flight, or took none any more, with more waiting
+/// here. One that lives and is silent stays. The control is the same server without it.
+#[test]
+fn served_by_events_and_vanished() {
+    const DEAD_AFTER: Duration = Duration::from_secs(3);
+    in_namespace("served_by_events_and_vanished", LIMIT, || {
+        let mut far = Far::new();
+        let serve = |options: SocketOptions| {
+            let server = ServerSocket::listen_with("192.0.2.1:0", &options).unwrap();
+            let (tell, told) = mpsc::channel();
+            let handler = Telling(Mutex::new(tell));
+            let service = server.serve_events(&ServeOptions::new(), handler).unwrap();
+            (server.endpoint().to_string(), service, told)
+        };
+        let said = |told: &mpsc::Receiver<Told>| match told.recv_timeout(ms(5000)).unwrap() {
+            Told::Said(connection) => connection,
+            Told::Ended(_, end, _) => panic!("it ended: {end}"),
+        };
+        let plain = SocketOptions::new().keepalive(None);
+        let (to, _service, told) = serve(SocketOptions::new().dead_after(DEAD_AFTER));
+        let (control_to, _control_service, control_told) = serve(plain);
+        // Each says one word, so that it is known which it is.
+        let mut connection = |to: &str, told| {
+            far.connect(to);
+            far.held.last_mut().unwrap().write_all(b"x").unwrap();
+            said(told)
+        };
+        let stuck = connection(&to, &told);
+        while stuck.queued() == 0 {
+            stuck.send(&[0; 64 << 10]).unwrap();
+        }
+        let idle = connection(&to, &told);
+        let in_flight = connection(&to, &told);
+        let controls =
+            [connection(&control_to, &control_told), connection(&control_to, &control_told)];
+        // By loopback: its machine is this one.
+        let mut living = TcpStream::connect(&to).unwrap();
+        living.write_all(b"x").unwrap();
+        let lives = said(&told);
+
+        let start = Instant::now();
+        far.network.ip("addr del 192.0.2.2/24 dev far");
+        in_flight.send(b"push").unwrap();
+        controls[0].send(b"push").unwrap();
+        let mut ended = std::collections::HashMap::new();
+        for _ in 0..3 {
+            match told.recv_timeout(ms(6000)).unwrap() {
+                Told::Ended(id, end, at) => assert!(ended.insert(id, (end, at)).is_none()),
+                Told::Said(_) => panic!("nobody says anything"),
+            }
+        }
+        for (connection, what) in
+            [(&idle, "idle"), (&in_flight, "data in flight"), (&stuck, "does not read")]
+        {
+            let (end, at) = ended[&connection.id()];
+            let time = at - start;
+            println!("{what}: {end} after {time:?}");
+            assert_eq!(end, End::Dead, "{what}");
+            // It was heard last a little before.
+            assert!((ms(2500)..=DEAD_AFTER + ms(1000)).contains(&time), "{what}: after {time:?}");
+            row(
+                &format!("K3 peer's address gone, served by events: {what}"),
+                "dead_after 3 s",
+                format_args!("dead after {}", seconds(time)),
+                "without: not known after 7 s; a living idle peer stays",
+            );
+        }
+        let longer = (start + ms(7000)).saturating_duration_since(Instant::now());
+        assert!(told.recv_timeout(longer).is_err(), "the living one has ended");
+        assert!(control_told.try_recv().is_err(), "the control has ended");
+        assert!(lives.is_open() && controls.iter().all(Connection::is_open));
+        lives.send(b"still there").unwrap();
+        std::io::Read::read_exact(&mut living, &mut [0; 11]).unwrap();
     });
 }
 

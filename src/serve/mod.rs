@@ -18,7 +18,9 @@ use crate::info::FiveTuple;
 use crate::options::SocketOptions;
 use event::Events;
 pub use event::{Connection, Data, Handler};
-pub(crate) use limits::{Refusal, network};
+pub(crate) use limits::Refusal;
+#[cfg(feature = "capi")]
+pub(crate) use limits::network;
 pub use options::{ServeOptions, WhenFull, WhenSlow};
 pub use snapshot::{Bytes, ServiceSnapshot};
 use threads::Threads;

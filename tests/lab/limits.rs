@@ -1,4 +1,18 @@
-//! Less than the system would give.
+//! Less than the system would give, or as much as it does.
+
+/// So many descriptors for this process, or the lab is skipped.
+pub fn need_descriptors(needed: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    if limit.rlim_max < needed {
+        let most = limit.rlim_max;
+        super::cannot(&format!("{needed} descriptors are needed, {most} is the hard limit"));
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads one rlimit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
 
 /// At most this many descriptors for this process from now on.
 pub fn limit_descriptors(most: u64) {

@@ -25,7 +25,7 @@ mod run;
 mod watch;
 
 pub use helper::{Helper, role, tell, told};
-pub use limits::{forbid, give_up_all_capabilities, limit_descriptors};
+pub use limits::{forbid, give_up_all_capabilities, limit_descriptors, need_descriptors};
 pub use network::{
     HOLE, HOLE6, Network, blackhole, ip, join, leave_network, names, nft, replace_file,
     silent_resolver, sysctl,
@@ -33,8 +33,9 @@ pub use network::{
 pub use route::{Ip, Route};
 pub use run::{cannot, in_namespace, in_process};
 pub use watch::{
-    await_blocked, await_that, connect_with_data, count_descriptors, count_syn_sent, count_threads,
-    cpu_time, fill_window, interrupt, is_held_back, packets_in, thread_id, unacknowledged,
+    Used, await_blocked, await_readable, await_that, connect_with_data, count_descriptors,
+    count_syn_sent, count_threads, cpu_time, fill_window, interrupt, is_held_back, monotonic,
+    packets_in, resident, thread_id, unacknowledged, used_by,
 };
 
 use std::fmt::Display;

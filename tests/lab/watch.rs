@@ -44,6 +44,50 @@ pub fn count_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// What the threads of a name have used of the processor, and how often they went to sleep and
+/// were woken.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    pub cpu: Duration,
+    pub waits: u64,
+}
+
+/// What the threads of this process that have that name have used so far.
+pub fn used_by(name: &str) -> Used {
+    let mut used = Used { cpu: Duration::ZERO, waits: 0 };
+    for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let read = |what: &str| std::fs::read_to_string(task.path().join(what)).unwrap_or_default();
+        if read("comm").trim_end() != name {
+            continue;
+        }
+        // proc_pid_schedstat: nanoseconds on a processor, user and system, come first.
+        let time = read("schedstat").split_whitespace().next().and_then(|n| n.parse().ok());
+        let Some(time) = time else {
+            super::cannot("no /proc/<pid>/schedstat");
+        };
+        used.cpu += Duration::from_nanos(time);
+        let status = read("status");
+        let waits = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        used.waits += waits.unwrap().trim().parse::<u64>().unwrap();
+    }
+    used
+}
+
+impl std::ops::Sub for Used {
+    type Output = Used;
+
+    fn sub(self, before: Used) -> Used {
+        Used { cpu: self.cpu - before.cpu, waits: self.waits - before.waits }
+    }
+}
+
+/// The memory of this process that is in RAM, in bytes.
+pub fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
 /// The processor time that this process has used.
 pub fn cpu_time() -> Duration {
     // SAFETY: an all-zero rusage is valid, and the kernel writes one.
@@ -57,6 +101,29 @@ pub fn cpu_time() -> Duration {
             + Duration::from_micros(t.tv_usec.unsigned_abs())
     };
     time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Nanoseconds on a clock that all processes of this machine have.
+pub fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) }, 0);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// Which of these sockets have something to read, or have ended; waits for one, for 10 s at most.
+pub fn await_readable(sockets: &[TcpStream]) -> Vec<usize> {
+    let poll = |socket: &TcpStream| libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut polled: Vec<_> = sockets.iter().map(poll).collect();
+    // SAFETY: the kernel reads and writes so many of them.
+    let n = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, 10_000) };
+    assert!(n > 0, "nothing to read for 10 s");
+    let readable = polled.iter().enumerate().filter(|(_, poll)| poll.revents != 0);
+    readable.map(|(number, _)| number).collect()
 }
 
 pub fn thread_id() -> i32 {

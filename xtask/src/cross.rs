@@ -96,7 +96,7 @@ impl Std {
 }
 
 /// The source of the standard library of this very compiler.
-fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
+pub fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
     let version = rustc_version(ws)?;
     let unpacked = ws.tools().join(format!("rust-src-{version}"));
     let library = unpacked.join("usr").join("src").join(format!("rustc-{version}")).join("library");

@@ -19,6 +19,10 @@ const AT_ONCE: &str = "--test-threads=4";
 /// The programs that are labs by another name.
 const OTHERS: [&str; 1] = ["descriptors"];
 
+/// Those that keep the whole machine busy: they run after the others, one test at a time.
+const ALONE: [&str; 1] = ["labs_scale"];
+const ONE: &str = "--test-threads=1";
+
 /// What starts a line that a lab has measured (tests/lab/mod.rs).
 const ROW: &str = "lab-row: ";
 const SKIPPED: &str = ": skipped: ";
@@ -57,17 +61,22 @@ pub fn run(ws: &Workspace) -> Result<String, Stop> {
     run::show(build.args(programs.iter().flat_map(|p| ["--test", p.as_str()])), LONG)?;
 
     // The long ones wait nearly all of their time, and so they do beside all others.
-    let ran = thread::scope(|scope| {
-        let long: Vec<_> = programs
+    let (alone, others): (Vec<&str>, Vec<&str>) =
+        programs.iter().map(String::as_str).partition(|program| ALONE.contains(program));
+    let mut ran = thread::scope(|scope| {
+        let long: Vec<_> = others
             .iter()
-            .map(|program| scope.spawn(move || Ran::start(ws, program, &["--ignored"])))
+            .map(|&program| scope.spawn(move || Ran::start(ws, program, &[AT_ONCE, "--ignored"])))
             .collect();
-        let mut ran: Vec<_> = programs.iter().map(|p| Ran::start(ws, p, &[])).collect();
+        let mut ran: Vec<_> = others.iter().map(|&p| Ran::start(ws, p, &[AT_ONCE])).collect();
         ran.extend(long.into_iter().map(|run| {
             run.join().unwrap_or_else(|_| Err("a thread of xtask panicked".to_owned()))
         }));
         ran.into_iter().collect::<Result<Vec<Ran>, String>>()
     })?;
+    for program in alone {
+        ran.push(Ran::start(ws, program, &[ONE, "--include-ignored"])?);
+    }
     judge(&ran)
 }
 
@@ -79,13 +88,14 @@ struct Ran<'a> {
 }
 
 impl<'a> Ran<'a> {
+    /// `which`: how many at once, and which.
     fn start(ws: &Workspace, program: &'a str, which: &[&str]) -> Result<Self, String> {
         let started = Instant::now();
         let mut test = ws.cargo(&["test", "--all-features", "--test", program, "--"]);
-        let test = test.args(["--nocapture", AT_ONCE]).args(which);
+        let test = test.arg("--nocapture").args(which);
         let (good, output) = run::collect(test, LONG)?;
         let seconds = started.elapsed().as_secs_f64();
-        println!("{program} {}: {seconds:.1} s", which.join(" "));
+        println!("{program} {}: {seconds:.1} s", which[1..].join(" "));
         Ok(Self { program, good, output })
     }
 }

@@ -12,6 +12,7 @@ mod library;
 mod msrv;
 mod prefix;
 mod run;
+mod sanitize;
 mod sockets;
 mod steps;
 mod suite;
@@ -24,10 +25,11 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples: the fast loop
   test --full     the same, then every other check: other systems, oldest Rust,
-                  valgrind, the labs, the bars of `counts`, the shared library, documentation,
-                  the installed prefix
+                  valgrind, sanitizers, the labs, the bars of `counts`, the shared library,
+                  documentation, the installed prefix
   labs            every lab, the long ones too: networks that drop, forget and delay,
                   and what was measured in them, as a table beside the controls
+  sanitize        event-driven serving under AddressSanitizer and ThreadSanitizer
   demo            a push server and its clients at work, with every line explained
   counts          system calls, instructions, memory beside plain C and others, as a table
   counts --gate   the same, and fails when a bar is exceeded
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo,
         ["counts"] => |ws| Ok(counts::counts(ws, false)?),
         ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),
+        ["sanitize"] => sanitize::sanitize,
         ["ratios"] => |ws| Ok(counts::ratios(ws)?),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");

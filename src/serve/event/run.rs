@@ -243,6 +243,7 @@ impl<'a> Loop<'a> {
         if orders & DRAIN != 0 {
             for index in 0..events.places() {
                 self.tell_drain(index);
+                self.settle(index);
             }
         }
         if orders & CUT_ALL == 0 {
@@ -324,8 +325,9 @@ impl<'a> Loop<'a> {
     /// Begins with a connection that is this loop's from now on.
     fn open(&mut self, index: u32, generation: u32) {
         self.call(index, generation, |handler, connection| handler.open(connection));
+        // The order to tell all may have been before this one was here.
         if self.events.draining.load(Ordering::SeqCst) {
-            self.call_drain(index);
+            self.tell_drain(index);
         }
         // What a client sends right after its handshake is there by now, mostly.
         self.read(index, false);
@@ -821,12 +823,6 @@ impl<'a> Loop<'a> {
     }
 
     fn tell_drain(&mut self, index: u32) {
-        self.call_drain(index);
-        self.settle(index);
-    }
-
-    /// Tells a connection once that the service drains. One that is new is told after its open.
-    fn call_drain(&mut self, index: u32) {
         let Some(mut slot) = self.lock(index) else {
             return;
         };

@@ -1,0 +1,359 @@
+//! Event-driven serving under strain, through both APIs: everything at once (V2, V3, V7), clients
+//! that mean harm (V4, V6), a drain of many (V5), clients of other makes. How it does with ten
+//! thousand clients is in labs_scale.rs.
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod lab;
+mod storm;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use common::*;
+use keepsock::{End, Framing};
+use socket2::{Domain, Socket, Type};
+
+both_apis!(a_storm, hostile_clients, drain_of_a_thousand, real_clients,);
+
+/// The name of a test as the program takes it.
+fn name<A: Api>(test: &str) -> String {
+    format!("{}::{test}", if A::NUMBER == 1 { "rust" } else { "c" })
+}
+
+/// A client of the standard library that comes from an address of loopback.
+fn connect(to: SocketAddr, from: [u8; 4]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    // One that is refused may know already.
+    let _ = socket.connect(&to.into());
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn dotted(ip: [u8; 4]) -> String {
+    std::net::Ipv4Addr::from(ip).to_string()
+}
+
+/// V2, V3, V5, V7: from four threads and from callbacks, with one loop and with three, everything
+/// that may be done, at once. The books balance.
+fn a_storm<A: Api>() {
+    lab::in_process(&name::<A>("a_storm"), Duration::from_secs(25), || {
+        for loops in [1, 3] {
+            let came = storm::run::<A>(loops, Duration::from_secs(1));
+            println!("{} connections, {} messages", came.connections, came.messages);
+            println!("{:?}", came.stats);
+            assert!(came.connections > 50, "{}", came.connections);
+        }
+    });
+}
+
+/// What became of the connections of an address.
+#[derive(Debug, Default, Clone)]
+struct Fate {
+    now: usize,
+    most: usize,
+    ends: Vec<End>,
+}
+
+/// V4, V6: clients that mean harm, all at once. Each is held by a limit of its own, and those that
+/// mean none notice nothing.
+///
+/// Who sends a byte now and then is not idle, and no limit of the library is for it: a message
+/// that never ends takes as long as its bytes, at most the framing's `max`, let it. The program
+/// has a timer for that, which it sets anew when a message is complete.
+fn hostile_clients<A: Api>() {
+    const IDLE: i64 = 800;
+    const UNFINISHED: i64 = 2000;
+    const SHARE: u32 = 20;
+    let ip = |last: u8| [127, 8, A::NUMBER, last];
+    let [slow, silent, endless, many, resetting] = [1, 2, 3, 4, 5].map(ip);
+    let fates = Arc::new(Mutex::new(HashMap::<String, Fate>::new()));
+    let (coming, leaving) = (fates.clone(), fates.clone());
+    let on = On::<A> {
+        open: Some(Box::new(move |c| {
+            c.set_timer(UNFINISHED).unwrap();
+            let mut fates = coming.lock().unwrap();
+            let fate = fates.entry(c.five_tuple().unwrap().remote.0).or_default();
+            fate.now += 1;
+            fate.most = fate.most.max(fate.now);
+        })),
+        data: Some(Box::new(|c, line| {
+            c.set_timer(UNFINISHED).unwrap();
+            let _ = c.send(line);
+        })),
+        timer: Some(Box::new(A::Connection::close)),
+        close: Some(Box::new(move |c, end| {
+            let mut fates = leaving.lock().unwrap();
+            let fate = fates.get_mut(&c.five_tuple().unwrap().remote.0).unwrap();
+            fate.now -= 1;
+            fate.ends.push(end);
+        })),
+        ..On::default()
+    };
+    let limits = [Opt::FirstByteLimit(500), Opt::IdleLimit(IDLE)];
+    let server = A::listen("127.0.0.1:0", &limits).unwrap();
+    let options = [Serve::PerAddress(SHARE), Serve::Framing(Framing::Lines { max: 4096 })];
+    let service = server.serve_events(&options, on).unwrap();
+    let to: SocketAddr = server.endpoint().parse().unwrap();
+    let stop = AtomicBool::new(false);
+
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let ordinary: Vec<_> = (0..4)
+            .map(|number| {
+                scope.spawn(move || {
+                    let mut client = BufReader::new(connect(to, ip(100 + number)));
+                    let (mut worst, mut echoes) = (Duration::ZERO, 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let asked = Instant::now();
+                        let line = format!("{echoes} of {number}\n");
+                        client.get_mut().write_all(line.as_bytes()).unwrap();
+                        let mut answer = String::new();
+                        client.read_line(&mut answer).unwrap();
+                        assert_eq!(answer, line);
+                        worst = worst.max(asked.elapsed());
+                        echoes += 1;
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    (worst, echoes)
+                })
+            })
+            .collect();
+
+        // A failure here ends the others, too.
+        let stop_all = OnDrop(|| stop.store(true, Ordering::Relaxed));
+        let hostile = [
+            // A byte now and then, of a line that never ends.
+            scope.spawn(move || {
+                let client = connect(to, slow);
+                client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                let start = Instant::now();
+                while matches!((&client).read(&mut [0; 8]), Err(e) if is_timeout(&e)) {
+                    let _ = (&client).write(b"x");
+                }
+                let lived = start.elapsed();
+                let least = Duration::from_millis(2 * IDLE as u64);
+                assert!(lived > least, "the idle limit caught it: {lived:?}");
+                assert!(lived < Duration::from_secs(8), "{lived:?}");
+            }),
+            scope.spawn(move || {
+                let client = connect(to, silent);
+                assert_eq!((&client).read(&mut [0; 8]).unwrap(), 0, "ended in order");
+            }),
+            // A line of 1 GB.
+            scope.spawn(move || {
+                let mut client = connect(to, endless);
+                let part = vec![b'x'; 1 << 20];
+                let sent = (0..1000).take_while(|_| client.write_all(&part).is_ok()).count();
+                assert!(sent < 100, "{sent} MB were taken");
+            }),
+            scope.spawn(move || {
+                let clients: Vec<_> = (0..500).map(|_| connect(to, many)).collect();
+                clients.iter().for_each(|mut client| drop(client.write_all(b"here\n")));
+                for mut client in clients {
+                    let _ = client.read_to_end(&mut Vec::new());
+                }
+            }),
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    let mut client = connect(to, resetting);
+                    let _ = client.write_all(b"hello\n");
+                    system::reset(client);
+                }
+            }),
+        ];
+        for client in hostile {
+            client.join().unwrap();
+        }
+        drop(stop_all);
+        for client in ordinary {
+            let (worst, echoes) = client.join().unwrap();
+            println!("{echoes} echoes, the worst after {worst:?}");
+            assert!(echoes > 100, "{echoes}");
+            assert!(worst < Duration::from_secs(1), "{worst:?}");
+        }
+    });
+    eventually("all have left", || service.connections() == 0);
+
+    let fates = fates.lock().unwrap();
+    let fate = |ip: [u8; 4]| fates.get(&dotted(ip)).cloned().unwrap_or_default();
+    assert_eq!(fate(slow).ends, [End::ClosedHere], "the program's timer");
+    assert_eq!(fate(silent).ends, [End::IdleLimit], "the limit for the first byte");
+    assert_eq!(fate(endless).ends, [End::TooLong], "the longest line");
+    let crowd = fate(many);
+    assert_eq!(crowd.most, SHARE as usize, "{crowd:?}");
+    assert_eq!(crowd.ends.len() as u64 + server.counters().crowded, 500);
+    assert_eq!(fate(resetting).ends, [End::ResetByPeer; 100]);
+    for number in 0..4 {
+        assert_eq!(fate(ip(100 + number)).ends, [End::ClosedByPeer], "an ordinary one");
+    }
+}
+
+fn is_timeout(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+/// V5: a thousand clients are told, and counted exactly: those that leave, and those that stay,
+/// who are cut at the deadline, and nobody else is.
+fn drain_of_a_thousand<A: Api>() {
+    const CLIENTS: usize = 1000;
+    const LIMIT: Duration = Duration::from_millis(2500);
+    lab::in_process(&name::<A>("drain_of_a_thousand"), Duration::from_secs(25), || {
+        lab::need_descriptors(2 * CLIENTS as u64 + 100);
+        for staying in [0, 50] {
+            let (tell, told) = mpsc::channel();
+            let tell = Mutex::new(tell);
+            let on = On::<A> {
+                data: Some(Box::new(|c, word| {
+                    c.set_data(if word == b"stay" { 2 } else { 1 });
+                    c.send(word).unwrap();
+                })),
+                drain: Some(Box::new(move |c| {
+                    tell.lock().unwrap().send(c.id()).unwrap();
+                    c.send(b"bye!").unwrap();
+                    if c.data() == 1 {
+                        c.close();
+                    }
+                })),
+                ..On::default()
+            };
+            let server = A::listen("127.0.0.1:0", &[]).unwrap();
+            let service = server.serve_events(&[Serve::Threads(2)], on).unwrap();
+            let to: SocketAddr = server.endpoint().parse().unwrap();
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|number| {
+                    let mut client = connect(to, [127, 9, A::NUMBER, 1]);
+                    client.write_all(if number < staying { b"stay" } else { b"idle" }).unwrap();
+                    client.read_exact(&mut [0; 4]).unwrap();
+                    client
+                })
+                .collect();
+            let start = Instant::now();
+            let limit = i64::try_from(LIMIT.as_millis()).unwrap();
+            let drained = std::thread::scope(|scope| {
+                let drained = scope.spawn(|| (service.drain(limit).unwrap(), start.elapsed()));
+                // Those that leave come last, so that each goes when it was told.
+                let mut left = clients;
+                for mut client in left.split_off(staying) {
+                    let mut said = Vec::new();
+                    client.read_to_end(&mut said).unwrap();
+                    assert_eq!(said, b"bye!");
+                }
+                for mut client in left {
+                    client.read_exact(&mut [0; 4]).unwrap();
+                    let err = client.read(&mut [0; 4]).unwrap_err();
+                    assert_eq!(err.kind(), std::io::ErrorKind::ConnectionReset);
+                }
+                drained.join().unwrap()
+            });
+            let ((finished, cut), took) = drained;
+            println!("{finished} finished, {cut} cut, after {took:?}");
+            assert_eq!((finished as usize, cut as usize), (CLIENTS - staying, staying));
+            if staying == 0 {
+                assert!(took < LIMIT, "{took:?}");
+            } else {
+                assert!(took >= LIMIT && took < LIMIT + Duration::from_millis(500), "{took:?}");
+            }
+            let mut ids: Vec<u64> = told.try_iter().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), CLIENTS, "each was told, once");
+            eventually("nobody is left", || service.connections() == 0);
+        }
+    });
+}
+
+/// A program that connects, says a line and prints what it gets.
+struct Program {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Program {
+    /// None: it is not there.
+    fn start(command: &mut Command, says: &str) -> Option<Program> {
+        let spawned =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(e) => {
+                println!("real_clients: skipped in part: {:?}: {e}", command.get_program());
+                return None;
+            }
+        };
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
+        });
+        // Its input stays open: some leave when that ends.
+        writeln!(child.stdin.as_mut().unwrap(), "{says}").unwrap();
+        Some(Program { child, lines })
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(Duration::from_secs(10)).expect("it prints nothing")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// V2, V3, V6: clients of other makes, at the same time: each gets its echo, and what is broadcast.
+fn real_clients<A: Api>() {
+    const PYTHON: &str = "
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+s.sendall(sys.stdin.readline().encode())
+for line in s.makefile():
+    print(line, end='', flush=True)
+";
+    const NODE: &str = "
+const [host, port] = process.argv.slice(-2);
+const s = require('net').connect(Number(port), host);
+process.stdin.pipe(s);
+s.pipe(process.stdout);
+";
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let on = On::<A> { data: Some(Box::new(|c, line| drop(c.send(line)))), ..On::default() };
+    let options = [Serve::Framing(Framing::Lines { max: 1000 })];
+    let service = server.serve_events(&options, on).unwrap();
+    let (host, port) = ("127.0.0.1", server.port().to_string());
+    let socat = format!("TCP:{host}:{port}");
+    let programs: [(&str, &[&str]); 4] = [
+        ("nc", &[host, &port]),
+        ("socat", &["-", &socat]),
+        ("python3", &["-c", PYTHON, host, &port]),
+        ("node", &["-e", NODE, host, &port]),
+    ];
+    let running: Vec<_> = programs
+        .iter()
+        .filter_map(|(name, words)| {
+            let says = format!("hello from {name}");
+            Some((Program::start(Command::new(name).args(*words), &says)?, says))
+        })
+        .collect();
+    for (program, says) in &running {
+        assert_eq!(program.next(), *says);
+    }
+    let all = u32::try_from(running.len()).unwrap();
+    assert_eq!(service.broadcast(b"news for all"), (all, 0));
+    for (program, says) in &running {
+        assert_eq!(program.next(), "news for all", "{says}");
+    }
+    drop(running);
+    eventually("all have left", || service.connections() == 0);
+}
