@@ -1278,12 +1278,14 @@ fn a_timer_after_a_long_callback<A: Api>() {
     let (mut on, told) = telling::<A>();
     let (begun, begins) = channel();
     let begun = Mutex::new(begun);
+    let count = AtomicUsize::new(0);
     on.open = Some(Box::new(move |c| {
-        c.set_timer(900).unwrap();
+        if count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            c.set_timer(900).unwrap();
+        }
         begun.lock().unwrap().send(()).unwrap();
     }));
-    on.data = Some(Box::new(|c, _| {
-        c.set_timer(INFINITE).unwrap();
+    on.data = Some(Box::new(|_, _| {
         std::thread::sleep(Duration::from_millis(700)); // the program's own
     }));
     let _service = server.serve_events(&[], on).unwrap();
@@ -1301,19 +1303,16 @@ fn a_timer_after_a_long_callback<A: Api>() {
 
 /// V7: after a close, and while it is paused, no data comes, whatever had been read before.
 fn nothing_comes_after_a_close<A: Api>() {
-    let server = listen::<A>(&[]);
+    let server = listen::<A>(&[Opt::CloseTimeout(200)]);
     let (mut on, told) = telling::<A>();
     let lines = Arc::new(AtomicUsize::new(0));
     let count = lines.clone();
     on.data = Some(Box::new(move |c, _| {
-        assert!(c.is_open());
-        c.send(b"so its end is waited for").unwrap();
-        match count.fetch_add(1, Ordering::Relaxed) {
-            0 => {
-                c.pause();
-                c.set_timer(50).unwrap();
-            }
-            _ => panic!("a line while it is paused, or closed"),
+        // A panic would only end the connection.
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            c.send(b"so its end is waited for").unwrap();
+            c.pause();
+            c.set_timer(50).unwrap();
         }
     }));
     on.timer = Some(Box::new(|c| {
@@ -1325,7 +1324,6 @@ fn nothing_comes_after_a_close<A: Api>() {
     let _service = server.serve_events(&[Serve::Framing(Framing::Lines { max: 10 })], on).unwrap();
     let mut client = raw(&at::<A>(&server));
     client.write_all(b"one\ntwo\nthree\n").unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
     let Close(_, end) = until(&told, closes) else { unreachable!() };
     assert_eq!((end, lines.load(Ordering::Relaxed)), (End::ClosedHere, 1));
 }
