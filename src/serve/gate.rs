@@ -172,7 +172,9 @@ impl<X> Gate<X> {
     ) -> Drained {
         let since = Instant::now();
         let endpoint = self.server.endpoint();
-        events::drain_begun(endpoint, self.lock().live, limit);
+        // A logger may call anything: not under the lock.
+        let live = self.lock().live;
+        events::drain_begun(endpoint, live, limit);
         self.stop();
         let deadline = Deadline::after(Some(limit));
         let mut state = self.lock();
