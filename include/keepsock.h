@@ -916,9 +916,8 @@ typedef struct {
 
 /**
  * What a program does about the connections of keepsock_server_serve_events(). A member that is NULL
- * is not called; what the library does then is said there. Set all that you do not use to 0:
- *
- *     keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};
+ * is not called; what the library does then is said there. Set all that you do not use to 0, as
+ * `keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};` does.
  *
  * For one connection the calls come one at a time, open first and close last. With more than one
  * thread (keepsock_serve_options_set_threads()) those for different connections come at once. A call
