@@ -25,7 +25,7 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples: the fast loop
   test --full     the same, then every other check: other systems, oldest Rust,
-                  valgrind, sanitizers, the labs, the bars of `counts`, the shared library,
+                  valgrind, the labs, the bars of `counts`, the shared library,
                   documentation, the installed prefix
   labs            every lab, the long ones too: networks that drop, forget and delay,
                   and what was measured in them, as a table beside the controls

@@ -32,8 +32,7 @@ pub fn sanitize(ws: &Workspace) -> Result<bool, String> {
     }
 }
 
-/// The same as a step.
-pub fn run(ws: &Workspace) -> Result<String, Stop> {
+fn run(ws: &Workspace) -> Result<String, Stop> {
     let target = target(ws)?;
     test(ws, &target, "address", None)?;
     let std = cross::std_source(ws);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
-use crate::{counts, cross, labs, library, msrv, prefix, sanitize, tools};
+use crate::{counts, cross, labs, library, msrv, prefix, tools};
 
 const LONG: Duration = Duration::from_secs(20 * 60);
 
@@ -55,7 +55,6 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "-valgrind$")
     });
-    steps.step("sanitizers", || sanitize::run(ws));
     steps.step("other systems", || cross::check(ws));
     steps.step("oldest Rust", || msrv::check(ws));
     steps.step("shared library", || library::check(ws));
