@@ -1,18 +1,20 @@
 //! The Rust API as an [`Api`].
 
 use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, LengthPrefix,
-    ServeOptions, ServerSocket, SocketOptions, WhenFull, WhenSlow,
+    Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error, Keepalive,
+    LengthPrefix, ServeOptions, ServerSocket, SocketOptions, WhenFull, WhenSlow,
 };
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Failure, Handler, INFINITE, On, OnRetry, Opt,
-    Outcome, Reconnect, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, INFINITE, On,
+    OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token,
+    Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -133,6 +135,7 @@ impl Api for RustApi {
     type Service = keepsock::Service;
     type Connection = keepsock::Connection;
     type Reconnect = keepsock::Reconnect;
+    type Datagram = DatagramSocket;
 
     const NUMBER: u8 = 1;
 
@@ -167,6 +170,21 @@ impl Api for RustApi {
         list: &[Opt<'_, Self>],
     ) -> Result<ServerSocket, (OwnedFd, Failure)> {
         ServerSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
+    }
+
+    fn bind(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<DatagramSocket> {
+        Ok(DatagramSocket::bind_with(endpoint, &options(list)?)?)
+    }
+
+    fn connect_datagram(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<DatagramSocket> {
+        Ok(DatagramSocket::connect_with(endpoint, &options(list)?)?)
+    }
+
+    fn adopt_datagram(
+        fd: OwnedFd,
+        list: &[Opt<'_, Self>],
+    ) -> Result<DatagramSocket, (OwnedFd, Failure)> {
+        DatagramSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
     }
 
     fn token() -> CancelToken {
@@ -685,5 +703,98 @@ impl Reconnect<RustApi> for keepsock::Reconnect {
 
     fn connect(&mut self) -> Outcome<Arc<ClientSocket>> {
         Ok(Arc::new(keepsock::Reconnect::connect(self)?))
+    }
+}
+
+impl Datagrams<RustApi> for DatagramSocket {
+    type Info = Datagram;
+
+    fn send(&self, bytes: &[u8]) -> Outcome<()> {
+        Ok(DatagramSocket::send(self, bytes)?)
+    }
+
+    fn send_to(&self, bytes: &[u8], to: SocketAddr) -> Outcome<()> {
+        Ok(DatagramSocket::send_to(self, bytes, to)?)
+    }
+
+    fn reply(&self, question: &Datagram, bytes: &[u8]) -> Outcome<()> {
+        Ok(DatagramSocket::reply(self, question, bytes)?)
+    }
+
+    fn recv_info(&self, cap: usize) -> Outcome<(Got, Datagram)> {
+        let mut bytes = vec![0; cap];
+        let d = DatagramSocket::recv(self, &mut bytes)?;
+        bytes.truncate(d.len);
+        let got = Got {
+            bytes,
+            original_len: d.original_len,
+            truncated: d.truncated,
+            from: d.from,
+            to: d.to,
+            local: d.local,
+            interface: d.interface.unwrap_or(0),
+        };
+        Ok((got, d))
+    }
+
+    fn set_report_errors(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_report_errors(self, on)?)
+    }
+
+    fn recv_error(&self) -> Outcome<Option<Reported>> {
+        Ok(DatagramSocket::recv_error(self)?.map(|e| Reported {
+            status: e.kind.code(),
+            os_error: e.os_error.unwrap_or(0),
+            to: e.to,
+            from: e.from,
+        }))
+    }
+
+    fn error_count(&self) -> u64 {
+        DatagramSocket::error_count(self)
+    }
+
+    fn endpoint(&self) -> String {
+        DatagramSocket::endpoint(self).to_string()
+    }
+
+    fn name(&self) -> String {
+        DatagramSocket::five_tuple(self).to_string()
+    }
+
+    fn port(&self) -> u16 {
+        DatagramSocket::port(self)
+    }
+
+    fn five_tuple(&self) -> Tuple {
+        tuple(&DatagramSocket::five_tuple(self))
+    }
+
+    fn set_read_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(DatagramSocket::set_read_timeout(self, ms(t))?)
+    }
+
+    fn set_write_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(DatagramSocket::set_write_timeout(self, ms(t))?)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_nonblocking(self, on)?)
+    }
+
+    fn set_cancel(&self, token: Option<&CancelToken>) {
+        DatagramSocket::set_cancel(self, token);
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.borrow()?.as_fd().as_raw_fd())
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        Ok(DatagramSocket::release(self)?)
+    }
+
+    fn close(&self) {
+        DatagramSocket::close(self);
     }
 }

@@ -1,0 +1,463 @@
+//! UDP: datagrams with the addresses that they came from and went to, and what ICMP said.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// A datagram as the kernel handed it over. IPv4 addresses of a dual-stack socket are IPv4.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    pub len: usize,
+    /// Where the kernel does not tell it, `len`.
+    pub original_len: usize,
+    pub truncated: bool,
+    /// None: the socket was shut down.
+    pub from: Option<SocketAddr>,
+    /// The address that it was sent to.
+    pub to: Option<IpAddr>,
+    /// The address of this machine that answers are to leave from.
+    pub local: Option<IpAddr>,
+    /// 0: not told.
+    pub interface: u32,
+}
+
+/// Where a datagram is to leave from; zero and none are the system's choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub ip: Option<IpAddr>,
+    pub interface: u32,
+}
+
+/// An error that ICMP, or this machine, reported for a datagram.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reported {
+    pub code: i32,
+    /// Where the datagram went.
+    pub to: Option<SocketAddr>,
+    /// Who reported it.
+    pub by: Option<IpAddr>,
+}
+
+#[cfg(unix)]
+mod here {
+    use std::mem;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+    use std::os::fd::AsRawFd;
+
+    use libc::c_int;
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::super::unix::{NO_SIGPIPE, check, check_int, flags};
+    use super::super::{Borrowed, Owned, Wait};
+    use super::*;
+
+    /// Room for what was asked for, and for what a program may ask for through the descriptor.
+    #[repr(C, align(8))]
+    struct Control([u8; 256]);
+
+    /// Linux: recvmsg returns the length that the datagram had.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const WHOLE_LENGTH: c_int = libc::MSG_TRUNC;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const WHOLE_LENGTH: c_int = 0;
+
+    /// A UDP socket in blocking mode, close-on-exec from the start.
+    pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
+        Ok(Socket::new(domain, Type::DGRAM, None)?.into())
+    }
+
+    fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
+        let value = c_int::from(on);
+        let len = mem::size_of::<c_int>() as libc::socklen_t;
+        // SAFETY: the kernel reads an int through the pointer.
+        check_int(unsafe {
+            let at = (&raw const value).cast();
+            libc::setsockopt(socket.as_raw_fd(), level, name, at, len)
+        })?;
+        Ok(())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    const WANT_DESTINATION: c_int = libc::IP_RECVDSTADDR;
+
+    /// Asks for the address that each datagram was sent to: ip(7), RFC 3542 section 4.
+    pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<()> {
+        if !ipv6 {
+            return set(socket, libc::IPPROTO_IP, WANT_DESTINATION, true);
+        }
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, true)?;
+        // Linux tells of IPv4 datagrams to an IPv6 socket which address of its interface
+        // they came to, too. Others have no such option there.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        set(socket, libc::IPPROTO_IP, WANT_DESTINATION, true)?;
+        Ok(())
+    }
+
+    /// Whether the kernel queues what ICMP says of datagrams (ip(7), IP_RECVERR).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn report_errors(socket: Borrowed<'_>, ipv6: bool, on: bool) -> io::Result<()> {
+        if ipv6 {
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, on)?;
+        }
+        set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, on)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn v4(address: libc::in_addr) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.s_addr)))
+    }
+
+    fn v6(address: libc::in6_addr) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from(address.s6_addr)).to_canonical()
+    }
+
+    /// # Safety
+    /// `name` points to `len` readable bytes that are a name.
+    unsafe fn read_name(name: *const libc::sockaddr, len: usize) -> Option<SocketAddr> {
+        if len < mem::size_of::<libc::sockaddr>() {
+            return None;
+        }
+        // SAFETY: every name is as long as a sockaddr, by the check above.
+        let family = c_int::from(unsafe { (*name).sa_family });
+        if family == libc::AF_INET && len >= mem::size_of::<libc::sockaddr_in>() {
+            // SAFETY: a name of that family and that length is a sockaddr_in.
+            let name = unsafe { name.cast::<libc::sockaddr_in>().read_unaligned() };
+            return Some(SocketAddr::new(v4(name.sin_addr), u16::from_be(name.sin_port)));
+        }
+        if family == libc::AF_INET6 && len >= mem::size_of::<libc::sockaddr_in6>() {
+            // SAFETY: a name of that family and that length is a sockaddr_in6.
+            let name = unsafe { name.cast::<libc::sockaddr_in6>().read_unaligned() };
+            let port = u16::from_be(name.sin6_port);
+            return Some(match v6(name.sin6_addr) {
+                IpAddr::V4(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
+                IpAddr::V6(ip) => {
+                    SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id))
+                }
+            });
+        }
+        None
+    }
+
+    /// Calls `each` with level, type, data and its length of each control message.
+    ///
+    /// # Safety
+    /// The kernel has filled what `msg` describes.
+    unsafe fn each_control(
+        msg: &libc::msghdr,
+        mut each: impl FnMut(c_int, c_int, *const u8, usize),
+    ) {
+        // SAFETY: as the caller promises.
+        let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
+        while !at.is_null() {
+            // SAFETY: the macros of cmsg(3) give headers inside of the control buffer.
+            unsafe {
+                let data = libc::CMSG_DATA(at);
+                let before = data as usize - at as usize;
+                let len = (*at).cmsg_len as usize;
+                each((*at).cmsg_level, (*at).cmsg_type, data, len.saturating_sub(before));
+                at = libc::CMSG_NXTHDR(msg, at);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The kernel has filled what `msg` describes.
+    unsafe fn read_control(msg: &libc::msghdr, received: &mut Received) {
+        let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
+            #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
+                // SAFETY: the message is one, by its type and length.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                received.to = Some(v4(info.ipi_addr));
+                received.local = Some(v4(info.ipi_spec_dst)).filter(|ip| !ip.is_unspecified());
+                received.interface = info.ipi_ifindex as _;
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+            (libc::IPPROTO_IP, libc::IP_RECVDSTADDR) if len >= mem::size_of::<libc::in_addr>() => {
+                // SAFETY: the message is one, by its type and length.
+                let to = v4(unsafe { data.cast::<libc::in_addr>().read_unaligned() });
+                received.to = Some(to);
+                received.local = Some(to).filter(|ip| !ip.is_multicast());
+            }
+            // The more precise one for IPv4 may have been there before.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
+                if len >= mem::size_of::<libc::in6_pktinfo>() && received.local.is_none() =>
+            {
+                // SAFETY: the message is one, by its type and length.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                let to = v6(info.ipi6_addr);
+                received.to = Some(to);
+                received.local = Some(to).filter(|ip| !ip.is_multicast());
+                received.interface = info.ipi6_ifindex as _;
+            }
+            _ => {}
+        };
+        // SAFETY: as the caller promises.
+        unsafe { each_control(msg, each) };
+    }
+
+    /// Takes one datagram. What does not fit is lost, and told.
+    pub(crate) fn recv_datagram(
+        socket: Borrowed<'_>,
+        buf: &mut [u8],
+        wait: Wait,
+    ) -> io::Result<Received> {
+        // SAFETY: all-zero names and headers are valid, empty ones.
+        let (mut name, mut msg): (libc::sockaddr_storage, libc::msghdr) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
+        let mut control = Control([0; 256]);
+        let mut slice = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        msg.msg_name = (&raw mut name).cast();
+        msg.msg_namelen = mem::size_of_val(&name) as libc::socklen_t;
+        msg.msg_iov = &raw mut slice;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = control.0.len() as _;
+        let flags = flags(wait) | WHOLE_LENGTH;
+        // SAFETY: msg describes buffers that outlive the call.
+        let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
+        // SAFETY: the kernel has filled what msg describes.
+        Ok(unsafe { received(&msg, len, buf.len()) })
+    }
+
+    /// # Safety
+    /// The kernel has filled what `msg` describes.
+    unsafe fn received(msg: &libc::msghdr, len: usize, room: usize) -> Received {
+        let mut received = Received {
+            len: len.min(room),
+            original_len: len,
+            truncated: msg.msg_flags & libc::MSG_TRUNC != 0,
+            ..Received::default()
+        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            received.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
+            read_control(msg, &mut received);
+        }
+        received
+    }
+
+    /// Puts one control message into the buffer that `msg` has for it.
+    ///
+    /// # Safety
+    /// `msg.msg_control` is an aligned buffer that is zero, and has room for a `T`.
+    unsafe fn put_control<T>(msg: &mut libc::msghdr, level: c_int, kind: c_int, value: T) {
+        let size = mem::size_of::<T>() as libc::c_uint;
+        // SAFETY: as the caller promises; with a length there is a first header.
+        unsafe {
+            msg.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let header = libc::CMSG_FIRSTHDR(msg);
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as _;
+            libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+        }
+    }
+
+    /// # Safety
+    /// As for [`put_control`].
+    unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
+        if ipv6 {
+            // Of IPv4, too, as a mapped address: Linux takes it for both.
+            let ip = match source.ip {
+                Some(IpAddr::V6(ip)) => ip,
+                Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
+                None => Ipv6Addr::UNSPECIFIED,
+            };
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                ipi6_ifindex: source.interface as _,
+            };
+            // SAFETY: as the caller promises.
+            unsafe { put_control(msg, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) };
+            return;
+        }
+        let ip = match source.ip {
+            Some(IpAddr::V4(ip)) => ip,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let from = libc::in_addr { s_addr: ip.to_bits().to_be() };
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: source.interface as _,
+                ipi_spec_dst: from,
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            // SAFETY: as the caller promises.
+            unsafe { put_control(msg, libc::IPPROTO_IP, libc::IP_PKTINFO, info) };
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+        // SAFETY: as the caller promises.
+        unsafe {
+            put_control(msg, libc::IPPROTO_IP, libc::IP_SENDSRCADDR, from);
+        }
+    }
+
+    /// Sends one datagram, whole or not at all. Without `to`, to the peer of a connected
+    /// socket.
+    pub(crate) fn send_datagram(
+        socket: Borrowed<'_>,
+        ipv6: bool,
+        bytes: &[u8],
+        to: Option<&SockAddr>,
+        source: Source,
+        wait: Wait,
+    ) -> io::Result<()> {
+        let flags = flags(wait) | NO_SIGPIPE;
+        // SAFETY: an all-zero msghdr is a valid, empty one.
+        let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+        let mut control = Control([0; 256]);
+        let mut slice =
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        if let Some(to) = to {
+            msg.msg_name = to.as_ptr().cast_mut().cast();
+            msg.msg_namelen = to.len();
+        }
+        msg.msg_iov = &raw mut slice;
+        msg.msg_iovlen = 1;
+        if source != Source::default() {
+            msg.msg_control = control.0.as_mut_ptr().cast();
+            // SAFETY: the buffer is aligned, zero, and larger than any of the messages.
+            unsafe { put_source(&mut msg, source, ipv6) };
+        }
+        // SAFETY: msg describes buffers that outlive the call; sendmsg only reads them.
+        check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })?;
+        Ok(())
+    }
+
+    /// The next error in the kernel's queue, which holds what ICMP said of datagrams.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>> {
+        loop {
+            // SAFETY: all-zero names and headers are valid, empty ones.
+            let (mut name, mut msg): (libc::sockaddr_storage, libc::msghdr) =
+                unsafe { (mem::zeroed(), mem::zeroed()) };
+            let mut control = Control([0; 256]);
+            msg.msg_name = (&raw mut name).cast();
+            msg.msg_namelen = mem::size_of_val(&name) as libc::socklen_t;
+            msg.msg_control = control.0.as_mut_ptr().cast();
+            msg.msg_controllen = control.0.len() as _;
+            let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+            // SAFETY: msg describes buffers that outlive the call.
+            match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) }) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => return Err(e),
+            }
+            let mut found = None;
+            let each = |level, kind, data: *const u8, len: usize| {
+                const KNOWN: usize = mem::size_of::<libc::sock_extended_err>();
+                let error = (level == libc::IPPROTO_IP && kind == libc::IP_RECVERR)
+                    || (level == libc::IPPROTO_IPV6 && kind == libc::IPV6_RECVERR);
+                if !error || len < KNOWN {
+                    return;
+                }
+                // SAFETY: the message is one, by its type and length.
+                let told = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
+                // Local, ICMP and ICMPv6 (linux/errqueue.h); the rest, such as timestamps of
+                // what was sent, are no errors.
+                if !(1..=3).contains(&told.ee_origin) {
+                    return;
+                }
+                // SAFETY: the address of who reported it follows; read_name looks at the length.
+                let by = unsafe { read_name(data.add(KNOWN).cast(), len - KNOWN) };
+                found = i32::try_from(told.ee_errno).ok().map(|code| (code, by));
+            };
+            // SAFETY: the kernel has filled what msg describes.
+            let to = unsafe {
+                each_control(&msg, each);
+                read_name(std::ptr::from_ref(&name).cast(), msg.msg_namelen as usize)
+            };
+            if let Some((code, by)) = found {
+                return Ok(Some(Reported { code, to, by: by.map(|by| by.ip()) }));
+            }
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
+        Ok(None)
+    }
+
+    /// Whether the error of a call is one that ICMP reported for an earlier datagram, or could
+    /// be: those of the network, and the path's limit of length.
+    pub(crate) fn is_reported(err: &io::Error) -> bool {
+        super::super::is_from_network(err) || is_too_long(err)
+    }
+
+    /// More than the way, or the protocol, takes in one datagram.
+    pub(crate) fn is_too_long(err: &io::Error) -> bool {
+        err.raw_os_error() == Some(libc::EMSGSIZE)
+    }
+
+    /// Whether the descriptor is a UDP socket.
+    pub(crate) fn is_udp(socket: Borrowed<'_>) -> io::Result<bool> {
+        let socket = socket2::SockRef::from(&socket);
+        let inet = socket.local_addr()?.as_socket().is_some();
+        Ok(inet && socket.r#type()? == Type::DGRAM)
+    }
+}
+
+/// Not yet on systems other than Unix: no socket is made, so nothing else comes to pass.
+#[cfg(not(unix))]
+mod here {
+    use socket2::{Domain, SockAddr};
+
+    use super::super::{Borrowed, Owned, Wait};
+    use super::*;
+
+    fn unsupported<T>() -> io::Result<T> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn datagram_socket(_: Domain) -> io::Result<Owned> {
+        unsupported()
+    }
+
+    pub(crate) fn want_destination(_: Borrowed<'_>, _ipv6: bool) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub(crate) fn recv_datagram(_: Borrowed<'_>, _: &mut [u8], _: Wait) -> io::Result<Received> {
+        unsupported()
+    }
+
+    pub(crate) fn send_datagram(
+        _: Borrowed<'_>,
+        _ipv6: bool,
+        _: &[u8],
+        _to: Option<&SockAddr>,
+        _: Source,
+        _: Wait,
+    ) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
+        unsupported()
+    }
+
+    pub(crate) fn is_reported(_: &io::Error) -> bool {
+        false
+    }
+
+    pub(crate) fn is_too_long(_: &io::Error) -> bool {
+        false
+    }
+
+    pub(crate) fn is_udp(_: Borrowed<'_>) -> io::Result<bool> {
+        unsupported()
+    }
+}
+
+pub(crate) use here::*;
