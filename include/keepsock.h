@@ -1044,6 +1044,53 @@ typedef struct {
 } keepsock_datagram_info;
 
 /**
+ * One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
+ * received, take "to", local and interface_index from its keepsock_datagram_info's from, local
+ * and interface_index; else let local and interface_index be 0.
+ */
+typedef struct {
+    /**
+     * Its bytes; may be NULL if len is 0.
+     */
+    const void *data;
+    /**
+     * How many; 0 is a datagram, too.
+     */
+    size_t len;
+    /**
+     * To whom; family 0: to the peer of a connected socket.
+     */
+    keepsock_address to;
+    /**
+     * The address of this machine that it leaves from; family 0: the system chooses.
+     */
+    keepsock_address local;
+    /**
+     * The index of the interface, where the addresses need one; else 0.
+     */
+    uint32_t interface_index;
+} keepsock_outgoing;
+
+/**
+ * A buffer of keepsock_datagram_recv_batch(), and what was received into it.
+ */
+typedef struct {
+    /**
+     * Where the bytes are put; may be NULL if cap is 0. On a connected socket two entries may
+     * have exchanged their buffers afterwards.
+     */
+    void *data;
+    /**
+     * How many fit.
+     */
+    size_t cap;
+    /**
+     * Filled in on success.
+     */
+    keepsock_datagram_info info;
+} keepsock_incoming;
+
+/**
  * An error that was reported for a datagram that the socket sent.
  */
 typedef struct {
@@ -2497,6 +2544,46 @@ int32_t keepsock_datagram_recv(keepsock_datagram *datagram,
                                keepsock_datagram_info *info,
                                size_t size,
                                keepsock_error **error);
+
+/**
+ * Sends datagrams in their order. On Linux one system call takes up to 64 of them, and the kernel
+ * takes those that follow each other to one address with one length as one (UDP_SEGMENT), which
+ * is where most is saved; elsewhere they are sent one by one. The write timeout is for all
+ * together.
+ *
+ * @param datagram  A socket.
+ * @param batch     The datagrams: an array.
+ * @param count     How many there are.
+ * @param sent      Receives how many were sent: all, unless something prevents it; sending the
+ *                  rest then tells what.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send_to(), if not even the first was sent. Since 0.1.
+ */
+int32_t keepsock_datagram_send_batch(keepsock_datagram *datagram,
+                                     const keepsock_outgoing *batch,
+                                     size_t count,
+                                     size_t *sent,
+                                     keepsock_error **error);
+
+/**
+ * Receives as many datagrams as there are, and at least one, one into each buffer. It waits for
+ * the first only. On Linux that is one system call for up to 64 of them, which is the most for one
+ * call everywhere.
+ *
+ * @param datagram  A socket.
+ * @param batch     The buffers: an array, none of which overlap.
+ * @param count     How many there are; 0 receives nothing.
+ * @param size      sizeof *batch.
+ * @param received  Receives how many entries of batch were filled in.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_recv(). Since 0.1.
+ */
+int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
+                                     keepsock_incoming *batch,
+                                     size_t count,
+                                     size_t size,
+                                     size_t *received,
+                                     keepsock_error **error);
 
 /**
  * Whether what ICMP says of datagrams that were sent is kept for

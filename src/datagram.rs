@@ -1,7 +1,7 @@
 //! DatagramSocket: UDP, bound or connected.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::info::{Address, Family, FiveTuple, Protocol};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
-use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned, Received, Source, Wait};
+use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned, Received, Run, Source, Wait};
 use crate::wait::{Cause, Deadline, wait};
 
 const BIND: &str = "bind";
@@ -36,6 +36,10 @@ const KEPT_ERRORS: usize = 64;
 /// How many errors are taken from the kernel at once, so that whoever causes them keeps no call
 /// busy for long.
 const ERRORS_AT_ONCE: usize = 256;
+
+/// How many datagrams are given to the kernel, and taken from it, in one call. A run of them has at
+/// most as many (UDP_MAX_SEGMENTS of linux/udp.h before 6.9).
+const AT_ONCE: usize = 64;
 
 /// A UDP socket: [bound](DatagramSocket::bind) to a local address, for datagrams from anybody, or
 /// [connected](DatagramSocket::connect) to one peer.
@@ -75,6 +79,8 @@ pub struct DatagramSocket {
     cancel: Mutex<Option<CancelToken>>,
     /// There is a token, or the platform has no other way: calls wait in poll.
     polled: AtomicBool,
+    /// Equal datagrams are given to the kernel as one; off once that was refused.
+    segments: AtomicBool,
     errors: Mutex<VecDeque<DatagramError>>,
     error_count: AtomicU64,
 }
@@ -113,6 +119,152 @@ pub struct DatagramError {
     pub to: Option<SocketAddr>,
     /// Who reported it: the receiving machine or a router on the way, if that was told.
     pub from: Option<IpAddr>,
+}
+
+/// One datagram of [`DatagramSocket::send_batch`].
+///
+/// ```
+/// use keepsock::Outgoing;
+/// let one = Outgoing::to(b"hello", "127.0.0.1:7788".parse().unwrap());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outgoing<'a> {
+    /// What is sent.
+    pub bytes: &'a [u8],
+    /// To whom; `None`: to the peer of a connected socket.
+    pub to: Option<SocketAddr>,
+    /// From which address of this machine; `None`: the system chooses. For sockets that are
+    /// bound to a wildcard; others have one address.
+    pub local: Option<SocketAddr>,
+    /// By which interface, where the addresses need one: link-local and group addresses.
+    pub interface: Option<u32>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// To the peer of a connected socket.
+    ///
+    /// ```
+    /// let one = keepsock::Outgoing::new(b"hello");
+    /// ```
+    pub fn new(bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Outgoing<'a> {
+        Outgoing { bytes: bytes.as_ref(), to: None, local: None, interface: None }
+    }
+
+    /// To an address.
+    ///
+    /// ```
+    /// let one = keepsock::Outgoing::to(b"hello", "127.0.0.1:7788".parse().unwrap());
+    /// ```
+    pub fn to(bytes: &'a (impl AsRef<[u8]> + ?Sized), to: SocketAddr) -> Outgoing<'a> {
+        Outgoing { to: Some(to), ..Outgoing::new(bytes) }
+    }
+
+    /// An answer, as [`DatagramSocket::reply`] sends one.
+    ///
+    /// ```
+    /// # use keepsock::{DatagramSocket, Outgoing};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// # let client = DatagramSocket::connect(server.endpoint())?;
+    /// # client.send(b"question")?;
+    /// let question = server.recv(&mut [0; 1500])?;
+    /// server.send_batch(&[Outgoing::reply(&question, b"one"), Outgoing::reply(&question, b"two")])?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn reply(question: &Datagram, bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Outgoing<'a> {
+        let (local, interface) = (question.local, question.interface);
+        Outgoing { local, interface, ..Outgoing::to(bytes, question.from) }
+    }
+}
+
+/// A buffer for [`DatagramSocket::recv_batch`], and what was received into it.
+///
+/// ```
+/// let mut buf = [0; 1500];
+/// let incoming = keepsock::Incoming::new(&mut buf);
+/// assert!(incoming.datagram().is_none());
+/// ```
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    buf: &'a mut [u8],
+    datagram: Option<Datagram>,
+}
+
+impl<'a> Incoming<'a> {
+    /// A buffer for one datagram.
+    ///
+    /// ```
+    /// let mut buf = [0; 1500];
+    /// let incoming = keepsock::Incoming::new(&mut buf);
+    /// ```
+    pub fn new(buf: &'a mut [u8]) -> Incoming<'a> {
+        Incoming { buf, datagram: None }
+    }
+
+    /// What was received last; `None`: nothing yet.
+    ///
+    /// ```
+    /// let mut buf = [0; 1500];
+    /// assert!(keepsock::Incoming::new(&mut buf).datagram().is_none());
+    /// ```
+    pub fn datagram(&self) -> Option<&Datagram> {
+        self.datagram.as_ref()
+    }
+
+    /// Its bytes.
+    ///
+    /// ```
+    /// let mut buf = [0; 1500];
+    /// assert!(keepsock::Incoming::new(&mut buf).bytes().is_empty());
+    /// ```
+    pub fn bytes(&self) -> &[u8] {
+        self.datagram.and_then(|d| self.buf.get(..d.len)).unwrap_or_default()
+    }
+
+    /// The buffer as a whole.
+    ///
+    /// ```
+    /// let mut buf = [0; 1500];
+    /// assert_eq!(keepsock::Incoming::new(&mut buf).buffer().len(), 1500);
+    /// ```
+    pub fn buffer(&mut self) -> &mut [u8] {
+        self.buf
+    }
+}
+
+/// What decides which datagrams the kernel can take as one.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    len: usize,
+    to: SocketAddr,
+    source: Source,
+}
+
+/// How many datagrams each run has: those of one length, the last perhaps shorter, to one
+/// address and from one, which together are no longer than a datagram can be.
+fn runs(parts: &[Part], segments: bool) -> Vec<usize> {
+    let mut runs = Vec::new();
+    let mut rest = parts;
+    while let [first, others @ ..] = rest {
+        let (mut len, mut bytes) = (1, first.len);
+        for next in others.iter().take_while(|_| segments) {
+            let fits = (next.to, next.source) == (first.to, first.source)
+                && (1..=first.len).contains(&next.len)
+                && bytes + next.len <= MAX_V4
+                && len < AT_ONCE;
+            if !fits {
+                break;
+            }
+            (len, bytes) = (len + 1, bytes + next.len);
+            if next.len < first.len {
+                break;
+            }
+        }
+        runs.push(len);
+        rest = &rest[len..];
+    }
+    runs
 }
 
 /// A socket that is nobody's yet.
@@ -326,6 +478,7 @@ impl DatagramSocket {
             write_timeout: ms(options.write_timeout),
             cancel: Mutex::new(None),
             polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            segments: AtomicBool::new(sys::SEGMENTS),
             errors: Mutex::default(),
             error_count: AtomicU64::new(0),
         };
@@ -359,11 +512,10 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
-        let Some(peer) = self.peer else {
-            let error = Error::new(ErrorKind::WrongState, SEND).at(&self.endpoint);
-            return Err(error.detail("it is not connected: use send_to"));
-        };
-        self.send_from(bytes, peer, Source::default())
+        match self.peer {
+            Some(peer) => self.send_from(bytes, peer, Source::default()),
+            None => Err(self.not_connected()),
+        }
     }
 
     /// Sends one datagram to an address.
@@ -403,24 +555,29 @@ impl DatagramSocket {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reply(&self, question: &Datagram, bytes: &[u8]) -> Result<()> {
-        self.send_from(bytes, question.from, self.source_of(question))
+        let source = self.source_of(question.from, question.local, question.interface);
+        self.send_from(bytes, question.from, source)
     }
 
     /// Where an answer leaves from. A socket with an address of its own sends from that anyway.
-    fn source_of(&self, question: &Datagram) -> Source {
+    fn source_of(
+        &self,
+        to: SocketAddr,
+        local: Option<SocketAddr>,
+        interface: Option<u32>,
+    ) -> Source {
         if !self.local.ip().is_unspecified() {
             return Source::default();
         }
-        let ip = question.local.map(|local| local.ip());
-        let ip = ip.filter(|ip| ip.is_ipv4() == question.from.is_ipv4());
+        let ip = local.map(|local| local.ip().to_canonical());
+        let ip = ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());
         // A link-local address is one only together with its interface (RFC 4007).
         let on_link = match ip {
             Some(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
             Some(IpAddr::V4(_)) => false,
-            None => question.from.is_ipv6() || !self.ipv6,
+            None => to.is_ipv6() || !self.ipv6,
         };
-        let interface = question.interface.filter(|_| on_link).unwrap_or(0);
-        Source { ip, interface }
+        Source { ip, interface: interface.filter(|_| on_link).unwrap_or(0) }
     }
 
     fn send_from(&self, bytes: &[u8], to: SocketAddr, source: Source) -> Result<()> {
@@ -428,10 +585,99 @@ impl DatagramSocket {
         let failed = |cause| self.failed(SEND, cause, Some(to));
         let io = self.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
         self.may_send(bytes.len(), to)?;
-        let name = self.peer.is_none().then(|| self.name_of(to));
-        let call =
-            |wait| sys::send_datagram(io.socket(), self.ipv6, bytes, name.as_ref(), source, wait);
-        self.send_step(&io, call).map_err(failed)
+        let run = Run { pieces: &[IoSlice::new(bytes)], to: self.name_of(to), source };
+        let call = |wait| sys::send_datagram(io.socket(), self.ipv6, &run, wait);
+        self.send_step(&io, self.deadline(&self.write_timeout), call).map_err(failed)
+    }
+
+    /// Sends datagrams in their order; how many were sent, which is all unless something
+    /// prevents it: whoever sends the rest then is told what. On Linux one system call takes up
+    /// to 64 of them (sendmmsg), and the kernel takes those that follow each other to one address
+    /// with one length as one (UDP_SEGMENT of udp(7)), which is where most is saved. Elsewhere
+    /// they are sent one by one.
+    ///
+    /// The write timeout is for all together.
+    ///
+    /// # Errors
+    /// Those of [`send_to`](DatagramSocket::send_to), if not even the first was sent.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, Outgoing};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let client = DatagramSocket::connect(server.endpoint())?;
+    /// let parts = [Outgoing::new(b"one"), Outgoing::new(b"two"), Outgoing::new(b"three")];
+    /// assert_eq!(client.send_batch(&parts)?, 3);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn send_batch(&self, batch: &[Outgoing<'_>]) -> Result<usize> {
+        let closed = || self.failed(SEND, ErrorKind::Closed.into(), None);
+        let io = self.descriptor.enter().ok_or_else(closed)?;
+        let deadline = self.deadline(&self.write_timeout);
+        let mut sent = 0;
+        while sent < batch.len() {
+            let some = &batch[sent..batch.len().min(sent + AT_ONCE)];
+            match self.send_some(&io, some, deadline) {
+                Ok(more) => sent += more,
+                Err(e) if sent == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Sends at least one of some datagrams; how many.
+    fn send_some(
+        &self,
+        io: &InUse<'_>,
+        some: &[Outgoing<'_>],
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let mut parts = Vec::with_capacity(some.len());
+        for one in some {
+            match self.part(one) {
+                Ok(part) => parts.push(part),
+                Err(e) if parts.is_empty() => return Err(e),
+                // It is the first of the next ones.
+                Err(_) => break,
+            }
+        }
+        let pieces: Vec<_> = some.iter().map(|one| IoSlice::new(one.bytes)).collect();
+        loop {
+            let segments = self.segments.load(Ordering::Relaxed);
+            let lengths = runs(&parts, segments);
+            let mut at = 0;
+            let run = |len: &usize| {
+                let (first, pieces) = (&parts[at], &pieces[at..at + len]);
+                at += len;
+                Run { pieces, to: self.name_of(first.to), source: first.source }
+            };
+            let built: Vec<_> = lengths.iter().map(run).collect();
+            let call = |wait| sys::send_datagrams(io.socket(), self.ipv6, &built, wait);
+            match self.send_step(io, deadline, call) {
+                Ok(count) => return Ok(lengths[..count.min(lengths.len())].iter().sum()),
+                // Whether it was that shows when they are sent one by one.
+                Err(Cause::Os(e)) if lengths[0] > 1 && sys::may_refuse_segments(&e) => {
+                    self.segments.store(false, Ordering::Relaxed);
+                }
+                Err(cause) => return Err(self.failed(SEND, cause, Some(parts[0].to))),
+            }
+        }
+    }
+
+    fn part(&self, one: &Outgoing<'_>) -> Result<Part> {
+        let Some(to) = one.to.map(canonical).or(self.peer) else {
+            return Err(self.not_connected());
+        };
+        self.may_send(one.bytes.len(), to)?;
+        let source = self.source_of(to, one.local, one.interface);
+        Ok(Part { len: one.bytes.len(), to, source })
+    }
+
+    #[cold]
+    fn not_connected(&self) -> Error {
+        let error = Error::new(ErrorKind::WrongState, SEND).at(&self.endpoint);
+        error.detail("it is not connected: say to whom")
     }
 
     /// Refuses what cannot be sent, with words for what is wrong with it.
@@ -461,25 +707,29 @@ impl DatagramSocket {
         Ok(())
     }
 
-    /// An address as this socket's kernel side wants it.
-    fn name_of(&self, to: SocketAddr) -> SockAddr {
-        match to {
+    /// An address as this socket's kernel side wants it; a connected socket needs none.
+    fn name_of(&self, to: SocketAddr) -> Option<SockAddr> {
+        if self.peer.is_some() {
+            return None;
+        }
+        Some(match to {
             SocketAddr::V4(v4) if self.ipv6 => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
             to => to.into(),
-        }
+        })
     }
 
     /// One send to the kernel, waiting as this socket waits.
     fn send_step<T>(
         &self,
         io: &InUse<'_>,
+        deadline: Deadline,
         mut call: impl FnMut(Wait) -> io::Result<T>,
     ) -> std::result::Result<T, Cause> {
         let mut pending = None;
         loop {
-            match self.step(io, Interest::Write, &self.write_timeout, &mut call) {
+            match self.step(io, Interest::Write, deadline, &mut call) {
                 // The kernel tells an error of an earlier datagram in place of sending: once
                 // more shows whether it was one.
                 Err(Cause::Os(e)) if sys::is_reported(&e) && pending.is_none() => {
@@ -525,26 +775,80 @@ impl DatagramSocket {
     pub fn recv(&self, buf: &mut [u8]) -> Result<Datagram> {
         let failed = |cause| self.failed(RECEIVE, cause, None);
         let io = self.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
-        let received = self.recv_step(&io, |wait| sys::recv_datagram(io.socket(), buf, wait));
-        received.map_err(failed)
-    }
-
-    /// One datagram from the kernel, waiting as this socket waits.
-    fn recv_step(
-        &self,
-        io: &InUse<'_>,
-        mut call: impl FnMut(Wait) -> io::Result<Received>,
-    ) -> std::result::Result<Datagram, Cause> {
         let deadline = self.deadline(&self.read_timeout);
         loop {
-            match self.step_until(io, Interest::Read, deadline, &mut call) {
-                Ok(received) => match received.from {
-                    Some(from) if self.is_from_peer(from) => return Ok(self.told(received, from)),
-                    // It was in the queue before the socket was connected.
-                    Some(_) => {}
-                    // Shut down through the descriptor: nothing will come any more.
-                    None => return Err(ErrorKind::Closed.into()),
-                },
+            let call = |wait| sys::recv_datagram(io.socket(), buf, wait);
+            let received = self.recv_step(&io, deadline, call).map_err(failed)?;
+            match received.from {
+                Some(from) if self.is_from_peer(from) => return Ok(self.told(received, from)),
+                // It was in the queue before the socket was connected.
+                Some(_) => {}
+                None => return Err(failed(ErrorKind::Closed.into())),
+            }
+        }
+    }
+
+    /// Receives as many datagrams as there are, and at least one, one into each buffer; how
+    /// many. It waits for the first only. On Linux that is one system call for up to 64 of them
+    /// (recvmmsg), which is the most for one call everywhere. Buffers of a connected socket may
+    /// change their places.
+    ///
+    /// # Errors
+    /// Those of [`recv`](DatagramSocket::recv).
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, Incoming};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// # let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.send(b"hello")?;
+    /// let mut buffers = [[0; 1500]; 16];
+    /// let mut batch: Vec<_> = buffers.iter_mut().map(|b| Incoming::new(b)).collect();
+    /// let count = server.recv_batch(&mut batch)?;
+    /// for incoming in &batch[..count] {
+    ///     println!("{:?}: {:?}", incoming.datagram(), incoming.bytes());
+    /// }
+    /// # assert_eq!(batch[0].bytes(), b"hello");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn recv_batch(&self, batch: &mut [Incoming<'_>]) -> Result<usize> {
+        let failed = |cause| self.failed(RECEIVE, cause, None);
+        let io = self.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
+        let deadline = self.deadline(&self.read_timeout);
+        if batch.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let bufs = batch.iter_mut().take(AT_ONCE);
+            let mut bufs: Vec<_> = bufs.map(|one| IoSliceMut::new(one.buf)).collect();
+            let call = |wait| sys::recv_datagrams(io.socket(), &mut bufs, wait);
+            let got = self.recv_step(&io, deadline, call).map_err(failed)?;
+            if got.iter().all(|received| received.from.is_none()) {
+                return Err(failed(ErrorKind::Closed.into()));
+            }
+            let mut kept = 0;
+            for (at, received) in got.into_iter().enumerate() {
+                if let Some(from) = received.from.filter(|from| self.is_from_peer(*from)) {
+                    batch.swap(kept, at);
+                    batch[kept].datagram = Some(self.told(received, from));
+                    kept += 1;
+                }
+            }
+            if kept > 0 {
+                return Ok(kept);
+            }
+        }
+    }
+
+    /// One call of the kernel that receives, waiting as this socket waits, whatever ICMP says.
+    fn recv_step<T>(
+        &self,
+        io: &InUse<'_>,
+        deadline: Deadline,
+        mut call: impl FnMut(Wait) -> io::Result<T>,
+    ) -> std::result::Result<T, Cause> {
+        loop {
+            match self.step(io, Interest::Read, deadline, &mut call) {
                 Err(Cause::Os(e)) if sys::is_reported(&e) => {
                     if self.take_reported(io) == 0 {
                         self.keep_error(DatagramError::unknown(&e, self.peer));
@@ -553,7 +857,7 @@ impl DatagramSocket {
                         return Err(ErrorKind::TimedOut.into());
                     }
                 }
-                Err(cause) => return Err(cause),
+                other => return other,
             }
         }
     }
@@ -680,16 +984,6 @@ impl DatagramSocket {
 
     // ---- waiting -------------------------------------------------------------------------
 
-    fn step<T>(
-        &self,
-        io: &InUse<'_>,
-        interest: Interest,
-        timeout: &AtomicU64,
-        call: &mut impl FnMut(Wait) -> io::Result<T>,
-    ) -> std::result::Result<T, Cause> {
-        self.step_until(io, interest, self.deadline(timeout), call)
-    }
-
     fn deadline(&self, timeout: &AtomicU64) -> Deadline {
         match timeout.load(Ordering::Relaxed) {
             NO_TIMEOUT => Deadline(None),
@@ -698,7 +992,7 @@ impl DatagramSocket {
     }
 
     /// One call of the kernel. Without limit and token it is the kernel that waits.
-    fn step_until<T>(
+    fn step<T>(
         &self,
         io: &InUse<'_>,
         interest: Interest,
@@ -1117,4 +1411,31 @@ fn connect_to(
     // To the wildcard is to this machine, and the kernel says which address that is.
     let peer = SockRef::from(&fd).peer_addr().map_err(at(Stage::Connect))?.as_socket();
     Ok((socket, local, peer.unwrap_or(to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(len: usize, port: u16) -> Part {
+        Part { len, to: ([127, 0, 0, 1], port).into(), source: Source::default() }
+    }
+
+    /// D3: what the kernel would cut otherwise than it was given is not given as one.
+    #[test]
+    fn runs_are_of_one_length_and_one_address() {
+        let lens = |lens: &[usize]| lens.iter().map(|len| part(*len, 1)).collect::<Vec<_>>();
+        assert_eq!(runs(&lens(&[9, 9, 9]), true), [3]);
+        assert_eq!(runs(&lens(&[9, 9, 9]), false), [1, 1, 1]);
+        assert_eq!(runs(&lens(&[9, 9, 4, 9, 4, 4]), true), [3, 2, 1]);
+        assert_eq!(runs(&lens(&[4, 9, 0, 9, 0, 0]), true), [1, 1, 1, 1, 1, 1]);
+        assert_eq!(runs(&lens(&[60_000, 5_507, 1]), true), [2, 1]);
+        assert_eq!(runs(&lens(&[60_000, 5_508]), true), [1, 1]);
+        assert_eq!(runs(&[part(9, 1), part(9, 1), part(9, 2), part(9, 1)], true), [2, 1, 1]);
+        assert_eq!(runs(&lens(&[1; 64]), true), [64]);
+        assert!(runs(&[], true).is_empty());
+        let from = Source { interface: 1, ..Source::default() };
+        let mixed = [part(9, 1), Part { source: from, ..part(9, 1) }];
+        assert_eq!(runs(&mixed, true), [1, 1]);
+    }
 }

@@ -1,5 +1,5 @@
 //! D1: bound and connected UDP. D2: replies leave from where the question came to, and ICMP
-//! ends no receiving. T2 to T4 for datagram sockets.
+//! ends no receiving. D3: batches. T2 to T4 for datagram sockets.
 #![cfg(target_os = "linux")]
 // Generic functions are tests that Clippy does not know for such.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -35,6 +35,13 @@ both_apis![
     unreachable_peers_of_a_bound_socket,
     errors_while_somebody_waits,
     errors_are_bounded,
+    batches_keep_order_and_bounds,
+    equal_ones_go_as_one,
+    segments_that_are_refused,
+    a_batch_stops_where_it_must,
+    a_batch_of_replies,
+    receiving_batches_waits_as_receiving_does,
+    batches_to_nobody,
 ];
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -482,4 +489,175 @@ fn errors_are_bounded<A: Api>() {
     assert_eq!((kept, client.error_count()), (64, 200));
     let outcome: Outcome<()> = client.send(b"x");
     outcome.unwrap();
+}
+
+/// Receives until so many are there.
+fn receive<A: Api>(socket: &A::Datagram, count: usize) -> Vec<common::Got> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(socket.recv_batch(&vec![2000; 64]).unwrap());
+    }
+    assert_eq!(all.len(), count);
+    all
+}
+
+/// D3: whatever the lengths and the addresses, each datagram arrives as it was given, in order.
+fn batches_keep_order_and_bounds<A: Api>() {
+    let server = A::bind("*:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    let other = A::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    let client = A::bind("*:0", &[]).unwrap();
+    let lens = [9, 9, 9, 4, 9, 0, 0, 1400, 1400, 1400, 1, 1, 1400];
+    let data: Vec<Vec<u8>> = (0..150).map(|i| vec![i as u8; lens[i % lens.len()]]).collect();
+    let to = |i: usize| Some(at(if i % 40 == 39 { other.port() } else { server.port() }));
+    let batch: Vec<_> = data.iter().enumerate().map(|(i, d)| (d.as_slice(), to(i))).collect();
+    let mut sent = 0;
+    for part in batch.chunks(70) {
+        assert_eq!(client.send_batch(part).unwrap(), part.len());
+        let of = |port| part.iter().filter(move |(_, to)| *to == Some(at(port)));
+        for socket in [&server, &other] {
+            let expected: Vec<_> = of(socket.port()).collect();
+            let got = receive::<A>(socket, expected.len());
+            for (got, expected) in got.iter().zip(expected) {
+                assert_eq!((got.bytes.as_slice(), got.from), (expected.0, at(client.port())));
+                assert_eq!((got.to, got.truncated), (Some(at(socket.port())), false));
+            }
+        }
+        sent += part.len();
+    }
+    assert_eq!(sent, batch.len());
+    assert_eq!(client.send_batch(&[]).unwrap(), 0);
+    assert!(server.recv_batch(&[]).unwrap().is_empty());
+    // Each entry tells what did not fit into it.
+    let connected = A::connect_datagram(&other.endpoint(), &[]).unwrap();
+    connected.send_batch(&[(&[1; 9], None), (b"", None), (&[2; 9], None)]).unwrap();
+    let got = other.recv_batch(&[4, 4, 0]).unwrap();
+    let told: Vec<_> = got.iter().map(|g| (g.bytes.len(), g.original_len, g.truncated)).collect();
+    assert_eq!(told, [(4, 9, true), (0, 0, false), (0, 9, true)]);
+}
+
+/// A plain socket that takes what was sent as one as one (UDP_GRO of udp(7)).
+fn coalescing() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    system::set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+/// D3: equal datagrams to one address are one for the kernel.
+fn equal_ones_go_as_one<A: Api>() {
+    let peer = coalescing();
+    let to = peer.local_addr().unwrap();
+    let mut buf = vec![0; 70_000];
+    for endpoint in ["127.0.0.1:0", "*:0"] {
+        let client = A::bind(endpoint, &[]).unwrap();
+        let mut batch = vec![(&[5; 100][..], Some(to)); 20];
+        batch.push((&[6; 30], Some(to)));
+        assert_eq!(client.send_batch(&batch).unwrap(), 21);
+        assert_eq!(peer.recv(&mut buf).unwrap(), 20 * 100 + 30);
+    }
+    // More bytes than one datagram may have, and more pieces than the kernel cuts.
+    let client = A::connect_datagram(&to.to_string(), &[]).unwrap();
+    assert_eq!(client.send_batch(&[(&[7; 30_000][..], None); 3]).unwrap(), 3);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 60_000);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 30_000);
+    assert_eq!(client.send_batch(&[(&[7; 10][..], None); 100]).unwrap(), 100);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 640);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 360);
+}
+
+/// D3: where the kernel refuses to cut, all are sent one by one, and from then on at once.
+fn segments_that_are_refused<A: Api>() {
+    let (server, client) = pair::<A>();
+    // Without checksums the kernel does not cut: EINVAL.
+    let fd = client.fd().unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+    for _ in 0..2 {
+        assert_eq!(client.send_batch(&[(&[5; 100][..], None); 20]).unwrap(), 20);
+        assert!(receive::<A>(&server, 20).iter().all(|got| got.bytes == [5; 100]));
+    }
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 0);
+    let peer = coalescing();
+    let to = peer.local_addr().unwrap();
+    let client = A::bind("127.0.0.1:0", &[]).unwrap();
+    let fd = client.fd().unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+    client.send_batch(&[(&[5; 100][..], Some(to)); 2]).unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 0);
+    client.send_batch(&[(&[6; 100][..], Some(to)); 2]).unwrap();
+    let mut buf = [0; 1000];
+    for _ in 0..4 {
+        assert_eq!(peer.recv(&mut buf).unwrap(), 100, "it is off for that socket");
+    }
+}
+
+/// D3: what is before one that cannot be sent is sent, and then it is told what is wrong.
+fn a_batch_stops_where_it_must<A: Api>() {
+    let (server, client) = pair::<A>();
+    let long = vec![0; 65_508];
+    let batch = [(&b"one"[..], None), (b"two", None), (&long, None), (b"three", None)];
+    assert_eq!(client.send_batch(&batch).unwrap(), 2);
+    fails(client.send_batch(&batch[2..]), ErrorKind::TooLong);
+    let got = receive::<A>(&server, 2);
+    assert_eq!((got[0].bytes.as_slice(), got[1].bytes.as_slice()), (&b"one"[..], &b"two"[..]));
+    fails(server.send_batch(&[(b"x", None)]), ErrorKind::WrongState);
+    fails(client.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::WrongState);
+    fails(server.send_batch(&[(b"x", Some(at(0)))]), ErrorKind::InvalidArgument);
+    server.close();
+    fails(server.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::Closed);
+}
+
+/// D2, D3: replies in a batch leave from where the question came to.
+fn a_batch_of_replies<A: Api>() {
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::bind(wildcard, &[]).unwrap();
+        let asked = SocketAddr::new(A::own_address(97).parse().unwrap(), server.port());
+        let client = A::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        client.send_to(b"x", asked).unwrap();
+        let (_, info) = server.recv_info(8).unwrap();
+        assert_eq!(server.reply_batch(&info, &[b"one", b"two", b"three"]).unwrap(), 3);
+        for (got, bytes) in receive::<A>(&client, 3).iter().zip(["one", "two", "three"]) {
+            assert_eq!((got.bytes.as_slice(), got.from), (bytes.as_bytes(), asked));
+        }
+    }
+}
+
+/// I1, T2 to T4: receiving in batches waits for the first, and ends as receiving does.
+fn receiving_batches_waits_as_receiving_does<A: Api>() {
+    let token = A::token();
+    let options = [Opt::ReadTimeout(10_000), Opt::Cancel(&token)];
+    for options in [&[][..], &options[..1], &options] {
+        let server = A::bind("127.0.0.1:0", options).unwrap();
+        let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
+        let (outcome, _) =
+            while_waiting(|| server.recv_batch(&[8; 4]), || client.send(b"x").unwrap());
+        assert_eq!(outcome.unwrap().len(), 1);
+        let (outcome, _) = while_waiting(|| server.recv_batch(&[8; 4]), || server.close());
+        fails(outcome, ErrorKind::Closed);
+    }
+    let server = A::bind("127.0.0.1:0", &options).unwrap();
+    server.set_read_timeout(10).unwrap();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::TimedOut);
+    server.set_nonblocking(true).unwrap();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::WouldBlock);
+    token.fire();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::Cancelled);
+    fails(server.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::Cancelled);
+}
+
+/// D2: refusals end no batch, neither of those that are sent nor of those that are received.
+fn batches_to_nobody<A: Api>() {
+    let gone = closed_port::<A>(98);
+    let client = A::connect_datagram(&gone.to_string(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    for len in [1, 2] {
+        // Of one length, and of lengths that make no run.
+        let data: Vec<_> = (0..64).map(|i| vec![0; 1 + i % len]).collect();
+        let batch: Vec<_> = data.iter().map(|d| (d.as_slice(), None)).collect();
+        for _ in 0..10 {
+            assert_eq!(client.send_batch(&batch).unwrap(), 64);
+        }
+    }
+    let peer = UdpSocket::bind(gone).unwrap();
+    peer.send_to(b"alive", at(client.port())).unwrap();
+    assert_eq!(client.recv_batch(&[8; 4]).unwrap()[0].bytes, b"alive");
+    assert!(client.error_count() > 0 && client.recv_error().unwrap().is_some());
 }

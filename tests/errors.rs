@@ -462,6 +462,12 @@ mod c_only {
         address
     }
 
+    fn outgoing(data: *const c_void, len: usize) -> keepsock_outgoing {
+        let mut local = somebody();
+        local.family = 0;
+        keepsock_outgoing { data, len, to: somebody(), local, interface_index: 0 }
+    }
+
     /// Each function of a datagram socket, with arguments that would be right.
     fn datagram_calls() -> Vec<Call<keepsock_datagram>> {
         unsafe {
@@ -481,6 +487,17 @@ mod c_only {
                     out([0x5au8; 256], |i| {
                         let size = size_of::<keepsock_datagram_info>();
                         keepsock_datagram_recv(d, null_mut(), 0, i.cast(), size, e)
+                    })
+                },
+                |d, e| {
+                    let one = outgoing(b"x".as_ptr().cast(), 1);
+                    let one = &raw const one;
+                    out(77usize, |n| keepsock_datagram_send_batch(d, one, 1, n, e))
+                },
+                |d, e| {
+                    out([0x5au8; 256], |b| {
+                        let size = size_of::<keepsock_incoming>();
+                        keepsock_datagram_recv_batch(d, b.cast(), 1, size, &mut 0, e)
                     })
                 },
                 |d, e| keepsock_datagram_set_report_errors(d, true, e),
@@ -569,6 +586,41 @@ mod c_only {
                 out([0x5au8; 256], |i| {
                     keepsock_datagram_recv(datagram, null_mut(), 1, i.cast(), size, e)
                 })
+            });
+            let (good, bad) = (outgoing(data, 1), outgoing(null(), 1));
+            gives(INVALID, "sent is NULL", |e| {
+                keepsock_datagram_send_batch(datagram, &raw const good, 1, null_mut(), e)
+            });
+            for (batch, count, part) in [
+                (null(), 1, "batch is NULL"),
+                (&raw const bad, 1, "buf is NULL"),
+                (&raw const good, usize::MAX, "out of range"),
+            ] {
+                gives(INVALID, part, |e| {
+                    out(77usize, |n| keepsock_datagram_send_batch(datagram, batch, count, n, e))
+                });
+            }
+            let mut one: keepsock_incoming = std::mem::zeroed();
+            let batch = &raw mut one;
+            let size = size_of::<keepsock_incoming>();
+            for (batch, count, size, part) in [
+                (null_mut(), 1, size, "batch is NULL"),
+                (batch, 1, size - 1, "is below"),
+                (batch, 1, size + 1, "no size of an array's entry"),
+                (batch, usize::MAX, size, "out of range"),
+            ] {
+                gives(INVALID, part, |e| {
+                    out(77usize, |n| {
+                        keepsock_datagram_recv_batch(datagram, batch, count, size, n, e)
+                    })
+                });
+            }
+            gives(INVALID, "received is NULL", |e| {
+                keepsock_datagram_recv_batch(datagram, batch, 1, size, null_mut(), e)
+            });
+            (*batch).cap = 1;
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_datagram_recv_batch(datagram, batch, 1, size, n, e))
             });
             let size = size_of::<keepsock_datagram_error>();
             gives(INVALID, "out is NULL", |e| {

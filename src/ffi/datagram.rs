@@ -4,14 +4,14 @@ use std::ffi::{CString, c_char, c_void};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::OnceLock;
 
-use super::client::{give_up, number, take, tuple_to_c};
+use super::client::{give_up, number, structures, take, tuple_to_c};
 use super::handle::{Handle, Pool, Pooled};
 use super::{
     KEEPSOCK_OK, Result, bytes, bytes_mut, c_string, cancel, guard, handle, invalid,
     keepsock_cancel, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_options, live,
     output, shield, timeout, write_sized, write_text,
 };
-use crate::{Datagram, DatagramError, DatagramSocket};
+use crate::{Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
 
 /// A UDP socket: bound to a local address, for datagrams from anybody, or connected to one
 /// peer. Unix systems only so far.
@@ -77,6 +77,37 @@ pub struct keepsock_datagram_info {
     pub len: usize,
     /// How many bytes the datagram had; systems other than Linux do not tell: there it is len.
     pub original_len: usize,
+}
+
+/// One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
+/// received, take "to", local and interface_index from its keepsock_datagram_info's from, local
+/// and interface_index; else let local and interface_index be 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_outgoing {
+    /// Its bytes; may be NULL if len is 0.
+    pub data: *const c_void,
+    /// How many; 0 is a datagram, too.
+    pub len: usize,
+    /// To whom; family 0: to the peer of a connected socket.
+    pub to: keepsock_address,
+    /// The address of this machine that it leaves from; family 0: the system chooses.
+    pub local: keepsock_address,
+    /// The index of the interface, where the addresses need one; else 0.
+    pub interface_index: u32,
+}
+
+/// A buffer of keepsock_datagram_recv_batch(), and what was received into it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_incoming {
+    /// Where the bytes are put; may be NULL if cap is 0. On a connected socket two entries may
+    /// have exchanged their buffers afterwards.
+    pub data: *mut c_void,
+    /// How many fit.
+    pub cap: usize,
+    /// Filled in on success.
+    pub info: keepsock_datagram_info,
 }
 
 /// An error that was reported for a datagram that the socket sent.
@@ -470,6 +501,119 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
         let received = socket.recv(unsafe { bytes_mut(buf, cap, OPERATION) }?)?;
         // SAFETY: info has `size` bytes as the header asks.
         unsafe { write_sized(info, size, &info_to_c(&received), OPERATION) }
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Sends datagrams in their order. On Linux one system call takes up to 64 of them, and the kernel
+/// takes those that follow each other to one address with one length as one (UDP_SEGMENT), which
+/// is where most is saved; elsewhere they are sent one by one. The write timeout is for all
+/// together.
+///
+/// @param datagram  A socket.
+/// @param batch     The datagrams: an array.
+/// @param count     How many there are.
+/// @param sent      Receives how many were sent: all, unless something prevents it; sending the
+///                  rest then tells what.
+/// @param error     See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_send_to(), if not even the first was sent. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_send_batch(
+    datagram: *mut keepsock_datagram,
+    batch: *const keepsock_outgoing,
+    count: usize,
+    sent: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "send";
+    let body = |socket: &DatagramSocket| {
+        let out = output(sent, OPERATION, "sent")?;
+        // SAFETY: `count` structures as the header asks.
+        let batch = unsafe { structures(batch, count, OPERATION, "batch") }?;
+        let each = |c: &keepsock_outgoing| {
+            // SAFETY: `len` readable bytes as the header asks.
+            let mut one = Outgoing::new(unsafe { bytes(c.data, c.len, OPERATION) }?);
+            one.to = address_from_c(&c.to, OPERATION)?;
+            one.local = address_from_c(&c.local, OPERATION)?;
+            one.interface = (c.interface_index != 0).then_some(c.interface_index);
+            Ok(one)
+        };
+        let batch = batch.iter().map(each).collect::<Result<Vec<_>>>()?;
+        let count = socket.send_batch(&batch)?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(count) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Receives as many datagrams as there are, and at least one, one into each buffer. It waits for
+/// the first only. On Linux that is one system call for up to 64 of them, which is the most for one
+/// call everywhere.
+///
+/// @param datagram  A socket.
+/// @param batch     The buffers: an array, none of which overlap.
+/// @param count     How many there are; 0 receives nothing.
+/// @param size      sizeof *batch.
+/// @param received  Receives how many entries of batch were filled in.
+/// @param error     See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_recv(). Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_recv_batch(
+    datagram: *mut keepsock_datagram,
+    batch: *mut keepsock_incoming,
+    count: usize,
+    size: usize,
+    received: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "receive";
+    let body = |socket: &DatagramSocket| {
+        let out = output(received, OPERATION, "received")?;
+        check_size::<keepsock_incoming>(size, OPERATION)?;
+        if size % align_of::<keepsock_incoming>() != 0 {
+            return Err(invalid(OPERATION, format!("size {size} is no size of an array's entry")));
+        }
+        super::check_len(size.saturating_mul(count), OPERATION)?;
+        if count > 0 {
+            output(batch, OPERATION, "batch")?;
+        }
+        // SAFETY: `count` entries of `size` bytes as the header asks. Those of a later header
+        // are larger.
+        let entry = |at: usize| unsafe { batch.byte_add(at * size) };
+        let buffer = |at| {
+            let entry = entry(at);
+            // SAFETY: an entry, and `cap` writable bytes, as the header asks. What was in its
+            // info is not read.
+            unsafe {
+                let (data, cap) =
+                    ((&raw const (*entry).data).read(), (&raw const (*entry).cap).read());
+                Ok(Incoming::new(bytes_mut(data, cap, OPERATION)?))
+            }
+        };
+        // More than the socket takes at once need not be looked at.
+        let mut buffers = (0..count.min(64)).map(buffer).collect::<Result<Vec<_>>>()?;
+        let filled = socket.recv_batch(&mut buffers)?;
+        for (at, incoming) in buffers.iter_mut().enumerate() {
+            let entry = entry(at);
+            let info = incoming.datagram().map(info_to_c).filter(|_| at < filled);
+            let buf = incoming.buffer();
+            let data = if buf.is_empty() { std::ptr::null_mut() } else { buf.as_mut_ptr() };
+            // SAFETY: an entry as the header asks.
+            unsafe {
+                (&raw mut (*entry).data).write(data.cast());
+                (&raw mut (*entry).cap).write(buf.len());
+                if let Some(info) = info {
+                    let room = size - std::mem::offset_of!(keepsock_incoming, info);
+                    write_sized(&raw mut (*entry).info, room, &info, OPERATION)?;
+                }
+            }
+        }
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(filled) };
+        Ok(())
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }

@@ -1,7 +1,9 @@
 //! UDP: datagrams with the addresses that they came from and went to, and what ICMP said.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+
+use socket2::SockAddr;
 
 /// A datagram as the kernel handed it over. IPv4 addresses of a dual-stack socket are IPv4.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +29,15 @@ pub(crate) struct Source {
     pub interface: u32,
 }
 
+/// Datagrams of one length, the last perhaps shorter, to one address: where there are several the
+/// kernel, or the network card, cuts them (UDP_SEGMENT of udp(7)).
+pub(crate) struct Run<'a> {
+    pub pieces: &'a [IoSlice<'a>],
+    /// None: to the peer of a connected socket.
+    pub to: Option<SockAddr>,
+    pub source: Source,
+}
+
 /// An error that ICMP, or this machine, reported for a datagram.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reported {
@@ -37,6 +48,9 @@ pub(crate) struct Reported {
     pub by: Option<IpAddr>,
 }
 
+/// Whether the kernel cuts runs.
+pub(crate) const SEGMENTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 #[cfg(unix)]
 mod here {
     use std::mem;
@@ -44,7 +58,7 @@ mod here {
     use std::os::fd::AsRawFd;
 
     use libc::c_int;
-    use socket2::{Domain, SockAddr, Socket, Type};
+    use socket2::{Domain, Socket, Type};
 
     use super::super::unix::{NO_SIGPIPE, check, check_int, flags};
     use super::super::{Borrowed, Owned, Wait};
@@ -242,20 +256,22 @@ mod here {
         received
     }
 
-    /// Puts one control message into the buffer that `msg` has for it.
+    /// Puts one more control message into the buffer that `msg` has for them.
     ///
     /// # Safety
-    /// `msg.msg_control` is an aligned buffer that is zero, and has room for a `T`.
+    /// `msg.msg_control` is an aligned buffer with room for it after `msg.msg_controllen` bytes of
+    /// other messages.
     unsafe fn put_control<T>(msg: &mut libc::msghdr, level: c_int, kind: c_int, value: T) {
         let size = mem::size_of::<T>() as libc::c_uint;
-        // SAFETY: as the caller promises; with a length there is a first header.
+        let used: usize = msg.msg_controllen as _;
+        // SAFETY: there is room, as the caller promises, and CMSG_SPACE keeps it aligned.
         unsafe {
-            msg.msg_controllen = libc::CMSG_SPACE(size) as _;
-            let header = libc::CMSG_FIRSTHDR(msg);
+            let header = msg.msg_control.byte_add(used).cast::<libc::cmsghdr>();
             (*header).cmsg_level = level;
             (*header).cmsg_type = kind;
             (*header).cmsg_len = libc::CMSG_LEN(size) as _;
             libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+            msg.msg_controllen = (used + libc::CMSG_SPACE(size) as usize) as _;
         }
     }
 
@@ -299,36 +315,148 @@ mod here {
         }
     }
 
-    /// Sends one datagram, whole or not at all. Without `to`, to the peer of a connected
-    /// socket.
-    pub(crate) fn send_datagram(
-        socket: Borrowed<'_>,
-        ipv6: bool,
-        bytes: &[u8],
-        to: Option<&SockAddr>,
-        source: Source,
-        wait: Wait,
-    ) -> io::Result<()> {
-        let flags = flags(wait) | NO_SIGPIPE;
+    /// What the kernel is told of a run. What it points to must outlive it.
+    fn header(run: &Run<'_>, control: &mut Control, ipv6: bool) -> libc::msghdr {
         // SAFETY: an all-zero msghdr is a valid, empty one.
         let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-        let mut control = Control([0; 256]);
-        let mut slice =
-            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        if let Some(to) = to {
+        if let Some(to) = &run.to {
             msg.msg_name = to.as_ptr().cast_mut().cast();
             msg.msg_namelen = to.len();
         }
-        msg.msg_iov = &raw mut slice;
-        msg.msg_iovlen = 1;
-        if source != Source::default() {
-            msg.msg_control = control.0.as_mut_ptr().cast();
-            // SAFETY: the buffer is aligned, zero, and larger than any of the messages.
-            unsafe { put_source(&mut msg, source, ipv6) };
+        // IoSlice is an iovec by the standard library's promise; sending only reads it.
+        msg.msg_iov = run.pieces.as_ptr().cast_mut().cast();
+        msg.msg_iovlen = run.pieces.len() as _;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        if run.source != Source::default() {
+            // SAFETY: the buffer is aligned, empty, and has room for both messages.
+            unsafe { put_source(&mut msg, run.source, ipv6) };
         }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let [first, _, ..] = run.pieces {
+            let segment = u16::try_from(first.len()).unwrap_or(u16::MAX);
+            // SAFETY: the buffer is aligned, and has room for both messages.
+            unsafe { put_control(&mut msg, libc::SOL_UDP, libc::UDP_SEGMENT, segment) };
+        }
+        if msg.msg_controllen == 0 {
+            msg.msg_control = std::ptr::null_mut();
+        }
+        msg
+    }
+
+    /// Sends one datagram, or one run of them, whole or not at all.
+    pub(crate) fn send_datagram(
+        socket: Borrowed<'_>,
+        ipv6: bool,
+        run: &Run<'_>,
+        wait: Wait,
+    ) -> io::Result<()> {
+        let mut control = Control([0; 256]);
+        let msg = header(run, &mut control, ipv6);
+        let flags = flags(wait) | NO_SIGPIPE;
         // SAFETY: msg describes buffers that outlive the call; sendmsg only reads them.
         check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })?;
         Ok(())
+    }
+
+    /// Sends runs in their order; how many were sent. An error is that of the first.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn send_datagrams(
+        socket: Borrowed<'_>,
+        ipv6: bool,
+        runs: &[Run<'_>],
+        wait: Wait,
+    ) -> io::Result<usize> {
+        if let [run] = runs {
+            return send_datagram(socket, ipv6, run, wait).map(|()| 1);
+        }
+        let mut controls: Vec<_> = runs.iter().map(|_| Control([0; 256])).collect();
+        let header =
+            |(run, control)| libc::mmsghdr { msg_hdr: header(run, control, ipv6), msg_len: 0 };
+        let mut messages: Vec<_> = runs.iter().zip(&mut controls).map(header).collect();
+        let flags = flags(wait) | NO_SIGPIPE;
+        // SAFETY: there are so many messages, which describe buffers that outlive the call.
+        let sent = check_int(unsafe {
+            let count = messages.len() as libc::c_uint;
+            libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, flags as _)
+        })?;
+        check(sent as isize)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn send_datagrams(
+        socket: Borrowed<'_>,
+        ipv6: bool,
+        runs: &[Run<'_>],
+        wait: Wait,
+    ) -> io::Result<usize> {
+        for (sent, run) in runs.iter().enumerate() {
+            match send_datagram(socket, ipv6, run, wait) {
+                Err(_) if sent > 0 => return Ok(sent),
+                other => other?,
+            }
+        }
+        Ok(runs.len())
+    }
+
+    /// Takes datagrams, one into each buffer, as many as there are; it waits for the first only.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn recv_datagrams(
+        socket: Borrowed<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        wait: Wait,
+    ) -> io::Result<Vec<Received>> {
+        let count = bufs.len();
+        // Not written before the kernel does: that would be most of the work for few datagrams.
+        let mut names = Vec::<libc::sockaddr_storage>::with_capacity(count);
+        let mut controls = Vec::<Control>::with_capacity(count);
+        let (names, controls) = (names.spare_capacity_mut(), controls.spare_capacity_mut());
+        let mut messages = Vec::<libc::mmsghdr>::with_capacity(count);
+        for (buf, (name, control)) in bufs.iter_mut().zip(names.iter_mut().zip(controls)) {
+            // SAFETY: an all-zero mmsghdr is a valid, empty one.
+            let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+            message.msg_hdr.msg_name = name.as_mut_ptr().cast();
+            message.msg_hdr.msg_namelen = mem::size_of_val(name) as libc::socklen_t;
+            // IoSliceMut is an iovec by the standard library's promise.
+            message.msg_hdr.msg_iov = std::ptr::from_mut(buf).cast();
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            message.msg_hdr.msg_controllen = mem::size_of_val(control) as _;
+            messages.push(message);
+        }
+        let wait = match wait {
+            Wait::Yes => libc::MSG_WAITFORONE,
+            Wait::No => libc::MSG_DONTWAIT,
+        };
+        let flags = wait | WHOLE_LENGTH;
+        // SAFETY: there are so many messages, which describe buffers that outlive the call.
+        let got = check_int(unsafe {
+            let (fd, count) = (socket.as_raw_fd(), messages.len() as libc::c_uint);
+            libc::recvmmsg(fd, messages.as_mut_ptr(), count, flags as _, std::ptr::null_mut())
+        })?;
+        let got = messages.iter().zip(bufs.iter()).take(check(got as isize)?);
+        // SAFETY: the kernel has filled what these messages describe.
+        let each = |(m, buf): (&libc::mmsghdr, &IoSliceMut<'_>)| unsafe {
+            received(&m.msg_hdr, m.msg_len as usize, buf.len())
+        };
+        Ok(got.map(each).collect())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn recv_datagrams(
+        socket: Borrowed<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        wait: Wait,
+    ) -> io::Result<Vec<Received>> {
+        let mut got = Vec::with_capacity(bufs.len());
+        for buf in bufs {
+            let wait = if got.is_empty() { wait } else { Wait::No };
+            match recv_datagram(socket, buf, wait) {
+                Ok(received) => got.push(received),
+                Err(_) if !got.is_empty() => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(got)
     }
 
     /// The next error in the kernel's queue, which holds what ICMP said of datagrams.
@@ -396,6 +524,12 @@ mod here {
         err.raw_os_error() == Some(libc::EMSGSIZE)
     }
 
+    /// Whether an error may mean that a run cannot be cut: a network card without checksums
+    /// (EIO), a kernel before 4.18 or a length above the way's (EINVAL, EMSGSIZE).
+    pub(crate) fn may_refuse_segments(err: &io::Error) -> bool {
+        matches!(err.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
+    }
+
     /// Whether the descriptor is a UDP socket.
     pub(crate) fn is_udp(socket: Borrowed<'_>) -> io::Result<bool> {
         let socket = socket2::SockRef::from(&socket);
@@ -407,7 +541,7 @@ mod here {
 /// Not yet on systems other than Unix: no socket is made, so nothing else comes to pass.
 #[cfg(not(unix))]
 mod here {
-    use socket2::{Domain, SockAddr};
+    use socket2::Domain;
 
     use super::super::{Borrowed, Owned, Wait};
     use super::*;
@@ -435,11 +569,27 @@ mod here {
     pub(crate) fn send_datagram(
         _: Borrowed<'_>,
         _ipv6: bool,
-        _: &[u8],
-        _to: Option<&SockAddr>,
-        _: Source,
+        run: &Run<'_>,
         _: Wait,
     ) -> io::Result<()> {
+        let _ = (run.pieces, &run.to, run.source);
+        unsupported()
+    }
+
+    pub(crate) fn send_datagrams(
+        _: Borrowed<'_>,
+        _ipv6: bool,
+        _: &[Run<'_>],
+        _: Wait,
+    ) -> io::Result<usize> {
+        unsupported()
+    }
+
+    pub(crate) fn recv_datagrams(
+        _: Borrowed<'_>,
+        _: &mut [IoSliceMut<'_>],
+        _: Wait,
+    ) -> io::Result<Vec<Received>> {
         unsupported()
     }
 
@@ -452,6 +602,10 @@ mod here {
     }
 
     pub(crate) fn is_too_long(_: &io::Error) -> bool {
+        false
+    }
+
+    pub(crate) fn may_refuse_segments(_: &io::Error) -> bool {
         false
     }
 

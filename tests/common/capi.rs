@@ -1156,6 +1156,28 @@ pub fn c_address(address: SocketAddr) -> keepsock_address {
     out
 }
 
+fn got(info: &keepsock_datagram_info, bytes: &[u8]) -> Got {
+    Got {
+        bytes: bytes.to_vec(),
+        original_len: info.original_len,
+        truncated: info.truncated,
+        from: socket_address(&info.from).unwrap(),
+        to: socket_address(&info.to),
+        local: socket_address(&info.local),
+        interface: info.interface_index,
+    }
+}
+
+impl CDatagram {
+    fn send_all(&self, batch: &[keepsock_outgoing]) -> Outcome<usize> {
+        let mut sent = 0;
+        call(|e| unsafe {
+            keepsock_datagram_send_batch(self.0, batch.as_ptr(), batch.len(), &raw mut sent, e)
+        })?;
+        Ok(sent)
+    }
+}
+
 impl Datagrams<CApi> for CDatagram {
     type Info = keepsock_datagram_info;
 
@@ -1185,17 +1207,60 @@ impl Datagrams<CApi> for CDatagram {
             let (buf, size) = (bytes.as_mut_ptr().cast(), size_of_val(&info));
             keepsock_datagram_recv(self.0, buf, cap, &raw mut info, size, e)
         })?;
-        bytes.truncate(info.len);
-        let got = Got {
-            bytes,
-            original_len: info.original_len,
-            truncated: info.truncated,
-            from: socket_address(&info.from).unwrap(),
-            to: socket_address(&info.to),
-            local: socket_address(&info.local),
-            interface: info.interface_index,
+        Ok((got(&info, &bytes[..info.len]), info))
+    }
+
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize> {
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|(bytes, to)| keepsock_outgoing {
+                data: bytes.as_ptr().cast(),
+                len: bytes.len(),
+                to: to.map_or_else(|| unsafe { std::mem::zeroed() }, c_address),
+                local: unsafe { std::mem::zeroed() },
+                interface_index: 0,
+            })
+            .collect();
+        self.send_all(&batch)
+    }
+
+    fn reply_batch(&self, question: &keepsock_datagram_info, batch: &[&[u8]]) -> Outcome<usize> {
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|bytes| keepsock_outgoing {
+                data: bytes.as_ptr().cast(),
+                len: bytes.len(),
+                to: question.from,
+                local: question.local,
+                interface_index: question.interface_index,
+            })
+            .collect();
+        self.send_all(&batch)
+    }
+
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>> {
+        // As a later header might have it: larger entries.
+        #[repr(C)]
+        struct Later(keepsock_incoming, u64);
+        let mut buffers: Vec<_> = caps.iter().map(|cap| vec![0u8; *cap]).collect();
+        let info = || unsafe { std::mem::zeroed() };
+        let mut batch: Vec<_> = buffers
+            .iter_mut()
+            .map(|b| keepsock_incoming { data: b.as_mut_ptr().cast(), cap: b.len(), info: info() })
+            .map(|incoming| Later(incoming, 7))
+            .collect();
+        let mut count = 0;
+        call(|e| unsafe {
+            let (first, n, size) = (batch.as_mut_ptr().cast(), batch.len(), size_of::<Later>());
+            keepsock_datagram_recv_batch(self.0, first, n, size, &raw mut count, e)
+        })?;
+        assert!(batch[..count].iter().all(|later| later.1 == 0));
+        assert!(batch[count..].iter().all(|later| later.1 == 7 && later.0.info.from.family == 0));
+        let bytes = |i: &keepsock_incoming| match i.info.len {
+            0 => &[][..],
+            len => unsafe { std::slice::from_raw_parts(i.data.cast::<u8>(), len) },
         };
-        Ok((got, info))
+        Ok(batch[..count].iter().map(|later| got(&later.0.info, bytes(&later.0))).collect())
     }
 
     fn set_report_errors(&self, on: bool) -> Outcome<()> {

@@ -380,6 +380,11 @@ pub trait Datagrams<A: Api>: Send + Sync {
     fn recv(&self, cap: usize) -> Outcome<Got> {
         self.recv_info(cap).map(|(got, _)| got)
     }
+    /// To the peer of a connected socket, or to an address.
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize>;
+    fn reply_batch(&self, question: &Self::Info, batch: &[&[u8]]) -> Outcome<usize>;
+    /// With a buffer of each size.
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>>;
     fn set_report_errors(&self, on: bool) -> Outcome<()>;
     fn recv_error(&self) -> Outcome<Option<Reported>>;
     fn error_count(&self) -> u64;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error, Keepalive,
-    LengthPrefix, ServeOptions, ServerSocket, SocketOptions, WhenFull, WhenSlow,
+    Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error, Incoming,
+    Keepalive, LengthPrefix, Outgoing, ServeOptions, ServerSocket, SocketOptions, WhenFull,
+    WhenSlow,
 };
 
 use super::{
@@ -706,6 +707,18 @@ impl Reconnect<RustApi> for keepsock::Reconnect {
     }
 }
 
+fn got(d: &Datagram, bytes: &[u8]) -> Got {
+    Got {
+        bytes: bytes.to_vec(),
+        original_len: d.original_len,
+        truncated: d.truncated,
+        from: d.from,
+        to: d.to,
+        local: d.local,
+        interface: d.interface.unwrap_or(0),
+    }
+}
+
 impl Datagrams<RustApi> for DatagramSocket {
     type Info = Datagram;
 
@@ -724,17 +737,28 @@ impl Datagrams<RustApi> for DatagramSocket {
     fn recv_info(&self, cap: usize) -> Outcome<(Got, Datagram)> {
         let mut bytes = vec![0; cap];
         let d = DatagramSocket::recv(self, &mut bytes)?;
-        bytes.truncate(d.len);
-        let got = Got {
-            bytes,
-            original_len: d.original_len,
-            truncated: d.truncated,
-            from: d.from,
-            to: d.to,
-            local: d.local,
-            interface: d.interface.unwrap_or(0),
-        };
-        Ok((got, d))
+        Ok((got(&d, &bytes[..d.len]), d))
+    }
+
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize> {
+        let outgoing = batch.iter().map(|(bytes, to)| match to {
+            Some(to) => Outgoing::to(*bytes, *to),
+            None => Outgoing::new(*bytes),
+        });
+        Ok(DatagramSocket::send_batch(self, &outgoing.collect::<Vec<_>>())?)
+    }
+
+    fn reply_batch(&self, question: &Datagram, batch: &[&[u8]]) -> Outcome<usize> {
+        let batch: Vec<_> = batch.iter().map(|bytes| Outgoing::reply(question, *bytes)).collect();
+        Ok(DatagramSocket::send_batch(self, &batch)?)
+    }
+
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>> {
+        let mut buffers: Vec<_> = caps.iter().map(|cap| vec![0; *cap]).collect();
+        let mut batch: Vec<_> = buffers.iter_mut().map(|b| Incoming::new(b)).collect();
+        let count = DatagramSocket::recv_batch(self, &mut batch)?;
+        assert!(batch[count..].iter().all(|i| i.datagram().is_none() && i.bytes().is_empty()));
+        Ok(batch[..count].iter().map(|i| got(i.datagram().unwrap(), i.bytes())).collect())
     }
 
     fn set_report_errors(&self, on: bool) -> Outcome<()> {
