@@ -2586,6 +2586,97 @@ int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
                                      keepsock_error **error);
 
 /**
+ * Whether datagrams may be sent to broadcast addresses; sending to one is
+ * KEEPSOCK_ERR_PERMISSION_DENIED otherwise. Receiving needs nothing but a socket that is bound to
+ * a wildcard. Default: no.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram,
+                                        bool on,
+                                        keepsock_error **error);
+
+/**
+ * Joins a multicast group, to receive what is sent to it and to this socket's port. A second call
+ * with another sender adds that one. The socket gets what it has joined, and not what others on
+ * this machine have. Bind it to a wildcard, or to the group. Linux and FreeBSD.
+ *
+ * @param datagram        A socket.
+ * @param group           The group; its port does not count.
+ * @param interface_name  The interface's name or index; NULL: by which there is a way to the group.
+ * @param source          The only sender to receive from; NULL: all.
+ * @param error           See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE (joined before), _INVALID_ENDPOINT (no such
+ *         interface, or no way to the group), _INVALID_ARGUMENT (no group, or families that do not
+ *         fit), _UNSUPPORTED, _CLOSED, _NO_MEMORY, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_join(keepsock_datagram *datagram,
+                               const keepsock_address *group,
+                               const char *interface_name,
+                               const keepsock_address *source,
+                               keepsock_error **error);
+
+/**
+ * Leaves a group that was joined with the same arguments. Closing leaves all.
+ *
+ * @param datagram        A socket.
+ * @param group           The group.
+ * @param interface_name  As it was joined.
+ * @param source          As it was joined.
+ * @param error           See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_join(), and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if it was not
+ *         joined. Since 0.1.
+ */
+int32_t keepsock_datagram_leave(keepsock_datagram *datagram,
+                                const keepsock_address *group,
+                                const char *interface_name,
+                                const keepsock_address *source,
+                                keepsock_error **error);
+
+/**
+ * Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux and
+ * FreeBSD.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_loop(keepsock_datagram *datagram,
+                                             bool on,
+                                             keepsock_error **error);
+
+/**
+ * How many networks what the socket sends to a group passes. Default: 1, the local network. Linux and
+ * FreeBSD.
+ *
+ * @param datagram  A socket.
+ * @param ttl       0: none but this machine.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_ttl(keepsock_datagram *datagram,
+                                            uint8_t ttl,
+                                            keepsock_error **error);
+
+/**
+ * The interface that what the socket sends to a group leaves by. Default: as routed. Linux and
+ * FreeBSD.
+ *
+ * @param datagram        A socket.
+ * @param interface_name  Its name or index.
+ * @param error           See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT (there is none), _UNSUPPORTED, _CLOSED,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_interface(keepsock_datagram *datagram,
+                                                  const char *interface_name,
+                                                  keepsock_error **error);
+
+/**
  * Whether what ICMP says of datagrams that were sent is kept for
  * keepsock_datagram_recv_error(). A connected socket has it on, a bound one off: there the
  * kernel keeps such errors to itself unless it is asked (IP_RECVERR of ip(7)). Linux only.

@@ -42,6 +42,11 @@ both_apis![
     a_batch_of_replies,
     receiving_batches_waits_as_receiving_does,
     batches_to_nobody,
+    broadcasts,
+    a_group_and_its_senders,
+    a_group_of_ipv6,
+    how_groups_are_sent_to,
+    groups_that_are_none,
 ];
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -660,4 +665,137 @@ fn batches_to_nobody<A: Api>() {
     peer.send_to(b"alive", at(client.port())).unwrap();
     assert_eq!(client.recv_batch(&[8; 4]).unwrap()[0].bytes, b"alive");
     assert!(client.error_count() > 0 && client.recv_error().unwrap().is_some());
+}
+
+/// D1: broadcast is asked for; an answer leaves from the address of the interface.
+fn broadcasts<A: Api>() {
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::bind(wildcard, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let client = A::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let all = SocketAddr::new([127, 255, 255, 255].into(), server.port());
+        fails(client.send_to(b"x", all), ErrorKind::PermissionDenied);
+        client.set_broadcast(true).unwrap();
+        client.send_to(b"x", all).unwrap();
+        let (got, info) = server.recv_info(8).unwrap();
+        assert_eq!((got.to, got.local), (Some(all), Some(at(server.port()))));
+        server.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(server.port()));
+        client.set_broadcast(false).unwrap();
+        fails(client.send_to(b"x", all), ErrorKind::PermissionDenied);
+    }
+}
+
+/// That what was sent to an address is not received: what is sent after it comes first.
+fn is_not_received<A: Api>(server: &A::Datagram, client: &A::Datagram, to: SocketAddr) {
+    client.send_to(b"not for you", to).unwrap();
+    client.send_to(b"mark", at(server.port())).unwrap();
+    assert_eq!(server.recv(16).unwrap().bytes, b"mark");
+}
+
+/// D1: a group is joined and left, for all senders or for some; what others have joined is not
+/// received.
+fn a_group_and_its_senders<A: Api>() {
+    let group = IpAddr::from([239, 83, A::NUMBER, 1]);
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::bind(wildcard, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let other = A::bind(wildcard, &[]).unwrap();
+        let client = A::bind("127.0.0.1:0", &[]).unwrap();
+        client.set_multicast_interface("lo").unwrap();
+        let to = SocketAddr::new(group, server.port());
+        let lo = Some("lo");
+        other.join(group, lo, None).unwrap();
+        server.join([239, 83, A::NUMBER, 2].into(), lo, None).unwrap();
+        is_not_received::<A>(&server, &client, to);
+        server.join(group, lo, None).unwrap();
+        fails(server.join(group, lo, None), ErrorKind::AddressInUse);
+        client.send_to(b"x", to).unwrap();
+        let (got, info) = server.recv_info(8).unwrap();
+        assert_eq!((got.bytes.as_slice(), got.to), (&b"x"[..], Some(to)));
+        assert_eq!((got.from, got.interface), (at(client.port()), 1));
+        server.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(server.port()));
+        server.leave(group, lo, None).unwrap();
+        fails(server.leave(group, lo, None), ErrorKind::AddressNotAvailable);
+        is_not_received::<A>(&server, &client, to);
+        let stranger = IpAddr::from([127, 0, 0, 9]);
+        server.join(group, Some("1"), Some(stranger)).unwrap();
+        is_not_received::<A>(&server, &client, to);
+        server.join(group, lo, Some(LOCALHOST)).unwrap();
+        client.send_to(b"y", to).unwrap();
+        assert_eq!(server.recv(8).unwrap().bytes, b"y");
+        server.leave(group, lo, Some(LOCALHOST)).unwrap();
+        is_not_received::<A>(&server, &client, to);
+    }
+}
+
+/// D1: groups of IPv6, as the kernel has them: by loopback alone there is no way to one, so nothing
+/// can be sent to it here.
+fn a_group_of_ipv6<A: Api>() {
+    let listed = |file: &str, text: &str| {
+        let list = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap();
+        list.lines().any(|line| line.contains("lo") && line.contains(text))
+    };
+    for (test, endpoint) in ["[::]:0", "*:0"].into_iter().enumerate() {
+        let group: IpAddr = format!("ff01::83:{}{test}", A::NUMBER).parse().unwrap();
+        let text =
+            format!("ff01000000000000000000000083{:04}", u32::from(A::NUMBER) * 10 + test as u32);
+        let from: IpAddr = "::1".parse().unwrap();
+        let server = A::bind(endpoint, &[]).unwrap();
+        server.join(group, Some("lo"), None).unwrap();
+        assert!(listed("igmp6", &text), "{text}");
+        fails(server.join(group, Some("lo"), None), ErrorKind::AddressInUse);
+        server.leave(group, Some("lo"), None).unwrap();
+        assert!(!listed("igmp6", &text), "{text}");
+        fails(server.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
+        server.join(group, Some("lo"), Some(from)).unwrap();
+        let filter = text.clone() + " 0x00000000000000000000000000000001";
+        assert!(listed("mcfilter6", &filter) || listed("mcfilter6", &filter.replace("0x", "")));
+        server.close();
+        assert!(!listed("igmp6", &text), "{text}");
+    }
+}
+
+/// D1: what the kernel has of it, for each family of the socket.
+fn how_groups_are_sent_to<A: Api>() {
+    for (endpoint, ipv4, ipv6) in
+        [("127.0.0.1:0", true, false), ("[::1]:0", false, true), ("*:0", true, true)]
+    {
+        let socket = A::bind(endpoint, &[]).unwrap();
+        socket.set_multicast_ttl(7).unwrap();
+        socket.set_multicast_loop(false).unwrap();
+        let fd = socket.fd().unwrap();
+        if ipv4 {
+            assert_eq!(system::option(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL), 7);
+            assert_eq!(system::option(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP), 0);
+        }
+        if ipv6 {
+            assert_eq!(system::option(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS), 7);
+            assert_eq!(system::option(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP), 0);
+        }
+    }
+}
+
+/// E2: what is no group, no interface, or does not fit to the socket.
+fn groups_that_are_none<A: Api>() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let four = A::bind("127.0.0.1:0", &[]).unwrap();
+    let six = A::bind("[::]:0", &[]).unwrap();
+    let invalid = ErrorKind::InvalidArgument;
+    let failure = fails(four.join(ip("127.0.0.1"), Some("lo"), None), invalid);
+    assert!(failure.message.contains("127.0.0.1 is no multicast group"), "{failure:?}");
+    fails(four.join(ip("ff01::1:1"), Some("lo"), None), invalid);
+    fails(six.join(ip("239.83.0.3"), Some("lo"), None), invalid);
+    fails(four.join(ip("239.83.0.3"), Some("lo"), Some(ip("::1"))), invalid);
+    let group = ip("239.83.0.3");
+    let failure = fails(four.join(group, Some("nosuch0"), None), ErrorKind::InvalidEndpoint);
+    assert!(failure.message.contains("no such interface: \"nosuch0\""), "{failure:?}");
+    fails(four.join(group, Some("987654"), None), ErrorKind::InvalidEndpoint);
+    fails(four.set_multicast_interface("nosuch0"), ErrorKind::InvalidEndpoint);
+    four.close();
+    fails(four.join(group, Some("lo"), None), ErrorKind::Closed);
+    fails(four.leave(group, Some("lo"), None), ErrorKind::Closed);
+    fails(four.set_broadcast(true), ErrorKind::Closed);
+    fails(four.set_multicast_loop(true), ErrorKind::Closed);
+    fails(four.set_multicast_ttl(1), ErrorKind::Closed);
+    fails(four.set_multicast_interface("lo"), ErrorKind::Closed);
 }

@@ -462,6 +462,12 @@ mod c_only {
         address
     }
 
+    fn group() -> keepsock_address {
+        let mut group = somebody();
+        (group.ip[0], group.ip[1]) = (239, 83);
+        group
+    }
+
     fn outgoing(data: *const c_void, len: usize) -> keepsock_outgoing {
         let mut local = somebody();
         local.family = 0;
@@ -500,6 +506,18 @@ mod c_only {
                         keepsock_datagram_recv_batch(d, b.cast(), 1, size, &mut 0, e)
                     })
                 },
+                |d, e| keepsock_datagram_set_broadcast(d, true, e),
+                |d, e| {
+                    let group = group();
+                    keepsock_datagram_join(d, &raw const group, c"lo".as_ptr(), null(), e)
+                },
+                |d, e| {
+                    let group = group();
+                    keepsock_datagram_leave(d, &raw const group, c"lo".as_ptr(), null(), e)
+                },
+                |d, e| keepsock_datagram_set_multicast_loop(d, true, e),
+                |d, e| keepsock_datagram_set_multicast_ttl(d, 1, e),
+                |d, e| keepsock_datagram_set_multicast_interface(d, c"lo".as_ptr(), e),
                 |d, e| keepsock_datagram_set_report_errors(d, true, e),
                 |d, e| {
                     out([0x5au8; 256], |o| {
@@ -586,6 +604,23 @@ mod c_only {
                 out([0x5au8; 256], |i| {
                     keepsock_datagram_recv(datagram, null_mut(), 1, i.cast(), size, e)
                 })
+            });
+            let group = group();
+            let (at, lo) = (&raw const group, c"lo".as_ptr());
+            for member in [keepsock_datagram_join, keepsock_datagram_leave] {
+                gives(INVALID, "group is NULL", |e| member(datagram, null(), lo, null(), e));
+                gives(INVALID, "group has no address", |e| {
+                    member(datagram, &raw const none, lo, null(), e)
+                });
+                gives(INVALID, "source has no address", |e| {
+                    member(datagram, at, lo, &raw const none, e)
+                });
+                gives(INVALID, "is not UTF-8", |e| {
+                    member(datagram, at, c"\xff".as_ptr(), null(), e)
+                });
+            }
+            gives(INVALID, "interface_name is NULL", |e| {
+                keepsock_datagram_set_multicast_interface(datagram, null(), e)
             });
             let (good, bad) = (outgoing(data, 1), outgoing(null(), 1));
             gives(INVALID, "sent is NULL", |e| {

@@ -630,6 +630,165 @@ fn check_size<T>(size: usize, operation: &'static str) -> Result<()> {
     super::check_len(size, operation)
 }
 
+/// Whether datagrams may be sent to broadcast addresses; sending to one is
+/// KEEPSOCK_ERR_PERMISSION_DENIED otherwise. Receiving needs nothing but a socket that is bound to
+/// a wildcard. Default: no.
+///
+/// @param datagram  A socket.
+/// @param on        Whether.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_broadcast(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "broadcast", |s| s.set_broadcast(on)) }
+}
+
+/// Joins a multicast group, to receive what is sent to it and to this socket's port. A second call
+/// with another sender adds that one. The socket gets what it has joined, and not what others on
+/// this machine have. Bind it to a wildcard, or to the group. Linux and FreeBSD.
+///
+/// @param datagram        A socket.
+/// @param group           The group; its port does not count.
+/// @param interface_name  The interface's name or index; NULL: by which there is a way to the group.
+/// @param source          The only sender to receive from; NULL: all.
+/// @param error           See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE (joined before), _INVALID_ENDPOINT (no such
+///         interface, or no way to the group), _INVALID_ARGUMENT (no group, or families that do not
+///         fit), _UNSUPPORTED, _CLOSED, _NO_MEMORY, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_join(
+    datagram: *mut keepsock_datagram,
+    group: *const keepsock_address,
+    interface_name: *const c_char,
+    source: *const keepsock_address,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "join";
+    let body = |socket: &DatagramSocket| {
+        // SAFETY: as the header asks.
+        let (group, interface, source) =
+            unsafe { membership(group, interface_name, source, OPERATION) }?;
+        socket.join(group, interface, source)
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Leaves a group that was joined with the same arguments. Closing leaves all.
+///
+/// @param datagram        A socket.
+/// @param group           The group.
+/// @param interface_name  As it was joined.
+/// @param source          As it was joined.
+/// @param error           See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_join(), and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if it was not
+///         joined. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_leave(
+    datagram: *mut keepsock_datagram,
+    group: *const keepsock_address,
+    interface_name: *const c_char,
+    source: *const keepsock_address,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "leave";
+    let body = |socket: &DatagramSocket| {
+        // SAFETY: as the header asks.
+        let (group, interface, source) =
+            unsafe { membership(group, interface_name, source, OPERATION) }?;
+        socket.leave(group, interface, source)
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// # Safety
+/// `group` and `source` are null or readable, `interface` is null or a NUL-terminated string.
+unsafe fn membership<'a>(
+    group: *const keepsock_address,
+    interface: *const c_char,
+    source: *const keepsock_address,
+    operation: &'static str,
+) -> Result<(IpAddr, Option<&'a str>, Option<IpAddr>)> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let group = address(group, operation, "group")?.ip();
+        let interface = match interface.is_null() {
+            true => None,
+            false => Some(super::text(interface, operation, "interface_name")?),
+        };
+        let source = match source.is_null() {
+            true => None,
+            false => Some(address(source, operation, "source")?.ip()),
+        };
+        Ok((group, interface, source))
+    }
+}
+
+/// Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux and
+/// FreeBSD.
+///
+/// @param datagram  A socket.
+/// @param on        Whether.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_multicast_loop(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "multicast", |s| s.set_multicast_loop(on)) }
+}
+
+/// How many networks what the socket sends to a group passes. Default: 1, the local network. Linux and
+/// FreeBSD.
+///
+/// @param datagram  A socket.
+/// @param ttl       0: none but this machine.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_multicast_ttl(
+    datagram: *mut keepsock_datagram,
+    ttl: u8,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "multicast", |s| s.set_multicast_ttl(ttl)) }
+}
+
+/// The interface that what the socket sends to a group leaves by. Default: as routed. Linux and
+/// FreeBSD.
+///
+/// @param datagram        A socket.
+/// @param interface_name  Its name or index.
+/// @param error           See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT (there is none), _UNSUPPORTED, _CLOSED,
+///         _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_multicast_interface(
+    datagram: *mut keepsock_datagram,
+    interface_name: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "multicast";
+    let body = |socket: &DatagramSocket| {
+        // SAFETY: a string as the header asks.
+        socket.set_multicast_interface(unsafe {
+            super::text(interface_name, OPERATION, "interface_name")
+        }?)
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
 /// Whether what ICMP says of datagrams that were sent is kept for
 /// keepsock_datagram_recv_error(). A connected socket has it on, a bound one off: there the
 /// kernel keeps such errors to itself unless it is asked (IP_RECVERR of ip(7)). Linux only.

@@ -48,6 +48,17 @@ pub(crate) struct Reported {
     pub by: Option<IpAddr>,
 }
 
+/// How datagrams to groups are sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ToGroups {
+    /// Whether sockets of this machine get them, too.
+    Loop(bool),
+    /// How many networks they pass.
+    Ttl(u8),
+    /// The index of the interface that they leave by.
+    Interface(u32),
+}
+
 /// Whether the kernel cuts runs.
 pub(crate) const SEGMENTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -119,6 +130,133 @@ mod here {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    fn set_value<T>(socket: Borrowed<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+        let len = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the kernel reads at most `len` bytes through the pointer.
+        check_int(unsafe {
+            let at = std::ptr::from_ref(value).cast();
+            libc::setsockopt(socket.as_raw_fd(), level, name, at, len)
+        })?;
+        Ok(())
+    }
+
+    /// Joins a group, or leaves it, on an interface (0: as routed), for all senders or for one:
+    /// RFC 3678 section 5, whose structures these are. Apple packs them otherwise.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    pub(crate) fn set_member(
+        socket: Borrowed<'_>,
+        group: IpAddr,
+        interface: u32,
+        source: Option<IpAddr>,
+        join: bool,
+    ) -> io::Result<()> {
+        /// MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP and
+        /// MCAST_LEAVE_SOURCE_GROUP of netinet/in.h.
+        const OPTIONS: [c_int; 4] =
+            if cfg!(target_os = "freebsd") { [80, 81, 82, 83] } else { [42, 45, 46, 47] };
+        let [join_group, leave_group, join_source, leave_source] = OPTIONS;
+        #[repr(C)]
+        struct Member {
+            interface: u32,
+            group: libc::sockaddr_storage,
+        }
+        #[repr(C)]
+        struct MemberOfSource {
+            interface: u32,
+            group: libc::sockaddr_storage,
+            source: libc::sockaddr_storage,
+        }
+        let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
+        let name = |ip| {
+            let name = SockAddr::from(SocketAddr::new(ip, 0));
+            // SAFETY: all zero is a valid, empty name; no name is longer than the storage.
+            unsafe {
+                let mut storage: libc::sockaddr_storage = mem::zeroed();
+                let (from, len) = (name.as_ptr().cast::<u8>(), name.len() as usize);
+                std::ptr::copy_nonoverlapping(from, (&raw mut storage).cast(), len);
+                storage
+            }
+        };
+        // Linux would hand over what other sockets of the machine have joined, too (ip(7),
+        // IP_MULTICAST_ALL; ipv6 since 4.20, before which nothing can be done).
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = set(socket, level, if group.is_ipv4() { 49 } else { 29 }, false);
+        let group = name(group);
+        match source.map(name) {
+            None => {
+                let option = if join { join_group } else { leave_group };
+                set_value(socket, level, option, &Member { interface, group })
+            }
+            Some(source) => {
+                let option = if join { join_source } else { leave_source };
+                set_value(socket, level, option, &MemberOfSource { interface, group, source })
+            }
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    pub(crate) fn set_member(
+        _: Borrowed<'_>,
+        _group: IpAddr,
+        _interface: u32,
+        _source: Option<IpAddr>,
+        _join: bool,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    pub(crate) fn to_groups(
+        socket: Borrowed<'_>,
+        ipv4: bool,
+        ipv6: bool,
+        setting: ToGroups,
+    ) -> io::Result<()> {
+        if ipv6 {
+            let (name, value) = match setting {
+                ToGroups::Loop(on) => (libc::IPV6_MULTICAST_LOOP, c_int::from(on)),
+                ToGroups::Ttl(ttl) => (libc::IPV6_MULTICAST_HOPS, c_int::from(ttl)),
+                ToGroups::Interface(index) => (libc::IPV6_MULTICAST_IF, index as _),
+            };
+            set_value(socket, libc::IPPROTO_IPV6, name, &value)?;
+        }
+        if ipv4 {
+            let level = libc::IPPROTO_IP;
+            match setting {
+                ToGroups::Loop(on) => set(socket, level, libc::IP_MULTICAST_LOOP, on)?,
+                ToGroups::Ttl(ttl) => {
+                    set_value(socket, level, libc::IP_MULTICAST_TTL, &c_int::from(ttl))?;
+                }
+                ToGroups::Interface(index) => {
+                    let any = libc::in_addr { s_addr: 0 };
+                    let by_index = libc::ip_mreqn {
+                        imr_multiaddr: any,
+                        imr_address: any,
+                        imr_ifindex: index as _,
+                    };
+                    set_value(socket, level, libc::IP_MULTICAST_IF, &by_index)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    pub(crate) fn to_groups(
+        _: Borrowed<'_>,
+        _ipv4: bool,
+        _ipv6: bool,
+        setting: ToGroups,
+    ) -> io::Result<()> {
+        let _ = match setting {
+            ToGroups::Loop(on) => u32::from(on),
+            ToGroups::Ttl(ttl) => u32::from(ttl),
+            ToGroups::Interface(index) => index,
+        };
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -590,6 +728,30 @@ mod here {
         _: &mut [IoSliceMut<'_>],
         _: Wait,
     ) -> io::Result<Vec<Received>> {
+        unsupported()
+    }
+
+    pub(crate) fn set_member(
+        _: Borrowed<'_>,
+        _group: IpAddr,
+        _interface: u32,
+        _source: Option<IpAddr>,
+        _join: bool,
+    ) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub(crate) fn to_groups(
+        _: Borrowed<'_>,
+        _ipv4: bool,
+        _ipv6: bool,
+        setting: ToGroups,
+    ) -> io::Result<()> {
+        let _ = match setting {
+            ToGroups::Loop(on) => u32::from(on),
+            ToGroups::Ttl(ttl) => u32::from(ttl),
+            ToGroups::Interface(index) => index,
+        };
         unsupported()
     }
 

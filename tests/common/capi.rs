@@ -4,7 +4,7 @@
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
@@ -1168,7 +1168,30 @@ fn got(info: &keepsock_datagram_info, bytes: &[u8]) -> Got {
     }
 }
 
+type Member = unsafe extern "C" fn(
+    *mut keepsock_datagram,
+    *const keepsock_address,
+    *const c_char,
+    *const keepsock_address,
+    *mut *mut keepsock_error,
+) -> i32;
+
 impl CDatagram {
+    fn member(
+        &self,
+        function: Member,
+        group: IpAddr,
+        interface: Option<&str>,
+        from: Option<IpAddr>,
+    ) -> Outcome<()> {
+        let group = c_address(SocketAddr::new(group, 0));
+        let interface = interface.map(c);
+        let interface = interface.as_ref().map_or(null(), |name| name.as_ptr());
+        let from = from.map(|ip| c_address(SocketAddr::new(ip, 0)));
+        let from = from.as_ref().map_or(null(), std::ptr::from_ref);
+        call(|e| unsafe { function(self.0, &raw const group, interface, from, e) })
+    }
+
     fn send_all(&self, batch: &[keepsock_outgoing]) -> Outcome<usize> {
         let mut sent = 0;
         call(|e| unsafe {
@@ -1261,6 +1284,31 @@ impl Datagrams<CApi> for CDatagram {
             len => unsafe { std::slice::from_raw_parts(i.data.cast::<u8>(), len) },
         };
         Ok(batch[..count].iter().map(|later| got(&later.0.info, bytes(&later.0))).collect())
+    }
+
+    fn set_broadcast(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_broadcast(self.0, on, e) })
+    }
+
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        self.member(keepsock_datagram_join, group, interface, from)
+    }
+
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        self.member(keepsock_datagram_leave, group, interface, from)
+    }
+
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_multicast_loop(self.0, on, e) })
+    }
+
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_multicast_ttl(self.0, ttl, e) })
+    }
+
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()> {
+        let name = c(name);
+        call(|e| unsafe { keepsock_datagram_set_multicast_interface(self.0, name.as_ptr(), e) })
     }
 
     fn set_report_errors(&self, on: bool) -> Outcome<()> {

@@ -385,6 +385,12 @@ pub trait Datagrams<A: Api>: Send + Sync {
     fn reply_batch(&self, question: &Self::Info, batch: &[&[u8]]) -> Outcome<usize>;
     /// With a buffer of each size.
     fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>>;
+    fn set_broadcast(&self, on: bool) -> Outcome<()>;
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()>;
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()>;
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()>;
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()>;
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()>;
     fn set_report_errors(&self, on: bool) -> Outcome<()>;
     fn recv_error(&self) -> Outcome<Option<Reported>>;
     fn error_count(&self) -> u64;

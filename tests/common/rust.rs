@@ -1,7 +1,7 @@
 //! The Rust API as an [`Api`].
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -759,6 +759,30 @@ impl Datagrams<RustApi> for DatagramSocket {
         let count = DatagramSocket::recv_batch(self, &mut batch)?;
         assert!(batch[count..].iter().all(|i| i.datagram().is_none() && i.bytes().is_empty()));
         Ok(batch[..count].iter().map(|i| got(i.datagram().unwrap(), i.bytes())).collect())
+    }
+
+    fn set_broadcast(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_broadcast(self, on)?)
+    }
+
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        Ok(DatagramSocket::join(self, group, interface, from)?)
+    }
+
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        Ok(DatagramSocket::leave(self, group, interface, from)?)
+    }
+
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_loop(self, on)?)
+    }
+
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_ttl(self, ttl)?)
+    }
+
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_interface(self, name)?)
     }
 
     fn set_report_errors(&self, on: bool) -> Outcome<()> {
