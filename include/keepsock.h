@@ -4,7 +4,7 @@
  * keepsock: sockets that stay alive. SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * A keepsock_client is one connection, a keepsock_server is a listening socket; both over TCP and
- * Unix sockets. A connection in five lines:
+ * Unix sockets. A keepsock_datagram is a UDP socket. A connection in five lines:
  *
  *     keepsock_client *c = NULL;
  *     char line[256];

@@ -184,7 +184,11 @@ mod here {
         // Linux would hand over what other sockets of the machine have joined, too (ip(7),
         // IP_MULTICAST_ALL; ipv6 since 4.20, before which nothing can be done).
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = set(socket, level, if group.is_ipv4() { 49 } else { 29 }, false);
+        {
+            const IPV6_MULTICAST_ALL: c_int = 29; // linux/in6.h
+            let all = if group.is_ipv4() { libc::IP_MULTICAST_ALL } else { IPV6_MULTICAST_ALL };
+            let _ = set(socket, level, all, false);
+        }
         let group = name(group);
         match source.map(name) {
             None => {
