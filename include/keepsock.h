@@ -1026,7 +1026,8 @@ typedef struct {
      */
     keepsock_address local;
     /**
-     * The index of the interface by which it came; 0: not told.
+     * The index of the interface by which it came; 0: not told, as for a socket that is bound to
+     * one address.
      */
     uint32_t interface_index;
     /**

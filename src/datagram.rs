@@ -103,7 +103,8 @@ pub struct Datagram {
     pub to: Option<SocketAddr>,
     /// The address of this machine that a [`reply`](DatagramSocket::reply) leaves from.
     pub local: Option<SocketAddr>,
-    /// The index of the interface by which it came, where the system tells.
+    /// The index of the interface by which it came, for a socket that is bound to a wildcard and
+    /// where the system tells.
     pub interface: Option<u32>,
 }
 
@@ -438,7 +439,7 @@ impl DatagramSocket {
             let dual = local.is_ipv6() && !asked.only_v6().map_err(os)?;
             let peer = asked.peer_addr().ok().and_then(|peer| peer.as_socket());
             let set_up = || -> std::result::Result<(), Cause> {
-                set_up(fd, local.is_ipv6(), peer.is_some())?;
+                set_up(fd, local.ip(), local.is_ipv6(), peer.is_some())?;
                 sys::set_nonblocking(fd, !sys::BLOCKING_CALLS)?;
                 sys::forbid_sigpipe(fd)?;
                 // The kernel's timeouts would be taken for ours.
@@ -876,13 +877,15 @@ impl DatagramSocket {
             }
             ip => SocketAddr::new(ip, self.local.port()),
         };
+        // Not told to a socket with one address: it is that one.
+        let own = Some(self.local).filter(|own| !own.ip().is_unspecified());
         Datagram {
             len: received.len,
             original_len: received.original_len,
             truncated: received.truncated,
             from,
-            to: received.to.map(here),
-            local: received.local.map(here),
+            to: received.to.map(here).or(own),
+            local: received.local.map(here).or(own.filter(|own| !own.ip().is_multicast())),
             interface: (received.interface != 0).then_some(received.interface),
         }
     }
@@ -1464,8 +1467,16 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn set_up(socket: Borrowed<'_>, ipv6: bool, connected: bool) -> std::result::Result<(), Cause> {
-    sys::want_destination(socket, ipv6)?;
+fn set_up(
+    socket: Borrowed<'_>,
+    local: IpAddr,
+    ipv6: bool,
+    connected: bool,
+) -> std::result::Result<(), Cause> {
+    // A socket with one address receives at that one.
+    if !connected && local.is_unspecified() {
+        sys::want_destination(socket, ipv6)?;
+    }
     if connected {
         match sys::report_errors(socket, ipv6, true) {
             // There an error comes with a call, and is reported without its details.
@@ -1494,7 +1505,7 @@ fn new_socket(
             sys::bind_interface(fd, name, ipv6)?;
         }
         sys::forbid_sigpipe(fd)?;
-        set_up(fd, ipv6, connected)
+        set_up(fd, address.ip(), ipv6, connected)
     };
     apply().map_err(|cause| (Stage::Options, cause))?;
     Ok(socket)

@@ -69,7 +69,8 @@ pub struct keepsock_datagram_info {
     /// The address of this machine that keepsock_datagram_reply() answers from; family 0: the
     /// system chooses.
     pub local: keepsock_address,
-    /// The index of the interface by which it came; 0: not told.
+    /// The index of the interface by which it came; 0: not told, as for a socket that is bound to
+    /// one address.
     pub interface_index: u32,
     /// Whether the buffer was too short, so that the rest is lost.
     pub truncated: bool,
