@@ -83,6 +83,8 @@ pub struct DatagramSocket {
     polled: AtomicBool,
     /// Equal datagrams are given to the kernel as one; off once that was refused.
     segments: AtomicBool,
+    /// The kernel queues errors.
+    reports: AtomicBool,
     errors: Mutex<VecDeque<DatagramError>>,
     error_count: AtomicU64,
 }
@@ -482,6 +484,7 @@ impl DatagramSocket {
             cancel: Mutex::new(None),
             polled: AtomicBool::new(!sys::BLOCKING_CALLS),
             segments: AtomicBool::new(sys::SEGMENTS),
+            reports: AtomicBool::new(sys::REPORTS && made.peer.is_some()),
             errors: Mutex::default(),
             error_count: AtomicU64::new(0),
         };
@@ -740,7 +743,7 @@ impl DatagramSocket {
                 }
                 Ok(sent) => {
                     if let Some((false, e)) = pending {
-                        self.keep_error(DatagramError::unknown(&e, self.peer));
+                        self.keep_untold(&e);
                     }
                     return Ok(sent);
                 }
@@ -854,7 +857,7 @@ impl DatagramSocket {
             match self.step(io, Interest::Read, deadline, &mut call) {
                 Err(Cause::Os(e)) if sys::is_reported(&e) => {
                     if self.take_reported(io) == 0 {
-                        self.keep_error(DatagramError::unknown(&e, self.peer));
+                        self.keep_untold(&e);
                     }
                     if deadline.has_passed() {
                         return Err(ErrorKind::TimedOut.into());
@@ -1094,7 +1097,9 @@ impl DatagramSocket {
         const OPERATION: &str = "error reports";
         let failed = |cause| self.failed(OPERATION, cause, None);
         let io = self.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
-        sys::report_errors(io.socket(), self.ipv6, on).map_err(|e| failed(e.into()))
+        sys::report_errors(io.socket(), self.ipv6, on).map_err(|e| failed(e.into()))?;
+        self.reports.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The oldest error that was reported for a datagram that this socket sent, and was not told
@@ -1151,6 +1156,15 @@ impl DatagramSocket {
             kept.pop_front();
         }
         kept.push_back(error);
+    }
+
+    /// Keeps the error of a call that the queue did not have. Where there is a queue it had been
+    /// taken from there already: Linux queues an error before it gives it to the next call, and
+    /// another thread may come between.
+    fn keep_untold(&self, err: &io::Error) {
+        if !self.reports.load(Ordering::Relaxed) {
+            self.keep_error(DatagramError::unknown(err, self.peer));
+        }
     }
 
     /// Takes what the kernel has queued; how much that was. While something is there, a poll does

@@ -59,6 +59,9 @@ pub(crate) enum ToGroups {
     Interface(u32),
 }
 
+/// Whether the kernel queues what ICMP says, if it is asked to.
+pub(crate) const REPORTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// Whether the kernel cuts runs.
 pub(crate) const SEGMENTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
