@@ -4,7 +4,7 @@
  * keepsock: sockets that stay alive. SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * A keepsock_client is one connection, a keepsock_server is a listening socket; both over TCP and
- * Unix sockets. A connection in five lines:
+ * Unix sockets. A keepsock_datagram is a UDP socket. A connection in five lines:
  *
  *     keepsock_client *c = NULL;
  *     char line[256];
@@ -267,7 +267,7 @@ typedef int32_t keepsock_family;
 #endif // __cplusplus
 
 /**
- * The transport protocol of a connection.
+ * The transport protocol of a socket.
  */
 enum keepsock_protocol
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -282,6 +282,10 @@ enum keepsock_protocol
      * A Unix stream socket.
      */
     KEEPSOCK_PROTOCOL_UNIX = 2,
+    /**
+     * UDP over IPv4 or IPv6.
+     */
+    KEEPSOCK_PROTOCOL_UDP = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -610,6 +614,16 @@ typedef struct keepsock_connecting keepsock_connecting;
  * Threads: any thread may call any function at any time, callbacks included; none waits.
  */
 typedef struct keepsock_connection keepsock_connection;
+
+/**
+ * A UDP socket: bound to a local address, for datagrams from anybody, or connected to one
+ * peer. Unix systems only so far.
+ *
+ * Threads: any number of threads may be in calls on one socket; a datagram is sent, and
+ * received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
+ * keepsock_datagram_free() needs the object for itself.
+ */
+typedef struct keepsock_datagram keepsock_datagram;
 
 /**
  * Why a call failed, for people: its message is one line that tells what was
@@ -970,6 +984,136 @@ typedef struct {
      */
     void (*connect_failed)(const keepsock_error *error, void *data, void *user);
 } keepsock_callbacks;
+
+/**
+ * An IP address and a port. keepsock_address_parse() makes one of text,
+ * keepsock_address_text() text of one. It never grows.
+ */
+typedef struct {
+    /**
+     * In network order; of an IPv4 address the first four bytes, the rest is 0.
+     */
+    uint8_t ip[16];
+    /**
+     * The interface's index of a link-local IPv6 address, or 0.
+     */
+    uint32_t zone;
+    /**
+     * The port, in the machine's order.
+     */
+    uint16_t port;
+    /**
+     * 4 or 6; 0: there is no address.
+     */
+    uint16_t family;
+} keepsock_address;
+
+/**
+ * What was received, but for the bytes.
+ */
+typedef struct {
+    /**
+     * Who sent it.
+     */
+    keepsock_address from;
+    /**
+     * The address that it was sent to, which may be a group's or a broadcast address; family 0
+     * where the system does not tell.
+     */
+    keepsock_address to;
+    /**
+     * The address of this machine that keepsock_datagram_reply() answers from; family 0: the
+     * system chooses.
+     */
+    keepsock_address local;
+    /**
+     * The index of the interface by which it came; 0: not told, as for a socket that is bound to
+     * one address.
+     */
+    uint32_t interface_index;
+    /**
+     * Whether the buffer was too short, so that the rest is lost.
+     */
+    bool truncated;
+    /**
+     * How many bytes were put into the buffer.
+     */
+    size_t len;
+    /**
+     * How many bytes the datagram had; systems other than Linux do not tell: there it is len.
+     */
+    size_t original_len;
+} keepsock_datagram_info;
+
+/**
+ * One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
+ * received, take "to", local and interface_index from its keepsock_datagram_info's from, local
+ * and interface_index; else let local and interface_index be 0.
+ */
+typedef struct {
+    /**
+     * Its bytes; may be NULL if len is 0.
+     */
+    const void *data;
+    /**
+     * How many; 0 is a datagram, too.
+     */
+    size_t len;
+    /**
+     * To whom; family 0: to the peer of a connected socket.
+     */
+    keepsock_address to;
+    /**
+     * The address of this machine that it leaves from; family 0: the system chooses.
+     */
+    keepsock_address local;
+    /**
+     * The index of the interface, where the addresses need one; else 0.
+     */
+    uint32_t interface_index;
+} keepsock_outgoing;
+
+/**
+ * A buffer of keepsock_datagram_recv_batch(), and what was received into it.
+ */
+typedef struct {
+    /**
+     * Where the bytes are put; may be NULL if cap is 0. On a connected socket two entries may
+     * have exchanged their buffers afterwards.
+     */
+    void *data;
+    /**
+     * How many fit.
+     */
+    size_t cap;
+    /**
+     * Filled in on success.
+     */
+    keepsock_datagram_info info;
+} keepsock_incoming;
+
+/**
+ * An error that was reported for a datagram that the socket sent.
+ */
+typedef struct {
+    /**
+     * KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port there),
+     * _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
+     */
+    int32_t status;
+    /**
+     * The system's error number (errno), or 0.
+     */
+    int32_t os_error;
+    /**
+     * Where the datagram had been sent to; family 0: not told.
+     */
+    keepsock_address to;
+    /**
+     * The machine, or the router on the way, that reported it, with port 0; family 0: not told.
+     */
+    keepsock_address from;
+} keepsock_datagram_error;
 
 /**
  * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
@@ -2244,6 +2388,470 @@ int32_t keepsock_connection_keepalive(const keepsock_connection *connection,
                                       keepsock_keepalive *out,
                                       size_t size,
                                       keepsock_error **error);
+
+/**
+ * Makes an address of a numeric endpoint: "192.0.2.1:80", "[fe80::1%eth0]:80".
+ *
+ * @param endpoint  Its text; names are not addresses.
+ * @param address   Receives it.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_address_parse(const char *endpoint,
+                               keepsock_address *address,
+                               keepsock_error **error);
+
+/**
+ * Prints an address as an endpoint: "192.0.2.1:80", "[fe80::1%3]:80".
+ *
+ * @param address  An address.
+ * @param buf      Receives the text, with its NUL.
+ * @param cap      Its size; 64 is enough for all.
+ * @param needed   Receives the size that is needed, also when cap is too small; may be NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TOO_LONG, _INVALID_ARGUMENT (family 0, too). Since 0.1.
+ */
+int32_t keepsock_address_text(const keepsock_address *address,
+                              char *buf,
+                              size_t cap,
+                              size_t *needed,
+                              keepsock_error **error);
+
+/**
+ * Makes a socket that takes datagrams from anybody. "*:8080" takes IPv4 and IPv6 on one port,
+ * whatever the system's bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only.
+ * With port 0 the system chooses: keepsock_datagram_port().
+ *
+ * @param endpoint  Where to bind.
+ * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts and
+ *                  token hold; what only streams, or only connecting, have is refused.
+ * @param datagram  Receives the socket; free it with keepsock_datagram_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
+ *         _PERMISSION_DENIED, _INVALID_ENDPOINT, _NOT_FOUND, _LOOKUP_FAILED, _TIMED_OUT,
+ *         _CANCELLED (the lookup), _NO_DESCRIPTORS, _NO_MEMORY, _UNSUPPORTED (Windows),
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_bind(const char *endpoint,
+                               const keepsock_options *options,
+                               keepsock_datagram **datagram,
+                               keepsock_error **error);
+
+/**
+ * Makes a socket that sends to one peer only, and receives from it only. Nothing is sent for
+ * that, so whether somebody is there is not known yet. Of a name's addresses it is the first
+ * one that this machine has a way to.
+ *
+ * @param endpoint  The peer.
+ * @param options   Options, copied; NULL for the defaults. Family, local address, interface,
+ *                  addresses, timeouts and token hold; what only streams have is refused.
+ * @param datagram  Receives the socket; free it with keepsock_datagram_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND,
+ *         _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
+ *         _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED, _NO_DESCRIPTORS,
+ *         _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_connect(const char *endpoint,
+                                  const keepsock_options *options,
+                                  keepsock_datagram **datagram,
+                                  keepsock_error **error);
+
+/**
+ * Takes over a UDP socket that is bound, connected or not.
+ *
+ * @param fd        A UDP socket. It belongs to the new object on success and stays the
+ *                  caller's on failure.
+ * @param options   Options, copied; NULL for the defaults. Timeouts and token hold; addresses,
+ *                  family and interface must not be set.
+ * @param datagram  Receives the socket; free it with keepsock_datagram_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not UDP, or not bound), _OS (not a socket at
+ *         all), _UNSUPPORTED (Windows), _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_from_fd(keepsock_fd fd,
+                                  const keepsock_options *options,
+                                  keepsock_datagram **datagram,
+                                  keepsock_error **error);
+
+/**
+ * Sends one datagram to the peer of a connected socket. It waits only while the system's
+ * buffer is full. What ICMP said of an earlier datagram fails no call: see
+ * keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
+ * over IPv6.
+ *
+ * @param datagram  A connected socket.
+ * @param data      The bytes; may be NULL if len is 0.
+ * @param len       How many; 0 is a datagram, too.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
+ *         or for the way), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
+ *         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_send(keepsock_datagram *datagram,
+                               const void *data,
+                               size_t len,
+                               keepsock_error **error);
+
+/**
+ * Sends one datagram to an address.
+ *
+ * @param datagram  A socket.
+ * @param data      The bytes; may be NULL if len is 0.
+ * @param len       How many; 0 is a datagram, too.
+ * @param to        The address.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send(); KEEPSOCK_ERR_WRONG_STATE if the socket is
+ *         connected to another address, KEEPSOCK_ERR_INVALID_ARGUMENT for port 0, too, and for
+ *         an address of a family that the socket does not have. Since 0.1.
+ */
+int32_t keepsock_datagram_send_to(keepsock_datagram *datagram,
+                                  const void *data,
+                                  size_t len,
+                                  const keepsock_address *to,
+                                  keepsock_error **error);
+
+/**
+ * Answers a datagram: to whom it came from, and from the address that it was sent to, as its
+ * sender expects it, though this machine have several.
+ *
+ * @param datagram  The socket that received it.
+ * @param question  What keepsock_datagram_recv() told of it.
+ * @param data      The bytes; may be NULL if len is 0.
+ * @param len       How many; 0 is a datagram, too.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send_to(). Since 0.1.
+ */
+int32_t keepsock_datagram_reply(keepsock_datagram *datagram,
+                                const keepsock_datagram_info *question,
+                                const void *data,
+                                size_t len,
+                                keepsock_error **error);
+
+/**
+ * Receives one datagram. What does not fit is lost, and told. What ICMP said of datagrams that
+ * were sent ends no receiving: see keepsock_datagram_recv_error().
+ *
+ * @param datagram  A socket.
+ * @param buf       Filled with the datagram's bytes; may be NULL if cap is 0.
+ * @param cap       Its size.
+ * @param info      Filled in on success.
+ * @param size      sizeof *info.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _WOULD_BLOCK (non-blocking
+ *         mode), _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_recv(keepsock_datagram *datagram,
+                               void *buf,
+                               size_t cap,
+                               keepsock_datagram_info *info,
+                               size_t size,
+                               keepsock_error **error);
+
+/**
+ * Sends datagrams in their order. On Linux one system call takes up to 64 of them, and the kernel
+ * takes those that follow each other to one address with one length as one (UDP_SEGMENT), which
+ * is where most is saved; elsewhere they are sent one by one. The write timeout is for all
+ * together.
+ *
+ * @param datagram  A socket.
+ * @param batch     The datagrams: an array.
+ * @param count     How many there are.
+ * @param sent      Receives how many were sent: all, unless something prevents it; sending the
+ *                  rest then tells what.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send_to(), if not even the first was sent. Since 0.1.
+ */
+int32_t keepsock_datagram_send_batch(keepsock_datagram *datagram,
+                                     const keepsock_outgoing *batch,
+                                     size_t count,
+                                     size_t *sent,
+                                     keepsock_error **error);
+
+/**
+ * Receives as many datagrams as there are, and at least one, one into each buffer. It waits for
+ * the first only. On Linux that is one system call for up to 64 of them, which is the most for one
+ * call everywhere.
+ *
+ * @param datagram  A socket.
+ * @param batch     The buffers: an array, none of which overlap.
+ * @param count     How many there are; 0 receives nothing.
+ * @param size      sizeof *batch.
+ * @param received  Receives how many entries of batch were filled in.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_recv(). Since 0.1.
+ */
+int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
+                                     keepsock_incoming *batch,
+                                     size_t count,
+                                     size_t size,
+                                     size_t *received,
+                                     keepsock_error **error);
+
+/**
+ * Whether datagrams may be sent to broadcast addresses; sending to one is
+ * KEEPSOCK_ERR_PERMISSION_DENIED otherwise. Receiving needs nothing but a socket that is bound to
+ * a wildcard. Default: no.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram,
+                                        bool on,
+                                        keepsock_error **error);
+
+/**
+ * Joins a multicast group, to receive what is sent to it and to this socket's port. A second call
+ * with another sender adds that one. The socket gets what it has joined, and not what others on
+ * this machine have. Bind it to a wildcard, or to the group. Linux and FreeBSD.
+ *
+ * @param datagram        A socket.
+ * @param group           The group; its port does not count.
+ * @param interface_name  The interface's name or index; NULL: by which there is a way to the group.
+ * @param source          The only sender to receive from; NULL: all.
+ * @param error           See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE (joined before), _INVALID_ENDPOINT (no such
+ *         interface, or no way to the group), _INVALID_ARGUMENT (no group, or families that do not
+ *         fit), _UNSUPPORTED, _CLOSED, _NO_MEMORY, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_join(keepsock_datagram *datagram,
+                               const keepsock_address *group,
+                               const char *interface_name,
+                               const keepsock_address *source,
+                               keepsock_error **error);
+
+/**
+ * Leaves a group that was joined with the same arguments. Closing leaves all.
+ *
+ * @param datagram        A socket.
+ * @param group           The group.
+ * @param interface_name  As it was joined.
+ * @param source          As it was joined.
+ * @param error           See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_join(), and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if it was not
+ *         joined. Since 0.1.
+ */
+int32_t keepsock_datagram_leave(keepsock_datagram *datagram,
+                                const keepsock_address *group,
+                                const char *interface_name,
+                                const keepsock_address *source,
+                                keepsock_error **error);
+
+/**
+ * Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux and
+ * FreeBSD.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_loop(keepsock_datagram *datagram,
+                                             bool on,
+                                             keepsock_error **error);
+
+/**
+ * How many networks what the socket sends to a group passes. Default: 1, the local network. Linux and
+ * FreeBSD.
+ *
+ * @param datagram  A socket.
+ * @param ttl       0: none but this machine.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_ttl(keepsock_datagram *datagram,
+                                            uint8_t ttl,
+                                            keepsock_error **error);
+
+/**
+ * The interface that what the socket sends to a group leaves by. Default: as routed. Linux and
+ * FreeBSD.
+ *
+ * @param datagram        A socket.
+ * @param interface_name  Its name or index.
+ * @param error           See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT (there is none), _UNSUPPORTED, _CLOSED,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_multicast_interface(keepsock_datagram *datagram,
+                                                  const char *interface_name,
+                                                  keepsock_error **error);
+
+/**
+ * Whether what ICMP says of datagrams that were sent is kept for
+ * keepsock_datagram_recv_error(). A connected socket has it on, a bound one off: there the
+ * kernel keeps such errors to itself unless it is asked (IP_RECVERR of ip(7)). Linux only.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_report_errors(keepsock_datagram *datagram,
+                                            bool on,
+                                            keepsock_error **error);
+
+/**
+ * The oldest error that was reported for a datagram that the socket sent, and was not told yet.
+ * It never waits. At most 64 are kept, then the oldest go.
+ *
+ * @param datagram  A socket.
+ * @param out       Filled in on success; its status is KEEPSOCK_OK if there is none.
+ * @param size      sizeof *out.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED (and none is left of those that came before),
+ *         _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_recv_error(keepsock_datagram *datagram,
+                                     keepsock_datagram_error *out,
+                                     size_t size,
+                                     keepsock_error **error);
+
+/**
+ * How many errors were reported so far for datagrams that the socket sent, as far as calls have
+ * met them.
+ *
+ * @param datagram  A socket, or NULL: 0.
+ * @return Their number. Since 0.1.
+ */
+uint64_t keepsock_datagram_error_count(const keepsock_datagram *datagram);
+
+/**
+ * The local endpoint, with the port that the system chose: "127.0.0.1:40123". What was bound to
+ * "*" is "*".
+ *
+ * @param datagram  A socket, or NULL: "".
+ * @return Text that lives as long as the object. Since 0.1.
+ */
+const char *keepsock_datagram_endpoint(const keepsock_datagram *datagram);
+
+/**
+ * The five-tuple as text: "udp 127.0.0.1:3337 -> 127.0.0.1:7788".
+ *
+ * @param datagram  A socket, or NULL: "".
+ * @return Text that lives as long as the object. Since 0.1.
+ */
+const char *keepsock_datagram_name(const keepsock_datagram *datagram);
+
+/**
+ * The local port.
+ *
+ * @param datagram  A socket, or NULL: 0.
+ * @return The port. Since 0.1.
+ */
+uint16_t keepsock_datagram_port(const keepsock_datagram *datagram);
+
+/**
+ * Protocol, local and remote address; after close, too. The remote address of a socket that is
+ * not connected is the wildcard with port 0.
+ *
+ * @param datagram  A socket.
+ * @param out       Filled in on success.
+ * @param size      sizeof *out.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_five_tuple(const keepsock_datagram *datagram,
+                                     keepsock_five_tuple *out,
+                                     size_t size,
+                                     keepsock_error **error);
+
+/**
+ * Sets the time for each receiving call as a whole. Calls under way keep theirs.
+ *
+ * @param datagram  A socket.
+ * @param ms        Milliseconds above 0, or KEEPSOCK_INFINITE, which is the default.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_datagram_set_read_timeout(keepsock_datagram *datagram,
+                                           int64_t ms,
+                                           keepsock_error **error);
+
+/**
+ * Sets the time for each sending call as a whole.
+ *
+ * @param datagram  A socket.
+ * @param ms        Milliseconds above 0, or KEEPSOCK_INFINITE, which is the default.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_datagram_set_write_timeout(keepsock_datagram *datagram,
+                                            int64_t ms,
+                                            keepsock_error **error);
+
+/**
+ * In non-blocking mode, calls that would wait return KEEPSOCK_ERR_WOULD_BLOCK instead. Calls
+ * that wait already go on.
+ *
+ * @param datagram  A socket.
+ * @param on        true: non-blocking.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ARGUMENT, _CLOSED. Since 0.1.
+ */
+int32_t keepsock_datagram_set_nonblocking(keepsock_datagram *datagram,
+                                          bool on,
+                                          keepsock_error **error);
+
+/**
+ * Gives the socket a token that ends its calls, or takes it off. Calls under way are not
+ * affected.
+ *
+ * @param datagram  A socket.
+ * @param cancel    A token, shared from then on; NULL takes it off.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_datagram_set_cancel(keepsock_datagram *datagram,
+                                     const keepsock_cancel *cancel,
+                                     keepsock_error **error);
+
+/**
+ * Borrows the descriptor, for an event loop or an option that keepsock does not know. It is
+ * open until the socket is closed; do not close it.
+ *
+ * @param datagram  A socket.
+ * @param fd        Receives it.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_fd(const keepsock_datagram *datagram,
+                             keepsock_fd *fd,
+                             keepsock_error **error);
+
+/**
+ * Gives the descriptor up: it is the caller's to close. The object is then closed, and still to
+ * be freed.
+ *
+ * @param datagram  A socket.
+ * @param fd        Receives the descriptor.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while another
+ *         thread is in a call. Since 0.1.
+ */
+int32_t keepsock_datagram_release_fd(keepsock_datagram *datagram,
+                                     keepsock_fd *fd,
+                                     keepsock_error **error);
+
+/**
+ * Closes. Calls of other threads return KEEPSOCK_ERR_CLOSED; what was sent is on its way.
+ * Closing twice is fine. The object is still to be freed.
+ *
+ * @param datagram  A socket.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_datagram_close(keepsock_datagram *datagram, keepsock_error **error);
+
+/**
+ * Closes and frees a socket. No other thread may be using the object. Freeing NULL does
+ * nothing.
+ *
+ * @param datagram  A socket, or NULL. Since 0.1.
+ */
+void keepsock_datagram_free(keepsock_datagram *datagram);
 
 /**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".

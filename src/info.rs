@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::error::ErrorKind;
 
-/// The transport protocol of a connection.
+/// The transport protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(i32)]
@@ -15,6 +15,8 @@ pub enum Protocol {
     Tcp = 1,
     /// A Unix stream socket.
     Unix = 2,
+    /// UDP over IPv4 or IPv6.
+    Udp = 3,
 }
 
 impl fmt::Display for Protocol {
@@ -22,6 +24,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "tcp",
             Protocol::Unix => "unix",
+            Protocol::Udp => "udp",
         })
     }
 }

@@ -1,5 +1,5 @@
 //! Sockets that stay alive: listen, connect and accept with keepalive tuning,
-//! deadlines and errors one can act on, over TCP and Unix sockets.
+//! deadlines and errors one can act on, over TCP and Unix sockets; and UDP.
 //!
 //! - [`ClientSocket`] asks for a connection, or is one that a server accepted:
 //!   [`read`](ClientSocket::read), [`write_all`](ClientSocket::write_all),
@@ -81,6 +81,7 @@ mod cancel;
 mod capture;
 mod client;
 mod connect;
+mod datagram;
 mod endpoint;
 mod error;
 mod events;
@@ -109,6 +110,7 @@ pub use cancel::CancelToken;
 pub use capture::Capture;
 pub use client::{BorrowedSocket, ClientSocket};
 pub use connect::Connecting;
+pub use datagram::{Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use framing::{Framing, LengthPrefix};

@@ -573,6 +573,26 @@ impl SocketOptions {
         Ok(())
     }
 
+    /// Refuses, for a UDP socket, what only streams have. What is off is met.
+    pub(crate) fn refuse_stream_only(&self, operation: &'static str) -> Result<()> {
+        let given = [
+            ("keepalive", matches!(self.keepalive, Setting::Own(_))),
+            ("liveness", !self.liveness.is_plain()),
+            ("last_snapshot", self.last_snapshot),
+            ("nodelay", !self.nodelay),
+            ("attempt_delay", self.attempt_delay != SocketOptions::default().attempt_delay),
+            ("backlog", self.backlog.is_some()),
+            ("fast_open", self.fast_open),
+            ("mptcp", self.mptcp),
+            ("save_syn", self.save_syn),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail(format!("a UDP socket has no {name} to set"))),
+            None => Ok(()),
+        }
+    }
+
     /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
     pub(crate) fn apply_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
         if self.save_syn {

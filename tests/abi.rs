@@ -344,7 +344,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
         Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
         Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
-    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix));
+    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp));
     all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
         Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere TooLong Overrun));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
@@ -386,6 +386,12 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         destination_port window_scale flags ip_version ttl traffic_class dont_fragment
         sack_permitted has_timestamps options_len options source_address destination_address
         line));
+    all.extend(layout!(keepsock_address: ip zone port family));
+    all.extend(layout!(keepsock_datagram_info:
+        from to local interface_index truncated len original_len));
+    all.extend(layout!(keepsock_outgoing: data len to local interface_index));
+    all.extend(layout!(keepsock_incoming: data cap info));
+    all.extend(layout!(keepsock_datagram_error: status os_error to from));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));

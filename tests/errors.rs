@@ -207,6 +207,11 @@ mod c_only {
             keepsock_connecting_free(null_mut());
             assert_eq!(keepsock_connecting_attempt_count(null()), 0);
             keepsock_server_free(null_mut());
+            assert_eq!(text(keepsock_datagram_endpoint(null())), "");
+            assert_eq!(text(keepsock_datagram_name(null())), "");
+            assert_eq!(keepsock_datagram_port(null()), 0);
+            assert_eq!(keepsock_datagram_error_count(null()), 0);
+            keepsock_datagram_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
             keepsock_reconnect_free(null_mut());
@@ -438,6 +443,263 @@ mod c_only {
                     })
                 },
             ]
+        }
+    }
+
+    fn new_datagram() -> *mut keepsock_datagram {
+        let mut datagram = null_mut();
+        let bound = unsafe {
+            keepsock_datagram_bind(c"127.0.0.1:0".as_ptr(), null(), &raw mut datagram, null_mut())
+        };
+        assert_eq!(bound, KEEPSOCK_OK);
+        datagram
+    }
+
+    /// An address that would be right, though nobody is there.
+    fn somebody() -> keepsock_address {
+        let mut address: keepsock_address = unsafe { std::mem::zeroed() };
+        (address.family, address.port, address.ip[0], address.ip[3]) = (4, 9, 127, 1);
+        address
+    }
+
+    fn group() -> keepsock_address {
+        let mut group = somebody();
+        (group.ip[0], group.ip[1]) = (239, 83);
+        group
+    }
+
+    fn outgoing(data: *const c_void, len: usize) -> keepsock_outgoing {
+        let mut local = somebody();
+        local.family = 0;
+        keepsock_outgoing { data, len, to: somebody(), local, interface_index: 0 }
+    }
+
+    /// Each function of a datagram socket, with arguments that would be right.
+    fn datagram_calls() -> Vec<Call<keepsock_datagram>> {
+        unsafe {
+            vec![
+                |d, e| keepsock_datagram_send(d, b"x".as_ptr().cast(), 1, e),
+                |d, e| {
+                    let to = somebody();
+                    keepsock_datagram_send_to(d, b"x".as_ptr().cast(), 1, &raw const to, e)
+                },
+                |d, e| {
+                    let mut question: keepsock_datagram_info = std::mem::zeroed();
+                    question.from = somebody();
+                    let question = &raw const question;
+                    keepsock_datagram_reply(d, question, b"x".as_ptr().cast(), 1, e)
+                },
+                |d, e| {
+                    out([0x5au8; 256], |i| {
+                        let size = size_of::<keepsock_datagram_info>();
+                        keepsock_datagram_recv(d, null_mut(), 0, i.cast(), size, e)
+                    })
+                },
+                |d, e| {
+                    let one = outgoing(b"x".as_ptr().cast(), 1);
+                    let one = &raw const one;
+                    out(77usize, |n| keepsock_datagram_send_batch(d, one, 1, n, e))
+                },
+                |d, e| {
+                    out([0x5au8; 256], |b| {
+                        let size = size_of::<keepsock_incoming>();
+                        keepsock_datagram_recv_batch(d, b.cast(), 1, size, &mut 0, e)
+                    })
+                },
+                |d, e| keepsock_datagram_set_broadcast(d, true, e),
+                |d, e| {
+                    let group = group();
+                    keepsock_datagram_join(d, &raw const group, c"lo".as_ptr(), null(), e)
+                },
+                |d, e| {
+                    let group = group();
+                    keepsock_datagram_leave(d, &raw const group, c"lo".as_ptr(), null(), e)
+                },
+                |d, e| keepsock_datagram_set_multicast_loop(d, true, e),
+                |d, e| keepsock_datagram_set_multicast_ttl(d, 1, e),
+                |d, e| keepsock_datagram_set_multicast_interface(d, c"lo".as_ptr(), e),
+                |d, e| keepsock_datagram_set_report_errors(d, true, e),
+                |d, e| {
+                    out([0x5au8; 256], |o| {
+                        let size = size_of::<keepsock_datagram_error>();
+                        keepsock_datagram_recv_error(d, o.cast(), size, e)
+                    })
+                },
+                |d, e| {
+                    out([0x5au8; 512], |t| {
+                        let size = size_of::<keepsock_five_tuple>();
+                        keepsock_datagram_five_tuple(d, t.cast(), size, e)
+                    })
+                },
+                |d, e| keepsock_datagram_set_read_timeout(d, 1000, e),
+                |d, e| keepsock_datagram_set_write_timeout(d, 1000, e),
+                |d, e| keepsock_datagram_set_nonblocking(d, true, e),
+                |d, e| keepsock_datagram_set_cancel(d, null(), e),
+                |d, e| out(77, |fd| keepsock_datagram_fd(d, fd, e)),
+                |d, e| out(77, |fd| keepsock_datagram_release_fd(d, fd, e)),
+                |d, e| keepsock_datagram_close(d, e),
+            ]
+        }
+    }
+
+    /// E2: what a datagram socket's functions cannot take.
+    #[test]
+    fn datagrams_and_addresses() {
+        let _limit = Limit::new("datagrams_and_addresses");
+        let datagram = new_datagram();
+        let endpoint = c"127.0.0.1:0".as_ptr();
+        let data: *const c_void = b"x".as_ptr().cast();
+        let (to, mut none, mut odd) = (somebody(), somebody(), somebody());
+        (none.family, odd.family) = (0, 5);
+        unsafe {
+            for make in [keepsock_datagram_bind, keepsock_datagram_connect] {
+                gives(INVALID, "endpoint is NULL", |e| {
+                    out(no_handle(), |d| make(null(), null(), d, e))
+                });
+                gives(INVALID, "datagram is NULL", |e| make(endpoint, null(), null_mut(), e));
+                let freed = new_options();
+                keepsock_options_free(freed);
+                gives(WRONG_STATE, "options was freed", |e| {
+                    out(no_handle(), |d| make(endpoint, freed, d, e))
+                });
+            }
+            gives(INVALID, "fd is negative", |e| {
+                out(no_handle(), |d| keepsock_datagram_from_fd(-1, null(), d, e))
+            });
+            gives(INVALID, "datagram is NULL", |e| {
+                keepsock_datagram_from_fd(0, null(), null_mut(), e)
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                keepsock_datagram_send_to(datagram, null(), 1, &raw const to, e)
+            });
+            gives(INVALID, "out of range", |e| {
+                keepsock_datagram_send_to(datagram, data, usize::MAX, &raw const to, e)
+            });
+            gives(INVALID, "to is NULL", |e| {
+                keepsock_datagram_send_to(datagram, data, 1, null(), e)
+            });
+            gives(INVALID, "to has no address", |e| {
+                keepsock_datagram_send_to(datagram, data, 1, &raw const none, e)
+            });
+            gives(INVALID, "address of family 5", |e| {
+                keepsock_datagram_send_to(datagram, data, 1, &raw const odd, e)
+            });
+            gives(INVALID, "question is NULL", |e| {
+                keepsock_datagram_reply(datagram, null(), data, 1, e)
+            });
+            let nobody: keepsock_datagram_info = std::mem::zeroed();
+            gives(INVALID, "question has no address", |e| {
+                keepsock_datagram_reply(datagram, &raw const nobody, data, 1, e)
+            });
+            let size = size_of::<keepsock_datagram_info>();
+            gives(INVALID, "info is NULL", |e| {
+                keepsock_datagram_recv(datagram, null_mut(), 0, null_mut(), size, e)
+            });
+            gives(INVALID, "is below", |e| {
+                out([0x5au8; 256], |i| {
+                    keepsock_datagram_recv(datagram, null_mut(), 0, i.cast(), size - 1, e)
+                })
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                out([0x5au8; 256], |i| {
+                    keepsock_datagram_recv(datagram, null_mut(), 1, i.cast(), size, e)
+                })
+            });
+            let group = group();
+            let (at, lo) = (&raw const group, c"lo".as_ptr());
+            for member in [keepsock_datagram_join, keepsock_datagram_leave] {
+                gives(INVALID, "group is NULL", |e| member(datagram, null(), lo, null(), e));
+                gives(INVALID, "group has no address", |e| {
+                    member(datagram, &raw const none, lo, null(), e)
+                });
+                gives(INVALID, "source has no address", |e| {
+                    member(datagram, at, lo, &raw const none, e)
+                });
+                gives(INVALID, "is not UTF-8", |e| {
+                    member(datagram, at, c"\xff".as_ptr(), null(), e)
+                });
+            }
+            gives(INVALID, "interface_name is NULL", |e| {
+                keepsock_datagram_set_multicast_interface(datagram, null(), e)
+            });
+            let (good, bad) = (outgoing(data, 1), outgoing(null(), 1));
+            gives(INVALID, "sent is NULL", |e| {
+                keepsock_datagram_send_batch(datagram, &raw const good, 1, null_mut(), e)
+            });
+            for (batch, count, part) in [
+                (null(), 1, "batch is NULL"),
+                (&raw const bad, 1, "buf is NULL"),
+                (&raw const good, usize::MAX, "out of range"),
+            ] {
+                gives(INVALID, part, |e| {
+                    out(77usize, |n| keepsock_datagram_send_batch(datagram, batch, count, n, e))
+                });
+            }
+            let mut one: keepsock_incoming = std::mem::zeroed();
+            let batch = &raw mut one;
+            let size = size_of::<keepsock_incoming>();
+            for (batch, count, size, part) in [
+                (null_mut(), 1, size, "batch is NULL"),
+                (batch, 1, size - 1, "is below"),
+                (batch, 1, size + 1, "no size of an array's entry"),
+                (batch, usize::MAX, size, "out of range"),
+            ] {
+                gives(INVALID, part, |e| {
+                    out(77usize, |n| {
+                        keepsock_datagram_recv_batch(datagram, batch, count, size, n, e)
+                    })
+                });
+            }
+            gives(INVALID, "received is NULL", |e| {
+                keepsock_datagram_recv_batch(datagram, batch, 1, size, null_mut(), e)
+            });
+            (*batch).cap = 1;
+            gives(INVALID, "buf is NULL", |e| {
+                out(77usize, |n| keepsock_datagram_recv_batch(datagram, batch, 1, size, n, e))
+            });
+            let size = size_of::<keepsock_datagram_error>();
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_datagram_recv_error(datagram, null_mut(), size, e)
+            });
+            gives(INVALID, "is below", |e| {
+                out([0x5au8; 256], |o| {
+                    keepsock_datagram_recv_error(datagram, o.cast(), size - 1, e)
+                })
+            });
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_datagram_five_tuple(datagram, null_mut(), 512, e)
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_datagram_fd(datagram, null_mut(), e));
+            gives(INVALID, "fd is NULL", |e| keepsock_datagram_release_fd(datagram, null_mut(), e));
+            for ms in [0, -2, i64::MIN] {
+                gives(INVALID, "", |e| keepsock_datagram_set_read_timeout(datagram, ms, e));
+                gives(INVALID, "", |e| keepsock_datagram_set_write_timeout(datagram, ms, e));
+            }
+            gives(INVALID, "endpoint is NULL", |e| {
+                out([0x5au8; 24], |a| keepsock_address_parse(null(), a.cast(), e))
+            });
+            gives(INVALID, "address is NULL", |e| keepsock_address_parse(endpoint, null_mut(), e));
+            gives(-2, "not a numeric address", |e| {
+                out([0x5au8; 24], |a| keepsock_address_parse(c"localhost:80".as_ptr(), a.cast(), e))
+            });
+            let mut text = [0 as c_char; 64];
+            let (buf, cap) = (text.as_mut_ptr(), text.len());
+            gives(INVALID, "address is NULL", |e| {
+                keepsock_address_text(null(), buf, cap, null_mut(), e)
+            });
+            gives(INVALID, "no address", |e| {
+                keepsock_address_text(&raw const none, buf, cap, null_mut(), e)
+            });
+            gives(INVALID, "family 5", |e| {
+                keepsock_address_text(&raw const odd, buf, cap, null_mut(), e)
+            });
+            let mut needed = 0;
+            let at = &raw mut needed;
+            gives(ErrorKind::TooLong.code(), "12 bytes are needed", |e| {
+                keepsock_address_text(&raw const to, buf, 11, at, e)
+            });
+            assert_eq!(needed, 12);
+            keepsock_datagram_free(datagram);
         }
     }
 
@@ -755,6 +1017,7 @@ mod c_only {
         let server = new_server();
         misuse(&client_calls(), "client", || new_client(server), keepsock_client_free);
         misuse(&server_calls(), "server", new_server, keepsock_server_free);
+        misuse(&datagram_calls(), "datagram", new_datagram, keepsock_datagram_free);
         misuse(&options_calls(), "options", new_options, keepsock_options_free);
         misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);

@@ -6,6 +6,7 @@
 //!   [`Descriptor`], which several threads may use while one closes it
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
+//! - `datagram_socket`, `recv_datagram(s)`, `send_datagram(s)`, `next_reported`: UDP
 //! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
 //! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
 //! - [`Wakeup`], one descriptor that is readable for many reasons
@@ -23,6 +24,7 @@
 //!   - `MAX_WAIT`: where a poll cannot be woken for every reason, the time
 //!     after which it looks again.
 //!   - `ACCEPT_INHERITS`: an accepted connection has the listener's options.
+//!   - `SEGMENTS`: several datagrams are given to the kernel as one.
 //!   - `SEES_HANGUP`: poll tells FIN without reading.
 //!   - `UNIX_PATH_MAX`: bytes in a Unix socket's path.
 
@@ -35,6 +37,7 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::keepalive::Keepalive;
 
 mod capture;
+mod datagram;
 mod descriptor;
 mod poller;
 mod syn;
@@ -46,6 +49,7 @@ mod wakeup;
 mod windows;
 
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
+pub(crate) use datagram::*;
 pub(crate) use descriptor::{Descriptor, InUse};
 pub(crate) use poller::{LISTENERS_STAY_READY, Occurred, Poller, Registry};
 pub(crate) use syn::{save_syn, saved_syn};

@@ -196,7 +196,7 @@ pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<boo
 
 // ---- moving bytes --------------------------------------------------------------------
 
-fn flags(wait: Wait) -> c_int {
+pub(super) fn flags(wait: Wait) -> c_int {
     match wait {
         Wait::Yes => 0,
         Wait::No => libc::MSG_DONTWAIT,
@@ -227,9 +227,9 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Resu
 
 /// macOS has no MSG_NOSIGNAL; there SO_NOSIGPIPE is set when the socket is made.
 #[cfg(target_vendor = "apple")]
-const NO_SIGPIPE: c_int = 0;
+pub(super) const NO_SIGPIPE: c_int = 0;
 #[cfg(not(target_vendor = "apple"))]
-const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
+pub(super) const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
 
 /// As [`recv`].
 #[cfg(any(target_os = "linux", target_os = "android"))]

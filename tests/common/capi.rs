@@ -4,6 +4,7 @@
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
@@ -11,8 +12,9 @@ use keepsock::ffi::*;
 use keepsock::{End, Framing, LengthPrefix};
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Failure, Handler, On, OnRetry, Opt, Outcome,
-    Reconnect, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, On, OnRetry,
+    Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told,
+    Tried, Tuple,
 };
 
 pub struct CApi;
@@ -344,6 +346,7 @@ impl Api for CApi {
     type Service = CService;
     type Connection = CConnection;
     type Reconnect = CReconnect;
+    type Datagram = CDatagram;
 
     const NUMBER: u8 = 2;
 
@@ -408,6 +411,38 @@ impl Api for CApi {
         }
         let _ = fd.into_raw_fd();
         Ok(CServer(out))
+    }
+
+    fn bind(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CDatagram> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_datagram_bind(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
+        Ok(CDatagram(out))
+    }
+
+    fn connect_datagram(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CDatagram> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_datagram_connect(endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CDatagram(out))
+    }
+
+    fn adopt_datagram(
+        fd: OwnedFd,
+        list: &[Opt<'_, Self>],
+    ) -> Result<CDatagram, (OwnedFd, Failure)> {
+        let options = options(list).unwrap();
+        let mut out = null_mut();
+        let taken = call(|e| unsafe {
+            keepsock_datagram_from_fd(fd.as_raw_fd(), options.0, &raw mut out, e)
+        });
+        if let Err(failure) = taken {
+            return Err((fd, failure));
+        }
+        let _ = fd.into_raw_fd();
+        Ok(CDatagram(out))
     }
 
     fn token() -> CToken {
@@ -1084,5 +1119,267 @@ impl Reconnect<CApi> for CReconnect {
         let mut out = null_mut();
         call(|e| unsafe { keepsock_reconnect_connect(self.pointer, &raw mut out, e) })?;
         Ok(CClient::new(out))
+    }
+}
+
+pub struct CDatagram(pub *mut keepsock_datagram);
+
+// The header: any number of threads may be in calls on one socket.
+unsafe impl Send for CDatagram {}
+unsafe impl Sync for CDatagram {}
+
+impl Drop for CDatagram {
+    fn drop(&mut self) {
+        unsafe { keepsock_datagram_free(self.0) };
+    }
+}
+
+/// An address of C's, by way of its text.
+fn socket_address(address: &keepsock_address) -> Option<SocketAddr> {
+    if address.family == 0 {
+        return None;
+    }
+    let (mut buf, mut needed) = ([0 as c_char; 64], 0);
+    call(|e| unsafe {
+        keepsock_address_text(address, buf.as_mut_ptr(), buf.len(), &raw mut needed, e)
+    })
+    .unwrap();
+    let text = field(&buf);
+    assert_eq!(needed, text.len() + 1);
+    Some(text.parse().unwrap())
+}
+
+pub fn c_address(address: SocketAddr) -> keepsock_address {
+    let mut out: keepsock_address = unsafe { std::mem::zeroed() };
+    let text = c(&address.to_string());
+    call(|e| unsafe { keepsock_address_parse(text.as_ptr(), &raw mut out, e) }).unwrap();
+    out
+}
+
+fn got(info: &keepsock_datagram_info, bytes: &[u8]) -> Got {
+    Got {
+        bytes: bytes.to_vec(),
+        original_len: info.original_len,
+        truncated: info.truncated,
+        from: socket_address(&info.from).unwrap(),
+        to: socket_address(&info.to),
+        local: socket_address(&info.local),
+        interface: info.interface_index,
+    }
+}
+
+type Member = unsafe extern "C" fn(
+    *mut keepsock_datagram,
+    *const keepsock_address,
+    *const c_char,
+    *const keepsock_address,
+    *mut *mut keepsock_error,
+) -> i32;
+
+impl CDatagram {
+    fn member(
+        &self,
+        function: Member,
+        group: IpAddr,
+        interface: Option<&str>,
+        from: Option<IpAddr>,
+    ) -> Outcome<()> {
+        let group = c_address(SocketAddr::new(group, 0));
+        let interface = interface.map(c);
+        let interface = interface.as_ref().map_or(null(), |name| name.as_ptr());
+        let from = from.map(|ip| c_address(SocketAddr::new(ip, 0)));
+        let from = from.as_ref().map_or(null(), std::ptr::from_ref);
+        call(|e| unsafe { function(self.0, &raw const group, interface, from, e) })
+    }
+
+    fn send_all(&self, batch: &[keepsock_outgoing]) -> Outcome<usize> {
+        let mut sent = 0;
+        call(|e| unsafe {
+            keepsock_datagram_send_batch(self.0, batch.as_ptr(), batch.len(), &raw mut sent, e)
+        })?;
+        Ok(sent)
+    }
+}
+
+impl Datagrams<CApi> for CDatagram {
+    type Info = keepsock_datagram_info;
+
+    fn send(&self, bytes: &[u8]) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_send(self.0, bytes.as_ptr().cast(), bytes.len(), e) })
+    }
+
+    fn send_to(&self, bytes: &[u8], to: SocketAddr) -> Outcome<()> {
+        let to = c_address(to);
+        call(|e| unsafe {
+            let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+            keepsock_datagram_send_to(self.0, data, len, &raw const to, e)
+        })
+    }
+
+    fn reply(&self, question: &keepsock_datagram_info, bytes: &[u8]) -> Outcome<()> {
+        call(|e| unsafe {
+            let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+            keepsock_datagram_reply(self.0, question, data, len, e)
+        })
+    }
+
+    fn recv_info(&self, cap: usize) -> Outcome<(Got, keepsock_datagram_info)> {
+        let mut bytes = vec![0u8; cap];
+        let mut info: keepsock_datagram_info = unsafe { std::mem::zeroed() };
+        call(|e| unsafe {
+            let (buf, size) = (bytes.as_mut_ptr().cast(), size_of_val(&info));
+            keepsock_datagram_recv(self.0, buf, cap, &raw mut info, size, e)
+        })?;
+        Ok((got(&info, &bytes[..info.len]), info))
+    }
+
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize> {
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|(bytes, to)| keepsock_outgoing {
+                data: bytes.as_ptr().cast(),
+                len: bytes.len(),
+                to: to.map_or_else(|| unsafe { std::mem::zeroed() }, c_address),
+                local: unsafe { std::mem::zeroed() },
+                interface_index: 0,
+            })
+            .collect();
+        self.send_all(&batch)
+    }
+
+    fn reply_batch(&self, question: &keepsock_datagram_info, batch: &[&[u8]]) -> Outcome<usize> {
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|bytes| keepsock_outgoing {
+                data: bytes.as_ptr().cast(),
+                len: bytes.len(),
+                to: question.from,
+                local: question.local,
+                interface_index: question.interface_index,
+            })
+            .collect();
+        self.send_all(&batch)
+    }
+
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>> {
+        // As a later header might have it: larger entries.
+        #[repr(C)]
+        struct Later(keepsock_incoming, u64);
+        let mut buffers: Vec<_> = caps.iter().map(|cap| vec![0u8; *cap]).collect();
+        let info = || unsafe { std::mem::zeroed() };
+        let mut batch: Vec<_> = buffers
+            .iter_mut()
+            .map(|b| keepsock_incoming { data: b.as_mut_ptr().cast(), cap: b.len(), info: info() })
+            .map(|incoming| Later(incoming, 7))
+            .collect();
+        let mut count = 0;
+        call(|e| unsafe {
+            let (first, n, size) = (batch.as_mut_ptr().cast(), batch.len(), size_of::<Later>());
+            keepsock_datagram_recv_batch(self.0, first, n, size, &raw mut count, e)
+        })?;
+        assert!(batch[..count].iter().all(|later| later.1 == 0));
+        assert!(batch[count..].iter().all(|later| later.1 == 7 && later.0.info.from.family == 0));
+        let bytes = |i: &keepsock_incoming| match i.info.len {
+            0 => &[][..],
+            len => unsafe { std::slice::from_raw_parts(i.data.cast::<u8>(), len) },
+        };
+        Ok(batch[..count].iter().map(|later| got(&later.0.info, bytes(&later.0))).collect())
+    }
+
+    fn set_broadcast(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_broadcast(self.0, on, e) })
+    }
+
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        self.member(keepsock_datagram_join, group, interface, from)
+    }
+
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        self.member(keepsock_datagram_leave, group, interface, from)
+    }
+
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_multicast_loop(self.0, on, e) })
+    }
+
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_multicast_ttl(self.0, ttl, e) })
+    }
+
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()> {
+        let name = c(name);
+        call(|e| unsafe { keepsock_datagram_set_multicast_interface(self.0, name.as_ptr(), e) })
+    }
+
+    fn set_report_errors(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_report_errors(self.0, on, e) })
+    }
+
+    fn recv_error(&self) -> Outcome<Option<Reported>> {
+        let mut out: keepsock_datagram_error = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&out);
+        call(|e| unsafe { keepsock_datagram_recv_error(self.0, &raw mut out, size, e) })?;
+        Ok((out.status != KEEPSOCK_OK).then(|| Reported {
+            status: out.status,
+            os_error: out.os_error,
+            to: socket_address(&out.to),
+            from: socket_address(&out.from).map(|a| a.ip()),
+        }))
+    }
+
+    fn error_count(&self) -> u64 {
+        unsafe { keepsock_datagram_error_count(self.0) }
+    }
+
+    fn endpoint(&self) -> String {
+        text(unsafe { keepsock_datagram_endpoint(self.0) })
+    }
+
+    fn name(&self) -> String {
+        text(unsafe { keepsock_datagram_name(self.0) })
+    }
+
+    fn port(&self) -> u16 {
+        unsafe { keepsock_datagram_port(self.0) }
+    }
+
+    fn five_tuple(&self) -> Tuple {
+        let mut out: keepsock_five_tuple = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&out);
+        call(|e| unsafe { keepsock_datagram_five_tuple(self.0, &raw mut out, size, e) }).unwrap();
+        tuple(&out)
+    }
+
+    fn set_read_timeout(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_read_timeout(self.0, ms, e) })
+    }
+
+    fn set_write_timeout(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_write_timeout(self.0, ms, e) })
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_nonblocking(self.0, on, e) })
+    }
+
+    fn set_cancel(&self, token: Option<&CToken>) {
+        let token = token.map_or(null(), |t| t.0.cast_const());
+        call(|e| unsafe { keepsock_datagram_set_cancel(self.0, token, e) }).unwrap();
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_datagram_fd(self.0, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_datagram_release_fd(self.0, &raw mut fd, e) })?;
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn close(&self) {
+        call(|e| unsafe { keepsock_datagram_close(self.0, e) }).unwrap();
     }
 }

@@ -9,7 +9,7 @@
 #![allow(dead_code)]
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{OwnedFd, RawFd};
 
 use keepsock::{End, ErrorKind, Family, Framing, LengthPrefix};
@@ -190,6 +190,7 @@ pub trait Api: Sized + 'static {
     type Service: Service<Self>;
     type Connection: Connection;
     type Reconnect: Reconnect<Self>;
+    type Datagram: Datagrams<Self>;
 
     /// Tells the two apart where a test needs something of its own on this machine.
     const NUMBER: u8;
@@ -207,6 +208,12 @@ pub trait Api: Sized + 'static {
         fd: OwnedFd,
         options: &[Opt<'_, Self>],
     ) -> Result<Self::Server, (OwnedFd, Failure)>;
+    fn bind(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Datagram>;
+    fn connect_datagram(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Datagram>;
+    fn adopt_datagram(
+        fd: OwnedFd,
+        options: &[Opt<'_, Self>],
+    ) -> Result<Self::Datagram, (OwnedFd, Failure)>;
     fn token() -> Self::Token;
     fn reconnect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect>;
 
@@ -337,6 +344,67 @@ pub trait Token: Send + Sync + 'static {
     fn fire(&self);
     fn reset(&self);
     fn is_fired(&self) -> bool;
+}
+
+/// What was received, and what is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Got {
+    pub bytes: Vec<u8>,
+    pub original_len: usize,
+    pub truncated: bool,
+    pub from: SocketAddr,
+    pub to: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+    /// 0: not told.
+    pub interface: u32,
+}
+
+/// An error that was reported for a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    pub status: i32,
+    pub os_error: i32,
+    pub to: Option<SocketAddr>,
+    pub from: Option<IpAddr>,
+}
+
+/// A UDP socket.
+pub trait Datagrams<A: Api>: Send + Sync {
+    /// What a reply needs.
+    type Info;
+
+    fn send(&self, bytes: &[u8]) -> Outcome<()>;
+    fn send_to(&self, bytes: &[u8], to: SocketAddr) -> Outcome<()>;
+    fn reply(&self, question: &Self::Info, bytes: &[u8]) -> Outcome<()>;
+    fn recv_info(&self, cap: usize) -> Outcome<(Got, Self::Info)>;
+    fn recv(&self, cap: usize) -> Outcome<Got> {
+        self.recv_info(cap).map(|(got, _)| got)
+    }
+    /// To the peer of a connected socket, or to an address.
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize>;
+    fn reply_batch(&self, question: &Self::Info, batch: &[&[u8]]) -> Outcome<usize>;
+    /// With a buffer of each size.
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>>;
+    fn set_broadcast(&self, on: bool) -> Outcome<()>;
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()>;
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()>;
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()>;
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()>;
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()>;
+    fn set_report_errors(&self, on: bool) -> Outcome<()>;
+    fn recv_error(&self) -> Outcome<Option<Reported>>;
+    fn error_count(&self) -> u64;
+    fn endpoint(&self) -> String;
+    fn name(&self) -> String;
+    fn port(&self) -> u16;
+    fn five_tuple(&self) -> Tuple;
+    fn set_read_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_write_timeout(&self, ms: i64) -> Outcome<()>;
+    fn set_nonblocking(&self, on: bool) -> Outcome<()>;
+    fn set_cancel(&self, token: Option<&A::Token>);
+    fn fd(&self) -> Outcome<RawFd>;
+    fn release(&self) -> Outcome<OwnedFd>;
+    fn close(&self);
 }
 
 /// A connection that is served by events.

@@ -1,18 +1,21 @@
 //! The Rust API as an [`Api`].
 
 use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, End, Endpoint, Error, Keepalive, LengthPrefix,
-    ServeOptions, ServerSocket, SocketOptions, WhenFull, WhenSlow,
+    Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error, Incoming,
+    Keepalive, LengthPrefix, Outgoing, ServeOptions, ServerSocket, SocketOptions, WhenFull,
+    WhenSlow,
 };
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Failure, Handler, INFINITE, On, OnRetry, Opt,
-    Outcome, Reconnect, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, INFINITE, On,
+    OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token,
+    Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -133,6 +136,7 @@ impl Api for RustApi {
     type Service = keepsock::Service;
     type Connection = keepsock::Connection;
     type Reconnect = keepsock::Reconnect;
+    type Datagram = DatagramSocket;
 
     const NUMBER: u8 = 1;
 
@@ -167,6 +171,21 @@ impl Api for RustApi {
         list: &[Opt<'_, Self>],
     ) -> Result<ServerSocket, (OwnedFd, Failure)> {
         ServerSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
+    }
+
+    fn bind(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<DatagramSocket> {
+        Ok(DatagramSocket::bind_with(endpoint, &options(list)?)?)
+    }
+
+    fn connect_datagram(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<DatagramSocket> {
+        Ok(DatagramSocket::connect_with(endpoint, &options(list)?)?)
+    }
+
+    fn adopt_datagram(
+        fd: OwnedFd,
+        list: &[Opt<'_, Self>],
+    ) -> Result<DatagramSocket, (OwnedFd, Failure)> {
+        DatagramSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
     }
 
     fn token() -> CancelToken {
@@ -685,5 +704,145 @@ impl Reconnect<RustApi> for keepsock::Reconnect {
 
     fn connect(&mut self) -> Outcome<Arc<ClientSocket>> {
         Ok(Arc::new(keepsock::Reconnect::connect(self)?))
+    }
+}
+
+fn got(d: &Datagram, bytes: &[u8]) -> Got {
+    Got {
+        bytes: bytes.to_vec(),
+        original_len: d.original_len,
+        truncated: d.truncated,
+        from: d.from,
+        to: d.to,
+        local: d.local,
+        interface: d.interface.unwrap_or(0),
+    }
+}
+
+impl Datagrams<RustApi> for DatagramSocket {
+    type Info = Datagram;
+
+    fn send(&self, bytes: &[u8]) -> Outcome<()> {
+        Ok(DatagramSocket::send(self, bytes)?)
+    }
+
+    fn send_to(&self, bytes: &[u8], to: SocketAddr) -> Outcome<()> {
+        Ok(DatagramSocket::send_to(self, bytes, to)?)
+    }
+
+    fn reply(&self, question: &Datagram, bytes: &[u8]) -> Outcome<()> {
+        Ok(DatagramSocket::reply(self, question, bytes)?)
+    }
+
+    fn recv_info(&self, cap: usize) -> Outcome<(Got, Datagram)> {
+        let mut bytes = vec![0; cap];
+        let d = DatagramSocket::recv(self, &mut bytes)?;
+        Ok((got(&d, &bytes[..d.len]), d))
+    }
+
+    fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize> {
+        let outgoing = batch.iter().map(|(bytes, to)| match to {
+            Some(to) => Outgoing::to(*bytes, *to),
+            None => Outgoing::new(*bytes),
+        });
+        Ok(DatagramSocket::send_batch(self, &outgoing.collect::<Vec<_>>())?)
+    }
+
+    fn reply_batch(&self, question: &Datagram, batch: &[&[u8]]) -> Outcome<usize> {
+        let batch: Vec<_> = batch.iter().map(|bytes| Outgoing::reply(question, *bytes)).collect();
+        Ok(DatagramSocket::send_batch(self, &batch)?)
+    }
+
+    fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>> {
+        let mut buffers: Vec<_> = caps.iter().map(|cap| vec![0; *cap]).collect();
+        let mut batch: Vec<_> = buffers.iter_mut().map(|b| Incoming::new(b)).collect();
+        let count = DatagramSocket::recv_batch(self, &mut batch)?;
+        assert!(batch[count..].iter().all(|i| i.datagram().is_none() && i.bytes().is_empty()));
+        Ok(batch[..count].iter().map(|i| got(i.datagram().unwrap(), i.bytes())).collect())
+    }
+
+    fn set_broadcast(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_broadcast(self, on)?)
+    }
+
+    fn join(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        Ok(DatagramSocket::join(self, group, interface, from)?)
+    }
+
+    fn leave(&self, group: IpAddr, interface: Option<&str>, from: Option<IpAddr>) -> Outcome<()> {
+        Ok(DatagramSocket::leave(self, group, interface, from)?)
+    }
+
+    fn set_multicast_loop(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_loop(self, on)?)
+    }
+
+    fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_ttl(self, ttl)?)
+    }
+
+    fn set_multicast_interface(&self, name: &str) -> Outcome<()> {
+        Ok(DatagramSocket::set_multicast_interface(self, name)?)
+    }
+
+    fn set_report_errors(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_report_errors(self, on)?)
+    }
+
+    fn recv_error(&self) -> Outcome<Option<Reported>> {
+        Ok(DatagramSocket::recv_error(self)?.map(|e| Reported {
+            status: e.kind.code(),
+            os_error: e.os_error.unwrap_or(0),
+            to: e.to,
+            from: e.from,
+        }))
+    }
+
+    fn error_count(&self) -> u64 {
+        DatagramSocket::error_count(self)
+    }
+
+    fn endpoint(&self) -> String {
+        DatagramSocket::endpoint(self).to_string()
+    }
+
+    fn name(&self) -> String {
+        DatagramSocket::five_tuple(self).to_string()
+    }
+
+    fn port(&self) -> u16 {
+        DatagramSocket::port(self)
+    }
+
+    fn five_tuple(&self) -> Tuple {
+        tuple(&DatagramSocket::five_tuple(self))
+    }
+
+    fn set_read_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(DatagramSocket::set_read_timeout(self, ms(t))?)
+    }
+
+    fn set_write_timeout(&self, t: i64) -> Outcome<()> {
+        Ok(DatagramSocket::set_write_timeout(self, ms(t))?)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_nonblocking(self, on)?)
+    }
+
+    fn set_cancel(&self, token: Option<&CancelToken>) {
+        DatagramSocket::set_cancel(self, token);
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.borrow()?.as_fd().as_raw_fd())
+    }
+
+    fn release(&self) -> Outcome<OwnedFd> {
+        Ok(DatagramSocket::release(self)?)
+    }
+
+    fn close(&self) {
+        DatagramSocket::close(self);
     }
 }

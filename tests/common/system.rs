@@ -17,11 +17,12 @@ pub fn thread_id() -> i32 {
 
 /// Whether a thread of ours sleeps in a system call that waits for a socket.
 pub fn waits_for_a_socket(thread: i32) -> bool {
-    const WAITS: [libc::c_long; 8] = [
+    const WAITS: [libc::c_long; 9] = [
         // Waiting for another thread's write to end.
         libc::SYS_futex,
         libc::SYS_recvfrom,
         libc::SYS_recvmsg,
+        libc::SYS_recvmmsg,
         libc::SYS_sendto,
         libc::SYS_sendmsg,
         libc::SYS_accept4,
