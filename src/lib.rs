@@ -8,6 +8,8 @@
 //!   your own, [`serve`](ServerSocket::serve) for a thread for each connection,
 //!   [`serve_events`](ServerSocket::serve_events) for many connections on few threads, which
 //!   are pushed to at any moment.
+//! - [`DatagramSocket`] is UDP, bound or connected: replies from the address that was asked,
+//!   batches, multicast.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
 //! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
