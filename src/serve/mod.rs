@@ -64,8 +64,9 @@ pub struct Broadcast {
     pub dropped: u32,
 }
 
-/// A server at work, from [`ServerSocket::serve`]. Dropping it stops it, resets
-/// the live connections and waits for their handlers to return.
+/// A server at work, from [`serve`](crate::ServerSocket::serve) or
+/// [`serve_events`](crate::ServerSocket::serve_events). Dropping it stops it, resets the live
+/// connections and waits for their handlers and callbacks to return.
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
