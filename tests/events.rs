@@ -60,6 +60,7 @@ both_apis!(
     nothing_comes_after_a_close,
     the_idle_limit_after_the_first_byte,
     a_close_throws_much_away,
+    a_change_in_the_middle_of_much_data,
 );
 
 /// What callbacks tell, in order.
@@ -1368,4 +1369,39 @@ fn a_close_throws_much_away<A: Api>() {
     assert_eq!(all(&client), b"enough");
     let (_, took) = timed(|| until(&told, closes));
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// V2: what a callback asks for holds, though more is there to be read at once.
+fn a_change_in_the_middle_of_much_data<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = telling::<A>();
+    let (begun, begins) = channel();
+    let begun = Mutex::new(begun);
+    let (goes_on, go_on) = channel();
+    let go_on = Mutex::new(go_on);
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let count = pieces.clone();
+    on.data = Some(Box::new(move |c, data| match data {
+        b"wait" => {
+            begun.lock().unwrap().send(()).unwrap();
+            let _ = go_on.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        _ => {
+            if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                c.set_timer(10).unwrap();
+            }
+        }
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    let (mut one, mut other) = (raw(&at::<A>(&server)), raw(&at::<A>(&server)));
+    for _ in 0..2 {
+        until(&told, |what| matches!(what, Open(_)));
+    }
+    // All of it is there before the loop looks.
+    one.write_all(b"wait").unwrap();
+    begins.recv_timeout(Duration::from_secs(10)).unwrap();
+    other.write_all(&[7; 100_000]).unwrap();
+    goes_on.send(()).unwrap();
+    assert!(matches!(next(&told), What::Timer(_)));
+    assert!(pieces.load(Ordering::Relaxed) >= 2, "it came in one piece");
 }

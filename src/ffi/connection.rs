@@ -236,7 +236,8 @@ unsafe fn read_callbacks(
 /// thread; what a slow client does not take waits within
 /// keepsock_serve_options_set_max_queued() bytes. The options that the server listens with hold for
 /// connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by the
-/// library's threads; read and write timeouts are for calls that wait, which there are none of.
+/// library's threads; read and write timeouts are for calls that wait, which there are none of, and
+/// saved SYNs and last snapshots for a keepsock_client.
 ///
 /// @param server     A listening socket.
 /// @param options    Serve options, copied; NULL for the defaults.

@@ -229,7 +229,8 @@ impl ServerSocket {
     /// [`first_byte_limit`](crate::SocketOptions::first_byte_limit),
     /// [`dead_after`](crate::SocketOptions::dead_after) and
     /// [`close_timeout`](crate::SocketOptions::close_timeout) are kept by the loops; read and
-    /// write timeouts are for calls that wait, which there are none of.
+    /// write timeouts are for calls that wait, which there are none of, and saved SYNs and last
+    /// snapshots for a [`ClientSocket`].
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range,
@@ -348,7 +349,7 @@ impl Events {
         &self.gate
     }
 
-    pub(super) fn started(&self, thread: JoinHandle<()>) {
+    fn started(&self, thread: JoinHandle<()>) {
         self.gate.lock().own.threads.push(thread);
     }
 
@@ -523,15 +524,14 @@ impl Events {
         });
     }
 
-    /// Changes a connection that lives, and has its loop look at it; false: it is over.
-    fn change(&self, index: u32, generation: u32, change: impl FnOnce(&mut Slot)) -> bool {
+    /// Changes a connection that lives, and has its loop look at it.
+    fn change(&self, index: u32, generation: u32, change: impl FnOnce(&mut Slot)) {
         match self.slots.lock(index) {
             Some(mut slot) if slot.generation == generation && !slot.has(OVER) => {
                 change(&mut slot);
                 self.attend(&mut slot, index);
-                true
             }
-            _ => false,
+            _ => {}
         }
     }
 

@@ -32,11 +32,13 @@ use connects::Connect;
 
 /// What is read at a time.
 const READ: usize = 64 * 1024;
+
 /// Keys of what is no connection: the cancel token, and from here on the listeners.
 const TOKEN: usize = usize::MAX - 1;
 const LISTENERS: usize = TOKEN - 256;
 /// And before those, from here on, connects.
 const CONNECTS: usize = LISTENERS - (1 << 20);
+
 struct Loop<'a> {
     events: &'a Arc<Events>,
     number: usize,

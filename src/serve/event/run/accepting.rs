@@ -16,6 +16,8 @@ use crate::sys::{self, Owned};
 
 /// How many connections are accepted in a row before others have their turn.
 const BURST: usize = 64;
+
+/// Whether the loop accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepting {
     Yes,

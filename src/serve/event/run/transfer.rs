@@ -40,18 +40,19 @@ impl<'a> Loop<'a> {
 
     #[inline]
     fn read_with(&mut self, index: u32, to_end: bool, buf: &mut [u8]) -> bool {
+        let mut changed = false;
         for _ in 0..ROUNDS {
             let Some(mut slot) = self.lock(index) else {
                 return false;
             };
             let generation = slot.generation;
             // With the first byte another limit holds.
-            let first = self.events.asked.first_byte_limit.is_some() && !slot.has(RECEIVED);
+            changed |= self.events.asked.first_byte_limit.is_some() && !slot.has(RECEIVED);
             let got = self.receive(&mut slot, index, buf, to_end);
             drop(slot);
             match got {
                 Got::Bytes(n) => {
-                    let changed = self.deliver(index, generation, &buf[..n], false) || first;
+                    changed |= self.deliver(index, generation, &buf[..n], false);
                     if n < buf.len() && !to_end {
                         return !changed;
                     }
