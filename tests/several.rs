@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Api, Client, INFINITE, Opt, Outcome, Serve, Server, Service, TempDir, Token, eventually, fails,
-    promptly, system, timed,
+    Api, Client, Connection, INFINITE, On, Opt, Outcome, Serve, Server, Service, TempDir, Token,
+    eventually, fails, promptly, system, timed,
 };
 use keepsock::{ErrorKind, TcpState};
 
@@ -32,6 +32,7 @@ both_apis![
     the_descriptors_stay_together,
     three_endpoints_are_served,
     refusals_on_all_are_counted,
+    endpoints_are_served_by_events,
 ];
 
 /// A server on IPv4, IPv6 and a Unix socket.
@@ -473,4 +474,31 @@ fn refusals_on_all_are_counted<A: Api>() {
         assert!(outcome.is_err() || outcome == Ok(0), "{outcome:?}");
         eventually("it is refused", || server.counters().refused == i as u64 + 1);
     }
+}
+
+/// L2, V2: event-driven, TCP and Unix together, however many; while all places are taken none is
+/// accepted from, and then each again.
+fn endpoints_are_served_by_events<A: Api>() {
+    let dir = TempDir::new();
+    let mut endpoints = vec!["127.0.0.1:0".to_owned(); 300];
+    endpoints.push(dir.endpoint("s"));
+    let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
+    let server = A::listen_all(&endpoints, &[]).unwrap();
+    let on = On::<A> { data: Some(Box::new(|c, data| drop(c.send(data)))), ..On::default() };
+    let service = server.serve_events(&[Serve::Max(1)], on).unwrap();
+    let endpoints = server.endpoints();
+    for at in [0, 1, 255, 256, 257, 299, 300] {
+        let client = connect::<A>(&endpoints[at]);
+        let waits = connect::<A>(&endpoints[(at + 1) % endpoints.len()]);
+        client.write_all(b"one\n").unwrap();
+        waits.write_all(b"two\n").unwrap();
+        assert_eq!(client.read_line(64).unwrap(), "one", "{}", endpoints[at]);
+        assert_eq!(service.connections(), 1);
+        drop(client);
+        assert_eq!(waits.read_line(64).unwrap(), "two");
+        drop(waits);
+        eventually("both have left", || service.connections() == 0);
+    }
+    server.close();
+    service.wait(10_000).unwrap();
 }

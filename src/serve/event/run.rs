@@ -35,7 +35,7 @@ const READ: usize = 64 * 1024;
 
 /// Keys of what is no connection: the cancel token, and from here on the listeners.
 const TOKEN: usize = usize::MAX - 1;
-const LISTENERS: usize = TOKEN - 256;
+const LISTENERS: usize = TOKEN - (1 << 16);
 /// And before those, from here on, connects.
 const CONNECTS: usize = LISTENERS - (1 << 20);
 
