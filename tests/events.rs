@@ -1016,6 +1016,10 @@ fn added_connections<A: Api>() {
     let (client, failure) = service.add(client, 1).err().unwrap();
     assert!(failure.is(ErrorKind::WrongState), "{failure:?}");
     assert_eq!(client.read_line(64).unwrap(), "two");
+    client.close().unwrap();
+    let (_, failure) = service.add(client, 1).err().unwrap();
+    assert_eq!((failure.status, &*failure.operation), (ErrorKind::Closed.code(), "add"));
+    let client = A::connect(&upstream.endpoint(), &[]).unwrap();
     // And a thread for each connection has no place for it.
     let other = listen::<A>(&[]);
     let threads = other.serve(&[], Box::new(|_: &A::Client| {})).unwrap();

@@ -614,7 +614,7 @@ impl Events {
         }
         self.added.store(true, Ordering::SeqCst);
         // Under the lock, so that it is given up only when there is a place for it.
-        let released = socket.release()?;
+        let released = socket.release().map_err(|e| e.during("add"))?;
         self.gate.let_in(&mut state);
         let (index, number) = state.own.take();
         drop(state);
