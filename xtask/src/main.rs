@@ -33,7 +33,8 @@ cargo xtask <command>
   demo            a push server and its clients at work, with every line explained
   counts          system calls, instructions, memory beside plain C and others, as a table
   counts --gate   the same, and fails when a bar is exceeded
-  ratios          processor time of a server beside plain C and others, in turn: no gate
+  ratios          processor time of a server, and of datagrams, beside plain C and others,
+                  in turn: no gate
 
 Tools that are missing (cmake, valgrind, strace, ...) are installed where that can be
 done; else the message says what to install. With CI=true a skipped step is a failure.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::programs::{
-    BROADCAST, CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE, IDLE_THREADS, Programs, Work,
+    BROADCAST, CYCLE, CYCLE_64, ECHO, ECHO_64, EQUAL, IDLE, IDLE_THREADS, Programs, UNEQUAL, Work,
 };
 use crate::steps::Stop;
 
@@ -67,7 +67,7 @@ const fn bar(
     Bar { id, program, work, unit, limit, aim }
 }
 
-const BARS: [Bar; 27] = [
+const BARS: [Bar; 35] = [
     bar("F1", "keep_accept", CYCLE, Unit::CallsBeyondIo, 2.0, 2.0),
     bar("F2", "keep_accept", CYCLE, Unit::Calls, 5.0, 5.0),
     bar("F2", "keep_accept", CYCLE, Unit::Instructions, 1050.0, 700.0),
@@ -94,11 +94,20 @@ const BARS: [Bar; 27] = [
     bar("F14", "keep_accept", ECHO, Unit::Allocations, 0.0, 0.0),
     bar("F14", "keep_threads", ECHO, Unit::Allocations, 0.0, 0.0),
     bar("F14", "keep_events", ECHO, Unit::Allocations, 0.0, 0.0),
+    // A batch, both ends.
+    bar("F15", "keep_batch", EQUAL, Unit::Calls, 2.0, 2.0),
+    bar("F15", "keep_batch", UNEQUAL, Unit::Calls, 2.0, 2.0),
+    bar("F15", "keep_datagram", EQUAL, Unit::Calls, 128.0, 128.0),
+    bar("F15", "keep_batch", EQUAL, Unit::Instructions, 80_000.0, 16_000.0),
+    bar("F15", "keep_batch", UNEQUAL, Unit::Instructions, 110_000.0, 20_000.0),
+    bar("F15", "keep_datagram", EQUAL, Unit::Instructions, 69_000.0, 12_800.0),
+    bar("F15", "keep_batch", EQUAL, Unit::Allocations, 19.0, 0.0),
+    bar("F15", "keep_datagram", EQUAL, Unit::Allocations, 0.0, 0.0),
     bar("F16", "keep_events", IDLE, Unit::WakeUps, 0.0, 0.0),
 ];
 
 /// Known to need more than is asked of us.
-const WORSE: [(&str, &str, Work, Unit); 10] = [
+const WORSE: [(&str, &str, Work, Unit); 11] = [
     ("F3", "raw_threads", CYCLE, Unit::Calls),
     ("F4", "uv_events", CYCLE, Unit::Calls),
     ("F4", "libevent_events", CYCLE_64, Unit::Calls),
@@ -109,6 +118,7 @@ const WORSE: [(&str, &str, Work, Unit); 10] = [
     ("F7", "uv_events", IDLE, Unit::Bytes),
     ("F13", "std_connect", Work::Connect, Unit::Calls),
     ("F14", "libevent_events", ECHO, Unit::Allocations),
+    ("F15", "raw_sendto", EQUAL, Unit::Calls),
 ];
 
 impl Bar {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::programs::{Held, Programs, RUN_LIMIT, Server, Work};
+use super::programs::{Held, Programs, RUN_LIMIT, Server, Work, length_of};
 use crate::run::{Workspace, capture, read_file};
 use crate::steps::Stop;
 use crate::tools;
@@ -12,7 +12,7 @@ use crate::tools;
 const READS_AND_WRITES: [&str; 8] =
     ["read", "readv", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg"];
 
-/// What one cycle, echo, connect or round trip costs the program.
+/// What one cycle, echo, connect, round trip or batch costs the program.
 pub struct Cost {
     pub calls: BTreeMap<String, f64>,
     pub instructions: f64,
@@ -124,11 +124,16 @@ impl<'a> Counter<'a> {
         repeats: u64,
     ) -> Result<(), String> {
         counted.arg(self.programs.file(program));
-        let ran = if matches!(work, Work::Connect | Work::RoundTrip) {
-            self.run_client(counted, work, repeats)
-        } else {
-            counted.args(Programs::server_arguments(program, work, repeats));
-            self.run_server(counted, work, repeats)
+        let ran = match work {
+            Work::Connect | Work::RoundTrip => self.run_client(counted, work, repeats),
+            Work::Datagrams { equal } => {
+                counted.args([length_of(equal), &repeats.to_string()]);
+                capture(&mut counted, RUN_LIMIT).map(|_| ())
+            }
+            _ => {
+                counted.args(Programs::server_arguments(program, work, repeats));
+                self.run_server(counted, work, repeats)
+            }
         };
         ran.map_err(|e| format!("{program}, {}: {e}", work.name()))
     }

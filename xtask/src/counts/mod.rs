@@ -2,11 +2,12 @@
 //! `cargo xtask ratios`: where only time tells, as a ratio to plain C.
 //!
 //! Times on a shared machine swing; system calls (strace), user instructions (callgrind),
-//! memory and wake-ups repeat. Each program runs with N and with 2N cycles, echoes, connects or
-//! connections, and the difference divided by N is what one of them costs: start-up cancels out.
+//! memory and wake-ups repeat. Each program runs with N and with 2N cycles, echoes, connects,
+//! batches or connections, and the difference divided by N is what one of them costs: start-up cancels out.
 
 mod bars;
 mod costs;
+mod datagrams;
 mod idle;
 mod programs;
 mod ratios;
@@ -82,10 +83,10 @@ fn print_tables(counts: &Counts, lists: &BTreeMap<(&str, Work), String>) {
             println!("{:<27} {bytes:>17.0} {wake_ups:>23.0}", program.label);
         }
     }
-    println!("\n{:<27} {:>23}", "program", "allocations for an echo");
+    println!("\n{:<27} {:<18} {:>11}", "program", "work", "allocations");
     for (program, work) in rows() {
         if let Some(allocations) = counts.get(&(program.name, work, Unit::Allocations)) {
-            println!("{:<27} {allocations:>23.2}", program.label);
+            println!("{:<27} {:<18} {allocations:>11.2}", program.label, work.name());
         }
     }
     println!();

@@ -19,12 +19,13 @@ const ECHOES: u64 = 1000;
 const ECHOES_ON_EACH: u64 = 40;
 /// Enough that the connects before, which chance batches, vanish too.
 const BROADCASTS: u64 = 20;
+const BATCHES: u64 = 200;
 
 /// Everything on loopback; only valgrind's own start takes a moment.
 const START_LIMIT: Duration = Duration::from_secs(30);
 pub const RUN_LIMIT: Duration = Duration::from_secs(90);
 
-/// What a program is put to. The last two are a client's, the others a server's.
+/// What a program is put to: a server's work, a client's, and what one thread does with itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
     /// Connect, one byte there and one back, close.
@@ -39,6 +40,9 @@ pub enum Work {
     Connect,
     /// 64 bytes sent, and as many received, on an open connection that has a read timeout.
     RoundTrip,
+    /// 64 UDP datagrams sent and received by one thread: of 64 bytes each, or of lengths about
+    /// that which rise, so that no two can be one for the kernel.
+    Datagrams { equal: bool },
 }
 
 pub const CYCLE: Work = Work::Cycle { at_once: 1 };
@@ -49,6 +53,8 @@ pub const BROADCAST: Work = Work::Broadcast { clients: 500 };
 pub const IDLE: Work = Work::Idle { connections: 5000 };
 /// A thread for each.
 pub const IDLE_THREADS: Work = Work::Idle { connections: 500 };
+pub const EQUAL: Work = Work::Datagrams { equal: true };
+pub const UNEQUAL: Work = Work::Datagrams { equal: false };
 
 impl Work {
     pub fn name(self) -> String {
@@ -61,6 +67,8 @@ impl Work {
             Self::Idle { .. } => "idle connection".to_owned(),
             Self::Connect => "connect, close".to_owned(),
             Self::RoundTrip => "round trip".to_owned(),
+            Self::Datagrams { equal: true } => "64 datagrams".to_owned(),
+            Self::Datagrams { equal: false } => "64 unequal ones".to_owned(),
         }
     }
 
@@ -72,6 +80,7 @@ impl Work {
             Self::Echo { connections } => ECHOES_ON_EACH * connections,
             Self::Broadcast { clients } => BROADCASTS * clients,
             Self::Idle { connections } => connections,
+            Self::Datagrams { .. } => BATCHES,
         }
     }
 
@@ -82,6 +91,7 @@ impl Work {
             Self::Echo { connections } => connections,
             Self::Broadcast { clients } => clients,
             Self::RoundTrip => 1,
+            Self::Datagrams { .. } => 0,
         }
     }
 
@@ -105,6 +115,9 @@ const EVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE, BROADCAST]
 /// Its users keep the list of connections that a broadcast needs.
 const LIBEVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE];
 const CLIENT: &[Work] = &[Work::Connect, Work::RoundTrip];
+const DATAGRAMS: &[Work] = &[EQUAL, UNEQUAL];
+/// The kernel cuts equal ones only.
+const SEGMENTS: &[Work] = &[EQUAL];
 
 const fn program(label: &'static str, name: &'static str, works: &'static [Work]) -> Program {
     Program { label, name, works, library: None }
@@ -117,7 +130,7 @@ impl Program {
     }
 }
 
-pub const PROGRAMS: [Program; 14] = [
+pub const PROGRAMS: [Program; 22] = [
     program("plain C, blocking accept", "raw_accept", SERVER),
     program("keepsock, blocking accept", "keep_accept", SERVER),
     program("plain C, thread for each", "raw_threads", THREADED_SERVER),
@@ -132,6 +145,14 @@ pub const PROGRAMS: [Program; 14] = [
     program("Rust std", "std_connect", CLIENT),
     program("libcurl, easy interface", "curl_connect", CLIENT).with(&tools::LIBCURL),
     program("keepsock", "keep_connect", CLIENT),
+    program("plain C, sendto, recvfrom", "raw_sendto", DATAGRAMS),
+    program("plain C, send, recv", "raw_send", DATAGRAMS),
+    program("plain C, sendmmsg, recvmmsg", "raw_sendmmsg", DATAGRAMS),
+    program("plain C, segments", "raw_segment", SEGMENTS),
+    program("plain C, segments of pieces", "raw_pieces", SEGMENTS),
+    program("plain C, segments and GRO", "raw_coalesce", SEGMENTS),
+    program("keepsock, one by one", "keep_datagram", DATAGRAMS),
+    program("keepsock, batches", "keep_batch", DATAGRAMS),
 ];
 
 /// The compiled programs.
@@ -202,6 +223,11 @@ impl Programs {
         }
         arguments
     }
+}
+
+/// As `benches/counts/datagram.h` takes it.
+pub fn length_of(equal: bool) -> &'static str {
+    if equal { "equal" } else { "unequal" }
 }
 
 /// A program that runs beside this one, until its end or for as long as it is needed.
@@ -290,43 +316,63 @@ impl Server {
     }
 }
 
-/// Clients that stay, and do what they are told: `benches/counts/hold.c`.
-pub struct Held {
+/// A program that is told by lines what to do, and says by one line that it has done it.
+pub struct Worker {
     process: Process,
     orders: Option<ChildStdin>,
     answers: usize,
 }
 
+impl Worker {
+    pub fn start(command: &mut Command) -> Result<Self, String> {
+        let mut process = Process::start(command.stdin(Stdio::piped()))?;
+        let orders = process.child.stdin.take();
+        Ok(Self { process, orders, answers: 0 })
+    }
+
+    /// Returns what it says when it is done.
+    pub fn order(&mut self, what: &str) -> Result<String, String> {
+        if let Some(orders) = &mut self.orders {
+            writeln!(orders, "{what}").map_err(|e| format!("`{what}`: {e}"))?;
+        }
+        self.answer()
+    }
+
+    /// Its next line.
+    fn answer(&mut self) -> Result<String, String> {
+        let before = self.answers;
+        self.answers += 1;
+        let whole = |line: &str| line.strip_suffix('\n').map(str::to_owned);
+        self.process
+            .wait_for(RUN_LIMIT, |said| said.split_inclusive('\n').nth(before).and_then(whole))
+    }
+
+    pub fn finish(mut self) -> Result<(), String> {
+        self.orders = None;
+        self.process.finish()
+    }
+}
+
+/// Clients that stay, and do what they are told: `benches/counts/hold.c`.
+pub struct Held(Worker);
+
 impl Held {
     /// Starts them, and waits until all are connected and have had one message echoed.
     pub fn open(command: &mut Command, port: u16, connections: u64) -> Result<Self, String> {
-        command.args([port.to_string(), connections.to_string()]).stdin(Stdio::piped());
-        let mut process = Process::start(command)?;
-        let orders = process.child.stdin.take();
-        let mut held = Self { process, orders, answers: 0 };
-        held.wait_for_answer()?;
+        let mut held =
+            Self(Worker::start(command.args([port.to_string(), connections.to_string()]))?);
+        held.0.answer().map_err(|e| format!("the clients: {e}"))?;
         Ok(held)
     }
 
     /// Returns when it is done.
     pub fn order(&mut self, what: &str, times: u64) -> Result<(), String> {
-        if let Some(orders) = &mut self.orders {
-            writeln!(orders, "{what} {times}").map_err(|e| format!("the clients: {e}"))?;
-        }
-        self.wait_for_answer()
+        let done = self.0.order(&format!("{what} {times}"));
+        done.map(|_| ()).map_err(|e| format!("the clients: {e}"))
     }
 
-    fn wait_for_answer(&mut self) -> Result<(), String> {
-        self.answers += 1;
-        let answers = self.answers;
-        self.process
-            .wait_for(RUN_LIMIT, |said| (said.lines().count() >= answers).then_some(()))
-            .map_err(|e| format!("the clients: {e}"))
-    }
-
-    pub fn close(mut self) -> Result<(), String> {
-        self.orders = None;
-        self.process.finish().map_err(|e| format!("the clients: {e}"))
+    pub fn close(self) -> Result<(), String> {
+        self.0.finish().map_err(|e| format!("the clients: {e}"))
     }
 }
 

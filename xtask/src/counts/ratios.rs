@@ -1,4 +1,5 @@
-//! Processor time of the event-driven servers, as a ratio to plain C with epoll.
+//! Processor time of the event-driven servers, as a ratio to plain C with epoll; datagrams are in
+//! `datagrams.rs`.
 //!
 //! All servers stand ready with their clients, and do the same work in turn, again and again.
 //! What swings the machine swings neighbours alike, so the ratio within a turn swings less
@@ -10,12 +11,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::datagrams;
 use super::programs::{Held, PROGRAMS, Program, Programs, Server, Work};
 use crate::run::{Workspace, read_file};
 use crate::steps::Stop;
 use crate::tools;
 
-const TURNS: usize = 7;
+pub const TURNS: usize = 7;
 
 /// What the others are held against.
 const PLAIN: &str = "raw_epoll";
@@ -61,6 +63,7 @@ pub fn ratios(ws: &Workspace) -> Result<bool, Stop> {
     }
     let programs = Programs::prepare(ws)?;
     let cores = Cores::find(ws)?;
+    datagrams::measure(&programs, &cores)?;
     for measure in &MEASURES {
         measure.run(&programs, &cores)?;
     }
@@ -165,7 +168,7 @@ fn processor_time(pid: u32) -> Result<u64, String> {
 }
 
 /// The servers' core and the clients', where there are two.
-struct Cores {
+pub struct Cores {
     taskset: PathBuf,
     pair: Option<(u32, u32)>,
 }
@@ -184,7 +187,7 @@ impl Cores {
         }
     }
 
-    fn server(&self, program: &OsStr) -> Command {
+    pub fn server(&self, program: &OsStr) -> Command {
         self.on(self.pair.map(|pair| pair.0), program)
     }
 
@@ -210,7 +213,7 @@ fn first_two(list: &str) -> Option<(u32, u32)> {
 }
 
 /// The median, the least and the most of an odd number of values.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     (values[values.len() / 2], values[0], values[values.len() - 1])
 }

@@ -1,0 +1,29 @@
+/* keep_batch - keepsock: UDP in batches; what is equal is segmented */
+#include "keep_datagram.h"
+
+static keepsock_outgoing outgoing[BATCH];
+static keepsock_incoming incoming[BATCH];
+
+static void open_sockets(void)
+{
+    open_two();
+    for (unsigned i = 0; i < BATCH; i++) {
+        outgoing[i] = (keepsock_outgoing){.data = data[i], .len = length[i]};
+        incoming[i] = (keepsock_incoming){.data = got[i], .cap = sizeof got[i]};
+    }
+}
+
+static void exchange(void)
+{
+    keepsock_error *error = NULL;
+    size_t n;
+
+    for (size_t done = 0; done < BATCH; done += n)
+        must(keepsock_datagram_send_batch(sender, outgoing + done, BATCH - done, &n, &error), error);
+    for (size_t done = 0; done < BATCH; done += n) {
+        must(keepsock_datagram_recv_batch(receiver, incoming + done, BATCH - done, sizeof *incoming, &n,
+                                          &error), error);
+        for (size_t i = done; i < done + n; i++)
+            arrived((unsigned)i, incoming[i].data, incoming[i].info.len);
+    }
+}
