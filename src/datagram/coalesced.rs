@@ -1,14 +1,14 @@
 //! Datagrams that the kernel hands over as one (UDP_GRO), and their callers see one by one.
 
 use std::collections::VecDeque;
-use std::io::IoSliceMut;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Datagram, DatagramSocket, Incoming, Patience};
+use super::receive::Batch;
+use super::{Datagram, DatagramSocket, Patience};
 use crate::cancel::CancelToken;
 use crate::error::ErrorKind;
-use crate::sys::{self, InUse, Received};
+use crate::sys::{self, Buffers, InUse, Received};
 use crate::turn::{LOOK, Turn};
 use crate::wait::Cause;
 
@@ -42,43 +42,61 @@ impl Coalesced {
 
 impl Left {
     /// Puts what is left into the buffers; into how many.
-    fn hand_out(&mut self, batch: &mut [Incoming<'_>]) -> usize {
-        let count = batch.len().min(self.datagrams.len());
-        for (one, (mut datagram, at)) in batch.iter_mut().zip(self.datagrams.drain(..count)) {
+    fn hand_out<B: Batch + ?Sized>(&mut self, batch: &mut B) -> usize {
+        let count = batch.count().min(self.datagrams.len());
+        for (place, (mut datagram, at)) in self.datagrams.drain(..count).enumerate() {
+            let buf = batch.buffer(place);
             let whole = datagram.len;
-            datagram.len = whole.min(one.buf.len());
+            datagram.len = whole.min(buf.len());
             datagram.truncated |= whole > datagram.len;
-            one.buf[..datagram.len].copy_from_slice(&self.bytes[at..at + datagram.len]);
-            one.datagram = Some(datagram);
+            buf[..datagram.len].copy_from_slice(&self.bytes[at..at + datagram.len]);
+            batch.put(place, &datagram.facts());
         }
         count
     }
+}
 
-    /// Cuts what came as one, beginning at `at`.
-    fn cut(&mut self, datagram: &Datagram, segment: Option<usize>, at: usize) {
-        let segment = segment.filter(|s| *s > 0).unwrap_or(usize::MAX);
-        let mut done = 0;
-        loop {
-            let len = segment.min(datagram.len - done);
-            let original_len = if segment == usize::MAX { datagram.original_len } else { len };
-            self.datagrams
-                .push_back((Datagram { len, original_len, ..datagram.clone() }, at + done));
-            done += len;
-            if done >= datagram.len {
-                return;
-            }
+/// Cuts what came as one, beginning at `at`.
+fn cut(
+    into: &mut VecDeque<(Datagram, usize)>,
+    datagram: &Datagram,
+    segment: Option<usize>,
+    at: usize,
+) {
+    let segment = segment.filter(|s| *s > 0).unwrap_or(usize::MAX);
+    let mut done = 0;
+    loop {
+        let len = segment.min(datagram.len - done);
+        let original_len = if segment == usize::MAX { datagram.original_len } else { len };
+        into.push_back((Datagram { len, original_len, ..datagram.clone() }, at + done));
+        done += len;
+        if done >= datagram.len {
+            return;
         }
+    }
+}
+
+/// The buffers that are large enough for what the kernel hands over.
+struct Slots<'a>(&'a mut [u8]);
+
+impl Buffers for Slots<'_> {
+    fn count(&self) -> usize {
+        SLOTS
+    }
+
+    fn buffer(&mut self, at: usize) -> &mut [u8] {
+        &mut self.0[at * SLOT..(at + 1) * SLOT]
     }
 }
 
 impl DatagramSocket {
     /// Receives through the buffers that are large enough for what the kernel hands over.
-    pub(super) fn recv_coalesced(
+    pub(super) fn recv_coalesced<B: Batch + ?Sized>(
         &self,
         coalesced: &Coalesced,
         io: &InUse<'_>,
         patience: &Patience,
-        batch: &mut [Incoming<'_>],
+        batch: &mut B,
     ) -> Result<usize, Cause> {
         let _turn = coalesced.turn.take_asking(|| match () {
             () if io.is_closed() || self.0.deaf.load(Ordering::Acquire) => Err(ErrorKind::Closed),
@@ -97,25 +115,18 @@ impl DatagramSocket {
             if count > 0 {
                 return Ok(count);
             }
-            let mut got: [Option<(Received, usize)>; SLOTS] = [const { None }; SLOTS];
-            {
-                let mut bufs: Vec<_> =
-                    left.bytes.chunks_exact_mut(SLOT).map(IoSliceMut::new).collect();
-                let call = |wait| {
-                    sys::recv_datagrams(io.socket(), &mut bufs, true, wait, |at, received| {
-                        got[at] = Some((received, at * SLOT));
-                    })
-                };
-                self.recv_step(io, patience, call)?;
-            }
+            let Left { bytes, datagrams } = &mut *left;
             let mut over = false;
-            for (received, at) in got.into_iter().flatten() {
-                over |= self.is_over(&received);
-                let segment = received.segment;
-                if let Some(datagram) = self.told(received) {
-                    left.cut(&datagram, segment, at);
+            let mut told = |_: &mut Slots<'_>, at, received: &Received| {
+                over |= self.is_over(received);
+                if let Some(datagram) = self.told(received, |facts| facts.datagram()) {
+                    cut(datagrams, &datagram, received.segment, at * SLOT);
                 }
-            }
+            };
+            let mut slots = Slots(bytes);
+            self.recv_step(io, patience, |wait| {
+                sys::recv_datagrams(io.socket(), &mut slots, true, wait, &mut told)
+            })?;
             if over && left.datagrams.is_empty() {
                 return Err(ErrorKind::Closed.into());
             }
@@ -126,6 +137,7 @@ impl DatagramSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datagram::Incoming;
     use crate::info::Address;
 
     fn datagram(len: usize) -> Datagram {
@@ -148,10 +160,9 @@ mod tests {
     #[test]
     fn what_came_as_one_is_cut_again() {
         let lens = |len, segment| {
-            let left = Left { bytes: Box::default(), datagrams: VecDeque::new() };
-            let mut left = left;
-            left.cut(&datagram(len), segment, 100);
-            left.datagrams.iter().map(|(d, at)| (d.len, d.original_len, *at)).collect::<Vec<_>>()
+            let mut left = VecDeque::new();
+            cut(&mut left, &datagram(len), segment, 100);
+            left.iter().map(|(d, at)| (d.len, d.original_len, *at)).collect::<Vec<_>>()
         };
         assert_eq!(lens(10, Some(4)), [(4, 4, 100), (4, 4, 104), (2, 2, 108)]);
         assert_eq!(lens(8, Some(4)), [(4, 4, 100), (4, 4, 104)]);
@@ -166,15 +177,15 @@ mod tests {
     fn what_is_left_is_handed_out_in_order() {
         let bytes = Box::from(*b"abcdefgh");
         let mut left = Left { bytes, datagrams: VecDeque::new() };
-        left.cut(&datagram(8), Some(3), 0);
+        cut(&mut left.datagrams, &datagram(8), Some(3), 0);
         let (mut short, mut long) = ([0; 2], [0; 8]);
         let mut batch = [Incoming::new(&mut short), Incoming::new(&mut long)];
-        assert_eq!(left.hand_out(&mut batch), 2);
+        assert_eq!(left.hand_out(batch.as_mut_slice()), 2);
         assert_eq!((batch[0].bytes(), batch[1].bytes()), (&b"ab"[..], &b"def"[..]));
         let told = batch[0].datagram().map(|d| (d.truncated, d.original_len));
         assert_eq!(told, Some((true, 3)));
-        assert_eq!(left.hand_out(&mut batch), 1);
+        assert_eq!(left.hand_out(batch.as_mut_slice()), 1);
         assert_eq!(batch[0].bytes(), b"gh");
-        assert_eq!(left.hand_out(&mut batch), 0);
+        assert_eq!(left.hand_out(batch.as_mut_slice()), 0);
     }
 }

@@ -260,8 +260,7 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
             let peer = peer.and_then(|peer| peer.as_socket());
             set_up(fd, local.ip(), ipv6, peer.is_some(), options)
                 .map_err(|cause| cause.into_error(OPERATION))?;
-            let (local, peer) = (canonical(local), peer.map(canonical));
-            Side::Inet(Inet { local, peer, ipv6, dual })
+            Side::Inet(Inet::new(local, peer, dual))
         }
         None if options.coalescing => {
             options.refuse_inet_only(OPERATION)?;
@@ -356,8 +355,7 @@ fn bind_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
                     true => Endpoint(Target::Inet { host: Host::Any, port }),
                     false => local.into(),
                 };
-                let (ipv6, local) = (local.is_ipv6(), canonical(local));
-                let side = Side::Inet(Inet { local, peer: None, ipv6, dual });
+                let side = Side::Inet(Inet::new(local, None, dual));
                 return Ok(Made { socket, endpoint, side });
             }
             // Only a machine without IPv6 goes on to IPv4.
@@ -415,10 +413,9 @@ fn connect_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
         let from = local.iter().find(|l| l.is_ipv4() == to.is_ipv4()).copied();
         match connect_to(to, from, options) {
             Ok((socket, local, peer)) => {
-                let ipv6 = local.is_ipv6();
-                let (local, peer) = (canonical(local), Some(canonical(peer)));
-                let side = Side::Inet(Inet { local, peer, ipv6, dual: false });
-                return Ok(Made { socket, endpoint: local.into(), side });
+                let inet = Inet::new(local, Some(peer), false);
+                let endpoint = inet.local.into();
+                return Ok(Made { socket, endpoint, side: Side::Inet(inet) });
             }
             Err((stage, cause)) => {
                 failure.get_or_insert(cause.into_error(CONNECT).at(endpoint).stage(stage));

@@ -23,12 +23,18 @@ use crate::cancel::CancelToken;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, FiveTuple, Protocol};
+#[cfg(feature = "capi")]
+pub(crate) use crate::sys::Buffers;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
 use crate::unix::SocketFile;
 use crate::wait::{Cause, Deadline, wait};
 use coalesced::Coalesced;
 pub use message::{Datagram, Incoming, Outgoing};
+#[cfg(feature = "capi")]
+pub(crate) use receive::{Batch, Facts};
 pub use reports::DatagramError;
+#[cfg(feature = "capi")]
+pub(crate) use send::Parts;
 pub use serve::DatagramService;
 pub use settings::DatagramSnapshot;
 
@@ -98,6 +104,10 @@ enum Side {
 #[derive(Debug)]
 struct Inet {
     local: SocketAddr,
+    /// The only address that it receives at, and answers from, if it is one: then datagrams do not
+    /// tell.
+    own: Option<SocketAddr>,
+    answers_from: Option<SocketAddr>,
     peer: Option<SocketAddr>,
     /// What the socket is, and whether it takes IPv4 too if it is an IPv6 one.
     ipv6: bool,
@@ -118,6 +128,14 @@ impl Side {
 }
 
 impl Inet {
+    fn new(local: SocketAddr, peer: Option<SocketAddr>, dual: bool) -> Inet {
+        let ipv6 = local.is_ipv6();
+        let (local, peer) = (canonical(local), peer.map(canonical));
+        let own = Some(local).filter(|own| !own.ip().is_unspecified());
+        let answers_from = own.filter(|own| !own.ip().is_multicast());
+        Inet { local, own, answers_from, peer, ipv6, dual }
+    }
+
     fn families(&self) -> Families {
         Families { ipv4: !self.ipv6 || self.dual, ipv6: self.ipv6 }
     }
@@ -202,6 +220,7 @@ impl DatagramSocket {
     }
 
     /// How a call is to wait: as the socket was told.
+    #[inline]
     fn patience(&self, deadline: Deadline) -> Patience {
         let polled = self.0.polled.load(Ordering::Acquire);
         Patience {

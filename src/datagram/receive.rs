@@ -1,16 +1,93 @@
 //! Receiving: one by one, and in batches.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
-use crate::sys::{self, AT_ONCE, InUse, Interest, Received, Wait};
+use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
 use crate::wait::{Cause, Deadline};
 
 pub(super) const RECEIVE: &str = "receive";
+
+/// What is told of a datagram, before it is put where somebody wants it.
+pub(crate) struct Facts<'a> {
+    pub len: usize,
+    pub original_len: usize,
+    pub truncated: bool,
+    pub from: &'a Address,
+    pub to: Option<&'a SocketAddr>,
+    pub local: Option<&'a SocketAddr>,
+    /// 0: not told.
+    pub interface: u32,
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
+    pub received_at: Option<SystemTime>,
+}
+
+impl Facts<'_> {
+    pub(super) fn datagram(&self) -> Datagram {
+        Datagram {
+            len: self.len,
+            original_len: self.original_len,
+            truncated: self.truncated,
+            from: self.from.clone(),
+            to: self.to.copied(),
+            local: self.local.copied(),
+            interface: (self.interface != 0).then_some(self.interface),
+            ttl: self.ttl,
+            tos: self.tos,
+            received_at: self.received_at,
+        }
+    }
+}
+
+impl Datagram {
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            len: self.len,
+            original_len: self.original_len,
+            truncated: self.truncated,
+            from: &self.from,
+            to: self.to.as_ref(),
+            local: self.local.as_ref(),
+            interface: self.interface.unwrap_or(0),
+            ttl: self.ttl,
+            tos: self.tos,
+            received_at: self.received_at,
+        }
+    }
+}
+
+/// Where a batch is received into: the buffers of Rust's callers, and of C's.
+pub(crate) trait Batch: Buffers {
+    fn put(&mut self, at: usize, facts: &Facts<'_>);
+    /// Exchanges two buffers.
+    fn swap(&mut self, a: usize, b: usize);
+}
+
+impl Buffers for [Incoming<'_>] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn buffer(&mut self, at: usize) -> &mut [u8] {
+        self[at].buf
+    }
+}
+
+impl Batch for [Incoming<'_>] {
+    fn put(&mut self, at: usize, facts: &Facts<'_>) {
+        self[at].datagram = Some(facts.datagram());
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        <[Incoming<'_>]>::swap(self, a, b);
+    }
+}
 
 impl DatagramSocket {
     /// Receives one datagram. What does not fit into `buf` is lost, and
@@ -39,25 +116,32 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn recv(&self, buf: &mut [u8]) -> Result<Datagram> {
+        self.recv_with(buf, |facts| facts.datagram())
+    }
+
+    pub(crate) fn recv_with<T>(&self, buf: &mut [u8], take: impl Fn(&Facts<'_>) -> T) -> Result<T> {
         let io = self.enter(RECEIVE)?;
         let patience = self.patience(self.deadline(&self.0.read_timeout));
         if self.0.coalesced.is_some() {
             let mut one = [Incoming::new(buf)];
-            self.recv_some(&io, &patience, &mut one)?;
+            self.recv_some(&io, &patience, one.as_mut_slice())?;
             let [one] = one;
-            return one.datagram.ok_or_else(|| self.not_received(ErrorKind::Closed.into()));
+            let taken = one.datagram.as_ref().map(|datagram| take(&datagram.facts()));
+            return taken.ok_or_else(|| self.not_received(ErrorKind::Closed.into()));
         }
         let control = self.0.control.load(Ordering::Relaxed);
+        let mut received = Received::default();
         loop {
-            let call = |wait| sys::recv_datagram(io.socket(), buf, control, wait);
-            let received = self.recv_step(&io, &patience, call);
-            let received = received.map_err(|cause| self.not_received(cause))?;
+            let call = |wait| sys::recv_datagram(io.socket(), buf, control, wait, &mut received);
+            if let Err(cause) = self.recv_step(&io, &patience, call) {
+                return Err(self.not_received(cause));
+            }
             if self.is_over(&received) {
                 return Err(self.not_received(ErrorKind::Closed.into()));
             }
             // Otherwise it was in the queue before the socket was connected.
-            if let Some(datagram) = self.told(received) {
-                return Ok(datagram);
+            if let Some(taken) = self.told(&received, &take) {
+                return Ok(taken);
             }
         }
     }
@@ -86,6 +170,10 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn recv_batch(&self, batch: &mut [Incoming<'_>]) -> Result<usize> {
+        self.recv_into(batch)
+    }
+
+    pub(crate) fn recv_into<B: Batch + ?Sized>(&self, batch: &mut B) -> Result<usize> {
         let io = self.enter(RECEIVE)?;
         let patience = self.patience(self.deadline(&self.0.read_timeout));
         self.recv_some(&io, &patience, batch)
@@ -98,13 +186,13 @@ impl DatagramSocket {
         self.recv_some(&io, &patience, batch)
     }
 
-    fn recv_some(
+    fn recv_some<B: Batch + ?Sized>(
         &self,
         io: &InUse<'_>,
         patience: &Patience,
-        batch: &mut [Incoming<'_>],
+        batch: &mut B,
     ) -> Result<usize> {
-        if batch.is_empty() {
+        if batch.count() == 0 {
             return Ok(0);
         }
         let got = match &self.0.coalesced {
@@ -114,41 +202,30 @@ impl DatagramSocket {
         got.map_err(|cause| self.not_received(cause))
     }
 
-    fn recv_apart(
+    fn recv_apart<B: Batch + ?Sized>(
         &self,
         io: &InUse<'_>,
         patience: &Patience,
-        batch: &mut [Incoming<'_>],
+        batch: &mut B,
     ) -> std::result::Result<usize, Cause> {
         let control = self.0.control.load(Ordering::Relaxed);
-        let count = batch.len().min(AT_ONCE);
         loop {
-            let mut over = false;
-            let mut bufs: [_; AT_ONCE] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-            let mut told: [Option<&mut Option<Datagram>>; AT_ONCE] = [const { None }; AT_ONCE];
-            for ((buf, told), one) in bufs.iter_mut().zip(&mut told).zip(batch.iter_mut()) {
-                *buf = IoSliceMut::new(one.buf);
-                *told = Some(&mut one.datagram);
-            }
-            let bufs = &mut bufs[..count];
-            let call = |wait| {
-                sys::recv_datagrams(io.socket(), bufs, control, wait, |at, received| {
-                    over |= self.is_over(&received);
-                    if let Some(told) = &mut told[at] {
-                        **told = self.told(received);
-                    }
-                })
-            };
-            let got = self.recv_step(io, patience, call)?;
-            let mut kept = 0;
-            for at in 0..got {
-                if batch[at].datagram.is_some() {
+            let (mut kept, mut over) = (0, false);
+            let mut told = |batch: &mut B, at, received: &Received| {
+                over |= self.is_over(received);
+                let put = |facts: &Facts<'_>| {
                     if kept != at {
                         batch.swap(kept, at);
                     }
+                    batch.put(kept, facts);
+                };
+                if self.told(received, put).is_some() {
                     kept += 1;
                 }
-            }
+            };
+            self.recv_step(io, patience, |wait| {
+                sys::recv_datagrams(io.socket(), batch, control, wait, &mut told)
+            })?;
             match kept {
                 0 if over => return Err(ErrorKind::Closed.into()),
                 0 => {}
@@ -189,35 +266,39 @@ impl DatagramSocket {
         received.from.is_none() && matches!(self.0.side, Side::Inet(_))
     }
 
-    /// What is told of a datagram; `None`: it is from somebody else than the peer.
+    /// Has what is told of a datagram taken; `None`: it is from somebody else than the peer.
     #[inline]
-    pub(super) fn told(&self, received: Received) -> Option<Datagram> {
-        let (from, to, local) = match (&self.0.side, received.from) {
-            (Side::Inet(inet), Some(Address::Inet(from))) => {
-                if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (from.ip(), from.port())) {
-                    return None;
-                }
-                let here = |ip| inet.here(ip, received.interface);
-                // Not told to a socket with one address: it is that one.
-                let own = Some(inet.local).filter(|own| !own.ip().is_unspecified());
-                let local = received.local.map(here).or(own.filter(|o| !o.ip().is_multicast()));
-                (Address::Inet(from), received.to.map(here).or(own), local)
-            }
-            (Side::Inet(_), _) => return None,
-            (Side::Unix(_), from) => (from.unwrap_or(Address::UnixUnnamed), None, None),
-        };
-        Some(Datagram {
+    pub(super) fn told<T>(
+        &self,
+        received: &Received,
+        take: impl FnOnce(&Facts<'_>) -> T,
+    ) -> Option<T> {
+        let (to, local);
+        let mut facts = Facts {
             len: received.len,
             original_len: received.original_len,
             truncated: received.truncated,
-            from,
-            to,
-            local,
-            interface: (received.interface != 0).then_some(received.interface),
+            from: received.from.as_ref().unwrap_or(&Address::UnixUnnamed),
+            to: None,
+            local: None,
+            interface: received.interface,
             ttl: received.ttl,
             tos: received.tos,
             received_at: received.at,
-        })
+        };
+        if let Side::Inet(inet) = &self.0.side {
+            let Address::Inet(from) = facts.from else {
+                return None;
+            };
+            if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (from.ip(), from.port())) {
+                return None;
+            }
+            let here = |ip| inet.here(ip, received.interface);
+            (to, local) = (received.to.map(here), received.local.map(here));
+            facts.to = to.as_ref().or(inet.own.as_ref());
+            facts.local = local.as_ref().or(inet.answers_from.as_ref());
+        }
+        Some(take(&facts))
     }
 }
 

@@ -20,29 +20,65 @@ const SEND: &str = "send";
 const MAX_V4: usize = 65_535 - 8 - 20;
 const MAX_V6: usize = 65_535 - 8;
 
+fn max_len(to: SocketAddr) -> (usize, &'static str) {
+    if to.is_ipv4() { (MAX_V4, "IPv4") } else { (MAX_V6, "IPv6") }
+}
+
 /// How long a sender waits that nobody tells when its receiver has room again.
 pub(super) const FULL_PEER: BackOff =
     BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
 
-/// How many of the first datagrams the kernel can take as one: those of one length, the last
-/// perhaps shorter, to one address and from one, which together are no longer than a datagram can
-/// be.
-fn run_len(batch: &[Outgoing<'_>], segments: bool) -> usize {
-    let [first, others @ ..] = batch else {
+/// The datagrams of a batch, as Rust's callers have them, and C's.
+pub(crate) trait Parts {
+    fn count(&self) -> usize;
+    fn bytes(&self, at: usize) -> Result<&[u8]>;
+    /// Whether two go to one address, and from one.
+    fn are_alike(&self, a: usize, b: usize) -> bool;
+    fn outgoing(&self, at: usize) -> Result<Outgoing<'_>>;
+}
+
+impl Parts for [Outgoing<'_>] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes(&self, at: usize) -> Result<&[u8]> {
+        Ok(self[at].bytes)
+    }
+
+    fn are_alike(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (&self[a], &self[b]);
+        (&a.to, a.local, a.interface) == (&b.to, b.local, b.interface)
+    }
+
+    fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {
+        Ok(self[at].clone())
+    }
+}
+
+/// How many datagrams, beginning with the one at `from`, whose lengths `pieces` are, the kernel can
+/// take as one: those of one length, the last perhaps shorter, to one address and from one, which
+/// together are no longer than a datagram can be.
+fn run_len<P: Parts + ?Sized>(
+    parts: &P,
+    from: usize,
+    pieces: &[IoSlice<'_>],
+    segments: bool,
+) -> usize {
+    let [first, others @ ..] = pieces else {
         return 0;
     };
-    let (mut len, mut bytes) = (1, first.bytes.len());
+    let (mut len, mut bytes) = (1, first.len());
     for next in others.iter().take_while(|_| segments) {
-        let fits = (&next.to, next.local, next.interface)
-            == (&first.to, first.local, first.interface)
-            && (1..=first.bytes.len()).contains(&next.bytes.len())
-            && bytes + next.bytes.len() <= MAX_V4
-            && len < AT_ONCE;
+        let fits = (1..=first.len()).contains(&next.len())
+            && bytes + next.len() <= MAX_V4
+            && len < AT_ONCE
+            && parts.are_alike(from, from + len);
         if !fits {
             break;
         }
-        (len, bytes) = (len + 1, bytes + next.bytes.len());
-        if next.bytes.len() < first.bytes.len() {
+        (len, bytes) = (len + 1, bytes + next.len());
+        if next.len() < first.len() {
             break;
         }
     }
@@ -81,7 +117,7 @@ impl Inet {
             let family = if self.ipv6 { "IPv6" } else { "IPv4" };
             return Some((ErrorKind::InvalidArgument, format!("the socket is {family} only")));
         }
-        let (max, family) = if to.is_ipv4() { (MAX_V4, "IPv4") } else { (MAX_V6, "IPv6") };
+        let (max, family) = max_len(to);
         (len > max).then(|| {
             let what = format!("{len} bytes, and a datagram over {family} has at most {max}");
             (ErrorKind::TooLong, what)
@@ -160,7 +196,18 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
-        self.send_one(&Outgoing::new(bytes))
+        let connected = match &self.0.side {
+            Side::Inet(Inet { peer: Some(peer), .. }) => bytes.len() <= max_len(*peer).0,
+            Side::Inet(_) => false,
+            Side::Unix(unix) => unix.peer.is_some(),
+        };
+        if !connected {
+            return self.send_one(&Outgoing::new(bytes));
+        }
+        let failed = |cause| self.failed(SEND, cause, None);
+        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
+        let call = |wait| sys::send(io.socket(), bytes, wait).map(drop);
+        self.send_step(&io, self.deadline(&self.0.write_timeout), call).map_err(failed)
     }
 
     /// Sends one datagram to an address.
@@ -239,12 +286,15 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn send_batch(&self, batch: &[Outgoing<'_>]) -> Result<usize> {
+        self.send_parts(batch)
+    }
+
+    pub(crate) fn send_parts<P: Parts + ?Sized>(&self, parts: &P) -> Result<usize> {
         let io = self.enter(SEND)?;
         let deadline = self.deadline(&self.0.write_timeout);
         let mut sent = 0;
-        while sent < batch.len() {
-            let some = &batch[sent..batch.len().min(sent + AT_ONCE)];
-            match self.send_some(&io, some, deadline) {
+        while sent < parts.count() {
+            match self.send_some(&io, parts, sent, deadline) {
                 Ok(more) => sent += more,
                 Err(e) if sent == 0 => return Err(e),
                 Err(_) => break,
@@ -253,41 +303,62 @@ impl DatagramSocket {
         Ok(sent)
     }
 
-    /// Sends at least one of some datagrams; how many.
-    fn send_some(
+    /// Sends at least one of the datagrams from the one at `from` on; how many.
+    fn send_some<P: Parts + ?Sized>(
         &self,
         io: &InUse<'_>,
-        some: &[Outgoing<'_>],
+        parts: &P,
+        from: usize,
         deadline: Deadline,
     ) -> Result<usize> {
         let mut pieces = [IoSlice::new(&[]); AT_ONCE];
-        for (piece, one) in pieces.iter_mut().zip(some) {
-            *piece = IoSlice::new(one.bytes);
+        let mut count = 0;
+        while count < AT_ONCE.min(parts.count() - from) {
+            match parts.bytes(from + count) {
+                Ok(bytes) => pieces[count] = IoSlice::new(bytes),
+                Err(e) if count == 0 => return Err(e),
+                // It is the first of the next ones.
+                Err(_) => break,
+            }
+            count += 1;
         }
+        let pieces = &pieces[..count];
         loop {
             let segments = self.0.segments.load(Ordering::Relaxed);
-            let mut runs = Vec::new();
-            let mut at = 0;
-            while at < some.len() {
-                let next = at + run_len(&some[at..], segments);
-                // Those after the first of a run are no longer, and to the same address.
-                match self.run(&some[at], &pieces[at..next]) {
-                    Ok(run) => runs.push(run),
-                    Err(e) if at == 0 => return Err(e),
-                    // It is the first of the next ones.
-                    Err(_) => break,
+            let first = run_len(parts, from, pieces, segments);
+            let run = self.run(&parts.outgoing(from)?, &pieces[..first])?;
+            let (one, mut many);
+            let runs: &[Run<'_>] = if first == count {
+                one = [run];
+                &one
+            } else {
+                many = vec![run];
+                let mut at = first;
+                while at < count {
+                    let next = at + run_len(parts, from + at, &pieces[at..], segments);
+                    // Those after the first of a run are no longer, and to the same address.
+                    let one = parts.outgoing(from + at);
+                    // What cannot be sent is the first of the next ones.
+                    let Ok(run) = one.and_then(|one| self.run(&one, &pieces[at..next])) else {
+                        break;
+                    };
+                    many.push(run);
+                    at = next;
                 }
-                at = next;
-            }
+                &many
+            };
             let ipv6 = self.is_ipv6();
-            let call = |wait| sys::send_datagrams(io.socket(), ipv6, &runs, wait);
+            let call = |wait| sys::send_datagrams(io.socket(), ipv6, runs, wait);
             match self.send_step(io, deadline, call) {
                 Ok(count) => return Ok(runs.iter().take(count).map(|run| run.pieces.len()).sum()),
                 // Whether it was that shows when they are sent one by one.
                 Err(Cause::Os(e)) if runs[0].pieces.len() > 1 && sys::may_refuse_segments(&e) => {
                     self.0.segments.store(false, Ordering::Relaxed);
                 }
-                Err(cause) => return Err(self.failed(SEND, cause, some[0].to.as_ref())),
+                Err(cause) => {
+                    let to = parts.outgoing(from)?.to;
+                    return Err(self.failed(SEND, cause, to.as_ref()));
+                }
             }
         }
     }
@@ -390,11 +461,12 @@ mod tests {
         Outgoing::to(&BYTES[..len], SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    fn runs(mut batch: &[Outgoing<'_>], segments: bool) -> Vec<usize> {
-        let mut runs = Vec::new();
-        while !batch.is_empty() {
-            runs.push(run_len(batch, segments));
-            batch = &batch[run_len(batch, segments)..];
+    fn runs(batch: &[Outgoing<'_>], segments: bool) -> Vec<usize> {
+        let pieces: Vec<_> = batch.iter().map(|one| IoSlice::new(one.bytes)).collect();
+        let (mut runs, mut at) = (Vec::new(), 0);
+        while at < batch.len() {
+            runs.push(run_len(batch, at, &pieces[at..], segments));
+            at += runs[runs.len() - 1];
         }
         runs
     }

@@ -26,22 +26,20 @@ pub(super) const UNIX: u16 = 1;
 pub(super) const NO_ADDRESS: keepsock_address =
     keepsock_address { ip: [0; 16], zone: 0, port: 0, family: 0 };
 
-pub(super) fn address_to_c(address: Option<SocketAddr>) -> keepsock_address {
-    let Some(address) = address else {
-        return NO_ADDRESS;
-    };
-    let mut c = keepsock_address { port: address.port(), ..NO_ADDRESS };
+#[inline]
+pub(super) fn address_to_c(address: Option<&SocketAddr>) -> keepsock_address {
     match address {
-        SocketAddr::V4(v4) => {
-            c.family = 4;
-            c.ip[..4].copy_from_slice(&v4.ip().octets());
+        None => NO_ADDRESS,
+        Some(SocketAddr::V4(v4)) => {
+            let [a, b, c, d] = v4.ip().octets();
+            let ip = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            keepsock_address { ip, zone: 0, port: v4.port(), family: 4 }
         }
-        SocketAddr::V6(v6) => {
-            (c.family, c.zone) = (6, v6.scope_id());
-            c.ip = v6.ip().octets();
+        Some(SocketAddr::V6(v6)) => {
+            let (ip, zone) = (v6.ip().octets(), v6.scope_id());
+            keepsock_address { ip, zone, port: v6.port(), family: 6 }
         }
     }
-    c
 }
 
 /// `None`: there is no address.
@@ -91,7 +89,7 @@ pub unsafe extern "C" fn keepsock_address_parse(
         // SAFETY: a string as the header asks.
         let parsed = unsafe { super::endpoint(endpoint, OPERATION) }?.to_socket_addr()?;
         // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(address_to_c(Some(parsed))) };
+        unsafe { out.write(address_to_c(Some(&parsed))) };
         Ok(())
     };
     // SAFETY: null, or writable as the header asks.

@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_char, c_void};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,8 @@ use super::{
     keepsock_cancel, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_options, live,
     output, shield, timeout, write_sized,
 };
-use crate::{Address, Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
+use crate::datagram::{Batch, Buffers, Facts, Parts};
+use crate::{Address, Datagram, DatagramError, DatagramSocket, Outgoing};
 
 /// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
 /// to one peer. Unix systems only so far.
@@ -131,40 +133,58 @@ pub struct keepsock_datagram_error {
     pub path_mtu: u32,
 }
 
-pub(super) fn info_to_c(datagram: &Datagram) -> keepsock_datagram_info {
+/// Tells C of a datagram, where C wants it: it is a large structure.
+///
+/// # Safety
+/// `info` points to `size` writable bytes, which are no less than it has.
+#[inline]
+pub(super) unsafe fn write_info(info: *mut keepsock_datagram_info, size: usize, facts: &Facts<'_>) {
     let told = |byte: Option<u8>| byte.map_or(-1, i16::from);
-    let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
-    let nanos = datagram.received_at.and_then(since_1970).map(|d| i64::try_from(d.as_nanos()));
-    let mut c = keepsock_datagram_info {
-        from: NO_ADDRESS,
-        to: address_to_c(datagram.to),
-        local: address_to_c(datagram.local),
-        interface_index: datagram.interface.unwrap_or(0),
-        truncated: datagram.truncated,
-        ttl: told(datagram.ttl),
-        tos: told(datagram.tos),
-        len: datagram.len,
-        original_len: datagram.original_len,
-        received_at_ns: nanos.and_then(std::result::Result::ok).unwrap_or(-1),
-        unix_name: [0; 108],
-        unix_name_len: 0,
-    };
-    let (before, name) = match &datagram.from {
-        Address::Inet(from) => {
-            c.from = address_to_c(Some(*from));
-            return c;
+    let nanos = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(-1, |d| d.as_nanos() as i64);
+    // SAFETY: as the caller promises.
+    unsafe {
+        match facts.from {
+            Address::Inet(from) => (*info).from = address_to_c(Some(from)),
+            _ => (*info).from = keepsock_address { family: UNIX, ..NO_ADDRESS },
         }
+        (*info).to = address_to_c(facts.to);
+        (*info).local = address_to_c(facts.local);
+        (*info).interface_index = facts.interface;
+        (&raw mut (*info).truncated).write(facts.truncated);
+        (*info).ttl = told(facts.ttl);
+        (*info).tos = told(facts.tos);
+        (*info).len = facts.len;
+        (*info).original_len = facts.original_len;
+        (*info).received_at_ns = facts.received_at.map_or(-1, nanos);
+        (*info).unix_name_len = 0;
+        if !matches!(facts.from, Address::Inet(_)) {
+            write_unix_name(info, facts.from);
+        }
+        // What a later header has more.
+        let known = size_of::<keepsock_datagram_info>();
+        if size > known {
+            info.cast::<u8>().add(known).write_bytes(0, size - known);
+        }
+    }
+}
+
+/// # Safety
+/// `info` is writable.
+#[cold]
+unsafe fn write_unix_name(info: *mut keepsock_datagram_info, from: &Address) {
+    let (before, name) = match from {
         Address::UnixPath(path) => (0, path.as_os_str().as_encoded_bytes()),
         Address::UnixAbstract(name) => (1, name.as_slice()),
-        Address::UnixUnnamed => (0, &[][..]),
+        _ => return,
     };
-    c.from.family = UNIX;
+    let mut unix_name = [0; 108];
     // The kernel's names fit.
-    for (c, byte) in c.unix_name.iter_mut().skip(before).zip(name) {
+    for (c, byte) in unix_name.iter_mut().skip(before).zip(name) {
         *c = *byte;
     }
-    c.unix_name_len = u16::try_from(before + name.len()).unwrap_or(0).min(108);
-    c
+    let len = u16::try_from(before + name.len()).unwrap_or(0).min(108);
+    // SAFETY: as the caller promises.
+    unsafe { ((*info).unix_name, (*info).unix_name_len) = (unix_name, len) };
 }
 
 /// Who is to be answered.
@@ -212,8 +232,8 @@ fn error_to_c(error: Option<&DatagramError>) -> keepsock_datagram_error {
     keepsock_datagram_error {
         status: error.map_or(KEEPSOCK_OK, |e| e.kind.code()),
         os_error: error.and_then(|e| e.os_error).unwrap_or(0),
-        to: address_to_c(error.and_then(|e| e.to)),
-        from: address_to_c(by),
+        to: address_to_c(error.and_then(|e| e.to.as_ref())),
+        from: address_to_c(by.as_ref()),
         path_mtu: error.and_then(|e| e.path_mtu).unwrap_or(0),
     }
 }
@@ -508,9 +528,10 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
         // Before anything is received that could then not be told.
         check_size::<keepsock_datagram_info>(size, OPERATION)?;
         // SAFETY: `cap` writable bytes as the header asks.
-        let received = socket.recv(unsafe { bytes_mut(buf, cap, OPERATION) }?)?;
-        // SAFETY: info has `size` bytes as the header asks.
-        unsafe { write_sized(info, size, &info_to_c(&received), OPERATION) }
+        let buf = unsafe { bytes_mut(buf, cap, OPERATION) }?;
+        // SAFETY: info has `size` bytes as the header asks, and that is enough.
+        socket.recv_with(buf, |facts| unsafe { write_info(info, size, facts) })?;
+        Ok(())
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }
@@ -541,20 +562,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_batch(
         let out = output(sent, OPERATION, "sent")?;
         // SAFETY: `count` structures as the header asks.
         let batch = unsafe { structures(batch, count, OPERATION, "batch") }?;
-        let each = |c: &keepsock_outgoing| -> Result<Outgoing<'_>> {
-            // SAFETY: `len` readable bytes as the header asks.
-            let mut one = Outgoing::new(unsafe { bytes(c.data, c.len, OPERATION) }?);
-            one.to = address_from_c(&c.to, OPERATION)?.map(Address::Inet);
-            one.local = address_from_c(&c.local, OPERATION)?;
-            one.interface = (c.interface_index != 0).then_some(c.interface_index);
-            Ok(one)
-        };
-        // Collecting results would grow step by step.
-        let mut all = Vec::with_capacity(count);
-        for c in batch {
-            all.push(each(c)?);
-        }
-        let count = socket.send_batch(&all)?;
+        let count = socket.send_parts(&Sending(batch))?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(count) };
         Ok(())
@@ -594,47 +602,124 @@ pub unsafe extern "C" fn keepsock_datagram_recv_batch(
         if count > 0 {
             output(batch, OPERATION, "batch")?;
         }
-        // SAFETY: `count` entries of `size` bytes as the header asks. Those of a later header
-        // are larger.
-        let entry = |at: usize| unsafe { batch.byte_add(at * size) };
-        let buffer = |at| -> Result<Incoming<'_>> {
-            let entry = entry(at);
-            // SAFETY: an entry, and `cap` writable bytes, as the header asks. What was in its
-            // info is not read.
-            unsafe {
-                let (data, cap) =
-                    ((&raw const (*entry).data).read(), (&raw const (*entry).cap).read());
-                Ok(Incoming::new(bytes_mut(data, cap, OPERATION)?))
-            }
-        };
-        // More than the socket takes at once need not be looked at.
-        let count = count.min(64);
-        let mut buffers = Vec::with_capacity(count);
-        for at in 0..count {
-            buffers.push(buffer(at)?);
-        }
-        let filled = socket.recv_batch(&mut buffers)?;
-        for (at, incoming) in buffers.iter_mut().enumerate() {
-            let entry = entry(at);
-            let info = incoming.datagram().map(info_to_c).filter(|_| at < filled);
-            let buf = incoming.buffer();
-            let data = if buf.is_empty() { std::ptr::null_mut() } else { buf.as_mut_ptr() };
-            // SAFETY: an entry as the header asks.
-            unsafe {
-                (&raw mut (*entry).data).write(data.cast());
-                (&raw mut (*entry).cap).write(buf.len());
-                if let Some(info) = info {
-                    let room = size - std::mem::offset_of!(keepsock_incoming, info);
-                    write_sized(&raw mut (*entry).info, room, &info, OPERATION)?;
-                }
-            }
-        }
+        // SAFETY: `count` entries of `size` bytes as the header asks, and `cap` writable bytes
+        // where each says. Those of a later header are larger.
+        let mut entries = unsafe { Receiving::new(batch, count, size, OPERATION) }?;
+        let filled = socket.recv_into(&mut entries)?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(filled) };
         Ok(())
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// The datagrams of a batch, where C has them.
+struct Sending<'a>(&'a [keepsock_outgoing]);
+
+impl Parts for Sending<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes(&self, at: usize) -> Result<&[u8]> {
+        let one = &self.0[at];
+        // SAFETY: `len` readable bytes as the header asks.
+        unsafe { bytes(one.data, one.len, "send") }
+    }
+
+    fn are_alike(&self, a: usize, b: usize) -> bool {
+        let key = |c: &keepsock_outgoing| (c.to.family, c.local.family, c.interface_index);
+        let (a, b) = (&self.0[a], &self.0[b]);
+        key(a) == key(b)
+            && (key(a) == (0, 0, 0)
+                || same_address(&a.to, &b.to) && same_address(&a.local, &b.local))
+    }
+
+    fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {
+        let c = &self.0[at];
+        let mut one = Outgoing::new(self.bytes(at)?);
+        one.to = address_from_c(&c.to, "send")?.map(Address::Inet);
+        one.local = address_from_c(&c.local, "send")?;
+        one.interface = (c.interface_index != 0).then_some(c.interface_index);
+        Ok(one)
+    }
+}
+
+fn same_address(a: &keepsock_address, b: &keepsock_address) -> bool {
+    a.family == b.family && (a.family == 0 || (a.ip, a.port, a.zone) == (b.ip, b.port, b.zone))
+}
+
+/// The buffers of a batch, where C has them.
+struct Receiving {
+    first: *mut keepsock_incoming,
+    count: usize,
+    size: usize,
+}
+
+impl Receiving {
+    /// # Safety
+    /// `first` points to `count` entries of `size` bytes each, whose buffers are writable.
+    unsafe fn new(
+        first: *mut keepsock_incoming,
+        count: usize,
+        size: usize,
+        operation: &'static str,
+    ) -> Result<Receiving> {
+        // More than the socket takes at once need not be looked at.
+        let receiving = Receiving { first, count: count.min(64), size };
+        for at in 0..receiving.count {
+            let entry = receiving.entry(at);
+            // SAFETY: as the caller promises. What was in its info is not read.
+            unsafe {
+                let (data, cap) =
+                    ((&raw const (*entry).data).read(), (&raw const (*entry).cap).read());
+                bytes_mut(data, cap, operation)?;
+            }
+        }
+        Ok(receiving)
+    }
+
+    fn entry(&self, at: usize) -> *mut keepsock_incoming {
+        debug_assert!(at < self.count);
+        // SAFETY: there are so many of that size, by what `new` was promised.
+        unsafe { self.first.byte_add(at * self.size) }
+    }
+}
+
+impl Buffers for Receiving {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn buffer(&mut self, at: usize) -> &mut [u8] {
+        let entry = self.entry(at);
+        // SAFETY: `new` has found that there is a buffer, or that it has no bytes.
+        unsafe {
+            let (data, cap) = ((*entry).data, (*entry).cap);
+            let data = if cap == 0 { NonNull::dangling().as_ptr() } else { data.cast() };
+            std::slice::from_raw_parts_mut(data, cap)
+        }
+    }
+}
+
+impl Batch for Receiving {
+    #[inline]
+    fn put(&mut self, at: usize, facts: &Facts<'_>) {
+        let entry = self.entry(at);
+        let room = self.size - std::mem::offset_of!(keepsock_incoming, info);
+        // SAFETY: an entry, whose info has so many bytes.
+        unsafe { write_info(&raw mut (*entry).info, room, facts) };
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.entry(a), self.entry(b));
+        // SAFETY: two entries, of which only the buffers are exchanged.
+        unsafe {
+            (&raw mut (*a).data).swap(&raw mut (*b).data);
+            (&raw mut (*a).cap).swap(&raw mut (*b).cap);
+        }
+    }
 }
 
 fn check_size<T>(size: usize, operation: &'static str) -> Result<()> {

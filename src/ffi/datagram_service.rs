@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::datagram::{info_to_c, keepsock_datagram, keepsock_datagram_info};
+use super::datagram::{keepsock_datagram, keepsock_datagram_info, write_info};
 use super::handle::{Handle, Pool, Pooled};
 use super::{Result, guard, handle, invalid, keepsock_error, live, output, timeout};
 use crate::{Datagram, DatagramService, DatagramSocket};
@@ -111,9 +111,13 @@ pub unsafe extern "C" fn keepsock_datagram_serve(
         let program = Program { datagram, user };
         let call = move |_: &DatagramSocket, datagram: &Datagram, bytes: &[u8]| {
             let (socket, user) = program.arguments();
-            let info = info_to_c(datagram);
-            // SAFETY: the handler is C's, and what it is lent lives until it returns.
-            unsafe { handler(socket, &raw const info, bytes.as_ptr().cast(), bytes.len(), user) };
+            let mut info = std::mem::MaybeUninit::<keepsock_datagram_info>::zeroed();
+            // SAFETY: there is room for it. The handler is C's, and what it is lent lives until it
+            // returns.
+            unsafe {
+                write_info(info.as_mut_ptr(), size_of_val(&info), &datagram.facts());
+                handler(socket, info.as_ptr(), bytes.as_ptr().cast(), bytes.len(), user);
+            }
         };
         let made = keepsock_datagram_service(socket.serve(threads, call)?);
         // SAFETY: not null, and writable as the header asks.

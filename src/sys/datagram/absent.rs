@@ -1,11 +1,11 @@
 //! Not yet on systems other than Unix: no socket is made, so nothing else comes to pass.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::IpAddr;
 
 use socket2::Domain;
 
-use super::{Families, Memory, Received, Reported, Run, Sending, ToGroups};
+use super::{Buffers, Families, Memory, Received, Reported, Run, Sending, ToGroups};
 use crate::sys::{Borrowed, Owned, Wait};
 
 fn unsupported<T>() -> io::Result<T> {
@@ -58,7 +58,8 @@ pub(crate) fn recv_datagram(
     _: &mut [u8],
     _control: bool,
     _: Wait,
-) -> io::Result<Received> {
+    _: &mut Received,
+) -> io::Result<()> {
     unsupported()
 }
 
@@ -81,12 +82,12 @@ pub(crate) fn send_datagrams(
     unsupported()
 }
 
-pub(crate) fn recv_datagrams(
+pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     _: Borrowed<'_>,
-    _: &mut [IoSliceMut<'_>],
+    _: &mut B,
     _control: bool,
     _: Wait,
-    _: impl FnMut(usize, Received),
+    _: impl FnMut(&mut B, usize, &Received),
 ) -> io::Result<usize> {
     unsupported()
 }

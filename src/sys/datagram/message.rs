@@ -1,6 +1,6 @@
 //! Datagrams to the kernel and from it, with their control messages (cmsg(3)).
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use libc::c_int;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::AT_ONCE;
-use super::{Received, Reported, Run, Source};
+use super::{Buffers, Received, Reported, Run, Source};
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::unix::check_int;
@@ -198,10 +198,11 @@ pub(crate) fn recv_datagram(
     buf: &mut [u8],
     control: bool,
     wait: Wait,
-) -> io::Result<Received> {
+    told: &mut Received,
+) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if !control {
-        return recv_plain(socket, buf, wait);
+        return recv_plain(socket, buf, wait, told);
     }
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut room = MaybeUninit::<Control>::uninit();
@@ -220,12 +221,18 @@ pub(crate) fn recv_datagram(
     // SAFETY: msg describes buffers that outlive the call.
     let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     // SAFETY: the kernel has filled what msg describes.
-    Ok(unsafe { received(&msg, len, buf.len()) })
+    unsafe { read(&msg, len, buf.len(), told) };
+    Ok(())
 }
 
 /// By the system call itself, as [`recv`](crate::sys::recv).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn recv_plain(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<Received> {
+fn recv_plain(
+    socket: Borrowed<'_>,
+    buf: &mut [u8],
+    wait: Wait,
+    told: &mut Received,
+) -> io::Result<()> {
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut name_len = mem::size_of_val(&name) as libc::socklen_t;
     let (fd, flags) = (socket.as_raw_fd(), flags(wait) | libc::MSG_TRUNC);
@@ -243,32 +250,27 @@ fn recv_plain(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<Re
         ) as isize
     })?;
     // SAFETY: the kernel has written so much of name.
-    let from = unsafe { read_name(name.as_ptr().cast(), name_len as usize) };
-    Ok(Received {
-        len: len.min(buf.len()),
-        original_len: len,
-        truncated: len > buf.len(),
-        from,
-        ..Received::default()
-    })
+    told.from = unsafe { read_name(name.as_ptr().cast(), name_len as usize) };
+    told.len = len.min(buf.len());
+    told.original_len = len;
+    told.truncated = len > buf.len();
+    Ok(())
 }
 
 /// # Safety
 /// The kernel has filled what `msg` describes.
 #[inline]
-unsafe fn received(msg: &libc::msghdr, len: usize, room: usize) -> Received {
-    let mut received = Received {
-        len: len.min(room),
-        original_len: len,
-        truncated: msg.msg_flags & libc::MSG_TRUNC != 0,
-        ..Received::default()
-    };
+unsafe fn read(msg: &libc::msghdr, len: usize, room: usize, told: &mut Received) {
+    told.len = len.min(room);
+    told.original_len = len;
+    told.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
     // SAFETY: as the caller promises.
     unsafe {
-        received.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
-        read_control(msg, &mut received);
+        told.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
+        if !msg.msg_control.is_null() {
+            read_control(msg, told);
+        }
     }
-    received
 }
 
 /// Puts one more control message into the buffer that `msg` has for them.
@@ -455,73 +457,78 @@ pub(crate) fn send_datagrams(
 }
 
 /// Takes datagrams, one into each buffer, as many as there are and at most [`AT_ONCE`]; how many.
-/// It waits for the first only. `each` is told of each, by its place.
+/// It waits for the first only. `told` is called for each, with its place.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn recv_datagrams(
+pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     socket: Borrowed<'_>,
-    bufs: &mut [IoSliceMut<'_>],
+    bufs: &mut B,
     control: bool,
     wait: Wait,
-    mut each: impl FnMut(usize, Received),
+    mut told: impl FnMut(&mut B, usize, &Received),
 ) -> io::Result<usize> {
     // On the stack, and not written before the kernel does.
     let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; AT_ONCE];
     let mut controls = [const { MaybeUninit::<Control>::uninit() }; AT_ONCE];
+    let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
     let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
-    let places = names.iter_mut().zip(&mut controls).zip(&mut messages);
-    for (buf, ((name, room), message)) in bufs.iter_mut().zip(places) {
+    let count = bufs.count().min(AT_ONCE);
+    for at in 0..count {
+        let buf = bufs.buffer(at);
+        let slice = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         // SAFETY: an all-zero mmsghdr is a valid, empty one.
-        let message = message.write(unsafe { mem::zeroed() });
-        message.msg_hdr.msg_name = name.as_mut_ptr().cast();
-        message.msg_hdr.msg_namelen = mem::size_of_val(name) as libc::socklen_t;
-        // IoSliceMut is an iovec by the standard library's promise.
-        message.msg_hdr.msg_iov = std::ptr::from_mut(buf).cast();
+        let message = messages[at].write(unsafe { mem::zeroed() });
+        message.msg_hdr.msg_name = names[at].as_mut_ptr().cast();
+        message.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        message.msg_hdr.msg_iov = std::ptr::from_mut(slices[at].write(slice));
         message.msg_hdr.msg_iovlen = 1;
         if control {
-            message.msg_hdr.msg_control = room.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = mem::size_of_val(room) as _;
+            message.msg_hdr.msg_control = controls[at].as_mut_ptr().cast();
+            message.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
         }
     }
-    let count = bufs.len().min(AT_ONCE);
     let wait = match wait {
         Wait::Yes => libc::MSG_WAITFORONE,
         Wait::No => libc::MSG_DONTWAIT,
     };
     let flags = wait | RECEIVE;
-    // SAFETY: `count` messages were written, and describe buffers that outlive the call.
+    // SAFETY: `count` messages were written, and describe buffers that outlive the call, and that
+    // nobody else uses meanwhile, since bufs is borrowed.
     let got = check_int(unsafe {
         let (fd, first) = (socket.as_raw_fd(), messages.as_mut_ptr().cast());
         libc::recvmmsg(fd, first, count as libc::c_uint, flags as _, std::ptr::null_mut())
     })?;
-    let got = check(got as isize)?;
-    for (at, (message, buf)) in messages.iter().zip(bufs.iter()).take(got).enumerate() {
+    let got = check(got as isize)?.min(count);
+    for (at, (message, slice)) in messages.iter().zip(&slices).take(got).enumerate() {
+        let mut received = Received::default();
         // SAFETY: these were written above, and the kernel has filled what they describe.
-        let received = unsafe {
-            let message = message.assume_init_ref();
-            received(&message.msg_hdr, message.msg_len as usize, buf.len())
-        };
-        each(at, received);
+        unsafe {
+            let (message, slice) = (message.assume_init_ref(), slice.assume_init_ref());
+            read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, &mut received);
+        }
+        told(bufs, at, &received);
     }
     Ok(got)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn recv_datagrams(
+pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     socket: Borrowed<'_>,
-    bufs: &mut [IoSliceMut<'_>],
+    bufs: &mut B,
     control: bool,
     wait: Wait,
-    mut each: impl FnMut(usize, Received),
+    mut told: impl FnMut(&mut B, usize, &Received),
 ) -> io::Result<usize> {
-    for (at, buf) in bufs.iter_mut().enumerate() {
+    let count = bufs.count().min(super::AT_ONCE);
+    for at in 0..count {
         let wait = if at == 0 { wait } else { Wait::No };
-        match recv_datagram(socket, buf, control, wait) {
-            Ok(received) => each(at, received),
+        let mut received = Received::default();
+        match recv_datagram(socket, bufs.buffer(at), control, wait, &mut received) {
+            Ok(()) => told(bufs, at, &received),
             Err(_) if at > 0 => return Ok(at),
             Err(e) => return Err(e),
         }
     }
-    Ok(bufs.len())
+    Ok(count)
 }
 
 /// The next error in the kernel's queue, which holds what ICMP said of datagrams.

@@ -26,6 +26,12 @@ pub(crate) use option::*;
 /// most as many (UDP_MAX_SEGMENTS of linux/udp.h before 6.9).
 pub(crate) const AT_ONCE: usize = 64;
 
+/// Where datagrams are received into, each into one.
+pub(crate) trait Buffers {
+    fn count(&self) -> usize;
+    fn buffer(&mut self, at: usize) -> &mut [u8];
+}
+
 /// A datagram as the kernel handed it over. IPv4 addresses of a dual-stack socket are IPv4.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
