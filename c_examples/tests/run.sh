@@ -138,6 +138,38 @@ echo_server)
     ended "$last" "last client"
     ;;
 
+datagram)
+    start "$1"
+    udp=$endpoint
+    printf 'one\ntwo\n\nlast\n' >"$dir/text"
+    for i in 1 2 3; do
+        run "$2" "$udp" <"$dir/text" >"$dir/reply.$i" 2>"$dir/client.$i.err" &
+        pids="$pids $!"
+        clients="${clients:-} $!"
+    done
+    for pid in $clients; do ended "$pid" "client"; done
+    for i in 1 2 3; do
+        cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
+    done
+    kill -TERM "$server"
+    ended "$server" "server"
+    read -r report <&3
+    equal "report" "12 received, 0 dropped" "$report"
+    # Nobody has the port any more, and its machine says so.
+    status=0
+    (echo lost | run "$2" "$udp") >"$dir/lost" 2>"$dir/lost.err" || status=$?
+    equal "status without a server" 1 $status
+    grep -q "^datagram_client: reported: connection refused" "$dir/lost.err" || fail "$(cat "$dir/lost.err")"
+    # The same over a Unix socket.
+    rm "$dir/server"
+    start "$1" "unix:$dir/socket"
+    equal "endpoint" "unix:$dir/socket" "$endpoint"
+    equal "reply" local "$(echo local | run "$2" "$endpoint" 2>"$dir/client.err")"
+    kill -TERM "$server"
+    ended "$server" "server"
+    [ ! -e "$dir/socket" ] || fail "the socket's file was left behind"
+    ;;
+
 push)
     mkfifo "$dir/in" "$dir/server" "$dir/a" "$dir/b"
     run "$1" <"$dir/in" >"$dir/server" 2>"$dir/server.err" &
