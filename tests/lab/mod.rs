@@ -20,6 +20,7 @@
 mod helper;
 mod limits;
 mod network;
+mod program;
 mod route;
 mod run;
 mod watch;
@@ -30,6 +31,7 @@ pub use network::{
     HOLE, HOLE6, Network, blackhole, ip, join, leave_network, names, nft, replace_file,
     silent_resolver, sysctl,
 };
+pub use program::Program;
 pub use route::{Ip, Route};
 pub use run::{cannot, in_namespace, in_process};
 pub use watch::{
