@@ -25,6 +25,7 @@ both_apis![
     what_a_host_hears_of_itself,
     broadcasts_to_another_host,
     longer_than_the_way,
+    a_way_that_narrows,
     batches_over_a_way,
 ];
 
@@ -128,8 +129,9 @@ fn answers_from_the_address_that_was_asked<A: Api>() {
             .collect();
         let link = Link::new(&there.iter().map(String::as_str).collect::<Vec<_>>());
         // One of each family that is not of the interface by which questions come.
-        link.there.ip("addr add 198.51.100.7/32 dev lo");
-        link.there.ip("-6 addr add 2001:db8:7::7/128 dev lo nodad");
+        for address in ["198.51.100.7/32", "2001:db8:7::7/128"] {
+            link.there.run(|| lab::add_address(address, "lo"));
+        }
         link.here.ip("route add 198.51.100.7/32 via 192.0.2.1");
         link.here.ip("-6 route add 2001:db8:7::7/128 via 2001:db8:1::1");
         let v4: Vec<_> = addresses.iter().copied().chain(["198.51.100.7"]).map(ip).collect();
@@ -218,8 +220,11 @@ fn a_thousand_refusals_from_another_host<A: Api>() {
         let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
         unlimited_icmp(&link.there);
         for there in ["192.0.2.1:0", "[2001:db8:1::1]:0"].map(|a| a.parse().unwrap()) {
-            refused_when_bound::<A>(&link, there);
-            refused_when_connected::<A>(&link, there);
+            // Those that wait in the kernel, and those that wait in poll.
+            for options in [&[][..], &[Opt::ReadTimeout(AWAITED)]] {
+                refused_when_bound::<A>(&link, there, options);
+                refused_when_connected::<A>(&link, there, options);
+            }
         }
     });
 }
@@ -229,9 +234,9 @@ fn closed(network: &Network, at: SocketAddr) -> SocketAddr {
     plain(network, at).local_addr().unwrap()
 }
 
-fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr) {
+fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
     let gone = closed(&link.there, there);
-    let socket = bind::<A>(&link.here, "*:0");
+    let socket = A::bind("*:0", options).unwrap();
     socket.set_report_errors(true).unwrap();
     let friend = plain(&link.there, there);
     let own = SocketAddr::new(here(there.ip()), socket.port());
@@ -239,7 +244,10 @@ fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr) {
     for i in 0..REFUSALS {
         socket.send_to(b"x", gone).unwrap();
         friend.send_to(&i.to_be_bytes(), own).unwrap();
-        let got = socket.recv(8).unwrap();
+        let got = match i % 2 {
+            0 => socket.recv(8).unwrap(),
+            _ => socket.recv_batch(&[8; 4]).unwrap().remove(0),
+        };
         assert_eq!(
             (got.bytes.as_slice(), sender(&got)),
             (&i.to_be_bytes()[..], friend.local_addr().unwrap())
@@ -266,13 +274,12 @@ fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr) {
     });
     let failed = failed.count();
     assert!(failed > 0, "the control shows nothing");
-    said::<A>(there, "bound, set_report_errors", failed);
+    said::<A>(there, &format!("bound, set_report_errors{}", limited(options)), failed);
 }
 
-fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr) {
+fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
     let gone = closed(&link.there, there);
-    let options = [Opt::ReadTimeout(AWAITED)];
-    let socket = A::connect_datagram(&gone.to_string(), &options).unwrap();
+    let socket = A::connect_datagram(&gone.to_string(), options).unwrap();
     for _ in 0..REFUSALS {
         socket.send(b"x").unwrap();
     }
@@ -292,7 +299,11 @@ fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr) {
     control.connect(gone).unwrap();
     let failed = (0..REFUSALS).filter(|_| control.send(b"x").is_err()).count();
     assert!(failed > 0, "the control shows nothing");
-    said::<A>(there, "connected", failed);
+    said::<A>(there, &format!("connected{}", limited(options)), failed);
+}
+
+fn limited<A: Api>(options: &[Opt<'_, A>]) -> &'static str {
+    if options.is_empty() { "" } else { ", timeout" }
 }
 
 fn said<A: Api>(there: SocketAddr, how: &str, failed: usize) {
@@ -601,6 +612,53 @@ fn longer_than_the_way<A: Api>() {
     });
 }
 
+/// D1, D2, D3: a way that narrows behind a router. What was too long for it is lost and told, by the
+/// router; what is sent after that is cut, alone and in batches.
+fn a_way_that_narrows<A: Api>() {
+    in_namespace(&name::<A>("a_way_that_narrows"), LIMIT, || {
+        let route = Route::new();
+        unlimited_icmp(&route.router);
+        route.router.ip("link set servers mtu 1280");
+        for (family, router) in [(Ip::V4, "192.0.2.1"), (Ip::V6, "2001:db8:1::1")] {
+            let peer = bind::<A>(&route.server, &format!("{}:0", family.server()));
+            let to: SocketAddr = peer.endpoint().parse().unwrap();
+            let options = [Opt::ReadTimeout(AWAITED)];
+            let socket = A::connect_datagram(&peer.endpoint(), &options).unwrap();
+            let data = [7; 1400];
+            let control = plain(&Network::here(), any(family).parse().unwrap());
+            let other = plain(&route.server, SocketAddr::new(to.ip(), 0));
+            control.connect(other.local_addr().unwrap()).unwrap();
+            report_to(&control);
+            let fails = || control.send(&data).err().and_then(|e| e.raw_os_error());
+            eventually("a plain socket fails", || fails() == Some(libc::EMSGSIZE));
+            // What the kernel has learned is forgotten, for the same to happen again.
+            lab::ip(if family == Ip::V4 { "route flush cache" } else { "-6 route flush cache" });
+
+            socket.send(&data).unwrap();
+            let fd = socket.fd().unwrap();
+            assert!(system::becomes_readable(fd, AWAITED as i32), "the router's word has come");
+            socket.send(&data).unwrap();
+            assert_eq!(peer.recv(2000).unwrap().bytes, data);
+            let told = socket.recv_error().unwrap().expect("what the router says was reported");
+            assert_eq!((told.status, told.os_error), (ErrorKind::TooLong.code(), libc::EMSGSIZE));
+            assert_eq!((told.to, told.from), (Some(to), Some(ip(router))));
+            assert_eq!(socket.send_batch(&[(&data[..], None); 40]).unwrap(), 40);
+            let mut came = 0;
+            while came < 40 {
+                let some = peer.recv_batch(&[2000; 64]).unwrap();
+                assert!(some.iter().all(|got| got.bytes == data));
+                came += some.len();
+            }
+            row(
+                &format!("D2 {family}, 1400 bytes over a way of 1280"),
+                &format!("{}: send, send_batch", api::<A>()),
+                format!("told that {router} said so, the next 41 came"),
+                "plain socket with IP_RECVERR: the next send failed",
+            );
+        }
+    });
+}
+
 /// D3: batches arrive at another host as they were given, also those that are longer than the link
 /// takes, which the kernel refuses to segment.
 fn batches_over_a_way<A: Api>() {
@@ -624,12 +682,12 @@ fn batches_over_a_way<A: Api>() {
             // The control: a plain segmented send of what is longer than the link.
             let control = plain(&link.here, any(family).parse().unwrap());
             system::set_option(control.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 2000);
-            let err = control.send_to(&[0; 40_000], server.endpoint()).unwrap_err();
+            control.send_to(&[0; 40_000], server.endpoint()).unwrap_err();
             row(
                 &format!("D3 {family}, batches over a link of 1500"),
                 &format!("{}: 40 of 64, 1400, 2000 bytes", api::<A>()),
                 "all came, in order",
-                &format!("UDP_SEGMENT of 2000: {}", err.to_string().split(" (").next().unwrap()),
+                "plain socket, UDP_SEGMENT of 2000: the send failed",
             );
         }
     });

@@ -28,8 +28,8 @@ mod watch;
 pub use helper::{Helper, role, tell, told};
 pub use limits::{forbid, give_up_all_capabilities, limit_descriptors, need_descriptors};
 pub use network::{
-    HOLE, HOLE6, Network, blackhole, ip, join, leave_network, names, nft, replace_file,
-    silent_resolver, sysctl,
+    HOLE, HOLE6, Network, add_address, blackhole, ip, join, leave_network, names, nft,
+    replace_file, silent_resolver, sysctl,
 };
 pub use program::Program;
 pub use route::{Ip, Route};
