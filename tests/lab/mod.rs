@@ -20,6 +20,7 @@
 mod helper;
 mod limits;
 mod network;
+mod program;
 mod route;
 mod run;
 mod watch;
@@ -27,9 +28,10 @@ mod watch;
 pub use helper::{Helper, role, tell, told};
 pub use limits::{forbid, give_up_all_capabilities, limit_descriptors, need_descriptors};
 pub use network::{
-    HOLE, HOLE6, Network, blackhole, ip, join, leave_network, names, nft, replace_file,
-    silent_resolver, sysctl,
+    HOLE, HOLE6, Network, add_address, blackhole, ip, join, leave_network, names, nft,
+    replace_file, silent_resolver, sysctl,
 };
+pub use program::Program;
 pub use route::{Ip, Route};
 pub use run::{cannot, in_namespace, in_process};
 pub use watch::{

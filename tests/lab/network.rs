@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -166,8 +167,7 @@ pub fn join(a: (&Network, &str, &[&str]), b: (&Network, &str, &[&str])) {
     }
     for (network, name, addresses) in ends {
         for address in addresses {
-            let nodad = if is_v6(address) { "nodad" } else { "" };
-            network.ip(&format!("addr add {address} dev {name} {nodad}"));
+            network.run(|| add_address(address, name));
         }
         if addresses.iter().any(is_v6) {
             // The link-local one, from which a router asks for its neighbours, the
@@ -178,6 +178,29 @@ pub fn join(a: (&Network, &str, &[&str]), b: (&Network, &str, &[&str])) {
     }
 }
 
+/// Gives an interface of the thread's network one more address, with its prefix.
+pub fn add_address(address: &str, interface: &str) {
+    let Ok(v6) = address.split('/').next().unwrap_or("").parse::<Ipv6Addr>() else {
+        return ip(&format!("addr add {address} dev {interface}"));
+    };
+    ip(&format!("addr add {address} dev {interface} nodad"));
+    // Linux begins to take packets for it in a while (addrconf_dad_work in net/ipv6/addrconf.c).
+    await_that(&format!("{address} is taken for its own"), || is_own(v6));
+}
+
+/// Whether the thread's network takes packets for that address. A line of ipv6_route: destination,
+/// its prefix, source, its prefix, next hop, metric, two counters, flags, name.
+fn is_own(address: Ipv6Addr) -> bool {
+    const LOCAL: u32 = 0x8000_0000; // RTF_LOCAL of linux/ipv6_route.h
+    let text = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+    let address = format!("{:032x}", address.to_bits());
+    text.lines().any(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let flags = u32::from_str_radix(columns[8], 16).unwrap();
+        columns[0] == address && columns[1] == "80" && flags & LOCAL != 0
+    })
+}
+
 /// Whether an interface of the thread's network has a link-local address that
 /// may be used. A line of if_inet6: address, number, prefix, scope, flags, name.
 fn has_link_local(name: &str) -> bool {
@@ -186,7 +209,9 @@ fn has_link_local(name: &str) -> bool {
     text.lines().any(|line| {
         let columns: Vec<_> = line.split_whitespace().collect();
         let flags = u32::from_str_radix(columns[4], 16).unwrap();
-        line.starts_with("fe80") && columns[5] == name && flags & TENTATIVE == 0
+        let address = Ipv6Addr::from(u128::from_str_radix(columns[0], 16).unwrap());
+        let usable = flags & TENTATIVE == 0 && is_own(address);
+        line.starts_with("fe80") && columns[5] == name && usable
     })
 }
 

@@ -174,7 +174,8 @@ fn lay_out(table: &BTreeMap<&str, Vec<Row>>) -> String {
 
 /// Gets what the labs call. A lab that misses a tool says so itself.
 pub fn prepare(ws: &Workspace) {
-    for tool in [tools::IP, tools::NFT, tools::UNSHARE, tools::TCPDUMP, tools::TSHARK] {
+    let labs = [tools::IP, tools::NFT, tools::UNSHARE, tools::TCPDUMP, tools::TSHARK];
+    for tool in labs.into_iter().chain([tools::PYTHON, tools::SOCAT]) {
         if let Err(reason) = tool.find_or_install(ws) {
             println!("{reason}");
         }

@@ -1,0 +1,694 @@
+//! What datagram sockets promise, between hosts: answers from the address that was asked (D2), ICMP
+//! from other hosts and routers (D2), groups and broadcast (D1), what is longer than the way (D1, D3).
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod lab;
+
+use std::io::ErrorKind as Kind;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use common::{Api, Datagrams, Got, Opt, eventually, fails, system};
+use keepsock::ErrorKind;
+use lab::{Ip, Network, Route, in_namespace, join, row};
+
+both_apis![
+    answers_from_the_address_that_was_asked,
+    a_thousand_refusals_from_another_host,
+    a_router_that_refuses,
+    groups_between_hosts,
+    senders_of_a_group,
+    what_a_host_hears_of_itself,
+    broadcasts_to_another_host,
+    longer_than_the_way,
+    a_way_that_narrows,
+    batches_over_a_way,
+];
+
+const LIMIT: Duration = Duration::from_secs(25);
+
+/// Nothing that is awaited takes this long.
+const AWAITED: i64 = 10_000;
+
+/// The name of a test as the program takes it.
+fn name<A: Api>(test: &str) -> String {
+    format!("{}::{test}", api::<A>().to_lowercase())
+}
+
+fn api<A: Api>() -> &'static str {
+    if A::NUMBER == 1 { "Rust" } else { "C" }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn sender(got: &Got) -> SocketAddr {
+    got.from
+}
+
+/// A plain socket that waits no longer than is bearable.
+fn plain(network: &Network, at: SocketAddr) -> UdpSocket {
+    let socket = network.run(|| UdpSocket::bind(at)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(AWAITED as u64))).unwrap();
+    socket
+}
+
+/// keepsock's, in that network.
+fn bind<A: Api>(network: &Network, endpoint: &str) -> A::Datagram {
+    network.run(|| A::bind(endpoint, &[Opt::ReadTimeout(AWAITED)])).unwrap()
+}
+
+/// The link-local address of an interface, and the interface's number. A line of if_inet6: address,
+/// number, prefix, scope, flags, name.
+fn on_link(network: &Network, interface: &str) -> (IpAddr, u32) {
+    let text = network.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6")).unwrap();
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|words| words[0].starts_with("fe80") && words[5] == interface).unwrap();
+    let address = u128::from_str_radix(line[0], 16).unwrap();
+    (IpAddr::V6(address.into()), u32::from_str_radix(line[1], 16).unwrap())
+}
+
+fn index_of(network: &Network, interface: &str) -> u32 {
+    on_link(network, interface).1
+}
+
+fn family_of(ip: IpAddr) -> Ip {
+    if ip.is_ipv4() { Ip::V4 } else { Ip::V6 }
+}
+
+/// All addresses of a family.
+fn any(family: Ip) -> &'static str {
+    match family {
+        Ip::V4 => "0.0.0.0:0",
+        Ip::V6 => "[::]:0",
+    }
+}
+
+/// Two hosts and the link between them: this one, with the interface `here`, and another one, whose
+/// interface is `there`.
+struct Link {
+    here: Network,
+    there: Network,
+}
+
+const HERE: [&str; 2] = ["192.0.2.10/24", "2001:db8:1::10/64"];
+
+/// This host's address, where the other one has such an address.
+fn here(other: IpAddr) -> IpAddr {
+    match family_of(other) {
+        Ip::V4 => ip("192.0.2.10"),
+        Ip::V6 => ip("2001:db8:1::10"),
+    }
+}
+
+impl Link {
+    fn new(there: &[&str]) -> Link {
+        let link = Link { here: Network::here(), there: Network::new() };
+        join((&link.here, "here", &HERE), (&link.there, "there", there));
+        link
+    }
+}
+
+// ---- several addresses (D2) ------------------------------------------------------------------
+
+/// D2: of a host with many addresses each is asked by a client that hears that one only, as a
+/// connected socket does. The control: answers that the system chooses the address of.
+fn answers_from_the_address_that_was_asked<A: Api>() {
+    in_namespace(&name::<A>("answers_from_the_address_that_was_asked"), LIMIT, || {
+        let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let addresses6 = ["2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3"];
+        let there: Vec<_> = addresses
+            .map(|a| format!("{a}/24"))
+            .into_iter()
+            .chain(addresses6.map(|a| format!("{a}/64")))
+            .collect();
+        let link = Link::new(&there.iter().map(String::as_str).collect::<Vec<_>>());
+        // One of each family that is not of the interface by which questions come.
+        for address in ["198.51.100.7/32", "2001:db8:7::7/128"] {
+            link.there.run(|| lab::add_address(address, "lo"));
+        }
+        link.here.ip("route add 198.51.100.7/32 via 192.0.2.1");
+        link.here.ip("-6 route add 2001:db8:7::7/128 via 2001:db8:1::1");
+        let v4: Vec<_> = addresses.iter().copied().chain(["198.51.100.7"]).map(ip).collect();
+        let v6: Vec<_> = addresses6.iter().copied().chain(["2001:db8:7::7"]).map(ip).collect();
+        let (link_local, _) = on_link(&link.there, "there");
+
+        for (bound, asked) in [("*:0", &v4), ("*:0", &v6), ("0.0.0.0:0", &v4), ("[::]:0", &v6)] {
+            let server = bind::<A>(&link.there, bound);
+            let right = asked.iter().filter(|ip| ask::<A>(&link, &server, **ip)).count();
+            assert_eq!(right, 1, "what the system chooses is right for one of {asked:?}");
+            let all = asked.len();
+            let family = family_of(asked[0]);
+            row(
+                &format!("D2 {family}, {all} addresses, bound to {bound}"),
+                &format!("{}: reply, and in a batch", api::<A>()),
+                format!("{all} answered from the address asked"),
+                &format!("send_to: {right} of {all} arrived"),
+            );
+            if family == Ip::V6 {
+                // Whoever asks a link-local address has one, and the system chooses the only one.
+                assert!(ask::<A>(&link, &server, link_local));
+            }
+        }
+    });
+}
+
+/// Asks at an address, and sees that the answers come from there. Whether the one whose address
+/// the system chose came, too.
+fn ask<A: Api>(link: &Link, server: &A::Datagram, asked: IpAddr) -> bool {
+    let (here, there) = (index_of(&link.here, "here"), index_of(&link.there, "there"));
+    let with = |zone| match asked {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            SocketAddr::V6(SocketAddrV6::new(v6, server.port(), 0, zone))
+        }
+        _ => SocketAddr::new(asked, server.port()),
+    };
+    let client = plain(&link.here, any(family_of(asked)).parse().unwrap());
+    client.connect(with(here)).unwrap();
+    client.send(b"question").unwrap();
+    let (got, info) = server.recv_info(64).unwrap();
+    assert_eq!(got.bytes, b"question");
+    assert_eq!((got.to, got.local), (Some(with(there)), Some(with(there))));
+    assert_eq!(got.interface, there);
+    let own = client.local_addr().unwrap();
+    let from = sender(&got);
+    assert_eq!((from.ip(), from.port()), (own.ip(), own.port()));
+
+    server.send_to(b"chosen", from).unwrap();
+    server.reply(&info, b"answer").unwrap();
+    assert_eq!(server.reply_batch(&info, &[b"1", b"two", b"3"]).unwrap(), 3);
+    let mut buf = [0; 64];
+    let mut next = || {
+        let len = client.recv(&mut buf).unwrap();
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    };
+    let first = next();
+    let came = first == "chosen";
+    let answer = if came { next() } else { first };
+    assert_eq!([answer, next(), next(), next()], ["answer", "1", "two", "3"], "{asked}");
+    came
+}
+
+// ---- what ICMP says (D2) ---------------------------------------------------------------------
+
+const REFUSALS: u32 = 1000;
+
+/// Each datagram is answered by ICMP: by default a host sends only some (icmp(7)).
+fn unlimited_icmp(network: &Network) {
+    network.run(|| {
+        lab::sysctl("net.ipv4.icmp_ratemask", "0");
+        lab::sysctl("net.ipv6.icmp.ratelimit", "0");
+        lab::sysctl("net.ipv6.icmp.ratemask", "\n");
+    });
+}
+
+/// How many errors this socket has met, those included that no other call has.
+fn errors<A: Api>(socket: &A::Datagram) -> u64 {
+    while socket.recv_error().unwrap().is_some() {}
+    socket.error_count()
+}
+
+/// D2: another host refuses a thousand datagrams, and what comes between is received; who
+/// refused is told.
+fn a_thousand_refusals_from_another_host<A: Api>() {
+    in_namespace(&name::<A>("a_thousand_refusals_from_another_host"), LIMIT, || {
+        let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
+        unlimited_icmp(&link.there);
+        for there in ["192.0.2.1:0", "[2001:db8:1::1]:0"].map(|a| a.parse().unwrap()) {
+            // Those that wait in the kernel, and those that wait in poll.
+            for options in [&[][..], &[Opt::ReadTimeout(AWAITED)]] {
+                refused_when_bound::<A>(&link, there, options);
+                refused_when_connected::<A>(&link, there, options);
+            }
+        }
+    });
+}
+
+/// A port of another host that is closed.
+fn closed(network: &Network, at: SocketAddr) -> SocketAddr {
+    plain(network, at).local_addr().unwrap()
+}
+
+fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
+    let gone = closed(&link.there, there);
+    let socket = A::bind("*:0", options).unwrap();
+    socket.set_report_errors(true).unwrap();
+    let friend = plain(&link.there, there);
+    let own = SocketAddr::new(here(there.ip()), socket.port());
+    let mut first = None;
+    for i in 0..REFUSALS {
+        socket.send_to(b"x", gone).unwrap();
+        friend.send_to(&i.to_be_bytes(), own).unwrap();
+        let got = match i % 2 {
+            0 => socket.recv(8).unwrap(),
+            _ => socket.recv_batch(&[8; 4]).unwrap().remove(0),
+        };
+        assert_eq!(
+            (got.bytes.as_slice(), sender(&got)),
+            (&i.to_be_bytes()[..], friend.local_addr().unwrap())
+        );
+        first = first.or_else(|| socket.recv_error().unwrap());
+    }
+    let first = first.expect("refusals were reported");
+    assert_eq!((first.status, first.os_error), (ErrorKind::Refused.code(), libc::ECONNREFUSED));
+    assert_eq!((first.to, first.from), (Some(gone), Some(gone.ip())));
+    eventually("all are reported", || errors::<A>(&socket) == u64::from(REFUSALS));
+
+    // The control: the same with a socket that the kernel reports to, and nothing else.
+    let control = plain(&link.here, SocketAddr::new(own.ip(), 0));
+    report_to(&control);
+    let to = control.local_addr().unwrap();
+    let failed = (0..REFUSALS).filter(|i| {
+        let mut failed = control.send_to(b"x", gone).is_err();
+        friend.send_to(&i.to_be_bytes(), to).unwrap();
+        let refused = |e: &std::io::Error| e.kind() == Kind::ConnectionRefused;
+        while control.recv(&mut [0; 8]).is_err_and(|e| refused(&e)) {
+            failed = true;
+        }
+        failed
+    });
+    let failed = failed.count();
+    assert!(failed > 0, "the control shows nothing");
+    said::<A>(there, &format!("bound, set_report_errors{}", limited(options)), failed);
+}
+
+fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
+    let gone = closed(&link.there, there);
+    let socket = A::connect_datagram(&gone.to_string(), options).unwrap();
+    for _ in 0..REFUSALS {
+        socket.send(b"x").unwrap();
+    }
+    let first = socket.recv_error().unwrap().expect("refusals were reported");
+    assert_eq!((first.status, first.os_error), (ErrorKind::Refused.code(), libc::ECONNREFUSED));
+    assert_eq!((first.to, first.from), (Some(gone), Some(gone.ip())));
+    eventually("all are reported", || errors::<A>(&socket) == u64::from(REFUSALS));
+    // One more is pending, or comes while this waits, and then there is somebody.
+    socket.send(b"x").unwrap();
+    let peer = plain(&link.there, gone);
+    let own = here(there.ip());
+    peer.send_to(b"alive", (own, socket.port())).unwrap();
+    assert_eq!(socket.recv(8).unwrap().bytes, b"alive");
+    drop(peer);
+
+    let control = plain(&link.here, SocketAddr::new(own, 0));
+    control.connect(gone).unwrap();
+    let failed = (0..REFUSALS).filter(|_| control.send(b"x").is_err()).count();
+    assert!(failed > 0, "the control shows nothing");
+    said::<A>(there, &format!("connected{}", limited(options)), failed);
+}
+
+fn limited<A: Api>(options: &[Opt<'_, A>]) -> &'static str {
+    if options.is_empty() { "" } else { ", timeout" }
+}
+
+fn said<A: Api>(there: SocketAddr, how: &str, failed: usize) {
+    let family = family_of(there.ip());
+    row(
+        &format!("D2 {family}, another host refuses {REFUSALS}"),
+        &format!("{}: {how}", api::<A>()),
+        "no call failed, all came, told who refused",
+        &format!("plain socket: {failed} calls failed"),
+    );
+}
+
+/// D2: a router on the way refuses a thousand. It is told that the router said so, and as soon as it
+/// lets them pass the socket goes on.
+fn a_router_that_refuses<A: Api>() {
+    in_namespace(&name::<A>("a_router_that_refuses"), LIMIT, || {
+        let route = Route::new();
+        unlimited_icmp(&route.router);
+        for (family, router) in [(Ip::V4, "192.0.2.1"), (Ip::V6, "2001:db8:1::1")] {
+            let peer = bind::<A>(&route.server, &format!("{}:0", family.server()));
+            let options = [Opt::ReadTimeout(AWAITED)];
+            let socket = A::connect_datagram(&peer.endpoint(), &options).unwrap();
+            let control = plain(&Network::here(), any(family).parse().unwrap());
+            control.connect(peer.endpoint()).unwrap();
+            report_to(&control);
+            route.router.run(|| lab::nft(REJECT));
+            for _ in 0..REFUSALS {
+                socket.send(b"lost").unwrap();
+            }
+            let first = socket.recv_error().unwrap().expect("what the router says was reported");
+            assert_eq!(first.status, ErrorKind::Unreachable.code());
+            assert_eq!(first.os_error, libc::EHOSTUNREACH);
+            let to: SocketAddr = peer.endpoint().parse().unwrap();
+            assert_eq!((first.to, first.from), (Some(to), Some(ip(router))));
+            eventually("all are reported", || errors::<A>(&socket) == u64::from(REFUSALS));
+            let failed = (0..REFUSALS).filter(|_| control.send(b"lost").is_err()).count();
+            assert!(failed > 0, "the control shows nothing");
+            route.router.run(|| lab::nft("delete table inet refusing\n"));
+            socket.send(b"question").unwrap();
+            let (got, info) = peer.recv_info(64).unwrap();
+            assert_eq!(got.bytes, b"question");
+            peer.reply(&info, b"answer").unwrap();
+            assert_eq!(socket.recv(64).unwrap().bytes, b"answer");
+            row(
+                &format!("D2 {family}, a router refuses {REFUSALS}"),
+                &format!("{}: connected", api::<A>()),
+                format!("no call failed, told that {router} said so"),
+                &format!("plain socket with IP_RECVERR: {failed} sends failed"),
+            );
+        }
+    });
+}
+
+/// The router says that the host cannot be reached (RFC 792, RFC 4443).
+const REJECT: &str = "table inet refusing {
+    chain forward {
+        type filter hook forward priority 0; policy accept;
+        meta l4proto udp reject with icmpx type host-unreachable
+    }
+}
+";
+
+/// The kernel reports to this socket what may pass, too (ip(7), IP_RECVERR).
+fn report_to(socket: &UdpSocket) {
+    let (level, option) = match socket.local_addr().unwrap() {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    system::set_option(socket.as_raw_fd(), level, option, 1);
+}
+
+// ---- groups and broadcast (D1) ----------------------------------------------------------------
+
+const SENDERS: [&str; 4] = ["192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64", "2001:db8:1::2/64"];
+
+/// A group of each kind, and the addresses of two who send to it.
+fn groups<A: Api>() -> [(IpAddr, [&'static str; 2]); 3] {
+    let n = A::NUMBER;
+    let (v4, v6) = (["192.0.2.1", "192.0.2.2"], ["2001:db8:1::1", "2001:db8:1::2"]);
+    [
+        (ip(&format!("239.83.{n}.7")), v4),
+        (ip(&format!("ff12::83:{n}")), v6),
+        (ip(&format!("ff15::83:{n}")), v6),
+    ]
+}
+
+/// One who sends to groups by the link.
+fn group_sender<A: Api>(link: &Link, from: &str) -> A::Datagram {
+    let at = SocketAddr::new(ip(from), 0).to_string();
+    let socket = bind::<A>(&link.there, &at);
+    // An interface's name is one of the network of who names it.
+    link.there.run(|| socket.set_multicast_interface("there")).unwrap();
+    socket
+}
+
+fn address_of<A: Api>(socket: &A::Datagram) -> SocketAddr {
+    socket.endpoint().parse().unwrap()
+}
+
+/// That a group's datagram does not come: one to the host itself, sent after it, comes first.
+fn does_not_come<A: Api>(server: &A::Datagram, sender: &A::Datagram, group: SocketAddr) {
+    let host = SocketAddr::new(here(group.ip()), server.port());
+    sender.send_to(b"to the group", group).unwrap();
+    sender.send_to(b"to the host", host).unwrap();
+    assert_eq!(server.recv(64).unwrap().bytes, b"to the host");
+}
+
+/// D1: a group is received by the interface where it was joined, until it is left; an answer leaves
+/// from the host's own address.
+fn groups_between_hosts<A: Api>() {
+    in_namespace(&name::<A>("groups_between_hosts"), LIMIT, || {
+        let link = Link::new(&SENDERS);
+        // Another interface, by which nothing comes.
+        join(
+            (&link.here, "other", &["203.0.113.1/24", "2001:db8:3::1/64"]),
+            (&link.there, "end", &[]),
+        );
+        let index = index_of(&link.here, "here");
+        for (group, [from, _]) in groups::<A>() {
+            for bound in ["*:0", any(family_of(group))] {
+                let server = bind::<A>(&link.here, bound);
+                let to = SocketAddr::new(group, server.port());
+                let client = group_sender::<A>(&link, from);
+                does_not_come::<A>(&server, &client, to);
+                server.join(group, Some("other"), None).unwrap();
+                does_not_come::<A>(&server, &client, to);
+                server.join(group, Some("here"), None).unwrap();
+                client.send_to(b"news", to).unwrap();
+                let (got, info) = server.recv_info(64).unwrap();
+                assert_eq!(
+                    (got.bytes.as_slice(), sender(&got)),
+                    (&b"news"[..], address_of::<A>(&client))
+                );
+                assert_eq!((got.to, got.interface), (Some(to), index));
+                server.reply(&info, b"answer").unwrap();
+                let answer = client.recv(64).unwrap();
+                assert_eq!(answer.bytes, b"answer");
+                assert_eq!(sender(&answer), SocketAddr::new(here(group), server.port()));
+                server.leave(group, Some("here"), None).unwrap();
+                does_not_come::<A>(&server, &client, to);
+            }
+            row(
+                &format!("D1 {group} from another host"),
+                &format!("{}: join(interface), leave", api::<A>()),
+                "came from joining to leaving, answered",
+                "joined on another interface: nothing came",
+            );
+        }
+    });
+}
+
+/// D1: of two who send to a group only the one that was joined is heard.
+fn senders_of_a_group<A: Api>() {
+    in_namespace(&name::<A>("senders_of_a_group"), LIMIT, || {
+        let link = Link::new(&SENDERS);
+        for (group, [heard, other]) in groups::<A>() {
+            for bound in ["*:0", any(family_of(group))] {
+                let server = bind::<A>(&link.here, bound);
+                let to = SocketAddr::new(group, server.port());
+                let [first, second] = [heard, other].map(|from| group_sender::<A>(&link, from));
+                let both = || {
+                    second.send_to(b"second", to).unwrap();
+                    first.send_to(b"first", to).unwrap();
+                };
+                let interface = Some("here");
+                // The control: without a filter both are.
+                server.join(group, interface, None).unwrap();
+                both();
+                assert_eq!(server.recv(64).unwrap().bytes, b"second");
+                assert_eq!(server.recv(64).unwrap().bytes, b"first");
+                server.leave(group, interface, None).unwrap();
+                server.join(group, interface, Some(ip(heard))).unwrap();
+                both();
+                let got = server.recv(64).unwrap();
+                assert_eq!(
+                    (got.bytes.as_slice(), sender(&got)),
+                    (&b"first"[..], address_of::<A>(&first))
+                );
+                does_not_come::<A>(&server, &second, to);
+                server.join(group, interface, Some(ip(other))).unwrap();
+                both();
+                assert_eq!(server.recv(64).unwrap().bytes, b"second");
+                assert_eq!(server.recv(64).unwrap().bytes, b"first");
+                server.leave(group, interface, Some(ip(heard))).unwrap();
+                does_not_come::<A>(&server, &first, to);
+                server.leave(group, interface, Some(ip(other))).unwrap();
+                does_not_come::<A>(&server, &second, to);
+            }
+            row(
+                &format!("D1 two senders to {group}"),
+                &format!("{}: join(source)", api::<A>()),
+                format!("{heard} came, {other} did not"),
+                "no source: both came",
+            );
+        }
+    });
+}
+
+/// D1: who sends to a group is heard on the own host or not, and on others either way.
+fn what_a_host_hears_of_itself<A: Api>() {
+    in_namespace(&name::<A>("what_a_host_hears_of_itself"), LIMIT, || {
+        let link = Link::new(&SENDERS);
+        for (group, [from, _]) in groups::<A>() {
+            let server = bind::<A>(&link.here, "*:0");
+            let to = SocketAddr::new(group, server.port());
+            let neighbour = bind::<A>(&link.there, &format!("*:{}", server.port()));
+            server.join(group, Some("here"), None).unwrap();
+            link.there.run(|| neighbour.join(group, Some("there"), None)).unwrap();
+            let client = group_sender::<A>(&link, from);
+            let own = SocketAddr::new(ip(from), server.port());
+            for on in [true, false] {
+                client.set_multicast_loop(on).unwrap();
+                client.send_to(b"news", to).unwrap();
+                client.send_to(b"mark", own).unwrap();
+                assert_eq!(server.recv(64).unwrap().bytes, b"news", "the other host hears it");
+                let got = neighbour.recv(64).unwrap();
+                assert_eq!(got.bytes, if on { b"news" } else { b"mark" });
+                if on {
+                    assert_eq!(neighbour.recv(64).unwrap().bytes, b"mark");
+                }
+            }
+            // TTL 0 does not leave the host (RFC 1112 section 6.1, RFC 4291 section 2.7).
+            client.set_multicast_loop(true).unwrap();
+            client.set_multicast_ttl(0).unwrap();
+            does_not_come::<A>(&server, &client, to);
+            assert_eq!(neighbour.recv(64).unwrap().bytes, b"to the group");
+            row(
+                &format!("D1 {group}, members here and there"),
+                &format!("{}: loop off; TTL 0", api::<A>()),
+                "other host only; own host only",
+                "defaults: both came",
+            );
+        }
+    });
+}
+
+/// D1: broadcast reaches another host, and what it answers comes from its own address.
+fn broadcasts_to_another_host<A: Api>() {
+    in_namespace(&name::<A>("broadcasts_to_another_host"), LIMIT, || {
+        let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
+        for (bound, all) in
+            [("*:0", "192.0.2.255"), ("*:0", "255.255.255.255"), ("0.0.0.0:0", "192.0.2.255")]
+        {
+            let server = bind::<A>(&link.there, bound);
+            let client = bind::<A>(&link.here, "192.0.2.10:0");
+            let to = SocketAddr::new(ip(all), server.port());
+            fails(client.send_to(b"anybody?", to), ErrorKind::PermissionDenied);
+            client.set_broadcast(true).unwrap();
+            client.send_to(b"anybody?", to).unwrap();
+            let (got, info) = server.recv_info(64).unwrap();
+            let own = SocketAddr::new(ip("192.0.2.1"), server.port());
+            assert_eq!((got.to, got.local), (Some(to), Some(own)));
+            assert_eq!(got.interface, index_of(&link.there, "there"));
+            assert_eq!(sender(&got), address_of::<A>(&client));
+            server.reply(&info, b"me").unwrap();
+            let answer = client.recv(64).unwrap();
+            assert_eq!((answer.bytes.as_slice(), sender(&answer)), (&b"me"[..], own));
+            row(
+                &format!("D1 broadcast to {all}, bound to {bound}"),
+                &format!("{}: set_broadcast, reply", api::<A>()),
+                "came to another host, answered from its address",
+                "unset: permission denied",
+            );
+        }
+    });
+}
+
+// ---- the way between (D1, D3) ------------------------------------------------------------------
+
+/// D1: what is longer than the link takes at once goes in fragments, up to the longest that there is.
+fn longer_than_the_way<A: Api>() {
+    in_namespace(&name::<A>("longer_than_the_way"), LIMIT, || {
+        let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
+        // The longest of each family: RFC 768, with the headers of IP (RFC 791) and without (RFC 8200).
+        for (family, at, longest) in
+            [(Ip::V4, "192.0.2.1:0", 65_507), (Ip::V6, "[2001:db8:1::1]:0", 65_527)]
+        {
+            let server = bind::<A>(&link.there, at);
+            let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
+            let data: Vec<u8> = (0..longest).map(|i| (i % 251) as u8).collect();
+            let before = link.there.run(|| lab::packets_in("there"));
+            client.send(&data).unwrap();
+            assert!(server.recv(70_000).unwrap().bytes == data, "it is not what was sent");
+            let packets = link.there.run(|| lab::packets_in("there")) - before;
+            assert!(packets >= 45, "{packets} packets of at most 1500 bytes");
+            client.send(&data).unwrap();
+            let got = server.recv(1000).unwrap();
+            assert_eq!((got.bytes.as_slice(), got.original_len), (&data[..1000], longest));
+            fails(client.send(&vec![0; longest + 1]), ErrorKind::TooLong);
+            // The control: a socket that may not have it cut.
+            let control = plain(&link.here, any(family).parse().unwrap());
+            let (level, option, dont) = match family {
+                Ip::V4 => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+                Ip::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+            };
+            system::set_option(control.as_raw_fd(), level, option, dont);
+            let err = control.send_to(&data, server.endpoint()).unwrap_err();
+            assert_eq!(err.raw_os_error(), Some(libc::EMSGSIZE));
+            row(
+                &format!("D1 {family}, {longest} bytes over a link of 1500"),
+                &format!("{}: send", api::<A>()),
+                format!("came whole, in {packets} packets"),
+                "not to be cut: message too long",
+            );
+        }
+    });
+}
+
+/// D1, D2, D3: a way that narrows behind a router. What was too long for it is lost and told, by the
+/// router; what is sent after that is cut, alone and in batches.
+fn a_way_that_narrows<A: Api>() {
+    in_namespace(&name::<A>("a_way_that_narrows"), LIMIT, || {
+        let route = Route::new();
+        unlimited_icmp(&route.router);
+        route.router.ip("link set servers mtu 1280");
+        for (family, router) in [(Ip::V4, "192.0.2.1"), (Ip::V6, "2001:db8:1::1")] {
+            let peer = bind::<A>(&route.server, &format!("{}:0", family.server()));
+            let to: SocketAddr = peer.endpoint().parse().unwrap();
+            let options = [Opt::ReadTimeout(AWAITED)];
+            let socket = A::connect_datagram(&peer.endpoint(), &options).unwrap();
+            let data = [7; 1400];
+            let control = plain(&Network::here(), any(family).parse().unwrap());
+            let other = plain(&route.server, SocketAddr::new(to.ip(), 0));
+            control.connect(other.local_addr().unwrap()).unwrap();
+            report_to(&control);
+            let fails = || control.send(&data).err().and_then(|e| e.raw_os_error());
+            eventually("a plain socket fails", || fails() == Some(libc::EMSGSIZE));
+            // What the kernel has learned is forgotten, for the same to happen again.
+            lab::ip(if family == Ip::V4 { "route flush cache" } else { "-6 route flush cache" });
+
+            socket.send(&data).unwrap();
+            let fd = socket.fd().unwrap();
+            assert!(system::becomes_readable(fd, AWAITED as i32), "the router's word has come");
+            socket.send(&data).unwrap();
+            assert_eq!(peer.recv(2000).unwrap().bytes, data);
+            let told = socket.recv_error().unwrap().expect("what the router says was reported");
+            assert_eq!((told.status, told.os_error), (ErrorKind::TooLong.code(), libc::EMSGSIZE));
+            assert_eq!((told.to, told.from), (Some(to), Some(ip(router))));
+            assert_eq!(socket.send_batch(&[(&data[..], None); 40]).unwrap(), 40);
+            let mut came = 0;
+            while came < 40 {
+                let some = peer.recv_batch(&[2000; 64]).unwrap();
+                assert!(some.iter().all(|got| got.bytes == data));
+                came += some.len();
+            }
+            row(
+                &format!("D2 {family}, 1400 bytes over a way of 1280"),
+                &format!("{}: send, send_batch", api::<A>()),
+                format!("told that {router} said so, the next 41 came"),
+                "plain socket with IP_RECVERR: the next send failed",
+            );
+        }
+    });
+}
+
+/// D3: batches arrive at another host as they were given, also those that are longer than the link
+/// takes, which the kernel refuses to segment.
+fn batches_over_a_way<A: Api>() {
+    in_namespace(&name::<A>("batches_over_a_way"), LIMIT, || {
+        let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
+        for (family, at) in [(Ip::V4, "192.0.2.1:0"), (Ip::V6, "[2001:db8:1::1]:0")] {
+            let server = bind::<A>(&link.there, at);
+            for len in [64, 1400, 2000] {
+                let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
+                let data: Vec<Vec<u8>> = (0..40).map(|i| vec![i; len]).collect();
+                let batch: Vec<_> = data.iter().map(|d| (d.as_slice(), None)).collect();
+                assert_eq!(client.send_batch(&batch).unwrap(), 40);
+                let mut came = Vec::new();
+                while came.len() < 40 {
+                    came.extend(server.recv_batch(&[2500; 64]).unwrap());
+                }
+                for (got, data) in came.iter().zip(&data) {
+                    assert_eq!(got.bytes, *data, "{len} bytes");
+                }
+            }
+            // The control: a plain segmented send of what is longer than the link.
+            let control = plain(&link.here, any(family).parse().unwrap());
+            system::set_option(control.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 2000);
+            control.send_to(&[0; 40_000], server.endpoint()).unwrap_err();
+            row(
+                &format!("D3 {family}, batches over a link of 1500"),
+                &format!("{}: 40 of 64, 1400, 2000 bytes", api::<A>()),
+                "all came, in order",
+                "plain socket, UDP_SEGMENT of 2000: the send failed",
+            );
+        }
+    });
+}
