@@ -593,6 +593,19 @@ fn longer_than_the_way<A: Api>() {
             let got = server.recv(1000).unwrap();
             assert_eq!((got.bytes.as_slice(), got.original_len), (&data[..1000], longest));
             fails(client.send(&vec![0; longest + 1]), ErrorKind::TooLong);
+            // Not to be cut: said at once, with what the link takes; and cut again if it may be.
+            assert_eq!(client.path_mtu().unwrap(), 1500);
+            client.set_dont_fragment(true).unwrap();
+            fails(client.send(&data), ErrorKind::TooLong);
+            let told = client.recv_error().unwrap().expect("the kernel has said what it takes");
+            assert_eq!((told.status, told.path_mtu), (ErrorKind::TooLong.code(), Some(1500)));
+            let headers = if family == Ip::V4 { 28 } else { 48 };
+            client.send(&data[..1500 - headers]).unwrap();
+            assert_eq!(server.recv(2000).unwrap().bytes.len(), 1500 - headers);
+            fails(client.send(&data[..1501 - headers]), ErrorKind::TooLong);
+            client.set_dont_fragment(false).unwrap();
+            client.send(&data).unwrap();
+            assert!(server.recv(70_000).unwrap().bytes == data);
             // The control: a socket that may not have it cut.
             let control = plain(&link.here, any(family).parse().unwrap());
             let (level, option, dont) = match family {
@@ -642,6 +655,8 @@ fn a_way_that_narrows<A: Api>() {
             let told = socket.recv_error().unwrap().expect("what the router says was reported");
             assert_eq!((told.status, told.os_error), (ErrorKind::TooLong.code(), libc::EMSGSIZE));
             assert_eq!((told.to, told.from), (Some(to), Some(ip(router))));
+            assert_eq!(told.path_mtu, Some(1280));
+            assert_eq!(socket.path_mtu().unwrap(), 1280);
             assert_eq!(socket.send_batch(&[(&data[..], None); 40]).unwrap(), 40);
             let mut came = 0;
             while came < 40 {
