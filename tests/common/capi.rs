@@ -174,6 +174,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
                 Opt::SaveSyn(on) => keepsock_options_set_save_syn(p, *on, e),
+                Opt::HandOver(on) => keepsock_options_set_hand_over(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
             }
         })?;

@@ -93,6 +93,7 @@ pub enum Opt<'a, A: Api> {
     FirstByteLimit(i64),
     LastSnapshot(bool),
     SaveSyn(bool),
+    HandOver(bool),
     Cancel(&'a A::Token),
 }
 

@@ -122,6 +122,7 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::FirstByteLimit(t) => o.first_byte_limit(ms(*t)),
             Opt::LastSnapshot(on) => o.last_snapshot(*on),
             Opt::SaveSyn(on) => o.save_syn(*on),
+            Opt::HandOver(on) => o.hand_over(*on),
             Opt::Cancel(token) => o.cancel(*token),
         };
     }

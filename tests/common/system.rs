@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -347,4 +347,10 @@ pub fn thread_cpu_time() -> Duration {
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Another descriptor of the same socket, as another process would have it.
+pub fn duplicate(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's socket is open.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::super::{Events, Origin, steps};
-use super::{LISTENERS, Loop, TOKEN};
+use super::{LISTENERS, LISTENERS_END, Loop, TOKEN};
 use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::info::Address;
@@ -39,6 +39,11 @@ impl<'a> Loop<'a> {
         let registry = &events.loops[0].registry;
         if let Some(token) = token {
             if let Err(e) = registry.add_event(token.event(), TOKEN) {
+                return self.accepting_ended(Some(Error::os("accept", &e)));
+            }
+        }
+        if let Some(closing) = events.gate.server.closing() {
+            if let Err(e) = registry.add_event(closing, LISTENERS_END) {
                 return self.accepting_ended(Some(Error::os("accept", &e)));
             }
         }
