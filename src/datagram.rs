@@ -19,7 +19,7 @@ use crate::resolve::resolve;
 use crate::sys::{
     self, Borrowed, Descriptor, InUse, Interest, Owned, Received, Run, Source, ToGroups, Wait,
 };
-use crate::wait::{Cause, Deadline, wait};
+use crate::wait::{Cause, Deadline, wait, wait_any};
 
 const BIND: &str = "bind";
 const CONNECT: &str = "connect";
@@ -81,6 +81,9 @@ pub struct DatagramSocket {
     cancel: Mutex<Option<CancelToken>>,
     /// There is a token, or the platform has no other way: calls wait in poll.
     polled: AtomicBool,
+    /// Of a socket that other processes have, too, or may have: set by a close. shutdown(2) would
+    /// end receiving for all of them.
+    closing: Option<sys::Event>,
     /// Equal datagrams are given to the kernel as one; off once that was refused.
     segments: AtomicBool,
     /// The kernel queues errors.
@@ -455,7 +458,11 @@ impl DatagramSocket {
         match look() {
             Ok((local, peer, dual)) => {
                 let made = Made { socket, endpoint: canonical(local).into(), local, peer, dual };
-                Ok(DatagramSocket::put_together(made, options))
+                // Other processes may have it, too.
+                match sys::Event::new() {
+                    Ok(closing) => Ok(DatagramSocket::put_together(made, options, Some(closing))),
+                    Err(e) => Err((made.socket, os(e))),
+                }
             }
             Err(e) => Err((socket, e)),
         }
@@ -466,10 +473,16 @@ impl DatagramSocket {
             sys::set_nonblocking(sys::borrow(&made.socket), true)
                 .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
         }
-        Ok(DatagramSocket::put_together(made, options))
+        let closing = options.hand_over.then(sys::Event::new).transpose();
+        let closing = closing.map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
+        Ok(DatagramSocket::put_together(made, options, closing))
     }
 
-    fn put_together(made: Made, options: &SocketOptions) -> DatagramSocket {
+    fn put_together(
+        made: Made,
+        options: &SocketOptions,
+        closing: Option<sys::Event>,
+    ) -> DatagramSocket {
         let ms = |timeout: Option<Duration>| AtomicU64::new(timeout.map_or(NO_TIMEOUT, millis));
         let socket = DatagramSocket {
             descriptor: Descriptor::new(made.socket),
@@ -483,6 +496,7 @@ impl DatagramSocket {
             write_timeout: ms(options.write_timeout),
             cancel: Mutex::new(None),
             polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            closing,
             segments: AtomicBool::new(sys::SEGMENTS),
             reports: AtomicBool::new(sys::REPORTS && made.peer.is_some()),
             errors: Mutex::default(),
@@ -1223,6 +1237,12 @@ impl DatagramSocket {
                     }
                     // If the kernel was to wait, somebody has made the descriptor non-blocking.
                     waits = false;
+                    if let Some(closing) = &self.closing {
+                        let events = (cancel.as_ref(), Some(closing));
+                        wait_any(&[io.socket()], interest, deadline, events, || io.is_closed())?;
+                        self.take_reported(io);
+                        continue;
+                    }
                     let socket = Some((io.socket(), interest));
                     let ready = wait(socket, deadline, cancel.as_ref(), || io.is_closed())?;
                     if ready.error {
@@ -1374,7 +1394,13 @@ impl DatagramSocket {
     pub fn set_cancel(&self, token: Option<&CancelToken>) {
         let mut cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         *cancel = token.cloned();
-        self.polled.store(cancel.is_some() || !sys::BLOCKING_CALLS, Ordering::Release);
+        let polled = cancel.is_some() || self.closing.is_some() || !sys::BLOCKING_CALLS;
+        self.polled.store(polled, Ordering::Release);
+    }
+
+    /// Whether other processes may have it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.closing.is_some()
     }
 
     fn cancel_token(&self) -> Option<CancelToken> {
@@ -1431,8 +1457,11 @@ impl DatagramSocket {
     pub fn close(&self) {
         if let Some(io) = self.descriptor.enter() {
             if self.descriptor.close(&io) {
-                // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
-                sys::wake(io.socket());
+                match &self.closing {
+                    Some(closing) => closing.set(),
+                    // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
+                    None => sys::wake(io.socket()),
+                }
             }
         }
     }

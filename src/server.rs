@@ -1,6 +1,7 @@
 //! ServerSocket: listening and accepting.
 
 use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use socket2::{Domain, SockRef};
 use crate::back_off::BackOff;
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
-use crate::endpoint::{Endpoint, Host, Target};
+use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::events::{self, Repeated};
 use crate::info::{Address, Family, TcpState};
@@ -20,7 +21,7 @@ use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
 use crate::turn::{LOOK, Turn};
 use crate::unix::{self, SocketFile};
-use crate::wait::{Cause, Deadline, wait, wait_readable};
+use crate::wait::{Cause, Deadline, wait, wait_any};
 
 const OPERATION: &str = "listen";
 const ACCEPT: &str = "accept";
@@ -85,6 +86,17 @@ struct Bound {
     endpoint: Endpoint,
     address: Address,
 }
+
+/// A listening socket that somebody else made, and the file that goes with it.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// Dropped first, as that of [`Bound`].
+    pub file: Option<SocketFile>,
+    pub socket: Owned,
+}
+
+/// The file of a Unix socket while its listener is handed over: given back unless it was kept.
+pub(crate) struct Lent<'a>(&'a Listener, Option<SocketFile>);
 
 /// A connection and its peer.
 type Accepted = (Owned, Address);
@@ -273,18 +285,25 @@ impl ServerSocket {
         socket: Owned,
         options: &SocketOptions,
     ) -> std::result::Result<ServerSocket, (Owned, Error)> {
-        let address = match look_at(&socket, options) {
-            Ok(address) => address,
-            Err(e) => return Err((socket, e)),
-        };
-        match shared(TAKE_OVER) {
-            Ok(closing) => {
-                let endpoint = endpoint_of(&address);
-                let bound = Bound { file: None, socket, endpoint, address };
-                Ok(ServerSocket::new(vec![bound], options, Some(closing)))
-            }
-            Err(e) => Err((socket, e)),
-        }
+        let mut one = vec![Adopted { file: None, socket }];
+        ServerSocket::adopt(&mut one, options).map_err(|e| (one.remove(0).socket, e))
+    }
+
+    /// Takes all of them over, or none, as one server; there is at least one.
+    pub(crate) fn adopt(
+        sockets: &mut Vec<Adopted>,
+        options: &SocketOptions,
+    ) -> Result<ServerSocket> {
+        let look = |adopted: &Adopted| look_at(&adopted.socket, options);
+        let found = sockets.iter().map(look).collect::<Result<Vec<_>>>()?;
+        let closing = shared(TAKE_OVER)?;
+        let bound = sockets.drain(..).zip(found).map(|(adopted, (address, endpoint))| Bound {
+            file: adopted.file,
+            socket: adopted.socket,
+            endpoint,
+            address,
+        });
+        Ok(ServerSocket::new(bound.collect(), options, Some(closing)))
     }
 
     fn new(
@@ -493,7 +512,7 @@ impl ServerSocket {
         let order = self.order(ios.len());
         let sockets: Vec<_> = (0..ios.len()).map(|i| ios[order(i)].socket()).collect();
         let events = (cancel.as_ref(), self.closing());
-        let at = order(wait_readable(&sockets, deadline, events, is_closed)?);
+        let at = order(wait_any(&sockets, Interest::Read, deadline, events, is_closed)?);
         self.0.next.store(at + 1, Ordering::Relaxed);
         let result = sys::accept(ios[at].socket());
         // What follows may tell events, and wait.
@@ -839,6 +858,21 @@ impl Listener {
         self.descriptor.is_closed()
     }
 
+    /// Whether other processes may have it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Lends the file of a Unix socket that is this process's to remove. Until it is given back
+    /// a close leaves it where it is.
+    pub(crate) fn lend_file(&self) -> Lent<'_> {
+        Lent(self, self.file.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+
     pub(crate) fn count_refusal(&self, refusal: Refusal, peer: &Address) {
         let counter = match refusal {
             Refusal::Full => &self.counters.refused,
@@ -937,6 +971,33 @@ impl Listener {
     }
 }
 
+impl Lent<'_> {
+    pub(crate) fn file(&self) -> Option<&SocketFile> {
+        self.1.as_ref()
+    }
+
+    /// It is somebody else's from now on.
+    pub(crate) fn keep(mut self) {
+        if let Some(file) = self.1.take() {
+            file.keep();
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.1.take() {
+            let own = || self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+            *own() = Some(file);
+            // Closed meanwhile: then it was to be removed.
+            if self.0.is_closed() {
+                let file = own().take();
+                drop(file);
+            }
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.close();
@@ -969,7 +1030,7 @@ fn endpoint_of(address: &Address) -> Endpoint {
 
 /// Makes a listening stream socket that somebody else made ready, and says what it is bound to.
 /// One that is refused is left as it was.
-fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Address> {
+fn look_at(socket: &Owned, options: &SocketOptions) -> Result<(Address, Endpoint)> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what.to_owned());
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);
     options.validate(TAKE_OVER)?;
@@ -991,7 +1052,27 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Address> {
     // Never blocking, not even for a moment: O_NONBLOCK belongs to all processes that have it,
     // and who was told by poll that somebody waits must not wait in accept when another took it.
     options.adopt(fd, true).map_err(|cause| cause.into_error(TAKE_OVER))?;
-    Ok(sys::to_address(&name))
+    let address = sys::to_address(&name);
+    let any = |port| Target::Inet { host: Host::Any, port: Port::Number(port) };
+    let endpoint = match name.as_socket() {
+        Some(inet) if is_dual(fd, inet) => Endpoint(any(inet.port())),
+        _ => endpoint_of(&address),
+    };
+    Ok((address, endpoint))
+}
+
+/// Whether a socket takes IPv4 and IPv6 on one port, as `*` does.
+pub(crate) fn is_dual(socket: Borrowed<'_>, bound: SocketAddr) -> bool {
+    let ipv6 = bound.is_ipv6() && bound.ip().is_unspecified();
+    ipv6 && SockRef::from(&socket).only_v6().is_ok_and(|only| !only)
+}
+
+/// Whether this machine has no IPv6, so that `*` is IPv4 alone.
+pub(crate) fn is_ipv6_missing() -> bool {
+    let socket = sys::stream_socket(Domain::IPV6, false);
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into();
+    let bound = socket.and_then(|socket| SockRef::from(&sys::borrow(&socket)).bind(&any));
+    bound.is_err_and(|e| sys::is_family_missing(&e))
 }
 
 /// What a close sets that must not end the listening of other processes.
@@ -1038,10 +1119,9 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
                 // `*` stays `*`: that is what it listens on.
                 let port = bound.port();
                 let endpoint = match (&endpoint.0, &bound) {
-                    (Target::Inet { host: Host::Any, .. }, _) => Endpoint(Target::Inet {
-                        host: Host::Any,
-                        port: crate::endpoint::Port::Number(port),
-                    }),
+                    (Target::Inet { host: Host::Any, .. }, _) => {
+                        Endpoint(Target::Inet { host: Host::Any, port: Port::Number(port) })
+                    }
                     _ => endpoint_of(&bound),
                 };
                 return Ok(Bound { file: None, socket, endpoint, address: bound });
@@ -1062,7 +1142,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
 }
 
 fn listen_at(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     dual: bool,
     options: &SocketOptions,
 ) -> std::result::Result<(Owned, Address), (Stage, Cause)> {

@@ -20,13 +20,13 @@ use crate::{Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
 /// received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
 /// keepsock_datagram_free() needs the object for itself.
 pub struct keepsock_datagram {
-    socket: DatagramSocket,
+    pub(super) socket: DatagramSocket,
     endpoint: OnceLock<CString>,
     name: OnceLock<CString>,
 }
 
 impl keepsock_datagram {
-    fn new(socket: DatagramSocket) -> keepsock_datagram {
+    pub(super) fn new(socket: DatagramSocket) -> keepsock_datagram {
         keepsock_datagram { socket, endpoint: OnceLock::new(), name: OnceLock::new() }
     }
 }

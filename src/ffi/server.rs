@@ -23,7 +23,7 @@ pub struct keepsock_server {
 }
 
 impl keepsock_server {
-    fn new(socket: ServerSocket) -> keepsock_server {
+    pub(super) fn new(socket: ServerSocket) -> keepsock_server {
         keepsock_server { socket, endpoints: OnceLock::new() }
     }
 }

@@ -13,9 +13,9 @@ use keepsock::{
 };
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, INFINITE, On,
-    OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token,
-    Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handed, Handler,
+    INFINITE, Inherited, On, OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve, Server,
+    Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -138,6 +138,7 @@ impl Api for RustApi {
     type Connection = keepsock::Connection;
     type Reconnect = keepsock::Reconnect;
     type Datagram = DatagramSocket;
+    type Inherited = keepsock::Inherited;
 
     const NUMBER: u8 = 1;
 
@@ -195,6 +196,29 @@ impl Api for RustApi {
 
     fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect> {
         Ok(keepsock::Reconnect::new(endpoint, &options(list)?)?)
+    }
+
+    fn take_inherited() -> Outcome<keepsock::Inherited> {
+        Ok(keepsock::Inherited::take()?)
+    }
+
+    fn hand_over(
+        argv: Option<&[&str]>,
+        handed: &[(&str, Handed<'_, Self>)],
+        limit_ms: i64,
+        token: Option<&CancelToken>,
+    ) -> Outcome<i64> {
+        let mut hand_over = keepsock::HandOver::new().cancel(token);
+        if let Some([program, args @ ..]) = argv {
+            hand_over = args.iter().fold(hand_over.program(program), |h, arg| h.arg(arg));
+        }
+        for (name, what) in handed {
+            hand_over = match what {
+                Handed::Server(server) => hand_over.server(*name, server),
+                Handed::Datagram(socket) => hand_over.datagram(*name, socket),
+            };
+        }
+        Ok(hand_over.start(ms(limit_ms))?.into())
     }
 }
 
@@ -629,6 +653,10 @@ impl Service<RustApi> for keepsock::Service {
         Ok((d.finished, d.cut))
     }
 
+    fn finish(&self, limit_ms: i64) -> Outcome<u32> {
+        Ok(keepsock::Service::finish(self, limit(limit_ms))?)
+    }
+
     fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
         let b = match group {
             None => keepsock::Service::broadcast(self, message)?,
@@ -845,5 +873,27 @@ impl Datagrams<RustApi> for DatagramSocket {
 
     fn close(&self) {
         DatagramSocket::close(self);
+    }
+}
+
+impl Inherited<RustApi> for keepsock::Inherited {
+    fn listen(&mut self, endpoint: &str, list: &[Opt<'_, RustApi>]) -> Outcome<ServerSocket> {
+        Ok(keepsock::Inherited::listen(self, endpoint, &options(list)?)?)
+    }
+
+    fn server(&mut self, name: &str, list: &[Opt<'_, RustApi>]) -> Outcome<ServerSocket> {
+        Ok(keepsock::Inherited::server(self, name, &options(list)?)?)
+    }
+
+    fn datagram(&mut self, name: &str, list: &[Opt<'_, RustApi>]) -> Outcome<DatagramSocket> {
+        Ok(keepsock::Inherited::datagram(self, name, &options(list)?)?)
+    }
+
+    fn names(&self) -> Vec<String> {
+        keepsock::Inherited::names(self).map(str::to_owned).collect()
+    }
+
+    fn ready(&mut self) -> Outcome<()> {
+        Ok(keepsock::Inherited::ready(self)?)
     }
 }

@@ -354,3 +354,13 @@ pub fn duplicate(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller's socket is open.
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap()
 }
+
+/// Blocks a signal for this thread.
+pub fn block(signal: i32) {
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
+    }
+}

@@ -84,6 +84,7 @@ impl<'a> Loop<'a> {
         }
         self.waiting = None;
         self.accepting = Accepting::Yes;
+        self.events.gate.lock().own.accepts = false;
         self.events.gate.accepting_ended(failure);
     }
 
