@@ -44,7 +44,8 @@ both_apis!(
     started_by_systemd,
 );
 
-const PROMPT: Duration = Duration::from_millis(500);
+/// Without being woken they would wait for ever.
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// It still listens: connections are made, and taken by `listener`.
 #[track_caller]
