@@ -395,12 +395,12 @@ fn is_bound_to(
         && wanted_dual == dual
 }
 
-/// What the variables say: the names of the descriptors, if there are any for this process.
-#[allow(clippy::type_complexity)] // it is read in one place
-fn parse(
-    [pid, fds, names, note]: [Option<&OsStr>; 4],
-    own: u32,
-) -> std::result::Result<Option<(Vec<String>, Option<Note>)>, String> {
+/// The names of descriptors, and what a predecessor tells of them; `None`: there are none for
+/// this process. Or what is wrong with the variables.
+type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
+
+/// What the variables say.
+fn parse([pid, fds, names, note]: [Option<&OsStr>; 4], own: u32) -> Parsed {
     let text = |name: &str, value: &OsStr| match value.to_str() {
         Some(text) => Ok(text.to_owned()),
         None => Err(format!("{name} is {value:?}, which is not text")),
@@ -511,12 +511,7 @@ fn path_of(bytes: Vec<u8>) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn parsed(
-        pid: &str,
-        fds: &str,
-        names: Option<&str>,
-        note: Option<&str>,
-    ) -> std::result::Result<Option<(Vec<String>, Option<Note>)>, String> {
+    fn parsed(pid: &str, fds: &str, names: Option<&str>, note: Option<&str>) -> Parsed {
         let values = [Some(pid), Some(fds), names, note];
         parse(values.map(|value| value.map(OsStr::new)), 42)
     }

@@ -113,7 +113,8 @@ fn a_close_here_is_none_elsewhere<A: Api>() {
 
 /// L7, N3: all ways of serving, and of ending that.
 fn serving_that_ends_here_goes_on_elsewhere<A: Api>() {
-    let ends: [(&str, fn(A::Service)); 3] = [
+    type End<A> = fn(<A as Api>::Service);
+    let ends: [(&str, End<A>); 3] = [
         ("stop", |service| {
             service.stop();
             service.wait(5000).unwrap();
@@ -337,7 +338,7 @@ fn serves<A: Api>() {
     let service = server.serve(&[], Box::new(handler)).unwrap();
     tell(&format!("{me} serves on {}, {count} inherited", server.endpoint()));
     inherited.ready().unwrap();
-    while told().is_some() {
+    if told().is_some() {
         let pid = A::hand_over(None, &[("main", Handed::Server(&server))], 20_000, None).unwrap();
         service.finish(100).unwrap();
         assert_eq!(service.drain(10_000).unwrap().1, 0, "none is cut");

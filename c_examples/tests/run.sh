@@ -57,7 +57,7 @@ before=
 run() {
     if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
         # shellcheck disable=SC2086 # several words
-        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes \
+        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes --child-silent-after-fork=yes \
             --log-file="$dir/valgrind.%p" "$@"
     fi
     # shellcheck disable=SC2086 # the emulator may have arguments

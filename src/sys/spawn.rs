@@ -422,7 +422,6 @@ mod platform {
 #[cfg(not(unix))]
 mod platform {
     use std::ffi::{OsStr, OsString};
-    use std::fmt;
     use std::io;
     use std::path::PathBuf;
     use std::time::Duration;
@@ -433,13 +432,7 @@ mod platform {
     #[derive(Debug)]
     pub(crate) enum Process {}
 
-    pub(crate) enum Ended {}
-
-    impl fmt::Display for Ended {
-        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            match *self {}
-        }
-    }
+    pub(crate) type Ended = &'static str;
 
     impl Process {
         pub(crate) fn id(&self) -> u32 {
