@@ -3272,16 +3272,17 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * has said keepsock_inherited_ready(). At no moment does nobody listen, so no client is refused.
  * Afterwards both accept; this process is to have its connections finish and to end, and what waits
  * to be accepted the new one takes:
- *
- *     keepsock_inherited_take(&inherited, &error);
- *     keepsock_inherited_listen(inherited, "*:8080", NULL, &server, &error);
- *     keepsock_server_serve(server, NULL, handler, NULL, &service, &error);
- *     keepsock_inherited_ready(inherited, &error);
- *     ... on SIGHUP:
- *     keepsock_handed handed = { "http", server, NULL };
- *     if (keepsock_hand_over(NULL, &handed, 1, 10000, NULL, NULL, &error) == KEEPSOCK_OK
- *         && keepsock_service_finish(service, 5000, &left, &error) == KEEPSOCK_OK)
- *         keepsock_service_drain(service, 30000, &finished, &cut, &error);
+ * @code
+ * keepsock_inherited_take(&inherited, &error);
+ * keepsock_inherited_listen(inherited, "*:8080", NULL, &server, &error);
+ * keepsock_server_serve(server, NULL, handler, NULL, &service, &error);
+ * keepsock_inherited_ready(inherited, &error);
+ * ... on SIGHUP:
+ * keepsock_handed handed = { "http", server, NULL };
+ * if (keepsock_hand_over(NULL, &handed, 1, 10000, NULL, NULL, &error) == KEEPSOCK_OK
+ *   && keepsock_service_finish(service, 5000, &left, &error) == KEEPSOCK_OK)
+ *   keepsock_service_drain(service, 30000, &finished, &cut, &error);
+ * @endcode
  *
  * If the new process ends, or is not ready in time, it is killed, the error says why, and this
  * one goes on as if nothing had been. Sockets must have been made with

@@ -320,6 +320,8 @@ fn this_test<A: Api>(name: &str) -> String {
 
 /// Where a part is to listen.
 const ENDPOINT: &str = "KEEPSOCK_TEST_ENDPOINT";
+/// How it is to serve: by threads or by events.
+const BY: &str = "KEEPSOCK_TEST_BY";
 
 /// A server, and each of its successors: answers each client with the number of its process, and
 /// hands over when it is told to.
@@ -335,7 +337,31 @@ fn serves<A: Api>() {
         }
         let _ = client.write_all(format!("{me}\n").as_bytes());
     };
-    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let by_events = std::env::var(BY).is_ok_and(|by| by == "events");
+    let service = match by_events {
+        false => server.serve(&[], Box::new(handler)).unwrap(),
+        true => {
+            let answer = move |connection: &A::Connection| {
+                let _ = connection.send(me.to_string().as_bytes());
+            };
+            let lines = Serve::Framing(keepsock::Framing::Lines { max: 64 });
+            let on = On {
+                data: Some(Box::new(move |connection: &A::Connection, _: &[u8]| {
+                    answer(connection)
+                })),
+                finished: Some(Box::new(move |connection: &A::Connection| {
+                    answer(connection);
+                    connection.close();
+                })),
+                drain: Some(Box::new(move |connection: &A::Connection| {
+                    answer(connection);
+                    connection.close();
+                })),
+                ..On::default()
+            };
+            server.serve_events(&[lines], on).unwrap()
+        }
+    };
     tell(&format!("{me} serves on {}, {count} inherited", server.endpoint()));
     inherited.ready().unwrap();
     if told().is_some() {
@@ -408,13 +434,19 @@ fn a_successor_takes_over<A: Api>() {
         return serves::<A>();
     }
     let test = this_test::<A>("a_successor_takes_over");
-    for transport in TRANSPORTS {
+    for (transport, by) in [
+        (Transport::Tcp, "threads"),
+        (Transport::Unix, "threads"),
+        (Transport::Tcp, "events"),
+        (Transport::Unix, "events"),
+    ] {
         let dir = TempDir::new();
         let (endpoint, path) = match transport {
             Transport::Tcp => ("127.0.0.1:0".to_owned(), None),
             Transport::Unix => (dir.endpoint("s"), Some(dir.path("s"))),
         };
-        let mut helper = Helper::start_by(&["env", &format!("{ENDPOINT}={endpoint}")], &test, "s");
+        let variables = [format!("{ENDPOINT}={endpoint}"), format!("{BY}={by}")];
+        let mut helper = Helper::start_by(&["env", &variables[0], &variables[1]], &test, "s");
         let (mut pid, endpoint, count) = begun(&helper);
         assert_eq!(count, 0);
         let stop = AtomicBool::new(false);
@@ -436,11 +468,12 @@ fn a_successor_takes_over<A: Api>() {
                 helper.tell("hand over");
                 let (next, there, count) = begun(&helper);
                 assert_eq!((there.as_str(), count), (endpoint.as_str(), 1));
-                assert_eq!(helper.hear(), format!("{pid} has handed over to {next}"));
-                // A connection that the old one had it has served to its end.
+                // A connection that the old one has it serves to its end.
                 let mut rest = String::new();
                 stays.read_to_string(&mut rest).unwrap();
                 assert_eq!(rest, format!("{pid}\n"));
+                drop(stays);
+                assert_eq!(helper.hear(), format!("{pid} has handed over to {next}"));
                 assert!(path.as_deref().is_none_or(Path::exists), "the file is gone");
                 let before = served.load(Ordering::SeqCst);
                 common::eventually("clients go on", || served.load(Ordering::SeqCst) > before + 9);
