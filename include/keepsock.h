@@ -3887,7 +3887,10 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, as a service manager may pass it.
+ * Takes over a listening stream socket, as a service manager may pass it. Those that the process
+ * was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+ * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
+ * accepting costs one poll more.
  *
  * @param fd       A listening TCP or Unix stream socket. It belongs to the new
  *                 server on success and stays the caller's on failure.
@@ -4064,15 +4067,16 @@ int32_t keepsock_server_release_fd(keepsock_server *server,
 
 /**
  * Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
- * service that accepts from it stops; connections that were accepted live on. A
- * Unix socket's file is removed. Closing twice is fine. The object is still to
+ * service that accepts from it stops; connections that were accepted live on; other processes
+ * that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is fine. The object is still to
  * be freed.
  *
  * @param server  A listening socket.
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
  */
-int32_t keepsock_server_close(keepsock_server *server, keepsock_error **error);
+int32_t keepsock_server_close(keepsock_server *server,
+                              keepsock_error **error);
 
 /**
  * Frees a server; it is closed unless a service still uses it. No other thread

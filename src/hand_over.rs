@@ -44,6 +44,10 @@ const NAME_MAX: usize = 255;
 /// of keepsock are closed in the new program; its signals are as in any new one: none
 /// blocked, and as by default those that are not ignored. Unix systems.
 ///
+/// The successor is a child of this process, and after its end an orphan. A service manager that
+/// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Or it has the listeners
+/// itself, by socket activation: they are open then while it starts the service anew.
+///
 /// ```no_run
 /// use keepsock::{HandOver, Inherited, SocketOptions};
 /// use std::time::Duration;

@@ -264,7 +264,8 @@ impl ServerSocket {
     }
 
     /// Takes over a listening stream socket, as a service manager may pass it. TCP options
-    /// are set on it.
+    /// are set on it. Those that the process was started with
+    /// [`Inherited`](crate::Inherited) has.
     ///
     /// Other processes may have it, too, and go on accepting when this one closes it. So it is
     /// non-blocking from now on, in all of them, and accepting costs one poll more.

@@ -17,8 +17,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Api, Client, MORE_THAN_FITS, Opt, RustApi, Serve, Server, Service, Transport, eventually,
-    fails, pair, refused_address, small_pair, with_raw_peer,
+    Api, Client, Handed, MORE_THAN_FITS, Opt, RustApi, Serve, Server, Service, Transport,
+    eventually, fails, pair, refused_address, small_pair, with_raw_peer,
 };
 use keepsock::{End, ErrorKind};
 use lab::{in_namespace, in_process};
@@ -156,6 +156,7 @@ both_ways![
     silent_unless_asked,
     looking_up_and_connecting,
     listening_accepting_closing,
+    handing_over,
     several_endpoints,
     an_abort_during_a_close,
     each_level_and_what_is_above,
@@ -265,6 +266,24 @@ fn listening_accepting_closing<W: Way>() {
         told(Level::Info, "keepsock::listen", &[&closed]);
         take();
     }
+}
+
+/// N4, L7: to which process a listener went; nothing of one that failed.
+fn handing_over<W: Way>() {
+    W::listen_to(LevelFilter::Info);
+    let server = W::Api::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    take();
+    let hand_over = |script: &str| {
+        let handed = [("s", Handed::Server(&server))];
+        W::Api::hand_over(Some(&["sh", "-c", script]), &handed, 10_000, None)
+    };
+    fails(hand_over("exit 1"), ErrorKind::EndOfStream);
+    assert_eq!(take().len(), 0);
+    // Descriptor 3 is the listener, and by the next one it is said that it serves.
+    let pid = hand_over("printf 1 >&4").unwrap();
+    let words = format!("handed {} over to process {pid}", server.endpoint());
+    told(Level::Info, "keepsock::listen", &[&words]);
+    assert_eq!(take().len(), 1);
 }
 
 /// N4: a connection ends once.
