@@ -40,8 +40,8 @@ const NAME_MAX: usize = 255;
 ///
 /// The sockets must have been made with [`hand_over`](crate::SocketOptions::hand_over), or
 /// taken over, or come from [`Inherited::listen`](crate::Inherited::listen). Of a Unix socket
-/// in the file system the new process owns the file from then on, if the old one did. All other descriptors
-/// of keepsock are closed in the new program; its signals are as in any new one: none
+/// in the file system the new process owns the file from then on, if the old one did. All other
+/// descriptors of keepsock are closed in the new program; its signals are as in any new one: none
 /// blocked, and as by default those that are not ignored. Unix systems.
 ///
 /// The successor is a child of this process, and after its end an orphan. A service manager that

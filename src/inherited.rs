@@ -251,10 +251,9 @@ impl Inherited {
         self.items.iter().map(|item| item.name.as_str())
     }
 
-    /// Tells the predecessor that this process serves, so that it ends; does nothing
-    /// if there is none, or the second time. Call it when everything that may fail has succeeded: before,
-    /// the predecessor goes on as if nothing had been when this process ends, or drops this
-    /// object. From now on the files of Unix sockets are this process's to remove.
+    /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
+    /// none, or the second time. Call it when everything that may fail has succeeded: before, the
+    /// predecessor goes on as if nothing had been when this process ends, or drops this object. From now on the files of Unix sockets are this process's to remove.
     ///
     /// # Errors
     /// [`Os`](ErrorKind::Os) and its kin. That the predecessor is gone is none.
@@ -361,8 +360,11 @@ impl Item {
     fn is_at(&self, path: &Path) -> bool {
         // The predecessor may have had another directory when it bound a relative path.
         let known = self.adopted.file.as_ref().and_then(SocketFile::known);
-        known.is_some_and(|(known, _)| unix::is_same(known, path))
-            || matches!(self.address(), Some(Address::UnixPath(bound)) if unix::is_same(&bound, path))
+        let bound = match self.address() {
+            Some(Address::UnixPath(bound)) => bound,
+            _ => return false,
+        };
+        unix::is_same(known.map_or(&bound, |(known, _)| known), path)
     }
 
     fn is_bound(&self, wanted: std::net::SocketAddr, dual: bool) -> bool {

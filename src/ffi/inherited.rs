@@ -261,8 +261,8 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 
 /// Starts a successor of this process, which has the same listening sockets, and waits until it
 /// has said keepsock_inherited_ready(). At no moment does nobody listen, so no client is refused.
-/// Afterwards both accept; this process is to have its connections finish and to end, and what waits
-/// to be accepted the new one takes:
+/// Afterwards both accept; this process is to have its connections finish and to end, and what
+/// waits to be accepted the new one takes:
 /// @code
 /// keepsock_inherited_take(&inherited, &error);
 /// keepsock_inherited_listen(inherited, "*:8080", NULL, &server, &error);
