@@ -385,7 +385,7 @@ restart)
         said=$(KEEPSOCK_VALGRIND='' run "$load" "$endpoint" 1 1 3<&-) || fail "$1: $said"
     }
     connections=${KEEPSOCK_LOAD:-50000}
-    [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=500
+    [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=2000
 
     for where in 127.0.0.1:0 unix:socket; do
         # Replaced again and again while clients come.
@@ -394,7 +394,7 @@ restart)
         KEEPSOCK_VALGRIND='' run "$load" "$endpoint" "$connections" 8 >"$dir/load" 2>"$dir/load.err" 3<&- &
         client=$!
         restarts=0
-        while kill -0 "$client" 2>/dev/null && [ ! -s "$dir/load" ] || [ $restarts -lt 5 ]; do
+        while kill -0 "$client" 2>/dev/null && [ ! -s "$dir/load" ]; do
             last=$pid there=$endpoint
             kill -HUP "$pid"
             begun
@@ -404,6 +404,7 @@ restart)
         done
         ended "$client" "load: $(cat "$dir/load")"
         equal "load" "$connections connections: 0 refused, 0 reset, 0 cut short, 0 failed" "$(cat "$dir/load")"
+        [ $restarts -ge 5 ] || fail "only $restarts restarts while clients came"
         echo "$where: $(cat "$dir/load"); $restarts restarts"
         wait "$first" || fail "the first one ended with $?"
         answers "the last one"
