@@ -391,6 +391,7 @@ restart)
         # Replaced again and again while clients come.
         begin "$restart" "$where"
         first=$pid
+        rm -f "$dir/load"
         KEEPSOCK_VALGRIND='' run "$load" "$endpoint" "$connections" 8 >"$dir/load" 2>"$dir/load.err" 3<&- &
         client=$!
         restarts=0
