@@ -385,7 +385,7 @@ restart)
         said=$(KEEPSOCK_VALGRIND='' run "$load" "$endpoint" 1 1 3<&-) || fail "$1: $said"
     }
     connections=${KEEPSOCK_LOAD:-50000}
-    [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=2000
+    [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=20000
 
     for where in 127.0.0.1:0 unix:socket; do
         # Replaced again and again while clients come.
