@@ -659,6 +659,16 @@ typedef struct keepsock_error keepsock_error;
 typedef struct keepsock_handshake keepsock_handshake;
 
 /**
+ * The sockets that a process was started with: by systemd, or another service manager that
+ * speaks the same (LISTEN_FDS, sd_listen_fds(3)), or by a predecessor that it replaces
+ * (keepsock_hand_over()). keepsock_inherited_listen() is all that a server needs for three
+ * ways to be started: by itself, by socket activation, and as a successor.
+ *
+ * Threads: one at a time.
+ */
+typedef struct keepsock_inherited keepsock_inherited;
+
+/**
  * How a socket is to be, set before there is one. Made by
  * keepsock_options_new() with the defaults; connect, listen and the from_fd
  * functions copy what they need, so one object serves any number of sockets and
@@ -1314,6 +1324,24 @@ typedef struct {
      */
     char line[512];
 } keepsock_segment;
+
+/**
+ * What is handed over, and what the successor may ask for it by. It never grows.
+ */
+typedef struct {
+    /**
+     * Printable ASCII but ':', at most 255 bytes.
+     */
+    const char *name;
+    /**
+     * A listening socket, all of its endpoints; or NULL.
+     */
+    const keepsock_server *server;
+    /**
+     * A UDP socket; or NULL. One of the two is given.
+     */
+    const keepsock_datagram *datagram;
+} keepsock_handed;
 
 /**
  * Called for each log event, in whichever thread it happens, and by several
@@ -3397,6 +3425,162 @@ const char *keepsock_handshake_diagram(const keepsock_handshake *handshake);
 void keepsock_handshake_free(keepsock_handshake *handshake);
 
 /**
+ * Takes the descriptors that the process was started with, once: whoever calls it again gets
+ * none. There are none, either, if LISTEN_PID names another process. The environment stays as
+ * it is; the descriptors are kept from programs that this one starts. Call it early: what else
+ * was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
+ *
+ * @param inherited  Receives them; free it with keepsock_inherited_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, also if there are none; KEEPSOCK_ERR_INVALID_ARGUMENT: the variables hold
+ *         something else than numbers, or not as many names as there are descriptors, or one of
+ *         those is not open. Since 0.1.
+ */
+int32_t keepsock_inherited_take(keepsock_inherited **inherited,
+                                keepsock_error **error);
+
+/**
+ * The inherited listening stream socket that is bound to the endpoint, if there is one; else it
+ * listens itself, with keepsock_options_set_hand_over(). The options hold for either. "*:80" is
+ * a socket that takes IPv4 and IPv6, "[::]:80" one for IPv6 only. Port 0 stands for the port
+ * that the system chose for the one who listened first.
+ *
+ * @param inherited  What was inherited.
+ * @param endpoint   Where to listen.
+ * @param options    Options, copied; NULL for the defaults.
+ * @param server     Receives the socket; free it with keepsock_server_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or those of keepsock_server_listen() and keepsock_server_from_fd(); what
+ *         was inherited stays where it is then. Since 0.1.
+ */
+int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
+                                  const char *endpoint,
+                                  const keepsock_options *options,
+                                  keepsock_server **server,
+                                  keepsock_error **error);
+
+/**
+ * All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
+ * what the predecessor called them. Without a name it is "unknown".
+ *
+ * @param inherited  What was inherited.
+ * @param name       The name.
+ * @param options    Options, copied; NULL for the defaults.
+ * @param server     Receives the socket; free it with keepsock_server_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is no
+ *         listening stream socket; the error says what it is), or those of
+ *         keepsock_server_from_fd(); all stay where they are then. Since 0.1.
+ */
+int32_t keepsock_inherited_server(keepsock_inherited *inherited,
+                                  const char *name,
+                                  const keepsock_options *options,
+                                  keepsock_server **server,
+                                  keepsock_error **error);
+
+/**
+ * The first inherited UDP socket of a name.
+ *
+ * @param inherited  What was inherited.
+ * @param name       The name.
+ * @param options    Options, copied; NULL for the defaults.
+ * @param datagram   Receives the socket; free it with keepsock_datagram_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no UDP
+ *         socket; the error says what it is), or those of keepsock_datagram_from_fd(); it stays
+ *         where it is then. Since 0.1.
+ */
+int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
+                                    const char *name,
+                                    const keepsock_options *options,
+                                    keepsock_datagram **datagram,
+                                    keepsock_error **error);
+
+/**
+ * How many descriptors nobody took yet.
+ *
+ * @param inherited  What was inherited, or NULL: 0.
+ * @return Their number. Since 0.1.
+ */
+size_t keepsock_inherited_count(const keepsock_inherited *inherited);
+
+/**
+ * The name of one that nobody took yet, in the order of their descriptors.
+ *
+ * @param inherited  What was inherited, or NULL: "".
+ * @param index      From 0. "" beyond the last.
+ * @return Text that lives until one of them is taken. Since 0.1.
+ */
+const char *keepsock_inherited_name(const keepsock_inherited *inherited, size_t index);
+
+/**
+ * Tells the predecessor that this process serves, so that it ends; does nothing if there is
+ * none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
+ * if nothing had been when this process ends, or frees the object. From now on the files of Unix
+ * sockets are this process's to remove.
+ *
+ * @param inherited  What was inherited.
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS.
+ *         Since 0.1.
+ */
+int32_t keepsock_inherited_ready(keepsock_inherited *inherited,
+                                 keepsock_error **error);
+
+/**
+ * Closes those that nobody took, and frees the object. Freeing NULL does nothing.
+ *
+ * @param inherited  What was inherited, or NULL. Since 0.1.
+ */
+void keepsock_inherited_free(keepsock_inherited *inherited);
+
+/**
+ * Starts a successor of this process, which has the same listening sockets, and waits until it
+ * has said keepsock_inherited_ready(). At no moment does nobody listen, so no client is refused.
+ * Afterwards both accept; this process is to have its connections finish and to end, and what
+ * waits to be accepted the new one takes:
+ * @code
+ * keepsock_inherited_take(&inherited, &error);
+ * keepsock_inherited_listen(inherited, "*:8080", NULL, &server, &error);
+ * keepsock_server_serve(server, NULL, handler, NULL, &service, &error);
+ * keepsock_inherited_ready(inherited, &error);
+ * ... on SIGHUP:
+ * keepsock_handed handed = { "http", server, NULL };
+ * if (keepsock_hand_over(NULL, &handed, 1, 10000, NULL, NULL, &error) == KEEPSOCK_OK
+ *   && keepsock_service_finish(service, 5000, &left, &error) == KEEPSOCK_OK)
+ *   keepsock_service_drain(service, 30000, &finished, &cut, &error);
+ * @endcode
+ *
+ * If the new process ends, or is not ready in time, it is killed, the error says why, and this
+ * one goes on as if nothing had been. Sockets must have been made with
+ * keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
+ * a Unix socket in the file system the new process owns the file from then on, if this one did.
+ *
+ * @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
+ *                    the last pointer is NULL. NULL: this program again, with its arguments; the
+ *                    file that has its name now, if it was replaced.
+ * @param handed      What is handed over.
+ * @param count       How many; at least 1.
+ * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE.
+ * @param cancel      A token that ends the wait, and the successor; or NULL.
+ * @param pid         Receives the number of the successor's process, a child of this one; may be
+ *                    NULL.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended before it was ready; the
+ *         error has its exit status), _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the
+ *         program cannot be started), _WRONG_STATE (made without
+ *         keepsock_options_set_hand_over()), _CLOSED, _INVALID_ARGUMENT, _NO_DESCRIPTORS,
+ *         _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
+ */
+int32_t keepsock_hand_over(const char *const *argv,
+                           const keepsock_handed *handed,
+                           size_t count,
+                           int64_t timeout_ms,
+                           const keepsock_cancel *cancel,
+                           int64_t *pid,
+                           keepsock_error **error);
+
+/**
  * Sets whom to tell of log events, for the whole process. Until this is called,
  * and after it was called with NULL, nothing is told and nothing is printed.
  *
@@ -3804,6 +3988,23 @@ int32_t keepsock_options_set_save_syn(keepsock_options *options,
                                       keepsock_error **error);
 
 /**
+ * Whether the listening socket, or the UDP socket, can be handed over to another process while this
+ * one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
+ * not end the listening. An accept costs one poll more, and the socket one descriptor; served by
+ * events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
+ * function or inherited is so in any case. For listening and for UDP: connecting with it is
+ * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_hand_over(keepsock_options *options,
+                                       bool on,
+                                       keepsock_error **error);
+
+/**
  * The token that ends the socket's calls, connect included. Connections that a
  * server accepts start without one. Default: none.
  *
@@ -3970,7 +4171,10 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, as a service manager may pass it.
+ * Takes over a listening stream socket, as a service manager may pass it. Those that the process
+ * was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+ * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
+ * accepting costs one poll more.
  *
  * @param fd       A listening TCP or Unix stream socket. It belongs to the new
  *                 server on success and stays the caller's on failure.
@@ -4147,15 +4351,16 @@ int32_t keepsock_server_release_fd(keepsock_server *server,
 
 /**
  * Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
- * service that accepts from it stops; connections that were accepted live on. A
- * Unix socket's file is removed. Closing twice is fine. The object is still to
+ * service that accepts from it stops; connections that were accepted live on; other processes
+ * that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is fine. The object is still to
  * be freed.
  *
  * @param server  A listening socket.
  * @param error   See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
  */
-int32_t keepsock_server_close(keepsock_server *server, keepsock_error **error);
+int32_t keepsock_server_close(keepsock_server *server,
+                              keepsock_error **error);
 
 /**
  * Frees a server; it is closed unless a service still uses it. No other thread
@@ -4511,11 +4716,30 @@ int32_t keepsock_service_wait(keepsock_service *service,
                               keepsock_error **error);
 
 /**
+ * Stops accepting (keepsock_service_stop()), and waits until all connections have ended by
+ * themselves; they are not told. Those that still were there at the deadline go on, and are drained
+ * next: keepsock_service_drain(). So a request that is on its way while the server is replaced
+ * (keepsock_hand_over()) is still answered.
+ *
+ * @param service   A service.
+ * @param limit_ms  Milliseconds from now; 0: do not wait.
+ * @param left      Receives how many connections there still are; may be NULL.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (from inside a handler or callback),
+ *         KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_service_finish(keepsock_service *service,
+                                int64_t limit_ms,
+                                uint32_t *left,
+                                keepsock_error **error);
+
+/**
  * Ends the service in order: stops accepting (keepsock_service_stop()); tells
  * each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
  * writes still work, so that the handler can say goodbye (by events: the drain callback); waits until
  * all have ended; and at the deadline resets the connections that are left. Clients
- * that still waited to be accepted are reset by the system and not counted.
+ * that still waited to be accepted are reset by the system and not counted, unless another process
+ * accepts them (keepsock_hand_over()).
  *
  * @param service   A service.
  * @param limit_ms  Milliseconds from now; 0: reset all at once.

@@ -195,6 +195,10 @@ pub(crate) fn listener_closed(endpoint: &Endpoint, accepted: u64) {
     info!(target: LISTEN, "closed {endpoint}: {accepted} connections were accepted");
 }
 
+pub(crate) fn handed_over(endpoint: impl Display, pid: u32) {
+    info!(target: LISTEN, "handed {endpoint} over to process {pid}");
+}
+
 /// Nobody may be waiting for the service to hear of it.
 pub(crate) fn accepting_failed(why: &str) {
     error!(target: SERVE, "serving has ended: {why}");

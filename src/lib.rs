@@ -12,6 +12,8 @@
 //!   batches, multicast.
 //! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
 //!   timeouts, local address. [`CancelToken`] ends a call from outside.
+//! - [`Inherited`] listeners come from a service manager, or from a predecessor: [`HandOver`]
+//!   replaces a server while it runs, and nobody is refused.
 //! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
 //! - [`ClientSocket::syn`] and [`Capture`] show how a connection began: the SYN that opened
 //!   it, or the whole three-way [`Handshake`].
@@ -54,7 +56,7 @@
 //! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused by a full service |
 //! | warn | `keepsock::serve` | a broadcast cut a client |
 //! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |
-//! | info | `keepsock::listen` | listening, and its end |
+//! | info | `keepsock::listen` | listening, and its end; handed over to another process |
 //! | info | `keepsock::serve` | a drain's beginning and end, with counts |
 //! | info | `keepsock::connection` | a connection broke off: reset, dead, unreachable, stalled |
 //! | debug | `keepsock::lookup` | a lookup and its answer |
@@ -92,8 +94,10 @@ mod events;
 #[allow(unsafe_code)]
 pub mod ffi;
 mod framing;
+mod hand_over;
 mod handshake;
 mod info;
+mod inherited;
 mod keepalive;
 mod liveness;
 mod options;
@@ -118,8 +122,10 @@ pub use datagram::{
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use framing::{Framing, LengthPrefix};
+pub use hand_over::HandOver;
 pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
 pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
+pub use inherited::Inherited;
 pub use keepalive::Keepalive;
 pub use options::SocketOptions;
 pub use reconnect::{Reconnect, Retry};

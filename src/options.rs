@@ -53,6 +53,7 @@ pub struct SocketOptions {
     pub(crate) mptcp: bool,
     pub(crate) save_syn: bool,
     pub(crate) coalescing: bool,
+    pub(crate) hand_over: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
 
@@ -84,6 +85,7 @@ impl Default for SocketOptions {
             mptcp: false,
             save_syn: false,
             coalescing: false,
+            hand_over: false,
             cancel: None,
         }
     }
@@ -474,6 +476,28 @@ impl SocketOptions {
         self
     }
 
+    /// Whether the listening socket, or the UDP socket, can be handed over to another process
+    /// while this one goes on with it: [`HandOver`](crate::HandOver). Both have the same socket
+    /// then, so this one must neither end its listening by closing it (which is what wakes
+    /// accepts, otherwise) nor wait in accept for a connection that the other one took. So an accept costs
+    /// one poll more, and the socket one descriptor; served by events, it costs the descriptor
+    /// only, but must be set, too. What was [taken over](crate::ServerSocket::from_owned) or
+    /// inherited is so in any case. Unix systems; elsewhere handing over is
+    /// [`Unsupported`](ErrorKind::Unsupported). For connecting it is an
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument). Default: no.
+    ///
+    /// ```
+    /// use keepsock::{ServerSocket, SocketOptions};
+    /// let server =
+    ///     ServerSocket::listen_with("127.0.0.1:0", &SocketOptions::new().hand_over(true))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn hand_over(mut self, on: bool) -> Self {
+        self.hand_over = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -530,8 +554,12 @@ impl SocketOptions {
     /// Takes off a socket that somebody else made what keepsock's sockets never
     /// have: SO_LINGER makes a close block, the kernel's timeouts would
     /// be taken for ours, and accepted connections would inherit all of them.
-    pub(crate) fn adopt(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
-        sys::set_nonblocking(socket, !sys::BLOCKING_CALLS)?;
+    pub(crate) fn adopt(
+        &self,
+        socket: Borrowed<'_>,
+        nonblocking: bool,
+    ) -> std::result::Result<(), Cause> {
+        sys::set_nonblocking(socket, nonblocking)?;
         sys::forbid_sigpipe(socket)?;
         let socket = SockRef::from(&socket);
         socket.set_linger(None)?;
@@ -589,9 +617,11 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        if self.save_syn {
-            return Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail("save_syn is for listening"));
+        for (name, given) in [("save_syn", self.save_syn), ("hand_over", self.hand_over)] {
+            if given {
+                return Err(Error::new(ErrorKind::InvalidArgument, operation)
+                    .detail(format!("{name} is for listening")));
+            }
         }
         Ok(())
     }

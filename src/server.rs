@@ -1,6 +1,7 @@
 //! ServerSocket: listening and accepting.
 
 use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use socket2::{Domain, SockRef, Type};
 use crate::back_off::BackOff;
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
-use crate::endpoint::{Endpoint, Host, Target};
+use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::events::{self, Repeated};
 use crate::info::{Address, Family, TcpState};
@@ -19,11 +20,12 @@ use crate::resolve::resolve;
 use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
 use crate::turn::{LOOK, Turn};
-use crate::unix::{self, SocketFile};
-use crate::wait::{Cause, Deadline, wait, wait_readable};
+use crate::unix::{self, Adopted, Lent, SocketFile};
+use crate::wait::{Cause, Deadline, wait, wait_any};
 
 const OPERATION: &str = "listen";
 const ACCEPT: &str = "accept";
+const TAKE_OVER: &str = "take over";
 
 /// A listening socket. It goes on listening while any number of connections that
 /// it accepted are in use; each of them is a [`ClientSocket`] of its own.
@@ -52,7 +54,7 @@ struct Shared {
     /// Milliseconds, or `u64::MAX`.
     timeout: AtomicU64,
     cancel: Mutex<Option<CancelToken>>,
-    /// With several listeners: whose turn it is to poll them.
+    /// With several listeners, or a shared one: whose turn it is to poll them.
     polling: Turn,
     /// Which of several listeners comes first the next time.
     next: AtomicUsize,
@@ -68,6 +70,9 @@ pub(crate) struct Listener {
     /// listeners. Once set it stays, for accept after poll must not block when another
     /// thread was faster, and only O_NONBLOCK sees to that.
     polled: AtomicBool,
+    /// Of a listener that other processes have, too, or may have: set by a close, to end the
+    /// polls of this one. shutdown(2) would end the listening of all of them.
+    closing: Option<Arc<sys::Event>>,
     counters: Counters,
     repeated: Repeated,
     file: Mutex<Option<SocketFile>>,
@@ -248,7 +253,11 @@ impl ServerSocket {
     }
 
     /// Takes over a listening stream socket, as a service manager may pass it. TCP options
-    /// are set on it.
+    /// are set on it. Those that the process was started with
+    /// [`Inherited`](crate::Inherited) has.
+    ///
+    /// Other processes may have it, too, and go on accepting when this one closes it. So it is
+    /// non-blocking from now on, in all of them, and accepting costs one poll more.
     ///
     /// # Errors
     /// The descriptor is given back with the error:
@@ -266,44 +275,35 @@ impl ServerSocket {
         socket: Owned,
         options: &SocketOptions,
     ) -> std::result::Result<ServerSocket, (Owned, Error)> {
-        const OPERATION: &str = "take over";
-        let wrong =
-            |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
-        let os = |e: io::Error| Error::os(OPERATION, &e);
-        let look = || -> Result<Address> {
-            options.validate(OPERATION)?;
-            options.refuse_datagram_only(OPERATION)?;
-            let fd = sys::borrow(&socket);
-            match sys::is_listening_stream(fd).map_err(os)? {
-                Some(true) => {}
-                Some(false) => return Err(wrong("not a listening socket")),
-                None => return Err(wrong("not a stream socket")),
-            }
-            let name = SockRef::from(&fd).local_addr().map_err(os)?;
-            if let Some(inet) = name.as_socket() {
-                // Before the rest: where it is refused, the socket is left as it was.
-                let applied =
-                    options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
-                applied.map_err(|cause| cause.into_error(OPERATION))?;
-            } else if options.save_syn {
-                options.refuse_inet_only(OPERATION)?;
-            }
-            options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
-            Ok(sys::to_address(&name))
-        };
-        match look() {
-            Ok(address) => {
-                let endpoint = endpoint_of(&address);
-                let bound = Bound { file: None, socket, endpoint, address };
-                Ok(ServerSocket::new(vec![bound], options))
-            }
-            Err(e) => Err((socket, e)),
-        }
+        let mut one = vec![Adopted { file: None, socket }];
+        ServerSocket::adopt(&mut one, options).map_err(|e| (one.remove(0).socket, e))
     }
 
-    fn new(bound: Vec<Bound>, options: &SocketOptions) -> ServerSocket {
+    /// Takes all of them over, or none, as one server; there is at least one.
+    pub(crate) fn adopt(
+        sockets: &mut Vec<Adopted>,
+        options: &SocketOptions,
+    ) -> Result<ServerSocket> {
+        let look = |adopted: &Adopted| look_at(&adopted.socket, options);
+        let found = sockets.iter().map(look).collect::<Result<Vec<_>>>()?;
+        let closing = shared(TAKE_OVER)?;
+        let bound = sockets.drain(..).zip(found).map(|(adopted, (address, endpoint))| Bound {
+            file: adopted.file,
+            socket: adopted.socket,
+            endpoint,
+            address,
+        });
+        Ok(ServerSocket::new(bound.collect(), options, Some(closing)))
+    }
+
+    fn new(
+        bound: Vec<Bound>,
+        options: &SocketOptions,
+        closing: Option<Arc<sys::Event>>,
+    ) -> ServerSocket {
+        let several = bound.into_iter().map(|bound| Listener::new(bound, closing.clone()));
         let server = ServerSocket(Arc::new(Shared {
-            listeners: bound.into_iter().map(Listener::new).collect(),
+            listeners: several.collect(),
             options: SocketOptions { cancel: None, ..options.clone() },
             nonblocking: AtomicBool::new(false),
             timeout: AtomicU64::new(u64::MAX),
@@ -314,6 +314,11 @@ impl ServerSocket {
         server.set_cancel(options.cancel.as_ref());
         server.endpoints().for_each(events::listening);
         server
+    }
+
+    /// What ends the polls of listeners that other processes may have, too.
+    pub(crate) fn closing(&self) -> Option<&sys::Event> {
+        self.first().closing.as_deref()
     }
 
     pub(crate) fn listeners(&self) -> &[Listener] {
@@ -433,7 +438,7 @@ impl ServerSocket {
                         return self.accept_at_once(ios);
                     }
                     let next = match ios {
-                        [io] => self.next_of_one(io, polled, deadline),
+                        [io] if self.closing().is_none() => self.next_of_one(io, polled, deadline),
                         _ => self.next_of_any(ios, deadline),
                     };
                     next.map_err(failed)?
@@ -474,7 +479,8 @@ impl ServerSocket {
     }
 
     /// What the kernel says of the listener where somebody can be accepted. One thread polls
-    /// them while others wait for their turn, so that a connection wakes one and not all.
+    /// them while others wait for their turn, so that a connection wakes one and not all. Another
+    /// process may have been faster: then it says that nobody waits.
     fn next_of_any(
         &self,
         ios: &[InUse<'_>],
@@ -495,7 +501,8 @@ impl ServerSocket {
         })?;
         let order = self.order(ios.len());
         let sockets: Vec<_> = (0..ios.len()).map(|i| ios[order(i)].socket()).collect();
-        let at = order(wait_readable(&sockets, deadline, cancel.as_ref(), is_closed)?);
+        let events = (cancel.as_ref(), self.closing());
+        let at = order(wait_any(&sockets, Interest::Read, deadline, events, is_closed)?);
         self.0.next.store(at + 1, Ordering::Relaxed);
         let result = sys::accept(ios[at].socket());
         // What follows may tell events, and wait.
@@ -764,7 +771,9 @@ impl ServerSocket {
     }
 
     /// Gives the descriptor up: it is the caller's to close, and listens on. The
-    /// socket is then closed for this program. A Unix socket's file stays.
+    /// socket is then closed for this program. A Unix socket's file stays. One that other
+    /// processes may have ([`hand_over`](SocketOptions::hand_over),
+    /// [`from_owned`](ServerSocket::from_owned)) is non-blocking.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); [`WrongState`](ErrorKind::WrongState) while another
@@ -800,7 +809,8 @@ impl ServerSocket {
 
     /// Stops listening. Accepts of other threads end with
     /// [`Closed`](ErrorKind::Closed); connections that were accepted live on,
-    /// those that were not are reset by the kernel. A Unix socket's file is
+    /// those that were not are reset by the kernel, unless another process has the listening
+    /// socket, too, and goes on accepting. A Unix socket's file is
     /// removed. Any thread may close at any time; closing twice is fine.
     ///
     /// ```
@@ -816,12 +826,13 @@ impl ServerSocket {
 }
 
 impl Listener {
-    fn new(bound: Bound) -> Listener {
+    fn new(bound: Bound, closing: Option<Arc<sys::Event>>) -> Listener {
         Listener {
             descriptor: Descriptor::new(bound.socket),
             endpoint: bound.endpoint,
             address: bound.address,
-            polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            polled: AtomicBool::new(!sys::BLOCKING_CALLS || closing.is_some()),
+            closing,
             counters: Counters::default(),
             repeated: Repeated::default(),
             file: Mutex::new(bound.file),
@@ -835,6 +846,21 @@ impl Listener {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.descriptor.is_closed()
+    }
+
+    /// Whether other processes may have it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Lends the file of a Unix socket that is this process's to remove. Until it is given back
+    /// a close leaves it where it is.
+    pub(crate) fn lend_file(&self) -> Lent<'_> {
+        Lent::new(&self.file, &self.descriptor)
     }
 
     pub(crate) fn count_refusal(&self, refusal: Refusal, peer: &Address) {
@@ -924,7 +950,10 @@ impl Listener {
             // The file first: a client that finds it must find a listener.
             drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
             if self.descriptor.close(&io) {
-                sys::wake(io.socket());
+                match &self.closing {
+                    Some(closing) => closing.set(),
+                    None => sys::wake(io.socket()),
+                }
                 let accepted = self.counters.accepted.load(Ordering::Relaxed);
                 events::listener_closed(&self.endpoint, accepted);
             }
@@ -962,6 +991,59 @@ pub(crate) fn endpoint_of(address: &Address) -> Endpoint {
     }
 }
 
+/// Makes a listening stream socket that somebody else made ready, and says what it is bound to.
+/// One that is refused is left as it was.
+fn look_at(socket: &Owned, options: &SocketOptions) -> Result<(Address, Endpoint)> {
+    let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what.to_owned());
+    let os = |e: io::Error| Error::os(TAKE_OVER, &e);
+    options.validate(TAKE_OVER)?;
+    options.refuse_datagram_only(TAKE_OVER)?;
+    let fd = sys::borrow(socket);
+    match sys::is_listening_stream(fd).map_err(os)? {
+        Some(true) => {}
+        Some(false) => return Err(wrong("not a listening socket")),
+        None => return Err(wrong("not a stream socket")),
+    }
+    let name = SockRef::from(&fd).local_addr().map_err(os)?;
+    if let Some(inet) = name.as_socket() {
+        // Before the rest: where it is refused, the socket is left as it was.
+        let applied =
+            options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
+        applied.map_err(|cause| cause.into_error(TAKE_OVER))?;
+    } else if options.save_syn {
+        options.refuse_inet_only(TAKE_OVER)?;
+    }
+    // Never blocking, not even for a moment: O_NONBLOCK belongs to all processes that have it,
+    // and who was told by poll that somebody waits must not wait in accept when another took it.
+    options.adopt(fd, true).map_err(|cause| cause.into_error(TAKE_OVER))?;
+    let address = sys::to_address(&name);
+    let any = |port| Target::Inet { host: Host::Any, port: Port::Number(port) };
+    let endpoint = match name.as_socket() {
+        Some(inet) if is_dual(fd, inet) => Endpoint(any(inet.port())),
+        _ => endpoint_of(&address),
+    };
+    Ok((address, endpoint))
+}
+
+/// Whether a socket takes IPv4 and IPv6 on one port, as `*` does.
+pub(crate) fn is_dual(socket: Borrowed<'_>, bound: SocketAddr) -> bool {
+    let ipv6 = bound.is_ipv6() && bound.ip().is_unspecified();
+    ipv6 && SockRef::from(&socket).only_v6().is_ok_and(|only| !only)
+}
+
+/// Whether this machine has no IPv6, so that `*` is IPv4 alone.
+pub(crate) fn is_ipv6_missing() -> bool {
+    let socket = sys::stream_socket(Domain::IPV6, false);
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into();
+    let bound = socket.and_then(|socket| SockRef::from(&sys::borrow(&socket)).bind(&any));
+    bound.is_err_and(|e| sys::is_family_missing(&e))
+}
+
+/// What a close sets that must not end the listening of other processes.
+fn shared(operation: &'static str) -> Result<Arc<sys::Event>> {
+    Ok(Arc::new(sys::Event::new().map_err(|e| Error::os(operation, &e))?))
+}
+
 fn backlog(options: &SocketOptions) -> i32 {
     // listen(2): the system silently lowers it to its own limit.
     options.backlog.map_or(i32::MAX, |n| i32::try_from(n).unwrap_or(i32::MAX))
@@ -983,7 +1065,8 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
             Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(endpoint, options)?,
         });
     }
-    let server = ServerSocket::new(bound, options);
+    let closing = options.hand_over.then(|| shared(OPERATION)).transpose()?;
+    let server = ServerSocket::new(bound, options, closing);
     if endpoints.len() > 1 {
         server.start_polling()?;
     }
@@ -1002,10 +1085,9 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
                 // `*` stays `*`: that is what it listens on.
                 let port = bound.port();
                 let endpoint = match (&endpoint.0, &bound) {
-                    (Target::Inet { host: Host::Any, .. }, _) => Endpoint(Target::Inet {
-                        host: Host::Any,
-                        port: crate::endpoint::Port::Number(port),
-                    }),
+                    (Target::Inet { host: Host::Any, .. }, _) => {
+                        Endpoint(Target::Inet { host: Host::Any, port: Port::Number(port) })
+                    }
                     _ => endpoint_of(&bound),
                 };
                 return Ok(Bound { file: None, socket, endpoint, address: bound });
@@ -1026,7 +1108,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
 }
 
 fn listen_at(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     dual: bool,
     options: &SocketOptions,
 ) -> std::result::Result<(Owned, Address), (Stage, Cause)> {
@@ -1072,7 +1154,7 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {
 
 fn start_listening(fd: Borrowed<'_>, options: &SocketOptions) -> io::Result<()> {
     SockRef::from(&fd).listen(backlog(options))?;
-    sys::set_nonblocking(fd, !sys::BLOCKING_CALLS)
+    sys::set_nonblocking(fd, !sys::BLOCKING_CALLS || options.hand_over)
 }
 
 #[cfg(test)]

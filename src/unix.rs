@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef};
 
-use crate::sys::{self, Borrowed};
+use crate::sys::{self, Borrowed, Descriptor, Owned};
 
 /// How long a listen that found a stale path waits for another process that is at
 /// work in the same directory.
@@ -25,10 +27,13 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: Option<Identity>,
+    /// Of one that was inherited: whether it is this process's yet. Until it has said that it is
+    /// ready, the predecessor may go on.
+    ours: Option<Arc<AtomicBool>>,
 }
 
 /// What tells a file from another of the same name.
-type Identity = (u64, u64);
+pub(crate) type Identity = (u64, u64);
 
 #[cfg(unix)]
 fn identity(path: &Path) -> Option<Identity> {
@@ -85,7 +90,7 @@ pub(crate) fn bind_and_listen(
     }
     // The program may change its directory before it closes.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let file = SocketFile { path: absolute, identity: identity(path) };
+    let file = SocketFile { path: absolute, identity: identity(path), ours: None };
     let listening = listen();
     // Before the file may be removed again, which takes the lock too.
     drop(lock);
@@ -121,16 +126,80 @@ fn is_stale(name: &SockAddr, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether two paths are the same file.
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    a == b || absolute(a) == absolute(b) || identity(a).is_some_and(|a| Some(a) == identity(b))
+}
+
 impl SocketFile {
+    /// The file of a socket that a predecessor has handed over.
+    pub(crate) fn inherited(path: PathBuf, identity: Identity, ours: Arc<AtomicBool>) -> Self {
+        SocketFile { path, identity: Some(identity), ours: Some(ours) }
+    }
+
+    /// What a successor has to know of it.
+    pub(crate) fn known(&self) -> Option<(&Path, Identity)> {
+        self.identity.map(|identity| (self.path.as_path(), identity))
+    }
+
     /// Leaves the file to whoever has the socket now.
     pub(crate) fn keep(mut self) {
         self.identity = None;
     }
 }
 
+/// A socket that somebody else made, and the file that goes with it.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// Dropped first: who finds the file must find somebody there.
+    pub file: Option<SocketFile>,
+    pub socket: Owned,
+}
+
+/// The file of a Unix socket while the socket is handed over: given back unless it was kept.
+pub(crate) struct Lent<'a> {
+    place: &'a Mutex<Option<SocketFile>>,
+    descriptor: &'a Descriptor,
+    file: Option<SocketFile>,
+}
+
+impl<'a> Lent<'a> {
+    pub(crate) fn new(place: &'a Mutex<Option<SocketFile>>, descriptor: &'a Descriptor) -> Self {
+        let file = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Lent { place, descriptor, file }
+    }
+
+    pub(crate) fn file(&self) -> Option<&SocketFile> {
+        self.file.as_ref()
+    }
+
+    /// It is somebody else's from now on.
+    pub(crate) fn keep(mut self) {
+        if let Some(file) = self.file.take() {
+            file.keep();
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            let own = || self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            *own() = Some(file);
+            // Closed meanwhile: then it was to be removed.
+            if self.descriptor.is_closed() {
+                let file = own().take();
+                drop(file);
+            }
+        }
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.identity.is_none() {
+        let not_yet = |ours: &Arc<AtomicBool>| !ours.load(Ordering::Acquire);
+        if self.identity.is_none() || self.ours.as_ref().is_some_and(not_yet) {
             return;
         }
         // Without the lock the file stays: a stale file is reclaimed by the next

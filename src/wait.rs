@@ -132,15 +132,17 @@ pub(crate) fn wait_writable(
     Ok(woken.flatten())
 }
 
-/// Waits until one of the sockets is readable, and says which is the first.
-pub(crate) fn wait_readable(
+/// Waits until one of the sockets is ready, and says which is the first. The other event has it
+/// look whether they are closed.
+pub(crate) fn wait_any(
     sockets: &[Borrowed<'_>],
+    interest: Interest,
     deadline: Deadline,
-    cancel: Option<&CancelToken>,
+    (cancel, closing): (Option<&CancelToken>, Option<&sys::Event>),
     is_closed: impl Fn() -> bool,
 ) -> Result<usize, Cause> {
     let found = wait_with(deadline, cancel, is_closed, |event, slice| {
-        Ok(sys::poll_any(sockets, Interest::Read, [event, None], slice)?.socket)
+        Ok(sys::poll_any(sockets, interest, [event, closing], slice)?.socket)
     })?;
     found.ok_or_else(|| ErrorKind::TimedOut.into())
 }

@@ -395,6 +395,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_outgoing: data len to local interface_index));
     all.extend(layout!(keepsock_incoming: data cap info));
     all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));
+    all.extend(layout!(keepsock_handed: name server datagram));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
     let handler = size_of::<ffi::keepsock_datagram_handler>();

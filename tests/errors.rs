@@ -215,6 +215,9 @@ mod c_only {
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
             keepsock_reconnect_free(null_mut());
+            keepsock_inherited_free(null_mut());
+            assert_eq!(keepsock_inherited_count(null()), 0);
+            assert_eq!(text(keepsock_inherited_name(null(), 0)), "");
             assert_eq!(keepsock_log_set(None, null_mut(), 0, null_mut()), KEEPSOCK_OK);
             keepsock_capture_free(null_mut());
             keepsock_handshake_free(null_mut());
@@ -729,6 +732,7 @@ mod c_only {
                 |o, e| keepsock_options_set_first_byte_limit(o, 2000, e),
                 |o, e| keepsock_options_set_last_snapshot(o, true, e),
                 |o, e| keepsock_options_set_save_syn(o, true, e),
+                |o, e| keepsock_options_set_hand_over(o, true, e),
                 |o, e| {
                     let cancel = new_cancel();
                     let status = keepsock_options_set_cancel(o, cancel, e);
@@ -831,6 +835,7 @@ mod c_only {
                 |s, e| out(77, |needed| keepsock_service_dump(s, null_mut(), 0, needed, e)),
                 |s, e| keepsock_service_stop(s, e),
                 |s, e| keepsock_service_wait(s, 0, e),
+                |s, e| out(77, |left| keepsock_service_finish(s, 0, left, e)),
                 |s, e| {
                     out(77, |finished| {
                         out(77, |cut| keepsock_service_drain(s, 0, finished, cut, e))
@@ -977,6 +982,102 @@ mod c_only {
                 let out = &raw mut out;
                 keepsock_server_serve_events(server, null(), null(), null_mut(), out, e)
             });
+            keepsock_server_free(server);
+        }
+    }
+
+    fn new_inherited() -> *mut keepsock_inherited {
+        let mut inherited = null_mut();
+        let taken = unsafe { keepsock_inherited_take(&raw mut inherited, null_mut()) };
+        assert_eq!(taken, KEEPSOCK_OK);
+        inherited
+    }
+
+    fn inherited_calls() -> Vec<Call<keepsock_inherited>> {
+        unsafe {
+            vec![
+                |i, e| {
+                    out(no_handle(), |s| {
+                        keepsock_inherited_listen(i, c"127.0.0.1:0".as_ptr(), null(), s, e)
+                    })
+                },
+                |i, e| {
+                    out(no_handle(), |s| {
+                        keepsock_inherited_server(i, c"http".as_ptr(), null(), s, e)
+                    })
+                },
+                |i, e| {
+                    out(no_handle(), |d| {
+                        keepsock_inherited_datagram(i, c"dns".as_ptr(), null(), d, e)
+                    })
+                },
+                |i, e| keepsock_inherited_ready(i, e),
+            ]
+        }
+    }
+
+    /// E2, L7: what was inherited, and handing over.
+    #[test]
+    fn misuse_of_handing_over() {
+        let _limit = Limit::new("misuse_of_handing_over");
+        misuse(&inherited_calls(), "inherited", new_inherited, keepsock_inherited_free);
+        let (inherited, server) = (new_inherited(), new_server());
+        let (endpoint, name) = (c"127.0.0.1:0".as_ptr(), c"http".as_ptr());
+        unsafe {
+            gives(INVALID, "inherited is NULL", |e| keepsock_inherited_take(null_mut(), e));
+            gives(INVALID, "server is NULL", |e| {
+                keepsock_inherited_listen(inherited, endpoint, null(), null_mut(), e)
+            });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |s| keepsock_inherited_listen(inherited, null(), null(), s, e))
+            });
+            gives(INVALID, "server is NULL", |e| {
+                keepsock_inherited_server(inherited, name, null(), null_mut(), e)
+            });
+            gives(INVALID, "name is NULL", |e| {
+                out(no_handle(), |s| keepsock_inherited_server(inherited, null(), null(), s, e))
+            });
+            gives(INVALID, "datagram is NULL", |e| {
+                keepsock_inherited_datagram(inherited, name, null(), null_mut(), e)
+            });
+            gives(ErrorKind::NotFound.code(), "named \"http\"", |e| {
+                out(no_handle(), |s| keepsock_inherited_server(inherited, name, null(), s, e))
+            });
+            assert_eq!(keepsock_inherited_count(inherited), 0);
+            assert_eq!(text(keepsock_inherited_name(inherited, 0)), "");
+            keepsock_inherited_free(inherited);
+
+            let hand_over =
+                |argv: *const *const c_char, handed: *const keepsock_handed, count, ms, e| {
+                    out(77i64, |pid| keepsock_hand_over(argv, handed, count, ms, null(), pid, e))
+                };
+            let argv = [c"true".as_ptr(), null()];
+            let nobody = [null()];
+            let argv = argv.as_ptr();
+            let one = keepsock_handed { name, server, datagram: null() };
+            let neither = keepsock_handed { server: null(), ..one };
+            let nameless = keepsock_handed { name: null(), ..one };
+            let other = keepsock_handed { server: new_cancel().cast(), ..one };
+            let datagram = keepsock_handed { server: null(), datagram: server.cast(), ..one };
+            let freed = "was freed, or is something else";
+            let (closed, no_limit) = (ErrorKind::WrongState.code(), KEEPSOCK_INFINITE);
+            gives(INVALID, "handed is NULL", |e| hand_over(argv, null(), 1, no_limit, e));
+            gives(INVALID, "nothing to hand over", |e| hand_over(argv, null(), 0, no_limit, e));
+            gives(INVALID, "out of range", |e| hand_over(argv, &raw const one, usize::MAX, 1, e));
+            gives(INVALID, "-2 ms", |e| hand_over(argv, &raw const one, 1, -2, e));
+            gives(INVALID, "argv[0] is NULL", |e| {
+                hand_over(nobody.as_ptr(), &raw const one, 1, no_limit, e)
+            });
+            gives(INVALID, "either", |e| hand_over(argv, &raw const neither, 1, no_limit, e));
+            gives(INVALID, "name is NULL", |e| hand_over(argv, &raw const nameless, 1, 1, e));
+            gives(WRONG_STATE, freed, |e| hand_over(argv, &raw const other, 1, no_limit, e));
+            gives(WRONG_STATE, freed, |e| hand_over(argv, &raw const datagram, 1, no_limit, e));
+            gives(closed, "without hand_over", |e| hand_over(argv, &raw const one, 1, no_limit, e));
+            let cancel: *const keepsock_cancel = server.cast();
+            gives(WRONG_STATE, freed, |e| {
+                keepsock_hand_over(argv, &raw const one, 1, 1, cancel, null_mut(), e)
+            });
+            keepsock_cancel_free(other.server.cast_mut().cast());
             keepsock_server_free(server);
         }
     }
@@ -1475,6 +1576,7 @@ mod c_only {
                 gives(INVALID, part, |e| {
                     out(77, |n| keepsock_service_drain(service, ms, n, null_mut(), e))
                 });
+                gives(INVALID, part, |e| out(77, |n| keepsock_service_finish(service, ms, n, e)));
                 gives(INVALID, part, |e| keepsock_options_set_connect_timeout(options, ms, e));
                 gives(INVALID, part, |e| keepsock_options_set_read_timeout(options, ms, e));
                 gives(INVALID, part, |e| keepsock_options_set_write_timeout(options, ms, e));

@@ -10,6 +10,7 @@ mod common;
 mod lab;
 
 use std::cell::Cell;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,8 +18,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Api, Client, MORE_THAN_FITS, Opt, RustApi, Serve, Server, Service, Transport, eventually,
-    fails, pair, refused_address, small_pair, with_raw_peer,
+    Api, Client, Connection as _, Handed, MORE_THAN_FITS, Opt, RustApi, Serve, Server, Service,
+    Transport, eventually, fails, pair, refused_address, small_pair, with_raw_peer,
 };
 use keepsock::{End, ErrorKind};
 use lab::{in_namespace, in_process};
@@ -156,6 +157,8 @@ both_ways![
     silent_unless_asked,
     looking_up_and_connecting,
     listening_accepting_closing,
+    handing_over,
+    who_waits_for_a_place_is_served,
     several_endpoints,
     an_abort_during_a_close,
     each_level_and_what_is_above,
@@ -265,6 +268,62 @@ fn listening_accepting_closing<W: Way>() {
         told(Level::Info, "keepsock::listen", &[&closed]);
         take();
     }
+}
+
+/// N4, L7: to which process a listener went; nothing of one that failed.
+fn handing_over<W: Way>() {
+    W::listen_to(LevelFilter::Info);
+    let server = W::Api::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    take();
+    let hand_over = |script: &str| {
+        let handed = [("s", Handed::Server(&server))];
+        W::Api::hand_over(Some(&["sh", "-c", script]), &handed, 10_000, None)
+    };
+    fails(hand_over("exit 1"), ErrorKind::EndOfStream);
+    assert_eq!(take().len(), 0);
+    // Descriptor 3 is the listener, and by the next one it is said that it serves.
+    let pid = hand_over("printf 1 >&4").unwrap();
+    let words = format!("handed {} over to process {pid}", server.endpoint());
+    told(Level::Info, "keepsock::listen", &[&words]);
+    assert_eq!(take().len(), 1);
+}
+
+/// L7, N3: one that was accepted, and found its place taken meanwhile, waits for the next place
+/// also when accepting has ended. An event is where somebody can come between.
+fn who_waits_for_a_place_is_served<W: Way>() {
+    W::listen_to(LevelFilter::Trace);
+    let server = W::Api::listen("127.0.0.1:0", &[]).unwrap();
+    let endpoint = server.endpoint();
+    let data = Box::new(|connection: &<W::Api as Api>::Connection, data: &[u8]| {
+        let _ = connection.send(data);
+    });
+    let on = common::On { data: Some(data), ..common::On::default() };
+    let service = Arc::new(server.serve_events(&[Serve::Max(1)], on).unwrap());
+    let (added, theirs) = with_raw_peer::<W::Api>(&[Opt::CloseTimeout(0)]);
+    let added = Mutex::new(Some(added));
+    let hook = {
+        let service = service.clone();
+        move || {
+            if let Some(added) = added.lock().unwrap().take() {
+                assert!(service.add(added, 1).is_ok());
+            }
+        }
+    };
+    let (mut client, _) = inside(hook, || {
+        let client = TcpStream::connect(&endpoint).unwrap();
+        eventually("the other one has the place", || service.connections() == 1);
+        client
+    });
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| service.finish(20_000).unwrap());
+        eventually("accepting has ended", || service.wait(0).is_ok());
+        client.write_all(b"x").unwrap();
+        drop(theirs);
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).expect("it is served"), 1);
+        drop(client);
+        assert_eq!(waits.join().unwrap(), 0);
+    });
 }
 
 /// N4: a connection ends once.

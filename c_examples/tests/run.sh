@@ -8,6 +8,7 @@
 #              KEEPSOCK_VALGRIND   valgrind, to run each keepsock program under it
 #              KEEPSOCK_EMULATOR   words to put before a program built for another system
 #              KEEPSOCK_PYTHON     python3, for the test that talks to its http.server
+#              KEEPSOCK_LOAD       how many connections the restart test makes; 50000 if not set
 #
 # Servers listen on port 0 and print where. Everything waits for the other side
 # through pipes, so nothing sleeps; whatever hangs is ended by ctest's timeout.
@@ -56,7 +57,7 @@ before=
 run() {
     if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
         # shellcheck disable=SC2086 # several words
-        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes \
+        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes --child-silent-after-fork=yes \
             --log-file="$dir/valgrind.%p" "$@"
     fi
     # shellcheck disable=SC2086 # the emulator may have arguments
@@ -391,6 +392,99 @@ proxy)
     esac
     kill -TERM "$server"
     ended "$server" "echo server"
+    ;;
+
+restart)
+    cd "$dir" # a Unix socket's path must be short
+    restart=$1 load=$2 activate=$3
+    begun() { # takes the server's next line: where it serves, and its process
+        read -r line <&3 || fail "the end instead of a server"
+        endpoint=${line% *} pid=${line#* }
+        pids="$pids $pid"
+    }
+    begin() { # PROGRAM... : a server that the shell need not wait for
+        rm -f "$dir/server"
+        start "$@"
+        line=$endpoint
+        endpoint=${line% *} pid=${line#* }
+    }
+    end() { # ends the last one, and hears the end of all
+        kill -TERM "$pid"
+        while read -r line <&3; do fail "after the end: $line"; done
+        pids=
+    }
+    answers() { # WHAT
+        said=$(KEEPSOCK_VALGRIND='' run "$load" "$endpoint" 1 1 3<&-) || fail "$1: $said"
+    }
+    connections=${KEEPSOCK_LOAD:-50000}
+    [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=20000
+
+    for where in 127.0.0.1:0 unix:socket; do
+        # Replaced again and again while clients come.
+        begin "$restart" "$where"
+        first=$pid
+        rm -f "$dir/load"
+        KEEPSOCK_VALGRIND='' run "$load" "$endpoint" "$connections" 8 >"$dir/load" 2>"$dir/load.err" 3<&- &
+        client=$!
+        restarts=0
+        while kill -0 "$client" 2>/dev/null && [ ! -s "$dir/load" ]; do
+            last=$pid there=$endpoint
+            kill -HUP "$pid"
+            begun
+            equal "endpoint" "$there" "$endpoint"
+            [ "$pid" != "$last" ] || fail "it is the same process"
+            restarts=$((restarts + 1))
+        done
+        ended "$client" "load: $(cat "$dir/load")"
+        equal "load" "$connections connections: 0 refused, 0 reset, 0 cut short, 0 failed" "$(cat "$dir/load")"
+        [ $restarts -ge 5 ] || fail "only $restarts restarts while clients came"
+        echo "$where: $(cat "$dir/load"); $restarts restarts"
+        wait "$first" || fail "the first one ended with $?"
+        answers "the last one"
+        connections=$((connections / 5)) # a Unix socket has less to go wrong
+        end
+        [ ! -e socket ] || fail "the last one left the socket's file"
+    done
+
+    # A copy that cannot begin: the old one says so, and goes on.
+    cp "$restart" "$dir/program"
+    begin "$dir/program"
+    rm "$dir/program"
+    kill -HUP "$pid"
+    until grep -q 'still serving: hand over: not found' "$dir/server.err"; do kill -0 "$pid" || fail "it ended"; done
+    answers "after a copy that is not there"
+    printf '#!/bin/sh\nexit 9\n' >"$dir/program"
+    chmod +x "$dir/program"
+    kill -HUP "$pid"
+    until grep -q 'still serving: .*exit status: 9' "$dir/server.err"; do kill -0 "$pid" || fail "it ended"; done
+    answers "after a copy that ended"
+    # Another file of that name is the next version.
+    rm "$dir/program"
+    cp "$restart" "$dir/program"
+    kill -HUP "$pid"
+    begun
+    answers "the next version"
+    end
+
+    # With a socket that somebody else has made.
+    begin "$activate" tcp 127.0.0.9 "$restart" 127.0.0.9:0
+    case $endpoint in 127.0.0.9:[1-9]*) ;; *) fail "activated on $endpoint" ;; esac
+    end
+    begin "$activate" unix "$dir/activated" "$restart" unix:activated
+    answers "activated"
+    kill -HUP "$pid"
+    begun
+    answers "activated, and replaced"
+    end
+    [ -e activated ] || fail "the file was the service manager's"
+    # What is of another kind is left alone, and so there is a socket of its own.
+    begin "$activate" udp 127.0.0.1 "$restart"
+    answers "beside a UDP socket"
+    end
+    status=0
+    message=$(LISTEN_FDS=many exec sh -c 'LISTEN_PID=$$ exec "$@"' sh "$restart" 2>&1) || status=$?
+    equal "status for garbage" 1 $status
+    case $message in *'LISTEN_FDS is "many", which is not a number') ;; *) fail "for garbage: $message" ;; esac
     ;;
 
 reconnect)

@@ -303,7 +303,7 @@ impl ClientSocket {
                 let applied = options.adopt_tcp(fd, peer.is_ipv6());
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
-            options.adopt(fd).map_err(|cause| cause.into_error(OPERATION))?;
+            options.adopt(fd, !sys::BLOCKING_CALLS).map_err(|cause| cause.into_error(OPERATION))?;
             Ok(sys::to_address(&peer))
         };
         match look() {

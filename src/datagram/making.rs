@@ -16,10 +16,11 @@ use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::server::endpoint_of;
 use crate::sys::{self, Borrowed, Owned};
-use crate::unix;
+use crate::unix::{self, Adopted};
 
 const BIND: &str = "bind";
 const CONNECT: &str = "connect";
+const TAKE_OVER: &str = "take over";
 
 /// A socket that is nobody's yet.
 struct Made {
@@ -182,12 +183,27 @@ impl DatagramSocket {
         socket: Owned,
         options: &SocketOptions,
     ) -> std::result::Result<DatagramSocket, (Owned, Error)> {
-        match look(&socket, options) {
-            Ok((endpoint, side)) => {
+        let adopted = Adopted { file: None, socket };
+        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| (adopted.socket, e))
+    }
+
+    #[allow(clippy::result_large_err)] // the socket, and why it was refused
+    pub(crate) fn adopt(
+        adopted: Adopted,
+        options: &SocketOptions,
+    ) -> std::result::Result<DatagramSocket, (Adopted, Error)> {
+        // Other processes may have it, too.
+        let event = || sys::Event::new().map_err(|e| Error::os(TAKE_OVER, &e));
+        match look(&adopted.socket, options).and_then(|found| Ok((found, event()?))) {
+            Ok(((endpoint, side), closing)) => {
+                let Adopted { file, socket } = adopted;
+                if let Side::Unix(unix) = &side {
+                    *unix.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+                }
                 let made = Made { socket, endpoint, side };
-                Ok(DatagramSocket::put_together(made, options))
+                Ok(DatagramSocket::put_together(made, options, Some(closing)))
             }
-            Err(e) => Err((socket, e)),
+            Err(e) => Err((adopted, e)),
         }
     }
 
@@ -196,10 +212,16 @@ impl DatagramSocket {
             sys::set_nonblocking(sys::borrow(&made.socket), true)
                 .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
         }
-        Ok(DatagramSocket::put_together(made, options))
+        let closing = options.hand_over.then(sys::Event::new).transpose();
+        let closing = closing.map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
+        Ok(DatagramSocket::put_together(made, options, closing))
     }
 
-    fn put_together(made: Made, options: &SocketOptions) -> DatagramSocket {
+    fn put_together(
+        made: Made,
+        options: &SocketOptions,
+        closing: Option<sys::Event>,
+    ) -> DatagramSocket {
         let ms = |timeout: Option<Duration>| AtomicU64::new(timeout.map_or(NO_TIMEOUT, millis));
         let inet = match &made.side {
             Side::Inet(inet) => Some(inet),
@@ -215,6 +237,7 @@ impl DatagramSocket {
             cancel: Mutex::new(None),
             polled: AtomicBool::new(!sys::BLOCKING_CALLS),
             deaf: AtomicBool::new(false),
+            closing,
             segments: AtomicBool::new(sys::SEGMENTS && inet.is_some()),
             control: AtomicBool::new(any && !connected),
             coalesced,
@@ -234,14 +257,13 @@ impl DatagramSocket {
 
 /// Looks at a socket that somebody else has made, and sets it up.
 fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
-    const OPERATION: &str = "take over";
-    let wrong = |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what);
-    let os = |e: io::Error| Error::os(OPERATION, &e);
-    options.validate(OPERATION)?;
-    options.refuse_stream_only(OPERATION)?;
-    options.refuse_client_only(OPERATION)?;
+    let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what);
+    let os = |e: io::Error| Error::os(TAKE_OVER, &e);
+    options.validate(TAKE_OVER)?;
+    options.refuse_stream_only(TAKE_OVER)?;
+    options.refuse_client_only(TAKE_OVER)?;
     if options.family != Family::Any || options.interface.is_some() {
-        return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+        return Err(Error::new(ErrorKind::InvalidArgument, TAKE_OVER)
             .detail("family and interface are for sockets that are made"));
     }
     let fd = sys::borrow(socket);
@@ -259,11 +281,11 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
             let dual = ipv6 && !asked.only_v6().map_err(os)?;
             let peer = peer.and_then(|peer| peer.as_socket());
             set_up(fd, local.ip(), ipv6, peer.is_some(), options)
-                .map_err(|cause| cause.into_error(OPERATION))?;
+                .map_err(|cause| cause.into_error(TAKE_OVER))?;
             Side::Inet(Inet::new(local, peer, dual))
         }
         None if options.coalescing => {
-            options.refuse_inet_only(OPERATION)?;
+            options.refuse_inet_only(TAKE_OVER)?;
             return Err(wrong("not a UDP socket"));
         }
         None => Side::unix(
@@ -280,7 +302,7 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
         asked.set_write_timeout(None)?;
         Ok(())
     };
-    set().map_err(|cause| cause.into_error(OPERATION))?;
+    set().map_err(|cause| cause.into_error(TAKE_OVER))?;
     let endpoint = match &side {
         Side::Inet(inet) => inet.local.into(),
         Side::Unix(unix) => endpoint_of(&unix.local),

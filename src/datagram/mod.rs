@@ -26,8 +26,9 @@ use crate::info::{Address, FiveTuple, Protocol};
 #[cfg(feature = "capi")]
 pub(crate) use crate::sys::Buffers;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
-use crate::unix::SocketFile;
-use crate::wait::{Cause, Deadline, wait};
+use crate::turn::LOOK;
+use crate::unix::{Lent, SocketFile};
+use crate::wait::{Cause, Deadline, wait, wait_any};
 use coalesced::Coalesced;
 pub use message::{Datagram, Incoming, Outgoing};
 #[cfg(feature = "capi")]
@@ -79,6 +80,9 @@ struct Shared {
     polled: AtomicBool,
     /// Nothing more is received; sending goes on.
     deaf: AtomicBool,
+    /// Of a socket that other processes have, too, or may have: set by a close, and by the end of
+    /// receiving. shutdown(2) would end receiving for all of them.
+    closing: Option<sys::Event>,
     /// Equal datagrams are given to the kernel as one; off once that was refused.
     segments: AtomicBool,
     /// The kernel tells more of a datagram than who sent it.
@@ -274,6 +278,10 @@ impl DatagramSocket {
                         }
                         continue;
                     }
+                    if let Some(closing) = &self.0.closing {
+                        self.wait_shared(io, closing, patience, interest, is_over)?;
+                        continue;
+                    }
                     let socket = Some((io.socket(), interest));
                     let ready = wait(socket, patience.deadline, cancel, is_over)?;
                     if ready.error {
@@ -283,6 +291,43 @@ impl DatagramSocket {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Waits for a socket that may have other processes.
+    #[cold]
+    fn wait_shared(
+        &self,
+        io: &InUse<'_>,
+        closing: &sys::Event,
+        patience: &Patience,
+        interest: Interest,
+        is_over: impl Fn() -> bool,
+    ) -> std::result::Result<(), Cause> {
+        // The event stays set when receiving has ended, and who sends then looks up instead.
+        let heard = interest == Interest::Read || !self.0.deaf.load(Ordering::Acquire);
+        let look = Deadline::after((!heard).then_some(LOOK));
+        let events = (patience.cancel.as_ref(), heard.then_some(closing));
+        let until = patience.deadline.earlier(look);
+        match wait_any(&[io.socket()], interest, until, events, is_over) {
+            Err(cause) if cause.kind() != ErrorKind::TimedOut => return Err(cause),
+            Err(cause) if patience.deadline.has_passed() => return Err(cause),
+            _ => {}
+        }
+        self.take_reported(io);
+        Ok(())
+    }
+
+    /// The file of a Unix socket, while the socket is handed over.
+    pub(crate) fn lend_file(&self) -> Option<Lent<'_>> {
+        match &self.0.side {
+            Side::Inet(_) => None,
+            Side::Unix(unix) => Some(Lent::new(&unix.file, &self.0.descriptor)),
+        }
+    }
+
+    /// Whether other processes may have it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.closing.is_some()
     }
 
     /// Whether poll would say that a Unix socket is writable, though the receiver's queue is full:
@@ -353,8 +398,11 @@ impl Shared {
                     // The file first, as a listener's: who finds it must find somebody there.
                     drop(unix.file.lock().unwrap_or_else(PoisonError::into_inner).take());
                 }
-                // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
-                sys::wake(io.socket());
+                match &self.closing {
+                    Some(closing) => closing.set(),
+                    // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
+                    None => sys::wake(io.socket()),
+                }
             }
         }
     }

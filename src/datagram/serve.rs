@@ -159,8 +159,10 @@ impl DatagramSocket {
     /// Ends receiving for good, and every call that waits for it. Sending goes on.
     fn end_receiving(&self) {
         self.0.deaf.store(true, Ordering::Release);
-        if let Some(io) = self.0.descriptor.enter() {
-            sys::wake_receivers(io.socket());
+        match (&self.0.closing, self.0.descriptor.enter()) {
+            (Some(closing), _) => closing.set(),
+            (None, Some(io)) => sys::wake_receivers(io.socket()),
+            (None, None) => {}
         }
     }
 }

@@ -309,7 +309,8 @@ impl DatagramSocket {
     pub fn set_cancel(&self, token: Option<&CancelToken>) {
         let mut cancel = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         *cancel = token.cloned();
-        self.0.polled.store(cancel.is_some() || !sys::BLOCKING_CALLS, Ordering::Release);
+        let polled = cancel.is_some() || self.0.closing.is_some() || !sys::BLOCKING_CALLS;
+        self.0.polled.store(polled, Ordering::Release);
     }
 
     pub(super) fn cancel_token(&self) -> Option<CancelToken> {

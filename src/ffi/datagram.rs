@@ -31,7 +31,7 @@ pub struct keepsock_datagram {
 }
 
 impl keepsock_datagram {
-    fn new(socket: DatagramSocket) -> keepsock_datagram {
+    pub(super) fn new(socket: DatagramSocket) -> keepsock_datagram {
         keepsock_datagram { socket, endpoint: OnceLock::new(), name: OnceLock::new() }
     }
 }

@@ -583,6 +583,27 @@ pub unsafe extern "C" fn keepsock_options_set_save_syn(
     unsafe { set(options, error, |o| Ok(o.save_syn(on))) }
 }
 
+/// Whether the listening socket, or the UDP socket, can be handed over to another process while this
+/// one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
+/// not end the listening. An accept costs one poll more, and the socket one descriptor; served by
+/// events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
+/// function or inherited is so in any case. For listening and for UDP: connecting with it is
+/// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_hand_over(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.hand_over(on))) }
+}
+
 /// The token that ends the socket's calls, connect included. Connections that a
 /// server accepts start without one. Default: none.
 ///

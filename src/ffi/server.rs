@@ -23,7 +23,7 @@ pub struct keepsock_server {
 }
 
 impl keepsock_server {
-    fn new(socket: ServerSocket) -> keepsock_server {
+    pub(super) fn new(socket: ServerSocket) -> keepsock_server {
         keepsock_server { socket, endpoints: OnceLock::new() }
     }
 }
@@ -157,7 +157,10 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Takes over a listening stream socket, as a service manager may pass it.
+/// Takes over a listening stream socket, as a service manager may pass it. Those that the process
+/// was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+/// accepting when it is closed here; so it is non-blocking from now on, in all of them, and
+/// accepting costs one poll more.
 ///
 /// @param fd       A listening TCP or Unix stream socket. It belongs to the new
 ///                 server on success and stays the caller's on failure.
@@ -456,8 +459,8 @@ pub unsafe extern "C" fn keepsock_server_release_fd(
 }
 
 /// Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
-/// service that accepts from it stops; connections that were accepted live on. A
-/// Unix socket's file is removed. Closing twice is fine. The object is still to
+/// service that accepts from it stops; connections that were accepted live on; other processes
+/// that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is fine. The object is still to
 /// be freed.
 ///
 /// @param server  A listening socket.

@@ -764,11 +764,41 @@ pub unsafe extern "C" fn keepsock_service_wait(
     unsafe { with(service, error, OPERATION, body) }
 }
 
+/// Stops accepting (keepsock_service_stop()), and waits until all connections have ended by
+/// themselves; they are not told. Those that still were there at the deadline go on, and are drained
+/// next: keepsock_service_drain(). So a request that is on its way while the server is replaced
+/// (keepsock_hand_over()) is still answered.
+///
+/// @param service   A service.
+/// @param limit_ms  Milliseconds from now; 0: do not wait.
+/// @param left      Receives how many connections there still are; may be NULL.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (from inside a handler or callback),
+///         KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_finish(
+    service: *mut keepsock_service,
+    limit_ms: i64,
+    left: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "finish";
+    let body = |service: &Service| {
+        let live = service.finish(time(limit_ms, OPERATION)?)?;
+        // SAFETY: null or writable as the header asks.
+        unsafe { write_if_wanted(left, live) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(service, error, OPERATION, body) }
+}
+
 /// Ends the service in order: stops accepting (keepsock_service_stop()); tells
 /// each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
 /// writes still work, so that the handler can say goodbye (by events: the drain callback); waits until
 /// all have ended; and at the deadline resets the connections that are left. Clients
-/// that still waited to be accepted are reset by the system and not counted.
+/// that still waited to be accepted are reset by the system and not counted, unless another process
+/// accepts them (keepsock_hand_over()).
 ///
 /// @param service   A service.
 /// @param limit_ms  Milliseconds from now; 0: reset all at once.

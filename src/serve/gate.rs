@@ -175,10 +175,32 @@ impl<X> Gate<X> {
         state.failure.take().map_or(Ok(()), Err)
     }
 
+    /// Stops, and waits until all connections have left by themselves; how many have not.
+    pub(super) fn finish(&self, limit: Duration, accepting: impl Fn(&State<X>) -> bool) -> u32 {
+        self.stop();
+        self.wait_left(self.lock(), Deadline::after(Some(limit)), accepting).live
+    }
+
+    /// Waits until nobody is there any more, and nobody comes: whoever was accepted a moment
+    /// before the end of that is about to come in.
+    fn wait_left<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<X>>,
+        deadline: Deadline,
+        accepting: impl Fn(&State<X>) -> bool,
+    ) -> MutexGuard<'a, State<X>> {
+        while (state.live > 0 || accepting(&state)) && !deadline.has_passed() {
+            state = self.wait(state, deadline);
+        }
+        state
+    }
+
     /// Stops, has each live connection told, waits until they have left, and has the rest cut.
+    /// `accepting`: whether somebody may have accepted one that did not come in yet.
     pub(super) fn drain(
         &self,
         limit: Duration,
+        accepting: impl Fn(&State<X>) -> bool,
         tell: impl FnOnce(&mut State<X>),
         cut: impl FnOnce(&mut State<X>),
     ) -> Drained {
@@ -193,9 +215,7 @@ impl<X> Gate<X> {
         state.draining = true;
         state.finished = 0;
         tell(&mut state);
-        while state.live > 0 && !deadline.has_passed() {
-            state = self.wait(state, deadline);
-        }
+        state = self.wait_left(state, deadline, accepting);
         let drained = Drained { finished: state.finished, cut: state.live };
         state.over = true;
         cut(&mut state);

@@ -312,11 +312,34 @@ impl Service {
         either!(self, mode => mode.gate().wait_stopped(timeout))
     }
 
+    /// Stops accepting, and waits until all connections have ended by themselves; they are not
+    /// told. Returns how many there still were when `limit` was over: they go on, and are
+    /// [drained](Service::drain) next. So a request that is on its way while the server is
+    /// [replaced](crate::HandOver) is still answered.
+    ///
+    /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting
+    /// for itself.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// if service.finish(Duration::from_secs(5))? > 0 {
+    ///     service.drain(Duration::from_secs(25))?;   // they stay longer than a request takes
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn finish(&self, limit: Duration) -> Result<u32> {
+        either!(self, mode => mode.finish(limit))
+    }
+
     /// Ends the service in order: stops accepting; tells each live connection,
     /// whose reads then return [`Draining`](ErrorKind::Draining) while its
     /// writes still work, so that the handler can say goodbye; waits until all
     /// handlers have returned; and after `limit` resets the connections that are left.
-    /// Clients that still waited to be accepted are reset by the system and not counted.
+    /// Clients that still waited to be accepted are reset by the system and not counted, unless
+    /// another process accepts them ([`HandOver`](crate::HandOver)).
     ///
     /// # Errors
     /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting

@@ -162,6 +162,10 @@ impl ServerSocket {
 }
 
 impl State<Workers> {
+    fn is_accepting(&self) -> bool {
+        self.own.idle > 0
+    }
+
     /// Ends what is left.
     fn cut(&mut self) {
         self.over = true;
@@ -221,19 +225,27 @@ impl Threads {
         result
     }
 
-    pub(super) fn drain(&self, limit: Duration) -> Result<Drained> {
+    fn refuse_here(&self, operation: &'static str) -> Result<()> {
         if self.is_serving_here() {
-            return Err(self
-                .gate
-                .error(ErrorKind::WrongState, "drain")
-                .detail("called from inside a handler"));
+            let refused = self.gate.error(ErrorKind::WrongState, operation);
+            return Err(refused.detail("called from inside a handler"));
         }
+        Ok(())
+    }
+
+    pub(super) fn finish(&self, limit: Duration) -> Result<u32> {
+        self.refuse_here("finish")?;
+        Ok(self.gate.finish(limit, State::is_accepting))
+    }
+
+    pub(super) fn drain(&self, limit: Duration) -> Result<Drained> {
+        self.refuse_here("drain")?;
         let tell = |state: &mut State<Workers>| {
             for (_, client) in &state.own.live {
                 client.set_draining();
             }
         };
-        Ok(self.gate.drain(limit, tell, State::cut))
+        Ok(self.gate.drain(limit, State::is_accepting, tell, State::cut))
     }
 
     /// Stops, cuts what is left, and waits for the threads, unless this is one of them.

@@ -9,6 +9,7 @@
 //! - `datagram_socket`, `recv_datagram(s)`, `send_datagram(s)`, `next_reported`: UDP
 //! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
 //! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
+//! - `spawn`, `take_inherited`, `describe`: descriptors given to a new process, and taken by it
 //! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
@@ -40,6 +41,7 @@ mod capture;
 mod datagram;
 mod descriptor;
 mod poller;
+mod spawn;
 mod syn;
 mod tcp;
 #[cfg(unix)]
@@ -52,6 +54,7 @@ pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use datagram::*;
 pub(crate) use descriptor::{Descriptor, InUse};
 pub(crate) use poller::{LISTENERS_STAY_READY, Occurred, Poller, Registry};
+pub(crate) use spawn::*;
 pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
 #[cfg(unix)]

@@ -14,8 +14,8 @@ use keepsock::{End, Framing, LengthPrefix};
 
 use super::{
     Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
-    Failure, Got, Handler, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve,
-    Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Failure, Got, Handed, Handler, Inherited, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect,
+    Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -176,6 +176,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::LastSnapshot(on) => keepsock_options_set_last_snapshot(p, *on, e),
                 Opt::Backlog(n) => keepsock_options_set_backlog(p, *n, e),
                 Opt::SaveSyn(on) => keepsock_options_set_save_syn(p, *on, e),
+                Opt::HandOver(on) => keepsock_options_set_hand_over(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
             }
         })?;
@@ -350,6 +351,7 @@ impl Api for CApi {
     type Reconnect = CReconnect;
     type Datagram = CDatagram;
     type DatagramService = CDatagramService;
+    type Inherited = CInherited;
 
     const NUMBER: u8 = 2;
 
@@ -459,6 +461,43 @@ impl Api for CApi {
         let mut out = null_mut();
         call(|e| unsafe { keepsock_reconnect_new(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
         Ok(CReconnect { pointer: out, told: None })
+    }
+
+    fn take_inherited() -> Outcome<CInherited> {
+        let mut out = null_mut();
+        call(|e| unsafe { keepsock_inherited_take(&raw mut out, e) })?;
+        Ok(CInherited(out))
+    }
+
+    fn hand_over(
+        argv: Option<&[&str]>,
+        handed: &[(&str, Handed<'_, Self>)],
+        limit_ms: i64,
+        token: Option<&CToken>,
+    ) -> Outcome<i64> {
+        let words = argv.map(|argv| argv.iter().map(|word| c(word)).collect::<Vec<_>>());
+        let pointers = words.as_ref().map(|words| {
+            let pointers = words.iter().map(|word| word.as_ptr());
+            pointers.chain([null()]).collect::<Vec<_>>()
+        });
+        let names: Vec<_> = handed.iter().map(|(name, _)| c(name)).collect();
+        let structures = handed.iter().zip(&names).map(|((_, what), name)| match what {
+            Handed::Server(server) => {
+                keepsock_handed { name: name.as_ptr(), server: server.0, datagram: null() }
+            }
+            Handed::Datagram(socket) => {
+                keepsock_handed { name: name.as_ptr(), server: null(), datagram: socket.0 }
+            }
+        });
+        let structures: Vec<_> = structures.collect();
+        let (first, count) = (structures.as_ptr(), structures.len());
+        let argv = pointers.as_ref().map_or(null(), |pointers| pointers.as_ptr());
+        let token = token.map_or(null(), |t| t.0.cast_const());
+        let mut pid = 0;
+        call(|e| unsafe {
+            keepsock_hand_over(argv, first, count, limit_ms, token, &raw mut pid, e)
+        })?;
+        Ok(pid)
     }
 }
 
@@ -1084,6 +1123,12 @@ impl Service<CApi> for CService {
         })?;
         Ok((finished, cut))
     }
+
+    fn finish(&self, limit_ms: i64) -> Outcome<u32> {
+        let mut left = u32::MAX;
+        call(|e| unsafe { keepsock_service_finish(self.pointer, limit_ms, &raw mut left, e) })?;
+        Ok(left)
+    }
 }
 
 impl Reconnect<CApi> for CReconnect {
@@ -1506,5 +1551,53 @@ impl DatagramService for CDatagramService {
 
     fn wait(&self, ms: i64) -> Outcome<()> {
         call(|e| unsafe { keepsock_datagram_service_wait(self.service, ms, e) })
+    }
+}
+
+pub struct CInherited(*mut keepsock_inherited);
+
+impl Drop for CInherited {
+    fn drop(&mut self) {
+        unsafe { keepsock_inherited_free(self.0) };
+    }
+}
+
+impl Inherited<CApi> for CInherited {
+    fn listen(&mut self, endpoint: &str, list: &[Opt<'_, CApi>]) -> Outcome<CServer> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_inherited_listen(self.0, endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CServer(out))
+    }
+
+    fn server(&mut self, name: &str, list: &[Opt<'_, CApi>]) -> Outcome<CServer> {
+        let (name, options) = (c(name), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_inherited_server(self.0, name.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CServer(out))
+    }
+
+    fn datagram(&mut self, name: &str, list: &[Opt<'_, CApi>]) -> Outcome<CDatagram> {
+        let (name, options) = (c(name), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_inherited_datagram(self.0, name.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CDatagram(out))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let count = unsafe { keepsock_inherited_count(self.0) };
+        let name = |i| text(unsafe { keepsock_inherited_name(self.0, i) });
+        assert_eq!(name(count), "");
+        (0..count).map(name).collect()
+    }
+
+    fn ready(&mut self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_inherited_ready(self.0, e) })
     }
 }

@@ -95,6 +95,7 @@ pub enum Opt<'a, A: Api> {
     FirstByteLimit(i64),
     LastSnapshot(bool),
     SaveSyn(bool),
+    HandOver(bool),
     Cancel(&'a A::Token),
 }
 
@@ -194,6 +195,7 @@ pub trait Api: Sized + 'static {
     type Reconnect: Reconnect<Self>;
     type Datagram: Datagrams<Self>;
     type DatagramService: DatagramService;
+    type Inherited: Inherited<Self>;
 
     /// Tells the two apart where a test needs something of its own on this machine.
     const NUMBER: u8;
@@ -219,6 +221,14 @@ pub trait Api: Sized + 'static {
     ) -> Result<Self::Datagram, (OwnedFd, Failure)>;
     fn token() -> Self::Token;
     fn reconnect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect>;
+    fn take_inherited() -> Outcome<Self::Inherited>;
+    /// To a program and its arguments, or to this one again; the number of its process.
+    fn hand_over(
+        argv: Option<&[&str]>,
+        handed: &[(&str, Handed<'_, Self>)],
+        limit_ms: i64,
+        token: Option<&Self::Token>,
+    ) -> Outcome<i64>;
 
     /// A loopback address that no other test uses.
     fn own_address(test: u8) -> String {
@@ -486,6 +496,8 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
     fn stats(&self) -> Stats;
     fn dump(&self) -> String;
+    /// How many are left.
+    fn finish(&self, limit_ms: i64) -> Outcome<u32>;
 }
 
 pub trait Reconnect<A: Api>: Send {
@@ -494,6 +506,21 @@ pub trait Reconnect<A: Api>: Send {
     fn on_retry(&mut self, told: OnRetry);
     fn reset(&mut self);
     fn connect(&mut self) -> Outcome<A::Client>;
+}
+
+/// What is handed over.
+pub enum Handed<'a, A: Api> {
+    Server(&'a A::Server),
+    Datagram(&'a A::Datagram),
+}
+
+/// What a process was started with.
+pub trait Inherited<A: Api> {
+    fn listen(&mut self, endpoint: &str, options: &[Opt<'_, A>]) -> Outcome<A::Server>;
+    fn server(&mut self, name: &str, options: &[Opt<'_, A>]) -> Outcome<A::Server>;
+    fn datagram(&mut self, name: &str, options: &[Opt<'_, A>]) -> Outcome<A::Datagram>;
+    fn names(&self) -> Vec<String>;
+    fn ready(&mut self) -> Outcome<()>;
 }
 
 /// Makes each generic function a test of both APIs, with a hard limit of 30 s.

@@ -14,8 +14,8 @@ use keepsock::{
 
 use super::{
     Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
-    Failure, Got, Handler, INFINITE, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect, Reported,
-    Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Failure, Got, Handed, Handler, INFINITE, Inherited, On, OnDatagram, OnRetry, Opt, Outcome,
+    Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -123,6 +123,7 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::FirstByteLimit(t) => o.first_byte_limit(ms(*t)),
             Opt::LastSnapshot(on) => o.last_snapshot(*on),
             Opt::SaveSyn(on) => o.save_syn(*on),
+            Opt::HandOver(on) => o.hand_over(*on),
             Opt::Cancel(token) => o.cancel(*token),
         };
     }
@@ -139,6 +140,7 @@ impl Api for RustApi {
     type Reconnect = keepsock::Reconnect;
     type Datagram = DatagramSocket;
     type DatagramService = keepsock::DatagramService;
+    type Inherited = keepsock::Inherited;
 
     const NUMBER: u8 = 1;
 
@@ -196,6 +198,29 @@ impl Api for RustApi {
 
     fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect> {
         Ok(keepsock::Reconnect::new(endpoint, &options(list)?)?)
+    }
+
+    fn take_inherited() -> Outcome<keepsock::Inherited> {
+        Ok(keepsock::Inherited::take()?)
+    }
+
+    fn hand_over(
+        argv: Option<&[&str]>,
+        handed: &[(&str, Handed<'_, Self>)],
+        limit_ms: i64,
+        token: Option<&CancelToken>,
+    ) -> Outcome<i64> {
+        let mut hand_over = keepsock::HandOver::new().cancel(token);
+        if let Some([program, args @ ..]) = argv {
+            hand_over = args.iter().fold(hand_over.program(program), |h, arg| h.arg(arg));
+        }
+        for (name, what) in handed {
+            hand_over = match what {
+                Handed::Server(server) => hand_over.server(*name, server),
+                Handed::Datagram(socket) => hand_over.datagram(*name, socket),
+            };
+        }
+        Ok(hand_over.start(ms(limit_ms))?.into())
     }
 }
 
@@ -630,6 +655,10 @@ impl Service<RustApi> for keepsock::Service {
         Ok((d.finished, d.cut))
     }
 
+    fn finish(&self, limit_ms: i64) -> Outcome<u32> {
+        Ok(keepsock::Service::finish(self, limit(limit_ms))?)
+    }
+
     fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
         let b = match group {
             None => keepsock::Service::broadcast(self, message)?,
@@ -915,5 +944,27 @@ impl DatagramService for keepsock::DatagramService {
 
     fn wait(&self, t: i64) -> Outcome<()> {
         Ok(keepsock::DatagramService::wait(self, ms(t))?)
+    }
+}
+
+impl Inherited<RustApi> for keepsock::Inherited {
+    fn listen(&mut self, endpoint: &str, list: &[Opt<'_, RustApi>]) -> Outcome<ServerSocket> {
+        Ok(keepsock::Inherited::listen(self, endpoint, &options(list)?)?)
+    }
+
+    fn server(&mut self, name: &str, list: &[Opt<'_, RustApi>]) -> Outcome<ServerSocket> {
+        Ok(keepsock::Inherited::server(self, name, &options(list)?)?)
+    }
+
+    fn datagram(&mut self, name: &str, list: &[Opt<'_, RustApi>]) -> Outcome<DatagramSocket> {
+        Ok(keepsock::Inherited::datagram(self, name, &options(list)?)?)
+    }
+
+    fn names(&self) -> Vec<String> {
+        keepsock::Inherited::names(self).map(str::to_owned).collect()
+    }
+
+    fn ready(&mut self) -> Outcome<()> {
+        Ok(keepsock::Inherited::ready(self)?)
     }
 }

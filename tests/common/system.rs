@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -369,4 +369,20 @@ pub fn send_descriptors(socket: &impl AsRawFd, bytes: &[u8], fds: &[&OwnedFd]) {
         libc::sendmsg(socket.as_raw_fd(), &raw const msg, 0)
     };
     assert_eq!(sent, bytes.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+/// Another descriptor of the same socket, as another process would have it.
+pub fn duplicate(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's socket is open.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap()
+}
+
+/// Blocks a signal for this thread.
+pub fn block(signal: i32) {
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
+    }
 }

@@ -1,6 +1,7 @@
 //! A second process of a lab.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -26,6 +27,16 @@ pub fn role() -> Option<String> {
     let role = std::env::var(ROLE).ok();
     if role.is_some() {
         end_with_parent(Duration::from_secs(60));
+    }
+    role
+}
+
+/// As [`role`], of a process that outlives the one that started it: its successors do.
+pub fn lasting_role() -> Option<String> {
+    let role = std::env::var(ROLE).ok();
+    if role.is_some() {
+        // SAFETY: no memory is passed.
+        unsafe { libc::alarm(60) };
     }
     role
 }
@@ -57,6 +68,39 @@ impl Helper {
         // nothing and takes no lock.
         unsafe { command.pre_exec(enter) };
         Helper::start_command(command, role)
+    }
+
+    /// Started as a service manager does it: with these descriptors from 3 on, and variables
+    /// that tell of them.
+    pub fn start_activated(
+        test: &str,
+        role: &str,
+        descriptors: Vec<OwnedFd>,
+        variables: &[(&str, &str)],
+    ) -> Helper {
+        // The shell knows the number that the program will have.
+        let mut command = again(test, &["sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]);
+        command.env("LISTEN_FDS", descriptors.len().to_string());
+        command.envs(variables.iter().copied());
+        // Above all numbers that are about to be given.
+        let lifted: Vec<OwnedFd> = descriptors.into_iter().map(lift).collect();
+        // SAFETY: dup2(2) is all that runs between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                for (target, fd) in (3..).zip(&lifted) {
+                    if libc::dup2(fd.as_raw_fd(), target) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        Helper::start_command(command, role)
+    }
+
+    /// A part of another program, which starts this one: `words` are before its name.
+    pub fn start_by(words: &[&str], test: &str, role: &str) -> Helper {
+        Helper::start_command(again(test, words), role)
     }
 
     fn start_command(mut command: Command, role: &str) -> Helper {
@@ -117,6 +161,15 @@ impl Drop for Helper {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn lift(fd: OwnedFd) -> OwnedFd {
+    // SAFETY: no memory is passed, and the descriptor is new and ours.
+    unsafe {
+        let lifted = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 50);
+        assert!(lifted >= 0);
+        OwnedFd::from_raw_fd(lifted)
     }
 }
 

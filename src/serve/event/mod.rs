@@ -154,6 +154,8 @@ struct Places {
     threads: Vec<JoinHandle<()>>,
     /// Accepting waits until a connection ends.
     full: bool,
+    /// The loop that accepts has not ended that yet.
+    accepts: bool,
 }
 
 impl Places {
@@ -288,6 +290,7 @@ impl ServerSocket {
             of_loop: vec![0; loops.len()].into(),
             threads: Vec::new(),
             full: false,
+            accepts: true,
         };
         let socket_options = self.options();
         let events = Arc::new(Events {
@@ -687,22 +690,33 @@ impl Events {
         self.gate.error(kind, operation).detail(what)
     }
 
-    pub(super) fn drain(&self, limit: Duration) -> Result<Drained> {
+    fn refuse_here(&self, operation: &'static str) -> Result<()> {
         if self.is_serving_here() {
-            return Err(self
-                .gate
-                .error(ErrorKind::WrongState, "drain")
-                .detail("called from inside a callback"));
+            let refused = self.gate.error(ErrorKind::WrongState, operation);
+            return Err(refused.detail("called from inside a callback"));
         }
+        Ok(())
+    }
+
+    pub(super) fn finish(&self, limit: Duration) -> Result<u32> {
+        self.refuse_here("finish")?;
+        self.stop();
+        Ok(self.gate.finish(limit, |state| state.own.accepts))
+    }
+
+    pub(super) fn drain(&self, limit: Duration) -> Result<Drained> {
+        self.refuse_here("drain")?;
+        let accepts = |state: &State<Places>| state.own.accepts;
         let tell = |_: &mut State<Places>| {
             self.draining.store(true, Ordering::SeqCst);
-            self.order_all(DRAIN);
+            // The loop that accepts is to see that it does not any more.
+            self.order_all(DRAIN | ACCEPT);
         };
         let cut = |_: &mut State<Places>| {
             self.over.store(true, Ordering::SeqCst);
             self.order_all(CUT_ALL);
         };
-        Ok(self.gate.drain(limit, tell, cut))
+        Ok(self.gate.drain(limit, accepts, tell, cut))
     }
 
     fn order_all(&self, order: u32) {

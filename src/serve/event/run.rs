@@ -33,9 +33,11 @@ use connects::Connect;
 /// What is read at a time.
 const READ: usize = 64 * 1024;
 
-/// Keys of what is no connection: the cancel token, and from here on the listeners.
+/// Keys of what is no connection: the cancel token, the end of listeners that other processes may
+/// have, too, and from here on the listeners.
 const TOKEN: usize = usize::MAX - 1;
-const LISTENERS: usize = TOKEN - (1 << 16);
+const LISTENERS_END: usize = TOKEN - 1;
+const LISTENERS: usize = LISTENERS_END - (1 << 16);
 /// And before those, from here on, connects.
 const CONNECTS: usize = LISTENERS - (1 << 20);
 
@@ -97,7 +99,7 @@ pub(super) fn run(events: &Arc<Events>, number: usize, mut poller: Poller) {
         }
         for occurred in poller.occurred() {
             match occurred.key {
-                TOKEN => it.accepting_ended(None),
+                TOKEN | LISTENERS_END => it.accepting_ended(None),
                 key if key >= LISTENERS => it.accept(key - LISTENERS),
                 key if key >= CONNECTS => it.go_on_connecting(key - CONNECTS),
                 key => it.occurred(key as u32, occurred),

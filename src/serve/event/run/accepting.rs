@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::super::{Events, Origin, steps};
-use super::{LISTENERS, Loop, TOKEN};
+use super::{LISTENERS, LISTENERS_END, Loop, TOKEN};
 use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::info::Address;
@@ -39,6 +39,11 @@ impl<'a> Loop<'a> {
         let registry = &events.loops[0].registry;
         if let Some(token) = token {
             if let Err(e) = registry.add_event(token.event(), TOKEN) {
+                return self.accepting_ended(Some(Error::os("accept", &e)));
+            }
+        }
+        if let Some(closing) = events.gate.server.closing() {
+            if let Err(e) = registry.add_event(closing, LISTENERS_END) {
                 return self.accepting_ended(Some(Error::os("accept", &e)));
             }
         }
@@ -77,9 +82,19 @@ impl<'a> Loop<'a> {
         for (_, held) in self.listeners.drain(..) {
             registry.remove(held.socket());
         }
-        self.waiting = None;
         self.accepting = Accepting::Yes;
+        self.nobody_comes();
         self.events.gate.accepting_ended(failure);
+    }
+
+    /// Tells those that wait for the end that nobody will come any more, if that is so: one that
+    /// was accepted before may still wait for its place.
+    fn nobody_comes(&mut self) {
+        if self.listeners.is_empty() && self.waiting.is_none() {
+            let mut state = self.events.gate.lock();
+            state.own.accepts = false;
+            self.events.gate.tell(state);
+        }
     }
 
     /// Accepts one, or, where wake-ups for it follow each other, some more.
@@ -138,9 +153,12 @@ impl<'a> Loop<'a> {
             self.accepting_ended(None);
         } else if self.accepting == Accepting::Full {
             self.watch_listeners();
+        }
+        if self.waiting.is_some() && !self.is_full() {
             if let Some((socket, peer, listener)) = self.waiting.take() {
                 self.begin(socket, &peer, listener);
             }
+            self.nobody_comes();
         }
     }
 

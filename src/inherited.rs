@@ -1,0 +1,591 @@
+//! Inherited: the sockets that a process was started with.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use socket2::{SockRef, Type};
+
+use crate::datagram::DatagramSocket;
+use crate::endpoint::{Endpoint, Host, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::{Address, Family};
+use crate::options::SocketOptions;
+use crate::resolve::resolve;
+use crate::server::{ServerSocket, is_dual, is_ipv6_missing};
+use crate::sys::{self, Borrowed, FIRST_INHERITED, Owned, Wait};
+use crate::unix::{self, Adopted, Identity, SocketFile};
+use crate::wait::Deadline;
+
+const OPERATION: &str = "inherit";
+const LISTEN: &str = "listen";
+
+/// Of sd_listen_fds(3): whose the descriptors are, how many, and their names.
+pub(crate) const LISTEN_PID: &str = "LISTEN_PID";
+pub(crate) const LISTEN_FDS: &str = "LISTEN_FDS";
+pub(crate) const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// Newer systemd tells the process by this, too (sd_listen_fds(3)): it must not be passed on.
+pub(crate) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
+/// From a predecessor: a [`Note`].
+pub(crate) const HAND_OVER: &str = "KEEPSOCK_HAND_OVER";
+
+/// The name of a descriptor without one, as of sd_listen_fds_with_names(3).
+const UNNAMED: &str = "unknown";
+
+/// The sockets that a process was started with: by systemd, or another service manager that
+/// speaks the same (`LISTEN_FDS`, sd_listen_fds(3)), or by a predecessor that it replaces
+/// ([`HandOver`](crate::HandOver)). Dropping it closes those that nobody took.
+///
+/// [`listen`](Inherited::listen) is all that a server needs for three ways to be started: by
+/// itself, by socket activation, and as a successor.
+///
+/// ```
+/// use keepsock::{Inherited, SocketOptions};
+/// let mut inherited = Inherited::take()?;
+/// let server = inherited.listen("127.0.0.1:0", &SocketOptions::new())?;
+/// let service = server.serve(|client| {
+///     let _ = client.write_all(b"hello\n");
+/// })?;
+/// inherited.ready()?;   // the predecessor, if there is one, may go
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Inherited {
+    items: Vec<Item>,
+    /// To the predecessor.
+    channel: Option<Owned>,
+    /// Whether the files of Unix sockets are this process's to remove.
+    ours: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Item {
+    number: u32,
+    name: String,
+    adopted: Adopted,
+}
+
+/// What a predecessor tells, as text: the number of the descriptor by which it is told that this
+/// process is ready, and which listeners have a file that is to be removed when they close.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub ready: u32,
+    /// Which socket that descriptor is: another one that has its number now is none of it, and
+    /// the variable was left behind by a process that was before.
+    pub channel: Identity,
+    pub files: Vec<FileNote>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileNote {
+    /// Which of the descriptors, from 0.
+    pub index: usize,
+    pub identity: Identity,
+    pub path: PathBuf,
+}
+
+impl Inherited {
+    /// Takes the descriptors that the process was started with, once: whoever calls it again gets
+    /// none. There are none, either, if `LISTEN_PID` names another process: this one has then
+    /// merely inherited the variables. They stay as they are. The descriptors are kept from
+    /// programs that this one starts.
+    ///
+    /// Call it early: a program that has opened files by chance where it was promised to find its
+    /// sockets has no way to know. Windows has nothing of this kind, so nothing is inherited there.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the variables hold something else than
+    /// numbers, or not as many names as there are descriptors, or one of those is not open.
+    /// None is taken then.
+    ///
+    /// ```
+    /// let mut inherited = keepsock::Inherited::take()?;
+    /// for name in inherited.names() {
+    ///     println!("{name}");
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn take() -> Result<Inherited> {
+        static TAKEN: Mutex<bool> = Mutex::new(false);
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if *taken {
+            return Ok(Inherited::default());
+        }
+        let garbage = |what: String| Error::new(ErrorKind::InvalidArgument, OPERATION).detail(what);
+        let variables = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, HAND_OVER];
+        let variables = variables.map(std::env::var_os);
+        let parsed = parse(variables.each_ref().map(Option::as_deref), std::process::id());
+        let Some((names, note)) = parsed.map_err(garbage)? else {
+            return Ok(Inherited::default());
+        };
+        let note = note.filter(|note| sys::identity_of(note.ready) == Some(note.channel));
+        let count = names.len() as u32 + u32::from(note.is_some());
+        let mut owned = sys::take_inherited(FIRST_INHERITED, count).map_err(|(number, e)| {
+            let what = format!("{LISTEN_FDS} is {}, but descriptor {number}: {e}", names.len());
+            garbage(what).with_os_error(e.raw_os_error())
+        })?;
+        *taken = true;
+        let channel = note.as_ref().and_then(|_| owned.pop());
+        let ours = Arc::new(AtomicBool::new(false));
+        let mut files = note.map_or_else(Vec::new, |note| note.files);
+        let items = names.into_iter().zip(owned).enumerate().map(|(index, (name, socket))| {
+            let file = files.iter().position(|f| f.index == index).map(|at| files.swap_remove(at));
+            let file = file.map(|f| SocketFile::inherited(f.path, f.identity, ours.clone()));
+            let adopted = Adopted { file, socket };
+            Item { number: FIRST_INHERITED + index as u32, name, adopted }
+        });
+        Ok(Inherited { items: items.collect(), channel, ours })
+    }
+
+    /// The inherited listening stream socket that is bound to the endpoint, if there is one; else
+    /// it listens itself, with [`hand_over`](SocketOptions::hand_over). The options hold for
+    /// either.
+    ///
+    /// `*:80` is a socket that takes IPv4 and IPv6, `[::]:80` one for IPv6 only. Port 0 stands
+    /// for the port that the system chose for the one who listened first. A UDP socket on
+    /// that port is not meant.
+    ///
+    /// # Errors
+    /// Those of [`listen_with`](ServerSocket::listen_with) and
+    /// [`from_owned`](ServerSocket::from_owned). What was inherited stays here then.
+    ///
+    /// ```
+    /// # use keepsock::{Inherited, SocketOptions};
+    /// let mut inherited = Inherited::take()?;
+    /// let server = inherited.listen("*:0", &SocketOptions::new())?;
+    /// println!("listening on {}", server.endpoint());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn listen<E>(&mut self, endpoint: E, options: &SocketOptions) -> Result<ServerSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(LISTEN))?;
+        self.listen_at(endpoint, options)
+    }
+
+    fn listen_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
+        options.validate(LISTEN)?;
+        options.refuse_client_only(LISTEN)?;
+        match self.bound_to(&endpoint, options)? {
+            Some(index) => {
+                let number = self.items[index].number;
+                self.adopt(options, |item| item.number == number)
+                    .map_err(|e| e.during(LISTEN).at(&endpoint))
+            }
+            None => ServerSocket::listen_with(endpoint, &options.clone().hand_over(true)),
+        }
+    }
+
+    /// All inherited listening sockets of a name, as one server: systemd's
+    /// `FileDescriptorName=`, or what the predecessor called them. Without a name it is "unknown".
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
+    /// [`WrongState`](ErrorKind::WrongState): one of them is no listening stream socket; the
+    /// error says what it is. Those of [`from_owned`](ServerSocket::from_owned). All stay
+    /// here then.
+    ///
+    /// ```
+    /// # use keepsock::{ErrorKind, Inherited, SocketOptions};
+    /// let mut inherited = Inherited::take()?;
+    /// match inherited.server("http", &SocketOptions::new()) {
+    ///     Ok(server) => println!("{}", server.endpoint()),
+    ///     Err(e) if e.kind() == ErrorKind::NotFound => println!("not started by systemd"),
+    ///     Err(e) => return Err(e),
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn server(&mut self, name: &str, options: &SocketOptions) -> Result<ServerSocket> {
+        options.refuse_client_only(OPERATION)?;
+        self.need(name)?;
+        for item in self.items.iter().filter(|item| item.name == name) {
+            if !item.listens() {
+                return Err(item.wrong_kind());
+            }
+        }
+        self.adopt(options, |item| item.name == name).map_err(|e| e.during(OPERATION))
+    }
+
+    /// The first inherited datagram socket of a name, UDP or Unix.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
+    /// [`WrongState`](ErrorKind::WrongState): it is no datagram socket; the error says what it
+    /// is. Those of [`from_owned`](DatagramSocket::from_owned). It stays here then.
+    ///
+    /// ```
+    /// # use keepsock::{Inherited, SocketOptions};
+    /// let mut inherited = Inherited::take()?;
+    /// if let Ok(socket) = inherited.datagram("dns", &SocketOptions::new()) {
+    ///     println!("{}", socket.endpoint());
+    /// }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn datagram(&mut self, name: &str, options: &SocketOptions) -> Result<DatagramSocket> {
+        self.need(name)?;
+        let Some(index) = self.items.iter().position(|item| item.name == name) else {
+            return Err(Error::new(ErrorKind::NotFound, OPERATION));
+        };
+        let Item { number, name, adopted } = self.items.remove(index);
+        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
+            let item = Item { number, name, adopted };
+            let is_one = sys::is_datagram(item.socket()).is_ok_and(|is| is);
+            let why = if is_one { e.during(OPERATION) } else { item.wrong_kind() };
+            self.items.insert(index, item);
+            why
+        })
+    }
+
+    /// The names of those that nobody took yet, in the order of their descriptors.
+    ///
+    /// ```
+    /// let inherited = keepsock::Inherited::take()?;
+    /// assert_eq!(inherited.names().len(), 0);   // a test is not started by systemd
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.items.iter().map(|item| item.name.as_str())
+    }
+
+    /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
+    /// none, or the second time. Call it when everything that may fail has succeeded: before, the
+    /// predecessor goes on as if nothing had been when this process ends, or drops this object. From now on the files of Unix sockets are this process's to remove.
+    ///
+    /// # Errors
+    /// [`Os`](ErrorKind::Os) and its kin. That the predecessor is gone is none.
+    ///
+    /// ```
+    /// let mut inherited = keepsock::Inherited::take()?;
+    /// inherited.ready()?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn ready(&mut self) -> Result<()> {
+        // Before it is said: the predecessor removes them no more once it has heard.
+        self.ours.store(true, Ordering::Release);
+        let Some(channel) = self.channel.take() else {
+            return Ok(());
+        };
+        let said = sys::forbid_sigpipe(sys::borrow(&channel))
+            .and_then(|()| sys::send(sys::borrow(&channel), b"1", Wait::Yes));
+        match said {
+            Ok(_) => Ok(()),
+            // It is gone, and this process serves.
+            Err(e) if ErrorKind::of(&e) == ErrorKind::Reset => Ok(()),
+            Err(e) => Err(Error::os("ready", &e)),
+        }
+    }
+
+    /// That there is something of a name.
+    fn need(&self, name: &str) -> Result<()> {
+        if self.names().any(|known| known == name) {
+            return Ok(());
+        }
+        let known: Vec<_> = self.names().map(|name| format!("{name:?}")).collect();
+        let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+        let what = format!("no descriptor is named {name:?}: there is {known}");
+        Err(Error::new(ErrorKind::NotFound, OPERATION).detail(what))
+    }
+
+    /// Makes a server of those that are wanted. On failure they stay, in their order.
+    fn adopt(
+        &mut self,
+        options: &SocketOptions,
+        wanted: impl Fn(&Item) -> bool,
+    ) -> Result<ServerSocket> {
+        let all = std::mem::take(&mut self.items);
+        let (taken, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
+        self.items = rest;
+        let (labels, mut sockets): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|item| ((item.number, item.name), item.adopted)).unzip();
+        ServerSocket::adopt(&mut sockets, options).inspect_err(|_| {
+            let back = labels.into_iter().zip(sockets);
+            let back = back.map(|((number, name), adopted)| Item { number, name, adopted });
+            self.items.extend(back);
+            self.items.sort_by_key(|item| item.number);
+        })
+    }
+
+    /// Which of them listens on an endpoint.
+    fn bound_to(&self, endpoint: &Endpoint, options: &SocketOptions) -> Result<Option<usize>> {
+        let find = |is_it: &dyn Fn(&Item) -> bool| {
+            self.items.iter().position(|item| item.listens() && is_it(item))
+        };
+        let any = match &endpoint.0 {
+            Target::Inet { host, .. } => *host == Host::Any,
+            Target::UnixPath(path) => return Ok(find(&|item| item.is_at(path))),
+            Target::UnixAbstract(name) => {
+                let name = Address::UnixAbstract(name.as_bytes().to_vec());
+                return Ok(find(&|item| item.address().as_ref() == Some(&name)));
+            }
+        };
+        // What has no inherited listener needs no look-up here.
+        if find(&|item| matches!(item.address(), Some(Address::Inet(_)))).is_none() {
+            return Ok(None);
+        }
+        let (deadline, cancel) =
+            (Deadline::after(options.connect_timeout), options.cancel.as_ref());
+        let found = resolve(endpoint, Type::STREAM, options.family, deadline, cancel, LISTEN)?;
+        let at = |wanted: std::net::SocketAddr| {
+            let dual = any && wanted.is_ipv6() && options.family == Family::Any;
+            find(&|item| item.is_bound(wanted, dual))
+        };
+        let mut wanted = found.into_iter();
+        let first = wanted.next();
+        if let Some(index) = first.and_then(at) {
+            return Ok(Some(index));
+        }
+        // As in listening: `*` is IPv4 alone on a machine without IPv6.
+        let second = wanted.next().filter(|_| any).and_then(at);
+        Ok(second.filter(|_| is_ipv6_missing()))
+    }
+}
+
+impl Item {
+    fn socket(&self) -> Borrowed<'_> {
+        sys::borrow(&self.adopted.socket)
+    }
+
+    fn listens(&self) -> bool {
+        matches!(sys::is_listening_stream(self.socket()), Ok(Some(true)))
+    }
+
+    fn address(&self) -> Option<Address> {
+        SockRef::from(&self.socket()).local_addr().ok().map(|name| sys::to_address(&name))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        // The predecessor may have had another directory when it bound a relative path.
+        let known = self.adopted.file.as_ref().and_then(SocketFile::known);
+        let bound = match self.address() {
+            Some(Address::UnixPath(bound)) => bound,
+            _ => return false,
+        };
+        unix::is_same(known.map_or(&bound, |(known, _)| known), path)
+    }
+
+    fn is_bound(&self, wanted: std::net::SocketAddr, dual: bool) -> bool {
+        let socket = self.socket();
+        let bound = SockRef::from(&socket).local_addr().ok().and_then(|name| name.as_socket());
+        bound.is_some_and(|bound| is_bound_to((wanted, dual), (bound, is_dual(socket, bound))))
+    }
+
+    fn wrong_kind(&self) -> Error {
+        let (number, name, what) = (self.number, &self.name, sys::describe(self.socket()));
+        let what = format!("descriptor {number}, named {name:?}, is {what}");
+        Error::new(ErrorKind::WrongState, OPERATION).detail(what)
+    }
+}
+
+/// Whether a socket is bound to what is wanted; beside each address whether IPv4 comes to it, too,
+/// if it is the wildcard of IPv6.
+fn is_bound_to(
+    (wanted, wanted_dual): (std::net::SocketAddr, bool),
+    (bound, dual): (std::net::SocketAddr, bool),
+) -> bool {
+    use std::net::SocketAddr::V6;
+    let same_zone = match (wanted, bound) {
+        (V6(wanted), V6(bound)) => wanted.scope_id() == bound.scope_id(),
+        _ => true,
+    };
+    wanted.ip() == bound.ip()
+        && (wanted.port() == bound.port() || wanted.port() == 0)
+        && same_zone
+        && wanted_dual == dual
+}
+
+/// The names of descriptors, and what a predecessor tells of them; `None`: there are none for
+/// this process. Or what is wrong with the variables.
+type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
+
+/// What the variables say.
+fn parse([pid, fds, names, note]: [Option<&OsStr>; 4], own: u32) -> Parsed {
+    let text = |name: &str, value: &OsStr| match value.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(format!("{name} is {value:?}, which is not text")),
+    };
+    let number = |name: &str, value: &OsStr| {
+        let text = text(name, value)?;
+        text.parse::<u32>().map_err(|_| format!("{name} is {text:?}, which is not a number"))
+    };
+    let (Some(pid), Some(fds)) = (pid, fds) else {
+        return Ok(None);
+    };
+    if number(LISTEN_PID, pid)? != own {
+        return Ok(None);
+    }
+    let count = number(LISTEN_FDS, fds)?;
+    // No process has so many; a vector of their names must not take all memory.
+    if count > 1 << 20 {
+        return Err(format!("{LISTEN_FDS} is {count}, which is out of range"));
+    }
+    let names = match names {
+        None => vec![UNNAMED.to_owned(); count as usize],
+        Some(names) => {
+            let names = text(LISTEN_FDNAMES, names)?;
+            names.split(':').map(str::to_owned).take(count as usize + 1).collect()
+        }
+    };
+    if names.len() != count as usize && count > 0 {
+        return Err(format!("{LISTEN_FDNAMES} has not {count} names, as {LISTEN_FDS} says"));
+    }
+    let note = match note {
+        None => None,
+        Some(value) => {
+            let text = text(HAND_OVER, value)?;
+            let note = Note::parse(&text);
+            let note = note.ok_or_else(|| format!("{HAND_OVER} is {text:?}, which is no note"))?;
+            Some(note).filter(|note| note.ready == FIRST_INHERITED + count)
+        }
+    };
+    let names = if count == 0 { Vec::new() } else { names };
+    Ok(Some((names, note)))
+}
+
+impl Note {
+    /// `5=8:4711,0=64769:1234:/run/app.sock`
+    pub(crate) fn to_text(&self) -> String {
+        let (device, inode) = self.channel;
+        let mut text = format!("{}={device}:{inode}", self.ready);
+        for FileNote { index, identity: (device, inode), path } in &self.files {
+            text += &format!(",{index}={device}:{inode}:");
+            for byte in path.as_os_str().as_encoded_bytes() {
+                match byte {
+                    b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                        text.push(char::from(*byte));
+                    }
+                    other => text += &format!("%{other:02x}"),
+                }
+            }
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Option<Note> {
+        let mut parts = text.split(',');
+        let identity =
+            |device: &str, inode: &str| Some((device.parse().ok()?, inode.parse().ok()?));
+        let (ready, channel) = parts.next()?.split_once('=')?;
+        let (device, inode) = channel.split_once(':')?;
+        let channel = identity(device, inode)?;
+        let file = |part: &str| -> Option<FileNote> {
+            let (index, rest) = part.split_once('=')?;
+            let (device, rest) = rest.split_once(':')?;
+            let (inode, path) = rest.split_once(':')?;
+            let identity = identity(device, inode)?;
+            Some(FileNote { index: index.parse().ok()?, identity, path: unescape(path)? })
+        };
+        let files = parts.map(file).collect::<Option<_>>()?;
+        Some(Note { ready: ready.parse().ok()?, channel, files })
+    }
+}
+
+fn unescape(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            other => other,
+        });
+    }
+    Some(path_of(bytes))
+}
+
+#[cfg(unix)]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    OsString::from_vec(bytes).into()
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    OsString::from(String::from_utf8_lossy(&bytes).into_owned()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(pid: &str, fds: &str, names: Option<&str>, note: Option<&str>) -> Parsed {
+        let values = [Some(pid), Some(fds), names, note];
+        parse(values.map(|value| value.map(OsStr::new)), 42)
+    }
+
+    /// L7: what sd_listen_fds(3) takes, and what it does not.
+    #[test]
+    fn variables() {
+        let names = |names: &[&str]| {
+            Ok(Some((names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>(), None)))
+        };
+        assert_eq!(parsed("42", "2", None, None), names(&["unknown", "unknown"]));
+        assert_eq!(parsed("42", "2", Some("a:b"), None), names(&["a", "b"]));
+        assert_eq!(parsed("42", "2", Some("a:"), None), names(&["a", ""]));
+        assert_eq!(parsed("42", "0", None, None), names(&[]));
+        assert_eq!(parsed("42", "0", Some(""), None), names(&[]));
+        assert_eq!(parsed("41", "2", None, None), Ok(None));
+        assert_eq!(parsed("41", "garbage", None, Some("garbage")), Ok(None));
+        assert_eq!(parse([None; 4], 42), Ok(None));
+        for (pid, fds, names, note, word) in [
+            ("me", "1", None, None, "LISTEN_PID is \"me\""),
+            ("42", "-1", None, None, "LISTEN_FDS is \"-1\""),
+            ("42", "", None, None, "LISTEN_FDS is \"\""),
+            ("42", "4000000000", None, None, "out of range"),
+            ("42", "2", Some("a"), None, "not 2 names"),
+            ("42", "2", Some("a:b:c"), None, "not 2 names"),
+            ("42", "1", None, Some("4"), "KEEPSOCK_HAND_OVER"),
+            ("42", "1", None, Some("4=1:2,0=1:2"), "KEEPSOCK_HAND_OVER"),
+            ("42", "1", None, Some("4=1:2,0=1:2:%f"), "KEEPSOCK_HAND_OVER"),
+        ] {
+            let why = parsed(pid, fds, names, note).unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
+    }
+
+    /// L7: which files a successor owns, whatever their names.
+    #[test]
+    #[cfg(unix)]
+    fn notes() {
+        use std::os::unix::ffi::OsStrExt;
+        let file = |index, path: &[u8]| FileNote {
+            index,
+            identity: (7, u64::MAX),
+            path: PathBuf::from(OsStr::from_bytes(path)),
+        };
+        let files = vec![file(0, b"/run/app.sock"), file(12, b"/a,b=c:d%e \xff\n")];
+        for files in [vec![], files] {
+            let note = Note { ready: 3, channel: (8, 4711), files };
+            assert_eq!(Note::parse(&note.to_text()), Some(note));
+        }
+        let files = vec![file(0, b"/run/app.sock")];
+        let note = Note { ready: 5, channel: (8, 4711), files };
+        assert_eq!(note.to_text(), format!("5=8:4711,0=7:{}:/run/app.sock", u64::MAX));
+    }
+
+    /// L7: an address is not another one that merely has its port.
+    #[test]
+    fn addresses() {
+        let at = |text: &str, dual| (text.parse().unwrap(), dual);
+        for (wanted, bound, is) in [
+            (at("127.0.0.1:80", false), at("127.0.0.1:80", false), true),
+            (at("127.0.0.1:0", false), at("127.0.0.1:80", false), true),
+            (at("127.0.0.1:80", false), at("127.0.0.1:81", false), false),
+            (at("127.0.0.1:80", false), at("0.0.0.0:80", false), false),
+            (at("0.0.0.0:80", false), at("0.0.0.0:80", false), true),
+            (at("0.0.0.0:80", false), at("[::]:80", true), false),
+            (at("[::]:80", true), at("[::]:80", true), true),
+            (at("[::]:80", true), at("[::]:80", false), false),
+            (at("[::]:80", false), at("[::]:80", false), true),
+            (at("[::]:80", false), at("[::]:80", true), false),
+            (at("[::1]:80", false), at("[::1]:80", false), true),
+            (at("[fe80::1%2]:80", false), at("[fe80::1%3]:80", false), false),
+        ] {
+            assert_eq!(is_bound_to(wanted, bound), is, "{wanted:?} {bound:?}");
+        }
+    }
+}

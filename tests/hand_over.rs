@@ -1,0 +1,909 @@
+//! Listening sockets that several processes have: handed over, inherited (L7).
+
+#![cfg(target_os = "linux")]
+// Clippy's leave for tests is for test functions, not for what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod lab;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    Api, Client, Connection, Datagrams, Handed, INFINITE, Inherited, On, Opt, Outcome, Serve,
+    Server, Service, TRANSPORTS, TempDir, Token, Transport, fails, while_waiting,
+};
+use keepsock::ErrorKind;
+use lab::{Helper, tell, told};
+
+both_apis!(
+    a_close_here_is_none_elsewhere,
+    serving_that_ends_here_goes_on_elsewhere,
+    who_comes_late_goes_on_waiting,
+    datagrams_go_on_elsewhere,
+    a_service_finishes,
+    nobody_is_between_accepted_and_served,
+    a_successor_takes_over,
+    a_replaced_program_is_found,
+    a_successor_that_fails_changes_nothing,
+    what_cannot_be_handed_over,
+    a_new_process_is_as_new,
+    what_was_inherited,
+    what_is_bound_to_an_endpoint,
+    garbage_in_the_environment,
+    started_by_systemd,
+);
+
+/// Without being woken they would wait for ever.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// It still listens: connections are made, and taken by `listener`.
+#[track_caller]
+fn still_accepts(listener: &TcpListener) {
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap();
+    common::eventually("it is accepted", || match listener.accept() {
+        Ok((_, from)) => from == client.local_addr().unwrap(),
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => false,
+        Err(e) => panic!("{e}"),
+    });
+}
+
+/// Each way to come to a server whose socket others have, too.
+fn shared<A: Api>() -> Vec<(A::Server, TcpListener)> {
+    let original = TcpListener::bind("127.0.0.1:0").unwrap();
+    let adopted = A::adopt_server(original.try_clone().unwrap().into(), &[]);
+    let made = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let several = A::listen_all(&["127.0.0.1:0", "127.0.0.1:0"], &[Opt::HandOver(true)]).unwrap();
+    let others = [&made, &several].map(|server| common::system::duplicate(server.fd().unwrap()));
+    let [first, second] = others.map(TcpListener::from);
+    vec![(adopted.map_err(|e| e.1).unwrap(), original), (made, first), (several, second)]
+}
+
+/// L7: a close wakes the accepts of this process, and ends nothing for others.
+fn a_close_here_is_none_elsewhere<A: Api>() {
+    for token in [false, true] {
+        for (server, original) in shared::<A>() {
+            let token = token.then(A::token);
+            server.set_cancel(token.as_ref());
+            let (outcomes, took) = while_waiting(
+                || {
+                    thread::scope(|scope| {
+                        // Of several that wait one polls: each is woken.
+                        let others = [(); 2].map(|()| scope.spawn(|| server.accept().err()));
+                        let mine = server.accept().err();
+                        others
+                            .map(|other| other.join().unwrap())
+                            .into_iter()
+                            .chain([mine])
+                            .collect::<Vec<_>>()
+                    })
+                },
+                || server.close(),
+            );
+            for outcome in outcomes {
+                assert!(outcome.unwrap().is(ErrorKind::Closed));
+            }
+            assert!(took < PROMPT, "{took:?}");
+            still_accepts(&original);
+            drop(server);
+            still_accepts(&original);
+        }
+        // Dropped and given up, without a close before.
+        for (server, original) in shared::<A>() {
+            drop(server);
+            still_accepts(&original);
+        }
+        for (server, original) in shared::<A>() {
+            drop(server.release());
+            still_accepts(&original);
+        }
+    }
+}
+
+/// L7, N3: all ways of serving, and of ending that.
+fn serving_that_ends_here_goes_on_elsewhere<A: Api>() {
+    type End<A> = fn(<A as Api>::Service);
+    let ends: [(&str, End<A>); 3] = [
+        ("stop", |service| {
+            service.stop();
+            service.wait(5000).unwrap();
+        }),
+        ("drain", |service| {
+            service.drain(5000).unwrap();
+        }),
+        ("drop", |service| drop(service)),
+    ];
+    for (name, end) in ends {
+        for by in ["threads", "pool", "events"] {
+            for (server, original) in shared::<A>() {
+                let address = original.local_addr().unwrap();
+                let served = Arc::new(AtomicU32::new(0));
+                let count = served.clone();
+                let service = match by {
+                    "events" => {
+                        let open = Box::new(move |_: &A::Connection| {
+                            count.fetch_add(1, Ordering::SeqCst);
+                        });
+                        server.serve_events(&[], On { open: Some(open), ..On::default() })
+                    }
+                    _ => {
+                        let pool = [Serve::Threads(3)];
+                        let options = if by == "pool" { &pool[..] } else { &[] };
+                        server.serve(
+                            options,
+                            Box::new(move |_| {
+                                count.fetch_add(1, Ordering::SeqCst);
+                            }),
+                        )
+                    }
+                };
+                let service = service.unwrap();
+                for n in 1..=3 {
+                    let _client = TcpStream::connect(address).unwrap();
+                    common::eventually("it is served", || served.load(Ordering::SeqCst) == n);
+                }
+                let ((), took) = common::timed(|| end(service));
+                assert!(took < PROMPT, "{name} of {by}: {took:?}");
+                fails(server.accept(), ErrorKind::Closed);
+                still_accepts(&original);
+            }
+        }
+    }
+}
+
+/// L7: a connection that another process took is not waited for in the kernel, where nothing
+/// but the next connection would end that.
+fn who_comes_late_goes_on_waiting<A: Api>() {
+    for (server, original) in shared::<A>() {
+        assert!(common::system::is_nonblocking(server.fd().unwrap()));
+        let address = original.local_addr().unwrap();
+        let other = A::adopt_server(original.into(), &[]).map_err(|e| e.1).unwrap();
+        let taken = AtomicU32::new(0);
+        thread::scope(|scope| {
+            let both = [&server, &other].map(|server| {
+                let taken = &taken;
+                scope.spawn(move || {
+                    loop {
+                        let outcome: Outcome<A::Client> = server.accept();
+                        match outcome {
+                            Ok(_) => taken.fetch_add(1, Ordering::SeqCst),
+                            Err(failure) => return failure,
+                        };
+                    }
+                })
+            });
+            // Each connection wakes both, and one of them is late.
+            for n in 1..=200 {
+                let _client = TcpStream::connect(address).unwrap();
+                common::eventually("it is accepted", || taken.load(Ordering::SeqCst) == n);
+            }
+            server.close();
+            other.close();
+            for ended in both {
+                assert!(ended.join().unwrap().is(ErrorKind::Closed));
+            }
+        });
+    }
+}
+
+/// L7: the same of a UDP socket: shutdown(2) would have the others receive nothing any more.
+fn datagrams_go_on_elsewhere<A: Api>() {
+    let original = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let adopted = A::adopt_datagram(original.try_clone().unwrap().into(), &[]);
+    let made = A::bind("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let other = UdpSocket::from(common::system::duplicate(made.fd().unwrap()));
+    for (socket, other) in [(adopted.map_err(|e| e.1).unwrap(), original), (made, other)] {
+        let (outcome, took) = while_waiting(|| socket.recv(8), || socket.close());
+        assert!(outcome.unwrap_err().is(ErrorKind::Closed));
+        assert!(took < PROMPT, "{took:?}");
+        drop(socket);
+        other.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        other.send_to(b"x", other.local_addr().unwrap()).unwrap();
+        assert_eq!(other.recv(&mut [0; 8]).unwrap(), 1);
+    }
+}
+
+/// A service by threads, in a pool, or by events, whose connections get what they send back.
+fn echoes<A: Api>(server: &A::Server, by: &str) -> A::Service {
+    if by == "events" {
+        let data = Box::new(|connection: &A::Connection, data: &[u8]| {
+            let _ = connection.send(data);
+        });
+        return server.serve_events(&[], On { data: Some(data), ..On::default() }).unwrap();
+    }
+    let pool = [Serve::Threads(3)];
+    let options = if by == "pool" { &pool[..] } else { &[] };
+    let handler = |client: &A::Client| {
+        let mut buf = [0; 64];
+        while let Ok(n @ 1..) = client.read(&mut buf) {
+            let _ = client.write_all(&buf[..n]);
+        }
+    };
+    server.serve(options, Box::new(handler)).unwrap()
+}
+
+/// L7, N3: who is connected is not told, and has what time it needs; who stays longer is drained.
+fn a_service_finishes<A: Api>() {
+    for by in ["threads", "pool", "events"] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let service = echoes::<A>(&server, by);
+        let client = A::connect(&server.endpoint(), &[Opt::ReadTimeout(5000)]).unwrap();
+        let echo = || {
+            client.write_all(b"hello\n").unwrap();
+            assert_eq!(client.read_line(64).unwrap(), "hello");
+        };
+        echo();
+        let (left, took) = common::timed(|| service.finish(50).unwrap());
+        assert_eq!(left, 1);
+        assert!(took >= Duration::from_millis(50), "{took:?}");
+        fails(server.accept(), ErrorKind::Closed);
+        echo();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| service.finish(20_000).unwrap());
+            echo();
+            client.close().unwrap();
+            let (left, took) = common::timed(|| waits.join().unwrap());
+            assert_eq!(left, 0);
+            assert!(took < PROMPT, "{took:?}");
+        });
+        assert_eq!(service.drain(5000).unwrap().1, 0);
+        // With nobody there it waits for nothing.
+        let (left, took) = common::timed(|| service.finish(20_000).unwrap());
+        assert!(left == 0 && took < PROMPT, "{took:?}");
+    }
+}
+
+/// L7: a connection that was accepted the moment before accepting ended is served, and one that
+/// was not is still there for whoever has the listener, too.
+fn nobody_is_between_accepted_and_served<A: Api>() {
+    let greets = |server: &A::Server, by: &str| {
+        if by == "events" {
+            let open = Box::new(|connection: &A::Connection| {
+                let _ = connection.send(b"x");
+                connection.close();
+            });
+            return server.serve_events(&[], On { open: Some(open), ..On::default() }).unwrap();
+        }
+        let handler = |client: &A::Client| drop(client.write_all(b"x"));
+        server.serve(&[], Box::new(handler)).unwrap()
+    };
+    for (by, drains) in [("threads", true), ("events", true), ("threads", false), ("events", false)]
+    {
+        for _ in 0..150 {
+            let original = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = original.local_addr().unwrap();
+            let server = A::adopt_server(original.try_clone().unwrap().into(), &[]);
+            let service = greets(&server.map_err(|e| e.1).unwrap(), by);
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            thread::scope(|scope| {
+                let ends = scope.spawn(|| match drains {
+                    true => service.drain(5000).unwrap().1,
+                    false => service.finish(5000).unwrap(),
+                });
+                common::eventually("accepting has ended", || service.wait(0).is_ok());
+                let others = std::sync::Mutex::new(None);
+                common::eventually("it has a server", || {
+                    let mut others = others.lock().unwrap();
+                    *others = others.take().or_else(|| original.accept().ok());
+                    others.is_some() || common::system::becomes_readable(client.as_raw_fd(), 0)
+                });
+                if let Some((mut accepted, _)) = others.into_inner().unwrap() {
+                    accepted.write_all(b"x").unwrap();
+                }
+                let greeting = client.read(&mut [0; 8]);
+                assert_eq!(greeting.expect("it is not reset"), 1, "{by}, drains: {drains}");
+                drop(client);
+                assert_eq!(ends.join().unwrap(), 0);
+            });
+        }
+    }
+}
+
+// ---- processes ---------------------------------------------------------------------------------
+
+/// A test's name, for a second process of it.
+fn this_test<A: Api>(name: &str) -> String {
+    format!("{}::{name}", if A::NUMBER == 1 { "rust" } else { "c" })
+}
+
+/// Where a part is to listen.
+const ENDPOINT: &str = "KEEPSOCK_TEST_ENDPOINT";
+/// How it is to serve: by threads or by events.
+const BY: &str = "KEEPSOCK_TEST_BY";
+
+/// A server, and each of its successors: answers each client with the number of its process, and
+/// hands over when it is told to.
+fn serves<A: Api>() {
+    let me = std::process::id();
+    let mut inherited = A::take_inherited().unwrap();
+    let count = inherited.names().len();
+    let server = inherited.listen(&std::env::var(ENDPOINT).unwrap(), &[]).unwrap();
+    let handler = move |client: &A::Client| {
+        // One that stays says something first; the others have ended their side.
+        while client.read_line(64).is_ok() {
+            client.write_all(format!("{me}\n").as_bytes()).unwrap();
+        }
+        let _ = client.write_all(format!("{me}\n").as_bytes());
+    };
+    let by_events = std::env::var(BY).is_ok_and(|by| by == "events");
+    let service = match by_events {
+        false => server.serve(&[], Box::new(handler)).unwrap(),
+        true => {
+            let answer = move |connection: &A::Connection| {
+                let _ = connection.send(me.to_string().as_bytes());
+            };
+            let lines = Serve::Framing(keepsock::Framing::Lines { max: 64 });
+            let on = On {
+                data: Some(Box::new(move |connection: &A::Connection, _: &[u8]| {
+                    answer(connection)
+                })),
+                finished: Some(Box::new(move |connection: &A::Connection| {
+                    answer(connection);
+                    connection.close();
+                })),
+                drain: Some(Box::new(move |connection: &A::Connection| {
+                    answer(connection);
+                    connection.close();
+                })),
+                ..On::default()
+            };
+            server.serve_events(&[lines], on).unwrap()
+        }
+    };
+    tell(&format!("{me} serves on {}, {count} inherited", server.endpoint()));
+    inherited.ready().unwrap();
+    if told().is_some() {
+        let pid = A::hand_over(None, &[("main", Handed::Server(&server))], 20_000, None).unwrap();
+        service.finish(100).unwrap();
+        assert_eq!(service.drain(10_000).unwrap().1, 0, "none is cut");
+        drop((service, server));
+        tell(&format!("{me} has handed over to {pid}"));
+        // The harness must not end what is its successor's, too.
+        std::process::exit(0);
+    }
+}
+
+fn connect(endpoint: &str) -> std::io::Result<Box<dyn Stream>> {
+    Ok(match endpoint.strip_prefix("unix:") {
+        Some(path) => Box::new(UnixStream::connect(path)?),
+        None => Box::new(TcpStream::connect(endpoint)?),
+    })
+}
+
+trait Stream: Read + Write {
+    fn end(&self);
+}
+
+impl Stream for TcpStream {
+    fn end(&self) {
+        self.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+}
+
+impl Stream for UnixStream {
+    fn end(&self) {
+        self.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+}
+
+/// Who answers.
+fn who_serves(endpoint: &str) -> std::io::Result<u32> {
+    let mut stream = connect(endpoint)?;
+    stream.end();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply.trim_end().parse().unwrap())
+}
+
+fn line(stream: &mut dyn Stream) -> u32 {
+    stream.write_all(b"who?\n").unwrap();
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        reply.extend(byte);
+    }
+    String::from_utf8(reply).unwrap().trim_end().parse().unwrap()
+}
+
+/// What [`serves`] says when it begins: its process and endpoint, and how many it inherited.
+fn begun(helper: &Helper) -> (u32, String, u32) {
+    let said = helper.hear();
+    let (pid, rest) = said.split_once(" serves on ").expect(&said);
+    let (endpoint, rest) = rest.split_once(", ").expect(&said);
+    let count = rest.strip_suffix(" inherited").expect(&said);
+    (pid.parse().unwrap(), endpoint.to_owned(), count.parse().unwrap())
+}
+
+/// L7: from one process to the next, three times, while clients come and one stays. No client is
+/// refused, none is cut.
+fn a_successor_takes_over<A: Api>() {
+    if lab::lasting_role().is_some() {
+        return serves::<A>();
+    }
+    let test = this_test::<A>("a_successor_takes_over");
+    for (transport, by) in [
+        (Transport::Tcp, "threads"),
+        (Transport::Unix, "threads"),
+        (Transport::Tcp, "events"),
+        (Transport::Unix, "events"),
+    ] {
+        let dir = TempDir::new();
+        let (endpoint, path) = match transport {
+            Transport::Tcp => ("127.0.0.1:0".to_owned(), None),
+            Transport::Unix => (dir.endpoint("s"), Some(dir.path("s"))),
+        };
+        let variables = [format!("{ENDPOINT}={endpoint}"), format!("{BY}={by}")];
+        let mut helper = Helper::start_by(&["env", &variables[0], &variables[1]], &test, "s");
+        let (mut pid, endpoint, count) = begun(&helper);
+        assert_eq!(count, 0);
+        let stop = AtomicBool::new(false);
+        let served = AtomicU32::new(0);
+        thread::scope(|scope| {
+            let ends = common::OnDrop(|| stop.store(true, Ordering::SeqCst));
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::SeqCst) {
+                        who_serves(&endpoint).expect("nobody is refused or cut");
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for _ in 0..3 {
+                let mut stays = connect(&endpoint).unwrap();
+                // Whichever of the two has it: the old one, before it is told to go.
+                assert_eq!(line(&mut *stays), pid);
+                helper.tell("hand over");
+                let (next, there, count) = begun(&helper);
+                assert_eq!((there.as_str(), count), (endpoint.as_str(), 1));
+                // A connection that the old one has it serves to its end.
+                let mut rest = String::new();
+                stays.read_to_string(&mut rest).unwrap();
+                assert_eq!(rest, format!("{pid}\n"));
+                drop(stays);
+                assert_eq!(helper.hear(), format!("{pid} has handed over to {next}"));
+                assert!(path.as_deref().is_none_or(Path::exists), "the file is gone");
+                let before = served.load(Ordering::SeqCst);
+                common::eventually("clients go on", || served.load(Ordering::SeqCst) > before + 9);
+                assert_eq!(who_serves(&endpoint).unwrap(), next);
+                pid = next;
+            }
+            drop(ends);
+        });
+        // It ends with its input: the last one removes the file.
+        drop(helper);
+        common::eventually("nobody listens any more", || connect(&endpoint).is_err());
+        common::eventually("the file is gone", || path.as_deref().is_none_or(|p| !p.exists()));
+    }
+}
+
+/// L7: a program that was replaced by a newer one is started by its name.
+fn a_replaced_program_is_found<A: Api>() {
+    if lab::lasting_role().is_some() {
+        return serves::<A>();
+    }
+    let test = this_test::<A>("a_replaced_program_is_found");
+    let dir = TempDir::new();
+    let program = dir.path("program");
+    let copy = || {
+        let copied = dir.path("new");
+        std::fs::copy(std::env::current_exe().unwrap(), &copied).unwrap();
+        std::fs::rename(copied, &program).unwrap();
+    };
+    copy();
+    // In place of the program's name that follows.
+    let script = format!("shift; exec {} \"$@\"", program.display());
+    let endpoint = format!("{ENDPOINT}=127.0.0.1:0");
+    let words = ["env", &endpoint, "sh", "-c", &script, "sh"];
+    let mut helper = Helper::start_by(&words, &test, "s");
+    let (pid, endpoint, _) = begun(&helper);
+    copy();
+    let file = |pid| std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert!(file(pid).to_str().unwrap().ends_with(" (deleted)"));
+    helper.tell("hand over");
+    let (next, ..) = begun(&helper);
+    assert_eq!(file(next), program);
+    helper.hear();
+    assert_eq!(who_serves(&endpoint).unwrap(), next);
+}
+
+/// Not there any more, or not a process that was not waited for.
+fn is_gone(pid: &str) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// L7: whatever becomes of the successor, its end is told, it is not left behind, and the old one
+/// accepts as before.
+fn a_successor_that_fails_changes_nothing<A: Api>() {
+    let test = this_test::<A>("a_successor_that_fails_changes_nothing");
+    match lab::lasting_role().as_deref() {
+        // Has the listener, closes it again in order, and ends well.
+        Some("gives up") => {
+            let mut inherited = A::take_inherited().unwrap();
+            let server = inherited.server("s", &[]).unwrap();
+            server.close();
+            drop((server, inherited));
+            std::process::exit(5);
+        }
+        // Is never ready, though it goes on.
+        Some(_) => {
+            drop(A::take_inherited().unwrap());
+            thread::sleep(Duration::from_secs(60));
+        }
+        None => {}
+    }
+    lab::in_process(&test, Duration::from_secs(25), || fails_and_goes_on::<A>(&test));
+}
+
+fn fails_and_goes_on<A: Api>(test: &str) {
+    let program = std::env::current_exe().unwrap();
+    let again = |role: &str| {
+        let role = format!("KEEPSOCK_LAB_ROLE={role}");
+        let words = ["env", &role, program.to_str().unwrap(), "--exact", test, "--nocapture"];
+        words.map(str::to_owned).to_vec()
+    };
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let ended = ErrorKind::EndOfStream;
+    let cases = [
+        (words(&["true"]), 20_000, ended, "exit status: 0"),
+        (words(&["sh", "-c", "exit 3"]), INFINITE, ended, "exit status: 3"),
+        (words(&["/bin/sh", "-c", "kill -9 $$"]), 20_000, ended, "signal: 9"),
+        (words(&["sleep", "60"]), 100, ErrorKind::TimedOut, "was not ready within 100"),
+        (again("gives up"), 20_000, ended, "exit status: 5"),
+        (again("goes on"), 20_000, ended, "goes on but will not be ready"),
+        (words(&["/nowhere/to/be/found"]), 20_000, ErrorKind::NotFound, "/nowhere"),
+        (words(&["no-such-program-anywhere"]), 20_000, ErrorKind::NotFound, "no-such-program"),
+        (words(&["/etc/passwd"]), 20_000, ErrorKind::PermissionDenied, "/etc/passwd"),
+    ];
+    let dir = TempDir::new();
+    let server = A::listen_all(&["127.0.0.1:0", &dir.endpoint("s")], &[Opt::HandOver(true)]);
+    let server = server.unwrap();
+    let descriptors = lab::count_descriptors();
+    for (argv, limit, kind, what) in cases {
+        let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+        let outcome = A::hand_over(Some(&argv), &[("s", Handed::Server(&server))], limit, None);
+        let failure = fails(outcome, kind);
+        assert_eq!(failure.operation, "hand over");
+        assert!(failure.message.contains(what), "{failure:?}");
+        if let Some((_, rest)) = failure.message.split_once("process ") {
+            assert!(is_gone(rest.split(',').next().unwrap()), "{failure:?}");
+        }
+        for endpoint in server.endpoints() {
+            let client = connect(&endpoint).unwrap();
+            server.accept().unwrap();
+            drop(client);
+        }
+    }
+    let token = A::token();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            token.fire();
+        });
+        let given = [("s", Handed::Server(&server))];
+        fails(
+            A::hand_over(Some(&["sleep", "60"]), &given, INFINITE, Some(&token)),
+            ErrorKind::Cancelled,
+        );
+    });
+    drop(token);
+    assert_eq!(lab::count_descriptors(), descriptors);
+    // It is still this one's to remove.
+    assert!(dir.path("s").exists());
+    drop(server);
+    assert!(!dir.path("s").exists());
+}
+
+/// L7: what has no successor by its nature, and what was not prepared for one.
+fn what_cannot_be_handed_over<A: Api>() {
+    let refused = |name: &str, what: Handed<'_, A>, kind| {
+        fails(A::hand_over(Some(&["true"]), &[(name, what)], 1000, None), kind)
+    };
+    let plain = A::listen("127.0.0.1:0", &[]).unwrap();
+    let failure = refused("s", Handed::Server(&plain), ErrorKind::WrongState);
+    assert!(failure.message.contains("made without hand_over"), "{failure:?}");
+    assert_eq!(failure.endpoint, plain.endpoint());
+    let socket = A::bind("127.0.0.1:0", &[]).unwrap();
+    refused("s", Handed::Datagram(&socket), ErrorKind::WrongState);
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    for name in ["", "a:b", "a\nb", "\u{e9}", &"x".repeat(256)] {
+        refused(name, Handed::Server(&server), ErrorKind::InvalidArgument);
+    }
+    refused(&"x".repeat(255), Handed::Server(&server), ErrorKind::EndOfStream);
+    server.close();
+    refused("s", Handed::Server(&server), ErrorKind::Closed);
+    fails(A::hand_over(Some(&["true"]), &[], 1000, None), ErrorKind::InvalidArgument);
+    let options = [Opt::HandOver(true)];
+    fails(A::connect(&plain.endpoint(), &options), ErrorKind::InvalidArgument);
+}
+
+/// L7: a successor has what sd_listen_fds(3) promises, and nothing else of this process's: its
+/// descriptors are these, no signal is blocked, SIGPIPE ends it.
+fn a_new_process_is_as_new<A: Api>() {
+    let server = A::listen_all(&["127.0.0.1:0", "127.0.0.1:0"], &[Opt::HandOver(true)]).unwrap();
+    let socket = A::bind("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let handed = [("a b", Handed::Server(&server)), ("dns", Handed::Datagram(&socket))];
+    // Each thing that is not as promised has a status of its own.
+    let script = r#"
+        [ "$LISTEN_PID" = $$ ] || exit 10
+        [ "$LISTEN_FDS" = 3 ] || exit 11
+        [ "$LISTEN_FDNAMES" = "a b:a b:dns" ] || exit 12
+        [ "$2" = "one  two" ] || exit 13
+        for fd in 3 4 5 6; do
+            case $(readlink /proc/$$/fd/$fd) in socket:*) ;; *) exit 14 ;; esac
+        done
+        for fd in /proc/$$/fd/*; do
+            # The shell has its script in one that is its own.
+            case $fd in */[0-6]) ;; *) case $(readlink "$fd") in socket:*|anon*) exit 15 ;; esac ;; esac
+        done
+        [ "$(sed -n 's/^SigBlk:[^0-9a-f]*//p' /proc/$$/status)" = 0000000000000000 ] || exit 16
+        ignored=$(sed -n 's/^SigIgn:[^0-9a-f]*//p' /proc/$$/status)
+        [ $((0x$ignored & 0x1000)) = 0 ] || exit 17
+        [ "$HOME" = "$1" ] || exit 18
+        exit 42"#;
+    let home = std::env::var("HOME").unwrap_or_default();
+    let argv = ["sh", "-c", script, "sh", &home, "one  two"];
+    common::system::block(libc::SIGUSR1);
+    let failure = fails(A::hand_over(Some(&argv), &handed, 20_000, None), ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
+}
+
+// ---- inherited -----------------------------------------------------------------------------------
+
+/// L7: sockets of all kinds by their names; what is of another kind is told, and stays.
+fn what_was_inherited<A: Api>() {
+    if lab::role().is_some() {
+        inherits::<A>();
+        return tell("done");
+    }
+    let dir = TempDir::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(dir.path("s")).unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (reader, _writer) = common::system::pipe();
+    let descriptors: Vec<OwnedFd> = vec![
+        listener.try_clone().unwrap().into(),
+        udp.into(),
+        unix.try_clone().unwrap().into(),
+        connected.into(),
+        File::open("/etc/passwd").unwrap().into(),
+        reader,
+        UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+    ];
+    let test = this_test::<A>("what_was_inherited");
+    let names = "http:dns:http:odd:file:pipe:mixed";
+    let helper = Helper::start_activated(&test, "p", descriptors, &[("LISTEN_FDNAMES", names)]);
+    assert_eq!(helper.hear(), "done");
+    // Those whom it was activated by go on.
+    still_accepts(&listener);
+    assert!(dir.path("s").exists(), "the file is not the activated process's");
+}
+
+fn inherits<A: Api>() {
+    let mut inherited = A::take_inherited().unwrap();
+    let all = ["http", "dns", "http", "odd", "file", "pipe", "mixed"];
+    assert_eq!(inherited.names(), all);
+    for fd in 3..10 {
+        assert!(common::system::is_cloexec(fd));
+    }
+    assert!(A::take_inherited().unwrap().names().is_empty(), "a second time");
+    let wrong = ErrorKind::WrongState;
+    for (name, number, what) in [
+        ("dns", 4, "a UDP socket"),
+        ("odd", 6, "a connected TCP socket"),
+        ("file", 7, "a file"),
+        ("pipe", 8, "a pipe"),
+    ] {
+        let failure = fails(inherited.server(name, &[]), wrong);
+        let words = format!("descriptor {number}, named {name:?}, is {what}");
+        assert!(failure.message.ends_with(&words), "{failure:?}");
+    }
+    let failure = fails(inherited.datagram("http", &[]), wrong);
+    assert!(failure.message.ends_with("descriptor 3, named \"http\", is a listening TCP socket"));
+    fails(inherited.datagram("file", &[]), wrong);
+    let failure = fails(inherited.server("none", &[]), ErrorKind::NotFound);
+    assert!(failure.message.contains("\"none\"") && failure.message.contains("\"http\""));
+    // Options that one of them cannot have: none is lost.
+    fails(inherited.server("http", &[Opt::SaveSyn(true)]), ErrorKind::InvalidArgument);
+    fails(inherited.datagram("dns", &[Opt::Nodelay(false)]), ErrorKind::InvalidArgument);
+    assert_eq!(inherited.names(), all);
+    let server = inherited.server("http", &[Opt::NoKeepalive]).unwrap();
+    assert_eq!(inherited.names(), ["dns", "odd", "file", "pipe", "mixed"]);
+    let endpoints = server.endpoints();
+    assert_eq!(endpoints.len(), 2);
+    // The first connection is the one that was handed over, too.
+    server.accept().unwrap();
+    for endpoint in &endpoints {
+        let client = A::connect(endpoint, &[Opt::CloseTimeout(0)]).unwrap();
+        let accepted = server.accept().unwrap();
+        client.write_all(b"hello\n").unwrap();
+        assert_eq!(accepted.read_line(64).unwrap(), "hello");
+    }
+    let dns = inherited.datagram("dns", &[Opt::ReadTimeout(5000)]).unwrap();
+    let client = A::connect_datagram(&dns.endpoint(), &[]).unwrap();
+    client.send(b"question").unwrap();
+    assert_eq!(dns.recv(64).unwrap().bytes, b"question");
+    // Nobody is there to be told.
+    inherited.ready().unwrap();
+    let odd = common::system::is_open(6);
+    drop(inherited);
+    assert!(odd && !common::system::is_open(6), "what nobody took is closed");
+    drop(server);
+}
+
+/// L7: one line for all ways to be started: what is inherited by its address, or made.
+fn what_is_bound_to_an_endpoint<A: Api>() {
+    if lab::role().is_some() {
+        let port = |name: &str| std::env::var(name).unwrap();
+        let (any, one, path) = (port("ANY"), port("ONE"), port("FILE"));
+        let mut inherited = A::take_inherited().unwrap();
+        assert_eq!(inherited.names(), ["unknown"; 7]);
+        let mut left = 7;
+        let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
+            let server = inherited.listen(endpoint, options).unwrap();
+            assert_eq!(server.endpoint(), as_);
+            left -= 1;
+            assert_eq!(inherited.names().len(), left, "{endpoint}");
+            let _client = A::connect(&endpoint.replace('*', "localhost"), &[]);
+            server
+        };
+        let everywhere = format!("*:{any}");
+        let _first = takes(&everywhere, &[], &everywhere);
+        let local = format!("127.0.0.1:{one}");
+        let _second =
+            takes(&format!("localhost:{one}"), &[Opt::Family(keepsock::Family::Ipv4)], &local);
+        let file = format!("unix:{path}");
+        let _third = takes(&file, &[], &file);
+        let _fourth = takes("unix:@keepsock-inherited", &[], "unix:@keepsock-inherited");
+        let only = std::env::var("ONLY6").unwrap();
+        let _fifth = takes(&format!("[::]:{only}"), &[], &format!("[::]:{only}"));
+        // The last TCP listener is on a port that the system chose.
+        let zero = port("ZERO");
+        let _sixth = takes("127.0.0.2:0", &[], &format!("127.0.0.2:{zero}"));
+        // A UDP socket has this port: a TCP socket is made, which can be handed over, too.
+        let udp = port("UDP");
+        let server = inherited.listen(&format!("127.0.0.3:{udp}"), &[]).unwrap();
+        assert_eq!(inherited.names().len(), 1);
+        assert!(common::system::is_nonblocking(server.fd().unwrap()));
+        let given = [("s", Handed::Server(&server))];
+        fails(A::hand_over(Some(&["true"]), &given, 5000, None), ErrorKind::EndOfStream);
+        // Two that have the same port and not the same address.
+        fails(inherited.listen("127.0.0.1:nonsense-service", &[]), ErrorKind::NotFound);
+        return tell("done");
+    }
+    let dir = TempDir::new();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
+    let wildcard = |only| {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(only).unwrap();
+        let any = std::net::SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
+        socket.bind(&any.into()).unwrap();
+        socket.listen(16).unwrap();
+        TcpListener::from(socket)
+    };
+    let (any, only) = (wildcard(false), wildcard(true));
+    let one = TcpListener::bind("127.0.0.1:0").unwrap();
+    let zero = TcpListener::bind("127.0.0.2:0").unwrap();
+    let unix = UnixListener::bind(dir.path("s")).unwrap();
+    let udp = UdpSocket::bind("127.0.0.3:0").unwrap();
+    let variables = [
+        ("ANY", port(&any)),
+        ("ONE", port(&one)),
+        ("ONLY6", port(&only)),
+        ("ZERO", port(&zero)),
+        ("UDP", udp.local_addr().unwrap().port().to_string()),
+        ("FILE", dir.path("s").display().to_string()),
+    ];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let name = {
+        use std::os::linux::net::SocketAddrExt;
+        std::os::unix::net::SocketAddr::from_abstract_name("keepsock-inherited").unwrap()
+    };
+    let abstract_ = UnixListener::bind_addr(&name).unwrap();
+    let descriptors: Vec<OwnedFd> = vec![
+        udp.into(),
+        only.into(),
+        one.into(),
+        any.into(),
+        unix.into(),
+        abstract_.into(),
+        zero.into(),
+    ];
+    let test = this_test::<A>("what_is_bound_to_an_endpoint");
+    let helper = Helper::start_activated(&test, "p", descriptors, &variables);
+    assert_eq!(helper.hear(), "done");
+}
+
+/// L7: variables that nobody has written for this process, or that hold what they cannot.
+fn garbage_in_the_environment<A: Api>() {
+    if let Some(role) = lab::role() {
+        let outcome = A::take_inherited();
+        if role == "others" {
+            assert!(outcome.unwrap().names().is_empty());
+            return tell("none");
+        }
+        let failure = fails(outcome, ErrorKind::InvalidArgument);
+        assert_eq!(failure.operation, "inherit");
+        // The same the second time, for nothing was taken.
+        assert!(fails(A::take_inherited(), ErrorKind::InvalidArgument) == failure);
+        return tell(&failure.message);
+    }
+    let test = this_test::<A>("garbage_in_the_environment");
+    let listener = || vec![OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap())];
+    for (variables, words) in [
+        (&[("LISTEN_FDS", "many")][..], "LISTEN_FDS is \"many\", which is not a number"),
+        (&[("LISTEN_FDS", "-1")], "LISTEN_FDS is \"-1\""),
+        (&[("LISTEN_FDNAMES", "a:b")], "LISTEN_FDNAMES has not 1 names"),
+        (&[("LISTEN_FDS", "40")], "but descriptor "),
+        (&[("KEEPSOCK_HAND_OVER", "?")], "KEEPSOCK_HAND_OVER"),
+    ] {
+        let helper = Helper::start_activated(&test, "p", listener(), variables);
+        let said = helper.hear();
+        assert!(said.starts_with("inherit: ") && said.contains(words), "{said}");
+    }
+    let pid = std::process::id().to_string();
+    let words = ["env", &format!("LISTEN_PID={pid}"), "LISTEN_FDS=1"];
+    assert_eq!(Helper::start_by(&words, &test, "others").hear(), "none");
+}
+
+/// L7: with the program that systemd has for trying it out.
+fn started_by_systemd<A: Api>() {
+    if lab::lasting_role().is_some() {
+        return serves::<A>();
+    }
+    let there = Command::new("systemd-socket-activate").arg("--version").output();
+    if there.is_err() {
+        return println!("skipped: systemd-socket-activate is not installed");
+    }
+    let test = this_test::<A>("started_by_systemd");
+    for transport in TRANSPORTS {
+        let dir = TempDir::new();
+        let endpoint = match transport {
+            Transport::Tcp => {
+                let free = TcpListener::bind(A::own_address(77) + ":0").unwrap();
+                free.local_addr().unwrap().to_string()
+            }
+            Transport::Unix => dir.endpoint("s"),
+        };
+        let setting = format!("--setenv={ENDPOINT}={endpoint}");
+        let address = endpoint.strip_prefix("unix:").unwrap_or(&endpoint);
+        let words = [
+            "systemd-socket-activate",
+            "--setenv=KEEPSOCK_LAB_ROLE=s",
+            &setting,
+            "--fdname=web",
+            "-l",
+            address,
+        ];
+        let mut helper = Helper::start_by(&words, &test, "s");
+        // It starts the server when somebody has come.
+        common::eventually("it listens", || connect(&endpoint).is_ok());
+        let (pid, there, count) = begun(&helper);
+        assert_eq!((there.as_str(), count), (endpoint.as_str(), 1));
+        assert_eq!(who_serves(&endpoint).unwrap(), pid);
+        // Once more, by hand.
+        helper.tell("hand over");
+        let (next, _, count) = begun(&helper);
+        assert_eq!((helper.hear(), count), (format!("{pid} has handed over to {next}"), 1));
+        assert_eq!(who_serves(&endpoint).unwrap(), next);
+        drop(helper);
+        common::eventually("nobody listens any more", || connect(&endpoint).is_err());
+        if transport == Transport::Unix {
+            assert!(dir.path("s").exists(), "the file is the service manager's");
+        }
+    }
+}
