@@ -7,6 +7,7 @@
 mod common;
 mod lab;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -20,8 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Api, Client, Connection, Datagrams, Handed, INFINITE, Inherited, On, Opt, Outcome, Serve,
-    Server, Service, TRANSPORTS, TempDir, Token, Transport, fails, while_waiting,
+    Api, Client, Connection, DatagramService, Datagrams, Handed, INFINITE, Inherited, On, Opt,
+    Outcome, Serve, Server, Service, TRANSPORTS, TempDir, Token, Transport, fails, while_waiting,
 };
 use keepsock::ErrorKind;
 use lab::{Helper, tell, told};
@@ -31,9 +32,11 @@ both_apis!(
     serving_that_ends_here_goes_on_elsewhere,
     who_comes_late_goes_on_waiting,
     datagrams_go_on_elsewhere,
+    serving_datagrams_goes_on_elsewhere,
     a_service_finishes,
     nobody_is_between_accepted_and_served,
     a_successor_takes_over,
+    a_successor_takes_datagrams_over,
     a_replaced_program_is_found,
     a_successor_that_fails_changes_nothing,
     what_cannot_be_handed_over,
@@ -211,6 +214,39 @@ fn datagrams_go_on_elsewhere<A: Api>() {
         other.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         other.send_to(b"x", other.local_addr().unwrap()).unwrap();
         assert_eq!(other.recv(&mut [0; 8]).unwrap(), 1);
+    }
+}
+
+/// L7: serving one ends here, as a close does, and goes on elsewhere; and who sends meanwhile, and
+/// has to wait for that, goes on.
+fn serving_datagrams_goes_on_elsewhere<A: Api>() {
+    let dir = TempDir::new();
+    for endpoint in ["127.0.0.1:0".to_owned(), dir.endpoint("s")] {
+        let options = [Opt::HandOver(true), Opt::ReadTimeout(5000)];
+        let socket = A::bind(&endpoint, &options).unwrap();
+        let other = common::system::duplicate(socket.fd().unwrap());
+        let other = A::adopt_datagram(other, &options[1..]).map_err(|e| e.1).unwrap();
+        let service = socket.serve(2, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap();
+        let client = A::connect_datagram(&socket.endpoint(), &options[1..]).unwrap();
+        client.send(b"x").unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"x");
+        service.stop();
+        service.wait(5000).unwrap();
+        fails(socket.recv(8), ErrorKind::Closed);
+        client.send(b"y").unwrap();
+        let (got, info) = other.recv_info(8).unwrap();
+        assert_eq!(got.bytes, b"y");
+        other.reply(&info, b"z").unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"z");
+        // Only a Unix socket's queue is ever full here.
+        if endpoint.starts_with("unix:") {
+            let to = client.endpoint();
+            socket.set_nonblocking(true).unwrap();
+            while socket.send_to_endpoint(b"full", &to).is_ok() {}
+            socket.set_nonblocking(false).unwrap();
+            let send = || socket.send_to_endpoint(b"last", &to);
+            while_waiting(send, || drop(client.recv(8).unwrap())).0.unwrap();
+        }
     }
 }
 
@@ -486,6 +522,83 @@ fn a_successor_takes_over<A: Api>() {
         drop(helper);
         common::eventually("nobody listens any more", || connect(&endpoint).is_err());
         common::eventually("the file is gone", || path.as_deref().is_none_or(|p| !p.exists()));
+    }
+}
+
+/// A server of datagrams, and each of its successors, likewise.
+fn serves_datagrams<A: Api>() {
+    let me = std::process::id();
+    let mut inherited = A::take_inherited().unwrap();
+    let socket = match inherited.datagram("main", &[]) {
+        Ok(socket) => socket,
+        Err(failure) => {
+            assert!(failure.is(ErrorKind::NotFound), "{failure:?}");
+            A::bind(&std::env::var(ENDPOINT).unwrap(), &[Opt::HandOver(true)]).unwrap()
+        }
+    };
+    let answer = me.to_string();
+    let service = socket.serve(2, Box::new(move |reply, _| reply(answer.as_bytes()).unwrap()));
+    let service = service.unwrap();
+    tell(&format!("{me} serves on {}, 0 inherited", socket.endpoint()));
+    inherited.ready().unwrap();
+    if told().is_some() {
+        let main = [("main", Handed::Datagram(&socket))];
+        let pid = A::hand_over(None, &main, 20_000, None).unwrap();
+        service.stop();
+        service.wait(10_000).unwrap();
+        drop((service, socket));
+        tell(&format!("{me} has handed over to {pid}"));
+        std::process::exit(0);
+    }
+}
+
+/// L7: datagrams are answered by the one or the other, and none is left without an answer; the file
+/// of a Unix socket stays until the last one goes.
+fn a_successor_takes_datagrams_over<A: Api>() {
+    if lab::lasting_role().is_some() {
+        return serves_datagrams::<A>();
+    }
+    let test = this_test::<A>("a_successor_takes_datagrams_over");
+    let dir = TempDir::new();
+    let path = dir.path("s");
+    for endpoint in ["127.0.0.1:0".to_owned(), dir.endpoint("s")] {
+        let variable = format!("{ENDPOINT}={endpoint}");
+        let mut helper = Helper::start_by(&["env", &variable], &test, "s");
+        let (mut pid, endpoint, _) = begun(&helper);
+        let client = A::connect_datagram(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let ask = || -> u32 {
+            client.send(b"who?").unwrap();
+            String::from_utf8(client.recv(16).unwrap().bytes).unwrap().parse().unwrap()
+        };
+        assert_eq!(ask(), pid);
+        for _ in 0..3 {
+            // Until the old one is gone, both may answer.
+            let (over, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+            let next = thread::scope(|scope| {
+                let ends = common::OnDrop(|| over.store(true, Ordering::SeqCst));
+                let asks = scope.spawn(|| {
+                    let mut by = BTreeSet::new();
+                    while !over.load(Ordering::SeqCst) {
+                        by.insert(ask());
+                        asked.fetch_add(1, Ordering::SeqCst);
+                    }
+                    by
+                });
+                let before = asked.load(Ordering::SeqCst);
+                common::eventually("it asks", || asked.load(Ordering::SeqCst) > before);
+                helper.tell("hand over");
+                let (next, ..) = begun(&helper);
+                assert_eq!(helper.hear(), format!("{pid} has handed over to {next}"));
+                drop(ends);
+                assert!(asks.join().unwrap().iter().all(|by| [pid, next].contains(by)));
+                next
+            });
+            assert_eq!(ask(), next);
+            assert_eq!(path.exists(), endpoint.starts_with("unix:"));
+            pid = next;
+        }
+        drop((helper, client));
+        common::eventually("the file is gone", || !path.exists());
     }
 }
 

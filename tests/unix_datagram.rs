@@ -203,6 +203,10 @@ fn a_peer_that_is_gone<A: Api>() {
         fails(socket.send_to_endpoint(b"x", &dir.endpoint("nowhere")), ErrorKind::NotFound);
     }
     assert_eq!(socket.recv_error().unwrap(), None);
+    // Asking takes no datagram.
+    socket.send_to_endpoint(b"x", &socket.endpoint()).unwrap();
+    assert_eq!(socket.recv_error().unwrap(), None);
+    assert_eq!(socket.recv(8).unwrap().bytes, b"x");
     // A stream socket is not somebody for datagrams.
     let _listener = UnixListener::bind(dir.path("l")).unwrap();
     fails(A::connect_datagram(&dir.endpoint("l"), &[]), ErrorKind::Os);

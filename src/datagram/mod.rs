@@ -244,7 +244,8 @@ impl DatagramSocket {
         call: &mut impl FnMut(Wait) -> io::Result<T>,
     ) -> std::result::Result<T, Cause> {
         let reads = interest == Interest::Read;
-        let is_over = || io.is_closed() || reads && self.0.deaf.load(Ordering::Acquire);
+        let is_deaf = || reads && self.0.deaf.load(Ordering::Acquire);
+        let is_over = || io.is_closed() || is_deaf();
         let cancel = patience.cancel.as_ref();
         let mut waits = patience.deadline.0.is_none()
             && !patience.nonblocking
@@ -257,11 +258,15 @@ impl DatagramSocket {
             if cancel.is_some_and(CancelToken::is_fired) {
                 return Err(ErrorKind::Cancelled.into());
             }
+            if is_deaf() {
+                return Err(ErrorKind::Closed.into());
+            }
             let result = call(if waits { Wait::Yes } else { Wait::No });
-            if is_over() {
+            if io.is_closed() {
                 return Err(ErrorKind::Closed.into());
             }
             match result {
+                // Also if it is the last thing that is received.
                 Ok(done) => return Ok(done),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -213,6 +213,9 @@ impl DatagramSocket {
             let (mut kept, mut over) = (0, false);
             let mut told = |batch: &mut B, at, received: &Received| {
                 over |= self.is_over(received);
+                if over {
+                    return;
+                }
                 let put = |facts: &Facts<'_>| {
                     if kept != at {
                         batch.swap(kept, at);
@@ -261,9 +264,14 @@ impl DatagramSocket {
         }
     }
 
-    /// Nothing was received: somebody has shut the socket down.
+    /// Nothing was received: the socket has been shut down.
     pub(super) fn is_over(&self, received: &Received) -> bool {
-        received.from.is_none() && matches!(self.0.side, Side::Inet(_))
+        received.from.is_none()
+            && match self.0.side {
+                Side::Inet(_) => true,
+                // An empty datagram of a sender without a name looks the same.
+                Side::Unix(_) => received.len == 0 && self.0.deaf.load(Ordering::Acquire),
+            }
     }
 
     /// Has what is told of a datagram taken; `None`: it is from somebody else than the peer.

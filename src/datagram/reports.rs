@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::receive::RECEIVE;
-use super::{DatagramSocket, Side};
+use super::{DatagramSocket, Inet, Side};
 use crate::error::{ErrorKind, Result};
 use crate::sys::{self, InUse};
 
@@ -147,7 +147,10 @@ impl DatagramSocket {
     /// Takes what the kernel has queued; how much that was. While something is there, a poll does
     /// not wait, so it must not stay.
     pub(super) fn take_reported(&self, io: &InUse<'_>) -> usize {
-        let peer = self.inet_peer();
+        let Side::Inet(Inet { peer, .. }) = self.0.side else {
+            // It has no such queue, and the kernel would take a datagram instead.
+            return 0;
+        };
         for taken in 0..ERRORS_AT_ONCE {
             let Ok(Some(reported)) = sys::next_reported(io.socket()) else {
                 return taken;
