@@ -286,6 +286,10 @@ enum keepsock_protocol
      * UDP over IPv4 or IPv6.
      */
     KEEPSOCK_PROTOCOL_UDP = 3,
+    /**
+     * A Unix datagram socket.
+     */
+    KEEPSOCK_PROTOCOL_UNIX_DATAGRAM = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -616,14 +620,22 @@ typedef struct keepsock_connecting keepsock_connecting;
 typedef struct keepsock_connection keepsock_connection;
 
 /**
- * A UDP socket: bound to a local address, for datagrams from anybody, or connected to one
- * peer. Unix systems only so far.
+ * A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
+ * to one peer. Unix systems only so far.
  *
  * Threads: any number of threads may be in calls on one socket; a datagram is sent, and
  * received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
  * keepsock_datagram_free() needs the object for itself.
  */
 typedef struct keepsock_datagram keepsock_datagram;
+
+/**
+ * A datagram socket that is being served, made by keepsock_datagram_serve().
+ *
+ * Threads: any thread may call any function, handlers included (but see
+ * keepsock_datagram_handler). Only keepsock_datagram_service_free() needs the object for itself.
+ */
+typedef struct keepsock_datagram_service keepsock_datagram_service;
 
 /**
  * Why a call failed, for people: its message is one line that tells what was
@@ -709,6 +721,29 @@ typedef struct keepsock_server keepsock_server;
  * keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for itself.
  */
 typedef struct keepsock_service keepsock_service;
+
+/**
+ * An IP address and a port. keepsock_address_parse() makes one of text,
+ * keepsock_address_text() text of one. It never grows.
+ */
+typedef struct {
+    /**
+     * In network order; of an IPv4 address the first four bytes, the rest is 0.
+     */
+    uint8_t ip[16];
+    /**
+     * The interface's index of a link-local IPv6 address, or 0.
+     */
+    uint32_t zone;
+    /**
+     * The port, in the machine's order.
+     */
+    uint16_t port;
+    /**
+     * 4 or 6; 1: a Unix socket, whose name is elsewhere; 0: there is no address.
+     */
+    uint16_t family;
+} keepsock_address;
 
 /**
  * What is known of a connection at one moment. -1, or "", is what the system, or this
@@ -986,39 +1021,16 @@ typedef struct {
 } keepsock_callbacks;
 
 /**
- * An IP address and a port. keepsock_address_parse() makes one of text,
- * keepsock_address_text() text of one. It never grows.
- */
-typedef struct {
-    /**
-     * In network order; of an IPv4 address the first four bytes, the rest is 0.
-     */
-    uint8_t ip[16];
-    /**
-     * The interface's index of a link-local IPv6 address, or 0.
-     */
-    uint32_t zone;
-    /**
-     * The port, in the machine's order.
-     */
-    uint16_t port;
-    /**
-     * 4 or 6; 0: there is no address.
-     */
-    uint16_t family;
-} keepsock_address;
-
-/**
  * What was received, but for the bytes.
  */
 typedef struct {
     /**
-     * Who sent it.
+     * Who sent it; of a Unix socket (family 1) the name is in unix_name.
      */
     keepsock_address from;
     /**
      * The address that it was sent to, which may be a group's or a broadcast address; family 0
-     * where the system does not tell.
+     * where the system does not tell, and for Unix sockets.
      */
     keepsock_address to;
     /**
@@ -1036,6 +1048,16 @@ typedef struct {
      */
     bool truncated;
     /**
+     * How many routers it might still have passed (TTL, hop limit); -1: not told, as without
+     * keepsock_datagram_set_details().
+     */
+    int16_t ttl;
+    /**
+     * Its TOS byte (IPv4), or traffic class (IPv6): DSCP in the upper six bits, ECN in the lower
+     * two; -1: not told, as without keepsock_datagram_set_details().
+     */
+    int16_t tos;
+    /**
      * How many bytes were put into the buffer.
      */
     size_t len;
@@ -1043,6 +1065,20 @@ typedef struct {
      * How many bytes the datagram had; systems other than Linux do not tell: there it is len.
      */
     size_t original_len;
+    /**
+     * When the kernel took it, in nanoseconds since 1970; -1: not told, as without
+     * keepsock_datagram_set_details().
+     */
+    int64_t received_at_ns;
+    /**
+     * The name of the Unix socket that sent it, as in sun_path of unix(7): an abstract name begins
+     * with a NUL.
+     */
+    uint8_t unix_name[108];
+    /**
+     * How many bytes it has; 0: it has none, and cannot be answered.
+     */
+    uint16_t unix_name_len;
 } keepsock_datagram_info;
 
 /**
@@ -1060,7 +1096,7 @@ typedef struct {
      */
     size_t len;
     /**
-     * To whom; family 0: to the peer of a connected socket.
+     * To whom; family 0: to the peer of a connected socket, as Unix sockets must be for that.
      */
     keepsock_address to;
     /**
@@ -1093,6 +1129,41 @@ typedef struct {
 } keepsock_incoming;
 
 /**
+ * What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is the
+ * kernel's, which for small datagrams is several times their bytes.
+ */
+typedef struct {
+    /**
+     * How many datagrams were lost here, since there was no room for them.
+     */
+    int64_t dropped;
+    /**
+     * Bytes of memory that datagrams take which wait to be received.
+     */
+    int64_t unread;
+    /**
+     * How many they may take.
+     */
+    int64_t receive_buffer;
+    /**
+     * Bytes of memory that datagrams take which wait to be sent.
+     */
+    int64_t unsent;
+    /**
+     * How many they may take.
+     */
+    int64_t send_buffer;
+    /**
+     * How many errors were reported: keepsock_datagram_recv_error().
+     */
+    int64_t errors;
+    /**
+     * As keepsock_datagram_path_mtu() tells it; -1 for a socket that is not connected, too.
+     */
+    int64_t path_mtu;
+} keepsock_datagram_stats;
+
+/**
  * An error that was reported for a datagram that the socket sent.
  */
 typedef struct {
@@ -1113,7 +1184,31 @@ typedef struct {
      * The machine, or the router on the way, that reported it, with port 0; family 0: not told.
      */
     keepsock_address from;
+    /**
+     * With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0: not
+     * told.
+     */
+    uint32_t path_mtu;
 } keepsock_datagram_error;
+
+/**
+ * Called for each datagram, in a thread of the library's. Every function may be called inside but for
+ * keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free functions of
+ * socket and service.
+ *
+ * @param datagram  The socket that is served: answer with keepsock_datagram_reply().
+ * @param info      What is told of the datagram; valid until the handler returns. Later versions may
+ *                  have more at its end.
+ * @param data      Its bytes; valid until the handler returns.
+ * @param len       How many.
+ * @param user      What was passed to keepsock_datagram_serve(). It must live until
+ *                  keepsock_datagram_service_free() returns.
+ */
+typedef void (*keepsock_datagram_handler)(keepsock_datagram *datagram,
+                                          const keepsock_datagram_info *info,
+                                          const void *data,
+                                          size_t len,
+                                          void *user);
 
 /**
  * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
@@ -1408,6 +1503,34 @@ extern "C" {
  * @return A static string. Since 0.1.
  */
 const char *keepsock_version(void);
+
+/**
+ * Makes an address of a numeric endpoint: "192.0.2.1:80", "[fe80::1%eth0]:80".
+ *
+ * @param endpoint  Its text; names are not addresses.
+ * @param address   Receives it.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_address_parse(const char *endpoint,
+                               keepsock_address *address,
+                               keepsock_error **error);
+
+/**
+ * Prints an address as an endpoint: "192.0.2.1:80", "[fe80::1%3]:80".
+ *
+ * @param address  An address.
+ * @param buf      Receives the text, with its NUL.
+ * @param cap      Its size; 64 is enough for all.
+ * @param needed   Receives the size that is needed, also when cap is too small; may be NULL.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TOO_LONG, _INVALID_ARGUMENT (family 0, too). Since 0.1.
+ */
+int32_t keepsock_address_text(const keepsock_address *address,
+                              char *buf,
+                              size_t cap,
+                              size_t *needed,
+                              keepsock_error **error);
 
 /**
  * Does what is due to keep the connection alive, and says in what time to call again at
@@ -2391,41 +2514,15 @@ int32_t keepsock_connection_keepalive(const keepsock_connection *connection,
                                       keepsock_error **error);
 
 /**
- * Makes an address of a numeric endpoint: "192.0.2.1:80", "[fe80::1%eth0]:80".
- *
- * @param endpoint  Its text; names are not addresses.
- * @param address   Receives it.
- * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _INVALID_ARGUMENT. Since 0.1.
- */
-int32_t keepsock_address_parse(const char *endpoint,
-                               keepsock_address *address,
-                               keepsock_error **error);
-
-/**
- * Prints an address as an endpoint: "192.0.2.1:80", "[fe80::1%3]:80".
- *
- * @param address  An address.
- * @param buf      Receives the text, with its NUL.
- * @param cap      Its size; 64 is enough for all.
- * @param needed   Receives the size that is needed, also when cap is too small; may be NULL.
- * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_TOO_LONG, _INVALID_ARGUMENT (family 0, too). Since 0.1.
- */
-int32_t keepsock_address_text(const keepsock_address *address,
-                              char *buf,
-                              size_t cap,
-                              size_t *needed,
-                              keepsock_error **error);
-
-/**
  * Makes a socket that takes datagrams from anybody. "*:8080" takes IPv4 and IPv6 on one port,
  * whatever the system's bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only.
- * With port 0 the system chooses: keepsock_datagram_port().
+ * With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name" are
+ * Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket never is;
+ * the file is removed when this one is closed.
  *
  * @param endpoint  Where to bind.
- * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts and
- *                  token hold; what only streams, or only connecting, have is refused.
+ * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token and
+ *                  last snapshot hold; what only streams, or only connecting, have is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
@@ -2440,16 +2537,17 @@ int32_t keepsock_datagram_bind(const char *endpoint,
 
 /**
  * Makes a socket that sends to one peer only, and receives from it only. Nothing is sent for
- * that, so whether somebody is there is not known yet. Of a name's addresses it is the first
- * one that this machine has a way to.
+ * that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a name's
+ * addresses it is the first one that this machine has a way to. On Linux a Unix socket gets a name
+ * of its own, so that it can be answered; elsewhere give it one as the local address.
  *
  * @param endpoint  The peer.
  * @param options   Options, copied; NULL for the defaults. Family, local address, interface,
  *                  addresses, timeouts and token hold; what only streams have is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND,
- *         _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
+ *         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
  *         _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED, _NO_DESCRIPTORS,
  *         _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
@@ -2459,15 +2557,16 @@ int32_t keepsock_datagram_connect(const char *endpoint,
                                   keepsock_error **error);
 
 /**
- * Takes over a UDP socket that is bound, connected or not.
+ * Takes over a datagram socket, UDP or Unix, that is bound, connected or not. The file of a Unix
+ * socket stays the business of whoever made it.
  *
- * @param fd        A UDP socket. It belongs to the new object on success and stays the
+ * @param fd        A datagram socket. It belongs to the new object on success and stays the
  *                  caller's on failure.
  * @param options   Options, copied; NULL for the defaults. Timeouts and token hold; addresses,
  *                  family and interface must not be set.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not UDP, or not bound), _OS (not a socket at
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
  *         all), _UNSUPPORTED (Windows), _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_datagram_from_fd(keepsock_fd fd,
@@ -2486,7 +2585,7 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd,
  * @param len       How many; 0 is a datagram, too.
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
- *         or for the way), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
+ *         or for the way), _REFUSED (a Unix peer that is gone), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
  *         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_datagram_send(keepsock_datagram *datagram,
@@ -2511,6 +2610,24 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram,
                                   size_t len,
                                   const keepsock_address *to,
                                   keepsock_error **error);
+
+/**
+ * Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket ("unix:/run/app.sock",
+ * "unix:@name"). keepsock_datagram_send_to() is for those who send often to one address.
+ *
+ * @param datagram  A socket.
+ * @param data      The bytes; may be NULL if len is 0.
+ * @param len       How many; 0 is a datagram, too.
+ * @param endpoint  To whom; names are not looked up.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send_to(), and KEEPSOCK_ERR_INVALID_ENDPOINT, _REFUSED and
+ *         _NOT_FOUND for a Unix socket that is not there. Since 0.1.
+ */
+int32_t keepsock_datagram_send_to_endpoint(keepsock_datagram *datagram,
+                                           const void *data,
+                                           size_t len,
+                                           const char *endpoint,
+                                           keepsock_error **error);
 
 /**
  * Answers a datagram: to whom it came from, and from the address that it was sent to, as its
@@ -2681,6 +2798,91 @@ int32_t keepsock_datagram_set_multicast_interface(keepsock_datagram *datagram,
                                                   keepsock_error **error);
 
 /**
+ * How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own. Default:
+ * the system's, mostly 64.
+ *
+ * @param datagram  A UDP socket.
+ * @param ttl       Above 0.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS.
+ *         Since 0.1.
+ */
+int32_t keepsock_datagram_set_ttl(keepsock_datagram *datagram,
+                                  uint8_t ttl,
+                                  keepsock_error **error);
+
+/**
+ * The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six bits
+ * (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
+ *
+ * @param datagram  A UDP socket.
+ * @param tos       The byte.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _PERMISSION_DENIED, _CLOSED,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_tos(keepsock_datagram *datagram,
+                                  uint8_t tos,
+                                  keepsock_error **error);
+
+/**
+ * Whether what the socket sends may not be cut into fragments on its way, not by this machine either:
+ * what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a router tells of
+ * it later, for the next one; keepsock_datagram_recv_error() tells how long it may be. Default: no.
+ * Linux only.
+ *
+ * @param datagram  A UDP socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_dont_fragment(keepsock_datagram *datagram,
+                                            bool on,
+                                            keepsock_error **error);
+
+/**
+ * How long a packet to the peer of a connected socket may be, as far as the system knows: a datagram
+ * that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
+ *
+ * @param datagram  A connected UDP socket.
+ * @param mtu       Receives it, in bytes.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _UNSUPPORTED, _CLOSED,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_path_mtu(keepsock_datagram *datagram,
+                                   uint32_t *mtu,
+                                   keepsock_error **error);
+
+/**
+ * Whether ttl, tos and received_at_ns of each datagram are told (Unix sockets: the time only). It
+ * costs a little for each. Default: no. Linux only.
+ *
+ * @param datagram  A socket.
+ * @param on        Whether.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_datagram_set_details(keepsock_datagram *datagram,
+                                      bool on,
+                                      keepsock_error **error);
+
+/**
+ * What is known of the socket now; after close, what was known then, if
+ * keepsock_options_set_last_snapshot() was set.
+ *
+ * @param datagram  A socket.
+ * @param out       Filled in on success.
+ * @param size      sizeof *out.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_snapshot(const keepsock_datagram *datagram,
+                                   keepsock_datagram_stats *out,
+                                   size_t size,
+                                   keepsock_error **error);
+
+/**
  * Whether what ICMP says of datagrams that were sent is kept for
  * keepsock_datagram_recv_error(). A connected socket has it on, a bound one off: there the
  * kernel keeps such errors to itself unless it is asked (IP_RECVERR of ip(7)). Linux only.
@@ -2737,7 +2939,7 @@ const char *keepsock_datagram_endpoint(const keepsock_datagram *datagram);
 const char *keepsock_datagram_name(const keepsock_datagram *datagram);
 
 /**
- * The local port.
+ * The local port; 0 for a Unix socket.
  *
  * @param datagram  A socket, or NULL: 0.
  * @return The port. Since 0.1.
@@ -2853,6 +3055,71 @@ int32_t keepsock_datagram_close(keepsock_datagram *datagram, keepsock_error **er
  * @param datagram  A socket, or NULL. Since 0.1.
  */
 void keepsock_datagram_free(keepsock_datagram *datagram);
+
+/**
+ * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
+ * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
+ * Unix socket); with several threads those of one sender may be handled at the same time, and out of
+ * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
+ * the service.
+ *
+ * @param datagram  A socket. Free it after the service.
+ * @param threads   How many threads; from 1 to 1,024.
+ * @param handler   See keepsock_datagram_handler.
+ * @param user      Passed to handler; may be NULL.
+ * @param service   Receives the service; free it with keepsock_datagram_service_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be started),
+ *         _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_serve(keepsock_datagram *datagram,
+                                uint32_t threads,
+                                keepsock_datagram_handler handler,
+                                void *user,
+                                keepsock_datagram_service **service,
+                                keepsock_error **error);
+
+/**
+ * How many datagrams were received so far.
+ *
+ * @param service  A service, or NULL: 0.
+ * @return Their number. Since 0.1.
+ */
+uint64_t keepsock_datagram_service_received(const keepsock_datagram_service *service);
+
+/**
+ * Ends receiving, for the socket as a whole and for good: its receiving calls return
+ * KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is handled;
+ * what waits in the kernel is not. May be called from inside a handler; stopping twice is fine.
+ *
+ * @param service  A service.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service,
+                                       keepsock_error **error);
+
+/**
+ * Waits until all threads have ended, and so all handlers returned: after
+ * keepsock_datagram_service_stop(), the socket's close, or its token.
+ *
+ * @param service  A service.
+ * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
+ *         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
+ */
+int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service,
+                                       int64_t ms,
+                                       keepsock_error **error);
+
+/**
+ * Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The socket
+ * stays, and can send. Freeing NULL does nothing.
+ *
+ * @param service  A service, or NULL. Since 0.1.
+ */
+void keepsock_datagram_service_free(keepsock_datagram_service *service);
 
 /**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".
@@ -3502,6 +3769,23 @@ int32_t keepsock_options_set_fast_open(keepsock_options *options,
 int32_t keepsock_options_set_mptcp(keepsock_options *options,
                                    bool on,
                                    keepsock_error **error);
+
+/**
+ * Whether the kernel may hand over the datagrams of one sender that follow each other as one (UDP_GRO
+ * of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
+ * second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
+ * left over waits in the socket, so that its descriptor may not be readable though there is something
+ * to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. UDP only; elsewhere binding is
+ * KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_coalescing(keepsock_options *options,
+                                        bool on,
+                                        keepsock_error **error);
 
 /**
  * Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::info::Address;
 
 /// Where to connect or listen. One syntax for all transports:
 ///
@@ -16,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// | `192.0.2.1:80`, `[2001:db8::1]:80` | an address; IPv6 goes in brackets |
 /// | `[fe80::1%eth0]:80` | a link-local address with its zone: interface name or index |
 /// | `*:80` | listening only: every local address, IPv4 and IPv6 on one port |
-/// | `unix:/run/app.sock` | a Unix stream socket in the file system |
-/// | `unix:@name` | a Unix stream socket in Linux's abstract namespace |
+/// | `unix:/run/app.sock` | a Unix socket in the file system |
+/// | `unix:@name` | a Unix socket in Linux's abstract namespace |
 ///
 /// Printing an endpoint gives back text that parses to the same endpoint. Text
 /// that does not parse is refused with an error that names the offending part.
@@ -322,6 +323,26 @@ impl From<SocketAddr> for Endpoint {
             }
         };
         Endpoint(Target::Inet { host, port: Port::Number(address.port()) })
+    }
+}
+
+impl TryFrom<&Endpoint> for Address {
+    type Error = Error;
+    /// What is no name that would have to be looked up.
+    ///
+    /// ```
+    /// use keepsock::{Address, Endpoint};
+    /// let endpoint: Endpoint = "unix:/run/app.sock".parse()?;
+    /// assert_eq!(Address::try_from(&endpoint)?, Address::UnixPath("/run/app.sock".into()));
+    /// assert!(Address::try_from(&"example.com:80".parse::<Endpoint>()?).is_err());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    fn try_from(endpoint: &Endpoint) -> Result<Address> {
+        match &endpoint.0 {
+            Target::Inet { .. } => endpoint.to_socket_addr().map(Address::Inet),
+            Target::UnixPath(path) => Ok(Address::UnixPath(path.clone())),
+            Target::UnixAbstract(name) => Ok(Address::UnixAbstract(name.clone().into_bytes())),
+        }
     }
 }
 

@@ -206,6 +206,11 @@ pub(crate) fn handler_panicked(connection: &FiveTuple) {
 }
 
 #[cold]
+pub(crate) fn datagram_handler_panicked(of: &FiveTuple) {
+    error!(target: SERVE, "a handler panicked: {of}");
+}
+
+#[cold]
 pub(crate) fn cut_by_broadcast(connection: &FiveTuple) {
     warn!(target: SERVE, "broadcast resets {connection}: it does not keep up, or is gone");
 }

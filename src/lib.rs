@@ -112,7 +112,9 @@ pub use cancel::CancelToken;
 pub use capture::Capture;
 pub use client::{BorrowedSocket, ClientSocket};
 pub use connect::Connecting;
-pub use datagram::{Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
+pub use datagram::{
+    Datagram, DatagramError, DatagramService, DatagramSnapshot, DatagramSocket, Incoming, Outgoing,
+};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use framing::{Framing, LengthPrefix};

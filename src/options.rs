@@ -52,6 +52,7 @@ pub struct SocketOptions {
     pub(crate) fast_open: bool,
     pub(crate) mptcp: bool,
     pub(crate) save_syn: bool,
+    pub(crate) coalescing: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
 
@@ -82,6 +83,7 @@ impl Default for SocketOptions {
             fast_open: false,
             mptcp: false,
             save_syn: false,
+            coalescing: false,
             cancel: None,
         }
     }
@@ -452,6 +454,26 @@ impl SocketOptions {
         self
     }
 
+    /// Whether the kernel may hand over the datagrams of one sender that follow each other as one
+    /// (UDP_GRO of udp(7), Linux 5.0); they are told one by one as always. For those who receive many
+    /// thousand in a second: each is copied once more, one thread receives at a time, and it takes up
+    /// to a megabyte. What is left over waits in the socket, so that its descriptor may not be
+    /// readable though there is something to receive: whoever polls it goes on until
+    /// [`WouldBlock`](ErrorKind::WouldBlock). UDP only; elsewhere binding fails with
+    /// [`Unsupported`](ErrorKind::Unsupported). Default: no.
+    ///
+    /// ```
+    /// # use keepsock::{DatagramSocket, SocketOptions};
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let socket = DatagramSocket::bind_with("*:0", &SocketOptions::new().coalescing(true))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn coalescing(mut self, on: bool) -> Self {
+        self.coalescing = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -547,6 +569,7 @@ impl SocketOptions {
             ("fast_open", self.fast_open),
             ("mptcp", self.mptcp),
             ("SYN", self.save_syn),
+            ("coalescing", self.coalescing),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
@@ -573,12 +596,20 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Refuses, for a UDP socket, what only streams have. What is off is met.
+    /// Refuses, for a stream, what only datagram sockets have.
+    pub(crate) fn refuse_datagram_only(&self, operation: &'static str) -> Result<()> {
+        if self.coalescing {
+            return Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail("coalescing is for datagrams"));
+        }
+        Ok(())
+    }
+
+    /// Refuses, for a datagram socket, what only streams have. What is off is met.
     pub(crate) fn refuse_stream_only(&self, operation: &'static str) -> Result<()> {
         let given = [
             ("keepalive", matches!(self.keepalive, Setting::Own(_))),
             ("liveness", !self.liveness.is_plain()),
-            ("last_snapshot", self.last_snapshot),
             ("nodelay", !self.nodelay),
             ("attempt_delay", self.attempt_delay != SocketOptions::default().attempt_delay),
             ("backlog", self.backlog.is_some()),
@@ -588,7 +619,7 @@ impl SocketOptions {
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("a UDP socket has no {name} to set"))),
+                .detail(format!("a datagram socket has no {name} to set"))),
             None => Ok(()),
         }
     }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use socket2::Type;
+
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
@@ -39,6 +41,8 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Lookup {
     endpoint: Endpoint,
+    /// The same service name may have one port for streams and another for datagrams.
+    kind: Type,
     family: Family,
     operation: &'static str,
     began: Instant,
@@ -71,11 +75,13 @@ type Failure = (ErrorKind, String, Option<i32>);
 impl Lookup {
     pub(crate) fn new(
         endpoint: &Endpoint,
+        kind: Type,
         family: Family,
         operation: &'static str,
     ) -> Result<Lookup> {
         let mut lookup = Lookup {
             endpoint: endpoint.clone(),
+            kind,
             family,
             operation,
             began: Instant::now(),
@@ -121,11 +127,11 @@ impl Lookup {
         }
         let worker = {
             let (send, arrived) = (answers.send.clone(), answers.arrived.clone());
-            let endpoint = self.endpoint.clone();
+            let (endpoint, kind) = (self.endpoint.clone(), self.kind);
             move || {
                 let _slot = slot;
                 // Nobody may be there any more to receive it, and then nobody is to be woken.
-                if send.send((family, look(&endpoint, family))).is_ok() {
+                if send.send((family, look(&endpoint, kind, family))).is_ok() {
                     arrived.fire();
                 }
             }
@@ -227,7 +233,7 @@ impl Lookup {
 
     /// An endpoint that says everything itself.
     fn numeric(&self) -> Result<Vec<SocketAddr>> {
-        look(&self.endpoint, self.family)
+        look(&self.endpoint, self.kind, self.family)
             .map_err(|failure| self.failed(failure))
             .and_then(|found| self.allowed(found))
     }
@@ -257,14 +263,14 @@ pub(crate) fn is_numeric(endpoint: &Endpoint) -> bool {
 }
 
 /// Asks the system, and waits for as long as that takes.
-fn look(endpoint: &Endpoint, family: Family) -> Answer {
+fn look(endpoint: &Endpoint, kind: Type, family: Family) -> Answer {
     let Target::Inet { host, port } = &endpoint.0 else {
         return Err((ErrorKind::InvalidEndpoint, "not an internet endpoint".to_owned(), None));
     };
     // Two questions, so that the error tells which of the two is unknown.
     let port = match port {
         Port::Number(n) => *n,
-        Port::Service(name) => match sys::lookup(None, name, family).map_err(failure) {
+        Port::Service(name) => match sys::lookup(None, name, kind, family).map_err(failure) {
             Ok(found) => found.first().map_or(0, SocketAddr::port),
             Err((ErrorKind::NotFound, _, code)) => {
                 return Err((ErrorKind::NotFound, format!("no such service: {name:?}"), code));
@@ -282,7 +288,9 @@ fn look(endpoint: &Endpoint, family: Family) -> Answer {
             let numeric = Endpoint(Target::Inet { host: host.clone(), port }).to_socket_addr();
             numeric.map(|a| vec![a]).map_err(|e| (e.kind(), e.reason().to_owned(), None))
         }
-        Host::Name(name) => sys::lookup(Some(name), &port.to_string(), family).map_err(failure),
+        Host::Name(name) => {
+            sys::lookup(Some(name), &port.to_string(), kind, family).map_err(failure)
+        }
     }
 }
 
@@ -297,12 +305,13 @@ fn failure(error: LookupError) -> Failure {
 /// Looks up within a deadline: all addresses, in the order of the system.
 pub(crate) fn resolve(
     endpoint: &Endpoint,
+    kind: Type,
     family: Family,
     deadline: Deadline,
     cancel: Option<&CancelToken>,
     operation: &'static str,
 ) -> Result<Vec<SocketAddr>> {
-    let mut lookup = Lookup::new(endpoint, family, operation)?;
+    let mut lookup = Lookup::new(endpoint, kind, family, operation)?;
     // The order is what is wanted here.
     lookup.asked_apart = true;
     loop {
@@ -327,7 +336,7 @@ mod tests {
     use super::*;
 
     fn addresses(text: &str, family: Family) -> Result<Vec<SocketAddr>> {
-        resolve(&text.parse().unwrap(), family, Deadline(None), None, "connect")
+        resolve(&text.parse().unwrap(), Type::STREAM, family, Deadline(None), None, "connect")
     }
 
     #[test]

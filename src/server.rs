@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef};
+use socket2::{Domain, SockRef, Type};
 
 use crate::back_off::BackOff;
 use crate::cancel::CancelToken;
@@ -272,6 +272,7 @@ impl ServerSocket {
         let os = |e: io::Error| Error::os(OPERATION, &e);
         let look = || -> Result<Address> {
             options.validate(OPERATION)?;
+            options.refuse_datagram_only(OPERATION)?;
             let fd = sys::borrow(&socket);
             match sys::is_listening_stream(fd).map_err(os)? {
                 Some(true) => {}
@@ -950,7 +951,7 @@ fn closeness(listener: &Address, local: &Address) -> u8 {
     }
 }
 
-fn endpoint_of(address: &Address) -> Endpoint {
+pub(crate) fn endpoint_of(address: &Address) -> Endpoint {
     match address {
         Address::Inet(a) => (*a).into(),
         Address::UnixPath(path) => Endpoint(Target::UnixPath(path.clone())),
@@ -969,6 +970,7 @@ fn backlog(options: &SocketOptions) -> i32 {
 fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSocket> {
     options.validate(OPERATION)?;
     options.refuse_client_only(OPERATION)?;
+    options.refuse_datagram_only(OPERATION)?;
     if endpoints.is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, OPERATION).detail("no endpoint"));
     }
@@ -989,7 +991,8 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
 }
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
-    let found = resolve(endpoint, options.family, deadline, options.cancel.as_ref(), OPERATION)?;
+    let (family, cancel) = (options.family, options.cancel.as_ref());
+    let found = resolve(endpoint, Type::STREAM, family, deadline, cancel, OPERATION)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
     let mut failure = None;
     for address in found {

@@ -344,7 +344,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
         Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
         Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
-    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp));
+    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp UnixDatagram));
     all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
         Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere TooLong Overrun));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
@@ -388,12 +388,17 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         line));
     all.extend(layout!(keepsock_address: ip zone port family));
     all.extend(layout!(keepsock_datagram_info:
-        from to local interface_index truncated len original_len));
+        from to local interface_index truncated ttl tos len original_len received_at_ns unix_name
+        unix_name_len));
+    all.extend(layout!(keepsock_datagram_stats: dropped unread receive_buffer unsent send_buffer
+        errors path_mtu));
     all.extend(layout!(keepsock_outgoing: data len to local interface_index));
     all.extend(layout!(keepsock_incoming: data cap info));
-    all.extend(layout!(keepsock_datagram_error: status os_error to from));
+    all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
     all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
+    let handler = size_of::<ffi::keepsock_datagram_handler>();
+    all.push(("sizeof(keepsock_datagram_handler)".to_owned(), size(handler)));
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));

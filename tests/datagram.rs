@@ -86,6 +86,9 @@ fn question_and_answer<A: Api>() {
     assert_eq!(client.recv(64).unwrap().bytes, b"answer");
     server.send_to(b"more", got.from).unwrap();
     assert_eq!(client.recv(64).unwrap().bytes, b"more");
+    server.send_to_endpoint(b"again", &client.endpoint()).unwrap();
+    assert_eq!(client.recv(64).unwrap().bytes, b"again");
+    assert_eq!((got.ttl, got.tos, got.received_at), (None, None, None), "nobody asked");
     assert!(system::is_cloexec(server.fd().unwrap()));
     client.close();
     assert_eq!(client.five_tuple(), tuple);
@@ -126,8 +129,8 @@ fn families_that_do_not_fit<A: Api>() {
     fails(four.send_to(b"x", to("127.0.0.1:0")), ErrorKind::InvalidArgument);
     fails(four.send(b"x"), ErrorKind::WrongState);
     fails(A::connect_datagram("*:9", &[]), ErrorKind::InvalidEndpoint);
-    fails(A::bind("unix:/nowhere", &[]), ErrorKind::InvalidEndpoint);
-    fails(A::connect_datagram("unix:/nowhere", &[]), ErrorKind::InvalidEndpoint);
+    fails(four.send_to_endpoint(b"x", "unix:/nowhere"), ErrorKind::InvalidArgument);
+    fails(four.send_to_endpoint(b"x", "localhost:9"), ErrorKind::InvalidEndpoint);
     fails(A::bind("nonsense", &[]), ErrorKind::InvalidEndpoint);
 }
 
@@ -249,7 +252,6 @@ fn options_that_only_streams_have<A: Api>() {
         ("liveness", Opt::Heartbeat(b"x", 1000)),
         ("liveness", Opt::IdleLimit(1000)),
         ("liveness", Opt::FirstByteLimit(1000)),
-        ("last_snapshot", Opt::LastSnapshot(true)),
         ("nodelay", Opt::Nodelay(false)),
         ("attempt_delay", Opt::AttemptDelay(100)),
         ("backlog", Opt::Backlog(8)),
@@ -376,7 +378,7 @@ fn no_datagram_socket_to_take_over<A: Api>() {
     };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     refused(listener.into(), &[], ErrorKind::WrongState);
-    let (unix, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     refused(unix.into(), &[], ErrorKind::WrongState);
     let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     refused(unbound.into(), &[], ErrorKind::WrongState);

@@ -1,12 +1,16 @@
 /* keep_batch - keepsock: UDP in batches; what is equal is segmented */
 #include "keep_datagram.h"
 
+#ifndef COALESCING
+#define COALESCING false
+#endif
+
 static keepsock_outgoing outgoing[BATCH];
 static keepsock_incoming incoming[BATCH];
 
 static void open_sockets(void)
 {
-    open_two();
+    open_two(COALESCING);
     for (unsigned i = 0; i < BATCH; i++) {
         outgoing[i] = (keepsock_outgoing){.data = data[i], .len = length[i]};
         incoming[i] = (keepsock_incoming){.data = got[i], .cap = sizeof got[i]};

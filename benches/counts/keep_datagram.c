@@ -3,7 +3,7 @@
 
 static void open_sockets(void)
 {
-    open_two();
+    open_two(false);
 }
 
 static void exchange(void)

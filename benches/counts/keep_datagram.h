@@ -14,11 +14,14 @@ static inline void must(int32_t status, keepsock_error *error)
     }
 }
 
-static void open_two(void)
+static void open_two(bool coalescing)
 {
+    keepsock_options *options = keepsock_options_new();
     keepsock_error *error = NULL;
 
-    must(keepsock_datagram_bind("127.0.0.1:0", NULL, &receiver, &error), error);
+    must(keepsock_options_set_coalescing(options, coalescing, &error), error);
+    must(keepsock_datagram_bind("127.0.0.1:0", options, &receiver, &error), error);
+    keepsock_options_free(options);
     must(keepsock_datagram_connect(keepsock_datagram_endpoint(receiver), NULL, &sender, &error), error);
 }
 #endif

@@ -289,6 +289,7 @@ impl ClientSocket {
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
         let look = || -> Result<Address> {
             options.validate(OPERATION)?;
+            options.refuse_datagram_only(OPERATION)?;
             options.refuse_listener_only(OPERATION)?;
             let fd = sys::borrow(&socket);
             match sys::is_listening_stream(fd).map_err(|e| Error::os(OPERATION, &e))? {

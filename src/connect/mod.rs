@@ -11,7 +11,7 @@ mod race;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr};
+use socket2::{Domain, SockAddr, Type};
 
 use crate::cancel::CancelToken;
 use crate::endpoint::{Endpoint, Host, Port, Target};
@@ -124,6 +124,7 @@ pub(crate) fn connect(
 /// Refuses what no client can be set to, before anything is done.
 fn check(options: &SocketOptions) -> Result<()> {
     options.validate(OPERATION)?;
+    options.refuse_datagram_only(OPERATION)?;
     options.refuse_listener_only(OPERATION)
 }
 
@@ -190,7 +191,8 @@ impl Drive {
                 drive.race.close();
             }
             Target::Inet { .. } => {
-                drive.lookup = Some(Lookup::new(endpoint, options.family, OPERATION)?);
+                drive.lookup =
+                    Some(Lookup::new(endpoint, Type::STREAM, options.family, OPERATION)?);
             }
             Target::UnixPath(_) | Target::UnixAbstract(_) => {
                 options.refuse_inet_only(OPERATION)?;
@@ -203,7 +205,9 @@ impl Drive {
         }
         if let Some(local) = &options.local {
             let cancel = options.cancel.as_ref();
-            drive.local = Some(resolve(local, options.family, deadline, cancel, OPERATION)?);
+            let family = options.family;
+            let found = resolve(local, Type::STREAM, family, deadline, cancel, OPERATION)?;
+            drive.local = Some(found);
         }
         Ok(drive)
     }

@@ -25,7 +25,7 @@ pub struct keepsock_connection {
 }
 
 impl Handle for keepsock_connection {
-    const MARK: u32 = 0x6b73_0020;
+    const MARK: u32 = 0x6b73_0022;
 }
 
 impl Tabled for keepsock_connection {

@@ -1,26 +1,31 @@
 //! `keepsock_datagram`.
 
 use std::ffi::{CString, c_char, c_void};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::address::{NO_ADDRESS, UNIX, address, address_from_c, address_to_c, keepsock_address};
 use super::client::{give_up, number, structures, take, tuple_to_c};
 use super::handle::{Handle, Pool, Pooled};
 use super::{
     KEEPSOCK_OK, Result, bytes, bytes_mut, c_string, cancel, guard, handle, invalid,
     keepsock_cancel, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_options, live,
-    output, shield, timeout, write_sized, write_text,
+    output, shield, timeout, write_sized,
 };
-use crate::{Datagram, DatagramError, DatagramSocket, Incoming, Outgoing};
+use crate::datagram::{Batch, Buffers, Facts, Parts};
+use crate::{Address, Datagram, DatagramError, DatagramSocket, Outgoing};
 
-/// A UDP socket: bound to a local address, for datagrams from anybody, or connected to one
-/// peer. Unix systems only so far.
+/// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
+/// to one peer. Unix systems only so far.
 ///
 /// Threads: any number of threads may be in calls on one socket; a datagram is sent, and
 /// received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
 /// keepsock_datagram_free() needs the object for itself.
 pub struct keepsock_datagram {
-    socket: DatagramSocket,
+    pub(super) socket: DatagramSocket,
     endpoint: OnceLock<CString>,
     name: OnceLock<CString>,
 }
@@ -42,29 +47,14 @@ impl Pooled for keepsock_datagram {
     }
 }
 
-/// An IP address and a port. keepsock_address_parse() makes one of text,
-/// keepsock_address_text() text of one. It never grows.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct keepsock_address {
-    /// In network order; of an IPv4 address the first four bytes, the rest is 0.
-    pub ip: [u8; 16],
-    /// The interface's index of a link-local IPv6 address, or 0.
-    pub zone: u32,
-    /// The port, in the machine's order.
-    pub port: u16,
-    /// 4 or 6; 0: there is no address.
-    pub family: u16,
-}
-
 /// What was received, but for the bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_datagram_info {
-    /// Who sent it.
+    /// Who sent it; of a Unix socket (family 1) the name is in unix_name.
     pub from: keepsock_address,
     /// The address that it was sent to, which may be a group's or a broadcast address; family 0
-    /// where the system does not tell.
+    /// where the system does not tell, and for Unix sockets.
     pub to: keepsock_address,
     /// The address of this machine that keepsock_datagram_reply() answers from; family 0: the
     /// system chooses.
@@ -74,10 +64,24 @@ pub struct keepsock_datagram_info {
     pub interface_index: u32,
     /// Whether the buffer was too short, so that the rest is lost.
     pub truncated: bool,
+    /// How many routers it might still have passed (TTL, hop limit); -1: not told, as without
+    /// keepsock_datagram_set_details().
+    pub ttl: i16,
+    /// Its TOS byte (IPv4), or traffic class (IPv6): DSCP in the upper six bits, ECN in the lower
+    /// two; -1: not told, as without keepsock_datagram_set_details().
+    pub tos: i16,
     /// How many bytes were put into the buffer.
     pub len: usize,
     /// How many bytes the datagram had; systems other than Linux do not tell: there it is len.
     pub original_len: usize,
+    /// When the kernel took it, in nanoseconds since 1970; -1: not told, as without
+    /// keepsock_datagram_set_details().
+    pub received_at_ns: i64,
+    /// The name of the Unix socket that sent it, as in sun_path of unix(7): an abstract name begins
+    /// with a NUL.
+    pub unix_name: [u8; 108],
+    /// How many bytes it has; 0: it has none, and cannot be answered.
+    pub unix_name_len: u16,
 }
 
 /// One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
@@ -90,7 +94,7 @@ pub struct keepsock_outgoing {
     pub data: *const c_void,
     /// How many; 0 is a datagram, too.
     pub len: usize,
-    /// To whom; family 0: to the peer of a connected socket.
+    /// To whom; family 0: to the peer of a connected socket, as Unix sockets must be for that.
     pub to: keepsock_address,
     /// The address of this machine that it leaves from; family 0: the system chooses.
     pub local: keepsock_address,
@@ -124,63 +128,103 @@ pub struct keepsock_datagram_error {
     pub to: keepsock_address,
     /// The machine, or the router on the way, that reported it, with port 0; family 0: not told.
     pub from: keepsock_address,
+    /// With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0: not
+    /// told.
+    pub path_mtu: u32,
 }
 
-const NO_ADDRESS: keepsock_address = keepsock_address { ip: [0; 16], zone: 0, port: 0, family: 0 };
-
-fn address_to_c(address: Option<SocketAddr>) -> keepsock_address {
-    let Some(address) = address else {
-        return NO_ADDRESS;
-    };
-    let mut c = keepsock_address { port: address.port(), ..NO_ADDRESS };
-    match address {
-        SocketAddr::V4(v4) => {
-            c.family = 4;
-            c.ip[..4].copy_from_slice(&v4.ip().octets());
+/// Tells C of a datagram, where C wants it: it is a large structure.
+///
+/// # Safety
+/// `info` points to `size` writable bytes, which are no less than it has.
+#[inline]
+pub(super) unsafe fn write_info(info: *mut keepsock_datagram_info, size: usize, facts: &Facts<'_>) {
+    let told = |byte: Option<u8>| byte.map_or(-1, i16::from);
+    let nanos = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(-1, |d| d.as_nanos() as i64);
+    // SAFETY: as the caller promises.
+    unsafe {
+        match facts.from {
+            Address::Inet(from) => (*info).from = address_to_c(Some(from)),
+            _ => (*info).from = keepsock_address { family: UNIX, ..NO_ADDRESS },
         }
-        SocketAddr::V6(v6) => {
-            (c.family, c.zone) = (6, v6.scope_id());
-            c.ip = v6.ip().octets();
+        (*info).to = address_to_c(facts.to);
+        (*info).local = address_to_c(facts.local);
+        (*info).interface_index = facts.interface;
+        (&raw mut (*info).truncated).write(facts.truncated);
+        (*info).ttl = told(facts.ttl);
+        (*info).tos = told(facts.tos);
+        (*info).len = facts.len;
+        (*info).original_len = facts.original_len;
+        (*info).received_at_ns = facts.received_at.map_or(-1, nanos);
+        (*info).unix_name_len = 0;
+        if !matches!(facts.from, Address::Inet(_)) {
+            write_unix_name(info, facts.from);
         }
-    }
-    c
-}
-
-/// `None`: there is no address.
-fn address_from_c(c: &keepsock_address, operation: &'static str) -> Result<Option<SocketAddr>> {
-    let [a, b, c0, d, ..] = c.ip;
-    match c.family {
-        0 => Ok(None),
-        4 => Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c0, d)), c.port))),
-        6 => Ok(Some(SocketAddrV6::new(Ipv6Addr::from(c.ip), c.port, 0, c.zone).into())),
-        other => Err(invalid(operation, format!("address of family {other}"))),
+        // What a later header has more.
+        let known = size_of::<keepsock_datagram_info>();
+        if size > known {
+            info.cast::<u8>().add(known).write_bytes(0, size - known);
+        }
     }
 }
 
 /// # Safety
-/// `address` is null or readable.
-unsafe fn address(
-    address: *const keepsock_address,
-    operation: &'static str,
-    name: &str,
-) -> Result<SocketAddr> {
-    let address = output(address.cast_mut(), operation, name)?;
-    // SAFETY: not null, and readable by the caller's promise.
-    let address = unsafe { address.read() };
-    let known = address_from_c(&address, operation)?;
-    known.ok_or_else(|| invalid(operation, format!("{name} has no address")))
+/// `info` is writable.
+#[cold]
+unsafe fn write_unix_name(info: *mut keepsock_datagram_info, from: &Address) {
+    let (before, name) = match from {
+        Address::UnixPath(path) => (0, path.as_os_str().as_encoded_bytes()),
+        Address::UnixAbstract(name) => (1, name.as_slice()),
+        _ => return,
+    };
+    let mut unix_name = [0; 108];
+    // The kernel's names fit.
+    for (c, byte) in unix_name.iter_mut().skip(before).zip(name) {
+        *c = *byte;
+    }
+    let len = u16::try_from(before + name.len()).unwrap_or(0).min(108);
+    // SAFETY: as the caller promises.
+    unsafe { ((*info).unix_name, (*info).unix_name_len) = (unix_name, len) };
 }
 
-fn info_to_c(datagram: &Datagram) -> keepsock_datagram_info {
-    keepsock_datagram_info {
-        from: address_to_c(Some(datagram.from)),
-        to: address_to_c(datagram.to),
-        local: address_to_c(datagram.local),
-        interface_index: datagram.interface.unwrap_or(0),
-        truncated: datagram.truncated,
-        len: datagram.len,
-        original_len: datagram.original_len,
+/// Who is to be answered.
+///
+/// # Safety
+/// `question` is readable.
+unsafe fn sender(
+    question: *const keepsock_datagram_info,
+    operation: &'static str,
+) -> Result<Address> {
+    // SAFETY: as the caller promises.
+    let (from, name, len) = unsafe {
+        (
+            (&raw const (*question).from).read(),
+            (&raw const (*question).unix_name).read(),
+            (&raw const (*question).unix_name_len).read(),
+        )
+    };
+    if from.family != UNIX {
+        let known = address_from_c(&from, operation)?;
+        let known = known.ok_or_else(|| invalid(operation, "question has no address"))?;
+        return Ok(Address::Inet(known));
     }
+    let name = name.get(..usize::from(len));
+    Ok(match name.ok_or_else(|| invalid(operation, "unix_name_len is above 108"))? {
+        [] => Address::UnixUnnamed,
+        [0, name @ ..] => Address::UnixAbstract(name.to_vec()),
+        path => Address::UnixPath(path_of(path)),
+    })
+}
+
+#[cfg(unix)]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn error_to_c(error: Option<&DatagramError>) -> keepsock_datagram_error {
@@ -188,8 +232,9 @@ fn error_to_c(error: Option<&DatagramError>) -> keepsock_datagram_error {
     keepsock_datagram_error {
         status: error.map_or(KEEPSOCK_OK, |e| e.kind.code()),
         os_error: error.and_then(|e| e.os_error).unwrap_or(0),
-        to: address_to_c(error.and_then(|e| e.to)),
-        from: address_to_c(by),
+        to: address_to_c(error.and_then(|e| e.to.as_ref())),
+        from: address_to_c(by.as_ref()),
+        path_mtu: error.and_then(|e| e.path_mtu).unwrap_or(0),
     }
 }
 
@@ -210,65 +255,15 @@ unsafe fn with(
     unsafe { guard(error, operation, body) }
 }
 
-/// Makes an address of a numeric endpoint: "192.0.2.1:80", "[fe80::1%eth0]:80".
-///
-/// @param endpoint  Its text; names are not addresses.
-/// @param address   Receives it.
-/// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT, _INVALID_ARGUMENT. Since 0.1.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_address_parse(
-    endpoint: *const c_char,
-    address: *mut keepsock_address,
-    error: *mut *mut keepsock_error,
-) -> i32 {
-    const OPERATION: &str = "address";
-    let body = || {
-        let out = output(address, OPERATION, "address")?;
-        // SAFETY: a string as the header asks.
-        let parsed = unsafe { super::endpoint(endpoint, OPERATION) }?.to_socket_addr()?;
-        // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(address_to_c(Some(parsed))) };
-        Ok(())
-    };
-    // SAFETY: null, or writable as the header asks.
-    unsafe { guard(error, OPERATION, body) }
-}
-
-/// Prints an address as an endpoint: "192.0.2.1:80", "[fe80::1%3]:80".
-///
-/// @param address  An address.
-/// @param buf      Receives the text, with its NUL.
-/// @param cap      Its size; 64 is enough for all.
-/// @param needed   Receives the size that is needed, also when cap is too small; may be NULL.
-/// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_TOO_LONG, _INVALID_ARGUMENT (family 0, too). Since 0.1.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_address_text(
-    address: *const keepsock_address,
-    buf: *mut c_char,
-    cap: usize,
-    needed: *mut usize,
-    error: *mut *mut keepsock_error,
-) -> i32 {
-    const OPERATION: &str = "address";
-    let body = || {
-        // SAFETY: null, or readable as the header asks.
-        let address = unsafe { self::address(address, OPERATION, "address") }?;
-        // SAFETY: as the header asks.
-        unsafe { write_text(buf, cap, needed, address, OPERATION) }
-    };
-    // SAFETY: null, or writable as the header asks.
-    unsafe { guard(error, OPERATION, body) }
-}
-
 /// Makes a socket that takes datagrams from anybody. "*:8080" takes IPv4 and IPv6 on one port,
 /// whatever the system's bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only.
-/// With port 0 the system chooses: keepsock_datagram_port().
+/// With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name" are
+/// Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket never is;
+/// the file is removed when this one is closed.
 ///
 /// @param endpoint  Where to bind.
-/// @param options   Options, copied; NULL for the defaults. Family, interface, timeouts and
-///                  token hold; what only streams, or only connecting, have is refused.
+/// @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token and
+///                  last snapshot hold; what only streams, or only connecting, have is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
@@ -302,16 +297,17 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 }
 
 /// Makes a socket that sends to one peer only, and receives from it only. Nothing is sent for
-/// that, so whether somebody is there is not known yet. Of a name's addresses it is the first
-/// one that this machine has a way to.
+/// that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a name's
+/// addresses it is the first one that this machine has a way to. On Linux a Unix socket gets a name
+/// of its own, so that it can be answered; elsewhere give it one as the local address.
 ///
 /// @param endpoint  The peer.
 /// @param options   Options, copied; NULL for the defaults. Family, local address, interface,
 ///                  addresses, timeouts and token hold; what only streams have is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND,
-///         _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
+///         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
 ///         _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED, _NO_DESCRIPTORS,
 ///         _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
@@ -340,15 +336,16 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Takes over a UDP socket that is bound, connected or not.
+/// Takes over a datagram socket, UDP or Unix, that is bound, connected or not. The file of a Unix
+/// socket stays the business of whoever made it.
 ///
-/// @param fd        A UDP socket. It belongs to the new object on success and stays the
+/// @param fd        A datagram socket. It belongs to the new object on success and stays the
 ///                  caller's on failure.
 /// @param options   Options, copied; NULL for the defaults. Timeouts and token hold; addresses,
 ///                  family and interface must not be set.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not UDP, or not bound), _OS (not a socket at
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
 ///         all), _UNSUPPORTED (Windows), _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_from_fd(
@@ -382,7 +379,7 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 /// @param len       How many; 0 is a datagram, too.
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
-///         or for the way), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
+///         or for the way), _REFUSED (a Unix peer that is gone), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
 ///         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send(
@@ -428,6 +425,35 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
+/// Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket ("unix:/run/app.sock",
+/// "unix:@name"). keepsock_datagram_send_to() is for those who send often to one address.
+///
+/// @param datagram  A socket.
+/// @param data      The bytes; may be NULL if len is 0.
+/// @param len       How many; 0 is a datagram, too.
+/// @param endpoint  To whom; names are not looked up.
+/// @param error     See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_send_to(), and KEEPSOCK_ERR_INVALID_ENDPOINT, _REFUSED and
+///         _NOT_FOUND for a Unix socket that is not there. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_send_to_endpoint(
+    datagram: *mut keepsock_datagram,
+    data: *const c_void,
+    len: usize,
+    endpoint: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "send";
+    let body = |socket: &DatagramSocket| {
+        // SAFETY: `len` readable bytes, and a string, as the header asks.
+        let (data, endpoint) =
+            unsafe { (bytes(data, len, OPERATION)?, super::endpoint(endpoint, OPERATION)?) };
+        socket.send_to(data, Address::try_from(&endpoint)?)
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
 /// Answers a datagram: to whom it came from, and from the address that it was sent to, as its
 /// sender expects it, though this machine have several.
 ///
@@ -453,7 +479,7 @@ pub unsafe extern "C" fn keepsock_datagram_reply(
         let (data, from, local, interface) = unsafe {
             (
                 bytes(data, len, OPERATION)?,
-                address(&raw const (*question).from, OPERATION, "question")?,
+                sender(question, OPERATION)?,
                 (&raw const (*question).local).read(),
                 (&raw const (*question).interface_index).read(),
             )
@@ -466,6 +492,9 @@ pub unsafe extern "C" fn keepsock_datagram_reply(
             to: None,
             local: address_from_c(&local, OPERATION)?,
             interface: (interface != 0).then_some(interface),
+            ttl: None,
+            tos: None,
+            received_at: None,
         };
         socket.reply(&question, data)
     };
@@ -499,9 +528,10 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
         // Before anything is received that could then not be told.
         check_size::<keepsock_datagram_info>(size, OPERATION)?;
         // SAFETY: `cap` writable bytes as the header asks.
-        let received = socket.recv(unsafe { bytes_mut(buf, cap, OPERATION) }?)?;
-        // SAFETY: info has `size` bytes as the header asks.
-        unsafe { write_sized(info, size, &info_to_c(&received), OPERATION) }
+        let buf = unsafe { bytes_mut(buf, cap, OPERATION) }?;
+        // SAFETY: info has `size` bytes as the header asks, and that is enough.
+        socket.recv_with(buf, |facts| unsafe { write_info(info, size, facts) })?;
+        Ok(())
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }
@@ -532,16 +562,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_batch(
         let out = output(sent, OPERATION, "sent")?;
         // SAFETY: `count` structures as the header asks.
         let batch = unsafe { structures(batch, count, OPERATION, "batch") }?;
-        let each = |c: &keepsock_outgoing| {
-            // SAFETY: `len` readable bytes as the header asks.
-            let mut one = Outgoing::new(unsafe { bytes(c.data, c.len, OPERATION) }?);
-            one.to = address_from_c(&c.to, OPERATION)?;
-            one.local = address_from_c(&c.local, OPERATION)?;
-            one.interface = (c.interface_index != 0).then_some(c.interface_index);
-            Ok(one)
-        };
-        let batch = batch.iter().map(each).collect::<Result<Vec<_>>>()?;
-        let count = socket.send_batch(&batch)?;
+        let count = socket.send_parts(&Sending(batch))?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(count) };
         Ok(())
@@ -581,43 +602,124 @@ pub unsafe extern "C" fn keepsock_datagram_recv_batch(
         if count > 0 {
             output(batch, OPERATION, "batch")?;
         }
-        // SAFETY: `count` entries of `size` bytes as the header asks. Those of a later header
-        // are larger.
-        let entry = |at: usize| unsafe { batch.byte_add(at * size) };
-        let buffer = |at| {
-            let entry = entry(at);
-            // SAFETY: an entry, and `cap` writable bytes, as the header asks. What was in its
-            // info is not read.
-            unsafe {
-                let (data, cap) =
-                    ((&raw const (*entry).data).read(), (&raw const (*entry).cap).read());
-                Ok(Incoming::new(bytes_mut(data, cap, OPERATION)?))
-            }
-        };
-        // More than the socket takes at once need not be looked at.
-        let mut buffers = (0..count.min(64)).map(buffer).collect::<Result<Vec<_>>>()?;
-        let filled = socket.recv_batch(&mut buffers)?;
-        for (at, incoming) in buffers.iter_mut().enumerate() {
-            let entry = entry(at);
-            let info = incoming.datagram().map(info_to_c).filter(|_| at < filled);
-            let buf = incoming.buffer();
-            let data = if buf.is_empty() { std::ptr::null_mut() } else { buf.as_mut_ptr() };
-            // SAFETY: an entry as the header asks.
-            unsafe {
-                (&raw mut (*entry).data).write(data.cast());
-                (&raw mut (*entry).cap).write(buf.len());
-                if let Some(info) = info {
-                    let room = size - std::mem::offset_of!(keepsock_incoming, info);
-                    write_sized(&raw mut (*entry).info, room, &info, OPERATION)?;
-                }
-            }
-        }
+        // SAFETY: `count` entries of `size` bytes as the header asks, and `cap` writable bytes
+        // where each says. Those of a later header are larger.
+        let mut entries = unsafe { Receiving::new(batch, count, size, OPERATION) }?;
+        let filled = socket.recv_into(&mut entries)?;
         // SAFETY: not null, and writable as the header asks.
         unsafe { out.write(filled) };
         Ok(())
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// The datagrams of a batch, where C has them.
+struct Sending<'a>(&'a [keepsock_outgoing]);
+
+impl Parts for Sending<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes(&self, at: usize) -> Result<&[u8]> {
+        let one = &self.0[at];
+        // SAFETY: `len` readable bytes as the header asks.
+        unsafe { bytes(one.data, one.len, "send") }
+    }
+
+    fn are_alike(&self, a: usize, b: usize) -> bool {
+        let key = |c: &keepsock_outgoing| (c.to.family, c.local.family, c.interface_index);
+        let (a, b) = (&self.0[a], &self.0[b]);
+        key(a) == key(b)
+            && (key(a) == (0, 0, 0)
+                || same_address(&a.to, &b.to) && same_address(&a.local, &b.local))
+    }
+
+    fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {
+        let c = &self.0[at];
+        let mut one = Outgoing::new(self.bytes(at)?);
+        one.to = address_from_c(&c.to, "send")?.map(Address::Inet);
+        one.local = address_from_c(&c.local, "send")?;
+        one.interface = (c.interface_index != 0).then_some(c.interface_index);
+        Ok(one)
+    }
+}
+
+fn same_address(a: &keepsock_address, b: &keepsock_address) -> bool {
+    a.family == b.family && (a.family == 0 || (a.ip, a.port, a.zone) == (b.ip, b.port, b.zone))
+}
+
+/// The buffers of a batch, where C has them.
+struct Receiving {
+    first: *mut keepsock_incoming,
+    count: usize,
+    size: usize,
+}
+
+impl Receiving {
+    /// # Safety
+    /// `first` points to `count` entries of `size` bytes each, whose buffers are writable.
+    unsafe fn new(
+        first: *mut keepsock_incoming,
+        count: usize,
+        size: usize,
+        operation: &'static str,
+    ) -> Result<Receiving> {
+        // More than the socket takes at once need not be looked at.
+        let receiving = Receiving { first, count: count.min(64), size };
+        for at in 0..receiving.count {
+            let entry = receiving.entry(at);
+            // SAFETY: as the caller promises. What was in its info is not read.
+            unsafe {
+                let (data, cap) =
+                    ((&raw const (*entry).data).read(), (&raw const (*entry).cap).read());
+                bytes_mut(data, cap, operation)?;
+            }
+        }
+        Ok(receiving)
+    }
+
+    fn entry(&self, at: usize) -> *mut keepsock_incoming {
+        debug_assert!(at < self.count);
+        // SAFETY: there are so many of that size, by what `new` was promised.
+        unsafe { self.first.byte_add(at * self.size) }
+    }
+}
+
+impl Buffers for Receiving {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn buffer(&mut self, at: usize) -> &mut [u8] {
+        let entry = self.entry(at);
+        // SAFETY: `new` has found that there is a buffer, or that it has no bytes.
+        unsafe {
+            let (data, cap) = ((*entry).data, (*entry).cap);
+            let data = if cap == 0 { NonNull::dangling().as_ptr() } else { data.cast() };
+            std::slice::from_raw_parts_mut(data, cap)
+        }
+    }
+}
+
+impl Batch for Receiving {
+    #[inline]
+    fn put(&mut self, at: usize, facts: &Facts<'_>) {
+        let entry = self.entry(at);
+        let room = self.size - std::mem::offset_of!(keepsock_incoming, info);
+        // SAFETY: an entry, whose info has so many bytes.
+        unsafe { write_info(&raw mut (*entry).info, room, facts) };
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.entry(a), self.entry(b));
+        // SAFETY: two entries, of which only the buffers are exchanged.
+        unsafe {
+            (&raw mut (*a).data).swap(&raw mut (*b).data);
+            (&raw mut (*a).cap).swap(&raw mut (*b).cap);
+        }
+    }
 }
 
 fn check_size<T>(size: usize, operation: &'static str) -> Result<()> {
@@ -790,6 +892,160 @@ pub unsafe extern "C" fn keepsock_datagram_set_multicast_interface(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
+/// How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own. Default:
+/// the system's, mostly 64.
+///
+/// @param datagram  A UDP socket.
+/// @param ttl       Above 0.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS.
+///         Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_ttl(
+    datagram: *mut keepsock_datagram,
+    ttl: u8,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "TTL", |s| s.set_ttl(ttl)) }
+}
+
+/// The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six bits
+/// (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
+///
+/// @param datagram  A UDP socket.
+/// @param tos       The byte.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _PERMISSION_DENIED, _CLOSED,
+///         _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_tos(
+    datagram: *mut keepsock_datagram,
+    tos: u8,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "TOS", |s| s.set_tos(tos)) }
+}
+
+/// Whether what the socket sends may not be cut into fragments on its way, not by this machine either:
+/// what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a router tells of
+/// it later, for the next one; keepsock_datagram_recv_error() tells how long it may be. Default: no.
+/// Linux only.
+///
+/// @param datagram  A UDP socket.
+/// @param on        Whether.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "fragments", |s| s.set_dont_fragment(on)) }
+}
+
+/// How long a packet to the peer of a connected socket may be, as far as the system knows: a datagram
+/// that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
+///
+/// @param datagram  A connected UDP socket.
+/// @param mtu       Receives it, in bytes.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _UNSUPPORTED, _CLOSED,
+///         _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_path_mtu(
+    datagram: *mut keepsock_datagram,
+    mtu: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "path MTU";
+    let body = |socket: &DatagramSocket| {
+        let out = output(mtu, OPERATION, "mtu")?;
+        let mtu = socket.path_mtu()?;
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(mtu) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Whether ttl, tos and received_at_ns of each datagram are told (Unix sockets: the time only). It
+/// costs a little for each. Default: no. Linux only.
+///
+/// @param datagram  A socket.
+/// @param on        Whether.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED, _CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_details(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, "details", |s| s.set_details(on)) }
+}
+
+/// What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is the
+/// kernel's, which for small datagrams is several times their bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_datagram_stats {
+    /// How many datagrams were lost here, since there was no room for them.
+    pub dropped: i64,
+    /// Bytes of memory that datagrams take which wait to be received.
+    pub unread: i64,
+    /// How many they may take.
+    pub receive_buffer: i64,
+    /// Bytes of memory that datagrams take which wait to be sent.
+    pub unsent: i64,
+    /// How many they may take.
+    pub send_buffer: i64,
+    /// How many errors were reported: keepsock_datagram_recv_error().
+    pub errors: i64,
+    /// As keepsock_datagram_path_mtu() tells it; -1 for a socket that is not connected, too.
+    pub path_mtu: i64,
+}
+
+/// What is known of the socket now; after close, what was known then, if
+/// keepsock_options_set_last_snapshot() was set.
+///
+/// @param datagram  A socket.
+/// @param out       Filled in on success.
+/// @param size      sizeof *out.
+/// @param error     See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_snapshot(
+    datagram: *const keepsock_datagram,
+    out: *mut keepsock_datagram_stats,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "snapshot";
+    let body = |socket: &DatagramSocket| {
+        let told = |number: Option<u64>| number.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1);
+        let known = socket.snapshot()?;
+        let value = keepsock_datagram_stats {
+            dropped: told(known.dropped),
+            unread: told(known.unread),
+            receive_buffer: told(known.receive_buffer),
+            unsent: told(known.unsent),
+            send_buffer: told(known.send_buffer),
+            errors: told(Some(known.errors)),
+            path_mtu: known.path_mtu.map_or(-1, i64::from),
+        };
+        // SAFETY: out has `size` bytes as the header asks.
+        unsafe { write_sized(out, size, &value, OPERATION) }
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
 /// Whether what ICMP says of datagrams that were sent is kept for
 /// keepsock_datagram_recv_error(). A connected socket has it on, a bound one off: there the
 /// kernel keeps such errors to itself unless it is asked (IP_RECVERR of ip(7)). Linux only.
@@ -881,7 +1137,7 @@ pub unsafe extern "C" fn keepsock_datagram_name(
     shield(c"".as_ptr(), print)
 }
 
-/// The local port.
+/// The local port; 0 for a Unix socket.
 ///
 /// @param datagram  A socket, or NULL: 0.
 /// @return The port. Since 0.1.

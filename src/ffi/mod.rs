@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use crate::{Endpoint, Error, ErrorKind};
 
+mod address;
 mod alive;
 mod cancel;
 mod client;
 mod connecting;
 mod connection;
 mod datagram;
+mod datagram_service;
 mod error;
 mod handle;
 mod handshake;
@@ -30,12 +32,14 @@ mod reconnect;
 mod server;
 mod service;
 
+pub use address::*;
 pub use alive::*;
 pub use cancel::*;
 pub use client::*;
 pub use connecting::*;
 pub use connection::*;
 pub use datagram::*;
+pub use datagram_service::*;
 pub use error::*;
 pub use handshake::*;
 pub use logging::*;

@@ -542,6 +542,27 @@ pub unsafe extern "C" fn keepsock_options_set_mptcp(
     unsafe { set(options, error, |o| Ok(o.mptcp(on))) }
 }
 
+/// Whether the kernel may hand over the datagrams of one sender that follow each other as one (UDP_GRO
+/// of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
+/// second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
+/// left over waits in the socket, so that its descriptor may not be readable though there is something
+/// to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. UDP only; elsewhere binding is
+/// KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_coalescing(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.coalescing(on))) }
+}
+
 /// Whether a server keeps the SYN of each connection, for keepsock_client_syn(): TCP on
 /// Linux (TCP_SAVE_SYN, 4.2 and later), for every user. For servers only. Listening or taking
 /// over with it returns KEEPSOCK_ERR_UNSUPPORTED where the system cannot, connecting with it

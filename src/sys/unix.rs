@@ -163,6 +163,13 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
+/// Ends every call that waits to receive, in any thread, and those to come; sending goes on. Linux
+/// does so though there be no connection (ENOTCONN).
+pub(crate) fn wake_receivers(socket: Borrowed<'_>) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
+}
+
 /// Dissolves a TCP connection at once, by RST, and ends every call that waits on it,
 /// in any thread. False: this system, or this kind of socket, does not do that
 /// (some kernels between Linux 6.1 and 6.6 not while a thread waits).
@@ -534,7 +541,7 @@ pub(crate) fn zone_index(zone: &str) -> Option<u32> {
 
 /// getaddrinfo(3), which waits for as long as it likes. Without a host, only the
 /// service is looked up and the addresses are wildcards.
-pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Lookup {
+pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Family) -> Lookup {
     let not_found = |what: &str| LookupError::NotFound(format!("{what:?} holds a NUL byte"));
     let node = match host {
         Some(h) => Some(CString::new(h).map_err(|_| not_found(h))?),
@@ -543,7 +550,7 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Looku
     let name = CString::new(service).map_err(|_| not_found(service))?;
     // SAFETY: an all-zero addrinfo is the documented "no hints".
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_socktype = libc::SOCK_STREAM;
+    hints.ai_socktype = kind.into();
     hints.ai_family = match family {
         Family::Any => libc::AF_UNSPEC,
         Family::Ipv4 => libc::AF_INET,
@@ -590,7 +597,10 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Looku
 
 /// # Safety
 /// `name` is null or points to `len` readable bytes.
-unsafe fn copy_name(name: *const libc::sockaddr, len: libc::socklen_t) -> io::Result<SockAddr> {
+pub(super) unsafe fn copy_name(
+    name: *const libc::sockaddr,
+    len: libc::socklen_t,
+) -> io::Result<SockAddr> {
     if name.is_null() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -617,6 +627,31 @@ pub(crate) fn unix_name(endpoint: &Endpoint) -> io::Result<SockAddr> {
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// The same of an address.
+pub(crate) fn name_of_unix(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::UnixPath(path) => SockAddr::unix(path),
+        Address::UnixAbstract(name) if LINUX => {
+            SockAddr::unix(OsStr::from_bytes(&[&[0], name.as_slice()].concat()))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Gives a Unix socket a name of the kernel's choice, so that it can be answered: unix(7),
+/// "Autobind feature". Elsewhere it stays without.
+pub(crate) fn autobind(socket: Borrowed<'_>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let family = libc::AF_UNIX as libc::sa_family_t;
+        let len = mem::size_of_val(&family) as libc::socklen_t;
+        // SAFETY: the kernel reads as many bytes as the family has.
+        check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const family).cast(), len) })?;
+    }
+    let _ = socket;
+    Ok(())
 }
 
 /// An address as the kernel gave it.

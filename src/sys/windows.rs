@@ -274,7 +274,7 @@ pub(crate) fn zone_index(zone: &str) -> Option<u32> {
 }
 
 /// Names by the standard library; service names are not supported here.
-pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Lookup {
+pub(crate) fn lookup(host: Option<&str>, service: &str, _kind: Type, family: Family) -> Lookup {
     let Ok(port) = service.parse::<u16>() else {
         return Err(LookupError::Os(io::ErrorKind::Unsupported.into()));
     };
@@ -292,6 +292,16 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, family: Family) -> Looku
 }
 
 /// Unix sockets are not offered on Windows yet.
+pub(crate) fn wake_receivers(_socket: Borrowed<'_>) {}
+
+pub(crate) fn name_of_unix(_address: &Address) -> io::Result<SockAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn autobind(_socket: Borrowed<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn unix_name(_endpoint: &Endpoint) -> io::Result<SockAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }

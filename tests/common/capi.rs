@@ -7,14 +7,15 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
+use std::time::{Duration, SystemTime};
 
 use keepsock::ffi::*;
 use keepsock::{End, Framing, LengthPrefix};
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, On, OnRetry,
-    Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told,
-    Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
+    Failure, Got, Handler, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve,
+    Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -161,6 +162,7 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 }
                 Opt::FastOpen(on) => keepsock_options_set_fast_open(p, *on, e),
                 Opt::Mptcp(on) => keepsock_options_set_mptcp(p, *on, e),
+                Opt::Coalescing(on) => keepsock_options_set_coalescing(p, *on, e),
                 Opt::AttemptDelay(t) => keepsock_options_set_attempt_delay(p, *t, e),
                 Opt::DeadAfter(t) => keepsock_options_set_dead_after(p, *t, e),
                 Opt::EndStalled(on) => keepsock_options_set_end_stalled(p, *on, e),
@@ -347,6 +349,7 @@ impl Api for CApi {
     type Connection = CConnection;
     type Reconnect = CReconnect;
     type Datagram = CDatagram;
+    type DatagramService = CDatagramService;
 
     const NUMBER: u8 = 2;
 
@@ -1136,7 +1139,8 @@ impl Drop for CDatagram {
 
 /// An address of C's, by way of its text.
 fn socket_address(address: &keepsock_address) -> Option<SocketAddr> {
-    if address.family == 0 {
+    // None, or a Unix socket.
+    if address.family < 4 {
         return None;
     }
     let (mut buf, mut needed) = ([0 as c_char; 64], 0);
@@ -1156,15 +1160,32 @@ pub fn c_address(address: SocketAddr) -> keepsock_address {
     out
 }
 
+fn sender(info: &keepsock_datagram_info) -> String {
+    let name = &info.unix_name[..usize::from(info.unix_name_len)];
+    match (socket_address(&info.from), name) {
+        (Some(inet), []) => inet.to_string(),
+        (None, []) => "unix:(unnamed)".to_owned(),
+        (None, [0, name @ ..]) => format!("unix:@{}", String::from_utf8_lossy(name)),
+        (None, path) => format!("unix:{}", String::from_utf8_lossy(path)),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn got(info: &keepsock_datagram_info, bytes: &[u8]) -> Got {
     Got {
         bytes: bytes.to_vec(),
         original_len: info.original_len,
         truncated: info.truncated,
-        from: socket_address(&info.from).unwrap(),
+        from: socket_address(&info.from).unwrap_or(SocketAddr::from(([0; 4], 0))),
+        sender: sender(info),
         to: socket_address(&info.to),
         local: socket_address(&info.local),
         interface: info.interface_index,
+        ttl: u8::try_from(info.ttl).ok(),
+        tos: u8::try_from(info.tos).ok(),
+        received_at: u64::try_from(info.received_at_ns)
+            .ok()
+            .map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)),
     }
 }
 
@@ -1324,6 +1345,7 @@ impl Datagrams<CApi> for CDatagram {
             os_error: out.os_error,
             to: socket_address(&out.to),
             from: socket_address(&out.from).map(|a| a.ip()),
+            path_mtu: (out.path_mtu != 0).then_some(out.path_mtu),
         }))
     }
 
@@ -1381,5 +1403,108 @@ impl Datagrams<CApi> for CDatagram {
 
     fn close(&self) {
         call(|e| unsafe { keepsock_datagram_close(self.0, e) }).unwrap();
+    }
+
+    fn send_to_endpoint(&self, bytes: &[u8], endpoint: &str) -> Outcome<()> {
+        let endpoint = c(endpoint);
+        call(|e| unsafe {
+            let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+            keepsock_datagram_send_to_endpoint(self.0, data, len, endpoint.as_ptr(), e)
+        })
+    }
+
+    fn set_ttl(&self, ttl: u8) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_ttl(self.0, ttl, e) })
+    }
+
+    fn set_tos(&self, tos: u8) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_tos(self.0, tos, e) })
+    }
+
+    fn set_dont_fragment(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_dont_fragment(self.0, on, e) })
+    }
+
+    fn path_mtu(&self) -> Outcome<u32> {
+        let mut mtu = 0;
+        call(|e| unsafe { keepsock_datagram_path_mtu(self.0, &raw mut mtu, e) })?;
+        Ok(mtu)
+    }
+
+    fn set_details(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_details(self.0, on, e) })
+    }
+
+    fn snapshot(&self) -> Outcome<DatagramStats> {
+        let mut out: keepsock_datagram_stats = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&out);
+        call(|e| unsafe { keepsock_datagram_snapshot(self.0, &raw mut out, size, e) })?;
+        Ok(DatagramStats {
+            dropped: out.dropped,
+            unread: out.unread,
+            receive_buffer: out.receive_buffer,
+            unsent: out.unsent,
+            send_buffer: out.send_buffer,
+            errors: out.errors,
+            path_mtu: out.path_mtu,
+        })
+    }
+
+    fn serve(&self, threads: u32, handler: OnDatagram) -> Outcome<CDatagramService> {
+        unsafe extern "C" fn each(
+            datagram: *mut keepsock_datagram,
+            info: *const keepsock_datagram_info,
+            data: *const c_void,
+            len: usize,
+            user: *mut c_void,
+        ) {
+            let (info, handler, bytes) = unsafe {
+                let bytes = std::slice::from_raw_parts(data.cast::<u8>(), len);
+                (&*info, &*user.cast::<OnDatagram>(), bytes)
+            };
+            let reply = |answer: &[u8]| {
+                call(|e| unsafe {
+                    let (data, len) = (answer.as_ptr().cast(), answer.len());
+                    keepsock_datagram_reply(datagram, info, data, len, e)
+                })
+            };
+            handler(&reply, &got(info, bytes));
+        }
+        let handler = Box::new(handler);
+        let user = std::ptr::from_ref(&*handler).cast_mut().cast();
+        let mut service = null_mut();
+        call(|e| unsafe {
+            keepsock_datagram_serve(self.0, threads, Some(each), user, &raw mut service, e)
+        })?;
+        Ok(CDatagramService { service, _handler: handler })
+    }
+}
+
+pub struct CDatagramService {
+    service: *mut keepsock_datagram_service,
+    _handler: Box<OnDatagram>,
+}
+
+// The header: any thread may call any function.
+unsafe impl Send for CDatagramService {}
+unsafe impl Sync for CDatagramService {}
+
+impl Drop for CDatagramService {
+    fn drop(&mut self) {
+        unsafe { keepsock_datagram_service_free(self.service) };
+    }
+}
+
+impl DatagramService for CDatagramService {
+    fn received(&self) -> u64 {
+        unsafe { keepsock_datagram_service_received(self.service) }
+    }
+
+    fn stop(&self) {
+        call(|e| unsafe { keepsock_datagram_service_stop(self.service, e) }).unwrap();
+    }
+
+    fn wait(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_service_wait(self.service, ms, e) })
     }
 }

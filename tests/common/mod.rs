@@ -11,6 +11,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::SystemTime;
 
 use keepsock::{End, ErrorKind, Family, Framing, LengthPrefix};
 
@@ -85,6 +86,7 @@ pub enum Opt<'a, A: Api> {
     AttemptDelay(i64),
     FastOpen(bool),
     Mptcp(bool),
+    Coalescing(bool),
     DeadAfter(i64),
     EndStalled(bool),
     SurviveIdle(i64),
@@ -191,6 +193,7 @@ pub trait Api: Sized + 'static {
     type Connection: Connection;
     type Reconnect: Reconnect<Self>;
     type Datagram: Datagrams<Self>;
+    type DatagramService: DatagramService;
 
     /// Tells the two apart where a test needs something of its own on this machine.
     const NUMBER: u8;
@@ -352,11 +355,17 @@ pub struct Got {
     pub bytes: Vec<u8>,
     pub original_len: usize,
     pub truncated: bool,
+    /// Of a Unix socket the wildcard, and its name is in `sender`.
     pub from: SocketAddr,
+    /// Printed.
+    pub sender: String,
     pub to: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
     /// 0: not told.
     pub interface: u32,
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
+    pub received_at: Option<SystemTime>,
 }
 
 /// An error that was reported for a datagram.
@@ -366,9 +375,25 @@ pub struct Reported {
     pub os_error: i32,
     pub to: Option<SocketAddr>,
     pub from: Option<IpAddr>,
+    pub path_mtu: Option<u32>,
 }
 
-/// A UDP socket.
+/// What is known of a datagram socket; -1 is what is not told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatagramStats {
+    pub dropped: i64,
+    pub unread: i64,
+    pub receive_buffer: i64,
+    pub unsent: i64,
+    pub send_buffer: i64,
+    pub errors: i64,
+    pub path_mtu: i64,
+}
+
+/// What is called for each datagram that is served, with the means to answer it.
+pub type OnDatagram = Box<dyn Fn(&dyn Fn(&[u8]) -> Outcome<()>, &Got) + Send + Sync>;
+
+/// A datagram socket.
 pub trait Datagrams<A: Api>: Send + Sync {
     /// What a reply needs.
     type Info;
@@ -405,6 +430,21 @@ pub trait Datagrams<A: Api>: Send + Sync {
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
     fn close(&self);
+    fn send_to_endpoint(&self, bytes: &[u8], endpoint: &str) -> Outcome<()>;
+    fn set_ttl(&self, ttl: u8) -> Outcome<()>;
+    fn set_tos(&self, tos: u8) -> Outcome<()>;
+    fn set_dont_fragment(&self, on: bool) -> Outcome<()>;
+    fn path_mtu(&self) -> Outcome<u32>;
+    fn set_details(&self, on: bool) -> Outcome<()>;
+    fn snapshot(&self) -> Outcome<DatagramStats>;
+    fn serve(&self, threads: u32, handler: OnDatagram) -> Outcome<A::DatagramService>;
+}
+
+/// A datagram socket that is served.
+pub trait DatagramService: Send + Sync {
+    fn received(&self) -> u64;
+    fn stop(&self);
+    fn wait(&self, ms: i64) -> Outcome<()>;
 }
 
 /// A connection that is served by events.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error, Incoming,
-    Keepalive, LengthPrefix, Outgoing, ServeOptions, ServerSocket, SocketOptions, WhenFull,
-    WhenSlow,
+    Address, Attempt, CancelToken, ClientSocket, Datagram, DatagramSocket, End, Endpoint, Error,
+    Incoming, Keepalive, LengthPrefix, Outgoing, ServeOptions, ServerSocket, SocketOptions,
+    WhenFull, WhenSlow,
 };
 
 use super::{
-    Api, Client, Connecting, Connection, Counters, Datagrams, Failure, Got, Handler, INFINITE, On,
-    OnRetry, Opt, Outcome, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token,
-    Told, Tried, Tuple,
+    Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
+    Failure, Got, Handler, INFINITE, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect, Reported,
+    Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct RustApi;
@@ -113,6 +113,7 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::Backlog(n) => o.backlog(*n),
             Opt::FastOpen(on) => o.fast_open(*on),
             Opt::Mptcp(on) => o.mptcp(*on),
+            Opt::Coalescing(on) => o.coalescing(*on),
             Opt::AttemptDelay(t) => o.attempt_delay(limit(*t)),
             Opt::DeadAfter(t) => o.dead_after(ms(*t)),
             Opt::EndStalled(on) => o.end_stalled(*on),
@@ -137,6 +138,7 @@ impl Api for RustApi {
     type Connection = keepsock::Connection;
     type Reconnect = keepsock::Reconnect;
     type Datagram = DatagramSocket;
+    type DatagramService = keepsock::DatagramService;
 
     const NUMBER: u8 = 1;
 
@@ -712,10 +714,17 @@ fn got(d: &Datagram, bytes: &[u8]) -> Got {
         bytes: bytes.to_vec(),
         original_len: d.original_len,
         truncated: d.truncated,
-        from: d.from,
+        from: match d.from {
+            Address::Inet(from) => from,
+            _ => SocketAddr::from(([0; 4], 0)),
+        },
+        sender: d.from.to_string(),
         to: d.to,
         local: d.local,
         interface: d.interface.unwrap_or(0),
+        ttl: d.ttl,
+        tos: d.tos,
+        received_at: d.received_at,
     }
 }
 
@@ -795,6 +804,7 @@ impl Datagrams<RustApi> for DatagramSocket {
             os_error: e.os_error.unwrap_or(0),
             to: e.to,
             from: e.from,
+            path_mtu: e.path_mtu,
         }))
     }
 
@@ -844,5 +854,66 @@ impl Datagrams<RustApi> for DatagramSocket {
 
     fn close(&self) {
         DatagramSocket::close(self);
+    }
+
+    fn send_to_endpoint(&self, bytes: &[u8], endpoint: &str) -> Outcome<()> {
+        let endpoint: Endpoint = endpoint.parse()?;
+        Ok(DatagramSocket::send_to(self, bytes, Address::try_from(&endpoint)?)?)
+    }
+
+    fn set_ttl(&self, ttl: u8) -> Outcome<()> {
+        Ok(DatagramSocket::set_ttl(self, ttl)?)
+    }
+
+    fn set_tos(&self, tos: u8) -> Outcome<()> {
+        Ok(DatagramSocket::set_tos(self, tos)?)
+    }
+
+    fn set_dont_fragment(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_dont_fragment(self, on)?)
+    }
+
+    fn path_mtu(&self) -> Outcome<u32> {
+        Ok(DatagramSocket::path_mtu(self)?)
+    }
+
+    fn set_details(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_details(self, on)?)
+    }
+
+    fn snapshot(&self) -> Outcome<DatagramStats> {
+        let known = DatagramSocket::snapshot(self)?;
+        assert_eq!(known.five_tuple, DatagramSocket::five_tuple(self));
+        let told = |number: Option<u64>| number.map_or(-1, |n| n as i64);
+        Ok(DatagramStats {
+            dropped: told(known.dropped),
+            unread: told(known.unread),
+            receive_buffer: told(known.receive_buffer),
+            unsent: told(known.unsent),
+            send_buffer: told(known.send_buffer),
+            errors: known.errors as i64,
+            path_mtu: known.path_mtu.map_or(-1, i64::from),
+        })
+    }
+
+    fn serve(&self, threads: u32, handler: OnDatagram) -> Outcome<keepsock::DatagramService> {
+        Ok(DatagramSocket::serve(self, threads, move |socket, datagram, bytes| {
+            let reply = |answer: &[u8]| Ok(socket.reply(datagram, answer)?);
+            handler(&reply, &got(datagram, bytes));
+        })?)
+    }
+}
+
+impl DatagramService for keepsock::DatagramService {
+    fn received(&self) -> u64 {
+        keepsock::DatagramService::received(self)
+    }
+
+    fn stop(&self) {
+        keepsock::DatagramService::stop(self);
+    }
+
+    fn wait(&self, t: i64) -> Outcome<()> {
+        Ok(keepsock::DatagramService::wait(self, ms(t))?)
     }
 }

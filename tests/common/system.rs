@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -347,4 +347,26 @@ pub fn thread_cpu_time() -> Duration {
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Sends bytes together with descriptors: SCM_RIGHTS of unix(7).
+pub fn send_descriptors(socket: &impl AsRawFd, bytes: &[u8], fds: &[&OwnedFd]) {
+    let numbers: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+    let size = size_of_val(numbers.as_slice()) as u32;
+    let mut control = vec![0u64; unsafe { libc::CMSG_SPACE(size) } as usize / 8 + 1];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let sent = unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        (msg.msg_iov, msg.msg_iovlen) = (&raw mut part, 1);
+        msg.msg_control = control.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(size) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const msg);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size) as _;
+        let data = libc::CMSG_DATA(header).cast::<RawFd>();
+        std::ptr::copy_nonoverlapping(numbers.as_ptr(), data, numbers.len());
+        libc::sendmsg(socket.as_raw_fd(), &raw const msg, 0)
+    };
+    assert_eq!(sent, bytes.len() as isize, "{}", std::io::Error::last_os_error());
 }

@@ -153,6 +153,7 @@ pub const PROGRAMS: [Program; 22] = [
     program("plain C, segments and GRO", "raw_coalesce", SEGMENTS),
     program("keepsock, one by one", "keep_datagram", DATAGRAMS),
     program("keepsock, batches", "keep_batch", DATAGRAMS),
+    program("keepsock, batches, GRO", "keep_coalesce", SEGMENTS),
 ];
 
 /// The compiled programs.

@@ -1,0 +1,497 @@
+//! How datagram sockets are made: bound, connected, taken over.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Type};
+
+use super::*;
+use crate::endpoint::{Host, Port, Target};
+use crate::error::Stage;
+use crate::info::Family;
+use crate::options::SocketOptions;
+use crate::resolve::resolve;
+use crate::server::endpoint_of;
+use crate::sys::{self, Borrowed, Owned};
+use crate::unix;
+
+const BIND: &str = "bind";
+const CONNECT: &str = "connect";
+
+/// A socket that is nobody's yet.
+struct Made {
+    socket: Owned,
+    endpoint: Endpoint,
+    side: Side,
+}
+
+type Step<T> = std::result::Result<T, (Stage, Cause)>;
+
+impl DatagramSocket {
+    /// Binds with the default options: a socket that takes datagrams from anybody.
+    ///
+    /// `*:8080` takes IPv4 and IPv6 on one port, whatever the system's bindv6only
+    /// says (IPv4 alone on a machine without IPv6); `0.0.0.0:8080` takes IPv4 and
+    /// `[::]:8080` IPv6 only. A name stands for its first address, a service name for the port
+    /// that UDP has for it. With port 0 the system chooses;
+    /// [`port`](DatagramSocket::port) tells which.
+    ///
+    /// `unix:/run/app.sock` and `unix:@name` are Unix datagram sockets. A path whose socket is
+    /// gone is taken over, one with a live socket never is; the file is removed when this one
+    /// is closed.
+    ///
+    /// # Errors
+    /// [`AddressInUse`](ErrorKind::AddressInUse),
+    /// [`AddressNotAvailable`](ErrorKind::AddressNotAvailable),
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) (ports below 1024),
+    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint), those of a name lookup, each naming the
+    /// endpoint; [`Unsupported`](ErrorKind::Unsupported) on Windows.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, ErrorKind};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let first = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let err = DatagramSocket::bind(first.endpoint()).unwrap_err();
+    /// assert_eq!(err.kind(), ErrorKind::AddressInUse);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn bind<E>(endpoint: E) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        DatagramSocket::bind_with(endpoint, &SocketOptions::default())
+    }
+
+    /// Binds with options: family, interface, timeouts and token. The connect timeout is for
+    /// looking a name up.
+    ///
+    /// # Errors
+    /// Those of [`bind`](DatagramSocket::bind);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options that only streams, or only
+    /// connecting, have.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, ErrorKind, SocketOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let options = SocketOptions::new().read_timeout(std::time::Duration::from_millis(20));
+    /// let socket = DatagramSocket::bind_with("*:0", &options)?;
+    /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn bind_with<E>(endpoint: E, options: &SocketOptions) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(BIND))?;
+        options.validate(BIND)?;
+        options.refuse_stream_only(BIND)?;
+        options.refuse_client_only(BIND)?;
+        let made = match &endpoint.0 {
+            Target::Inet { .. } => bind_first(&endpoint, options)?,
+            Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(&endpoint, options)?,
+        };
+        DatagramSocket::new(made, options, BIND)
+    }
+
+    /// Connects with the default options: the socket sends to that peer only, and receives from
+    /// it only. Nothing is sent for that, so whether somebody is there is not known yet; but a
+    /// Unix socket must be there. Of a name's addresses it is the first one that this machine has
+    /// a way to. On Linux a Unix socket gets a name of its own (autobind of unix(7)), so that it can be
+    /// answered; elsewhere give it one ([`local`](SocketOptions::local)).
+    ///
+    /// What ICMP says of the peer is [reported](DatagramSocket::recv_error), and ends no call.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint), [`Unreachable`](ErrorKind::Unreachable),
+    /// those of a name lookup; [`Refused`](ErrorKind::Refused), or
+    /// [`NotFound`](ErrorKind::NotFound), for a Unix socket that is not there;
+    /// [`Unsupported`](ErrorKind::Unsupported) on Windows.
+    ///
+    /// ```
+    /// use keepsock::DatagramSocket;
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let client = DatagramSocket::connect(server.endpoint())?;
+    /// println!("{}", client.five_tuple());   // udp 127.0.0.1:51002 -> 127.0.0.1:7788
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn connect<E>(endpoint: E) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        DatagramSocket::connect_with(endpoint, &SocketOptions::default())
+    }
+
+    /// Connects with options: family, local address, interface, addresses in place of the
+    /// name's, timeouts and token. The connect timeout is for looking the name up.
+    ///
+    /// # Errors
+    /// Those of [`connect`](DatagramSocket::connect) and
+    /// [`AddressInUse`](ErrorKind::AddressInUse),
+    /// [`AddressNotAvailable`](ErrorKind::AddressNotAvailable) for the local address;
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options that only streams have.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, Endpoint, SocketOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let from: Endpoint = "127.0.0.1:0".parse()?;
+    /// let client = DatagramSocket::connect_with(server.endpoint(), &SocketOptions::new().local(from))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn connect_with<E>(endpoint: E, options: &SocketOptions) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(CONNECT))?;
+        options.validate(CONNECT)?;
+        options.refuse_stream_only(CONNECT)?;
+        let made = match &endpoint.0 {
+            Target::Inet { .. } => connect_first(&endpoint, options)?,
+            Target::UnixPath(_) | Target::UnixAbstract(_) => connect_unix(&endpoint, options)?,
+        };
+        DatagramSocket::new(made, options, CONNECT)
+    }
+
+    /// Takes over a datagram socket, UDP or Unix, that is bound, connected or not. The options'
+    /// timeouts and token hold; their addresses, family and interface must not be set. The file of a
+    /// Unix socket stays the business of whoever made it.
+    ///
+    /// # Errors
+    /// The descriptor is given back with the error:
+    /// [`WrongState`](ErrorKind::WrongState) if it is not a datagram socket, or one of UDP that is
+    /// not bound; [`InvalidArgument`](ErrorKind::InvalidArgument) for options.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, SocketOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// let port = socket.local_addr()?.port();
+    /// let socket = DatagramSocket::from_owned(socket.into(), &SocketOptions::new()).unwrap();
+    /// assert_eq!(socket.port(), port);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn from_owned(
+        socket: Owned,
+        options: &SocketOptions,
+    ) -> std::result::Result<DatagramSocket, (Owned, Error)> {
+        match look(&socket, options) {
+            Ok((endpoint, side)) => {
+                let made = Made { socket, endpoint, side };
+                Ok(DatagramSocket::put_together(made, options))
+            }
+            Err(e) => Err((socket, e)),
+        }
+    }
+
+    fn new(made: Made, options: &SocketOptions, operation: &'static str) -> Result<DatagramSocket> {
+        if !sys::BLOCKING_CALLS {
+            sys::set_nonblocking(sys::borrow(&made.socket), true)
+                .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
+        }
+        Ok(DatagramSocket::put_together(made, options))
+    }
+
+    fn put_together(made: Made, options: &SocketOptions) -> DatagramSocket {
+        let ms = |timeout: Option<Duration>| AtomicU64::new(timeout.map_or(NO_TIMEOUT, millis));
+        let inet = match &made.side {
+            Side::Inet(inet) => Some(inet),
+            Side::Unix(_) => None,
+        };
+        let coalesced = options.coalescing.then(Coalesced::new);
+        let connected = inet.is_some_and(|inet| inet.peer.is_some());
+        let any = inet.is_some_and(|inet| inet.local.ip().is_unspecified());
+        let socket = DatagramSocket(Arc::new(Shared {
+            nonblocking: AtomicBool::new(false),
+            read_timeout: ms(options.read_timeout),
+            write_timeout: ms(options.write_timeout),
+            cancel: Mutex::new(None),
+            polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            deaf: AtomicBool::new(false),
+            segments: AtomicBool::new(sys::SEGMENTS && inet.is_some()),
+            control: AtomicBool::new(any && !connected),
+            coalesced,
+            reports: AtomicBool::new(sys::REPORTS && connected),
+            errors: Mutex::default(),
+            error_count: AtomicU64::new(0),
+            keeps_last: options.last_snapshot,
+            last: OnceLock::new(),
+            descriptor: Descriptor::new(made.socket),
+            endpoint: made.endpoint,
+            side: made.side,
+        }));
+        socket.set_cancel(options.cancel.as_ref());
+        socket
+    }
+}
+
+/// Looks at a socket that somebody else has made, and sets it up.
+fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
+    const OPERATION: &str = "take over";
+    let wrong = |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what);
+    let os = |e: io::Error| Error::os(OPERATION, &e);
+    options.validate(OPERATION)?;
+    options.refuse_stream_only(OPERATION)?;
+    options.refuse_client_only(OPERATION)?;
+    if options.family != Family::Any || options.interface.is_some() {
+        return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+            .detail("family and interface are for sockets that are made"));
+    }
+    let fd = sys::borrow(socket);
+    if !sys::is_datagram(fd).map_err(os)? {
+        return Err(wrong("not a datagram socket"));
+    }
+    let asked = SockRef::from(&fd);
+    let (name, peer) = (asked.local_addr().map_err(os)?, asked.peer_addr().ok());
+    let side = match name.as_socket() {
+        Some(local) => {
+            if local.port() == 0 {
+                return Err(wrong("not bound"));
+            }
+            let ipv6 = local.is_ipv6();
+            let dual = ipv6 && !asked.only_v6().map_err(os)?;
+            let peer = peer.and_then(|peer| peer.as_socket());
+            set_up(fd, local.ip(), ipv6, peer.is_some(), options)
+                .map_err(|cause| cause.into_error(OPERATION))?;
+            Side::Inet(Inet::new(local, peer, dual))
+        }
+        None if options.coalescing => {
+            options.refuse_inet_only(OPERATION)?;
+            return Err(wrong("not a UDP socket"));
+        }
+        None => Side::unix(
+            sys::to_address(&name),
+            peer.map(|peer| (sys::to_address(&peer), peer)),
+            None,
+        ),
+    };
+    let set = || -> std::result::Result<(), Cause> {
+        sys::set_nonblocking(fd, !sys::BLOCKING_CALLS)?;
+        sys::forbid_sigpipe(fd)?;
+        // The kernel's timeouts would be taken for ours.
+        asked.set_read_timeout(None)?;
+        asked.set_write_timeout(None)?;
+        Ok(())
+    };
+    set().map_err(|cause| cause.into_error(OPERATION))?;
+    let endpoint = match &side {
+        Side::Inet(inet) => inet.local.into(),
+        Side::Unix(unix) => endpoint_of(&unix.local),
+    };
+    Ok((endpoint, side))
+}
+
+fn set_up(
+    socket: Borrowed<'_>,
+    local: IpAddr,
+    ipv6: bool,
+    connected: bool,
+    options: &SocketOptions,
+) -> std::result::Result<(), Cause> {
+    if options.coalescing {
+        sys::coalesce(socket)?;
+    }
+    // A socket with one address receives at that one.
+    if !connected && local.is_unspecified() {
+        sys::want_destination(socket, ipv6)?;
+    }
+    if connected {
+        match sys::report_errors(socket, ipv6, true) {
+            // There an error comes with a call, and is reported without its details.
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn new_socket(
+    address: SocketAddr,
+    dual: bool,
+    options: &SocketOptions,
+    connected: bool,
+) -> Step<Owned> {
+    let ipv6 = address.is_ipv6();
+    let socket = sys::datagram_socket(Domain::for_address(address))
+        .map_err(|e| (Stage::Socket, Cause::from(e)))?;
+    let fd = sys::borrow(&socket);
+    let apply = || -> std::result::Result<(), Cause> {
+        if ipv6 {
+            SockRef::from(&fd).set_only_v6(!dual)?;
+        }
+        if let Some(name) = &options.interface {
+            sys::bind_interface(fd, name, ipv6)?;
+        }
+        sys::forbid_sigpipe(fd)?;
+        set_up(fd, address.ip(), ipv6, connected, options)
+    };
+    apply().map_err(|cause| (Stage::Options, cause))?;
+    Ok(socket)
+}
+
+fn local_of(socket: Borrowed<'_>) -> io::Result<SocketAddr> {
+    let name = SockRef::from(&socket).local_addr()?;
+    name.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn bind_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
+    let found = addresses(endpoint, options, Deadline::after(options.connect_timeout), BIND)?;
+    let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
+    let mut failure = None;
+    for address in found {
+        let dual = any && address.is_ipv6() && options.family == Family::Any;
+        match bind_at(address, dual, options) {
+            Ok((socket, local)) => {
+                // `*` stays `*`: that is what it is bound to.
+                let port = Port::Number(local.port());
+                let endpoint = match any {
+                    true => Endpoint(Target::Inet { host: Host::Any, port }),
+                    false => local.into(),
+                };
+                let side = Side::Inet(Inet::new(local, None, dual));
+                return Ok(Made { socket, endpoint, side });
+            }
+            // Only a machine without IPv6 goes on to IPv4.
+            Err((stage, cause)) => {
+                let missing = matches!(&cause, Cause::Os(e) if sys::is_family_missing(e));
+                let error = cause.into_error(BIND).at(endpoint).stage(stage);
+                if !(dual && missing) {
+                    return Err(error);
+                }
+                failure = Some(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(ErrorKind::NotFound, BIND).at(endpoint)))
+}
+
+fn addresses(
+    endpoint: &Endpoint,
+    options: &SocketOptions,
+    deadline: Deadline,
+    operation: &'static str,
+) -> Result<Vec<SocketAddr>> {
+    let cancel = options.cancel.as_ref();
+    resolve(endpoint, Type::DGRAM, options.family, deadline, cancel, operation)
+}
+
+fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<(Owned, SocketAddr)> {
+    let at_bind = |e: io::Error| (Stage::Bind, Cause::from(e));
+    let socket = new_socket(address, dual, options, false)?;
+    let fd = sys::borrow(&socket);
+    SockRef::from(&fd).bind(&address.into()).map_err(at_bind)?;
+    let local = local_of(fd).map_err(at_bind)?;
+    Ok((socket, local))
+}
+
+fn connect_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
+    let failed = |kind| Error::new(kind, CONNECT).at(endpoint);
+    if let Target::Inet { host: Host::Any, .. } = &endpoint.0 {
+        return Err(failed(ErrorKind::InvalidEndpoint).detail("\"*\" is for binding"));
+    }
+    let deadline = Deadline::after(options.connect_timeout);
+    let local = match &options.local {
+        Some(local) => addresses(local, options, deadline, CONNECT)?,
+        None => Vec::new(),
+    };
+    let mut found = match options.addresses.as_slice() {
+        [] => addresses(endpoint, options, deadline, CONNECT)?,
+        given => given.iter().copied().filter(|a| options.family.allows(a.ip())).collect(),
+    };
+    if options.local.is_some() {
+        found.retain(|to| local.iter().any(|l| l.is_ipv4() == to.is_ipv4()));
+    }
+    let mut failure = None;
+    for to in found {
+        let from = local.iter().find(|l| l.is_ipv4() == to.is_ipv4()).copied();
+        match connect_to(to, from, options) {
+            Ok((socket, local, peer)) => {
+                let inet = Inet::new(local, Some(peer), false);
+                let endpoint = inet.local.into();
+                return Ok(Made { socket, endpoint, side: Side::Inet(inet) });
+            }
+            Err((stage, cause)) => {
+                failure.get_or_insert(cause.into_error(CONNECT).at(endpoint).stage(stage));
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| failed(ErrorKind::NotFound).detail("no address to connect to")))
+}
+
+fn connect_to(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    options: &SocketOptions,
+) -> Step<(Owned, SocketAddr, SocketAddr)> {
+    let at = |stage| move |e: io::Error| (stage, Cause::from(e));
+    let socket = new_socket(to, false, options, true)?;
+    let fd = sys::borrow(&socket);
+    if let Some(from) = from {
+        SockRef::from(&fd).bind(&from.into()).map_err(at(Stage::Bind))?;
+    }
+    SockRef::from(&fd).connect(&to.into()).map_err(at(Stage::Connect))?;
+    let local = local_of(fd).map_err(at(Stage::Connect))?;
+    // To the wildcard is to this machine, and the kernel says which address that is.
+    let peer = SockRef::from(&fd).peer_addr().map_err(at(Stage::Connect))?.as_socket();
+    Ok((socket, local, peer.unwrap_or(to)))
+}
+
+fn unix_socket() -> io::Result<Owned> {
+    let socket = sys::datagram_socket(Domain::UNIX)?;
+    sys::forbid_sigpipe(sys::borrow(&socket))?;
+    Ok(socket)
+}
+
+fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
+    let at = |stage| move |e: io::Error| Error::os(BIND, &e).at(endpoint).stage(stage);
+    options.refuse_inet_only(BIND).map_err(|e| e.at(endpoint))?;
+    let socket = unix_socket().map_err(at(Stage::Socket))?;
+    let (local, file) = bind_name(sys::borrow(&socket), endpoint).map_err(at(Stage::Bind))?;
+    let side = Side::unix(local, None, file);
+    Ok(Made { socket, endpoint: endpoint.clone(), side })
+}
+
+/// Gives a Unix socket its name, and the file that it has then.
+fn bind_name(
+    socket: Borrowed<'_>,
+    endpoint: &Endpoint,
+) -> io::Result<(Address, Option<SocketFile>)> {
+    let name = sys::unix_name(endpoint)?;
+    let file = match &endpoint.0 {
+        Target::UnixPath(path) => Some(unix::bind_and_listen(socket, &name, path, || Ok(()))?),
+        _ => {
+            SockRef::from(&socket).bind(&name)?;
+            None
+        }
+    };
+    Ok((sys::to_address(&name), file))
+}
+
+fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
+    let at = |stage| move |e: io::Error| Error::os(CONNECT, &e).at(endpoint).stage(stage);
+    let others = SocketOptions { local: None, ..options.clone() };
+    others.refuse_inet_only(CONNECT).map_err(|e| e.at(endpoint))?;
+    let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
+    let socket = unix_socket().map_err(at(Stage::Socket))?;
+    let fd = sys::borrow(&socket);
+    let file = match &options.local {
+        Some(local) => bind_name(fd, local).map_err(at(Stage::Bind))?.1,
+        None => {
+            sys::autobind(fd).map_err(at(Stage::Bind))?;
+            None
+        }
+    };
+    SockRef::from(&fd).connect(&name).map_err(at(Stage::Connect))?;
+    let local = SockRef::from(&fd).local_addr().map_err(at(Stage::Connect))?;
+    let local = sys::to_address(&local);
+    let endpoint = endpoint_of(&local);
+    let peer = Some((sys::to_address(&name), name));
+    Ok(Made { socket, endpoint, side: Side::unix(local, peer, file) })
+}

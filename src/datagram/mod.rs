@@ -1,0 +1,380 @@
+//! DatagramSocket: UDP and Unix datagrams, bound or connected.
+
+mod coalesced;
+mod groups;
+mod making;
+mod message;
+mod receive;
+mod reports;
+mod send;
+mod serve;
+mod settings;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use socket2::SockAddr;
+
+use crate::cancel::CancelToken;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::{Address, FiveTuple, Protocol};
+#[cfg(feature = "capi")]
+pub(crate) use crate::sys::Buffers;
+use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
+use crate::unix::SocketFile;
+use crate::wait::{Cause, Deadline, wait};
+use coalesced::Coalesced;
+pub use message::{Datagram, Incoming, Outgoing};
+#[cfg(feature = "capi")]
+pub(crate) use receive::{Batch, Facts};
+pub use reports::DatagramError;
+#[cfg(feature = "capi")]
+pub(crate) use send::Parts;
+pub use serve::DatagramService;
+pub use settings::DatagramSnapshot;
+
+const NO_TIMEOUT: u64 = u64::MAX;
+
+/// A datagram socket, UDP or Unix: [bound](DatagramSocket::bind) to a local address, for datagrams
+/// from anybody, or [connected](DatagramSocket::connect) to one peer.
+///
+/// All methods take `&self`, a clone is the same socket, and any number of threads may use it at
+/// once: a datagram is sent, and received, as a whole. [`close`](DatagramSocket::close) may come
+/// from any of them; the last clone to be dropped closes, too. Unix systems only so far.
+///
+/// ```
+/// use keepsock::DatagramSocket;
+/// # if cfg!(windows) { return Ok(()) }
+/// let server = DatagramSocket::bind("127.0.0.1:0")?;
+/// let client = DatagramSocket::connect(server.endpoint())?;
+/// client.send(b"question")?;
+/// let mut buf = [0; 1500];
+/// let question = server.recv(&mut buf)?;
+/// assert_eq!(&buf[..question.len], b"question");
+/// server.reply(&question, b"answer")?;
+/// let answer = client.recv(&mut buf)?;
+/// assert_eq!(&buf[..answer.len], b"answer");
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct DatagramSocket(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    descriptor: Descriptor,
+    endpoint: Endpoint,
+    side: Side,
+    nonblocking: AtomicBool,
+    /// Milliseconds, or NO_TIMEOUT.
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+    /// Locked while the descriptor's mode is changed, too.
+    cancel: Mutex<Option<CancelToken>>,
+    /// There is a token, or the platform has no other way: calls wait in poll.
+    polled: AtomicBool,
+    /// Nothing more is received; sending goes on.
+    deaf: AtomicBool,
+    /// Equal datagrams are given to the kernel as one; off once that was refused.
+    segments: AtomicBool,
+    /// The kernel tells more of a datagram than who sent it.
+    control: AtomicBool,
+    /// What the kernel handed over as one, if it may.
+    coalesced: Option<Coalesced>,
+    /// The kernel queues errors.
+    reports: AtomicBool,
+    errors: Mutex<VecDeque<DatagramError>>,
+    error_count: AtomicU64,
+    /// What was known when it was closed, if that was asked for.
+    keeps_last: bool,
+    last: OnceLock<DatagramSnapshot>,
+}
+
+/// What a socket is.
+#[derive(Debug)]
+enum Side {
+    Inet(Inet),
+    Unix(Box<Unix>),
+}
+
+#[derive(Debug)]
+struct Inet {
+    local: SocketAddr,
+    /// The only address that it receives at, and answers from, if it is one: then datagrams do not
+    /// tell.
+    own: Option<SocketAddr>,
+    answers_from: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    /// What the socket is, and whether it takes IPv4 too if it is an IPv6 one.
+    ipv6: bool,
+    dual: bool,
+}
+
+#[derive(Debug)]
+struct Unix {
+    local: Address,
+    peer: Option<(Address, SockAddr)>,
+    file: Mutex<Option<SocketFile>>,
+}
+
+impl Side {
+    fn unix(local: Address, peer: Option<(Address, SockAddr)>, file: Option<SocketFile>) -> Side {
+        Side::Unix(Box::new(Unix { local, peer, file: Mutex::new(file) }))
+    }
+}
+
+impl Inet {
+    fn new(local: SocketAddr, peer: Option<SocketAddr>, dual: bool) -> Inet {
+        let ipv6 = local.is_ipv6();
+        let (local, peer) = (canonical(local), peer.map(canonical));
+        let own = Some(local).filter(|own| !own.ip().is_unspecified());
+        let answers_from = own.filter(|own| !own.ip().is_multicast());
+        Inet { local, own, answers_from, peer, ipv6, dual }
+    }
+
+    fn families(&self) -> Families {
+        Families { ipv4: !self.ipv6 || self.dual, ipv6: self.ipv6 }
+    }
+}
+
+impl DatagramSocket {
+    /// The socket, if it is one of UDP.
+    fn inet(&self, operation: &'static str) -> Result<&Inet> {
+        match &self.0.side {
+            Side::Inet(inet) => Ok(inet),
+            Side::Unix(_) => {
+                let error = self.failed(operation, ErrorKind::Unsupported.into(), None);
+                Err(error.detail("a Unix socket has none"))
+            }
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        match &self.0.side {
+            Side::Inet(inet) => inet.peer.is_some(),
+            Side::Unix(unix) => unix.peer.is_some(),
+        }
+    }
+
+    fn enter(&self, operation: &'static str) -> Result<InUse<'_>> {
+        let io = self.0.descriptor.enter();
+        io.ok_or_else(|| self.failed(operation, ErrorKind::Closed.into(), None))
+    }
+
+    // ---- what it is ----------------------------------------------------------------------
+
+    /// The local endpoint, with the port that the system chose. What was bound to `*` is `*`.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("*:0")?;
+    /// assert_eq!(socket.endpoint().to_string(), format!("*:{}", socket.port()));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// The local port; 0 for a Unix socket.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// assert_ne!(socket.port(), 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn port(&self) -> u16 {
+        match &self.0.side {
+            Side::Inet(inet) => inet.local.port(),
+            Side::Unix(_) => 0,
+        }
+    }
+
+    /// Protocol, local and remote address; after close, too. The remote address of a socket that
+    /// is not connected is the wildcard with port 0, of a Unix one unnamed.
+    ///
+    /// ```
+    /// # use keepsock::DatagramSocket;
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let client = DatagramSocket::connect(server.endpoint())?;
+    /// let expected = format!("udp 127.0.0.1:{} -> 127.0.0.1:{}", client.port(), server.port());
+    /// assert_eq!(client.five_tuple().to_string(), expected);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn five_tuple(&self) -> FiveTuple {
+        self.0.five_tuple()
+    }
+
+    // ---- waiting -------------------------------------------------------------------------
+
+    fn deadline(&self, timeout: &AtomicU64) -> Deadline {
+        match timeout.load(Ordering::Relaxed) {
+            NO_TIMEOUT => Deadline(None),
+            ms => Deadline::after(Some(Duration::from_millis(ms))),
+        }
+    }
+
+    /// How a call is to wait: as the socket was told.
+    #[inline]
+    fn patience(&self, deadline: Deadline) -> Patience {
+        let polled = self.0.polled.load(Ordering::Acquire);
+        Patience {
+            deadline,
+            nonblocking: self.0.nonblocking.load(Ordering::Acquire),
+            cancel: polled.then(|| self.cancel_token()).flatten(),
+            polled,
+        }
+    }
+
+    /// One call of the kernel. Without limit and token it is the kernel that waits.
+    fn step<T>(
+        &self,
+        io: &InUse<'_>,
+        patience: &Patience,
+        interest: Interest,
+        call: &mut impl FnMut(Wait) -> io::Result<T>,
+    ) -> std::result::Result<T, Cause> {
+        let reads = interest == Interest::Read;
+        let is_over = || io.is_closed() || reads && self.0.deaf.load(Ordering::Acquire);
+        let cancel = patience.cancel.as_ref();
+        let mut waits = patience.deadline.0.is_none()
+            && !patience.nonblocking
+            && !patience.polled
+            && sys::BLOCKING_CALLS
+            // A sender that waits for room in another socket is not woken by a close of its own.
+            && (reads || matches!(self.0.side, Side::Inet(_)));
+        let mut back_off = send::FULL_PEER;
+        loop {
+            if cancel.is_some_and(CancelToken::is_fired) {
+                return Err(ErrorKind::Cancelled.into());
+            }
+            let result = call(if waits { Wait::Yes } else { Wait::No });
+            if is_over() {
+                return Err(ErrorKind::Closed.into());
+            }
+            match result {
+                Ok(done) => return Ok(done),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if patience.nonblocking {
+                        return Err(ErrorKind::WouldBlock.into());
+                    }
+                    // If the kernel was to wait, somebody has made the descriptor non-blocking.
+                    waits = false;
+                    if !reads && self.polls_in_vain() {
+                        let pause = Deadline::after(Some(back_off.next()));
+                        wait(None, patience.deadline.earlier(pause), cancel, is_over)?;
+                        if patience.deadline.has_passed() {
+                            return Err(ErrorKind::TimedOut.into());
+                        }
+                        continue;
+                    }
+                    let socket = Some((io.socket(), interest));
+                    let ready = wait(socket, patience.deadline, cancel, is_over)?;
+                    if ready.error {
+                        self.take_reported(io);
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Whether poll would say that a Unix socket is writable, though the receiver's queue is full:
+    /// it looks at the peer of a connected socket only (unix_dgram_poll of net/unix/af_unix.c).
+    fn polls_in_vain(&self) -> bool {
+        matches!(&self.0.side, Side::Unix(unix) if unix.peer.is_none())
+    }
+
+    /// The error of a call.
+    #[cold]
+    fn failed(&self, operation: &'static str, cause: Cause, to: Option<&Address>) -> Error {
+        let too_long = matches!(&cause, Cause::Os(e) if sys::is_too_long(e));
+        let error = match &cause {
+            Cause::Os(e) if too_long => {
+                Error::new(ErrorKind::TooLong, operation).with_os_error(e.raw_os_error())
+            }
+            _ => cause.into_error(operation),
+        };
+        match to.cloned().or_else(|| self.0.peer()) {
+            Some(remote) => error.at(self.0.tuple_to(remote)),
+            None => error.at(&self.0.endpoint),
+        }
+    }
+}
+
+/// How a call waits.
+struct Patience {
+    deadline: Deadline,
+    nonblocking: bool,
+    cancel: Option<CancelToken>,
+    polled: bool,
+}
+
+impl Shared {
+    fn peer(&self) -> Option<Address> {
+        match &self.side {
+            Side::Inet(inet) => inet.peer.map(Address::Inet),
+            Side::Unix(unix) => unix.peer.as_ref().map(|(peer, _)| peer.clone()),
+        }
+    }
+
+    fn five_tuple(&self) -> FiveTuple {
+        let anybody = match &self.side {
+            Side::Inet(Inet { local: SocketAddr::V4(_), .. }) => {
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0).into()
+            }
+            Side::Inet(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0).into(),
+            Side::Unix(_) => Address::UnixUnnamed,
+        };
+        self.tuple_to(self.peer().unwrap_or(anybody))
+    }
+
+    fn tuple_to(&self, remote: Address) -> FiveTuple {
+        let (protocol, local) = match &self.side {
+            Side::Inet(inet) => (Protocol::Udp, Address::Inet(inet.local)),
+            Side::Unix(unix) => (Protocol::UnixDatagram, unix.local.clone()),
+        };
+        FiveTuple { protocol, local, remote }
+    }
+
+    fn close(&self) {
+        if let Some(io) = self.descriptor.enter() {
+            if self.keeps_last && !self.descriptor.is_closed() {
+                let _ = self.last.set(self.look(&io));
+            }
+            if self.descriptor.close(&io) {
+                if let Side::Unix(unix) = &self.side {
+                    // The file first, as a listener's: who finds it must find somebody there.
+                    drop(unix.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+                }
+                // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
+                sys::wake(io.socket());
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Rounded up, so that a short time is not none.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
+}
+
+/// IPv4 as IPv4, also where a dual-stack socket has it as a mapped address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}

@@ -1,0 +1,315 @@
+//! Receiving: one by one, and in batches.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side};
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::Address;
+use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
+use crate::wait::{Cause, Deadline};
+
+pub(super) const RECEIVE: &str = "receive";
+
+/// What is told of a datagram, before it is put where somebody wants it.
+pub(crate) struct Facts<'a> {
+    pub len: usize,
+    pub original_len: usize,
+    pub truncated: bool,
+    pub from: &'a Address,
+    pub to: Option<&'a SocketAddr>,
+    pub local: Option<&'a SocketAddr>,
+    /// 0: not told.
+    pub interface: u32,
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
+    pub received_at: Option<SystemTime>,
+}
+
+impl Facts<'_> {
+    pub(super) fn datagram(&self) -> Datagram {
+        Datagram {
+            len: self.len,
+            original_len: self.original_len,
+            truncated: self.truncated,
+            from: self.from.clone(),
+            to: self.to.copied(),
+            local: self.local.copied(),
+            interface: (self.interface != 0).then_some(self.interface),
+            ttl: self.ttl,
+            tos: self.tos,
+            received_at: self.received_at,
+        }
+    }
+}
+
+impl Datagram {
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            len: self.len,
+            original_len: self.original_len,
+            truncated: self.truncated,
+            from: &self.from,
+            to: self.to.as_ref(),
+            local: self.local.as_ref(),
+            interface: self.interface.unwrap_or(0),
+            ttl: self.ttl,
+            tos: self.tos,
+            received_at: self.received_at,
+        }
+    }
+}
+
+/// Where a batch is received into: the buffers of Rust's callers, and of C's.
+pub(crate) trait Batch: Buffers {
+    fn put(&mut self, at: usize, facts: &Facts<'_>);
+    /// Exchanges two buffers.
+    fn swap(&mut self, a: usize, b: usize);
+}
+
+impl Buffers for [Incoming<'_>] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn buffer(&mut self, at: usize) -> &mut [u8] {
+        self[at].buf
+    }
+}
+
+impl Batch for [Incoming<'_>] {
+    fn put(&mut self, at: usize, facts: &Facts<'_>) {
+        self[at].datagram = Some(facts.datagram());
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        <[Incoming<'_>]>::swap(self, a, b);
+    }
+}
+
+impl DatagramSocket {
+    /// Receives one datagram. What does not fit into `buf` is lost, and
+    /// [`truncated`](Datagram::truncated) says so. Several threads may receive at once.
+    ///
+    /// What ICMP said of datagrams that were sent ends no receiving: it goes on, and
+    /// [`recv_error`](DatagramSocket::recv_error) tells of it. Descriptors that come along are
+    /// closed.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
+    /// [`Closed`](ErrorKind::Closed), and [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking
+    /// mode.
+    ///
+    /// ```
+    /// # use keepsock::DatagramSocket;
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// # let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.send(b"twelve bytes")?;
+    /// let mut buf = [0; 6];
+    /// let datagram = server.recv(&mut buf)?;
+    /// assert_eq!(&buf[..datagram.len], b"twelve");
+    /// assert!(datagram.truncated);
+    /// assert_eq!(datagram.from.port(), client.port());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Datagram> {
+        self.recv_with(buf, |facts| facts.datagram())
+    }
+
+    pub(crate) fn recv_with<T>(&self, buf: &mut [u8], take: impl Fn(&Facts<'_>) -> T) -> Result<T> {
+        let io = self.enter(RECEIVE)?;
+        let patience = self.patience(self.deadline(&self.0.read_timeout));
+        if self.0.coalesced.is_some() {
+            let mut one = [Incoming::new(buf)];
+            self.recv_some(&io, &patience, one.as_mut_slice())?;
+            let [one] = one;
+            let taken = one.datagram.as_ref().map(|datagram| take(&datagram.facts()));
+            return taken.ok_or_else(|| self.not_received(ErrorKind::Closed.into()));
+        }
+        let control = self.0.control.load(Ordering::Relaxed);
+        let mut received = Received::default();
+        loop {
+            let call = |wait| sys::recv_datagram(io.socket(), buf, control, wait, &mut received);
+            if let Err(cause) = self.recv_step(&io, &patience, call) {
+                return Err(self.not_received(cause));
+            }
+            if self.is_over(&received) {
+                return Err(self.not_received(ErrorKind::Closed.into()));
+            }
+            // Otherwise it was in the queue before the socket was connected.
+            if let Some(taken) = self.told(&received, &take) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Receives as many datagrams as there are, and at least one, one into each buffer; how
+    /// many. It waits for the first only. On Linux that is one system call for up to 64 of them
+    /// (recvmmsg), which is the most for one call everywhere. Buffers of a connected socket may
+    /// change their places.
+    ///
+    /// # Errors
+    /// Those of [`recv`](DatagramSocket::recv).
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, Incoming};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// # let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.send(b"hello")?;
+    /// let mut buffers = [[0; 1500]; 16];
+    /// let mut batch: Vec<_> = buffers.iter_mut().map(|b| Incoming::new(b)).collect();
+    /// let count = server.recv_batch(&mut batch)?;
+    /// for incoming in &batch[..count] {
+    ///     println!("{:?}: {:?}", incoming.datagram(), incoming.bytes());
+    /// }
+    /// # assert_eq!(batch[0].bytes(), b"hello");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn recv_batch(&self, batch: &mut [Incoming<'_>]) -> Result<usize> {
+        self.recv_into(batch)
+    }
+
+    pub(crate) fn recv_into<B: Batch + ?Sized>(&self, batch: &mut B) -> Result<usize> {
+        let io = self.enter(RECEIVE)?;
+        let patience = self.patience(self.deadline(&self.0.read_timeout));
+        self.recv_some(&io, &patience, batch)
+    }
+
+    /// For [serving](DatagramSocket::serve), which waits whatever the calls of others are set to.
+    pub(super) fn recv_for_serve(&self, batch: &mut [Incoming<'_>]) -> Result<usize> {
+        let io = self.enter(RECEIVE)?;
+        let patience = Patience { nonblocking: false, ..self.patience(Deadline(None)) };
+        self.recv_some(&io, &patience, batch)
+    }
+
+    fn recv_some<B: Batch + ?Sized>(
+        &self,
+        io: &InUse<'_>,
+        patience: &Patience,
+        batch: &mut B,
+    ) -> Result<usize> {
+        if batch.count() == 0 {
+            return Ok(0);
+        }
+        let got = match &self.0.coalesced {
+            Some(coalesced) => self.recv_coalesced(coalesced, io, patience, batch),
+            None => self.recv_apart(io, patience, batch),
+        };
+        got.map_err(|cause| self.not_received(cause))
+    }
+
+    fn recv_apart<B: Batch + ?Sized>(
+        &self,
+        io: &InUse<'_>,
+        patience: &Patience,
+        batch: &mut B,
+    ) -> std::result::Result<usize, Cause> {
+        let control = self.0.control.load(Ordering::Relaxed);
+        loop {
+            let (mut kept, mut over) = (0, false);
+            let mut told = |batch: &mut B, at, received: &Received| {
+                over |= self.is_over(received);
+                let put = |facts: &Facts<'_>| {
+                    if kept != at {
+                        batch.swap(kept, at);
+                    }
+                    batch.put(kept, facts);
+                };
+                if self.told(received, put).is_some() {
+                    kept += 1;
+                }
+            };
+            self.recv_step(io, patience, |wait| {
+                sys::recv_datagrams(io.socket(), batch, control, wait, &mut told)
+            })?;
+            match kept {
+                0 if over => return Err(ErrorKind::Closed.into()),
+                0 => {}
+                kept => return Ok(kept),
+            }
+        }
+    }
+
+    #[cold]
+    fn not_received(&self, cause: Cause) -> Error {
+        self.failed(RECEIVE, cause, None)
+    }
+
+    /// One call of the kernel that receives, waiting as this socket waits, whatever ICMP says.
+    pub(super) fn recv_step<T>(
+        &self,
+        io: &InUse<'_>,
+        patience: &Patience,
+        mut call: impl FnMut(Wait) -> io::Result<T>,
+    ) -> std::result::Result<T, Cause> {
+        loop {
+            match self.step(io, patience, Interest::Read, &mut call) {
+                Err(Cause::Os(e)) if sys::is_reported(&e) => {
+                    if self.take_reported(io) == 0 {
+                        self.keep_untold(&e);
+                    }
+                    if patience.deadline.has_passed() {
+                        return Err(ErrorKind::TimedOut.into());
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Nothing was received: somebody has shut the socket down.
+    pub(super) fn is_over(&self, received: &Received) -> bool {
+        received.from.is_none() && matches!(self.0.side, Side::Inet(_))
+    }
+
+    /// Has what is told of a datagram taken; `None`: it is from somebody else than the peer.
+    #[inline]
+    pub(super) fn told<T>(
+        &self,
+        received: &Received,
+        take: impl FnOnce(&Facts<'_>) -> T,
+    ) -> Option<T> {
+        let (to, local);
+        let mut facts = Facts {
+            len: received.len,
+            original_len: received.original_len,
+            truncated: received.truncated,
+            from: received.from.as_ref().unwrap_or(&Address::UnixUnnamed),
+            to: None,
+            local: None,
+            interface: received.interface,
+            ttl: received.ttl,
+            tos: received.tos,
+            received_at: received.at,
+        };
+        if let Side::Inet(inet) = &self.0.side {
+            let Address::Inet(from) = facts.from else {
+                return None;
+            };
+            if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (from.ip(), from.port())) {
+                return None;
+            }
+            let here = |ip| inet.here(ip, received.interface);
+            (to, local) = (received.to.map(here), received.local.map(here));
+            facts.to = to.as_ref().or(inet.own.as_ref());
+            facts.local = local.as_ref().or(inet.answers_from.as_ref());
+        }
+        Some(take(&facts))
+    }
+}
+
+impl Inet {
+    fn here(&self, ip: IpAddr, interface: u32) -> SocketAddr {
+        match ip {
+            // Link-local: of the interface by which it came.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                SocketAddrV6::new(v6, self.local.port(), 0, interface).into()
+            }
+            ip => SocketAddr::new(ip, self.local.port()),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Serving datagrams: a callback for each, from several threads.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Datagram, DatagramSocket, Incoming, Side};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events;
+use crate::sys;
+use crate::wait::Deadline;
+
+const SERVE: &str = "serve";
+const MAX_THREADS: u32 = 1024;
+
+/// What each thread has for what it receives at once; only what datagrams were written to is in
+/// use. No datagram of UDP is longer than a 16th of it; those of Unix are seldom longer than a
+/// fourth.
+const ROOM: usize = 1 << 20;
+const UDP_SLOT: usize = ROOM / 16;
+const UNIX_SLOT: usize = ROOM / 4;
+
+thread_local! {
+    /// The service that this thread belongs to.
+    static SERVING: Cell<*const Serving> = const { Cell::new(std::ptr::null()) };
+}
+
+/// A datagram socket that is being served, from [`DatagramSocket::serve`]. Dropping it stops it and
+/// waits for handlers to return.
+///
+/// ```
+/// # if cfg!(windows) { return Ok(()) }
+/// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+/// let service = socket.serve(1, |_, _, _| ())?;
+/// drop(service);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+pub struct DatagramService {
+    socket: DatagramSocket,
+    serving: Arc<Serving>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Serving {
+    state: Mutex<State>,
+    ended: Condvar,
+    received: AtomicU64,
+}
+
+struct State {
+    running: u32,
+    /// Why receiving ended, unless it was asked to.
+    failure: Option<Error>,
+}
+
+impl DatagramSocket {
+    /// Receives in `threads` threads, and calls `handler` for each datagram, with the socket, what
+    /// is told of the datagram, and its bytes. A handler answers with
+    /// [`reply`](DatagramSocket::reply); meanwhile any thread may send.
+    ///
+    /// A thread takes up to 16 datagrams at once (4 of a Unix socket). With several threads those of
+    /// one sender may be handled at the same time, and out of their order. Timeouts and
+    /// non-blocking mode of the socket do not hold for the threads; its token ends the service. A
+    /// handler that panics is told as an event, and serving goes on.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for 0 threads, or more than 1,024;
+    /// [`NoMemory`](ErrorKind::NoMemory): no thread can be started; [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// use keepsock::DatagramSocket;
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let service = socket.serve(2, |socket, datagram, bytes| {
+    ///     let _ = socket.reply(datagram, bytes);
+    /// })?;
+    /// let client = DatagramSocket::connect(socket.endpoint())?;
+    /// client.send(b"hello")?;
+    /// assert_eq!(client.recv(&mut [0; 8])?.len, 5);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn serve(
+        &self,
+        threads: u32,
+        handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
+    ) -> Result<DatagramService> {
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let error = self.failed(SERVE, ErrorKind::InvalidArgument.into(), None);
+            return Err(error.detail(format!("{threads} threads: from 1 to {MAX_THREADS}")));
+        }
+        drop(self.enter(SERVE)?);
+        let state = Mutex::new(State { running: 0, failure: None });
+        let serving =
+            Arc::new(Serving { state, ended: Condvar::new(), received: AtomicU64::new(0) });
+        let handler = Arc::new(handler);
+        let mut service = DatagramService { socket: self.clone(), serving, threads: Vec::new() };
+        for _ in 0..threads {
+            let (socket, serving, handler) =
+                (self.clone(), service.serving.clone(), handler.clone());
+            service.serving.lock().running += 1;
+            let work = move || {
+                SERVING.set(Arc::as_ptr(&serving));
+                let ended = socket.work(&serving, &*handler);
+                serving.leave(ended.err());
+            };
+            let thread = std::thread::Builder::new().name("keepsock-serve".to_owned()).spawn(work);
+            match thread {
+                Ok(thread) => service.threads.push(thread),
+                // pthread_create(3) says EAGAIN for a limit that was reached. Those that were
+                // started end with the service.
+                Err(e) => {
+                    service.serving.leave(None);
+                    let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
+                    let error = error.with_os_error(e.raw_os_error());
+                    return Err(error.detail("no thread can be started"));
+                }
+            }
+        }
+        Ok(service)
+    }
+
+    /// A thread's life.
+    fn work(
+        &self,
+        serving: &Serving,
+        handler: &impl Fn(&DatagramSocket, &Datagram, &[u8]),
+    ) -> Result<()> {
+        let slot = match &self.0.side {
+            Side::Inet(_) => UDP_SLOT,
+            Side::Unix(_) => UNIX_SLOT,
+        };
+        let mut room = vec![0; ROOM];
+        let mut batch: Vec<_> = room.chunks_exact_mut(slot).map(Incoming::new).collect();
+        loop {
+            let count = match self.recv_for_serve(&mut batch) {
+                Ok(count) => count,
+                Err(e) if matches!(e.kind(), ErrorKind::Closed | ErrorKind::Cancelled) => {
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            };
+            serving.received.fetch_add(count as u64, Ordering::Relaxed);
+            for one in &batch[..count] {
+                let Some(datagram) = one.datagram() else {
+                    continue;
+                };
+                let call = || handler(self, datagram, one.bytes());
+                if catch_unwind(AssertUnwindSafe(call)).is_err() {
+                    // The panic hook has told of it.
+                    events::datagram_handler_panicked(&self.0.tuple_to(datagram.from.clone()));
+                }
+            }
+        }
+    }
+
+    /// Ends receiving for good, and every call that waits for it. Sending goes on.
+    fn end_receiving(&self) {
+        self.0.deaf.store(true, Ordering::Release);
+        if let Some(io) = self.0.descriptor.enter() {
+            sys::wake_receivers(io.socket());
+        }
+    }
+}
+
+impl Serving {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, failure: Option<Error>) {
+        let mut state = self.lock();
+        state.running -= 1;
+        state.failure = state.failure.take().or(failure);
+        drop(state);
+        self.ended.notify_all();
+    }
+}
+
+impl DatagramService {
+    /// The socket, to send with from anywhere.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// assert_eq!(service.socket().port(), socket.port());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn socket(&self) -> &DatagramSocket {
+        &self.socket
+    }
+
+    /// How many datagrams were received so far.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// assert_eq!(service.received(), 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn received(&self) -> u64 {
+        self.serving.received.load(Ordering::Relaxed)
+    }
+
+    /// Ends receiving, for the socket as a whole and for good: its receiving calls return
+    /// [`Closed`](ErrorKind::Closed) from then on, but it can still send. What a thread has taken
+    /// already is handled; what waits in the kernel is not. May be called from inside a handler;
+    /// stopping twice is fine.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// service.stop();
+    /// service.wait(None)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn stop(&self) {
+        self.socket.end_receiving();
+    }
+
+    /// Waits until all threads have ended, and so all handlers returned: after
+    /// [`stop`](DatagramService::stop), the socket's close, or its token. `None`: for as long as
+    /// that takes.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut): it still receives; [`WrongState`](ErrorKind::WrongState)
+    /// from inside a handler, which would be waiting for itself. The error of a receiving call
+    /// that failed for good.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// let waited = service.wait(std::time::Duration::from_millis(10));
+    /// assert_eq!(waited.unwrap_err().kind(), keepsock::ErrorKind::TimedOut);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        let failed = |kind: ErrorKind| self.socket.failed("wait", kind.into(), None);
+        if self.is_serving_here() {
+            return Err(failed(ErrorKind::WrongState).detail("called from inside a handler"));
+        }
+        let deadline = Deadline::after(timeout.into());
+        let mut state = self.serving.lock();
+        while state.running > 0 {
+            state = match deadline.0 {
+                None => self.serving.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(at) if at <= Instant::now() => return Err(failed(ErrorKind::TimedOut)),
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    let waited = self.serving.ended.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn is_serving_here(&self) -> bool {
+        SERVING.get() == Arc::as_ptr(&self.serving)
+    }
+}
+
+impl Drop for DatagramService {
+    fn drop(&mut self) {
+        self.stop();
+        if self.is_serving_here() {
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            // Handlers that panic are caught in the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for DatagramService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramService").field("socket", self.socket.endpoint()).finish()
+    }
+}
