@@ -130,7 +130,7 @@ impl Program {
     }
 }
 
-pub const PROGRAMS: [Program; 22] = [
+pub const PROGRAMS: [Program; 23] = [
     program("plain C, blocking accept", "raw_accept", SERVER),
     program("keepsock, blocking accept", "keep_accept", SERVER),
     program("plain C, thread for each", "raw_threads", THREADED_SERVER),
