@@ -16,9 +16,10 @@ static inline void must(int32_t status, keepsock_error *error)
 
 static void open_two(bool coalescing)
 {
-    keepsock_options *options = keepsock_options_new();
+    keepsock_options *options = NULL;
     keepsock_error *error = NULL;
 
+    must(keepsock_options_new(&options, &error), error);
     must(keepsock_options_set_coalescing(options, coalescing, &error), error);
     must(keepsock_datagram_bind("127.0.0.1:0", options, &receiver, &error), error);
     keepsock_options_free(options);
