@@ -139,6 +139,10 @@ fn answers_from_the_address_that_was_asked<A: Api>() {
         let (link_local, _) = on_link(&link.there, "there");
 
         for (bound, asked) in [("*:0", &v4), ("*:0", &v6), ("0.0.0.0:0", &v4), ("[::]:0", &v6)] {
+            let coalescing = [Opt::ReadTimeout(AWAITED), Opt::Coalescing(true)];
+            let server = link.there.run(|| A::bind(bound, &coalescing)).unwrap();
+            assert_eq!(asked.iter().filter(|ip| ask::<A>(&link, &server, **ip)).count(), 1);
+            drop(server);
             let server = bind::<A>(&link.there, bound);
             let right = asked.iter().filter(|ip| ask::<A>(&link, &server, **ip)).count();
             assert_eq!(right, 1, "what the system chooses is right for one of {asked:?}");
@@ -221,10 +225,11 @@ fn a_thousand_refusals_from_another_host<A: Api>() {
         unlimited_icmp(&link.there);
         for there in ["192.0.2.1:0", "[2001:db8:1::1]:0"].map(|a| a.parse().unwrap()) {
             // Those that wait in the kernel, and those that wait in poll.
-            for options in [&[][..], &[Opt::ReadTimeout(AWAITED)]] {
-                refused_when_bound::<A>(&link, there, options);
-                refused_when_connected::<A>(&link, there, options);
-            }
+            let waits = [&[][..], &[Opt::ReadTimeout(AWAITED)]];
+            let failed = waits.map(|options| refused_when_bound::<A>(&link, there, options));
+            said::<A>(there, "bound, set_report_errors", failed);
+            let failed = waits.map(|options| refused_when_connected::<A>(&link, there, options));
+            said::<A>(there, "connected", failed);
         }
     });
 }
@@ -234,7 +239,8 @@ fn closed(network: &Network, at: SocketAddr) -> SocketAddr {
     plain(network, at).local_addr().unwrap()
 }
 
-fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
+/// How many calls failed of a plain socket in its place.
+fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) -> usize {
     let gone = closed(&link.there, there);
     let socket = A::bind("*:0", options).unwrap();
     socket.set_report_errors(true).unwrap();
@@ -274,10 +280,11 @@ fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_,
     });
     let failed = failed.count();
     assert!(failed > 0, "the control shows nothing");
-    said::<A>(there, &format!("bound, set_report_errors{}", limited(options)), failed);
+    failed
 }
 
-fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) {
+/// The same.
+fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_, A>]) -> usize {
     let gone = closed(&link.there, there);
     let socket = A::connect_datagram(&gone.to_string(), options).unwrap();
     for _ in 0..REFUSALS {
@@ -299,20 +306,16 @@ fn refused_when_connected<A: Api>(link: &Link, there: SocketAddr, options: &[Opt
     control.connect(gone).unwrap();
     let failed = (0..REFUSALS).filter(|_| control.send(b"x").is_err()).count();
     assert!(failed > 0, "the control shows nothing");
-    said::<A>(there, &format!("connected{}", limited(options)), failed);
+    failed
 }
 
-fn limited<A: Api>(options: &[Opt<'_, A>]) -> &'static str {
-    if options.is_empty() { "" } else { ", timeout" }
-}
-
-fn said<A: Api>(there: SocketAddr, how: &str, failed: usize) {
+fn said<A: Api>(there: SocketAddr, how: &str, failed: [usize; 2]) {
     let family = family_of(there.ip());
     row(
         &format!("D2 {family}, another host refuses {REFUSALS}"),
         &format!("{}: {how}", api::<A>()),
         "no call failed, all came, told who refused",
-        &format!("plain socket: {failed} calls failed"),
+        &format!("plain socket: {} calls failed", failed[0]),
     );
 }
 
@@ -380,15 +383,11 @@ fn report_to(socket: &UdpSocket) {
 const SENDERS: [&str; 4] = ["192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64", "2001:db8:1::2/64"];
 
 /// A group of each kind, and the addresses of two who send to it.
-fn groups<A: Api>() -> [(IpAddr, [&'static str; 2]); 3] {
-    let n = A::NUMBER;
-    let (v4, v6) = (["192.0.2.1", "192.0.2.2"], ["2001:db8:1::1", "2001:db8:1::2"]);
-    [
-        (ip(&format!("239.83.{n}.7")), v4),
-        (ip(&format!("ff12::83:{n}")), v6),
-        (ip(&format!("ff15::83:{n}")), v6),
-    ]
-}
+const GROUPS: [(&str, [&str; 2]); 3] = [
+    ("239.83.7.1", ["192.0.2.1", "192.0.2.2"]),
+    ("ff12::83:71", ["2001:db8:1::1", "2001:db8:1::2"]),
+    ("ff15::83:71", ["2001:db8:1::1", "2001:db8:1::2"]),
+];
 
 /// One who sends to groups by the link.
 fn group_sender<A: Api>(link: &Link, from: &str) -> A::Datagram {
@@ -422,7 +421,8 @@ fn groups_between_hosts<A: Api>() {
             (&link.there, "end", &[]),
         );
         let index = index_of(&link.here, "here");
-        for (group, [from, _]) in groups::<A>() {
+        for (group, [from, _]) in GROUPS {
+            let group = ip(group);
             for bound in ["*:0", any(family_of(group))] {
                 let server = bind::<A>(&link.here, bound);
                 let to = SocketAddr::new(group, server.port());
@@ -459,7 +459,8 @@ fn groups_between_hosts<A: Api>() {
 fn senders_of_a_group<A: Api>() {
     in_namespace(&name::<A>("senders_of_a_group"), LIMIT, || {
         let link = Link::new(&SENDERS);
-        for (group, [heard, other]) in groups::<A>() {
+        for (group, [heard, other]) in GROUPS {
+            let group = ip(group);
             for bound in ["*:0", any(family_of(group))] {
                 let server = bind::<A>(&link.here, bound);
                 let to = SocketAddr::new(group, server.port());
@@ -506,7 +507,8 @@ fn senders_of_a_group<A: Api>() {
 fn what_a_host_hears_of_itself<A: Api>() {
     in_namespace(&name::<A>("what_a_host_hears_of_itself"), LIMIT, || {
         let link = Link::new(&SENDERS);
-        for (group, [from, _]) in groups::<A>() {
+        for (group, [from, _]) in GROUPS {
+            let group = ip(group);
             let server = bind::<A>(&link.here, "*:0");
             let to = SocketAddr::new(group, server.port());
             let neighbour = bind::<A>(&link.there, &format!("*:{}", server.port()));
@@ -680,8 +682,11 @@ fn batches_over_a_way<A: Api>() {
     in_namespace(&name::<A>("batches_over_a_way"), LIMIT, || {
         let link = Link::new(&["192.0.2.1/24", "2001:db8:1::1/64"]);
         for (family, at) in [(Ip::V4, "192.0.2.1:0"), (Ip::V6, "[2001:db8:1::1]:0")] {
-            let server = bind::<A>(&link.there, at);
-            for len in [64, 1400, 2000] {
+            // As one from the kernel, or one by one: it is the same for who receives.
+            let coalescing = [Opt::ReadTimeout(AWAITED), Opt::Coalescing(true)];
+            let servers =
+                [bind::<A>(&link.there, at), link.there.run(|| A::bind(at, &coalescing)).unwrap()];
+            for (server, len) in servers.iter().flat_map(|s| [64, 1400, 2000].map(|len| (s, len))) {
                 let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
                 let data: Vec<Vec<u8>> = (0..40).map(|i| vec![i; len]).collect();
                 let batch: Vec<_> = data.iter().map(|d| (d.as_slice(), None)).collect();
@@ -697,7 +702,7 @@ fn batches_over_a_way<A: Api>() {
             // The control: a plain segmented send of what is longer than the link.
             let control = plain(&link.here, any(family).parse().unwrap());
             system::set_option(control.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 2000);
-            control.send_to(&[0; 40_000], server.endpoint()).unwrap_err();
+            control.send_to(&[0; 40_000], servers[0].endpoint()).unwrap_err();
             row(
                 &format!("D3 {family}, batches over a link of 1500"),
                 &format!("{}: 40 of 64, 1400, 2000 bytes", api::<A>()),

@@ -191,16 +191,19 @@ for line in sys.stdin:
         let told: Vec<String> = lengths.iter().map(ToString::to_string).collect();
         assert_eq!(other.hear(), told.join(" "));
 
-        other.tell(&format!("segments {} 100 2030", socket.port()));
-        assert_eq!(other.hear(), "sent");
-        let mut came = Vec::new();
-        while came.len() < 2030 {
-            for got in socket.recv_batch(&[4000; 64]).unwrap() {
-                assert_eq!(got.bytes.len(), 100.min(2030 - came.len()));
-                came.extend(got.bytes);
+        let coalescing = [Opt::ReadTimeout(AWAITED), Opt::Coalescing(true)];
+        for socket in [socket, A::connect_datagram(&endpoint, &coalescing).unwrap()] {
+            other.tell(&format!("segments {} 100 2030", socket.port()));
+            assert_eq!(other.hear(), "sent");
+            let mut came = Vec::new();
+            while came.len() < 2030 {
+                for got in socket.recv_batch(&[4000; 64]).unwrap() {
+                    assert_eq!(got.bytes.len(), 100.min(2030 - came.len()));
+                    came.extend(got.bytes);
+                }
             }
+            assert_eq!(came, bytes(2030));
         }
-        assert_eq!(came, bytes(2030));
         // The control: whoever takes what the kernel has as one (UDP_GRO of udp(7)) sees no borders.
         let control = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         control.set_read_timeout(Some(Duration::from_millis(AWAITED as u64))).unwrap();
@@ -210,7 +213,7 @@ for line in sys.stdin:
         assert_eq!(control.recv(&mut [0; 4000]).unwrap(), 2030);
         row(
             "D3 batches to Python and segments from it",
-            &format!("{}: send_batch, recv_batch", api::<A>()),
+            &format!("{}: send_batch, recv_batch, coalescing", api::<A>()),
             format!("{} came one by one; 20 of 100 bytes and one of 30", batch.len()),
             "plain socket with UDP_GRO: 2030 bytes as one",
         );
