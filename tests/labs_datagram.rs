@@ -699,6 +699,15 @@ fn batches_over_a_way<A: Api>() {
                     assert_eq!(got.bytes, *data, "{len} bytes");
                 }
             }
+            // What was refused for long ones costs the short ones nothing.
+            let client = A::connect_datagram(&servers[0].endpoint(), &[]).unwrap();
+            for len in [64, 2000] {
+                assert_eq!(client.send_batch(&[(&vec![1; len][..], None); 40]).unwrap(), 40);
+            }
+            let before = link.there.run(|| lab::packets_in("there"));
+            assert_eq!(client.send_batch(&[(&[1; 64][..], None); 40]).unwrap(), 40);
+            let packets = link.there.run(|| lab::packets_in("there")) - before;
+            assert!(packets <= 2, "{packets} packets");
             // The control: a plain segmented send of what is longer than the link.
             let control = plain(&link.here, any(family).parse().unwrap());
             system::set_option(control.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 2000);

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
@@ -227,6 +227,7 @@ impl DatagramSocket {
             Side::Inet(inet) => Some(inet),
             Side::Unix(_) => None,
         };
+        let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
         let coalesced = options.coalescing.then(Coalesced::new);
         let connected = inet.is_some_and(|inet| inet.peer.is_some());
         let any = inet.is_some_and(|inet| inet.local.ip().is_unspecified());
@@ -238,7 +239,7 @@ impl DatagramSocket {
             polled: AtomicBool::new(!sys::BLOCKING_CALLS),
             deaf: AtomicBool::new(false),
             closing,
-            segments: AtomicBool::new(sys::SEGMENTS && inet.is_some()),
+            longest_segment: AtomicUsize::new(longest),
             control: AtomicBool::new(any && !connected),
             coalesced,
             reports: AtomicBool::new(sys::REPORTS && connected),

@@ -13,7 +13,7 @@ mod settings;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -83,8 +83,9 @@ struct Shared {
     /// Of a socket that other processes have, too, or may have: set by a close, and by the end of
     /// receiving. shutdown(2) would end receiving for all of them.
     closing: Option<sys::Event>,
-    /// Equal datagrams are given to the kernel as one; off once that was refused.
-    segments: AtomicBool,
+    /// How long equal datagrams may be that are given to the kernel as one: less than those that it
+    /// refused.
+    longest_segment: AtomicUsize,
     /// The kernel tells more of a datagram than who sent it.
     control: AtomicBool,
     /// What the kernel handed over as one, if it may.

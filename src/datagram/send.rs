@@ -58,18 +58,18 @@ impl Parts for [Outgoing<'_>] {
 
 /// How many datagrams, beginning with the one at `from`, whose lengths `pieces` are, the kernel can
 /// take as one: those of one length, the last perhaps shorter, to one address and from one, which
-/// together are no longer than a datagram can be.
+/// together are no longer than a datagram can be. `longest`: those that are longer go one by one.
 fn run_len<P: Parts + ?Sized>(
     parts: &P,
     from: usize,
     pieces: &[IoSlice<'_>],
-    segments: bool,
+    longest: usize,
 ) -> usize {
     let [first, others @ ..] = pieces else {
         return 0;
     };
     let (mut len, mut bytes) = (1, first.len());
-    for next in others.iter().take_while(|_| segments) {
+    for next in others.iter().take_while(|_| first.len() <= longest) {
         let fits = (1..=first.len()).contains(&next.len())
             && bytes + next.len() <= MAX_V4
             && len < AT_ONCE
@@ -324,8 +324,8 @@ impl DatagramSocket {
         }
         let pieces = &pieces[..count];
         loop {
-            let segments = self.0.segments.load(Ordering::Relaxed);
-            let first = run_len(parts, from, pieces, segments);
+            let longest = self.0.longest_segment.load(Ordering::Relaxed);
+            let first = run_len(parts, from, pieces, longest);
             let run = self.run(&parts.outgoing(from)?, &pieces[..first])?;
             let (one, mut many);
             let runs: &[Run<'_>] = if first == count {
@@ -335,7 +335,7 @@ impl DatagramSocket {
                 many = vec![run];
                 let mut at = first;
                 while at < count {
-                    let next = at + run_len(parts, from + at, &pieces[at..], segments);
+                    let next = at + run_len(parts, from + at, &pieces[at..], longest);
                     // Those after the first of a run are no longer, and to the same address.
                     let one = parts.outgoing(from + at);
                     // What cannot be sent is the first of the next ones.
@@ -351,9 +351,11 @@ impl DatagramSocket {
             let call = |wait| sys::send_datagrams(io.socket(), ipv6, runs, wait);
             match self.send_step(io, deadline, call) {
                 Ok(count) => return Ok(runs.iter().take(count).map(|run| run.pieces.len()).sum()),
-                // Whether it was that shows when they are sent one by one.
+                // Whether it was that shows when they are sent one by one. Shorter ones may pass:
+                // the way may be too narrow for these.
                 Err(Cause::Os(e)) if runs[0].pieces.len() > 1 && sys::may_refuse_segments(&e) => {
-                    self.0.segments.store(false, Ordering::Relaxed);
+                    let shorter = pieces[0].len() - 1;
+                    self.0.longest_segment.fetch_min(shorter, Ordering::Relaxed);
                 }
                 Err(cause) => {
                     let to = parts.outgoing(from)?.to;
@@ -461,11 +463,11 @@ mod tests {
         Outgoing::to(&BYTES[..len], SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    fn runs(batch: &[Outgoing<'_>], segments: bool) -> Vec<usize> {
+    fn runs(batch: &[Outgoing<'_>], longest: usize) -> Vec<usize> {
         let pieces: Vec<_> = batch.iter().map(|one| IoSlice::new(one.bytes)).collect();
         let (mut runs, mut at) = (Vec::new(), 0);
         while at < batch.len() {
-            runs.push(run_len(batch, at, &pieces[at..], segments));
+            runs.push(run_len(batch, at, &pieces[at..], longest));
             at += runs[runs.len() - 1];
         }
         runs
@@ -474,20 +476,22 @@ mod tests {
     /// D3: what the kernel would cut otherwise than it was given is not given as one.
     #[test]
     fn runs_are_of_one_length_and_one_address() {
+        const MAX: usize = usize::MAX;
         let lens = |lens: &[usize]| lens.iter().map(|len| out(*len, 1)).collect::<Vec<_>>();
-        assert_eq!(runs(&lens(&[9, 9, 9]), true), [3]);
-        assert_eq!(runs(&lens(&[9, 9, 9]), false), [1, 1, 1]);
-        assert_eq!(runs(&lens(&[9, 9, 4, 9, 4, 4]), true), [3, 2, 1]);
-        assert_eq!(runs(&lens(&[4, 9, 0, 9, 0, 0]), true), [1, 1, 1, 1, 1, 1]);
-        assert_eq!(runs(&lens(&[60_000, 5_507, 1]), true), [2, 1]);
-        assert_eq!(runs(&lens(&[60_000, 5_508]), true), [1, 1]);
-        assert_eq!(runs(&[out(9, 1), out(9, 1), out(9, 2), out(9, 1)], true), [2, 1, 1]);
-        assert_eq!(runs(&lens(&[1; 64]), true), [64]);
-        assert_eq!(runs(&lens(&[1; 65]), true), [64, 1]);
-        assert!(runs(&[], true).is_empty());
+        assert_eq!(runs(&lens(&[9, 9, 9]), MAX), [3]);
+        assert_eq!(runs(&lens(&[9, 9, 9]), 8), [1, 1, 1]);
+        assert_eq!(runs(&lens(&[9, 9, 8, 8, 8]), 8), [1, 1, 3]);
+        assert_eq!(runs(&lens(&[9, 9, 4, 9, 4, 4]), MAX), [3, 2, 1]);
+        assert_eq!(runs(&lens(&[4, 9, 0, 9, 0, 0]), MAX), [1, 1, 1, 1, 1, 1]);
+        assert_eq!(runs(&lens(&[60_000, 5_507, 1]), MAX), [2, 1]);
+        assert_eq!(runs(&lens(&[60_000, 5_508]), MAX), [1, 1]);
+        assert_eq!(runs(&[out(9, 1), out(9, 1), out(9, 2), out(9, 1)], MAX), [2, 1, 1]);
+        assert_eq!(runs(&lens(&[1; 64]), MAX), [64]);
+        assert_eq!(runs(&lens(&[1; 65]), MAX), [64, 1]);
+        assert!(runs(&[], MAX).is_empty());
         let other = Outgoing { interface: Some(1), ..out(9, 1) };
-        assert_eq!(runs(&[out(9, 1), other], true), [1, 1]);
+        assert_eq!(runs(&[out(9, 1), other], MAX), [1, 1]);
         let other = Outgoing { local: Some(([127, 0, 0, 2], 1).into()), ..out(9, 1) };
-        assert_eq!(runs(&[out(9, 1), other], true), [1, 1]);
+        assert_eq!(runs(&[out(9, 1), other], MAX), [1, 1]);
     }
 }
