@@ -339,6 +339,7 @@ impl DatagramSocket {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(BIND))?;
         options.validate(BIND)?;
         options.refuse_stream_only(BIND)?;
+        options.refuse_unix_only(BIND)?;
         options.refuse_client_only(BIND)?;
         DatagramSocket::new(bind_first(&endpoint, options)?, options, BIND)
     }
@@ -394,6 +395,7 @@ impl DatagramSocket {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(CONNECT))?;
         options.validate(CONNECT)?;
         options.refuse_stream_only(CONNECT)?;
+        options.refuse_unix_only(CONNECT)?;
         DatagramSocket::new(connect_first(&endpoint, options)?, options, CONNECT)
     }
 
@@ -424,6 +426,7 @@ impl DatagramSocket {
         let look = || -> Result<(SocketAddr, Option<SocketAddr>, bool)> {
             options.validate(OPERATION)?;
             options.refuse_stream_only(OPERATION)?;
+            options.refuse_unix_only(OPERATION)?;
             options.refuse_client_only(OPERATION)?;
             if options.family != Family::Any || options.interface.is_some() {
                 return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)

@@ -17,6 +17,8 @@ pub enum Protocol {
     Unix = 2,
     /// UDP over IPv4 or IPv6.
     Udp = 3,
+    /// A Unix socket for packets in order.
+    UnixPacket = 5,
 }
 
 impl fmt::Display for Protocol {
@@ -25,6 +27,7 @@ impl fmt::Display for Protocol {
             Protocol::Tcp => "tcp",
             Protocol::Unix => "unix",
             Protocol::Udp => "udp",
+            Protocol::UnixPacket => "unix-packet",
         })
     }
 }

@@ -133,8 +133,9 @@ pub struct ServerCounters {
     /// Connections reset at once because their address had as many as it may
     /// ([`max_per_address`](crate::ServeOptions::max_per_address)).
     pub crowded: u64,
-    /// Connections reset at once because their address may not connect
-    /// ([`allow`](crate::ServeOptions::allow), [`deny`](crate::ServeOptions::deny)).
+    /// Connections ended at once because their address may not connect
+    /// ([`allow`](crate::ServeOptions::allow), [`deny`](crate::ServeOptions::deny)), or their
+    /// user ([`allow_user`](SocketOptions::allow_user)).
     pub denied: u64,
 }
 
@@ -270,16 +271,22 @@ impl ServerSocket {
         let wrong =
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
         let os = |e: io::Error| Error::os(OPERATION, &e);
-        let look = || -> Result<Address> {
+        let mut packets = false;
+        let mut look = || -> Result<Address> {
             options.validate(OPERATION)?;
             let fd = sys::borrow(&socket);
-            match sys::is_listening_stream(fd).map_err(os)? {
-                Some(true) => {}
-                Some(false) => return Err(wrong("not a listening socket")),
+            packets = match sys::connection_kind(fd).map_err(os)? {
+                Some(kind) if kind.listens => kind.packets,
+                Some(_) => return Err(wrong("not a listening socket")),
                 None => return Err(wrong("not a stream socket")),
+            };
+            if options.sequenced && !packets {
+                return Err(wrong("not a socket for packets"));
             }
+            options.refuse_file_only(OPERATION)?;
             let name = SockRef::from(&fd).local_addr().map_err(os)?;
             if let Some(inet) = name.as_socket() {
+                options.refuse_unix_only(OPERATION)?;
                 // Before the rest: where it is refused, the socket is left as it was.
                 let applied =
                     options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
@@ -294,7 +301,8 @@ impl ServerSocket {
             Ok(address) => {
                 let endpoint = endpoint_of(&address);
                 let bound = Bound { file: None, socket, endpoint, address };
-                Ok(ServerSocket::new(vec![bound], options))
+                let options = SocketOptions { sequenced: packets, ..options.clone() };
+                Ok(ServerSocket::new(vec![bound], &options))
             }
             Err(e) => Err((socket, e)),
         }
@@ -359,7 +367,20 @@ impl ServerSocket {
 
     #[inline]
     fn accept_as(&self, serves: bool) -> Result<ClientSocket> {
-        let (listener, (socket, peer)) = match self.listeners() {
+        // One for all: who may not connect must not keep an accept waiting beyond its time.
+        let deadline = self.deadline(serves);
+        loop {
+            let (listener, (socket, peer)) = self.accept_by(deadline, serves)?;
+            listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            if self.has_accepted(listener, &socket, &peer) {
+                return ClientSocket::accepted(socket, peer, &listener.address, &self.0.options);
+            }
+        }
+    }
+
+    #[inline]
+    fn accept_by(&self, deadline: Deadline, serves: bool) -> Result<(&Listener, Accepted)> {
+        match self.listeners() {
             [listener] => {
                 let io = match listener.descriptor.enter() {
                     Some(io) => io,
@@ -367,18 +388,12 @@ impl ServerSocket {
                 };
                 let polled = listener.polled.load(Ordering::Acquire);
                 match (!polled).then(|| sys::accept(io.socket())) {
-                    Some(Ok(accepted)) => (listener, accepted),
-                    other => self.accept_on(std::slice::from_ref(&io), other, serves)?,
+                    Some(Ok(accepted)) => Ok((listener, accepted)),
+                    other => self.accept_on(std::slice::from_ref(&io), other, deadline, serves),
                 }
             }
-            _ => self.accept_from_any(serves)?,
-        };
-        listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        if !self.has_accepted(listener, &socket, &peer) {
-            drop(socket);
-            return self.accept_as(serves);
+            _ => self.accept_from_any(deadline, serves),
         }
-        ClientSocket::accepted(socket, peer, &listener.address, &self.0.options)
     }
 
     /// Sets what a connection does not inherit, and tells of it; false: it is gone already.
@@ -396,17 +411,34 @@ impl ServerSocket {
                 }
             }
         }
+        if !self.0.options.users.is_empty() && !self.may_connect(listener, socket, peer) {
+            return false;
+        }
         if events::of_each_connection() {
             events::accepted(peer, &listener.endpoint);
         }
         true
     }
 
+    /// Whether the peer's user is one of those that are allowed; if not, that is counted.
     #[cold]
-    fn accept_from_any(&self, serves: bool) -> Result<(&Listener, Accepted)> {
+    fn may_connect(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
+        // Who cannot be told is nobody that is allowed.
+        let uid = sys::peer_credentials(sys::borrow(socket)).map_or(u32::MAX, |peer| peer.uid);
+        let may = self.0.options.users.contains(&uid);
+        if !may {
+            // It is not handed to the program.
+            listener.counters.accepted.fetch_sub(1, Ordering::Relaxed);
+            listener.count_refusal(Refusal::User(uid), peer);
+        }
+        may
+    }
+
+    #[cold]
+    fn accept_from_any(&self, deadline: Deadline, serves: bool) -> Result<(&Listener, Accepted)> {
         let ios = self.listeners().iter().map(|listener| listener.descriptor.enter());
         match ios.collect::<Option<Vec<_>>>() {
-            Some(ios) => self.accept_on(&ios, None, serves),
+            Some(ios) => self.accept_on(&ios, None, deadline, serves),
             None => Err(self.first().failed(ErrorKind::Closed.into())),
         }
     }
@@ -418,9 +450,9 @@ impl ServerSocket {
         &self,
         ios: &[InUse<'_>],
         mut first: Option<io::Result<Accepted>>,
+        deadline: Deadline,
         serves: bool,
     ) -> Result<(&Listener, Accepted)> {
-        let deadline = self.deadline(serves);
         let mut back_off = OUT_OF_DESCRIPTORS;
         let failed = |cause| self.first().failed(cause);
         loop {
@@ -840,7 +872,7 @@ impl Listener {
         let counter = match refusal {
             Refusal::Full => &self.counters.refused,
             Refusal::Crowded => &self.counters.crowded,
-            Refusal::Denied => &self.counters.denied,
+            Refusal::Denied | Refusal::User(_) => &self.counters.denied,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.repeated.refused(&self.endpoint, peer, refusal);
@@ -989,6 +1021,7 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
 }
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
+    options.refuse_unix_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let found = resolve(endpoint, options.family, deadline, options.cancel.as_ref(), OPERATION)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
     let mut failure = None;
@@ -1051,15 +1084,21 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
     options.refuse_inet_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
-    let socket = sys::stream_socket(Domain::UNIX, false).map_err(at(Stage::Socket))?;
+    let socket = if options.sequenced {
+        sys::packet_socket()
+    } else {
+        sys::stream_socket(Domain::UNIX, false)
+    };
+    let socket = socket.map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let listen = || start_listening(fd, options);
     let (address, file) = match &endpoint.0 {
         Target::UnixPath(path) => {
-            let file = unix::bind_and_listen(fd, &name, path, listen).map_err(at(Stage::Bind))?;
-            (Address::UnixPath(path.clone()), Some(file))
+            let file = unix::bind_and_listen(fd, &name, path, options.unix, listen);
+            (Address::UnixPath(path.clone()), Some(file.map_err(at(Stage::Bind))?))
         }
         _ => {
+            options.refuse_file_only(OPERATION).map_err(|e| e.at(endpoint))?;
             SockRef::from(&fd).bind(&name).and_then(|()| listen()).map_err(at(Stage::Bind))?;
             (sys::to_address(&name), None)
         }

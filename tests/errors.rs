@@ -320,6 +320,9 @@ mod c_only {
 
     type Call<T> = fn(*mut T, Error) -> i32;
 
+    /// A descriptor that is open.
+    static ZERO: keepsock_fd = 0;
+
     /// Each function of a connection, with arguments that would be right.
     fn client_calls() -> Vec<Call<keepsock_client>> {
         fn buf() -> *mut c_void {
@@ -344,6 +347,32 @@ mod c_only {
                 |c, e| {
                     let slice = keepsock_slice { data: buf(), len: 64 };
                     keepsock_client_write_slices(c, &raw const slice, 1, e)
+                },
+                |c, e| {
+                    out(77usize, |n| {
+                        keepsock_client_write_fds(c, buf(), 64, &raw const ZERO, 1, n, e)
+                    })
+                },
+                |c, e| {
+                    let mut fds = [-7; 2];
+                    let status = out(77usize, |n| {
+                        let (mut count, mut lost) = (78, false);
+                        let (fds, counted) = (fds.as_mut_ptr(), &raw mut count);
+                        let lost_ = &raw mut lost;
+                        let s =
+                            keepsock_client_read_fds(c, buf(), 64, fds, 2, n, counted, lost_, e);
+                        assert_eq!((count, lost), (78, false));
+                        s
+                    });
+                    assert_eq!(fds, [-7; 2]);
+                    status
+                },
+                |c, e| out(77u64, |n| keepsock_client_send_file(c, 0, 0, 1, n, e)),
+                |c, e| {
+                    out([0x5au8; 16], |p| {
+                        let size = size_of::<keepsock_credentials>();
+                        keepsock_client_peer_credentials(c, p.cast(), size, e)
+                    })
                 },
                 |c, e| out(77, |how| keepsock_client_wait_hangup(c, 0, how, e)),
                 |c, e| keepsock_client_shutdown_write(c, e),
@@ -720,6 +749,10 @@ mod c_only {
                 |o, e| keepsock_options_set_backlog(o, 1, e),
                 |o, e| keepsock_options_set_fast_open(o, true, e),
                 |o, e| keepsock_options_set_mptcp(o, false, e),
+                |o, e| keepsock_options_set_unix_mode(o, 0o600, e),
+                |o, e| keepsock_options_set_unix_owner(o, -1, 0, e),
+                |o, e| keepsock_options_allow_user(o, 0, e),
+                |o, e| keepsock_options_set_sequenced(o, true, e),
                 |o, e| keepsock_options_set_attempt_delay(o, 100, e),
                 |o, e| keepsock_options_set_dead_after(o, 2000, e),
                 |o, e| keepsock_options_set_end_stalled(o, false, e),
@@ -881,6 +914,12 @@ mod c_only {
                     let status = keepsock_connection_keepalive(c, &raw mut k, size, e);
                     assert!(!k.enabled);
                     status
+                },
+                |c, e| {
+                    out([0x5au8; 16], |p| {
+                        let size = size_of::<keepsock_credentials>();
+                        keepsock_connection_peer_credentials(c, p.cast(), size, e)
+                    })
                 },
                 |c, e| {
                     // What cannot fail does nothing, and says so by what it returns.
@@ -1319,6 +1358,55 @@ mod c_only {
             gives(INVALID, "buf is NULL", |e| {
                 let slice = keepsock_slice { data: null(), len: 1 };
                 keepsock_client_write_slices(client, &raw const slice, 1, e)
+            });
+            gives(INVALID, "written is NULL", |e| {
+                keepsock_client_write_fds(client, space, 1, &raw const ZERO, 1, null_mut(), e)
+            });
+            gives(INVALID, "fds is NULL", |e| {
+                out(77usize, |n| keepsock_client_write_fds(client, space, 1, null(), 1, n, e))
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                let fd = &raw const ZERO;
+                out(77usize, |n| keepsock_client_write_fds(client, null(), 1, fd, 1, n, e))
+            });
+            gives(INVALID, "a descriptor is negative", |e| {
+                let fd = -1;
+                out(77usize, |n| {
+                    keepsock_client_write_fds(client, space, 1, &raw const fd, 1, n, e)
+                })
+            });
+            gives(INVALID, "out of range", |e| {
+                let (fd, many) = (&raw const ZERO, usize::MAX / 2);
+                out(77usize, |n| keepsock_client_write_fds(client, space, 1, fd, many, n, e))
+            });
+            let lost = null_mut();
+            gives(INVALID, "len is NULL", |e| {
+                let (n, fds) = (null_mut(), null_mut());
+                out(77usize, |c| keepsock_client_read_fds(client, space, 64, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "count is NULL", |e| {
+                let (c, fds) = (null_mut(), null_mut());
+                out(77usize, |n| keepsock_client_read_fds(client, space, 64, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "fds is NULL", |e| {
+                let (mut c, fds) = (78, null_mut());
+                let c = &raw mut c;
+                out(77usize, |n| keepsock_client_read_fds(client, space, 64, fds, 1, n, c, lost, e))
+            });
+            gives(INVALID, "cap is 0", |e| {
+                let (mut c, fds) = (78, null_mut());
+                let c = &raw mut c;
+                out(77usize, |n| keepsock_client_read_fds(client, space, 0, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "out is NULL", |e| {
+                let size = size_of::<keepsock_credentials>();
+                keepsock_client_peer_credentials(client, null_mut(), size, e)
+            });
+            gives(INVALID, "fd is negative", |e| {
+                out(77u64, |n| keepsock_client_send_file(client, -1, 0, 1, n, e))
+            });
+            gives(INVALID, "not open for reading", |e| {
+                out(77u64, |n| keepsock_client_send_file(client, i32::MAX, 0, 1, n, e))
             });
             gives(INVALID, "end is NULL", |e| {
                 keepsock_client_wait_hangup(client, 0, null_mut(), e)

@@ -27,6 +27,7 @@ mod handshake;
 mod logging;
 mod options;
 mod reconnect;
+mod rights;
 mod server;
 mod service;
 
@@ -41,6 +42,7 @@ pub use handshake::*;
 pub use logging::*;
 pub use options::*;
 pub use reconnect::*;
+pub use rights::*;
 pub use server::*;
 pub use service::*;
 
