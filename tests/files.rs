@@ -24,6 +24,7 @@ both_apis![
     signals_do_not_end_it,
     it_takes_the_writers_turn,
     the_mode_of_the_socket_stays,
+    the_mode_is_changed_meanwhile,
     no_signal_when_the_peer_has_closed,
     a_signal_of_the_programs_own_stays,
     what_is_no_file,
@@ -228,6 +229,29 @@ fn the_mode_of_the_socket_stays<A: Api>() {
         });
         assert_eq!(system::is_nonblocking(fd), before);
         p.client.set_nonblocking(false).unwrap();
+        assert!(!system::is_nonblocking(fd));
+    }
+}
+
+/// T4: nor does another thread's change of the mode reach a call that is under way.
+fn the_mode_is_changed_meanwhile<A: Api>() {
+    let file = system::blank_file(MORE_THAN_FITS as u64);
+    for transport in TRANSPORTS {
+        let p = small_pair::<A>(transport);
+        let token = A::token();
+        p.client.set_cancel(Some(&token));
+        let fd = p.client.fd().unwrap();
+        let (outcome, _) = while_waiting(
+            || p.client.send_file(file.as_raw_fd(), 0, u64::MAX),
+            || {
+                p.client.set_nonblocking(false).unwrap();
+                // It goes on, and comes to wait again.
+                p.accepted.read_exact(&mut vec![0; 1 << 18]).unwrap();
+                assert!(system::is_nonblocking(fd));
+                token.fire();
+            },
+        );
+        fails(outcome, ErrorKind::Cancelled);
         assert!(!system::is_nonblocking(fd));
     }
 }
