@@ -1313,7 +1313,7 @@ typedef struct {
      */
     uint64_t crowded;
     /**
-     * Connections reset at once because their address may not connect.
+     * Connections ended at once because their address, or their user, may not connect.
      */
     uint64_t denied;
 } keepsock_server_counters;
@@ -1593,7 +1593,7 @@ int32_t keepsock_client_connect(const char *endpoint,
  * Takes over a connected stream socket: keepalive, TCP_NODELAY, timeouts and
  * token are set as the options say, and it is put into blocking mode.
  *
- * @param fd       A connected TCP or Unix stream socket. It belongs to the new
+ * @param fd       A connected TCP or Unix socket, not for datagrams. It belongs to the new
  *                 connection on success and stays the caller's on failure.
  * @param options  Options, copied; NULL for the defaults.
  * @param client   Receives the connection; free it with keepsock_client_free().
@@ -3894,9 +3894,9 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, as a service manager may pass it.
+ * Takes over a listening stream socket, or one for packets, as a service manager may pass it.
  *
- * @param fd       A listening TCP or Unix stream socket. It belongs to the new
+ * @param fd       A listening TCP or Unix socket. It belongs to the new
  *                 server on success and stays the caller's on failure.
  * @param options  Options, copied; NULL for the defaults.
  * @param server   Receives the socket; free it with keepsock_server_free().

@@ -248,7 +248,8 @@ impl ServerSocket {
         listen_on(&endpoints, options)
     }
 
-    /// Takes over a listening stream socket, as a service manager may pass it. TCP options
+    /// Takes over a listening stream socket, or one for
+    /// [packets](SocketOptions::sequenced), as a service manager may pass it. TCP options
     /// are set on it.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ mod common;
 mod lab;
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,6 +23,7 @@ both_apis![
     a_slow_reader_and_a_timeout,
     signals_do_not_end_it,
     it_takes_the_writers_turn,
+    heartbeats_keep_out_of_it,
     the_mode_of_the_socket_stays,
     the_mode_is_changed_meanwhile,
     no_signal_when_the_peer_has_closed,
@@ -101,6 +102,10 @@ fn what_arrives_is_what_the_file_has<A: Api>() {
     let p = pair::<A>(Transport::Tcp);
     let failure = p.client.send_file(file.as_raw_fd(), 1 << 63, 1);
     fails(failure, ErrorKind::InvalidArgument);
+    // On a disk.
+    let dir = TempDir::new();
+    std::fs::write(dir.path("file"), &all).unwrap();
+    sends::<A>(Transport::Tcp, &File::open(dir.path("file")).unwrap(), 5, u64::MAX, &all[5..]);
 }
 
 /// I5: in a process that may not read files at an offset, what comes was sent by the kernel.
@@ -185,6 +190,53 @@ fn it_takes_the_writers_turn<A: Api>() {
         assert_eq!(send.join().unwrap().unwrap(), LEN as u64);
         write.join().unwrap().unwrap();
     });
+}
+
+/// K5: no heartbeat comes into a file, nor after one of which a part was sent.
+fn heartbeats_keep_out_of_it<A: Api>() {
+    const PING: &[u8] = b"PING\r\n";
+    let len: usize = 4 << 20;
+    let file = file_of(&vec![b'f'; len]);
+    let options = || [Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)];
+    let (client, mut peer) = with_raw_peer::<A>(&options());
+    thread::scope(|scope| {
+        scope.spawn(|| client.send_file(file.as_raw_fd(), 0, u64::MAX).unwrap());
+        let reader = scope.spawn(|| client.read(&mut [0; 8]));
+        let mut got = vec![0; len];
+        let (slow, rest) = got.split_at_mut(1 << 16);
+        for piece in slow.chunks_mut(1 << 12) {
+            peer.read_exact(piece).unwrap();
+            thread::sleep(Duration::from_millis(10));
+        }
+        peer.read_exact(rest).unwrap();
+        assert!(got.iter().all(|b| *b == b'f'));
+        // After it they go on.
+        let mut ping = [0; PING.len()];
+        peer.read_exact(&mut ping).unwrap();
+        assert_eq!(ping, PING);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+    });
+
+    let (client, mut peer) = with_raw_peer::<A>(&options());
+    client.set_nonblocking(true).unwrap();
+    let blank = system::blank_file(MORE_THAN_FITS as u64);
+    let outcome = client.send_file(blank.as_raw_fd(), 0, u64::MAX);
+    let mut got = vec![0; fails(outcome, ErrorKind::WouldBlock).transferred];
+    peer.read_exact(&mut got).unwrap();
+    thread::sleep(Duration::from_millis(40));
+    client.check_alive().unwrap();
+    // What is left of it, and up to the file's end: it is complete.
+    let from = MORE_THAN_FITS as u64 - 100;
+    assert_eq!(client.send_file(blank.as_raw_fd(), from, u64::MAX).unwrap(), 100);
+    got.resize(100, 1);
+    peer.read_exact(&mut got).unwrap();
+    assert!(got.iter().all(|b| *b == 0), "a heartbeat within it");
+    thread::sleep(Duration::from_millis(40));
+    client.check_alive().unwrap();
+    got.resize(PING.len(), 0);
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(got, PING);
 }
 
 /// T4: the descriptor is blocking or not as before, and another thread that reads meanwhile waits as

@@ -184,6 +184,26 @@ sys.stdin.read()
     let peer = accepted.peer_credentials().unwrap();
     assert_eq!(peer, Peer { pid: i64::from(python.child.id()), uid, gid });
     python.ends_well();
+    drop(server);
+
+    // The other way round: the one that listens is told, too.
+    let script = format!(
+        "{NAME}
+l = socket.socket(socket.AF_UNIX)
+l.bind(name)
+l.listen()
+s, _ = l.accept()
+print(*struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)), flush=True)
+sys.stdin.read()
+"
+    );
+    let Some(python) = Program::python(&script, &[&name]) else {
+        return;
+    };
+    let client = connected::<A>(&endpoint, &options::<A>());
+    assert_eq!(python.next(), format!("{pid} {uid} {gid}"));
+    assert_eq!(client.peer_credentials().unwrap().pid, i64::from(python.child.id()));
+    python.ends_well();
 }
 
 /// D4: socket.recv_fds of Python: it gets them, and their content.

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,7 @@ both_apis![
     what_cannot_be_passed,
     more_descriptors_than_are_wanted,
     no_number_is_free,
+    too_many_are_on_their_way,
     a_flood_of_descriptors_stays_outside,
     descriptors_obey_timeout_token_and_close,
     descriptors_take_the_writers_turn,
@@ -224,6 +226,25 @@ fn no_number_is_free<A: Api>() {
         assert!(hoard.pop().is_some());
         let got = p.accepted.read_fds(8, 3).unwrap();
         assert_eq!((got.bytes.as_slice(), got.fds.len(), got.lost), (&b"bytes"[..], 1, true));
+    });
+}
+
+/// unix(7), ETOOMANYREFS: as many as a process may have open may be on their way.
+fn too_many_are_on_their_way<A: Api>() {
+    lab::in_process(&name::<A>("too_many_are_on_their_way"), Duration::from_secs(20), || {
+        let p = pair_of_unix::<A>();
+        let null = File::open("/dev/null").unwrap();
+        lab::limit_descriptors(64);
+        p.client.set_nonblocking(true).unwrap();
+        // Root may have more.
+        system::as_user(if me().0 == 0 { 4711 } else { me().0 }, || {
+            let send = || p.client.write_fds(b"x", &[null.as_raw_fd(); 30]);
+            let failure = std::iter::repeat_with(send).take(20).find_map(Result::err);
+            let failure = failure.expect("they are all on their way");
+            assert!(failure.is(ErrorKind::NoDescriptors), "{failure:?}");
+        });
+        // Nothing is lost of what went.
+        assert_eq!(p.accepted.read_fds(1, 30).unwrap().fds.len(), 30);
     });
 }
 
@@ -483,8 +504,7 @@ fn a_denied_flood_keeps_the_time_limit<A: Api>() {
     let (uid, _) = me();
     let server = unnamed::<A>("denied-flood", &[Opt::AllowUser(uid + 1)]);
     server.set_accept_timeout(400).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let (stop, relaxed) = (AtomicBool::new(false), Ordering::Relaxed);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(relaxed) {
@@ -536,27 +556,35 @@ fn the_mode_of_the_file<A: Api>() {
 fn the_mode_is_never_wider<A: Api>() {
     lab::in_process(&name::<A>("the_mode_is_never_wider"), Duration::from_secs(20), || {
         system::set_umask(0);
-        let dir = TempDir::new();
-        let (path, stop) = (dir.path("s"), std::sync::atomic::AtomicBool::new(false));
-        let relaxed = std::sync::atomic::Ordering::Relaxed;
-        thread::scope(|scope| {
-            let look = scope.spawn(|| {
-                let mut seen = 0;
-                while !stop.load(relaxed) {
-                    if let Ok(file) = std::fs::symlink_metadata(&path) {
-                        assert_eq!(file.permissions().mode() & 0o777 & !0o640, 0);
-                        seen += 1;
+        let group = [Opt::UnixOwner(None, Some(4321)), Opt::UnixMode(0o640)];
+        let wanted: [&[Opt<'_, A>]; 2] = [&[Opt::UnixMode(0o640)], &group];
+        let rounds = if me().0 == 0 { 2 } else { 1 };
+        for options in &wanted[..rounds] {
+            let dir = TempDir::new();
+            let (path, stop, seen) = (dir.path("s"), AtomicBool::new(false), AtomicU32::new(0));
+            let gid = if options.len() == 2 { 4321 } else { me().1 };
+            thread::scope(|scope| {
+                let look = scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Ok(file) = std::fs::symlink_metadata(&path) {
+                            // Nobody of a group that it is not to have.
+                            let most = if file.gid() == gid { 0o640 } else { 0 };
+                            assert_eq!(file.permissions().mode() & 0o777 & !most, 0);
+                            seen.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
+                });
+                let stopped = OnDrop(|| stop.store(true, Ordering::Relaxed));
+                let mut rounds = 0;
+                while rounds < 300 || seen.load(Ordering::Relaxed) < 100 {
+                    drop(A::listen(&dir.endpoint("s"), options).unwrap());
+                    assert!(!look.is_finished(), "it was wider");
+                    rounds += 1;
                 }
-                seen
+                drop(stopped);
+                look.join().unwrap();
             });
-            let stopped = OnDrop(|| stop.store(true, relaxed));
-            for _ in 0..300 {
-                drop(A::listen(&dir.endpoint("s"), &[Opt::UnixMode(0o640)]).unwrap());
-            }
-            drop(stopped);
-            assert!(look.join().unwrap() > 0, "nothing was seen");
-        });
+        }
     });
 }
 

@@ -272,7 +272,8 @@ impl ClientSocket {
         Ok(made)
     }
 
-    /// Takes over a connected stream socket and sets it to the options (not to
+    /// Takes over a connected stream socket, or a Unix socket for
+    /// [packets](SocketOptions::sequenced), and sets it to the options (not to
     /// their timeouts for connecting, nor to what must be set before connecting).
     ///
     /// # Errors

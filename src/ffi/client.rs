@@ -229,7 +229,7 @@ pub unsafe extern "C" fn keepsock_client_connect(
 /// Takes over a connected stream socket: keepalive, TCP_NODELAY, timeouts and
 /// token are set as the options say, and it is put into blocking mode.
 ///
-/// @param fd       A connected TCP or Unix stream socket. It belongs to the new
+/// @param fd       A connected TCP or Unix socket, not for datagrams. It belongs to the new
 ///                 connection on success and stays the caller's on failure.
 /// @param options  Options, copied; NULL for the defaults.
 /// @param client   Receives the connection; free it with keepsock_client_free().

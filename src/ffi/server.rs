@@ -53,7 +53,7 @@ pub struct keepsock_server_counters {
     pub refused: u64,
     /// Connections reset at once because their address had as many as it may.
     pub crowded: u64,
-    /// Connections reset at once because their address may not connect.
+    /// Connections ended at once because their address, or their user, may not connect.
     pub denied: u64,
 }
 
@@ -157,9 +157,9 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Takes over a listening stream socket, as a service manager may pass it.
+/// Takes over a listening stream socket, or one for packets, as a service manager may pass it.
 ///
-/// @param fd       A listening TCP or Unix stream socket. It belongs to the new
+/// @param fd       A listening TCP or Unix socket. It belongs to the new
 ///                 server on success and stays the caller's on failure.
 /// @param options  Options, copied; NULL for the defaults.
 /// @param server   Receives the socket; free it with keepsock_server_free().
