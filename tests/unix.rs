@@ -40,6 +40,7 @@ both_apis![
     users_who_may_connect,
     a_denied_flood_keeps_the_time_limit,
     the_mode_of_the_file,
+    the_mode_without_proc,
     the_mode_is_never_wider,
     the_owner_of_the_file,
     only_root_gives_files_away,
@@ -552,6 +553,25 @@ fn the_mode_of_the_file<A: Api>() {
     });
 }
 
+/// D4: in a chroot without /proc, too, from Linux 6.6 on.
+fn the_mode_without_proc<A: Api>() {
+    lab::in_process(&name::<A>("the_mode_without_proc"), Duration::from_secs(20), || {
+        let dir = TempDir::new();
+        system::set_umask(0o077);
+        // As if there were none.
+        #[cfg(target_arch = "x86_64")]
+        lab::forbid(libc::SYS_chmod, None, libc::ENOENT);
+        lab::forbid(libc::SYS_fchmodat, None, libc::ENOENT);
+        match A::listen(&dir.endpoint("s"), &[Opt::UnixMode(0o666)]) {
+            Ok(_server) => assert_eq!(mode(&dir.path("s")), 0o666),
+            Err(failure) => {
+                assert_eq!(failure.os_error, libc::ENOSYS, "{failure:?}");
+                assert!(!dir.path("s").exists());
+            }
+        }
+    });
+}
+
 /// D4: at no moment may more connect than are to: another thread looks all the time.
 fn the_mode_is_never_wider<A: Api>() {
     lab::in_process(&name::<A>("the_mode_is_never_wider"), Duration::from_secs(20), || {
@@ -585,6 +605,13 @@ fn the_mode_is_never_wider<A: Api>() {
                 look.join().unwrap();
             });
         }
+        // The moment between is short, so: it is made as it is to be, and nothing changes it.
+        #[cfg(target_arch = "x86_64")]
+        lab::forbid(libc::SYS_chmod, None, libc::EIO);
+        lab::forbid(libc::SYS_fchmodat, None, libc::EIO);
+        let dir = TempDir::new();
+        let _server = A::listen(&dir.endpoint("s"), &[Opt::UnixMode(0o640)]).unwrap();
+        assert_eq!(mode(&dir.path("s")), 0o640);
     });
 }
 

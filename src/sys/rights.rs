@@ -269,7 +269,17 @@ mod here {
             Some(mode) if file.metadata()?.mode() & 0o7777 != mode => {
                 // fchmod(2) refuses O_PATH; the file has a name in /proc, though.
                 let name = format!("/proc/self/fd/{fd}");
-                std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode))
+                let set = std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode));
+                match set {
+                    // Without /proc: fchmodat2(2), Linux 6.6; the number is the same everywhere.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        let (fchmodat2, empty): (libc::c_long, _) = (452, libc::AT_EMPTY_PATH);
+                        // SAFETY: the name is NUL-terminated.
+                        let set = unsafe { libc::syscall(fchmodat2, fd, none, mode, empty) };
+                        check(set as isize).map(|_| ())
+                    }
+                    set => set,
+                }
             }
             _ => Ok(()),
         }
