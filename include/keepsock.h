@@ -1619,7 +1619,7 @@ int32_t keepsock_client_from_fd(keepsock_fd fd,
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
  *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
  *         _WOULD_BLOCK (non-blocking mode), _DRAINING (in a keepsock_handler),
- *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_client_read(keepsock_client *client,
                              void *buf,
@@ -1761,7 +1761,7 @@ int32_t keepsock_client_read_slices(keepsock_client *client,
  *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
  *         _WRONG_STATE (after
  *         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
- *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_client_write(keepsock_client *client,
                               const void *buf,

@@ -368,20 +368,7 @@ impl ServerSocket {
 
     #[inline]
     fn accept_as(&self, serves: bool) -> Result<ClientSocket> {
-        // One for all: who may not connect must not keep an accept waiting beyond its time.
-        let deadline = self.deadline(serves);
-        loop {
-            let (listener, (socket, peer)) = self.accept_by(deadline, serves)?;
-            listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            if self.has_accepted(listener, &socket, &peer) {
-                return ClientSocket::accepted(socket, peer, &listener.address, &self.0.options);
-            }
-        }
-    }
-
-    #[inline]
-    fn accept_by(&self, deadline: Deadline, serves: bool) -> Result<(&Listener, Accepted)> {
-        match self.listeners() {
+        let (listener, (socket, peer)) = match self.listeners() {
             [listener] => {
                 let io = match listener.descriptor.enter() {
                     Some(io) => io,
@@ -389,11 +376,49 @@ impl ServerSocket {
                 };
                 let polled = listener.polled.load(Ordering::Acquire);
                 match (!polled).then(|| sys::accept(io.socket())) {
-                    Some(Ok(accepted)) => Ok((listener, accepted)),
-                    other => self.accept_on(std::slice::from_ref(&io), other, deadline, serves),
+                    Some(Ok(accepted)) if self.may_have(listener, &accepted) => {
+                        (listener, accepted)
+                    }
+                    other => self.accept_next(other.and_then(io::Result::err), serves)?,
                 }
             }
-            _ => self.accept_from_any(deadline, serves),
+            _ => self.accept_next(None, serves)?,
+        };
+        ClientSocket::accepted(socket, peer, &listener.address, &self.0.options)
+    }
+
+    /// Counts what was accepted; false: it is not for the program.
+    #[inline]
+    fn may_have(&self, listener: &Listener, (socket, peer): &Accepted) -> bool {
+        listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        self.has_accepted(listener, socket, peer)
+    }
+
+    /// An accept that is more than one successful system call. `first` is what the kernel said
+    /// of the only listener already.
+    #[cold]
+    fn accept_next(
+        &self,
+        mut first: Option<io::Error>,
+        serves: bool,
+    ) -> Result<(&Listener, Accepted)> {
+        // One for all: who may not connect must not keep an accept waiting beyond its time. A
+        // listener that is not polled has none.
+        let deadline = self.deadline(serves);
+        loop {
+            let first = first.take().map(Err);
+            let (listener, accepted) = match self.listeners() {
+                [listener] => match listener.descriptor.enter() {
+                    Some(io) => {
+                        self.accept_on(std::slice::from_ref(&io), first, deadline, serves)?
+                    }
+                    None => return Err(listener.failed(ErrorKind::Closed.into())),
+                },
+                _ => self.accept_from_any(deadline, serves)?,
+            };
+            if self.may_have(listener, &accepted) {
+                return Ok((listener, accepted));
+            }
         }
     }
 
@@ -444,8 +469,8 @@ impl ServerSocket {
         }
     }
 
-    /// An accept that is more than one successful system call. `ios` are the listeners, in
-    /// use, and `first` is what the kernel said of the first one already.
+    /// The next that comes. `ios` are the listeners, in use, and `first` is what the kernel said
+    /// of the first one already.
     #[cold]
     fn accept_on(
         &self,

@@ -28,7 +28,11 @@ impl ClientSocket {
     ///
     /// On Linux the bytes do not pass through this process (sendfile(2)), whatever the socket is;
     /// what sendfile refuses, and on other systems every file, is read in pieces of 64 KiB and
-    /// sent. A file that is changed meanwhile is sent as it is found.
+    /// sent. A file that is changed meanwhile is sent as it is found. What a disk takes to answer
+    /// is no part of the limit.
+    ///
+    /// sendfile cannot be told not to wait: with a limit, a token or anything else that ends it,
+    /// the socket's descriptor is non-blocking meanwhile, also for whoever has borrowed it.
     ///
     /// # Errors
     /// Those of [`write_all`](ClientSocket::write_all);

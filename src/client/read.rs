@@ -29,7 +29,9 @@ impl ClientSocket {
     /// [`IdleLimit`](ErrorKind::IdleLimit) and
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
     /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
-    /// [`Draining`](ErrorKind::Draining) in a server that drains.
+    /// [`Draining`](ErrorKind::Draining) in a server that drains,
+    /// [`TooLong`](ErrorKind::TooLong) for a [packet](crate::SocketOptions::sequenced) that does
+    /// not fit.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};

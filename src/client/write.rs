@@ -32,7 +32,9 @@ impl ClientSocket {
     /// [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
     /// [`IdleLimit`](ErrorKind::IdleLimit) and
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
-    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode. Never a SIGPIPE.
+    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
+    /// [`TooLong`](ErrorKind::TooLong) for a [packet](crate::SocketOptions::sequenced) beyond what
+    /// the system sends. Never a SIGPIPE.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
