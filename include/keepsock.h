@@ -168,7 +168,8 @@ enum keepsock_err
     KEEPSOCK_ERR_END_OF_STREAM = -15,
     /**
      * No delimiter within the maximum, or a message that is longer. The bytes stay
-     * readable.
+     * readable. A packet that is longer than the buffer, and then is lost, or than the system
+     * sends.
      */
     KEEPSOCK_ERR_TOO_LONG = -16,
     /**
@@ -290,6 +291,10 @@ enum keepsock_protocol
      * A Unix datagram socket.
      */
     KEEPSOCK_PROTOCOL_UNIX_DATAGRAM = 4,
+    /**
+     * A Unix socket for packets in order.
+     */
+    KEEPSOCK_PROTOCOL_UNIX_PACKET = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1031,6 +1036,26 @@ typedef struct {
 } keepsock_callbacks;
 
 /**
+ * Who is at the other end of a Unix socket: the process that called connect(), or, for the
+ * connecting side, the one that called listen(), as it was then.
+ */
+typedef struct {
+    /**
+     * The process; -1 where the system does not tell, and for one of a PID namespace that this
+     * process does not see into.
+     */
+    int64_t pid;
+    /**
+     * Its effective user.
+     */
+    uint32_t uid;
+    /**
+     * Its effective group.
+     */
+    uint32_t gid;
+} keepsock_credentials;
+
+/**
  * What was received, but for the bytes.
  */
 typedef struct {
@@ -1411,7 +1436,7 @@ typedef struct {
      */
     uint64_t crowded;
     /**
-     * Connections reset at once because their address may not connect.
+     * Connections ended at once because their address, or their user, may not connect.
      */
     uint64_t denied;
 } keepsock_server_counters;
@@ -1719,7 +1744,7 @@ int32_t keepsock_client_connect(const char *endpoint,
  * Takes over a connected stream socket: keepalive, TCP_NODELAY, timeouts and
  * token are set as the options say, and it is put into blocking mode.
  *
- * @param fd       A connected TCP or Unix stream socket. It belongs to the new
+ * @param fd       A connected TCP or Unix socket, not for datagrams. It belongs to the new
  *                 connection on success and stays the caller's on failure.
  * @param options  Options, copied; NULL for the defaults.
  * @param client   Receives the connection; free it with keepsock_client_free().
@@ -1745,7 +1770,7 @@ int32_t keepsock_client_from_fd(keepsock_fd fd,
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
  *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
  *         _WOULD_BLOCK (non-blocking mode), _DRAINING (in a keepsock_handler),
- *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_client_read(keepsock_client *client,
                              void *buf,
@@ -1887,7 +1912,7 @@ int32_t keepsock_client_read_slices(keepsock_client *client,
  *         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
  *         _WRONG_STATE (after
  *         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
- *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_client_write(keepsock_client *client,
                               const void *buf,
@@ -2528,6 +2553,21 @@ int32_t keepsock_connection_snapshot(const keepsock_connection *connection,
                                      keepsock_error **error);
 
 /**
+ * Who the peer is, on a Unix socket.
+ *
+ * @param connection  A connection.
+ * @param out         Filled in on success.
+ * @param size        sizeof *out.
+ * @param error       See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (TCP), _CLOSED (after the close callback),
+ *         _INVALID_ARGUMENT, _WRONG_STATE, _OS. Since 0.1.
+ */
+int32_t keepsock_connection_peer_credentials(const keepsock_connection *connection,
+                                             keepsock_credentials *out,
+                                             size_t size,
+                                             keepsock_error **error);
+
+/**
  * The keepalive values that the kernel uses.
  *
  * @param connection  A connection.
@@ -3095,7 +3135,8 @@ void keepsock_datagram_free(keepsock_datagram *datagram);
  * @param threads   How many threads; from 1 to 1,024.
  * @param handler   See keepsock_datagram_handler.
  * @param user      Passed to handler; may be NULL.
- * @param service   Receives the service; free it with keepsock_datagram_service_free().
+ * @param service   Receives the service, before the first call of handler, so that user may be where
+ *                  it is kept; free it with keepsock_datagram_service_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be started),
  *         _INVALID_ARGUMENT. Since 0.1.
@@ -3132,7 +3173,7 @@ int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service,
  * keepsock_datagram_service_stop(), the socket's close, or its token.
  *
  * @param service  A service.
- * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+ * @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
  *         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
@@ -3988,6 +4029,73 @@ int32_t keepsock_options_set_save_syn(keepsock_options *options,
                                       keepsock_error **error);
 
 /**
+ * The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
+ * In force before anybody can. For servers on a path; others have no file and are
+ * KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
+ *
+ * @param options  The options to change.
+ * @param mode     At most 0777: 0660.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_unix_mode(keepsock_options *options,
+                                       uint32_t mode,
+                                       keepsock_error **error);
+
+/**
+ * The owner and the group of a Unix socket's file, in force before anybody can connect. Another
+ * owner is for root, another group for its members; else listening is
+ * KEEPSOCK_ERR_PERMISSION_DENIED. For servers on a path, as keepsock_options_set_unix_mode().
+ * Default: what the system gives it.
+ *
+ * @param options  The options to change.
+ * @param uid      The number of a user; -1 leaves it.
+ * @param gid      The number of a group; -1 leaves it.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_options_set_unix_owner(keepsock_options *options,
+                                        int64_t uid,
+                                        int64_t gid,
+                                        keepsock_error **error);
+
+/**
+ * Adds a user who may connect to a listening Unix socket. Connections of others are closed at
+ * once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
+ * exception. For servers on Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they
+ * are made. Default: none, everybody may.
+ *
+ * @param options  The options to change.
+ * @param uid      The number of a user.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_allow_user(keepsock_options *options,
+                                    uint32_t uid,
+                                    keepsock_error **error);
+
+/**
+ * A Unix socket for packets in order (SOCK_SEQPACKET) and not for a stream: each write is one
+ * packet, and each read receives one, whole. For connecting and for listening, on both sides;
+ * KEEPSOCK_ERR_INVALID_ARGUMENT for TCP. Linux and FreeBSD; macOS has none
+ * (KEEPSOCK_ERR_UNSUPPORTED). Default: false.
+ *
+ * A packet has at least one byte, for an empty one would look like the end, and at most what the
+ * socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
+ * not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
+ * Lines, messages, keepsock_client_read_exact() and files are for streams:
+ * KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT.
+ *
+ * @param options  The options to change.
+ * @param on       Whether.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_options_set_sequenced(keepsock_options *options,
+                                       bool on,
+                                       keepsock_error **error);
+
+/**
  * Whether the listening socket, or the UDP socket, can be handed over to another process while this
  * one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
  * not end the listening. An accept costs one poll more, and the socket one descriptor; served by
@@ -4127,6 +4235,107 @@ int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect,
 void keepsock_reconnect_free(keepsock_reconnect *reconnect);
 
 /**
+ * Who the peer is, by what the kernel knows. Unix sockets only.
+ *
+ * @param client  A connection.
+ * @param out     Filled in on success.
+ * @param size    sizeof *out.
+ * @param error   See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (TCP, which knows addresses only), _CLOSED,
+ *         _INVALID_ARGUMENT, _OS. Since 0.1.
+ */
+int32_t keepsock_client_peer_credentials(const keepsock_client *client,
+                                         keepsock_credentials *out,
+                                         size_t size,
+                                         keepsock_error **error);
+
+/**
+ * Writes some bytes, as keepsock_client_write() does, and with the first of them descriptors:
+ * files, sockets (keepsock_client_fd(), keepsock_server_fd()), pipes. The peer gets descriptors of
+ * its own for them; those that were given stay the caller's to close. Unix sockets only.
+ *
+ * Succeeding, the kernel has all of the descriptors, whatever it took of the bytes: write the rest
+ * with keepsock_client_write_all(). A connection that is passed is one and the same in both
+ * processes: give it up here with keepsock_client_release_fd() and close(), for
+ * keepsock_client_close() would end it for both.
+ *
+ * @param client   A connection.
+ * @param buf      The bytes.
+ * @param len      How many; above 0.
+ * @param fds      The descriptors.
+ * @param count    How many; at most 253 (SCM_MAX_FD of unix(7)).
+ * @param written  Receives the number of bytes that the kernel took.
+ * @param error    See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_write(), and then no descriptor was sent;
+ *         KEEPSOCK_ERR_NO_DESCRIPTORS: too many are on their way already;
+ *         KEEPSOCK_ERR_UNSUPPORTED for TCP, and on Windows. Since 0.1.
+ */
+int32_t keepsock_client_write_fds(keepsock_client *client,
+                                  const void *buf,
+                                  size_t len,
+                                  const keepsock_fd *fds,
+                                  size_t count,
+                                  size_t *written,
+                                  keepsock_error **error);
+
+/**
+ * Reads some bytes, as keepsock_client_read() does, and at most max of the descriptors that came
+ * with them. They are close-on-exec and the caller's to close; keepsock_client_from_fd() and
+ * keepsock_server_from_fd() take them. Others are closed, which lost tells. Unix sockets only.
+ *
+ * Descriptors come with the first of the bytes that they were sent with, and whoever reads those
+ * by another function has the kernel close them. So a peer cannot fill this process with
+ * descriptors that it does not want. Bytes that were read ahead are given first; none came with
+ * them.
+ *
+ * @param client  A connection.
+ * @param buf     Filled with at most cap bytes.
+ * @param cap     Its size; above 0.
+ * @param fds     Filled with at most max descriptors; may be NULL if max is 0.
+ * @param max     How many are wanted; at most 253.
+ * @param len     Receives the number of bytes; 0: the peer closed its side.
+ * @param count   Receives the number of descriptors.
+ * @param lost    Receives whether more came than were wanted, or than this process may have; may
+ *                be NULL.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_read(); KEEPSOCK_ERR_UNSUPPORTED for TCP, and on Windows.
+ *         KEEPSOCK_ERR_TOO_LONG on a socket for packets. Since 0.1.
+ */
+int32_t keepsock_client_read_fds(keepsock_client *client,
+                                 void *buf,
+                                 size_t cap,
+                                 keepsock_fd *fds,
+                                 size_t max,
+                                 size_t *len,
+                                 size_t *count,
+                                 bool *lost,
+                                 keepsock_error **error);
+
+/**
+ * Writes len bytes of a file from offset on, or what there is up to its end. All within one write
+ * timeout, in one turn: what other threads write comes before or after. The file's own position is
+ * not used and not moved. On Linux the bytes do not pass through this process (sendfile());
+ * elsewhere, and where sendfile() refuses the file, it is read in pieces and sent. If it fails,
+ * keepsock_error_transferred() says how many bytes the kernel had taken.
+ *
+ * @param client  A connection.
+ * @param fd      A file that is open for reading; not a pipe. It stays the caller's.
+ * @param offset  Where to begin.
+ * @param len     How many bytes; UINT64_MAX for all that there are.
+ * @param sent    Receives how many were sent; may be NULL.
+ * @param error   See keepsock_error; may be NULL.
+ * @return Those of keepsock_client_write(); KEEPSOCK_ERR_INVALID_ARGUMENT for a directory, a pipe or
+ *         a socket, and for a file that is not open for reading; _OS: it cannot be read;
+ *         _WRONG_STATE for a socket for packets; _UNSUPPORTED on Windows. Since 0.1.
+ */
+int32_t keepsock_client_send_file(keepsock_client *client,
+                                  int fd,
+                                  uint64_t offset,
+                                  uint64_t len,
+                                  uint64_t *sent,
+                                  keepsock_error **error);
+
+/**
  * Listens. "*:8080" takes IPv4 and IPv6 on one port, whatever the system's
  * bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only;
  * "unix:/path" takes a stale path over but never that of a live server. With
@@ -4171,12 +4380,12 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, as a service manager may pass it. Those that the process
+ * Takes over a listening stream socket, or one for packets, as a service manager may pass it. Those that the process
  * was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
  * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
  * accepting costs one poll more.
  *
- * @param fd       A listening TCP or Unix stream socket. It belongs to the new
+ * @param fd       A listening TCP or Unix socket. It belongs to the new
  *                 server on success and stays the caller's on failure.
  * @param options  Options, copied; NULL for the defaults.
  * @param server   Receives the socket; free it with keepsock_server_free().

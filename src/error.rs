@@ -58,7 +58,8 @@ pub enum ErrorKind {
     #[error("end of stream")]
     EndOfStream = -15,
     /// No delimiter within the maximum, or a message that is longer. The bytes stay
-    /// readable.
+    /// readable. A packet that is longer than the buffer, and then is lost, or than the system
+    /// sends.
     #[error("longer than the maximum")]
     TooLong = -16,
     /// Nothing was received for the idle limit; the connection is over.

@@ -99,6 +99,7 @@ impl Repeated {
             Refusal::Full => "all places are taken",
             Refusal::Crowded => "its address has as many as it may",
             Refusal::Denied => "its address may not connect",
+            Refusal::User(uid) => &format!("user {uid} may not connect"),
         };
         tell(&self.refused, Level::Warn, format_args!("refused {peer} on {listener}: {what}"));
     }

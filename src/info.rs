@@ -19,6 +19,8 @@ pub enum Protocol {
     Udp = 3,
     /// A Unix datagram socket.
     UnixDatagram = 4,
+    /// A Unix socket for packets in order.
+    UnixPacket = 5,
 }
 
 impl fmt::Display for Protocol {
@@ -28,6 +30,7 @@ impl fmt::Display for Protocol {
             Protocol::Unix => "unix",
             Protocol::Udp => "udp",
             Protocol::UnixDatagram => "unix-datagram",
+            Protocol::UnixPacket => "unix-packet",
         })
     }
 }

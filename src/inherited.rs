@@ -311,7 +311,7 @@ impl Inherited {
     /// Which of them listens on an endpoint.
     fn bound_to(&self, endpoint: &Endpoint, options: &SocketOptions) -> Result<Option<usize>> {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
-            self.items.iter().position(|item| item.listens() && is_it(item))
+            self.items.iter().position(|item| item.listens_for(options.sequenced) && is_it(item))
         };
         let any = match &endpoint.0 {
             Target::Inet { host, .. } => *host == Host::Any,
@@ -349,7 +349,13 @@ impl Item {
     }
 
     fn listens(&self) -> bool {
-        matches!(sys::is_listening_stream(self.socket()), Ok(Some(true)))
+        matches!(sys::connection_kind(self.socket()), Ok(Some(kind)) if kind.listens)
+    }
+
+    /// Whether it listens as is asked for: for packets, or for streams.
+    fn listens_for(&self, packets: bool) -> bool {
+        let kind = sys::connection_kind(self.socket());
+        matches!(kind, Ok(Some(kind)) if kind.listens && kind.packets == packets)
     }
 
     fn address(&self) -> Option<Address> {

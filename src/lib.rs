@@ -53,7 +53,7 @@
 //! | level | target | events |
 //! |---|---|---|
 //! | error | `keepsock::serve` | a handler panicked; a service cannot accept any more |
-//! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused by a full service |
+//! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused: by a full service, or one that may not connect |
 //! | warn | `keepsock::serve` | a broadcast cut a client |
 //! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |
 //! | info | `keepsock::listen` | listening, and its end; handed over to another process |
@@ -114,7 +114,7 @@ mod wait;
 
 pub use cancel::CancelToken;
 pub use capture::Capture;
-pub use client::{BorrowedSocket, ClientSocket};
+pub use client::{BorrowedSocket, ClientSocket, Credentials, Received};
 pub use connect::Connecting;
 pub use datagram::{
     Datagram, DatagramError, DatagramService, DatagramSnapshot, DatagramSocket, Incoming, Outgoing,

@@ -54,7 +54,18 @@ pub struct SocketOptions {
     pub(crate) save_syn: bool,
     pub(crate) coalescing: bool,
     pub(crate) hand_over: bool,
+    pub(crate) unix: UnixFile,
+    pub(crate) users: Vec<u32>,
+    pub(crate) sequenced: bool,
     pub(crate) cancel: Option<CancelToken>,
+}
+
+/// What the file of a Unix socket is to be; `None` is what the system makes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct UnixFile {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// RFC 8305 section 5: never less than 10 ms, and 2 s at most.
@@ -86,6 +97,9 @@ impl Default for SocketOptions {
             save_syn: false,
             coalescing: false,
             hand_over: false,
+            unix: UnixFile::default(),
+            users: Vec::new(),
+            sequenced: false,
             cancel: None,
         }
     }
@@ -498,6 +512,95 @@ impl SocketOptions {
         self
     }
 
+    /// The permissions of a Unix socket's file, whatever the umask: who may write to it may
+    /// connect. In force before anybody can. At most 0o777; for listeners on a path, others
+    /// have no file: [`InvalidArgument`](ErrorKind::InvalidArgument). Default: as the umask
+    /// has it.
+    ///
+    /// ```
+    /// # use keepsock::{ServerSocket, SocketOptions};
+    /// let path = std::env::temp_dir().join(format!("keepsock-mode-{}", std::process::id()));
+    /// let options = SocketOptions::new().unix_mode(0o660);
+    /// # #[cfg(unix)] {
+    /// use std::os::unix::fs::PermissionsExt;
+    /// let server = ServerSocket::listen_with(format!("unix:{}", path.display()), &options)?;
+    /// assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.unix.mode = Some(mode);
+        self
+    }
+
+    /// The owner and the group of a Unix socket's file; `None` leaves what the system gives it.
+    /// In force before anybody can connect. Another owner is for root, another group for
+    /// its members; else listening fails with
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied). For listeners on a path, as
+    /// [`unix_mode`](SocketOptions::unix_mode). Default: none of both.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let www_data = 33;
+    /// let options = SocketOptions::new().unix_owner(None, Some(www_data)).unix_mode(0o660);
+    /// ```
+    #[must_use]
+    pub fn unix_owner(mut self, uid: impl Into<Option<u32>>, gid: impl Into<Option<u32>>) -> Self {
+        (self.unix.uid, self.unix.gid) = (uid.into(), gid.into());
+        self
+    }
+
+    /// Adds a user who may connect to a listening Unix socket, by number. Connections of others
+    /// are closed at once, before the program sees them
+    /// ([`ServerCounters::denied`](crate::ServerCounters::denied)): the user of a connection is
+    /// what [`peer_credentials`](crate::ClientSocket::peer_credentials) tells. Root is no
+    /// exception. For listeners on Unix sockets only:
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere. Default: none, everybody may.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let (root, www_data) = (0, 33);
+    /// let options = SocketOptions::new().allow_user(root).allow_user(www_data);
+    /// ```
+    #[must_use]
+    pub fn allow_user(mut self, uid: u32) -> Self {
+        self.users.push(uid);
+        self
+    }
+
+    /// A Unix socket for packets in order (SOCK_SEQPACKET of unix(7)) and not for a stream: each
+    /// write is one packet, and each read receives one, whole. For connecting and for
+    /// listening, on both sides; [`InvalidArgument`](ErrorKind::InvalidArgument) for TCP. Linux
+    /// and FreeBSD; macOS has none ([`Unsupported`](ErrorKind::Unsupported)). Default: no.
+    ///
+    /// A packet has at least one byte, for an empty one would look like the end, and at most
+    /// what the socket's send buffer holds (Linux: about 200 KB by default;
+    /// [`TooLong`](ErrorKind::TooLong)). One that does not fit into the reader's buffer is lost,
+    /// with an error that says so; the next one is not. Lines, messages and files are
+    /// for streams: [`WrongState`](ErrorKind::WrongState). So is serving by events.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use keepsock::{ClientSocket, ServerSocket, SocketOptions};
+    /// let options = SocketOptions::new().sequenced(true);
+    /// let server = ServerSocket::listen_with("unix:@keepsock-packets-example", &options)?;
+    /// let client = ClientSocket::connect_with(server.endpoint(), &options)?;
+    /// client.write_all(b"one")?;
+    /// client.write_all(b"two")?;
+    /// let accepted = server.accept()?;
+    /// let mut buf = [0; 512];
+    /// assert_eq!(accepted.read(&mut buf)?, 3);
+    /// assert_eq!(accepted.read(&mut buf)?, 3);
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sequenced(mut self, on: bool) -> Self {
+        self.sequenced = on;
+        self
+    }
+
     /// The token that ends this socket's calls; connect included. Connections
     /// that a server accepts start without one. Default: none.
     ///
@@ -537,6 +640,13 @@ impl SocketOptions {
         self.effective_keepalive().map_err(|e| e.during(operation))?;
         if self.backlog == Some(0) {
             return refuse("backlog is zero");
+        }
+        if let Some(mode) = self.unix.mode.filter(|mode| *mode > 0o777) {
+            return refuse(&format!("unix_mode {mode:#o} is beyond 0o777"));
+        }
+        // chown(2) takes that number for "leave it".
+        if self.unix.uid == Some(u32::MAX) || self.unix.gid == Some(u32::MAX) {
+            return refuse("unix_owner: 4294967295 is nobody's number");
         }
         if let Some(name) = &self.interface {
             // IFNAMSIZ is 16 with the final NUL, on Linux and the BSDs alike.
@@ -606,6 +716,30 @@ impl SocketOptions {
         }
     }
 
+    /// Refuses, for a socket of IP, what only Unix sockets have.
+    pub(crate) fn refuse_unix_only(&self, operation: &'static str) -> Result<()> {
+        let given = [
+            ("unix_mode", self.unix.mode.is_some()),
+            ("unix_owner", self.unix.uid.is_some() || self.unix.gid.is_some()),
+            ("allow_user", !self.users.is_empty()),
+            ("sequenced", self.sequenced),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail(format!("{name} is for Unix sockets"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses, for a Unix socket that has no file or is not to make one, what a file can be.
+    pub(crate) fn refuse_file_only(&self, operation: &'static str) -> Result<()> {
+        if self.unix == UnixFile::default() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidArgument, operation)
+            .detail("unix_mode and unix_owner are for listening on a path"))
+    }
+
     /// Refuses, for a listener, what only a client has.
     pub(crate) fn refuse_client_only(&self, operation: &'static str) -> Result<()> {
         if self.local.is_some() || !self.addresses.is_empty() {
@@ -617,13 +751,20 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        for (name, given) in [("save_syn", self.save_syn), ("hand_over", self.hand_over)] {
-            if given {
-                return Err(Error::new(ErrorKind::InvalidArgument, operation)
-                    .detail(format!("{name} is for listening")));
-            }
+        let only = |what: &str| {
+            let detail = format!("{what} is for listening");
+            Err(Error::new(ErrorKind::InvalidArgument, operation).detail(detail))
+        };
+        if self.hand_over {
+            return only("hand_over");
         }
-        Ok(())
+        if self.save_syn {
+            return only("save_syn");
+        }
+        if !self.users.is_empty() {
+            return only("allow_user");
+        }
+        self.refuse_file_only(operation)
     }
 
     /// Refuses, for a stream, what only datagram sockets have.
@@ -646,6 +787,8 @@ impl SocketOptions {
             ("fast_open", self.fast_open),
             ("mptcp", self.mptcp),
             ("save_syn", self.save_syn),
+            ("allow_user", !self.users.is_empty()),
+            ("sequenced", self.sequenced),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)

@@ -87,6 +87,13 @@ struct Bound {
     address: Address,
 }
 
+/// What a listening socket is that somebody else made.
+struct Found {
+    address: Address,
+    endpoint: Endpoint,
+    packets: bool,
+}
+
 /// A connection and its peer.
 type Accepted = (Owned, Address);
 
@@ -138,8 +145,9 @@ pub struct ServerCounters {
     /// Connections reset at once because their address had as many as it may
     /// ([`max_per_address`](crate::ServeOptions::max_per_address)).
     pub crowded: u64,
-    /// Connections reset at once because their address may not connect
-    /// ([`allow`](crate::ServeOptions::allow), [`deny`](crate::ServeOptions::deny)).
+    /// Connections ended at once because their address may not connect
+    /// ([`allow`](crate::ServeOptions::allow), [`deny`](crate::ServeOptions::deny)), or their
+    /// user ([`allow_user`](SocketOptions::allow_user)).
     pub denied: u64,
 }
 
@@ -252,7 +260,8 @@ impl ServerSocket {
         listen_on(&endpoints, options)
     }
 
-    /// Takes over a listening stream socket, as a service manager may pass it. TCP options
+    /// Takes over a listening stream socket, or one for
+    /// [packets](SocketOptions::sequenced), as a service manager may pass it. TCP options
     /// are set on it. Those that the process was started with
     /// [`Inherited`](crate::Inherited) has.
     ///
@@ -286,14 +295,20 @@ impl ServerSocket {
     ) -> Result<ServerSocket> {
         let look = |adopted: &Adopted| look_at(&adopted.socket, options);
         let found = sockets.iter().map(look).collect::<Result<Vec<_>>>()?;
+        let packets = found.iter().any(|found| found.packets);
+        if !found.iter().all(|found| found.packets == packets) {
+            let what = "some are for streams, and some for packets";
+            return Err(Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what));
+        }
         let closing = shared(TAKE_OVER)?;
-        let bound = sockets.drain(..).zip(found).map(|(adopted, (address, endpoint))| Bound {
+        let bound = sockets.drain(..).zip(found).map(|(adopted, found)| Bound {
             file: adopted.file,
             socket: adopted.socket,
-            endpoint,
-            address,
+            endpoint: found.endpoint,
+            address: found.address,
         });
-        Ok(ServerSocket::new(bound.collect(), options, Some(closing)))
+        let options = SocketOptions { sequenced: packets, ..options.clone() };
+        Ok(ServerSocket::new(bound.collect(), &options, Some(closing)))
     }
 
     fn new(
@@ -373,18 +388,50 @@ impl ServerSocket {
                 };
                 let polled = listener.polled.load(Ordering::Acquire);
                 match (!polled).then(|| sys::accept(io.socket())) {
-                    Some(Ok(accepted)) => (listener, accepted),
-                    other => self.accept_on(std::slice::from_ref(&io), other, serves)?,
+                    Some(Ok(accepted)) if self.may_have(listener, &accepted) => {
+                        (listener, accepted)
+                    }
+                    other => self.accept_next(other.and_then(io::Result::err), serves)?,
                 }
             }
-            _ => self.accept_from_any(serves)?,
+            _ => self.accept_next(None, serves)?,
         };
-        listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        if !self.has_accepted(listener, &socket, &peer) {
-            drop(socket);
-            return self.accept_as(serves);
-        }
         ClientSocket::accepted(socket, peer, &listener.address, &self.0.options)
+    }
+
+    /// Counts what was accepted; false: it is not for the program.
+    #[inline]
+    fn may_have(&self, listener: &Listener, (socket, peer): &Accepted) -> bool {
+        listener.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        self.has_accepted(listener, socket, peer)
+    }
+
+    /// An accept that is more than one successful system call. `first` is what the kernel said
+    /// of the only listener already.
+    #[cold]
+    fn accept_next(
+        &self,
+        mut first: Option<io::Error>,
+        serves: bool,
+    ) -> Result<(&Listener, Accepted)> {
+        // One for all: who may not connect must not keep an accept waiting beyond its time. A
+        // listener that is not polled has none.
+        let deadline = self.deadline(serves);
+        loop {
+            let first = first.take().map(Err);
+            let (listener, accepted) = match self.listeners() {
+                [listener] => match listener.descriptor.enter() {
+                    Some(io) => {
+                        self.accept_on(std::slice::from_ref(&io), first, deadline, serves)?
+                    }
+                    None => return Err(listener.failed(ErrorKind::Closed.into())),
+                },
+                _ => self.accept_from_any(deadline, serves)?,
+            };
+            if self.may_have(listener, &accepted) {
+                return Ok((listener, accepted));
+            }
+        }
     }
 
     /// Sets what a connection does not inherit, and tells of it; false: it is gone already.
@@ -402,31 +449,48 @@ impl ServerSocket {
                 }
             }
         }
+        if !self.0.options.users.is_empty() && !self.may_connect(listener, socket, peer) {
+            return false;
+        }
         if events::of_each_connection() {
             events::accepted(peer, &listener.endpoint);
         }
         true
     }
 
+    /// Whether the peer's user is one of those that are allowed; if not, that is counted.
     #[cold]
-    fn accept_from_any(&self, serves: bool) -> Result<(&Listener, Accepted)> {
+    fn may_connect(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
+        // Who cannot be told is nobody that is allowed.
+        let uid = sys::peer_credentials(sys::borrow(socket)).map_or(u32::MAX, |peer| peer.uid);
+        let may = self.0.options.users.contains(&uid);
+        if !may {
+            // It is not handed to the program.
+            listener.counters.accepted.fetch_sub(1, Ordering::Relaxed);
+            listener.count_refusal(Refusal::User(uid), peer);
+        }
+        may
+    }
+
+    #[cold]
+    fn accept_from_any(&self, deadline: Deadline, serves: bool) -> Result<(&Listener, Accepted)> {
         let ios = self.listeners().iter().map(|listener| listener.descriptor.enter());
         match ios.collect::<Option<Vec<_>>>() {
-            Some(ios) => self.accept_on(&ios, None, serves),
+            Some(ios) => self.accept_on(&ios, None, deadline, serves),
             None => Err(self.first().failed(ErrorKind::Closed.into())),
         }
     }
 
-    /// An accept that is more than one successful system call. `ios` are the listeners, in
-    /// use, and `first` is what the kernel said of the first one already.
+    /// The next that comes. `ios` are the listeners, in use, and `first` is what the kernel said
+    /// of the first one already.
     #[cold]
     fn accept_on(
         &self,
         ios: &[InUse<'_>],
         mut first: Option<io::Result<Accepted>>,
+        deadline: Deadline,
         serves: bool,
     ) -> Result<(&Listener, Accepted)> {
-        let deadline = self.deadline(serves);
         let mut back_off = OUT_OF_DESCRIPTORS;
         let failed = |cause| self.first().failed(cause);
         loop {
@@ -867,7 +931,7 @@ impl Listener {
         let counter = match refusal {
             Refusal::Full => &self.counters.refused,
             Refusal::Crowded => &self.counters.crowded,
-            Refusal::Denied => &self.counters.denied,
+            Refusal::Denied | Refusal::User(_) => &self.counters.denied,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.repeated.refused(&self.endpoint, peer, refusal);
@@ -993,19 +1057,24 @@ pub(crate) fn endpoint_of(address: &Address) -> Endpoint {
 
 /// Makes a listening stream socket that somebody else made ready, and says what it is bound to.
 /// One that is refused is left as it was.
-fn look_at(socket: &Owned, options: &SocketOptions) -> Result<(Address, Endpoint)> {
+fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what.to_owned());
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);
     options.validate(TAKE_OVER)?;
     options.refuse_datagram_only(TAKE_OVER)?;
     let fd = sys::borrow(socket);
-    match sys::is_listening_stream(fd).map_err(os)? {
-        Some(true) => {}
-        Some(false) => return Err(wrong("not a listening socket")),
+    let packets = match sys::connection_kind(fd).map_err(os)? {
+        Some(kind) if kind.listens => kind.packets,
+        Some(_) => return Err(wrong("not a listening socket")),
         None => return Err(wrong("not a stream socket")),
+    };
+    if options.sequenced && !packets {
+        return Err(wrong("not a socket for packets"));
     }
+    options.refuse_file_only(TAKE_OVER)?;
     let name = SockRef::from(&fd).local_addr().map_err(os)?;
     if let Some(inet) = name.as_socket() {
+        options.refuse_unix_only(TAKE_OVER)?;
         // Before the rest: where it is refused, the socket is left as it was.
         let applied =
             options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
@@ -1022,7 +1091,7 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<(Address, Endpoint
         Some(inet) if is_dual(fd, inet) => Endpoint(any(inet.port())),
         _ => endpoint_of(&address),
     };
-    Ok((address, endpoint))
+    Ok(Found { address, endpoint, packets })
 }
 
 /// Whether a socket takes IPv4 and IPv6 on one port, as `*` does.
@@ -1074,6 +1143,7 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
 }
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
+    options.refuse_unix_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let (family, cancel) = (options.family, options.cancel.as_ref());
     let found = resolve(endpoint, Type::STREAM, family, deadline, cancel, OPERATION)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
@@ -1136,15 +1206,21 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {
     let at = |stage| move |e: io::Error| Error::os(OPERATION, &e).at(endpoint).stage(stage);
     options.refuse_inet_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
-    let socket = sys::stream_socket(Domain::UNIX, false).map_err(at(Stage::Socket))?;
+    let socket = if options.sequenced {
+        sys::packet_socket()
+    } else {
+        sys::stream_socket(Domain::UNIX, false)
+    };
+    let socket = socket.map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let listen = || start_listening(fd, options);
     let (address, file) = match &endpoint.0 {
         Target::UnixPath(path) => {
-            let file = unix::bind_and_listen(fd, &name, path, listen).map_err(at(Stage::Bind))?;
-            (Address::UnixPath(path.clone()), Some(file))
+            let file = unix::bind_and_listen(fd, &name, path, options.unix, listen);
+            (Address::UnixPath(path.clone()), Some(file.map_err(at(Stage::Bind))?))
         }
         _ => {
+            options.refuse_file_only(OPERATION).map_err(|e| e.at(endpoint))?;
             SockRef::from(&fd).bind(&name).and_then(|()| listen()).map_err(at(Stage::Bind))?;
             (sys::to_address(&name), None)
         }

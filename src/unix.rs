@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef};
 
+use crate::options::UnixFile;
 use crate::sys::{self, Borrowed, Descriptor, Owned};
 
 /// How long a listen that found a stale path waits for another process that is at
@@ -64,12 +65,22 @@ fn is_socket(_path: &Path) -> bool {
 /// just starting looks stale. Two things keep it from being taken for that: the
 /// lock on the directory, which a starting server holds if it can be had, and a
 /// second look after a while.
+///
+/// The file has its mode and owner before `listen` is called. Linux makes it with the mode that
+/// the socket has, less the umask: so it never allows more than it is to, not even to those who
+/// send datagrams, which are taken from bind(2) on.
 pub(crate) fn bind_and_listen(
     socket: Borrowed<'_>,
     name: &SockAddr,
     path: &Path,
+    wanted: UnixFile,
     listen: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<SocketFile> {
+    let changes_owner = wanted.uid.is_some() || wanted.gid.is_some();
+    if let Some(mode) = wanted.mode {
+        // Nobody of a group that it is not to have.
+        sys::narrow_socket(socket, if changes_owner { 0 } else { mode });
+    }
     // A free path needs no lock: its directory may be one that only lets us
     // write, and anybody who can read it can hold the lock.
     let mut lock = sys::lock_directory(parent(path)).ok().flatten();
@@ -91,7 +102,7 @@ pub(crate) fn bind_and_listen(
     // The program may change its directory before it closes.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = SocketFile { path: absolute, identity: identity(path), ours: None };
-    let listening = listen();
+    let listening = sys::set_socket_file(path, wanted).and_then(|()| listen());
     // Before the file may be removed again, which takes the lock too.
     drop(lock);
     listening.map(|()| file)

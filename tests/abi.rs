@@ -344,7 +344,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
         Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
         Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
-    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp UnixDatagram));
+    all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp UnixDatagram UnixPacket));
     all.extend(variants!("KEEPSOCK_END", End: ClosedByPeer ResetByPeer Dead Unreachable
         Stalled IdleLimit HeartbeatMissed Cancelled ClosedHere TooLong Overrun));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
@@ -366,6 +366,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     let mut all = layout!(keepsock_slice: data len);
     all.extend(layout!(keepsock_buffer: data cap));
     all.extend(layout!(keepsock_keepalive: enabled idle_ms interval_ms count));
+    all.extend(layout!(keepsock_credentials: pid uid gid));
     all.extend(layout!(keepsock_five_tuple:
         protocol local_port remote_port local_address remote_address));
     all.extend(layout!(keepsock_snapshot: state end rtt_us rtt_variation_us min_rtt_us

@@ -212,6 +212,8 @@ mod c_only {
             assert_eq!(keepsock_datagram_port(null()), 0);
             assert_eq!(keepsock_datagram_error_count(null()), 0);
             keepsock_datagram_free(null_mut());
+            assert_eq!(keepsock_datagram_service_received(null()), 0);
+            keepsock_datagram_service_free(null_mut());
             keepsock_serve_options_free(null_mut());
             keepsock_service_free(null_mut());
             keepsock_reconnect_free(null_mut());
@@ -323,6 +325,9 @@ mod c_only {
 
     type Call<T> = fn(*mut T, Error) -> i32;
 
+    /// A descriptor that is open.
+    static ZERO: keepsock_fd = 0;
+
     /// Each function of a connection, with arguments that would be right.
     fn client_calls() -> Vec<Call<keepsock_client>> {
         fn buf() -> *mut c_void {
@@ -347,6 +352,32 @@ mod c_only {
                 |c, e| {
                     let slice = keepsock_slice { data: buf(), len: 64 };
                     keepsock_client_write_slices(c, &raw const slice, 1, e)
+                },
+                |c, e| {
+                    out(77usize, |n| {
+                        keepsock_client_write_fds(c, buf(), 64, &raw const ZERO, 1, n, e)
+                    })
+                },
+                |c, e| {
+                    let mut fds = [-7; 2];
+                    let status = out(77usize, |n| {
+                        let (mut count, mut lost) = (78, false);
+                        let (fds, counted) = (fds.as_mut_ptr(), &raw mut count);
+                        let lost_ = &raw mut lost;
+                        let s =
+                            keepsock_client_read_fds(c, buf(), 64, fds, 2, n, counted, lost_, e);
+                        assert_eq!((count, lost), (78, false));
+                        s
+                    });
+                    assert_eq!(fds, [-7; 2]);
+                    status
+                },
+                |c, e| out(77u64, |n| keepsock_client_send_file(c, 0, 0, 1, n, e)),
+                |c, e| {
+                    out([0x5au8; 16], |p| {
+                        let size = size_of::<keepsock_credentials>();
+                        keepsock_client_peer_credentials(c, p.cast(), size, e)
+                    })
                 },
                 |c, e| out(77, |how| keepsock_client_wait_hangup(c, 0, how, e)),
                 |c, e| keepsock_client_shutdown_write(c, e),
@@ -487,6 +518,10 @@ mod c_only {
                     keepsock_datagram_send_to(d, b"x".as_ptr().cast(), 1, &raw const to, e)
                 },
                 |d, e| {
+                    let to = c"127.0.0.1:9".as_ptr();
+                    keepsock_datagram_send_to_endpoint(d, b"x".as_ptr().cast(), 1, to, e)
+                },
+                |d, e| {
                     let mut question: keepsock_datagram_info = std::mem::zeroed();
                     question.from = somebody();
                     let question = &raw const question;
@@ -522,6 +557,22 @@ mod c_only {
                 |d, e| keepsock_datagram_set_multicast_ttl(d, 1, e),
                 |d, e| keepsock_datagram_set_multicast_interface(d, c"lo".as_ptr(), e),
                 |d, e| keepsock_datagram_set_report_errors(d, true, e),
+                |d, e| keepsock_datagram_set_ttl(d, 1, e),
+                |d, e| keepsock_datagram_set_tos(d, 1, e),
+                |d, e| keepsock_datagram_set_dont_fragment(d, true, e),
+                |d, e| keepsock_datagram_set_details(d, true, e),
+                |d, e| out(77u32, |mtu| keepsock_datagram_path_mtu(d, mtu, e)),
+                |d, e| {
+                    out([0x5au8; 256], |o| {
+                        let size = size_of::<keepsock_datagram_stats>();
+                        keepsock_datagram_snapshot(d, o.cast(), size, e)
+                    })
+                },
+                |d, e| {
+                    out(no_handle(), |s| {
+                        keepsock_datagram_serve(d, 1, Some(on_datagram), null_mut(), s, e)
+                    })
+                },
                 |d, e| {
                     out([0x5au8; 256], |o| {
                         let size = size_of::<keepsock_datagram_error>();
@@ -542,6 +593,34 @@ mod c_only {
                 |d, e| out(77, |fd| keepsock_datagram_release_fd(d, fd, e)),
                 |d, e| keepsock_datagram_close(d, e),
             ]
+        }
+    }
+
+    unsafe extern "C" fn on_datagram(
+        _: *mut keepsock_datagram,
+        _: *const keepsock_datagram_info,
+        _: *const c_void,
+        _: usize,
+        _: *mut c_void,
+    ) {
+    }
+
+    fn new_datagram_service() -> *mut keepsock_datagram_service {
+        // The socket is left behind: it must outlive the service.
+        let mut service = null_mut();
+        let status = unsafe {
+            let (datagram, at) = (new_datagram(), &raw mut service);
+            keepsock_datagram_serve(datagram, 1, Some(on_datagram), null_mut(), at, null_mut())
+        };
+        assert_eq!(status, KEEPSOCK_OK);
+        service
+    }
+
+    fn datagram_service_calls() -> Vec<Call<keepsock_datagram_service>> {
+        unsafe {
+            vec![|s, e| keepsock_datagram_service_stop(s, e), |s, e| {
+                keepsock_datagram_service_wait(s, 1000, e)
+            }]
         }
     }
 
@@ -685,6 +764,44 @@ mod c_only {
             gives(-2, "not a numeric address", |e| {
                 out([0x5au8; 24], |a| keepsock_address_parse(c"localhost:80".as_ptr(), a.cast(), e))
             });
+            gives(INVALID, "endpoint is NULL", |e| {
+                keepsock_datagram_send_to_endpoint(datagram, data, 1, null(), e)
+            });
+            gives(-2, "not a numeric address", |e| {
+                let named = c"localhost:9".as_ptr();
+                keepsock_datagram_send_to_endpoint(datagram, data, 1, named, e)
+            });
+            let mut unix: keepsock_datagram_info = std::mem::zeroed();
+            (unix.from.family, unix.unix_name_len) = (1, 109);
+            gives(INVALID, "unix_name_len is above 108", |e| {
+                keepsock_datagram_reply(datagram, &raw const unix, data, 1, e)
+            });
+            unix.unix_name_len = 5;
+            gives(INVALID, "not of the socket's family", |e| {
+                keepsock_datagram_reply(datagram, &raw const unix, data, 1, e)
+            });
+            gives(INVALID, "goes as an endpoint", |e| {
+                keepsock_datagram_send_to(datagram, data, 1, &raw const unix.from, e)
+            });
+            gives(INVALID, "mtu is NULL", |e| keepsock_datagram_path_mtu(datagram, null_mut(), e));
+            gives(INVALID, "out is NULL", |e| {
+                keepsock_datagram_snapshot(datagram, null_mut(), 512, e)
+            });
+            gives(INVALID, "0 would reach nobody", |e| keepsock_datagram_set_ttl(datagram, 0, e));
+            let serve = |threads, handler, service, e| {
+                keepsock_datagram_serve(datagram, threads, handler, null_mut(), service, e)
+            };
+            gives(INVALID, "service is NULL", |e| serve(1, Some(on_datagram), null_mut(), e));
+            gives(INVALID, "handler is NULL", |e| out(no_handle(), |s| serve(1, None, s, e)));
+            gives(INVALID, "0 threads", |e| {
+                out(no_handle(), |s| serve(0, Some(on_datagram), s, e))
+            });
+            let mut service = null_mut();
+            assert_eq!(serve(1, Some(on_datagram), &raw mut service, null_mut()), KEEPSOCK_OK);
+            for ms in [-2, i64::MIN] {
+                gives(INVALID, "", |e| keepsock_datagram_service_wait(service, ms, e));
+            }
+            keepsock_datagram_service_free(service);
             let mut text = [0 as c_char; 64];
             let (buf, cap) = (text.as_mut_ptr(), text.len());
             gives(INVALID, "address is NULL", |e| {
@@ -723,6 +840,10 @@ mod c_only {
                 |o, e| keepsock_options_set_backlog(o, 1, e),
                 |o, e| keepsock_options_set_fast_open(o, true, e),
                 |o, e| keepsock_options_set_mptcp(o, false, e),
+                |o, e| keepsock_options_set_unix_mode(o, 0o600, e),
+                |o, e| keepsock_options_set_unix_owner(o, -1, 0, e),
+                |o, e| keepsock_options_allow_user(o, 0, e),
+                |o, e| keepsock_options_set_sequenced(o, true, e),
                 |o, e| keepsock_options_set_attempt_delay(o, 100, e),
                 |o, e| keepsock_options_set_dead_after(o, 2000, e),
                 |o, e| keepsock_options_set_end_stalled(o, false, e),
@@ -732,6 +853,7 @@ mod c_only {
                 |o, e| keepsock_options_set_first_byte_limit(o, 2000, e),
                 |o, e| keepsock_options_set_last_snapshot(o, true, e),
                 |o, e| keepsock_options_set_save_syn(o, true, e),
+                |o, e| keepsock_options_set_coalescing(o, true, e),
                 |o, e| keepsock_options_set_hand_over(o, true, e),
                 |o, e| {
                     let cancel = new_cancel();
@@ -886,6 +1008,12 @@ mod c_only {
                     let status = keepsock_connection_keepalive(c, &raw mut k, size, e);
                     assert!(!k.enabled);
                     status
+                },
+                |c, e| {
+                    out([0x5au8; 16], |p| {
+                        let size = size_of::<keepsock_credentials>();
+                        keepsock_connection_peer_credentials(c, p.cast(), size, e)
+                    })
                 },
                 |c, e| {
                     // What cannot fail does nothing, and says so by what it returns.
@@ -1119,6 +1247,8 @@ mod c_only {
         misuse(&client_calls(), "client", || new_client(server), keepsock_client_free);
         misuse(&server_calls(), "server", new_server, keepsock_server_free);
         misuse(&datagram_calls(), "datagram", new_datagram, keepsock_datagram_free);
+        let calls = datagram_service_calls();
+        misuse(&calls, "service", new_datagram_service, keepsock_datagram_service_free);
         misuse(&options_calls(), "options", new_options, keepsock_options_free);
         misuse(&serve_options_calls(), "options", new_serve_options, keepsock_serve_options_free);
         misuse(&service_calls(), "service", || new_service(new_server()), keepsock_service_free);
@@ -1420,6 +1550,55 @@ mod c_only {
             gives(INVALID, "buf is NULL", |e| {
                 let slice = keepsock_slice { data: null(), len: 1 };
                 keepsock_client_write_slices(client, &raw const slice, 1, e)
+            });
+            gives(INVALID, "written is NULL", |e| {
+                keepsock_client_write_fds(client, space, 1, &raw const ZERO, 1, null_mut(), e)
+            });
+            gives(INVALID, "fds is NULL", |e| {
+                out(77usize, |n| keepsock_client_write_fds(client, space, 1, null(), 1, n, e))
+            });
+            gives(INVALID, "buf is NULL", |e| {
+                let fd = &raw const ZERO;
+                out(77usize, |n| keepsock_client_write_fds(client, null(), 1, fd, 1, n, e))
+            });
+            gives(INVALID, "a descriptor is negative", |e| {
+                let fd = -1;
+                out(77usize, |n| {
+                    keepsock_client_write_fds(client, space, 1, &raw const fd, 1, n, e)
+                })
+            });
+            gives(INVALID, "out of range", |e| {
+                let (fd, many) = (&raw const ZERO, usize::MAX / 2);
+                out(77usize, |n| keepsock_client_write_fds(client, space, 1, fd, many, n, e))
+            });
+            let lost = null_mut();
+            gives(INVALID, "len is NULL", |e| {
+                let (n, fds) = (null_mut(), null_mut());
+                out(77usize, |c| keepsock_client_read_fds(client, space, 64, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "count is NULL", |e| {
+                let (c, fds) = (null_mut(), null_mut());
+                out(77usize, |n| keepsock_client_read_fds(client, space, 64, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "fds is NULL", |e| {
+                let (mut c, fds) = (78, null_mut());
+                let c = &raw mut c;
+                out(77usize, |n| keepsock_client_read_fds(client, space, 64, fds, 1, n, c, lost, e))
+            });
+            gives(INVALID, "cap is 0", |e| {
+                let (mut c, fds) = (78, null_mut());
+                let c = &raw mut c;
+                out(77usize, |n| keepsock_client_read_fds(client, space, 0, fds, 0, n, c, lost, e))
+            });
+            gives(INVALID, "out is NULL", |e| {
+                let size = size_of::<keepsock_credentials>();
+                keepsock_client_peer_credentials(client, null_mut(), size, e)
+            });
+            gives(INVALID, "fd is negative", |e| {
+                out(77u64, |n| keepsock_client_send_file(client, -1, 0, 1, n, e))
+            });
+            gives(INVALID, "not open for reading", |e| {
+                out(77u64, |n| keepsock_client_send_file(client, i32::MAX, 0, 1, n, e))
             });
             gives(INVALID, "end is NULL", |e| {
                 keepsock_client_wait_hangup(client, 0, null_mut(), e)

@@ -165,6 +165,7 @@ both_ways![
     an_accept_that_is_tried_again,
     no_descriptors_are_told_once,
     refusals_are_told_once,
+    users_who_may_not_connect_are_told,
     draining,
     a_broadcast_that_cuts,
     a_connection_that_breaks_off,
@@ -425,6 +426,27 @@ fn several_endpoints<W: Way>() {
         let accepted = format!("closed {endpoint}: {count} connections");
         told(Level::Info, "keepsock::listen", &[&accepted]);
     }
+}
+
+/// D4, N4: and so does one that lets certain users in: who it was.
+fn users_who_may_not_connect_are_told<W: Way>() {
+    use std::os::unix::fs::MetadataExt;
+    W::listen_to(LevelFilter::Trace);
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    let dir = common::TempDir::new();
+    let options = [Opt::AllowUser(uid + 1)];
+    let server = W::Api::listen(&dir.endpoint("s"), &options).unwrap();
+    server.set_nonblocking(true).unwrap();
+    take();
+    for _ in 0..3 {
+        drop(W::Api::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap());
+        fails(server.accept().map(drop), ErrorKind::WouldBlock);
+    }
+    assert_eq!(server.counters().denied, 3);
+    let who = format!("user {uid} may not connect");
+    told(Level::Warn, "keepsock::accept", &["refused ", &server.endpoint(), &who]);
+    let more = take();
+    assert!(!more.iter().any(|event| format!("{event:?}").contains("accepted ")), "{more:?}");
 }
 
 /// N4: a full server tells that it refuses, not each time that it does.

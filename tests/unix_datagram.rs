@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::{Duration, SystemTime};
 
@@ -406,9 +407,10 @@ fn descriptors_that_nobody_takes<A: Api>() {
         server.set_details(details).unwrap();
         let (reader, writer) = system::pipe();
         for count in [1, 16, 253] {
-            system::send_descriptors(&sender, b"x", &vec![&writer; count]);
+            let flood = vec![writer.as_raw_fd(); count];
+            system::send_fds(sender.as_raw_fd(), b"x", &flood).unwrap();
             assert_eq!(server.recv(8).unwrap().bytes, b"x");
-            system::send_descriptors(&sender, b"y", &vec![&writer; count]);
+            system::send_fds(sender.as_raw_fd(), b"y", &flood).unwrap();
             assert_eq!(server.recv_batch(&[8; 4]).unwrap().len(), 1);
         }
         // Whoever reads a pipe meets its end once nobody has the other side any more.

@@ -487,6 +487,32 @@ restart)
     case $message in *'LISTEN_FDS is "many", which is not a number') ;; *) fail "for garbage: $message" ;; esac
     ;;
 
+pass)
+    cd "$dir" # a Unix socket's path must be short
+    start "$1" work unix:worker
+    worker=$server
+    exec 4<&3
+    rm "$dir/server"
+    # shellcheck disable=SC2012 # the name is ours
+    equal "mode" srw------- "$(ls -l worker | cut -c 1-10)"
+    start "$1" accept unix:worker --count 3
+    for i in 1 2 3; do
+        equal "reply $i" "hello from worker $worker" "$(run "$2" "$endpoint" 2>"$dir/first.err")"
+    done
+    ended "$server" "acceptor"
+    ended "$worker" "worker"
+    [ ! -e worker ] || fail "the worker has left its socket"
+
+    # Without a worker: a message and status 1.
+    status=0
+    message=$(run "$1" accept unix:worker 2>&1) || status=$?
+    equal "status without a worker" 1 $status
+    case $message in
+    "pass: connect to unix:worker: "?*) ;;
+    *) fail "message without a worker: $message" ;;
+    esac
+    ;;
+
 reconnect)
     mkfifo "$dir/in" "$dir/client"
     begin() { # ENDPOINT: a server whose input is descriptor 4

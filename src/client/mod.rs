@@ -1,16 +1,19 @@
 //! ClientSocket: one connection, made by connect or by accept.
 //!
-//! Here is what it consists of and how it is made; [`read`], [`write`], [`alive`], [`end`],
-//! [`settings`] and [`syn`] have what it does.
+//! Here is what it consists of and how it is made; [`read`], [`write`], [`rights`], [`file`],
+//! [`alive`], [`end`], [`settings`] and [`syn`] have what it does.
 
 mod alive;
 mod end;
+mod file;
 mod read;
+mod rights;
 mod settings;
 mod syn;
 mod write;
 
 pub(crate) use alive::end_by_error;
+pub use rights::{Credentials, Received};
 
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -69,8 +72,12 @@ const CONNECTED: u32 = 1 << 31;
 /// The descriptor still has O_NONBLOCK from connecting. It is taken off before the first
 /// call that waits in the kernel, and before anybody else gets the descriptor.
 const UNSWITCHED: u32 = 1 << 13;
+/// A Unix socket for packets.
+const PACKETS: u32 = 1 << 16;
+/// A call is under way for which the descriptor has to stay non-blocking.
+const HELD: u32 = 1 << 17;
 /// A read or write is not just the one system call.
-const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING | UNSWITCHED;
+const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING | UNSWITCHED | PACKETS;
 
 /// How many pieces of 4 KiB a close that has no time throws away.
 const IMPATIENT_PIECES: u32 = 64;
@@ -265,7 +272,8 @@ impl ClientSocket {
         Ok(made)
     }
 
-    /// Takes over a connected stream socket and sets it to the options (not to
+    /// Takes over a connected stream socket, or a Unix socket for
+    /// [packets](SocketOptions::sequenced), and sets it to the options (not to
     /// their timeouts for connecting, nor to what must be set before connecting).
     ///
     /// # Errors
@@ -287,15 +295,19 @@ impl ClientSocket {
         const OPERATION: &str = "take over";
         let wrong =
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
-        let look = || -> Result<Address> {
+        let mut packets = false;
+        let mut look = || -> Result<Address> {
             options.validate(OPERATION)?;
             options.refuse_datagram_only(OPERATION)?;
             options.refuse_listener_only(OPERATION)?;
             let fd = sys::borrow(&socket);
-            match sys::is_listening_stream(fd).map_err(|e| Error::os(OPERATION, &e))? {
-                Some(false) => {}
-                Some(true) => return Err(wrong("a listening socket")),
+            packets = match sys::connection_kind(fd).map_err(|e| Error::os(OPERATION, &e))? {
+                Some(kind) if !kind.listens => kind.packets,
+                Some(_) => return Err(wrong("a listening socket")),
                 None => return Err(wrong("not a stream socket")),
+            };
+            if options.sequenced && !packets {
+                return Err(wrong("not a socket for packets"));
             }
             let peer = SockRef::from(&fd).peer_addr().map_err(|_| wrong("not connected"))?;
             let inet = peer.as_socket();
@@ -309,6 +321,9 @@ impl ClientSocket {
         match look() {
             Ok(remote) => {
                 let made = ClientSocket::without_timeouts(socket, remote, None, options);
+                if packets {
+                    made.flags.fetch_or(PACKETS, Ordering::Relaxed);
+                }
                 made.set_cancel(options.cancel.as_ref());
                 if let Err(e) = made.apply_timeouts(options) {
                     // The socket is alone in our hands, so it can be given back.
@@ -330,7 +345,7 @@ impl ClientSocket {
         local: Option<Address>,
         options: &SocketOptions,
     ) -> ClientSocket {
-        let plain = options.liveness.is_plain() && !options.last_snapshot;
+        let plain = options.liveness.is_plain() && !options.last_snapshot && !options.sequenced;
         let (flags, liveness) =
             if plain { (0, None) } else { ClientSocket::tended(options, &remote) };
         let flags = if sys::BLOCKING_CALLS { flags } else { flags | POLLED };
@@ -366,6 +381,9 @@ impl ClientSocket {
         }
         if options.last_snapshot {
             flags |= LAST_SNAPSHOT;
+        }
+        if options.sequenced {
+            flags |= PACKETS;
         }
         (flags, liveness)
     }

@@ -6,8 +6,8 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    BUFFERED, ClientSocket, DRAINING, HALF_CLOSED, NONBLOCKING, NOT_PLAIN, POLLED, Patience,
-    READ_TIMEOUT, SAW_END,
+    BUFFERED, ClientSocket, DRAINING, HALF_CLOSED, NONBLOCKING, NOT_PLAIN, PACKETS, POLLED,
+    Patience, READ_TIMEOUT, SAW_END,
 };
 
 use crate::buffer::ReadBuffer;
@@ -29,7 +29,9 @@ impl ClientSocket {
     /// [`IdleLimit`](ErrorKind::IdleLimit) and
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
     /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
-    /// [`Draining`](ErrorKind::Draining) in a server that drains.
+    /// [`Draining`](ErrorKind::Draining) in a server that drains,
+    /// [`TooLong`](ErrorKind::TooLong) for a [packet](crate::SocketOptions::sequenced) that does
+    /// not fit.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -81,6 +83,9 @@ impl ClientSocket {
             return Ok(buffered);
         }
         let mut patience = Patience::new(&self.read_timeout, start);
+        if self.has(PACKETS) {
+            return self.recv_passed(io, buf, 0, &mut patience).map(|passed| passed.len);
+        }
         patience.begun = first.is_some();
         let received = match first.and_then(|result| self.settle(io, result, &patience)) {
             Some(done) => done.and_then(|n| if n == 0 { self.at_end(io) } else { Ok(n) }),
@@ -126,6 +131,18 @@ impl ClientSocket {
             return Ok(buffered);
         }
         let mut patience = Patience::new(&self.read_timeout, None);
+        if self.has(PACKETS) {
+            // One buffer for all tells whether it fitted.
+            let mut packet = vec![0; bufs.iter().map(|buf| buf.len()).sum()];
+            let len = self.recv_passed(&io, &mut packet, 0, &mut patience)?.len;
+            let mut left = &packet[..len];
+            for buf in bufs {
+                let (part, rest) = left.split_at(left.len().min(buf.len()));
+                buf[..part.len()].copy_from_slice(part);
+                left = rest;
+            }
+            return Ok(len);
+        }
         let call = |wait| sys::recv_slices(io.socket(), bufs, wait);
         match self.step(&io, &mut patience, Interest::Read, call) {
             Ok(0) => self.read_end(&io),
@@ -154,6 +171,7 @@ impl ClientSocket {
     /// ```
     pub fn read_exact(&self, buf: &mut [u8]) -> Result<()> {
         let io = self.enter("read")?;
+        self.is_stream("read")?;
         self.may_read(&io)?;
         let mut patience = Patience::new(&self.read_timeout, None);
         let mut done = self.take_buffered(buf);
@@ -291,6 +309,7 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let io = self.enter("read")?;
+        self.is_stream("read")?;
         self.may_read(&io)?;
         let patience = Patience::new(&self.read_timeout, None);
         let mut ended = false;

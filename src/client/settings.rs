@@ -8,13 +8,13 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{
-    BorrowedSocket, ClientSocket, Local, NO_TIMEOUT, NONBLOCKING, POLLED, READ_TIMEOUT, UNSWITCHED,
-    WRITE_TIMEOUT, millis,
+    BorrowedSocket, ClientSocket, HELD, Local, NO_TIMEOUT, NONBLOCKING, PACKETS, POLLED,
+    READ_TIMEOUT, UNSWITCHED, WRITE_TIMEOUT, millis,
 };
 
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Result};
-use crate::info::{Address, FiveTuple};
+use crate::info::{Address, FiveTuple, Protocol};
 use crate::keepalive::Keepalive;
 use crate::sys::{self, InUse, Owned};
 
@@ -33,7 +33,9 @@ impl ClientSocket {
         let io = self.descriptor.enter();
         // Closed sockets know it since close; the rest is for a failing getsockname(2).
         let local = self.ask_local(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed);
-        FiveTuple { protocol: self.remote.protocol(), local, remote: self.remote.clone() }
+        let protocol =
+            if self.has(PACKETS) { Protocol::UnixPacket } else { self.remote.protocol() };
+        FiveTuple { protocol, local, remote: self.remote.clone() }
     }
 
     pub(super) fn ask_local(&self, io: Option<&InUse<'_>>) -> Option<&Address> {
@@ -220,7 +222,7 @@ impl ClientSocket {
             if on {
                 self.flags.fetch_or(NONBLOCKING, Ordering::AcqRel);
             }
-            let changed = if self.has(UNSWITCHED) {
+            let changed = if self.has(UNSWITCHED | HELD) {
                 Ok(()) // it is non-blocking, and may stay so until a call waits
             } else {
                 sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)

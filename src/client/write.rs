@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
 use super::{
-    CLOSING, ClientSocket, HALF_CLOSED, HEARTBEAT_CUT, NONBLOCKING, POLLED, Patience, Pushed,
-    SAW_END, UNSWITCHED, WRITE_TIMEOUT, WROTE, WROTE_LATE,
+    CLOSING, ClientSocket, HALF_CLOSED, HEARTBEAT_CUT, NONBLOCKING, PACKETS, POLLED, Patience,
+    Pushed, SAW_END, UNSWITCHED, WRITE_TIMEOUT, WROTE, WROTE_LATE,
 };
 
 use crate::cancel::CancelToken;
@@ -15,6 +15,9 @@ use crate::info::End;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::turn::{Held, Turn};
 use crate::wait::Cause;
+
+/// Writing is not just the one system call.
+const NOT_ONE_CALL: u32 = POLLED | NONBLOCKING | CLOSING | UNSWITCHED | SAW_END | PACKETS;
 
 impl ClientSocket {
     /// Writes some of `buf`: waits until the kernel takes at least one byte, and
@@ -29,7 +32,9 @@ impl ClientSocket {
     /// [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
     /// [`IdleLimit`](ErrorKind::IdleLimit) and
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
-    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode. Never a SIGPIPE.
+    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
+    /// [`TooLong`](ErrorKind::TooLong) for a [packet](crate::SocketOptions::sequenced) beyond what
+    /// the system sends. Never a SIGPIPE.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -41,6 +46,7 @@ impl ClientSocket {
     /// ```
     pub fn write(&self, buf: &[u8]) -> Result<usize> {
         let io = self.enter("write")?;
+        self.is_packet(buf.len())?;
         if buf.is_empty() {
             return Ok(0);
         }
@@ -73,7 +79,7 @@ impl ClientSocket {
         // The turn first: whoever closes looks at it after setting the flag.
         let turn = self.writing.try_take();
         let flags = self.flags.load(Ordering::SeqCst);
-        if turn.is_none() || flags & (POLLED | NONBLOCKING | CLOSING | UNSWITCHED | SAW_END) != 0 {
+        if turn.is_none() || flags & NOT_ONE_CALL != 0 {
             return self.write_on(&io, turn, buf, None, None);
         }
         if flags & WROTE == 0 {
@@ -97,6 +103,7 @@ impl ClientSocket {
         start: Option<Tick>,
         first: Option<io::Result<usize>>,
     ) -> Result<()> {
+        self.is_packet(buf.len())?;
         let mut patience = Patience::new(&self.write_timeout, start);
         patience.begun = first.is_some();
         let mut done = 0;
@@ -138,10 +145,16 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn write_slices(&self, bufs: &mut [IoSlice<'_>]) -> Result<()> {
+        if bufs.len() > sys::SLICES_MAX && self.has(PACKETS) {
+            // In one call, whatever it costs.
+            let packet: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            return self.write_all(&packet);
+        }
         let io = self.enter("write")?;
         let mut patience = Patience::new(&self.write_timeout, None);
         let mut done = 0;
         let total = bufs.iter().map(|buf| buf.len()).sum();
+        self.is_packet(total)?;
         let mut left = bufs;
         // Empty buffers at the front would make a full write look like none.
         IoSlice::advance_slices(&mut left, 0);
@@ -176,6 +189,7 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Result<()> {
+        self.is_stream("write")?;
         let Some(encoded) = prefix.encode(message.len()) else {
             let size = prefix.size();
             let what = format!("{} bytes are more than a prefix of {size} can say", message.len());
@@ -217,7 +231,10 @@ impl ClientSocket {
     ) -> std::result::Result<usize, Cause> {
         let late = if self.has(SAW_END) { WROTE_LATE } else { 0 };
         self.flags.fetch_or(WROTE | late, Ordering::Relaxed);
-        let sent = self.step(io, patience, Interest::Write, call)?;
+        let sent = match self.step(io, patience, Interest::Write, call) {
+            Err(cause) if self.has(PACKETS) => return Err(ClientSocket::if_too_long(cause)),
+            sent => sent?,
+        };
         self.note_wrote();
         Ok(sent)
     }

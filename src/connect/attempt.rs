@@ -38,8 +38,12 @@ pub(super) enum Begun {
 /// Makes a socket and sends its SYN. Whatever fails, no descriptor is left.
 pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begun, Failure> {
     let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
-    let socket =
-        sys::stream_socket(candidate.domain, setting.options.mptcp).map_err(at(Stage::Socket))?;
+    let socket = if setting.options.sequenced {
+        sys::packet_socket()
+    } else {
+        sys::stream_socket(candidate.domain, setting.options.mptcp)
+    };
+    let socket = socket.map_err(at(Stage::Socket))?;
     let borrowed = sys::borrow(&socket);
     if candidate.domain == Domain::UNIX {
         return connect_unix(socket, &candidate.name);

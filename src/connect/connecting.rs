@@ -85,7 +85,7 @@ impl Connecting {
                 .at(endpoint)
                 .detail("a local address that is a name would have to be waited for"));
         }
-        check(options)?;
+        check(&endpoint, options)?;
         let mut connecting = Connecting {
             drive: Drive::new(&endpoint, options, Instant::now())?,
             options: options.clone(),

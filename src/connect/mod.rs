@@ -97,7 +97,7 @@ pub(crate) fn connect(
     options: &SocketOptions,
     start: Instant,
 ) -> Result<Connected> {
-    check(options)?;
+    check(endpoint, options)?;
     let first = match only_address(endpoint, options) {
         None => None,
         Some(address) => match connect_to_one(address, options, start) {
@@ -122,9 +122,12 @@ pub(crate) fn connect(
 }
 
 /// Refuses what no client can be set to, before anything is done.
-fn check(options: &SocketOptions) -> Result<()> {
+fn check(endpoint: &Endpoint, options: &SocketOptions) -> Result<()> {
     options.validate(OPERATION)?;
     options.refuse_datagram_only(OPERATION)?;
+    if let Target::Inet { .. } = endpoint.0 {
+        options.refuse_unix_only(OPERATION)?;
+    }
     options.refuse_listener_only(OPERATION)
 }
 

@@ -93,7 +93,10 @@ impl DatagramSocket {
         options.refuse_stream_only(BIND)?;
         options.refuse_client_only(BIND)?;
         let made = match &endpoint.0 {
-            Target::Inet { .. } => bind_first(&endpoint, options)?,
+            Target::Inet { .. } => {
+                options.refuse_unix_only(BIND).map_err(|e| e.at(&endpoint))?;
+                bind_first(&endpoint, options)?
+            }
             Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(&endpoint, options)?,
         };
         DatagramSocket::new(made, options, BIND)
@@ -155,7 +158,10 @@ impl DatagramSocket {
         options.validate(CONNECT)?;
         options.refuse_stream_only(CONNECT)?;
         let made = match &endpoint.0 {
-            Target::Inet { .. } => connect_first(&endpoint, options)?,
+            Target::Inet { .. } => {
+                options.refuse_unix_only(CONNECT).map_err(|e| e.at(&endpoint))?;
+                connect_first(&endpoint, options)?
+            }
             Target::UnixPath(_) | Target::UnixAbstract(_) => connect_unix(&endpoint, options)?,
         };
         DatagramSocket::new(made, options, CONNECT)
@@ -263,6 +269,7 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
     options.validate(TAKE_OVER)?;
     options.refuse_stream_only(TAKE_OVER)?;
     options.refuse_client_only(TAKE_OVER)?;
+    options.refuse_file_only(TAKE_OVER)?;
     if options.family != Family::Any || options.interface.is_some() {
         return Err(Error::new(ErrorKind::InvalidArgument, TAKE_OVER)
             .detail("family and interface are for sockets that are made"));
@@ -475,8 +482,12 @@ fn unix_socket() -> io::Result<Owned> {
 fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let at = |stage| move |e: io::Error| Error::os(BIND, &e).at(endpoint).stage(stage);
     options.refuse_inet_only(BIND).map_err(|e| e.at(endpoint))?;
+    if let Target::UnixAbstract(_) = &endpoint.0 {
+        options.refuse_file_only(BIND).map_err(|e| e.at(endpoint))?;
+    }
     let socket = unix_socket().map_err(at(Stage::Socket))?;
-    let (local, file) = bind_name(sys::borrow(&socket), endpoint).map_err(at(Stage::Bind))?;
+    let bound = bind_name(sys::borrow(&socket), endpoint, options);
+    let (local, file) = bound.map_err(at(Stage::Bind))?;
     let side = Side::unix(local, None, file);
     Ok(Made { socket, endpoint: endpoint.clone(), side })
 }
@@ -485,10 +496,13 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
 fn bind_name(
     socket: Borrowed<'_>,
     endpoint: &Endpoint,
+    options: &SocketOptions,
 ) -> io::Result<(Address, Option<SocketFile>)> {
     let name = sys::unix_name(endpoint)?;
     let file = match &endpoint.0 {
-        Target::UnixPath(path) => Some(unix::bind_and_listen(socket, &name, path, || Ok(()))?),
+        Target::UnixPath(path) => {
+            Some(unix::bind_and_listen(socket, &name, path, options.unix, || Ok(()))?)
+        }
         _ => {
             SockRef::from(&socket).bind(&name)?;
             None
@@ -501,11 +515,15 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let at = |stage| move |e: io::Error| Error::os(CONNECT, &e).at(endpoint).stage(stage);
     let others = SocketOptions { local: None, ..options.clone() };
     others.refuse_inet_only(CONNECT).map_err(|e| e.at(endpoint))?;
+    let has_file = matches!(&options.local, Some(Endpoint(Target::UnixPath(_))));
+    if !has_file {
+        options.refuse_file_only(CONNECT).map_err(|e| e.at(endpoint))?;
+    }
     let name = sys::unix_name(endpoint).map_err(at(Stage::Socket))?;
     let socket = unix_socket().map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     let file = match &options.local {
-        Some(local) => bind_name(fd, local).map_err(at(Stage::Bind))?.1,
+        Some(local) => bind_name(fd, local, options).map_err(at(Stage::Bind))?.1,
         None => {
             sys::autobind(fd).map_err(at(Stage::Bind))?;
             None

@@ -45,6 +45,8 @@ pub struct DatagramService {
 }
 
 struct Serving {
+    /// Held until the service is where the program wants it.
+    begun: Mutex<()>,
     state: Mutex<State>,
     ended: Condvar,
     received: AtomicU64,
@@ -87,22 +89,39 @@ impl DatagramSocket {
         threads: u32,
         handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
     ) -> Result<DatagramService> {
+        self.serve_into(threads, handler, |service| service)
+    }
+
+    /// The same; no handler is called before `take` has the service, for handlers may want it.
+    pub(crate) fn serve_into<T>(
+        &self,
+        threads: u32,
+        handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
+        take: impl FnOnce(DatagramService) -> T,
+    ) -> Result<T> {
         if !(1..=MAX_THREADS).contains(&threads) {
             let error = self.failed(SERVE, ErrorKind::InvalidArgument.into(), None);
             return Err(error.detail(format!("{threads} threads: from 1 to {MAX_THREADS}")));
         }
         drop(self.enter(SERVE)?);
         let state = Mutex::new(State { running: 0, failure: None });
-        let serving =
-            Arc::new(Serving { state, ended: Condvar::new(), received: AtomicU64::new(0) });
+        let serving = Arc::new(Serving {
+            begun: Mutex::new(()),
+            state,
+            ended: Condvar::new(),
+            received: AtomicU64::new(0),
+        });
         let handler = Arc::new(handler);
-        let mut service = DatagramService { socket: self.clone(), serving, threads: Vec::new() };
+        let mut service =
+            DatagramService { socket: self.clone(), serving: serving.clone(), threads: Vec::new() };
+        let begins = serving.begun.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..threads {
-            let (socket, serving, handler) =
-                (self.clone(), service.serving.clone(), handler.clone());
-            service.serving.lock().running += 1;
+            serving.lock().running += 1;
+            let (socket, handler, serving_too) = (self.clone(), handler.clone(), serving.clone());
             let work = move || {
+                let serving = serving_too;
                 SERVING.set(Arc::as_ptr(&serving));
+                drop(serving.begun.lock().unwrap_or_else(PoisonError::into_inner));
                 let ended = socket.work(&serving, &*handler);
                 serving.leave(ended.err());
             };
@@ -112,14 +131,17 @@ impl DatagramSocket {
                 // pthread_create(3) says EAGAIN for a limit that was reached. Those that were
                 // started end with the service.
                 Err(e) => {
-                    service.serving.leave(None);
+                    serving.leave(None);
+                    drop(begins);
                     let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
                     let error = error.with_os_error(e.raw_os_error());
                     return Err(error.detail("no thread can be started"));
                 }
             }
         }
-        Ok(service)
+        let taken = take(service);
+        drop(begins);
+        Ok(taken)
     }
 
     /// A thread's life.

@@ -229,7 +229,7 @@ pub unsafe extern "C" fn keepsock_client_connect(
 /// Takes over a connected stream socket: keepalive, TCP_NODELAY, timeouts and
 /// token are set as the options say, and it is put into blocking mode.
 ///
-/// @param fd       A connected TCP or Unix stream socket. It belongs to the new
+/// @param fd       A connected TCP or Unix socket, not for datagrams. It belongs to the new
 ///                 connection on success and stays the caller's on failure.
 /// @param options  Options, copied; NULL for the defaults.
 /// @param client   Receives the connection; free it with keepsock_client_free().
@@ -323,7 +323,7 @@ pub(super) fn raw_number(borrowed: crate::sys::Borrowed<'_>) -> keepsock_fd {
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT, _CANCELLED, _CLOSED, _RESET,
 ///         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
 ///         _WOULD_BLOCK (non-blocking mode), _DRAINING (in a keepsock_handler),
-///         _INVALID_ARGUMENT, _OS. Since 0.1.
+///         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_read(
     client: *mut keepsock_client,
@@ -587,7 +587,7 @@ pub unsafe extern "C" fn keepsock_client_read_slices(
 ///         _DEAD, _UNREACHABLE, _STALLED, _IDLE_LIMIT, _HEARTBEAT_MISSED (it is over),
 ///         _WRONG_STATE (after
 ///         keepsock_client_shutdown_write()), _WOULD_BLOCK (non-blocking mode),
-///         _INVALID_ARGUMENT, _OS. Since 0.1.
+///         _TOO_LONG (keepsock_options_set_sequenced() only), _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_write(
     client: *mut keepsock_client,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::alive::{keepsock_snapshot, snapshot_to_c};
 use super::client::{keepalive_to_c, keepsock_five_tuple, keepsock_keepalive, tuple_to_c};
 use super::handle::{Handle, Piece, Table, Tabled};
+use super::rights::{credentials_to_c, keepsock_credentials};
 use super::{
     Result, bytes, guard, handle, invalid, keepsock_error, keepsock_serve_options, keepsock_server,
     keepsock_service, live, output, shield, text, timeout, write_sized, write_text,
@@ -595,6 +596,32 @@ pub unsafe extern "C" fn keepsock_connection_snapshot(
     const OPERATION: &str = "snapshot";
     let body = |connection: &Connection| {
         let value = snapshot_to_c(&connection.snapshot()?);
+        // SAFETY: out has `size` bytes as the header asks.
+        unsafe { write_sized(out, size, &value, OPERATION) }
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(connection, error, OPERATION, body) }
+}
+
+/// Who the peer is, on a Unix socket.
+///
+/// @param connection  A connection.
+/// @param out         Filled in on success.
+/// @param size        sizeof *out.
+/// @param error       See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (TCP), _CLOSED (after the close callback),
+///         _INVALID_ARGUMENT, _WRONG_STATE, _OS. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_connection_peer_credentials(
+    connection: *const keepsock_connection,
+    out: *mut keepsock_credentials,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "peer credentials";
+    let body = |connection: &Connection| {
+        let out = output(out, OPERATION, "out")?;
+        let value = credentials_to_c(connection.peer_credentials()?);
         // SAFETY: out has `size` bytes as the header asks.
         unsafe { write_sized(out, size, &value, OPERATION) }
     };

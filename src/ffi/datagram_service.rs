@@ -89,7 +89,8 @@ unsafe fn with(
 /// @param threads   How many threads; from 1 to 1,024.
 /// @param handler   See keepsock_datagram_handler.
 /// @param user      Passed to handler; may be NULL.
-/// @param service   Receives the service; free it with keepsock_datagram_service_free().
+/// @param service   Receives the service, before the first call of handler, so that user may be where
+///                  it is kept; free it with keepsock_datagram_service_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be started),
 ///         _INVALID_ARGUMENT. Since 0.1.
@@ -119,10 +120,10 @@ pub unsafe extern "C" fn keepsock_datagram_serve(
                 handler(socket, info.as_ptr(), bytes.as_ptr().cast(), bytes.len(), user);
             }
         };
-        let made = keepsock_datagram_service(socket.serve(threads, call)?);
-        // SAFETY: not null, and writable as the header asks.
-        unsafe { out.write(handle::give(made)) };
-        Ok(())
+        socket.serve_into(threads, call, |service| {
+            // SAFETY: not null, and writable as the header asks.
+            unsafe { out.write(handle::give(keepsock_datagram_service(service))) };
+        })
     };
     // SAFETY: null, or writable as the header asks.
     unsafe { guard(error, OPERATION, body) }
@@ -164,7 +165,7 @@ pub unsafe extern "C" fn keepsock_datagram_service_stop(
 /// keepsock_datagram_service_stop(), the socket's close, or its token.
 ///
 /// @param service  A service.
-/// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
+/// @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
 ///         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.

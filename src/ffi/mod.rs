@@ -30,6 +30,7 @@ mod inherited;
 mod logging;
 mod options;
 mod reconnect;
+mod rights;
 mod server;
 mod service;
 
@@ -47,6 +48,7 @@ pub use inherited::*;
 pub use logging::*;
 pub use options::*;
 pub use reconnect::*;
+pub use rights::*;
 pub use server::*;
 pub use service::*;
 

@@ -583,6 +583,95 @@ pub unsafe extern "C" fn keepsock_options_set_save_syn(
     unsafe { set(options, error, |o| Ok(o.save_syn(on))) }
 }
 
+/// The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
+/// In force before anybody can. For servers on a path; others have no file and are
+/// KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
+///
+/// @param options  The options to change.
+/// @param mode     At most 0777: 0660.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_unix_mode(
+    options: *mut keepsock_options,
+    mode: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.unix_mode(mode))) }
+}
+
+/// The owner and the group of a Unix socket's file, in force before anybody can connect. Another
+/// owner is for root, another group for its members; else listening is
+/// KEEPSOCK_ERR_PERMISSION_DENIED. For servers on a path, as keepsock_options_set_unix_mode().
+/// Default: what the system gives it.
+///
+/// @param options  The options to change.
+/// @param uid      The number of a user; -1 leaves it.
+/// @param gid      The number of a group; -1 leaves it.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_unix_owner(
+    options: *mut keepsock_options,
+    uid: i64,
+    gid: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let number = |id: i64, name: &str| match u32::try_from(id) {
+        Ok(id) => Ok(Some(id)),
+        Err(_) if id == -1 => Ok(None),
+        Err(_) => Err(invalid(OPERATION, format!("{name} {id} is out of range"))),
+    };
+    let change = |o: SocketOptions| Ok(o.unix_owner(number(uid, "uid")?, number(gid, "gid")?));
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, change) }
+}
+
+/// Adds a user who may connect to a listening Unix socket. Connections of others are closed at
+/// once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
+/// exception. For servers on Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they
+/// are made. Default: none, everybody may.
+///
+/// @param options  The options to change.
+/// @param uid      The number of a user.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_allow_user(
+    options: *mut keepsock_options,
+    uid: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.allow_user(uid))) }
+}
+
+/// A Unix socket for packets in order (SOCK_SEQPACKET) and not for a stream: each write is one
+/// packet, and each read receives one, whole. For connecting and for listening, on both sides;
+/// KEEPSOCK_ERR_INVALID_ARGUMENT for TCP. Linux and FreeBSD; macOS has none
+/// (KEEPSOCK_ERR_UNSUPPORTED). Default: false.
+///
+/// A packet has at least one byte, for an empty one would look like the end, and at most what the
+/// socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
+/// not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
+/// Lines, messages, keepsock_client_read_exact() and files are for streams:
+/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT.
+///
+/// @param options  The options to change.
+/// @param on       Whether.
+/// @param error    See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_sequenced(
+    options: *mut keepsock_options,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: as the header asks.
+    unsafe { set(options, error, |o| Ok(o.sequenced(on))) }
+}
+
 /// Whether the listening socket, or the UDP socket, can be handed over to another process while this
 /// one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
 /// not end the listening. An accept costs one poll more, and the socket one descriptor; served by

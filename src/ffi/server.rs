@@ -53,7 +53,7 @@ pub struct keepsock_server_counters {
     pub refused: u64,
     /// Connections reset at once because their address had as many as it may.
     pub crowded: u64,
-    /// Connections reset at once because their address may not connect.
+    /// Connections ended at once because their address, or their user, may not connect.
     pub denied: u64,
 }
 
@@ -157,12 +157,12 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Takes over a listening stream socket, as a service manager may pass it. Those that the process
+/// Takes over a listening stream socket, or one for packets, as a service manager may pass it. Those that the process
 /// was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
 /// accepting when it is closed here; so it is non-blocking from now on, in all of them, and
 /// accepting costs one poll more.
 ///
-/// @param fd       A listening TCP or Unix stream socket. It belongs to the new
+/// @param fd       A listening TCP or Unix socket. It belongs to the new
 ///                 server on success and stays the caller's on failure.
 /// @param options  Options, copied; NULL for the defaults.
 /// @param server   Receives the socket; free it with keepsock_server_free().

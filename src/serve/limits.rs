@@ -18,6 +18,8 @@ pub(crate) enum Refusal {
     Crowded,
     /// Its address is denied, or is not among those that are allowed.
     Denied,
+    /// This user may not connect.
+    User(u32),
 }
 
 /// What is asked for.

@@ -232,6 +232,10 @@ impl Service {
             let error = events.gate().error(ErrorKind::WrongState, OPERATION);
             return Err(error.detail("bytes were read ahead"));
         }
+        if socket.is_for_packets() {
+            let error = events.gate().error(ErrorKind::WrongState, OPERATION);
+            return Err(error.detail("packets are not served by events"));
+        }
         events.add(socket, data)
     }
 
@@ -268,7 +272,12 @@ impl Service {
         E: TryInto<Endpoint>,
         Error: From<E::Error>,
     {
-        let events = self.events("connect")?;
+        const OPERATION: &str = "connect";
+        let events = self.events(OPERATION)?;
+        if options.sequenced {
+            let error = events.gate().error(ErrorKind::InvalidArgument, OPERATION);
+            return Err(error.detail("packets are not served by events"));
+        }
         events.connect(Connecting::start(endpoint, options)?, data)
     }
 

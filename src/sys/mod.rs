@@ -14,6 +14,9 @@
 //! - `lookup`, `zone_index`, `lock_directory`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - [`tcp`]: what the kernel knows of a connection, and how long it tries
+//! - `send_with_rights`, `recv_with_rights`, `peer_credentials`, `packet_socket`: what only
+//!   Unix sockets have
+//! - `send_file`, `read_at`: files
 //! - `save_syn`, `saved_syn`: the SYN of an accepted connection
 //! - `capture`, `capture_next`, `capture_drops`: the packets of a port
 //! - `Tick`, a start time that costs next to nothing to take
@@ -40,7 +43,9 @@ use crate::keepalive::Keepalive;
 mod capture;
 mod datagram;
 mod descriptor;
+mod file;
 mod poller;
+mod rights;
 mod spawn;
 mod syn;
 mod tcp;
@@ -53,7 +58,9 @@ mod windows;
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 pub(crate) use datagram::*;
 pub(crate) use descriptor::{Descriptor, InUse};
+pub(crate) use file::*;
 pub(crate) use poller::{LISTENERS_STAY_READY, Occurred, Poller, Registry};
+pub(crate) use rights::*;
 pub(crate) use spawn::*;
 pub(crate) use syn::{save_syn, saved_syn};
 pub(crate) use tcp::*;
@@ -68,6 +75,14 @@ pub(crate) use windows::*;
 pub(crate) enum Wait {
     Yes,
     No,
+}
+
+/// What a descriptor for connections is.
+#[derive(Clone, Copy)]
+pub(crate) struct ConnectionKind {
+    pub listens: bool,
+    /// Not a stream: a Unix socket for packets.
+    pub packets: bool,
 }
 
 /// What a poll waits for.

@@ -26,7 +26,7 @@ mod platform {
     use socket2::{Domain, SockRef, Type};
 
     use super::super::unix::check_int;
-    use super::super::{Borrowed, Owned, is_listening_stream};
+    use super::super::{Borrowed, Owned, connection_kind};
     use super::FIRST_INHERITED;
 
     /// Takes the descriptors of these numbers, which nobody in this process has yet, and keeps
@@ -93,15 +93,19 @@ mod platform {
             _ => return "a socket of another family".to_owned(),
         };
         let inet = family.is_empty();
+        if let Ok(Some(kind)) = connection_kind(fd) {
+            let protocol = match (inet, kind.packets) {
+                (true, _) => "TCP ",
+                (false, true) => "Unix packet ",
+                (false, false) => family,
+            };
+            return match () {
+                () if kind.listens => format!("a listening {protocol}socket"),
+                () if socket.peer_addr().is_ok() => format!("a connected {protocol}socket"),
+                () => format!("a {protocol}socket that does not listen"),
+            };
+        }
         match socket.r#type() {
-            Ok(Type::STREAM) => {
-                let protocol = if inet { "TCP " } else { family };
-                match is_listening_stream(fd) {
-                    Ok(Some(true)) => format!("a listening {protocol}socket"),
-                    _ if socket.peer_addr().is_ok() => format!("a connected {protocol}socket"),
-                    _ => format!("a {protocol}socket that does not listen"),
-                }
-            }
             Ok(Type::DGRAM) if inet => "a UDP socket".to_owned(),
             Ok(Type::DGRAM) => format!("a {family}datagram socket"),
             _ => format!("a {family}socket of another type"),

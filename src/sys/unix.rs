@@ -16,7 +16,7 @@ use libc::c_int;
 use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
+use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::endpoint::{Endpoint, Target};
 use crate::info::{Address, Family};
 use crate::keepalive::Keepalive;
@@ -187,10 +187,13 @@ pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
     false
 }
 
-/// Whether the descriptor is a stream socket, and whether it listens.
-pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+/// What the descriptor is if it is one for connections: a stream, or a Unix socket for packets.
+pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<ConnectionKind>> {
     let socket = SockRef::from(&socket);
-    if socket.r#type()? != Type::STREAM {
+    let kind = socket.r#type()?;
+    // SEQPACKET of other families (SCTP) is something else.
+    let packets = kind == Type::SEQPACKET && socket.local_addr()?.is_unix();
+    if kind != Type::STREAM && !packets {
         return Ok(None);
     }
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -198,7 +201,7 @@ pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<boo
     // Elsewhere: only a connected socket has a peer.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let listens = socket.peer_addr().is_err();
-    Ok(Some(listens))
+    Ok(Some(ConnectionKind { listens, packets }))
 }
 
 // ---- moving bytes --------------------------------------------------------------------
@@ -256,7 +259,10 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
     check(unsafe { libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
 }
 
-/// Into several buffers in one call. The kernel takes at most IOV_MAX (1024) of them.
+/// IOV_MAX: how many buffers the kernel takes in one call.
+pub(crate) const SLICES_MAX: usize = 1024;
+
+/// Into several buffers in one call. The kernel takes at most SLICES_MAX of them.
 pub(crate) fn recv_slices(
     socket: Borrowed<'_>,
     bufs: &mut [IoSliceMut<'_>],
@@ -266,12 +272,12 @@ pub(crate) fn recv_slices(
     let mut msg: libc::msghdr = unsafe { mem::zeroed() };
     // IoSliceMut is an iovec by the standard library's promise.
     msg.msg_iov = bufs.as_mut_ptr().cast();
-    msg.msg_iovlen = bufs.len().min(1024) as _;
+    msg.msg_iovlen = bufs.len().min(SLICES_MAX) as _;
     // SAFETY: msg describes buffers that outlive the call.
     check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags(wait)) })
 }
 
-/// Several buffers in one call. The kernel takes at most IOV_MAX (1024) of them.
+/// Several buffers in one call. The kernel takes at most SLICES_MAX of them.
 pub(crate) fn send_slices(
     socket: Borrowed<'_>,
     bufs: &[IoSlice<'_>],
@@ -281,7 +287,7 @@ pub(crate) fn send_slices(
     let mut msg: libc::msghdr = unsafe { mem::zeroed() };
     // IoSlice is an iovec by the standard library's promise; sendmsg only reads it.
     msg.msg_iov = bufs.as_ptr().cast_mut().cast();
-    msg.msg_iovlen = bufs.len().min(1024) as _;
+    msg.msg_iovlen = bufs.len().min(SLICES_MAX) as _;
     let flags = flags(wait) | NO_SIGPIPE;
     // SAFETY: msg describes buffers that outlive the call.
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
@@ -683,8 +689,9 @@ pub(crate) fn lock_directory(dir: &Path) -> io::Result<Option<std::fs::File>> {
 
 // ---- errors --------------------------------------------------------------------------------
 
+/// unix(7): ETOOMANYREFS, too many descriptors are on their way to other processes.
 pub(crate) fn is_out_of_descriptors(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ETOOMANYREFS))
 }
 
 pub(crate) fn is_out_of_memory(err: &io::Error) -> bool {

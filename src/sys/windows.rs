@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
 
-use super::{Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
+use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::endpoint::Endpoint;
 use crate::info::{Address, Family};
 use crate::keepalive::Keepalive;
@@ -87,12 +87,12 @@ pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
     false
 }
 
-pub(crate) fn is_listening_stream(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<ConnectionKind>> {
     let socket = SockRef::from(&socket);
     if socket.r#type()? != Type::STREAM {
         return Ok(None);
     }
-    Ok(Some(socket.peer_addr().is_err()))
+    Ok(Some(ConnectionKind { listens: socket.peer_addr().is_err(), packets: false }))
 }
 
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], _: Wait) -> io::Result<usize> {
@@ -102,6 +102,9 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], _: Wait) -> io::Result<
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usize> {
     (&*SockRef::from(&socket)).write(buf)
 }
+
+/// For packets, and there are none here.
+pub(crate) const SLICES_MAX: usize = 1024;
 
 pub(crate) fn recv_slices(
     socket: Borrowed<'_>,

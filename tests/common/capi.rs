@@ -14,8 +14,8 @@ use keepsock::{End, Framing, LengthPrefix};
 
 use super::{
     Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
-    Failure, Got, Handed, Handler, Inherited, On, OnDatagram, OnRetry, Opt, Outcome, Reconnect,
-    Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Failure, Got, Handed, Handler, Inherited, On, OnDatagram, OnRetry, Opt, Outcome, Passed, Peer,
+    Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
 };
 
 pub struct CApi;
@@ -178,6 +178,13 @@ fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::SaveSyn(on) => keepsock_options_set_save_syn(p, *on, e),
                 Opt::HandOver(on) => keepsock_options_set_hand_over(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
+                Opt::UnixMode(mode) => keepsock_options_set_unix_mode(p, *mode, e),
+                Opt::UnixOwner(uid, gid) => {
+                    let number = |id: &Option<u32>| id.map_or(-1, i64::from);
+                    keepsock_options_set_unix_owner(p, number(uid), number(gid), e)
+                }
+                Opt::AllowUser(uid) => keepsock_options_allow_user(p, *uid, e),
+                Opt::Sequenced(on) => keepsock_options_set_sequenced(p, *on, e),
             }
         })?;
     }
@@ -722,6 +729,47 @@ impl Client<CApi> for CClient {
         call(|e| unsafe { keepsock_client_release_fd(self.pointer, &raw mut fd, e) })?;
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
+
+    fn write_fds(&self, bytes: &[u8], fds: &[RawFd]) -> Outcome<usize> {
+        let mut written = usize::MAX;
+        let (data, fds, count) = (bytes.as_ptr().cast(), fds.as_ptr(), fds.len());
+        call(|e| unsafe {
+            let written = &raw mut written;
+            keepsock_client_write_fds(self.pointer, data, bytes.len(), fds, count, written, e)
+        })?;
+        Ok(written)
+    }
+
+    fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed> {
+        let (mut bytes, mut fds) = (vec![0u8; cap], vec![-1; max]);
+        let (mut len, mut count, mut lost) = (usize::MAX, usize::MAX, false);
+        let (data, first) = (bytes.as_mut_ptr().cast(), fds.as_mut_ptr());
+        call(|e| unsafe {
+            let (len, count, lost) = (&raw mut len, &raw mut count, &raw mut lost);
+            keepsock_client_read_fds(self.pointer, data, cap, first, max, len, count, lost, e)
+        })?;
+        bytes.truncate(len);
+        fds.truncate(count);
+        let fds = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+        Ok(Passed { bytes, fds, lost })
+    }
+
+    fn peer_credentials(&self) -> Outcome<Peer> {
+        let mut peer: keepsock_credentials = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&peer);
+        call(|e| unsafe {
+            keepsock_client_peer_credentials(self.pointer, &raw mut peer, size, e)
+        })?;
+        Ok(Peer { pid: peer.pid, uid: peer.uid, gid: peer.gid })
+    }
+
+    fn send_file(&self, file: RawFd, offset: u64, len: u64) -> Outcome<u64> {
+        let mut sent = u64::MAX;
+        call(|e| unsafe {
+            keepsock_client_send_file(self.pointer, file, offset, len, &raw mut sent, e)
+        })?;
+        Ok(sent)
+    }
 }
 
 impl Server<CApi> for CServer {
@@ -1021,6 +1069,13 @@ impl Connection for CConnection {
         let size = size_of_val(&k);
         call(|e| unsafe { keepsock_connection_keepalive(self.0, &raw mut k, size, e) })?;
         Ok(k.enabled.then_some((k.idle_ms, k.interval_ms, k.count)))
+    }
+
+    fn peer_credentials(&self) -> Outcome<Peer> {
+        let mut peer: keepsock_credentials = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&peer);
+        call(|e| unsafe { keepsock_connection_peer_credentials(self.0, &raw mut peer, size, e) })?;
+        Ok(Peer { pid: peer.pid, uid: peer.uid, gid: peer.gid })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Limits, waiting for events, temporary directories.
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -148,6 +149,13 @@ pub fn waiting_calls<A: Api>() -> Vec<Waiting<A>> {
             call: |c| {
                 let half = vec![0; MORE_THAN_FITS / 2];
                 c.write_slices(&[&half, &half])
+            },
+        },
+        Waiting {
+            name: "write_file",
+            call: |c| {
+                let file = system::blank_file(MORE_THAN_FITS as u64);
+                c.send_file(file.as_raw_fd(), 0, u64::MAX).map(drop)
             },
         },
     ]

@@ -97,6 +97,10 @@ pub enum Opt<'a, A: Api> {
     SaveSyn(bool),
     HandOver(bool),
     Cancel(&'a A::Token),
+    UnixMode(u32),
+    UnixOwner(Option<u32>, Option<u32>),
+    AllowUser(u32),
+    Sequenced(bool),
 }
 
 /// An option of serving.
@@ -284,6 +288,26 @@ pub trait Client<A: Api>: Send + Sync {
     fn release(&self) -> Outcome<OwnedFd>;
     /// Another owner of the connection that a handler was lent.
     fn another(&self) -> A::Client;
+    fn write_fds(&self, bytes: &[u8], fds: &[RawFd]) -> Outcome<usize>;
+    fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed>;
+    fn peer_credentials(&self) -> Outcome<Peer>;
+    fn send_file(&self, file: RawFd, offset: u64, len: u64) -> Outcome<u64>;
+}
+
+/// Bytes, and the descriptors that came with them.
+#[derive(Debug)]
+pub struct Passed {
+    pub bytes: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+    pub lost: bool,
+}
+
+/// Who is at the other end; a process of -1 is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: i64,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// A connect under way.
@@ -479,6 +503,7 @@ pub trait Connection: Send + Sync + Clone + 'static {
     fn name(&self) -> String;
     fn snapshot(&self) -> Outcome<Snap>;
     fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>>;
+    fn peer_credentials(&self) -> Outcome<Peer>;
 }
 
 pub trait Service<A: Api>: Send + Sync + 'static {

@@ -15,7 +15,8 @@ use keepsock::{
 use super::{
     Api, Client, Connecting, Connection, Counters, DatagramService, DatagramStats, Datagrams,
     Failure, Got, Handed, Handler, INFINITE, Inherited, On, OnDatagram, OnRetry, Opt, Outcome,
-    Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told, Tried, Tuple,
+    Passed, Peer, Reconnect, Reported, Sent, Serve, Server, Service, Snap, Stats, Token, Told,
+    Tried, Tuple, system,
 };
 
 pub struct RustApi;
@@ -125,6 +126,10 @@ fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::SaveSyn(on) => o.save_syn(*on),
             Opt::HandOver(on) => o.hand_over(*on),
             Opt::Cancel(token) => o.cancel(*token),
+            Opt::UnixMode(mode) => o.unix_mode(*mode),
+            Opt::UnixOwner(uid, gid) => o.unix_owner(*uid, *gid),
+            Opt::AllowUser(uid) => o.allow_user(*uid),
+            Opt::Sequenced(on) => o.sequenced(*on),
         };
     }
     Ok(o)
@@ -393,6 +398,30 @@ impl Client<RustApi> for Arc<ClientSocket> {
     fn another(&self) -> Arc<ClientSocket> {
         self.clone()
     }
+
+    fn write_fds(&self, bytes: &[u8], fds: &[RawFd]) -> Outcome<usize> {
+        let fds: Vec<_> = fds.iter().map(|fd| system::borrow(*fd)).collect();
+        Ok(self.write_with_descriptors(bytes, &fds)?)
+    }
+
+    fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed> {
+        let mut bytes = vec![0; cap];
+        let received = self.read_with_descriptors(&mut bytes, max)?;
+        bytes.truncate(received.len);
+        Ok(Passed { bytes, fds: received.descriptors, lost: received.lost })
+    }
+
+    fn peer_credentials(&self) -> Outcome<Peer> {
+        Ok(peer(ClientSocket::peer_credentials(self)?))
+    }
+
+    fn send_file(&self, file: RawFd, offset: u64, len: u64) -> Outcome<u64> {
+        Ok(ClientSocket::send_file(self, system::borrow(file), offset, len)?)
+    }
+}
+
+fn peer(peer: keepsock::Credentials) -> Peer {
+    Peer { pid: peer.pid.map_or(-1, i64::from), uid: peer.uid, gid: peer.gid }
 }
 
 impl Server<RustApi> for ServerSocket {
@@ -615,6 +644,10 @@ impl Connection for keepsock::Connection {
     fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
         let now = keepsock::Connection::keepalive(self)?;
         Ok(now.map(|k| (millis(k.idle()), millis(k.interval()), k.count())))
+    }
+
+    fn peer_credentials(&self) -> Outcome<Peer> {
+        Ok(peer(keepsock::Connection::peer_credentials(self)?))
     }
 }
 

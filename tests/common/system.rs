@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,8 @@ pub fn thread_id() -> i32 {
 
 /// Whether a thread of ours sleeps in a system call that waits for a socket.
 pub fn waits_for_a_socket(thread: i32) -> bool {
-    const WAITS: [libc::c_long; 9] = [
+    const WAITS: [libc::c_long; 10] = [
+        libc::SYS_sendfile,
         // Waiting for another thread's write to end.
         libc::SYS_futex,
         libc::SYS_recvfrom,
@@ -349,26 +350,102 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Sends bytes together with descriptors: SCM_RIGHTS of unix(7).
-pub fn send_descriptors(socket: &impl AsRawFd, bytes: &[u8], fds: &[&OwnedFd]) {
-    let numbers: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-    let size = size_of_val(numbers.as_slice()) as u32;
-    let mut control = vec![0u64; unsafe { libc::CMSG_SPACE(size) } as usize / 8 + 1];
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let sent = unsafe {
+/// A descriptor that a test has open for as long as it is used.
+pub fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A file in memory of so many zeros.
+pub fn blank_file(len: u64) -> std::fs::File {
+    let fd = unsafe { libc::memfd_create(c"blank".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0);
+    let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    file.set_len(len).unwrap();
+    file
+}
+
+/// How many descriptors this process has.
+pub fn descriptor_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Whether the signal waits, blocked, for this thread or the process.
+pub fn is_pending(signal: i32) -> bool {
+    unsafe {
+        let mut set = std::mem::zeroed();
+        assert_eq!(libc::sigpending(&raw mut set), 0);
+        libc::sigismember(&raw const set, signal) == 1
+    }
+}
+
+/// Blocks a signal in this thread, or lets it through; whether it was blocked.
+pub fn block_signal(signal: i32, on: bool) -> bool {
+    unsafe {
+        let (mut set, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        let how = if on { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+        assert_eq!(libc::pthread_sigmask(how, &raw const set, &raw mut before), 0);
+        libc::sigismember(&raw const before, signal) == 1
+    }
+}
+
+/// Sends descriptors as a program without keepsock does.
+pub fn send_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    let mut control = [0u64; 160];
+    let mut slice =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let size = size_of_val(fds) as libc::c_uint;
+    unsafe {
         let mut msg: libc::msghdr = std::mem::zeroed();
-        (msg.msg_iov, msg.msg_iovlen) = (&raw mut part, 1);
+        msg.msg_iov = &raw mut slice;
+        msg.msg_iovlen = 1;
         msg.msg_control = control.as_mut_ptr().cast();
         msg.msg_controllen = libc::CMSG_SPACE(size) as _;
+        assert!(libc::CMSG_SPACE(size) as usize <= size_of_val(&control));
         let header = libc::CMSG_FIRSTHDR(&raw const msg);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(size) as _;
-        let data = libc::CMSG_DATA(header).cast::<RawFd>();
-        std::ptr::copy_nonoverlapping(numbers.as_ptr(), data, numbers.len());
-        libc::sendmsg(socket.as_raw_fd(), &raw const msg, 0)
-    };
-    assert_eq!(sent, bytes.len() as isize, "{}", std::io::Error::last_os_error());
+        let data = libc::CMSG_DATA(header);
+        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, size as usize);
+        let sent = libc::sendmsg(socket, &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// The umask of this process.
+pub fn set_umask(mask: u32) {
+    unsafe { libc::umask(mask) };
+}
+
+/// Does something as another user, and as root again afterwards. For a process of its own.
+pub fn as_user(uid: u32, f: impl FnOnce()) {
+    let before = unsafe { libc::geteuid() };
+    assert_eq!(unsafe { libc::seteuid(uid) }, 0);
+    let _back = super::OnDrop(|| assert_eq!(unsafe { libc::seteuid(before) }, 0));
+    f();
+}
+
+/// Whether sendfile(2) to a closed pair of sockets ends a process that handles SIGPIPE by default.
+pub fn dies_of_sigpipe() -> bool {
+    let file = blank_file(10);
+    let (mine, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(peer);
+    use std::os::fd::AsRawFd;
+    let (to, from) = (mine.as_raw_fd(), file.as_raw_fd());
+    unsafe {
+        // Only what is safe after fork(2) in a program with threads.
+        let child = libc::fork();
+        if child == 0 {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::sendfile(to, from, std::ptr::null_mut(), 10);
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGPIPE
+    }
 }
 
 /// Another descriptor of the same socket, as another process would have it.

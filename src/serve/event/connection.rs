@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::slot::{CLOSING, CUT, FIN_WANTED, OVER, PAUSED, RESUMED, Slot};
 use super::{Data, Events, Sent, steps};
+use crate::client::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{End, FiveTuple};
 use crate::snapshot::Snapshot;
@@ -481,6 +482,37 @@ impl Connection {
         match self.with(look).flatten() {
             Some(found) => found.map_err(|e| self.at(Error::os("keepalive", &e))),
             None => Err(Error::new(ErrorKind::Closed, "keepalive")),
+        }
+    }
+
+    /// Who the peer is, on a Unix socket:
+    /// [`ClientSocket::peer_credentials`](crate::ClientSocket::peer_credentials).
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for TCP; [`Closed`](ErrorKind::Closed) after the
+    /// close callback.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn data(&self, connection: &Connection, _: &[u8]) {
+    ///     let is_root = connection.peer_credentials().is_ok_and(|peer| peer.uid == 0);
+    /// }
+    /// # }
+    /// ```
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        const OPERATION: &str = "peer credentials";
+        let look = |slot: &mut Slot| {
+            let socket = slot.socket.as_ref().map(sys::borrow)?;
+            Some((!slot.is_inet()).then(|| sys::peer_credentials(socket)))
+        };
+        match self.with(look).flatten() {
+            Some(Some(found)) => {
+                found.map(Credentials::new).map_err(|e| self.at(Error::os(OPERATION, &e)))
+            }
+            Some(None) => Err(self.at(Error::new(ErrorKind::Unsupported, OPERATION))),
+            None => Err(Error::new(ErrorKind::Closed, OPERATION)),
         }
     }
 

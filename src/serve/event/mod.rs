@@ -269,6 +269,11 @@ impl ServerSocket {
         const OPERATION: &str = "serve";
         let failed = |e: io::Error| Error::os(OPERATION, &e).at(self.endpoint());
         let (limits, push) = options.for_events(OPERATION).map_err(|e| e.at(self.endpoint()))?;
+        if self.options().sequenced {
+            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+                .at(self.endpoint())
+                .detail("packets are not served by events"));
+        }
         self.start_polling()
             .map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?;
         let (mut pollers, mut loops) = (Vec::new(), Vec::new());

@@ -1,0 +1,392 @@
+//! What only Unix sockets have: descriptors that travel with bytes (SCM_RIGHTS of unix(7)), who
+//! the peer is, packets in order, the mode and owner of a file. The functions take names, so that sockets without a peer can
+//! use them, too.
+
+use std::io;
+use std::path::Path;
+
+use socket2::SockAddr;
+
+use super::{Borrowed, Owned, Wait};
+use crate::options::UnixFile;
+
+/// SCM_MAX_FD of unix(7): how many descriptors one message may carry. FreeBSD and macOS carry
+/// some more.
+pub(crate) const RIGHTS_MAX: usize = 253;
+
+/// A message as the kernel handed it over.
+#[derive(Debug, Default)]
+// The name and the whole length are for sockets that receive datagrams.
+#[allow(dead_code)]
+pub(crate) struct Passed {
+    pub len: usize,
+    /// Of a packet; where the kernel does not tell it, `len`.
+    pub original_len: usize,
+    /// The packet did not fit, and the rest of it is lost.
+    pub truncated: bool,
+    /// Close-on-exec.
+    pub descriptors: Vec<Owned>,
+    /// More descriptors came than were wanted, or than this process could have.
+    pub lost: bool,
+    /// Who sent it; `None` where there is one peer, and for a sender without a name.
+    pub from: Option<SockAddr>,
+}
+
+/// Who is at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub pid: Option<u32>,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[cfg(unix)]
+mod here {
+    use std::mem;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::ptr;
+
+    use libc::{c_int, c_uint};
+    use socket2::{Domain, Socket, Type};
+
+    use super::super::unix::{NO_SIGPIPE, check, check_int, flags};
+    use super::*;
+
+    const EACH: usize = mem::size_of::<c_int>();
+
+    /// What the kernel may put beside descriptors, if a program asked for it through a descriptor
+    /// of the socket: credentials, a security label, a process.
+    const OTHERS: usize = 128;
+
+    /// Elsewhere descriptors that did not fit have been lost without being closed, so there
+    /// is room for all that a sender can send.
+    const MORE_THAN_SENT: usize = 512;
+
+    /// Room for control messages.
+    #[repr(C, align(8))]
+    struct Control([u8; OTHERS + 64 + MORE_THAN_SENT * EACH]);
+
+    /// Linux: recvmsg returns the length that the packet had.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const WHOLE_LENGTH: c_int = libc::MSG_TRUNC;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const WHOLE_LENGTH: c_int = 0;
+
+    /// Another thread's fork and exec must not find them open.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    const CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    const CLOSE_ON_EXEC: c_int = 0;
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    fn close_on_exec(_fd: c_int) {}
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    fn close_on_exec(fd: c_int) {
+        // SAFETY: no memory is passed. It fails only for what is not open.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+
+    fn space(count: usize) -> usize {
+        // SAFETY: it only counts.
+        unsafe { libc::CMSG_SPACE((count * EACH) as c_uint) as usize }
+    }
+
+    /// Sends bytes and descriptors in one message, to the peer or to a name. What the kernel
+    /// took of the bytes it took with all descriptors.
+    pub(crate) fn send_with_rights(
+        socket: Borrowed<'_>,
+        bytes: &[u8],
+        to: Option<&SockAddr>,
+        descriptors: &[Borrowed<'_>],
+        wait: Wait,
+    ) -> io::Result<usize> {
+        if descriptors.len() > RIGHTS_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut control = Control([0; size_of::<Control>()]);
+        let mut slice =
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        // SAFETY: an all-zero msghdr is a valid, empty one.
+        let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+        if let Some(to) = to {
+            msg.msg_name = to.as_ptr().cast_mut().cast();
+            msg.msg_namelen = to.len();
+        }
+        msg.msg_iov = &raw mut slice;
+        msg.msg_iovlen = 1;
+        if !descriptors.is_empty() {
+            msg.msg_control = control.0.as_mut_ptr().cast();
+            msg.msg_controllen = space(descriptors.len()) as _;
+            // SAFETY: the buffer has room for one message of that many numbers, and is aligned
+            // as a header is.
+            unsafe {
+                let header = libc::CMSG_FIRSTHDR(&raw const msg);
+                (*header).cmsg_level = libc::SOL_SOCKET;
+                (*header).cmsg_type = libc::SCM_RIGHTS;
+                (*header).cmsg_len = libc::CMSG_LEN((descriptors.len() * EACH) as c_uint) as _;
+                let data = libc::CMSG_DATA(header).cast::<c_int>();
+                for (i, descriptor) in descriptors.iter().enumerate() {
+                    data.add(i).write_unaligned(descriptor.as_raw_fd());
+                }
+            }
+        }
+        let flags = flags(wait) | NO_SIGPIPE;
+        // SAFETY: msg describes buffers and a name that outlive the call.
+        check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
+    }
+
+    /// Receives bytes, and at most `max` of the descriptors that came with them; the others
+    /// are closed.
+    pub(crate) fn recv_with_rights(
+        socket: Borrowed<'_>,
+        buf: &mut [u8],
+        max: usize,
+        wait: Wait,
+    ) -> io::Result<Passed> {
+        let max = max.min(RIGHTS_MAX);
+        let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
+        let mut control = Control([0; size_of::<Control>()]);
+        let mut slice = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        // SAFETY: an all-zero msghdr is a valid, empty one.
+        let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+        msg.msg_name = name.as_mut_ptr().cast();
+        msg.msg_namelen = mem::size_of_val(&name) as libc::socklen_t;
+        msg.msg_iov = &raw mut slice;
+        msg.msg_iovlen = 1;
+        // Without a control buffer the kernel closes what came.
+        if max > 0 {
+            let linux = cfg!(any(target_os = "linux", target_os = "android"));
+            let room = if linux { OTHERS + space(max) } else { control.0.len() };
+            msg.msg_control = control.0.as_mut_ptr().cast();
+            msg.msg_controllen = room as _;
+        }
+        let flags = flags(wait) | CLOSE_ON_EXEC | WHOLE_LENGTH;
+        // SAFETY: msg describes buffers that outlive the call.
+        let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
+        let mut passed = Passed {
+            len: len.min(buf.len()),
+            original_len: len,
+            truncated: msg.msg_flags & libc::MSG_TRUNC != 0,
+            // What was asked for through a descriptor of the socket, and not descriptors, may be
+            // cut, too; then this is told in vain.
+            lost: msg.msg_flags & libc::MSG_CTRUNC != 0,
+            ..Passed::default()
+        };
+        // SAFETY: the kernel has filled what msg describes.
+        unsafe {
+            if max > 0 {
+                take_descriptors(&msg, &mut passed.descriptors);
+            }
+            if msg.msg_namelen as usize > mem::size_of::<libc::sa_family_t>() {
+                passed.from = copy(name.as_ptr(), msg.msg_namelen);
+            }
+        }
+        if passed.descriptors.len() > max {
+            passed.descriptors.truncate(max);
+            passed.lost = true;
+        }
+        Ok(passed)
+    }
+
+    /// # Safety
+    /// The kernel has filled what `msg` describes.
+    unsafe fn take_descriptors(msg: &libc::msghdr, all: &mut Vec<OwnedFd>) {
+        // SAFETY: as the caller promises.
+        let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
+        while !at.is_null() {
+            // SAFETY: the macros of cmsg(3) give headers inside of the control buffer, with as
+            // many bytes as they say.
+            unsafe {
+                if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                    let data = libc::CMSG_DATA(at);
+                    let before = data as usize - at as usize;
+                    let count = ((*at).cmsg_len as usize).saturating_sub(before) / EACH;
+                    for i in 0..count {
+                        let fd = data.cast::<c_int>().add(i).read_unaligned();
+                        close_on_exec(fd);
+                        // The kernel made each of them for us: nobody else closes it.
+                        all.push(OwnedFd::from_raw_fd(fd));
+                    }
+                }
+                at = libc::CMSG_NXTHDR(msg, at);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `name` holds `len` bytes of a name.
+    unsafe fn copy(name: *const libc::sockaddr_storage, len: libc::socklen_t) -> Option<SockAddr> {
+        // SAFETY: no more is copied than the storage holds, and the length is what was copied.
+        let copied = unsafe {
+            SockAddr::try_init(|storage, size| {
+                *size = len.min(*size);
+                ptr::copy_nonoverlapping(name.cast::<u8>(), storage.cast::<u8>(), *size as usize);
+                Ok(())
+            })
+        };
+        copied.ok().map(|((), name)| name)
+    }
+
+    /// A socket for packets in order, non-blocking and close-on-exec from the start. macOS has
+    /// none.
+    pub(crate) fn packet_socket() -> io::Result<Owned> {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    /// Before bind(2): the mode that the socket's file is made with, where the system heeds it
+    /// (Linux, unix(7)); it takes the umask off.
+    pub(crate) fn narrow_socket(socket: Borrowed<'_>, mode: u32) {
+        // Elsewhere there is EINVAL, and the file gets its mode afterwards.
+        // SAFETY: no memory is passed.
+        unsafe { libc::fchmod(socket.as_raw_fd(), mode as libc::mode_t) };
+    }
+
+    /// Gives the file of a socket its owner and mode. Whoever may write to its directory could
+    /// have put something else in its place, which is left alone.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+        if wanted == UnixFile::default() {
+            return Ok(());
+        }
+        // open(2): O_PATH is the file itself, not to be read or written.
+        let itself = libc::O_PATH | libc::O_NOFOLLOW;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(itself).open(path)?;
+        if !file.metadata()?.file_type().is_socket() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let (fd, none) = (file.as_raw_fd(), c"".as_ptr());
+        if wanted.uid.is_some() || wanted.gid.is_some() {
+            // chown(2): -1 leaves it.
+            let (uid, gid) = (wanted.uid.unwrap_or(u32::MAX), wanted.gid.unwrap_or(u32::MAX));
+            // SAFETY: the name is NUL-terminated.
+            check_int(unsafe { libc::fchownat(fd, none, uid, gid, libc::AT_EMPTY_PATH) })?;
+        }
+        match wanted.mode {
+            Some(mode) if file.metadata()?.mode() & 0o7777 != mode => {
+                // fchmod(2) refuses O_PATH; the file has a name in /proc, though.
+                let name = format!("/proc/self/fd/{fd}");
+                let set = std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode));
+                match set {
+                    // Without /proc: fchmodat2(2), Linux 6.6; the number is the same everywhere.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        let (fchmodat2, empty): (libc::c_long, _) = (452, libc::AT_EMPTY_PATH);
+                        // SAFETY: the name is NUL-terminated.
+                        let set = unsafe { libc::syscall(fchmodat2, fd, none, mode, empty) };
+                        check(set as isize).map(|_| ())
+                    }
+                    set => set,
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        let (at, itself) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW);
+        if wanted.uid.is_some() || wanted.gid.is_some() {
+            // chown(2): -1 leaves it.
+            let (uid, gid) = (wanted.uid.unwrap_or(u32::MAX), wanted.gid.unwrap_or(u32::MAX));
+            // SAFETY: the name is NUL-terminated.
+            check_int(unsafe { libc::fchownat(at, name.as_ptr(), uid, gid, itself) })?;
+        }
+        if let Some(mode) = wanted.mode {
+            // SAFETY: the name is NUL-terminated.
+            check_int(unsafe { libc::fchmodat(at, name.as_ptr(), mode as libc::mode_t, itself) })?;
+        }
+        Ok(())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    fn option<T>(socket: Borrowed<'_>, level: c_int, name: c_int) -> io::Result<T> {
+        let mut value = mem::MaybeUninit::<T>::zeroed();
+        let mut len = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes.
+        check_int(unsafe {
+            let at = value.as_mut_ptr().cast();
+            libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut len)
+        })?;
+        // SAFETY: what is asked for here are structures of integers, which all bytes are.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    /// Who the peer was when it connected, or began to listen (SO_PEERCRED of unix(7)).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Peer> {
+        let peer: libc::ucred = option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+        // A process of another PID namespace has no number here: 0.
+        let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
+        Ok(Peer { pid, uid: peer.uid, gid: peer.gid })
+    }
+
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Peer> {
+        let (mut uid, mut gid) = (0, 0);
+        // SAFETY: both are written through their pointers.
+        check_int(unsafe { libc::getpeereid(socket.as_raw_fd(), &raw mut uid, &raw mut gid) })?;
+        #[cfg(target_vendor = "apple")]
+        let pid = option::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID)
+            .ok()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid != 0);
+        #[cfg(not(target_vendor = "apple"))]
+        let pid = None;
+        Ok(Peer { pid, uid, gid })
+    }
+
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        target_os = "freebsd"
+    )))]
+    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Peer> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(windows)]
+mod here {
+    use super::*;
+
+    pub(crate) fn send_with_rights(
+        _socket: Borrowed<'_>,
+        _bytes: &[u8],
+        _to: Option<&SockAddr>,
+        _descriptors: &[Borrowed<'_>],
+        _wait: Wait,
+    ) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn recv_with_rights(
+        _socket: Borrowed<'_>,
+        _buf: &mut [u8],
+        _max: usize,
+        _wait: Wait,
+    ) -> io::Result<Passed> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn packet_socket() -> io::Result<Owned> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn narrow_socket(_socket: Borrowed<'_>, _mode: u32) {}
+
+    pub(crate) fn set_socket_file(_path: &Path, _wanted: UnixFile) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Peer> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+pub(crate) use here::*;

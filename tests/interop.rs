@@ -1,0 +1,384 @@
+//! D4: with programs of other makes on the other side of Unix sockets: Python, socat.
+#![cfg(target_os = "linux")]
+// Generic functions are tests that Clippy does not know for such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::*;
+
+both_apis![
+    a_python_client,
+    a_python_server,
+    credentials_of_each_other,
+    descriptors_to_python,
+    descriptors_from_python,
+    packets_with_python,
+    socat_as_client,
+    socat_as_server,
+];
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A program on the other side, and what it prints.
+struct Program {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Program {
+    /// `None`: this machine does not have it, which is no success where everything is to be run.
+    fn start(command: &mut Command) -> Option<Program> {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(e) => {
+                let what = format!("{:?}: {e}", command.get_program());
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {what}");
+                println!("skipped: {what}");
+                return None;
+            }
+        };
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
+        });
+        Some(Program { child, lines })
+    }
+
+    fn python(script: &str, words: &[&str]) -> Option<Program> {
+        let script = format!("import os, socket, struct, sys\n{script}");
+        Program::start(Command::new("python3").arg("-c").arg(script).args(words))
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("it prints nothing")
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn ends_well(mut self) {
+        drop(self.child.stdin.take());
+        assert_eq!(self.lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A path, and an abstract name: as an endpoint, and as Python has it.
+fn names<A: Api>(test: &str, dir: &TempDir) -> [(String, String); 2] {
+    let path = dir.path("s").display().to_string();
+    let name = format!("keepsock-{test}-{}-{}", A::NUMBER, std::process::id());
+    // Python's "\0" cannot be an argument.
+    [(format!("unix:{path}"), path), (format!("unix:@{name}"), format!("@{name}"))]
+}
+
+const NAME: &str = "
+name = sys.argv[1]
+if name[0] == '@':
+    name = '\\0' + name[1:]
+";
+
+fn options<A: Api>() -> [Opt<'static, A>; 2] {
+    [Opt::ReadTimeout(10_000), Opt::CloseTimeout(0)]
+}
+
+fn connected<A: Api>(endpoint: &str, options: &[Opt<'_, A>]) -> A::Client {
+    let found = std::cell::RefCell::new(None);
+    eventually("it listens", || {
+        *found.borrow_mut() = A::connect(endpoint, options).ok();
+        found.borrow().is_some()
+    });
+    found.into_inner().unwrap()
+}
+
+/// D4: stream, by path and by abstract name.
+fn a_python_client<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX)
+s.connect(name)
+s.sendall(b'hello from python\\n')
+print(s.makefile().readline(), end='', flush=True)
+s.close()
+"
+    );
+    let dir = TempDir::new();
+    for (endpoint, name) in names::<A>("client", &dir) {
+        let server = A::listen(&endpoint, &options::<A>()).unwrap();
+        server.set_accept_timeout(10_000).unwrap();
+        let Some(python) = Program::python(&script, &[&name]) else {
+            return;
+        };
+        let accepted = server.accept().unwrap();
+        assert_eq!(accepted.read_line(64).unwrap(), "hello from python");
+        accepted.write_all(b"hello to python\n").unwrap();
+        assert_eq!(python.next(), "hello to python");
+        assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 0);
+        python.ends_well();
+    }
+}
+
+fn a_python_server<A: Api>() {
+    let script = format!(
+        "{NAME}
+l = socket.socket(socket.AF_UNIX)
+l.bind(name)
+l.listen()
+c, _ = l.accept()
+for line in c.makefile():
+    c.sendall(line.upper().encode())
+"
+    );
+    let dir = TempDir::new();
+    for (endpoint, name) in names::<A>("server", &dir) {
+        let Some(python) = Program::python(&script, &[&name]) else {
+            return;
+        };
+        let client = connected::<A>(&endpoint, &options::<A>());
+        client.write_all(b"hello\n").unwrap();
+        assert_eq!(client.read_line(64).unwrap(), "HELLO");
+        client.close().unwrap();
+        python.ends_well();
+    }
+}
+
+/// D4: both sides are told the truth of each other.
+fn credentials_of_each_other<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX)
+s.connect(name)
+print(*struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)), flush=True)
+sys.stdin.read()
+"
+    );
+    let dir = TempDir::new();
+    let [(endpoint, name), _] = names::<A>("credentials", &dir);
+    let server = A::listen(&endpoint, &options::<A>()).unwrap();
+    server.set_accept_timeout(10_000).unwrap();
+    let Some(python) = Program::python(&script, &[&name]) else {
+        return;
+    };
+    let accepted = server.accept().unwrap();
+    let own = std::fs::metadata("/proc/self").unwrap();
+    let (pid, uid, gid) = (std::process::id(), own.uid(), own.gid());
+    assert_eq!(python.next(), format!("{pid} {uid} {gid}"));
+    let peer = accepted.peer_credentials().unwrap();
+    assert_eq!(peer, Peer { pid: i64::from(python.child.id()), uid, gid });
+    python.ends_well();
+    drop(server);
+
+    // The other way round: the one that listens is told, too.
+    let script = format!(
+        "{NAME}
+l = socket.socket(socket.AF_UNIX)
+l.bind(name)
+l.listen()
+s, _ = l.accept()
+print(*struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)), flush=True)
+sys.stdin.read()
+"
+    );
+    let Some(python) = Program::python(&script, &[&name]) else {
+        return;
+    };
+    let client = connected::<A>(&endpoint, &options::<A>());
+    assert_eq!(python.next(), format!("{pid} {uid} {gid}"));
+    assert_eq!(client.peer_credentials().unwrap().pid, i64::from(python.child.id()));
+    python.ends_well();
+}
+
+/// D4: socket.recv_fds of Python: it gets them, and their content.
+fn descriptors_to_python<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX)
+s.connect(name)
+data, fds, flags, _ = socket.recv_fds(s, 100, 10)
+print(data.decode(), len(fds), flags & socket.MSG_CTRUNC, flush=True)
+for fd in fds:
+    print(os.pread(fd, 100, 0).decode(), flush=True)
+"
+    );
+    let dir = TempDir::new();
+    let [(endpoint, name), _] = names::<A>("to", &dir);
+    let server = A::listen(&endpoint, &options::<A>()).unwrap();
+    server.set_accept_timeout(10_000).unwrap();
+    let Some(python) = Program::python(&script, &[&name]) else {
+        return;
+    };
+    let accepted = server.accept().unwrap();
+    let files = ["first", "second"].map(|text| {
+        let mut file = system::blank_file(0);
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    });
+    let fds = files.each_ref().map(AsRawFd::as_raw_fd);
+    accepted.write_fds(b"files", &fds).unwrap();
+    assert_eq!([python.next(), python.next(), python.next()], ["files 2 0", "first", "second"]);
+    python.ends_well();
+}
+
+/// D4: socket.send_fds of Python; fewer than it sends are taken, too.
+fn descriptors_from_python<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX)
+s.connect(name)
+fds = [os.memfd_create(word) for word in ('first', 'second')]
+for fd, word in zip(fds, (b'first', b'second')):
+    os.write(fd, word)
+socket.send_fds(s, [b'fi', b'les'], fds)
+socket.send_fds(s, [b'again'], fds)
+sys.stdin.read()
+"
+    );
+    let dir = TempDir::new();
+    let [(endpoint, name), _] = names::<A>("from", &dir);
+    let server = A::listen(&endpoint, &options::<A>()).unwrap();
+    server.set_accept_timeout(10_000).unwrap();
+    let Some(python) = Program::python(&script, &[&name]) else {
+        return;
+    };
+    let accepted = server.accept().unwrap();
+    let content = |got: Passed| {
+        got.fds.into_iter().map(|fd| {
+            let (mut file, mut text) = (File::from(fd), String::new());
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        })
+    };
+    let got = accepted.read_fds(5, 10).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.lost), (&b"files"[..], false));
+    assert_eq!(content(got).collect::<Vec<_>>(), ["first", "second"]);
+    let got = accepted.read_fds(5, 1).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.lost), (&b"again"[..], true));
+    assert_eq!(content(got).collect::<Vec<_>>(), ["first"]);
+    python.ends_well();
+}
+
+/// D4: packets, with this side connecting and listening; with descriptors.
+fn packets_with_python<A: Api>() {
+    let packets = || {
+        let [read, close] = options::<A>();
+        [Opt::Sequenced(true), read, close]
+    };
+    let client = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(name)
+s.send(b'one')
+s.send(b'and two')
+print(s.recv(100).decode(), flush=True)
+data, fds, _, _ = socket.recv_fds(s, 100, 10)
+print(data.decode(), len(fds), flush=True)
+socket.send_fds(s, [b'back'], fds)
+"
+    );
+    let server = format!(
+        "{NAME}
+l = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+l.bind(name)
+l.listen()
+c, _ = l.accept()
+while packet := c.recv(100):
+    c.send(b'<' + packet + b'>')
+"
+    );
+    let dir = TempDir::new();
+    let mut buf = [0; 100];
+    for (endpoint, name) in names::<A>("packets", &dir) {
+        let listening = A::listen(&endpoint, &packets()).unwrap();
+        listening.set_accept_timeout(10_000).unwrap();
+        let Some(python) = Program::python(&client, &[&name]) else {
+            return;
+        };
+        let accepted = listening.accept().unwrap();
+        let lengths = [(); 2].map(|()| accepted.read(&mut buf).unwrap());
+        assert_eq!(lengths, [3, 7]);
+        accepted.write_all(b"a packet").unwrap();
+        let file = system::blank_file(1);
+        accepted.write_fds(b"another", &[file.as_raw_fd()]).unwrap();
+        assert_eq!([python.next(), python.next()], ["a packet", "another 1"]);
+        let got = accepted.read_fds(100, 2).unwrap();
+        assert_eq!((got.bytes.as_slice(), got.fds.len()), (&b"back"[..], 1));
+        assert_eq!(accepted.read(&mut buf).unwrap(), 0);
+        python.ends_well();
+        drop(listening);
+
+        let Some(python) = Program::python(&server, &[&name]) else {
+            return;
+        };
+        let client = connected::<A>(&endpoint, &packets());
+        for word in [&b"a"[..], b"bc"] {
+            client.write_all(word).unwrap();
+        }
+        let lengths = [(); 2].map(|()| client.read(&mut buf).unwrap());
+        assert_eq!((lengths, &buf[..4]), ([3, 4], &b"<bc>"[..]));
+        client.close().unwrap();
+        python.ends_well();
+    }
+}
+
+/// What socat calls it.
+fn socat_address(what: &str, name: &str) -> String {
+    match name.strip_prefix('@') {
+        Some(name) => format!("ABSTRACT-{what}:{name}"),
+        None => format!("UNIX-{what}:{name}"),
+    }
+}
+
+fn socat_as_client<A: Api>() {
+    let dir = TempDir::new();
+    for (endpoint, name) in names::<A>("socat", &dir) {
+        let server = A::listen(&endpoint, &options::<A>()).unwrap();
+        server.set_accept_timeout(10_000).unwrap();
+        let address = socat_address("CONNECT", &name);
+        let Some(mut socat) = Program::start(Command::new("socat").args(["-", &address])) else {
+            return;
+        };
+        let accepted = server.accept().unwrap();
+        socat.say("hello from socat");
+        assert_eq!(accepted.read_line(64).unwrap(), "hello from socat");
+        accepted.write_all(b"hello to socat\n").unwrap();
+        assert_eq!(socat.next(), "hello to socat");
+        accepted.close().unwrap();
+        socat.ends_well();
+    }
+}
+
+fn socat_as_server<A: Api>() {
+    let dir = TempDir::new();
+    for (endpoint, name) in names::<A>("socat-server", &dir) {
+        let address = socat_address("LISTEN", &name);
+        let Some(socat) = Program::start(Command::new("socat").args([&address, "EXEC:cat"])) else {
+            return;
+        };
+        let client = connected::<A>(&endpoint, &options::<A>());
+        client.write_all(b"there and back\n").unwrap();
+        assert_eq!(client.read_line(64).unwrap(), "there and back");
+        client.shutdown_write().unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        drop(client);
+        socat.ends_well();
+    }
+}
