@@ -529,7 +529,7 @@ enum keepsock_log_level
      */
     KEEPSOCK_LOG_LEVEL_OFF = 0,
     /**
-     * Something is broken: a service cannot accept any more, a handler panicked.
+     * Something is broken: a service cannot accept, or receive, any more, a handler panicked.
      */
     KEEPSOCK_LOG_LEVEL_ERROR = 1,
     /**
@@ -1203,7 +1203,7 @@ typedef struct {
  */
 typedef struct {
     /**
-     * KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port there),
+     * KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol, there),
      * _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
      */
     int32_t status;
@@ -2653,7 +2653,7 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd,
  * @param len       How many; 0 is a datagram, too.
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
- *         or for the way), _REFUSED (a Unix peer that is gone), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
+ *         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
  *         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_datagram_send(keepsock_datagram *datagram,
@@ -2706,7 +2706,7 @@ int32_t keepsock_datagram_send_to_endpoint(keepsock_datagram *datagram,
  * @param data      The bytes; may be NULL if len is 0.
  * @param len       How many; 0 is a datagram, too.
  * @param error     See keepsock_error; may be NULL.
- * @return Those of keepsock_datagram_send_to(). Since 0.1.
+ * @return Those of keepsock_datagram_send_to_endpoint(). Since 0.1.
  */
 int32_t keepsock_datagram_reply(keepsock_datagram *datagram,
                                 const keepsock_datagram_info *question,
@@ -2782,7 +2782,8 @@ int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
  * @param datagram  A socket.
  * @param on        Whether.
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS. Since
+ *         0.1.
  */
 int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram,
                                         bool on,
@@ -3127,7 +3128,7 @@ void keepsock_datagram_free(keepsock_datagram *datagram);
 /**
  * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
  * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
- * Unix socket); with several threads those of one sender may be handled at the same time, and out of
+ * Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
  * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
  * the service.
  *
@@ -3138,7 +3139,7 @@ void keepsock_datagram_free(keepsock_datagram *datagram);
  * @param service   Receives the service, before the first call of handler, so that user may be where
  *                  it is kept; free it with keepsock_datagram_service_free().
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be started),
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
  *         _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_datagram_serve(keepsock_datagram *datagram,

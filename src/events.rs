@@ -211,6 +211,11 @@ pub(crate) fn handler_panicked(connection: &FiveTuple) {
 }
 
 #[cold]
+pub(crate) fn receiving_failed(why: &Error) {
+    error!(target: SERVE, "a thread ends: {why}");
+}
+
+#[cold]
 pub(crate) fn datagram_handler_panicked(of: &FiveTuple) {
     error!(target: SERVE, "a handler panicked: {of}");
 }

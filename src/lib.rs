@@ -52,7 +52,7 @@
 //!
 //! | level | target | events |
 //! |---|---|---|
-//! | error | `keepsock::serve` | a handler panicked; a service cannot accept any more |
+//! | error | `keepsock::serve` | a handler panicked; a service cannot accept, or receive, any more |
 //! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused: by a full service, or one that may not connect |
 //! | warn | `keepsock::serve` | a broadcast cut a client |
 //! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |

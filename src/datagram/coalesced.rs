@@ -33,10 +33,14 @@ struct Left {
 }
 
 impl Coalesced {
-    pub(super) fn new() -> Coalesced {
-        let bytes = vec![0; SLOTS * SLOT].into_boxed_slice();
-        let left = Left { bytes, datagrams: VecDeque::new() };
-        Coalesced { turn: Turn::default(), left: Mutex::new(left) }
+    /// `None`: there is no memory.
+    pub(super) fn new() -> Option<Coalesced> {
+        let left = Left { bytes: sys::zeroed(SLOTS * SLOT)?, datagrams: VecDeque::new() };
+        Some(Coalesced { turn: Turn::default(), left: Mutex::new(left) })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).datagrams.is_empty()
     }
 }
 
@@ -105,9 +109,16 @@ impl DatagramSocket {
             }
             () if patience.nonblocking => Err(ErrorKind::WouldBlock),
             () if patience.deadline.has_passed() => Err(ErrorKind::TimedOut),
-            // Whoever has the turn is woken by a close, and so each in turn.
-            () => Ok(Some(patience.deadline.remaining().map_or(LOOK, |left| left.min(LOOK)))),
+            // Whoever has the turn is woken by a close, and so each in turn. A token need not: that
+            // one may have another.
+            () => Ok(match (patience.deadline.remaining(), &patience.cancel) {
+                (left, Some(_)) => Some(left.map_or(LOOK, |left| left.min(LOOK))),
+                (left, None) => left,
+            }),
         })?;
+        if patience.cancel.as_ref().is_some_and(CancelToken::is_fired) {
+            return Err(ErrorKind::Cancelled.into());
+        }
         // Only whoever has the turn is here.
         let mut left = coalesced.left.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -118,7 +129,7 @@ impl DatagramSocket {
             let Left { bytes, datagrams } = &mut *left;
             let mut over = false;
             let mut told = |_: &mut Slots<'_>, at, received: &Received| {
-                over |= self.is_over(received);
+                over |= self.is_over(io, received);
                 if let Some(datagram) = self.told(received, |facts| facts.datagram()) {
                     cut(datagrams, &datagram, received.segment, at * SLOT);
                 }

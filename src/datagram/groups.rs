@@ -1,5 +1,6 @@
 //! Broadcast and multicast.
 
+use std::io;
 use std::net::IpAddr;
 
 use socket2::SockRef;
@@ -41,6 +42,8 @@ impl DatagramSocket {
     /// than the socket or the sender; [`InvalidEndpoint`](ErrorKind::InvalidEndpoint) for an
     /// interface that is not there, or if there is no way to the group;
     /// [`AddressInUse`](ErrorKind::AddressInUse) if it was joined before;
+    /// [`NoMemory`](ErrorKind::NoMemory) for more groups than the system allows
+    /// (igmp_max_memberships of ip(7): 20);
     /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for Unix sockets;
     /// [`Closed`](ErrorKind::Closed).
     ///
@@ -113,7 +116,16 @@ impl DatagramSocket {
             None => 0,
         };
         sys::set_member(io.socket(), group, index, source, join).map_err(|e| {
-            let error = self.failed(operation, e.into(), None);
+            let cause = match (join, source, e.kind()) {
+                // With a sender Linux says so that the group was not joined, or that the sender
+                // was added before.
+                (false, Some(_), io::ErrorKind::InvalidInput) => {
+                    ErrorKind::AddressNotAvailable.into()
+                }
+                (true, Some(_), io::ErrorKind::AddrNotAvailable) => ErrorKind::AddressInUse.into(),
+                _ => e.into(),
+            };
+            let error = self.failed(operation, cause, None);
             let no_way = error.kind() == ErrorKind::InvalidEndpoint;
             let what = if no_way { "no interface for " } else { "" };
             error.detail(format!("{what}{group}"))

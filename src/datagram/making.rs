@@ -199,15 +199,20 @@ impl DatagramSocket {
         options: &SocketOptions,
     ) -> std::result::Result<DatagramSocket, (Adopted, Error)> {
         // Other processes may have it, too.
-        let event = || sys::Event::new().map_err(|e| Error::os(TAKE_OVER, &e));
-        match look(&adopted.socket, options).and_then(|found| Ok((found, event()?))) {
-            Ok(((endpoint, side), closing)) => {
+        let look = || -> Result<_> {
+            let (endpoint, side) = look(&adopted.socket, options)?;
+            let coalesced = coalesced(sys::borrow(&adopted.socket), options, TAKE_OVER)?;
+            let closing = sys::Event::new().map_err(|e| Error::os(TAKE_OVER, &e))?;
+            Ok((endpoint, side, coalesced, closing))
+        };
+        match look() {
+            Ok((endpoint, side, coalesced, closing)) => {
                 let Adopted { file, socket } = adopted;
                 if let Side::Unix(unix) = &side {
                     *unix.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
                 }
                 let made = Made { socket, endpoint, side };
-                Ok(DatagramSocket::put_together(made, options, Some(closing)))
+                Ok(DatagramSocket::put_together(made, options, coalesced, Some(closing)))
             }
             Err(e) => Err((adopted, e)),
         }
@@ -220,12 +225,14 @@ impl DatagramSocket {
         }
         let closing = options.hand_over.then(sys::Event::new).transpose();
         let closing = closing.map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
-        Ok(DatagramSocket::put_together(made, options, closing))
+        let coalesced = coalesced(sys::borrow(&made.socket), options, operation)?;
+        Ok(DatagramSocket::put_together(made, options, coalesced, closing))
     }
 
     fn put_together(
         made: Made,
         options: &SocketOptions,
+        coalesced: Option<Coalesced>,
         closing: Option<sys::Event>,
     ) -> DatagramSocket {
         let ms = |timeout: Option<Duration>| AtomicU64::new(timeout.map_or(NO_TIMEOUT, millis));
@@ -234,7 +241,6 @@ impl DatagramSocket {
             Side::Unix(_) => None,
         };
         let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
-        let coalesced = options.coalescing.then(Coalesced::new);
         let connected = inet.is_some_and(|inet| inet.peer.is_some());
         let any = inet.is_some_and(|inet| inet.local.ip().is_unspecified());
         let socket = DatagramSocket(Arc::new(Shared {
@@ -248,7 +254,6 @@ impl DatagramSocket {
             longest_segment: AtomicUsize::new(longest),
             control: AtomicBool::new(any && !connected),
             coalesced,
-            reports: AtomicBool::new(sys::REPORTS && connected),
             errors: Mutex::default(),
             error_count: AtomicU64::new(0),
             keeps_last: options.last_snapshot,
@@ -260,6 +265,20 @@ impl DatagramSocket {
         socket.set_cancel(options.cancel.as_ref());
         socket
     }
+}
+
+/// Room for what comes as one, if that may be. Whoever has asked for it, asked for every process that
+/// has the socket.
+fn coalesced(
+    socket: Borrowed<'_>,
+    options: &SocketOptions,
+    operation: &'static str,
+) -> Result<Option<Coalesced>> {
+    if !options.coalescing && !sys::coalesces(socket) {
+        return Ok(None);
+    }
+    let coalesced = Coalesced::new();
+    coalesced.ok_or_else(|| Error::new(ErrorKind::NoMemory, operation)).map(Some)
 }
 
 /// Looks at a socket that somebody else has made, and sets it up.
@@ -298,7 +317,10 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
         }
         None => Side::unix(
             sys::to_address(&name),
-            peer.map(|peer| (sys::to_address(&peer), peer)),
+            peer.map(|name| {
+                let address = sys::to_address(&name);
+                UnixPeer { bound: Mutex::new(address.clone()), address, name }
+            }),
             None,
         ),
     };
@@ -326,7 +348,7 @@ fn set_up(
     options: &SocketOptions,
 ) -> std::result::Result<(), Cause> {
     if options.coalescing {
-        sys::coalesce(socket)?;
+        sys::coalesce(socket, true)?;
     }
     // A socket with one address receives at that one.
     if !connected && local.is_unspecified() {
@@ -473,6 +495,17 @@ fn connect_to(
     Ok((socket, local, peer.unwrap_or(to)))
 }
 
+/// The name of a path wherever this process goes, if it is not too long then.
+fn absolute(address: &Address) -> Option<SockAddr> {
+    match address {
+        Address::UnixPath(path) => {
+            let path = std::path::absolute(path).ok()?;
+            sys::name_of_unix(&Address::UnixPath(path)).ok()
+        }
+        _ => None,
+    }
+}
+
 fn unix_socket() -> io::Result<Owned> {
     let socket = sys::datagram_socket(Domain::UNIX)?;
     sys::forbid_sigpipe(sys::borrow(&socket))?;
@@ -533,6 +566,10 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let local = SockRef::from(&fd).local_addr().map_err(at(Stage::Connect))?;
     let local = sys::to_address(&local);
     let endpoint = endpoint_of(&local);
-    let peer = Some((sys::to_address(&name), name));
+    let bound = SockRef::from(&fd).peer_addr().map_err(at(Stage::Connect))?;
+    let address = sys::to_address(&name);
+    let bound = Mutex::new(sys::to_address(&bound));
+    let name = absolute(&address).unwrap_or(name);
+    let peer = Some(UnixPeer { address, name, bound });
     Ok(Made { socket, endpoint, side: Side::unix(local, peer, file) })
 }

@@ -90,8 +90,6 @@ struct Shared {
     control: AtomicBool,
     /// What the kernel handed over as one, if it may.
     coalesced: Option<Coalesced>,
-    /// The kernel queues errors.
-    reports: AtomicBool,
     errors: Mutex<VecDeque<DatagramError>>,
     error_count: AtomicU64,
     /// What was known when it was closed, if that was asked for.
@@ -122,12 +120,22 @@ struct Inet {
 #[derive(Debug)]
 struct Unix {
     local: Address,
-    peer: Option<(Address, SockAddr)>,
+    peer: Option<UnixPeer>,
     file: Mutex<Option<SocketFile>>,
 }
 
+#[derive(Debug)]
+struct UnixPeer {
+    /// As it was asked for; and the same for the kernel, wherever this process goes.
+    address: Address,
+    name: SockAddr,
+    /// As the peer itself was bound, which may be another path to the same file: so its datagrams
+    /// have it.
+    bound: Mutex<Address>,
+}
+
 impl Side {
-    fn unix(local: Address, peer: Option<(Address, SockAddr)>, file: Option<SocketFile>) -> Side {
+    fn unix(local: Address, peer: Option<UnixPeer>, file: Option<SocketFile>) -> Side {
         Side::Unix(Box::new(Unix { local, peer, file: Mutex::new(file) }))
     }
 }
@@ -255,6 +263,7 @@ impl DatagramSocket {
             // A sender that waits for room in another socket is not woken by a close of its own.
             && (reads || matches!(self.0.side, Side::Inet(_)));
         let mut back_off = send::FULL_PEER;
+        let mut was_ready = false;
         loop {
             if cancel.is_some_and(CancelToken::is_fired) {
                 return Err(ErrorKind::Cancelled.into());
@@ -274,6 +283,14 @@ impl DatagramSocket {
                     if patience.nonblocking {
                         return Err(ErrorKind::WouldBlock.into());
                     }
+                    // poll says that there is something, and there is not: another one took it, or
+                    // somebody has shut the socket down, and poll will not wait any more.
+                    if was_ready && reads && is_shut_down(io) {
+                        return Err(ErrorKind::Closed.into());
+                    }
+                    if was_ready && patience.deadline.has_passed() {
+                        return Err(ErrorKind::TimedOut.into());
+                    }
                     // If the kernel was to wait, somebody has made the descriptor non-blocking.
                     waits = false;
                     if !reads && self.polls_in_vain() {
@@ -284,6 +301,7 @@ impl DatagramSocket {
                         }
                         continue;
                     }
+                    was_ready = true;
                     if let Some(closing) = &self.0.closing {
                         self.wait_shared(io, closing, patience, interest, is_over)?;
                         continue;
@@ -359,6 +377,13 @@ impl DatagramSocket {
     }
 }
 
+/// Whether nothing will be received any more.
+#[cold]
+fn is_shut_down(io: &InUse<'_>) -> bool {
+    let hangup = Some((io.socket(), Interest::Hangup));
+    sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|ready| ready.socket && !ready.error)
+}
+
 /// How a call waits.
 struct Patience {
     deadline: Deadline,
@@ -371,7 +396,7 @@ impl Shared {
     fn peer(&self) -> Option<Address> {
         match &self.side {
             Side::Inet(inet) => inet.peer.map(Address::Inet),
-            Side::Unix(unix) => unix.peer.as_ref().map(|(peer, _)| peer.clone()),
+            Side::Unix(unix) => unix.peer.as_ref().map(|peer| peer.address.clone()),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side};
+use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side, UnixPeer, is_shut_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
 use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
@@ -136,12 +137,15 @@ impl DatagramSocket {
             if let Err(cause) = self.recv_step(&io, &patience, call) {
                 return Err(self.not_received(cause));
             }
-            if self.is_over(&received) {
+            if self.is_over(&io, &received) {
                 return Err(self.not_received(ErrorKind::Closed.into()));
             }
             // Otherwise it was in the queue before the socket was connected.
             if let Some(taken) = self.told(&received, &take) {
                 return Ok(taken);
+            }
+            if patience.deadline.has_passed() {
+                return Err(self.not_received(ErrorKind::TimedOut.into()));
             }
         }
     }
@@ -212,7 +216,7 @@ impl DatagramSocket {
         loop {
             let (mut kept, mut over) = (0, false);
             let mut told = |batch: &mut B, at, received: &Received| {
-                over |= self.is_over(received);
+                over |= self.is_over(io, received);
                 if over {
                     return;
                 }
@@ -231,6 +235,7 @@ impl DatagramSocket {
             })?;
             match kept {
                 0 if over => return Err(ErrorKind::Closed.into()),
+                0 if patience.deadline.has_passed() => return Err(ErrorKind::TimedOut.into()),
                 0 => {}
                 kept => return Ok(kept),
             }
@@ -251,9 +256,12 @@ impl DatagramSocket {
     ) -> std::result::Result<T, Cause> {
         loop {
             match self.step(io, patience, Interest::Read, &mut call) {
-                Err(Cause::Os(e)) if sys::is_reported(&e) => {
-                    if self.take_reported(io) == 0 {
-                        self.keep_untold(&e);
+                Err(Cause::Os(e)) => {
+                    // Whatever ICMP says, and it may say much, it is about something else.
+                    match self.take_reported(io) {
+                        0 if !sys::is_reported(&e) => return Err(e.into()),
+                        0 => self.keep_untold(&e),
+                        _ => {}
                     }
                     if patience.deadline.has_passed() {
                         return Err(ErrorKind::TimedOut.into());
@@ -265,12 +273,13 @@ impl DatagramSocket {
     }
 
     /// Nothing was received: the socket has been shut down.
-    pub(super) fn is_over(&self, received: &Received) -> bool {
+    #[inline]
+    pub(super) fn is_over(&self, io: &InUse<'_>, received: &Received) -> bool {
         received.from.is_none()
             && match self.0.side {
                 Side::Inet(_) => true,
                 // An empty datagram of a sender without a name looks the same.
-                Side::Unix(_) => received.len == 0 && self.0.deaf.load(Ordering::Acquire),
+                Side::Unix(_) => received.original_len == 0 && is_shut_down(io),
             }
     }
 
@@ -306,7 +315,19 @@ impl DatagramSocket {
             facts.to = to.as_ref().or(inet.own.as_ref());
             facts.local = local.as_ref().or(inet.answers_from.as_ref());
         }
+        if let Side::Unix(unix) = &self.0.side {
+            if unix.peer.as_ref().is_some_and(|peer| !peer.is(facts.from)) {
+                return None;
+            }
+        }
         Some(take(&facts))
+    }
+}
+
+impl UnixPeer {
+    /// The kernel keeps strangers out as long as the peer is there.
+    fn is(&self, from: &Address) -> bool {
+        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) == *from
     }
 }
 

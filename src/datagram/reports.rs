@@ -22,9 +22,10 @@ const ERRORS_AT_ONCE: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramError {
-    /// What: [`Refused`](ErrorKind::Refused) if nobody has the port there,
+    /// What: [`Refused`](ErrorKind::Refused) if nobody has the port, or the protocol, there,
     /// [`Unreachable`](ErrorKind::Unreachable), [`TooLong`](ErrorKind::TooLong) for the way,
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) by a firewall.
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) by a firewall; else
+    /// [`Os`](ErrorKind::Os).
     pub kind: ErrorKind,
     /// The operating system's error number.
     pub os_error: Option<i32>,
@@ -40,7 +41,7 @@ pub struct DatagramError {
 impl DatagramError {
     /// What is known without a report: the error, and to whom a connected socket sends.
     fn unknown(err: &io::Error, peer: Option<SocketAddr>) -> DatagramError {
-        let kind = if sys::is_too_long(err) { ErrorKind::TooLong } else { ErrorKind::of(err) };
+        let kind = sys::reported_kind(err);
         DatagramError { kind, os_error: err.raw_os_error(), to: peer, from: None, path_mtu: None }
     }
 }
@@ -68,7 +69,6 @@ impl DatagramSocket {
         let inet = self.inet(OPERATION)?;
         sys::report_errors(io.socket(), inet.ipv6, on)
             .map_err(|e| self.failed(OPERATION, e.into(), None))?;
-        self.0.reports.store(on, Ordering::Relaxed);
         Ok(())
     }
 
@@ -135,11 +135,11 @@ impl DatagramSocket {
         kept.push_back(error);
     }
 
-    /// Keeps the error of a call that the queue did not have. Where there is a queue it had been
-    /// taken from there already: Linux queues an error before it gives it to the next call, and
-    /// another thread may come between.
+    /// Keeps the error of a call, where there is no queue. Where there is one it had been taken from
+    /// there already: Linux queues an error before it gives it to the next call, and another thread
+    /// may come between; or nobody wants to know.
     pub(super) fn keep_untold(&self, err: &io::Error) {
-        if !self.0.reports.load(Ordering::Relaxed) {
+        if !sys::REPORTS {
             self.keep_error(DatagramError::unknown(err, self.inet_peer()));
         }
     }
@@ -147,20 +147,36 @@ impl DatagramSocket {
     /// Takes what the kernel has queued; how much that was. While something is there, a poll does
     /// not wait, so it must not stay.
     pub(super) fn take_reported(&self, io: &InUse<'_>) -> usize {
+        self.take_reports(io).count
+    }
+
+    pub(super) fn take_reports(&self, io: &InUse<'_>) -> Taken {
+        let mut taken = Taken { count: 0, local: None };
         let Side::Inet(Inet { peer, .. }) = self.0.side else {
             // It has no such queue, and the kernel would take a datagram instead.
-            return 0;
+            return taken;
         };
-        for taken in 0..ERRORS_AT_ONCE {
+        while taken.count < ERRORS_AT_ONCE {
             let Ok(Some(reported)) = sys::next_reported(io.socket()) else {
-                return taken;
+                break;
             };
+            taken.count += 1;
+            if reported.local {
+                taken.local = Some(reported.code);
+            }
             let mut error =
                 DatagramError::unknown(&io::Error::from_raw_os_error(reported.code), peer);
             error.to = reported.to.or(error.to);
             (error.from, error.path_mtu) = (reported.by, reported.mtu);
             self.keep_error(error);
         }
-        ERRORS_AT_ONCE
+        taken
     }
+}
+
+/// What was taken from the kernel's queue of errors.
+pub(super) struct Taken {
+    pub count: usize,
+    /// What this machine said of a datagram that it was to send.
+    pub local: Option<i32>,
 }

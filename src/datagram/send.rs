@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -95,11 +96,14 @@ impl Inet {
         let ip = ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());
         // A link-local address is one only together with its interface (RFC 4007).
         let on_link = match ip {
+            _ if to.is_multicast() => true,
             Some(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
             Some(IpAddr::V4(_)) => false,
-            None => to.is_ipv6() || !self.ipv6,
+            None => true,
         };
-        Source { ip, interface: interface.filter(|_| on_link).unwrap_or(0) }
+        let interface = interface.filter(|_| on_link).unwrap_or(0);
+        let mapped = to.is_ipv4() && self.ipv6 && (ip.is_some() || interface != 0);
+        Source { ip, interface, mapped }
     }
 
     /// What is wrong with sending so many bytes to an address.
@@ -139,14 +143,23 @@ impl Unix {
     /// Connects anew: the kernel has dissolved the connection when it found nobody there
     /// (ECONNREFUSED, and ENOTCONN from then on), though somebody may have been bound there since.
     fn finds_peer_again(&self, io: &InUse<'_>) -> bool {
-        let connect = |name| SockRef::from(&io.socket()).connect(name).is_ok();
-        self.peer.as_ref().is_some_and(|(_, name)| connect(name))
+        let socket = io.socket();
+        let socket = SockRef::from(&socket);
+        let Some(peer) = self.peer.as_ref().filter(|peer| socket.connect(&peer.name).is_ok())
+        else {
+            return false;
+        };
+        if let Ok(name) = socket.peer_addr() {
+            *peer.bound.lock().unwrap_or_else(PoisonError::into_inner) = sys::to_address(&name);
+        }
+        true
     }
 
     /// What is wrong with sending to an address.
     fn refusal(&self, to: &Address) -> Option<(ErrorKind, String)> {
-        if let Some((peer, _)) = self.peer.as_ref().filter(|(peer, _)| peer != to) {
-            return Some((ErrorKind::WrongState, format!("the socket is connected to {peer}")));
+        if let Some(peer) = self.peer.as_ref().filter(|peer| peer.address != *to) {
+            let what = format!("the socket is connected to {}", peer.address);
+            return Some((ErrorKind::WrongState, what));
         }
         let (len, what) = match to {
             Address::UnixPath(path) => (path.as_os_str().len(), "path"),
@@ -166,7 +179,16 @@ impl Unix {
 
 /// Whether a Unix peer's socket is gone.
 fn is_gone(err: &io::Error) -> bool {
-    matches!(err.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected)
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, NotConnected};
+    // EPIPE: it is there, and receives nothing any more.
+    matches!(err.kind(), ConnectionRefused | NotConnected | BrokenPipe)
+}
+
+fn if_gone(cause: Cause) -> Cause {
+    match cause {
+        Cause::Os(e) if is_gone(&e) => ErrorKind::Refused.into(),
+        other => other,
+    }
 }
 
 impl DatagramSocket {
@@ -181,11 +203,13 @@ impl DatagramSocket {
     /// [`TooLong`](ErrorKind::TooLong) for the protocol, or for the way;
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
     /// [`Closed`](ErrorKind::Closed), [`Unreachable`](ErrorKind::Unreachable),
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied); [`WouldBlock`](ErrorKind::WouldBlock)
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied); [`NoMemory`](ErrorKind::NoMemory), also if
+    /// the interface has no room for it (Linux tells only sockets whose
+    /// [errors are reported](DatagramSocket::set_report_errors)); [`WouldBlock`](ErrorKind::WouldBlock)
     /// in non-blocking mode. What ICMP said of an earlier datagram fails no call: it is
     /// [reported](DatagramSocket::recv_error), and sending is tried again once. A Unix peer that
-    /// is gone is [`Refused`](ErrorKind::Refused); once somebody is bound there again sending
-    /// goes on.
+    /// is gone, or receives no more, is [`Refused`](ErrorKind::Refused); once somebody is bound there
+    /// again sending goes on. What it had answered, and was not received yet, is lost with it.
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -323,8 +347,9 @@ impl DatagramSocket {
             count += 1;
         }
         let pieces = &pieces[..count];
+        let mut longest = self.0.longest_segment.load(Ordering::Relaxed);
+        let mut refused = None;
         loop {
-            let longest = self.0.longest_segment.load(Ordering::Relaxed);
             let first = run_len(parts, from, pieces, longest);
             let run = self.run(&parts.outgoing(from)?, &pieces[..first])?;
             let (one, mut many);
@@ -350,12 +375,16 @@ impl DatagramSocket {
             let ipv6 = self.is_ipv6();
             let call = |wait| sys::send_datagrams(io.socket(), ipv6, runs, wait);
             match self.send_step(io, deadline, call) {
-                Ok(count) => return Ok(runs.iter().take(count).map(|run| run.pieces.len()).sum()),
-                // Whether it was that shows when they are sent one by one. Shorter ones may pass:
-                // the way may be too narrow for these.
+                Ok(count) => {
+                    // By themselves they pass. Shorter ones may pass as one: the way may be too
+                    // narrow for these.
+                    if let Some(len) = refused {
+                        self.0.longest_segment.fetch_min(len - 1, Ordering::Relaxed);
+                    }
+                    return Ok(runs.iter().take(count).map(|run| run.pieces.len()).sum());
+                }
                 Err(Cause::Os(e)) if runs[0].pieces.len() > 1 && sys::may_refuse_segments(&e) => {
-                    let shorter = pieces[0].len() - 1;
-                    self.0.longest_segment.fetch_min(shorter, Ordering::Relaxed);
+                    (refused, longest) = (Some(pieces[0].len()), 0);
                 }
                 Err(cause) => {
                     let to = parts.outgoing(from)?.to;
@@ -428,8 +457,10 @@ impl DatagramSocket {
         let mut step = || self.step(io, &patience, Interest::Write, &mut call);
         if let Side::Unix(unix) = &self.0.side {
             return match step() {
-                Err(Cause::Os(e)) if is_gone(&e) && unix.finds_peer_again(io) => step(),
-                Err(Cause::Os(e)) if is_gone(&e) => Err(ErrorKind::Refused.into()),
+                Err(Cause::Os(e)) if is_gone(&e) => match unix.finds_peer_again(io) {
+                    true => step().map_err(if_gone),
+                    false => Err(ErrorKind::Refused.into()),
+                },
                 other => other,
             };
         }
@@ -439,7 +470,12 @@ impl DatagramSocket {
                 // The kernel tells an error of an earlier datagram in place of sending: once
                 // more shows whether it was one.
                 Err(Cause::Os(e)) if sys::is_reported(&e) && pending.is_none() => {
-                    pending = Some((self.take_reported(io) > 0, e));
+                    let taken = self.take_reports(io);
+                    if taken.local.is_some() && taken.local == e.raw_os_error() {
+                        // It is this call's own.
+                        return Err(e.into());
+                    }
+                    pending = Some((taken.count > 0, e));
                 }
                 Ok(sent) => {
                     if let Some((false, e)) = pending {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub struct DatagramService {
 struct Serving {
     /// Held until the service is where the program wants it.
     begun: Mutex<()>,
+    /// Not all of its threads could be started.
+    given_up: AtomicBool,
     state: Mutex<State>,
     ended: Condvar,
     received: AtomicU64,
@@ -63,14 +65,16 @@ impl DatagramSocket {
     /// is told of the datagram, and its bytes. A handler answers with
     /// [`reply`](DatagramSocket::reply); meanwhile any thread may send.
     ///
-    /// A thread takes up to 16 datagrams at once (4 of a Unix socket). With several threads those of
+    /// A thread takes up to 16 datagrams at once (4 of a Unix socket, whose datagrams are cut after
+    /// 256 KiB). With several threads those of
     /// one sender may be handled at the same time, and out of their order. Timeouts and
     /// non-blocking mode of the socket do not hold for the threads; its token ends the service. A
     /// handler that panics is told as an event, and serving goes on.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for 0 threads, or more than 1,024;
-    /// [`NoMemory`](ErrorKind::NoMemory): no thread can be started; [`Closed`](ErrorKind::Closed).
+    /// [`NoMemory`](ErrorKind::NoMemory): no thread can be started, or there is no memory for it;
+    /// [`Closed`](ErrorKind::Closed), also after a [`stop`](DatagramService::stop).
     ///
     /// ```
     /// use keepsock::DatagramSocket;
@@ -104,49 +108,76 @@ impl DatagramSocket {
             return Err(error.detail(format!("{threads} threads: from 1 to {MAX_THREADS}")));
         }
         drop(self.enter(SERVE)?);
+        if self.0.deaf.load(Ordering::Acquire) {
+            let error = self.failed(SERVE, ErrorKind::Closed.into(), None);
+            return Err(error.detail("receiving was stopped"));
+        }
         let state = Mutex::new(State { running: 0, failure: None });
         let serving = Arc::new(Serving {
             begun: Mutex::new(()),
+            given_up: AtomicBool::new(false),
             state,
             ended: Condvar::new(),
             received: AtomicU64::new(0),
         });
         let handler = Arc::new(handler);
-        let mut service =
-            DatagramService { socket: self.clone(), serving: serving.clone(), threads: Vec::new() };
+        let mut started = Vec::new();
         let begins = serving.begun.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..threads {
+            let Some(mut room) = sys::zeroed(ROOM) else {
+                return Err(self.give_up(&serving, started, begins, None));
+            };
             serving.lock().running += 1;
             let (socket, handler, serving_too) = (self.clone(), handler.clone(), serving.clone());
             let work = move || {
                 let serving = serving_too;
                 SERVING.set(Arc::as_ptr(&serving));
                 drop(serving.begun.lock().unwrap_or_else(PoisonError::into_inner));
-                let ended = socket.work(&serving, &*handler);
+                let given_up = serving.given_up.load(Ordering::Acquire);
+                let ended =
+                    if given_up { Ok(()) } else { socket.work(&mut room, &serving, &*handler) };
                 serving.leave(ended.err());
             };
             let thread = std::thread::Builder::new().name("keepsock-serve".to_owned()).spawn(work);
             match thread {
-                Ok(thread) => service.threads.push(thread),
-                // pthread_create(3) says EAGAIN for a limit that was reached. Those that were
-                // started end with the service.
+                Ok(thread) => started.push(thread),
                 Err(e) => {
                     serving.leave(None);
-                    drop(begins);
-                    let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
-                    let error = error.with_os_error(e.raw_os_error());
-                    return Err(error.detail("no thread can be started"));
+                    return Err(self.give_up(&serving, started, begins, Some(&e)));
                 }
             }
         }
+        let service =
+            DatagramService { socket: self.clone(), serving: serving.clone(), threads: started };
         let taken = take(service);
         drop(begins);
         Ok(taken)
     }
 
+    /// Ends the threads that were started before one could not be; none has received yet.
+    #[cold]
+    fn give_up(
+        &self,
+        serving: &Serving,
+        started: Vec<JoinHandle<()>>,
+        begins: MutexGuard<'_, ()>,
+        cause: Option<&std::io::Error>,
+    ) -> Error {
+        serving.given_up.store(true, Ordering::Release);
+        drop(begins);
+        for thread in started {
+            let _ = thread.join();
+        }
+        // pthread_create(3) says EAGAIN for a limit that was reached.
+        let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
+        let error = error.with_os_error(cause.and_then(std::io::Error::raw_os_error));
+        error.detail(if cause.is_some() { "no thread can be started" } else { "no memory" })
+    }
+
     /// A thread's life.
     fn work(
         &self,
+        room: &mut [u8],
         serving: &Serving,
         handler: &impl Fn(&DatagramSocket, &Datagram, &[u8]),
     ) -> Result<()> {
@@ -154,7 +185,6 @@ impl DatagramSocket {
             Side::Inet(_) => UDP_SLOT,
             Side::Unix(_) => UNIX_SLOT,
         };
-        let mut room = vec![0; ROOM];
         let mut batch: Vec<_> = room.chunks_exact_mut(slot).map(Incoming::new).collect();
         loop {
             let count = match self.recv_for_serve(&mut batch) {
@@ -162,7 +192,10 @@ impl DatagramSocket {
                 Err(e) if matches!(e.kind(), ErrorKind::Closed | ErrorKind::Cancelled) => {
                     return Ok(());
                 }
-                Err(e) => return Err(e),
+                Err(e) => {
+                    events::receiving_failed(&e);
+                    return Err(e);
+                }
             };
             serving.received.fetch_add(count as u64, Ordering::Relaxed);
             for one in &batch[..count] {

@@ -339,7 +339,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); [`WrongState`](ErrorKind::WrongState) while another
-    /// thread is in a call on it.
+    /// thread is in a call on it, and while some are left of datagrams that came
+    /// [as one](crate::SocketOptions::coalescing).
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -350,6 +351,14 @@ impl DatagramSocket {
     pub fn release(&self) -> Result<Owned> {
         let failed = |kind: ErrorKind| self.failed("release", kind.into(), None);
         let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
+        if let Some(coalesced) = &self.0.coalesced {
+            if !coalesced.is_empty() {
+                let error = failed(ErrorKind::WrongState);
+                return Err(error.detail("datagrams wait in it that came together with others"));
+            }
+            // Whoever has it next would take several for one.
+            let _ = sys::coalesce(io.socket(), false);
+        }
         let owned = self.0.descriptor.release(io);
         if let (Some(_), Side::Unix(unix)) = (&owned, &self.0.side) {
             if let Some(file) = unix.file.lock().unwrap_or_else(PoisonError::into_inner).take() {

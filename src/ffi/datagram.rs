@@ -119,7 +119,7 @@ pub struct keepsock_incoming {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_datagram_error {
-    /// KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port there),
+    /// KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol, there),
     /// _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
     pub status: i32,
     /// The system's error number (errno), or 0.
@@ -379,7 +379,7 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 /// @param len       How many; 0 is a datagram, too.
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
-///         or for the way), _REFUSED (a Unix peer that is gone), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
+///         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
 ///         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send(
@@ -462,7 +462,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_to_endpoint(
 /// @param data      The bytes; may be NULL if len is 0.
 /// @param len       How many; 0 is a datagram, too.
 /// @param error     See keepsock_error; may be NULL.
-/// @return Those of keepsock_datagram_send_to(). Since 0.1.
+/// @return Those of keepsock_datagram_send_to_endpoint(). Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_reply(
     datagram: *mut keepsock_datagram,
@@ -740,7 +740,8 @@ fn check_size<T>(size: usize, operation: &'static str) -> Result<()> {
 /// @param datagram  A socket.
 /// @param on        Whether.
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT, _OS. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS. Since
+///         0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_set_broadcast(
     datagram: *mut keepsock_datagram,

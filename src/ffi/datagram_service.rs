@@ -81,7 +81,7 @@ unsafe fn with(
 
 /// Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
 /// Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
-/// Unix socket); with several threads those of one sender may be handled at the same time, and out of
+/// Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
 /// their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
 /// the service.
 ///
@@ -92,7 +92,7 @@ unsafe fn with(
 /// @param service   Receives the service, before the first call of handler, so that user may be where
 ///                  it is kept; free it with keepsock_datagram_service_free().
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be started),
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
 ///         _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_serve(

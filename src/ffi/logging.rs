@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind};
 pub enum keepsock_log_level {
     /// Nothing.
     Off = 0,
-    /// Something is broken: a service cannot accept any more, a handler panicked.
+    /// Something is broken: a service cannot accept, or receive, any more, a handler panicked.
     Error = 1,
     /// The service suffers: descriptors are used up or clients refused (each at most
     /// once in 5 s, with the count), a broadcast cut a client, the resolver hangs.

@@ -70,6 +70,17 @@ pub(crate) use wakeup::Wakeup;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
+/// Memory of zeros, which is not in use before it is written to; `None`: there is none.
+pub(crate) fn zeroed(len: usize) -> Option<Box<[u8]>> {
+    let layout = std::alloc::Layout::array::<u8>(len.max(1)).ok()?;
+    // SAFETY: the layout has a size, and the memory is as many zeros, allocated as a box's are.
+    unsafe {
+        let memory = std::alloc::alloc_zeroed(layout);
+        (!memory.is_null())
+            .then(|| Box::from_raw(std::ptr::slice_from_raw_parts_mut(memory, len.max(1))))
+    }
+}
+
 /// Whether a call may wait in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {

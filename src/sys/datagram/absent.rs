@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use socket2::Domain;
 
 use super::{Buffers, Families, Memory, Received, Reported, Run, Sending, ToGroups};
+use crate::error::ErrorKind;
 use crate::sys::{Borrowed, Owned, Wait};
 
 fn unsupported<T>() -> io::Result<T> {
@@ -28,7 +29,11 @@ pub(crate) fn want_details(
     unsupported()
 }
 
-pub(crate) fn coalesce(_: Borrowed<'_>) -> io::Result<()> {
+pub(crate) fn coalesces(_: Borrowed<'_>) -> bool {
+    false
+}
+
+pub(crate) fn coalesce(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
     unsupported()
 }
 
@@ -117,6 +122,10 @@ pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
 
 pub(crate) fn is_reported(_: &io::Error) -> bool {
     false
+}
+
+pub(crate) fn reported_kind(err: &io::Error) -> ErrorKind {
+    ErrorKind::of(err)
 }
 
 pub(crate) fn is_too_long(_: &io::Error) -> bool {

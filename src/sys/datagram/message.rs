@@ -12,6 +12,7 @@ use libc::c_int;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::AT_ONCE;
 use super::{Buffers, Received, Reported, Run, Source};
+use crate::error::ErrorKind;
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::unix::check_int;
@@ -21,6 +22,11 @@ use crate::sys::{Borrowed, Wait};
 /// UDP_GRO of linux/udp.h, which not every libc names.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const UDP_GRO: c_int = 104;
+
+const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Of linux/socket.h: Linux 6.5, and not in every libc.
+const SCM_PIDFD: c_int = 4;
 
 /// Up to so many bytes the pieces of a run are copied together: that costs less than what the
 /// kernel needs for each piece.
@@ -141,6 +147,14 @@ unsafe fn read_control(msg: &libc::msghdr, received: &mut Received) {
                 drop(unsafe {
                     OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned())
                 });
+            }
+        }
+        // A process (SO_PASSPIDFD, which the program may have set), and likewise.
+        (libc::SOL_SOCKET, SCM_PIDFD) if LINUX && len >= mem::size_of::<RawFd>() => {
+            // SAFETY: it was installed for this process, and is ours; a negative one is none.
+            unsafe {
+                let pidfd = data.cast::<RawFd>().read_unaligned();
+                drop((pidfd >= 0).then(|| OwnedFd::from_raw_fd(pidfd)));
             }
         }
         // SAFETY: the message has that length.
@@ -298,8 +312,10 @@ unsafe fn put_control<T>(msg: &mut libc::msghdr, level: c_int, kind: c_int, valu
 /// # Safety
 /// As for [`put_control`].
 unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
-    if ipv6 {
-        // Of IPv4, too, as a mapped address: Linux takes it for both.
+    // Linux takes IPv4's own for IPv4 datagrams of an IPv6 socket, too; the other one has no
+    // interface there without an address.
+    if ipv6 && !(source.mapped && LINUX) {
+        // Of IPv4, too, as a mapped address.
         let ip = match source.ip {
             Some(IpAddr::V6(ip)) => ip,
             Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
@@ -551,6 +567,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
             Err(e) => return Err(e),
         }
         let mut found = None;
+        let mut local = false;
         let each = |level, kind, data: *const u8, len: usize| {
             const KNOWN: usize = mem::size_of::<libc::sock_extended_err>();
             let error = (level == libc::IPPROTO_IP && kind == libc::IP_RECVERR)
@@ -567,6 +584,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
             }
             // SAFETY: the address of who reported it follows; read_name looks at the length.
             let by = unsafe { read_inet(data.add(KNOWN).cast(), len - KNOWN) };
+            local = told.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
             let mtu = (told.ee_errno == libc::EMSGSIZE as u32).then_some(told.ee_info);
             found = i32::try_from(told.ee_errno).ok().map(|code| (code, by, mtu));
         };
@@ -576,7 +594,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
             read_inet(std::ptr::from_ref(&name).cast(), msg.msg_namelen as usize)
         };
         if let Some((code, by, mtu)) = found {
-            return Ok(Some(Reported { code, to, by: by.map(|by| by.ip()), mtu }));
+            return Ok(Some(Reported { code, to, by: by.map(|by| by.ip()), mtu, local }));
         }
     }
 }
@@ -589,7 +607,23 @@ pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
 /// Whether the error of a call is one that ICMP reported for an earlier datagram, or could
 /// be: those of the network, and the path's limit of length.
 pub(crate) fn is_reported(err: &io::Error) -> bool {
-    crate::sys::is_from_network(err) || is_too_long(err)
+    // ICMP has "source route failed", too.
+    crate::sys::is_from_network(err)
+        || is_too_long(err)
+        || err.raw_os_error() == Some(libc::EOPNOTSUPP)
+}
+
+/// What an error that ICMP reported means, by what it was made of (net/ipv4/icmp.c).
+pub(crate) fn reported_kind(err: &io::Error) -> ErrorKind {
+    match err.raw_os_error() {
+        Some(libc::EMSGSIZE) => ErrorKind::TooLong,
+        // Nobody has the protocol there.
+        Some(libc::ENOPROTOOPT) => ErrorKind::Refused,
+        Some(libc::EHOSTDOWN | libc::EPROTO | libc::EOPNOTSUPP) => ErrorKind::Unreachable,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Some(libc::ENONET) => ErrorKind::Unreachable,
+        _ => ErrorKind::of(err),
+    }
 }
 
 /// More than the way, or the protocol, takes in one datagram.

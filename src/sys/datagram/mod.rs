@@ -60,6 +60,8 @@ pub(crate) struct Received {
 pub(crate) struct Source {
     pub ip: Option<IpAddr>,
     pub interface: u32,
+    /// It is for IPv4, from a socket of both families.
+    pub mapped: bool,
 }
 
 /// Datagrams of one length, the last perhaps shorter, to one address: where there are several the
@@ -81,6 +83,8 @@ pub(crate) struct Reported {
     pub by: Option<IpAddr>,
     /// What the way takes, if the datagram was too long for it.
     pub mtu: Option<u32>,
+    /// It was this machine that said so, to the call that was to send.
+    pub local: bool,
 }
 
 /// The families that a socket has; at least one.

@@ -82,10 +82,21 @@ pub(crate) fn want_details(
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether the kernel may hand over several datagrams as one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn coalesces(socket: Borrowed<'_>) -> bool {
+    get::<c_int>(socket, libc::SOL_UDP, super::message::UDP_GRO).is_ok_and(|(on, _)| on != 0)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn coalesces(_: Borrowed<'_>) -> bool {
+    false
+}
+
 /// Lets the kernel hand over several datagrams of one sender as one: UDP_GRO of udp(7), Linux 5.0.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn coalesce(socket: Borrowed<'_>) -> io::Result<()> {
-    match set(socket, libc::SOL_UDP, super::message::UDP_GRO, true) {
+pub(crate) fn coalesce(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
+    match set(socket, libc::SOL_UDP, super::message::UDP_GRO, on) {
         Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             Err(io::ErrorKind::Unsupported.into())
         }
@@ -94,7 +105,7 @@ pub(crate) fn coalesce(socket: Borrowed<'_>) -> io::Result<()> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn coalesce(_: Borrowed<'_>) -> io::Result<()> {
+pub(crate) fn coalesce(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -241,8 +252,9 @@ pub(crate) fn set_member(
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         const IPV6_MULTICAST_ALL: c_int = 29; // linux/in6.h
-        let all = if group.is_ipv4() { libc::IP_MULTICAST_ALL } else { IPV6_MULTICAST_ALL };
-        let _ = set(socket, level, all, false);
+        // Of both: a socket may have both families, and one that has not refuses the other.
+        let _ = set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, false);
+        let _ = set(socket, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, false);
     }
     let group = name(group);
     match source.map(name) {
@@ -318,5 +330,13 @@ pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
     let socket = socket2::SockRef::from(&socket);
     let name = socket.local_addr()?;
     let known = name.as_socket().is_some() || name.family() == libc::AF_UNIX as libc::sa_family_t;
-    Ok(known && socket.r#type()? == Type::DGRAM)
+    if !known || socket.r#type()? != Type::DGRAM {
+        return Ok(false);
+    }
+    // ICMP has such sockets, too (icmp(7), "ping sockets").
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if name.as_socket().is_some() {
+        return Ok(socket.protocol()? == Some(socket2::Protocol::UDP));
+    }
+    Ok(true)
 }
