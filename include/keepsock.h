@@ -1114,6 +1114,15 @@ typedef struct {
      * How many bytes it has; 0: it has none, and cannot be answered.
      */
     uint16_t unix_name_len;
+    /**
+     * Whether credentials are told: Unix sockets on Linux, with keepsock_datagram_set_details() or
+     * keepsock_options_allow_user().
+     */
+    bool has_credentials;
+    /**
+     * The process that sent it, its user and its group, by what the kernel knows.
+     */
+    keepsock_credentials credentials;
 } keepsock_datagram_info;
 
 /**
@@ -1188,6 +1197,11 @@ typedef struct {
      * How many they may take.
      */
     int64_t send_buffer;
+    /**
+     * How many datagrams were passed over since their sender is not one of the users that may send:
+     * keepsock_options_allow_user().
+     */
+    int64_t denied;
     /**
      * How many errors were reported: keepsock_datagram_recv_error().
      */
@@ -2735,6 +2749,58 @@ int32_t keepsock_datagram_recv(keepsock_datagram *datagram,
                                keepsock_error **error);
 
 /**
+ * Sends one datagram, and with it descriptors: files, sockets (keepsock_client_fd(),
+ * keepsock_server_fd()), pipes. The receiver gets descriptors of its own for them; those that were
+ * given stay the caller's to close. Unix sockets only.
+ *
+ * @param datagram  A Unix socket.
+ * @param data      The bytes; may be NULL if len is 0.
+ * @param len       How many; 0 is a datagram, too.
+ * @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected socket.
+ * @param fds       The descriptors; may be NULL if count is 0.
+ * @param count     How many; at most 253 (SCM_MAX_FD of unix(7)).
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are on
+ *         their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+ */
+int32_t keepsock_datagram_send_fds(keepsock_datagram *datagram,
+                                   const void *data,
+                                   size_t len,
+                                   const char *endpoint,
+                                   const keepsock_fd *fds,
+                                   size_t count,
+                                   keepsock_error **error);
+
+/**
+ * Receives one datagram, as keepsock_datagram_recv() does, and at most max of the descriptors that
+ * came with it. They are close-on-exec and the caller's to close. Others are closed, which lost tells;
+ * so are all of those that come to whoever receives by another function. Unix sockets only.
+ *
+ * @param datagram  A Unix socket.
+ * @param buf       Filled with the datagram's bytes; may be NULL if cap is 0.
+ * @param cap       Its size.
+ * @param info      Filled in on success.
+ * @param size      sizeof *info.
+ * @param fds       Filled with at most max descriptors; may be NULL if max is 0.
+ * @param max       How many are wanted; at most 253.
+ * @param count     Receives the number of descriptors.
+ * @param lost      Receives whether more came than were wanted, or than this process may have; may
+ *                  be NULL.
+ * @param error     See keepsock_error; may be NULL.
+ * @return Those of keepsock_datagram_recv(), and KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+ */
+int32_t keepsock_datagram_recv_fds(keepsock_datagram *datagram,
+                                   void *buf,
+                                   size_t cap,
+                                   keepsock_datagram_info *info,
+                                   size_t size,
+                                   keepsock_fd *fds,
+                                   size_t max,
+                                   size_t *count,
+                                   bool *lost,
+                                   keepsock_error **error);
+
+/**
  * Sends datagrams in their order. On Linux one system call takes up to 64 of them, and the kernel
  * takes those that follow each other to one address with one length as one (UDP_SEGMENT), which
  * is where most is saved; elsewhere they are sent one by one. The write timeout is for all
@@ -2782,8 +2848,8 @@ int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
  * @param datagram  A socket.
  * @param on        Whether.
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS. Since
- *         0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS.
+ *         Since 0.1.
  */
 int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram,
                                         bool on,
@@ -2924,8 +2990,8 @@ int32_t keepsock_datagram_path_mtu(keepsock_datagram *datagram,
                                    keepsock_error **error);
 
 /**
- * Whether ttl, tos and received_at_ns of each datagram are told (Unix sockets: the time only). It
- * costs a little for each. Default: no. Linux only.
+ * Whether ttl, tos and received_at_ns of each datagram are told; of Unix sockets received_at_ns and
+ * credentials. It costs a little for each. Default: no. Linux only.
  *
  * @param datagram  A socket.
  * @param on        Whether.
@@ -4063,8 +4129,9 @@ int32_t keepsock_options_set_unix_owner(keepsock_options *options,
 /**
  * Adds a user who may connect to a listening Unix socket. Connections of others are closed at
  * once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
- * exception. For servers on Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they
- * are made. Default: none, everybody may.
+ * exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others are
+ * passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on Unix sockets
+ * only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
  *
  * @param options  The options to change.
  * @param uid      The number of a user.

@@ -555,8 +555,10 @@ impl SocketOptions {
     /// are closed at once, before the program sees them
     /// ([`ServerCounters::denied`](crate::ServerCounters::denied)): the user of a connection is
     /// what [`peer_credentials`](crate::ClientSocket::peer_credentials) tells. Root is no
-    /// exception. For listeners on Unix sockets only:
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere. Default: none, everybody may.
+    /// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
+    /// are passed over ([`DatagramSnapshot::denied`](crate::DatagramSnapshot::denied)). For listening
+    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere.
+    /// Default: none, everybody may.
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -787,7 +789,6 @@ impl SocketOptions {
             ("fast_open", self.fast_open),
             ("mptcp", self.mptcp),
             ("save_syn", self.save_syn),
-            ("allow_user", !self.users.is_empty()),
             ("sequenced", self.sequenced),
         ];
         match given.iter().find(|(_, given)| *given) {

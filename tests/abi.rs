@@ -390,9 +390,9 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_address: ip zone port family));
     all.extend(layout!(keepsock_datagram_info:
         from to local interface_index truncated ttl tos len original_len received_at_ns unix_name
-        unix_name_len));
+        unix_name_len has_credentials credentials));
     all.extend(layout!(keepsock_datagram_stats: dropped unread receive_buffer unsent send_buffer
-        errors path_mtu));
+        denied errors path_mtu));
     all.extend(layout!(keepsock_outgoing: data len to local interface_index));
     all.extend(layout!(keepsock_incoming: data cap info));
     all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));

@@ -517,6 +517,26 @@ mod c_only {
                     let to = somebody();
                     keepsock_datagram_send_to(d, b"x".as_ptr().cast(), 1, &raw const to, e)
                 },
+                |d, e| keepsock_datagram_send_fds(d, null(), 0, null(), null(), 0, e),
+                |d, e| {
+                    out([0x5au8; 256], |i| {
+                        let size = size_of::<keepsock_datagram_info>();
+                        let (none, count) = (null_mut(), &mut 0);
+                        let lost = null_mut();
+                        keepsock_datagram_recv_fds(
+                            d,
+                            none,
+                            0,
+                            i.cast(),
+                            size,
+                            null_mut(),
+                            0,
+                            count,
+                            lost,
+                            e,
+                        )
+                    })
+                },
                 |d, e| {
                     let to = c"127.0.0.1:9".as_ptr();
                     keepsock_datagram_send_to_endpoint(d, b"x".as_ptr().cast(), 1, to, e)

@@ -33,6 +33,16 @@ both_apis![
     what_only_udp_has,
     times_are_told,
     descriptors_that_nobody_takes,
+    descriptors_go_along,
+    descriptors_that_do_not_fit,
+    who_sent_it,
+    users_who_may_send,
+    a_file_with_its_mode,
+    a_peer_that_receives_no_more,
+    strangers_are_not_heard,
+    shut_down_by_somebody_else,
+    a_peer_by_a_relative_path,
+    processes_that_nobody_takes,
     taken_over,
     serving,
 ];
@@ -418,6 +428,267 @@ fn descriptors_that_nobody_takes<A: Api>() {
         let end = std::io::Read::read(&mut std::fs::File::from(reader), &mut [0]).unwrap();
         assert_eq!(end, 0);
     }
+}
+
+/// D4: descriptors go along with a datagram, both ways, to a peer and to a name.
+fn descriptors_go_along<A: Api>() {
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    let (reader, writer) = system::pipe();
+    client.send_fds(b"write", None, &[writer.as_raw_fd()]).unwrap();
+    drop(writer);
+    let (got, passed) = server.recv_fds(64, 4).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.sender), (&b"write"[..], client.endpoint()));
+    let [fd] = passed.fds.try_into().unwrap();
+    assert!(!passed.lost && system::is_cloexec(fd.as_raw_fd()));
+    std::io::Write::write_all(&mut std::fs::File::from(fd), b"through it").unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut said).unwrap();
+    assert_eq!(said, "through it");
+    // To a name, and without a byte; several at once.
+    let null = std::fs::File::open("/dev/null").unwrap();
+    server.send_fds(b"", Some(&client.endpoint()), &[null.as_raw_fd(); 3]).unwrap();
+    let (got, passed) = client.recv_fds(0, 253).unwrap();
+    assert_eq!((got.bytes.len(), passed.fds.len(), passed.lost), (0, 3, false));
+    // None at all.
+    client.send(b"plain").unwrap();
+    let (got, passed) = server.recv_fds(3, 1).unwrap();
+    assert_eq!((got.truncated, got.original_len, passed.bytes.as_slice()), (true, 5, &b"pla"[..]));
+    assert!(passed.fds.is_empty() && !passed.lost);
+    let udp = A::bind("127.0.0.1:0", &[]).unwrap();
+    fails(udp.send_fds(b"x", None, &[]), ErrorKind::Unsupported);
+    fails(udp.recv_fds(8, 1), ErrorKind::Unsupported);
+}
+
+/// D4: more than are wanted are closed, and told; more than may go are refused.
+fn descriptors_that_do_not_fit<A: Api>() {
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    for (details, max) in [(false, 0), (false, 2), (true, 0), (true, 2)] {
+        server.set_details(details).unwrap();
+        let (reader, writer) = system::pipe();
+        client.send_fds(b"x", None, &vec![writer.as_raw_fd(); 253]).unwrap();
+        drop(writer);
+        let (got, passed) = server.recv_fds(8, max).unwrap();
+        assert_eq!((passed.fds.len(), passed.lost), (max, true), "details: {details}");
+        assert_eq!(got.credentials.is_some(), details);
+        drop(passed);
+        let end = std::io::Read::read(&mut std::fs::File::from(reader), &mut [0]).unwrap();
+        assert_eq!(end, 0, "somebody still has the other end");
+    }
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let many = vec![null.as_raw_fd(); 254];
+    fails(client.send_fds(b"x", None, &many), ErrorKind::InvalidArgument);
+    fails(server.recv_fds(8, 254), ErrorKind::InvalidArgument);
+    fails(server.send_fds(b"x", None, &[]), ErrorKind::WrongState);
+    let failure = fails(client.send_fds(b"x", None, &[9999]), ErrorKind::Os);
+    assert_eq!(failure.os_error, libc::EBADF);
+    server.set_read_timeout(20).unwrap();
+    fails(server.recv_fds(8, 1), ErrorKind::TimedOut);
+}
+
+/// D4: process, user and group of each datagram, if that was asked for.
+fn who_sent_it<A: Api>() {
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    client.send(b"x").unwrap();
+    assert_eq!(server.recv(8).unwrap().credentials, None, "nobody asked");
+    server.set_details(true).unwrap();
+    client.send(b"x").unwrap();
+    let own = std::fs::metadata("/proc/self").unwrap();
+    let (uid, gid) = {
+        use std::os::unix::fs::MetadataExt;
+        (own.uid(), own.gid())
+    };
+    let peer = server.recv(8).unwrap().credentials.unwrap();
+    assert_eq!((peer.pid, peer.uid, peer.gid), (i64::from(std::process::id()), uid, gid));
+    server.set_details(false).unwrap();
+    client.send(b"x").unwrap();
+    assert_eq!(server.recv(8).unwrap().credentials, None);
+}
+
+/// D4: datagrams of others than the given users are passed over and counted, within one limit.
+fn users_who_may_send<A: Api>() {
+    let dir = TempDir::new();
+    let own = {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self").unwrap().uid()
+    };
+    let allowed = [Opt::AllowUser(own + 7), Opt::AllowUser(own), Opt::ReadTimeout(10_000)];
+    let server = A::bind(&dir.endpoint("a"), &allowed).unwrap();
+    let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
+    for details in [true, false] {
+        // Whatever is told: they have to be known.
+        server.set_details(details).unwrap();
+        client.send(b"x").unwrap();
+        assert_eq!(server.recv(8).unwrap().credentials.unwrap().uid, own);
+    }
+    assert_eq!(server.snapshot().unwrap().denied, 0);
+
+    let others = [Opt::AllowUser(own + 7), Opt::ReadTimeout(200)];
+    let server = A::bind(&dir.endpoint("o"), &others).unwrap();
+    let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
+    for _ in 0..3 {
+        client.send(b"x").unwrap();
+    }
+    fails(server.recv(8), ErrorKind::TimedOut);
+    client.send(b"x").unwrap();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::TimedOut);
+    client.send(b"x").unwrap();
+    fails(server.recv_fds(8, 1), ErrorKind::TimedOut);
+    assert_eq!(server.snapshot().unwrap().denied, 5);
+    // A flood of them does not keep it beyond its time.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = common::OnDrop(|| stop.store(true, std::sync::atomic::Ordering::SeqCst));
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let _ = client.send(b"x");
+            }
+        });
+        let (outcome, took) = timed(|| server.recv(8));
+        fails(outcome, ErrorKind::TimedOut);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        server.set_nonblocking(true).unwrap();
+        drop(ends);
+        while server.recv(8).is_ok() {}
+        client.set_nonblocking(true).unwrap();
+    });
+    fails(A::bind("127.0.0.1:0", &[Opt::AllowUser(0)]), ErrorKind::InvalidArgument);
+    let to = dir.endpoint("a");
+    fails(A::connect_datagram(&to, &[Opt::AllowUser(0)]), ErrorKind::InvalidArgument);
+    fails(A::bind(&dir.endpoint("p"), &[Opt::Sequenced(true)]), ErrorKind::InvalidArgument);
+}
+
+/// D4: the file has its mode from the first moment, for what is bound receives from then on.
+fn a_file_with_its_mode<A: Api>() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let mode = |name| std::fs::metadata(dir.path(name)).unwrap().permissions().mode() & 0o7777;
+    for wanted in [0o600, 0o666, 0o660] {
+        let _server = A::bind(&dir.endpoint("s"), &[Opt::UnixMode(wanted)]).unwrap();
+        assert_eq!(mode("s"), wanted);
+    }
+    let server = A::bind(&dir.endpoint("s"), &[]).unwrap();
+    let local = dir.endpoint("c");
+    let options = [Opt::Local(&local), Opt::UnixMode(0o622)];
+    let _client = A::connect_datagram(&server.endpoint(), &options).unwrap();
+    assert_eq!(mode("c"), 0o622);
+    let refused = [Opt::UnixMode(0o600)];
+    fails(A::bind(&abstract_name::<A>("mode"), &refused), ErrorKind::InvalidArgument);
+    fails(A::bind("127.0.0.1:0", &refused), ErrorKind::InvalidArgument);
+    fails(A::connect_datagram(&server.endpoint(), &refused), ErrorKind::InvalidArgument);
+}
+
+/// A receiver that has stopped refuses, as one that is gone.
+fn a_peer_that_receives_no_more<A: Api>() {
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    let other = A::bind(&dir.endpoint("o"), &[]).unwrap();
+    let service = server.serve(1, Box::new(|_, _| ())).unwrap();
+    service.stop();
+    service.wait(10_000).unwrap();
+    for _ in 0..2 {
+        fails(client.send(b"x"), ErrorKind::Refused);
+        fails(other.send_to_endpoint(b"x", &server.endpoint()), ErrorKind::Refused);
+    }
+    fails(server.serve(1, Box::new(|_, _| ())).map(drop), ErrorKind::Closed);
+}
+
+/// D1: a connected socket hears its peer only, also when the kernel has dissolved the connection, for
+/// the peer was gone, and lets others in.
+fn strangers_are_not_heard<A: Api>() {
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    let stranger = A::bind(&dir.endpoint("o"), &[]).unwrap();
+    let to = client.endpoint();
+    fails(stranger.send_to_endpoint(b"early", &to), ErrorKind::PermissionDenied);
+    drop(server);
+    fails(client.send(b"x"), ErrorKind::Refused);
+    stranger.send_to_endpoint(b"evil", &to).unwrap();
+    client.set_read_timeout(50).unwrap();
+    fails(client.recv(8), ErrorKind::TimedOut);
+    client.set_read_timeout(10_000).unwrap();
+    let server = A::bind(&dir.endpoint("s"), &[]).unwrap();
+    client.send(b"x").unwrap();
+    let (_, info) = server.recv_info(8).unwrap();
+    server.reply(&info, b"good").unwrap();
+    assert_eq!(client.recv(8).unwrap().bytes, b"good");
+}
+
+/// T3: who shuts the socket down through another descriptor ends receiving; that is no stream of empty
+/// datagrams, and keeps no processor busy.
+fn shut_down_by_somebody_else<A: Api>() {
+    let dir = TempDir::new();
+    for (endpoint, timeout) in [("s", INFINITE), ("s", 400), ("udp", INFINITE), ("udp", 400)] {
+        let endpoint = match endpoint {
+            "udp" => "127.0.0.1:0".to_owned(),
+            path => dir.endpoint(path),
+        };
+        let server = A::bind(&endpoint, &[Opt::HandOver(timeout == 400)]).unwrap();
+        server.set_read_timeout(timeout).unwrap();
+        let nameless = UnixDatagram::unbound().unwrap();
+        if endpoint.starts_with("unix:") {
+            nameless.send_to(b"", dir.path("s")).unwrap();
+            assert_eq!(server.recv(8).unwrap().bytes, b"", "an empty one is one");
+        }
+        let (outcome, took) = while_waiting(
+            || {
+                let outcome = server.recv(8);
+                (outcome, system::thread_cpu_time())
+            },
+            || system::shutdown_reading(server.fd().unwrap()),
+        );
+        fails(outcome.0, ErrorKind::Closed);
+        assert!(
+            took < Duration::from_secs(2) && outcome.1 < Duration::from_millis(100),
+            "{took:?}"
+        );
+        fails(server.recv_batch(&[8; 4]), ErrorKind::Closed);
+    }
+}
+
+/// A peer's relative path is that of where it was named, wherever the process goes.
+fn a_peer_by_a_relative_path<A: Api>() {
+    let dir = TempDir::new();
+    let here = std::env::current_dir().unwrap();
+    let path = dir.path("s");
+    let mut relative = std::path::PathBuf::new();
+    here.components().skip(1).for_each(|_| relative.push(".."));
+    relative.push(path.strip_prefix("/").unwrap());
+    let server = A::bind(&dir.endpoint("s"), &[]).unwrap();
+    let client = A::connect_datagram(&format!("unix:{}", relative.display()), &[]).unwrap();
+    client.set_read_timeout(10_000).unwrap();
+    client.send(b"x").unwrap();
+    let (_, info) = server.recv_info(8).unwrap();
+    server.reply(&info, b"y").unwrap();
+    assert_eq!(client.recv(8).unwrap().bytes, b"y", "the server has another name for itself");
+}
+
+/// D4: what a program has asked for by itself (SO_PASSPIDFD, Linux 6.5) fills no table.
+fn processes_that_nobody_takes<A: Api>() {
+    const SO_PASSPIDFD: i32 = 76;
+    let dir = TempDir::new();
+    let (server, client) = pair::<A>(&dir);
+    server.set_details(true).unwrap();
+    if system::try_option(server.fd().unwrap(), libc::SOL_SOCKET, SO_PASSPIDFD).is_none() {
+        eprintln!("skipped: no SO_PASSPIDFD before Linux 6.5");
+        return;
+    }
+    system::set_option(server.fd().unwrap(), libc::SOL_SOCKET, SO_PASSPIDFD, 1);
+    let pidfds = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = all.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("pidfd")).count()
+    };
+    let before = pidfds();
+    for _ in 0..30 {
+        client.send(b"x").unwrap();
+        server.recv(8).unwrap();
+        client.send(b"x").unwrap();
+        assert!(server.recv_fds(8, 1).unwrap().1.fds.is_empty());
+    }
+    assert!(pidfds() <= before, "{} more", pidfds() - before);
 }
 
 /// T4: taken over, with a name and without.

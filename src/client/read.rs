@@ -84,7 +84,7 @@ impl ClientSocket {
         }
         let mut patience = Patience::new(&self.read_timeout, start);
         if self.has(PACKETS) {
-            return self.recv_passed(io, buf, 0, &mut patience).map(|passed| passed.len);
+            return self.recv_passed(io, buf, 0, &mut patience).map(|passed| passed.received.len);
         }
         patience.begun = first.is_some();
         let received = match first.and_then(|result| self.settle(io, result, &patience)) {
@@ -134,7 +134,7 @@ impl ClientSocket {
         if self.has(PACKETS) {
             // One buffer for all tells whether it fitted.
             let mut packet = vec![0; bufs.iter().map(|buf| buf.len()).sum()];
-            let len = self.recv_passed(&io, &mut packet, 0, &mut patience)?.len;
+            let len = self.recv_passed(&io, &mut packet, 0, &mut patience)?.received.len;
             let mut left = &packet[..len];
             for buf in bufs {
                 let (part, rest) = left.split_at(left.len().min(buf.len()));

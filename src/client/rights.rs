@@ -195,7 +195,11 @@ impl ClientSocket {
         }
         let mut patience = Patience::new(&self.read_timeout, None);
         let passed = self.recv_passed(&io, buf, max, &mut patience)?;
-        Ok(Received { len: passed.len, descriptors: passed.descriptors, lost: passed.lost })
+        Ok(Received {
+            len: passed.received.len,
+            descriptors: passed.descriptors,
+            lost: passed.lost,
+        })
     }
 
     /// One read of bytes, and of descriptors or a packet.
@@ -208,15 +212,15 @@ impl ClientSocket {
     ) -> Result<Passed> {
         let mut passed = Passed::default();
         let received = self.step(io, patience, Interest::Read, |wait| {
-            passed = sys::recv_with_rights(io.socket(), buf, max, wait)?;
-            Ok(passed.original_len)
+            passed = sys::recv_with_rights(io.socket(), buf, max, false, wait)?;
+            Ok(passed.received.original_len)
         });
         let received = received.and_then(|n| if n == 0 { self.at_end(io) } else { Ok(n) });
-        let cut = passed.truncated && self.has(PACKETS);
+        let cut = passed.received.truncated && self.has(PACKETS);
         match received {
             Err(cause) => Err(self.failed("read", cause, 0)),
             Ok(_) if cut => {
-                let (len, room) = (passed.original_len, buf.len());
+                let (len, room) = (passed.received.original_len, buf.len());
                 let what = if len > room {
                     format!("a packet of {len} bytes, and {room} were asked for")
                 } else {

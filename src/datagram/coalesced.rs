@@ -163,6 +163,7 @@ mod tests {
             ttl: None,
             tos: None,
             received_at: None,
+            credentials: None,
         }
     }
 

@@ -67,8 +67,8 @@ impl DatagramSocket {
         DatagramSocket::bind_with(endpoint, &SocketOptions::default())
     }
 
-    /// Binds with options: family, interface, timeouts and token. The connect timeout is for
-    /// looking a name up.
+    /// Binds with options: family, interface, timeouts and token; of a Unix socket the file's mode
+    /// and owner, and the users who may send. The connect timeout is for looking a name up.
     ///
     /// # Errors
     /// Those of [`bind`](DatagramSocket::bind);
@@ -252,7 +252,7 @@ impl DatagramSocket {
             deaf: AtomicBool::new(false),
             closing,
             longest_segment: AtomicUsize::new(longest),
-            control: AtomicBool::new(any && !connected),
+            control: AtomicBool::new(any && !connected || !options.users.is_empty()),
             coalesced,
             errors: Mutex::default(),
             error_count: AtomicU64::new(0),
@@ -307,6 +307,7 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
             let ipv6 = local.is_ipv6();
             let dual = ipv6 && !asked.only_v6().map_err(os)?;
             let peer = peer.and_then(|peer| peer.as_socket());
+            options.refuse_unix_only(TAKE_OVER)?;
             set_up(fd, local.ip(), ipv6, peer.is_some(), options)
                 .map_err(|cause| cause.into_error(TAKE_OVER))?;
             Side::Inet(Inet::new(local, peer, dual))
@@ -322,9 +323,13 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
                 UnixPeer { bound: Mutex::new(address.clone()), address, name }
             }),
             None,
+            options,
         ),
     };
     let set = || -> std::result::Result<(), Cause> {
+        if !options.users.is_empty() {
+            sys::want_credentials(fd, true)?;
+        }
         sys::set_nonblocking(fd, !sys::BLOCKING_CALLS)?;
         sys::forbid_sigpipe(fd)?;
         // The kernel's timeouts would be taken for ours.
@@ -519,9 +524,13 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
         options.refuse_file_only(BIND).map_err(|e| e.at(endpoint))?;
     }
     let socket = unix_socket().map_err(at(Stage::Socket))?;
+    if !options.users.is_empty() {
+        // Before anybody can send.
+        sys::want_credentials(sys::borrow(&socket), true).map_err(at(Stage::Options))?;
+    }
     let bound = bind_name(sys::borrow(&socket), endpoint, options);
     let (local, file) = bound.map_err(at(Stage::Bind))?;
-    let side = Side::unix(local, None, file);
+    let side = Side::unix(local, None, file, options);
     Ok(Made { socket, endpoint: endpoint.clone(), side })
 }
 
@@ -548,6 +557,10 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let at = |stage| move |e: io::Error| Error::os(CONNECT, &e).at(endpoint).stage(stage);
     let others = SocketOptions { local: None, ..options.clone() };
     others.refuse_inet_only(CONNECT).map_err(|e| e.at(endpoint))?;
+    if !options.users.is_empty() {
+        let error = Error::new(ErrorKind::InvalidArgument, CONNECT).at(endpoint);
+        return Err(error.detail("allow_user is for binding: a connected socket has one peer"));
+    }
     let has_file = matches!(&options.local, Some(Endpoint(Target::UnixPath(_))));
     if !has_file {
         options.refuse_file_only(CONNECT).map_err(|e| e.at(endpoint))?;
@@ -571,5 +584,5 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let bound = Mutex::new(sys::to_address(&bound));
     let name = absolute(&address).unwrap_or(name);
     let peer = Some(UnixPeer { address, name, bound });
-    Ok(Made { socket, endpoint, side: Side::unix(local, peer, file) })
+    Ok(Made { socket, endpoint, side: Side::unix(local, peer, file, options) })
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use crate::client::Credentials;
 use crate::info::Address;
 
 /// What [`DatagramSocket::recv`](crate::DatagramSocket::recv) received, but for the bytes.
@@ -35,6 +36,10 @@ pub struct Datagram {
     /// When the kernel took it, by the clock of the day, with
     /// [details](crate::DatagramSocket::set_details); of Unix sockets, too.
     pub received_at: Option<SystemTime>,
+    /// The process that sent it, its user and its group, by what the kernel knows, with
+    /// [details](crate::DatagramSocket::set_details) or
+    /// [`allow_user`](crate::SocketOptions::allow_user); Unix sockets on Linux.
+    pub credentials: Option<Credentials>,
 }
 
 /// One datagram of [`DatagramSocket::send_batch`](crate::DatagramSocket::send_batch).

@@ -6,6 +6,7 @@ mod making;
 mod message;
 mod receive;
 mod reports;
+mod rights;
 mod send;
 mod serve;
 mod settings;
@@ -23,6 +24,7 @@ use crate::cancel::CancelToken;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, FiveTuple, Protocol};
+use crate::options::SocketOptions;
 #[cfg(feature = "capi")]
 pub(crate) use crate::sys::Buffers;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
@@ -122,6 +124,10 @@ struct Unix {
     local: Address,
     peer: Option<UnixPeer>,
     file: Mutex<Option<SocketFile>>,
+    /// Who may send here; nobody in particular: everybody.
+    users: Vec<u32>,
+    /// How many datagrams were of others.
+    denied: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -135,8 +141,14 @@ struct UnixPeer {
 }
 
 impl Side {
-    fn unix(local: Address, peer: Option<UnixPeer>, file: Option<SocketFile>) -> Side {
-        Side::Unix(Box::new(Unix { local, peer, file: Mutex::new(file) }))
+    fn unix(
+        local: Address,
+        peer: Option<UnixPeer>,
+        file: Option<SocketFile>,
+        options: &SocketOptions,
+    ) -> Side {
+        let (file, users) = (Mutex::new(file), options.users.clone());
+        Side::Unix(Box::new(Unix { local, peer, file, users, denied: AtomicU64::new(0) }))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side, UnixPeer, is_shut_down};
+use crate::client::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
 use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
@@ -27,6 +28,7 @@ pub(crate) struct Facts<'a> {
     pub ttl: Option<u8>,
     pub tos: Option<u8>,
     pub received_at: Option<SystemTime>,
+    pub credentials: Option<Credentials>,
 }
 
 impl Facts<'_> {
@@ -42,6 +44,7 @@ impl Facts<'_> {
             ttl: self.ttl,
             tos: self.tos,
             received_at: self.received_at,
+            credentials: self.credentials,
         }
     }
 }
@@ -59,6 +62,7 @@ impl Datagram {
             ttl: self.ttl,
             tos: self.tos,
             received_at: self.received_at,
+            credentials: self.credentials,
         }
     }
 }
@@ -302,6 +306,7 @@ impl DatagramSocket {
             ttl: received.ttl,
             tos: received.tos,
             received_at: received.at,
+            credentials: received.credentials.map(Credentials::new),
         };
         if let Side::Inet(inet) = &self.0.side {
             let Address::Inet(from) = facts.from else {
@@ -317,6 +322,10 @@ impl DatagramSocket {
         }
         if let Side::Unix(unix) = &self.0.side {
             if unix.peer.as_ref().is_some_and(|peer| !peer.is(facts.from)) {
+                return None;
+            }
+            if !unix.may_send(facts.credentials.map(|sender| sender.uid)) {
+                unix.denied.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
         }

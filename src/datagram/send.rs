@@ -15,7 +15,7 @@ use crate::info::Address;
 use crate::sys::{self, AT_ONCE, InUse, Interest, Run, Source, Wait};
 use crate::wait::{Cause, Deadline};
 
-const SEND: &str = "send";
+pub(super) const SEND: &str = "send";
 
 /// RFC 768: the length, header included, has 16 bits; over IPv4 the IP header counts, too.
 const MAX_V4: usize = 65_535 - 8 - 20;
@@ -395,7 +395,7 @@ impl DatagramSocket {
     }
 
     /// What the kernel is given of datagrams that are alike; `one` is the first of them.
-    fn run<'p>(&self, one: &Outgoing<'_>, pieces: &'p [IoSlice<'p>]) -> Result<Run<'p>> {
+    pub(super) fn run<'p>(&self, one: &Outgoing<'_>, pieces: &'p [IoSlice<'p>]) -> Result<Run<'p>> {
         self.check(one)?;
         let (to, source) = match (&self.0.side, &one.to) {
             // A connected socket needs no name.
@@ -447,7 +447,7 @@ impl DatagramSocket {
     }
 
     /// One send to the kernel, waiting as this socket waits.
-    fn send_step<T>(
+    pub(super) fn send_step<T>(
         &self,
         io: &InUse<'_>,
         deadline: Deadline,

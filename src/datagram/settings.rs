@@ -38,6 +38,9 @@ pub struct DatagramSnapshot {
     pub unsent: Option<u64>,
     /// See [`unsent`](DatagramSnapshot::unsent).
     pub send_buffer: Option<u64>,
+    /// How many datagrams were passed over since their sender is not one of the users that
+    /// [may send](crate::SocketOptions::allow_user).
+    pub denied: u64,
     /// How many errors were [reported](DatagramSocket::recv_error).
     pub errors: u64,
     /// How long a packet to the peer of a connected UDP socket may be, as
@@ -59,6 +62,10 @@ impl Shared {
             receive_buffer: memory.receive_buffer,
             unsent: memory.unsent,
             send_buffer: memory.send_buffer,
+            denied: match &self.side {
+                Side::Inet(_) => 0,
+                Side::Unix(unix) => unix.denied.load(Ordering::Relaxed),
+            },
             errors: self.error_count.load(Ordering::Relaxed),
             path_mtu,
         }
@@ -165,8 +172,9 @@ impl DatagramSocket {
     }
 
     /// Whether [`ttl`](crate::Datagram::ttl), [`tos`](crate::Datagram::tos) and
-    /// [`received_at`](crate::Datagram::received_at) of each datagram are told. It costs a
-    /// little for each. Default: no.
+    /// [`received_at`](crate::Datagram::received_at) of each datagram are told; of Unix sockets
+    /// [`received_at`](crate::Datagram::received_at) and
+    /// [`credentials`](crate::Datagram::credentials). It costs a little for each. Default: no.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux;
@@ -192,8 +200,12 @@ impl DatagramSocket {
             Side::Inet(inet) => Some(inet.families()),
             Side::Unix(_) => None,
         };
-        sys::want_details(io.socket(), families, on)
-            .map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        let mut set = sys::want_details(io.socket(), families, on);
+        if matches!(&self.0.side, Side::Unix(unix) if !unix.users.is_empty()) {
+            // Without it nobody would be known.
+            set = set.and_then(|()| sys::want_credentials(io.socket(), true));
+        }
+        set.map_err(|e| self.failed(OPERATION, e.into(), None))?;
         if on {
             // It stays: what was in the queue before may have them.
             self.0.control.store(true, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::address::{NO_ADDRESS, UNIX, address, address_from_c, address_to_c, keepsock_address};
 use super::client::{give_up, number, structures, take, tuple_to_c};
 use super::handle::{Handle, Pool, Pooled};
+use super::rights::{borrow, credentials_to_c, keepsock_credentials};
 use super::{
     KEEPSOCK_OK, Result, bytes, bytes_mut, c_string, cancel, guard, handle, invalid,
     keepsock_cancel, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_options, live,
@@ -82,6 +83,11 @@ pub struct keepsock_datagram_info {
     pub unix_name: [u8; 108],
     /// How many bytes it has; 0: it has none, and cannot be answered.
     pub unix_name_len: u16,
+    /// Whether credentials are told: Unix sockets on Linux, with keepsock_datagram_set_details() or
+    /// keepsock_options_allow_user().
+    pub has_credentials: bool,
+    /// The process that sent it, its user and its group, by what the kernel knows.
+    pub credentials: keepsock_credentials,
 }
 
 /// One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
@@ -157,6 +163,10 @@ pub(super) unsafe fn write_info(info: *mut keepsock_datagram_info, size: usize, 
         (*info).original_len = facts.original_len;
         (*info).received_at_ns = facts.received_at.map_or(-1, nanos);
         (*info).unix_name_len = 0;
+        (&raw mut (*info).has_credentials).write(facts.credentials.is_some());
+        if let Some(credentials) = facts.credentials {
+            (*info).credentials = credentials_to_c(credentials);
+        }
         if !matches!(facts.from, Address::Inet(_)) {
             write_unix_name(info, facts.from);
         }
@@ -495,6 +505,7 @@ pub unsafe extern "C" fn keepsock_datagram_reply(
             ttl: None,
             tos: None,
             received_at: None,
+            credentials: None,
         };
         socket.reply(&question, data)
     };
@@ -531,6 +542,105 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
         let buf = unsafe { bytes_mut(buf, cap, OPERATION) }?;
         // SAFETY: info has `size` bytes as the header asks, and that is enough.
         socket.recv_with(buf, |facts| unsafe { write_info(info, size, facts) })?;
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Sends one datagram, and with it descriptors: files, sockets (keepsock_client_fd(),
+/// keepsock_server_fd()), pipes. The receiver gets descriptors of its own for them; those that were
+/// given stay the caller's to close. Unix sockets only.
+///
+/// @param datagram  A Unix socket.
+/// @param data      The bytes; may be NULL if len is 0.
+/// @param len       How many; 0 is a datagram, too.
+/// @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected socket.
+/// @param fds       The descriptors; may be NULL if count is 0.
+/// @param count     How many; at most 253 (SCM_MAX_FD of unix(7)).
+/// @param error     See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are on
+///         their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_send_fds(
+    datagram: *mut keepsock_datagram,
+    data: *const c_void,
+    len: usize,
+    endpoint: *const c_char,
+    fds: *const keepsock_fd,
+    count: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "send";
+    let body = |socket: &DatagramSocket| {
+        // SAFETY: `len` readable bytes, a string or null, and `count` numbers, as the header asks.
+        let (data, to, fds) = unsafe {
+            let to = match endpoint.is_null() {
+                true => None,
+                false => Some(Address::try_from(&super::endpoint(endpoint, OPERATION)?)?),
+            };
+            (bytes(data, len, OPERATION)?, to, structures(fds, count, OPERATION, "fds")?)
+        };
+        let borrowed = fds.iter().map(|fd| borrow(*fd, OPERATION)).collect::<Result<Vec<_>>>();
+        socket.send_with_descriptors(data, to.as_ref(), &borrowed?)
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(datagram, error, OPERATION, body) }
+}
+
+/// Receives one datagram, as keepsock_datagram_recv() does, and at most max of the descriptors that
+/// came with it. They are close-on-exec and the caller's to close. Others are closed, which lost tells;
+/// so are all of those that come to whoever receives by another function. Unix sockets only.
+///
+/// @param datagram  A Unix socket.
+/// @param buf       Filled with the datagram's bytes; may be NULL if cap is 0.
+/// @param cap       Its size.
+/// @param info      Filled in on success.
+/// @param size      sizeof *info.
+/// @param fds       Filled with at most max descriptors; may be NULL if max is 0.
+/// @param max       How many are wanted; at most 253.
+/// @param count     Receives the number of descriptors.
+/// @param lost      Receives whether more came than were wanted, or than this process may have; may
+///                  be NULL.
+/// @param error     See keepsock_error; may be NULL.
+/// @return Those of keepsock_datagram_recv(), and KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_recv_fds(
+    datagram: *mut keepsock_datagram,
+    buf: *mut c_void,
+    cap: usize,
+    info: *mut keepsock_datagram_info,
+    size: usize,
+    fds: *mut keepsock_fd,
+    max: usize,
+    count: *mut usize,
+    lost: *mut bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "receive";
+    let body = |socket: &DatagramSocket| {
+        output(info, OPERATION, "info")?;
+        let count = output(count, OPERATION, "count")?;
+        if max > 0 {
+            output(fds, OPERATION, "fds")?;
+        }
+        // Before anything is received that could then not be told.
+        check_size::<keepsock_datagram_info>(size, OPERATION)?;
+        // SAFETY: `cap` writable bytes as the header asks.
+        let buf = unsafe { bytes_mut(buf, cap, OPERATION) }?;
+        let (datagram, received) = socket.recv_with_descriptors(buf, max)?;
+        // SAFETY: info has `size` bytes, and the rest is not null, or not written, and writable, as
+        // the header asks: no more than `max` descriptors come.
+        unsafe {
+            write_info(info, size, &datagram.facts());
+            count.write(received.descriptors.len());
+            if !lost.is_null() {
+                lost.write(received.lost);
+            }
+            for (i, fd) in received.descriptors.into_iter().enumerate() {
+                fds.add(i).write(give_up(fd));
+            }
+        }
         Ok(())
     };
     // SAFETY: as the header asks.
@@ -740,8 +850,8 @@ fn check_size<T>(size: usize, operation: &'static str) -> Result<()> {
 /// @param datagram  A socket.
 /// @param on        Whether.
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS. Since
-///         0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNSUPPORTED (Unix sockets), _CLOSED, _INVALID_ARGUMENT, _OS.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_set_broadcast(
     datagram: *mut keepsock_datagram,
@@ -974,8 +1084,8 @@ pub unsafe extern "C" fn keepsock_datagram_path_mtu(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
-/// Whether ttl, tos and received_at_ns of each datagram are told (Unix sockets: the time only). It
-/// costs a little for each. Default: no. Linux only.
+/// Whether ttl, tos and received_at_ns of each datagram are told; of Unix sockets received_at_ns and
+/// credentials. It costs a little for each. Default: no. Linux only.
 ///
 /// @param datagram  A socket.
 /// @param on        Whether.
@@ -1006,6 +1116,9 @@ pub struct keepsock_datagram_stats {
     pub unsent: i64,
     /// How many they may take.
     pub send_buffer: i64,
+    /// How many datagrams were passed over since their sender is not one of the users that may send:
+    /// keepsock_options_allow_user().
+    pub denied: i64,
     /// How many errors were reported: keepsock_datagram_recv_error().
     pub errors: i64,
     /// As keepsock_datagram_path_mtu() tells it; -1 for a socket that is not connected, too.
@@ -1037,6 +1150,7 @@ pub unsafe extern "C" fn keepsock_datagram_snapshot(
             receive_buffer: told(known.receive_buffer),
             unsent: told(known.unsent),
             send_buffer: told(known.send_buffer),
+            denied: told(Some(known.denied)),
             errors: told(Some(known.errors)),
             path_mtu: known.path_mtu.map_or(-1, i64::from),
         };

@@ -630,8 +630,9 @@ pub unsafe extern "C" fn keepsock_options_set_unix_owner(
 
 /// Adds a user who may connect to a listening Unix socket. Connections of others are closed at
 /// once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
-/// exception. For servers on Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they
-/// are made. Default: none, everybody may.
+/// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others are
+/// passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on Unix sockets
+/// only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
 ///
 /// @param options  The options to change.
 /// @param uid      The number of a user.

@@ -99,7 +99,10 @@ pub unsafe extern "C" fn keepsock_client_write_fds(
 }
 
 /// A descriptor that C lends for a call.
-fn borrow<'a>(fd: keepsock_fd, operation: &'static str) -> super::Result<crate::sys::Borrowed<'a>> {
+pub(super) fn borrow<'a>(
+    fd: keepsock_fd,
+    operation: &'static str,
+) -> super::Result<crate::sys::Borrowed<'a>> {
     #[cfg(unix)]
     {
         if fd < 0 {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use socket2::SockAddr;
 
-use super::{Borrowed, Owned, Wait};
+use super::{Borrowed, Owned, Received, Wait};
 use crate::options::UnixFile;
 
 /// SCM_MAX_FD of unix(7): how many descriptors one message may carry. FreeBSD and macOS carry
@@ -16,20 +16,13 @@ pub(crate) const RIGHTS_MAX: usize = 253;
 
 /// A message as the kernel handed it over.
 #[derive(Debug, Default)]
-// The name and the whole length are for sockets that receive datagrams.
-#[allow(dead_code)]
 pub(crate) struct Passed {
-    pub len: usize,
-    /// Of a packet; where the kernel does not tell it, `len`.
-    pub original_len: usize,
-    /// The packet did not fit, and the rest of it is lost.
-    pub truncated: bool,
+    /// What is told of it.
+    pub received: Received,
     /// Close-on-exec.
     pub descriptors: Vec<Owned>,
     /// More descriptors came than were wanted, or than this process could have.
     pub lost: bool,
-    /// Who sent it; `None` where there is one peer, and for a sender without a name.
-    pub from: Option<SockAddr>,
 }
 
 /// Who is at the other end of a Unix socket.
@@ -40,15 +33,23 @@ pub(crate) struct Peer {
     pub gid: u32,
 }
 
+impl Peer {
+    /// A process of a PID namespace that this one does not see has no number here: 0.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn new(pid: i32, uid: u32, gid: u32) -> Peer {
+        Peer { pid: u32::try_from(pid).ok().filter(|pid| *pid != 0), uid, gid }
+    }
+}
+
 #[cfg(unix)]
 mod here {
     use std::mem;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    use std::ptr;
 
     use libc::{c_int, c_uint};
     use socket2::{Domain, Socket, Type};
 
+    use super::super::datagram::read;
     use super::super::unix::{NO_SIGPIPE, check, check_int, flags};
     use super::*;
 
@@ -137,11 +138,12 @@ mod here {
     }
 
     /// Receives bytes, and at most `max` of the descriptors that came with them; the others
-    /// are closed.
+    /// are closed. `details`: what else was asked for is told.
     pub(crate) fn recv_with_rights(
         socket: Borrowed<'_>,
         buf: &mut [u8],
         max: usize,
+        details: bool,
         wait: Wait,
     ) -> io::Result<Passed> {
         let max = max.min(RIGHTS_MAX);
@@ -155,7 +157,7 @@ mod here {
         msg.msg_iov = &raw mut slice;
         msg.msg_iovlen = 1;
         // Without a control buffer the kernel closes what came.
-        if max > 0 {
+        if max > 0 || details {
             let linux = cfg!(any(target_os = "linux", target_os = "android"));
             let room = if linux { OTHERS + space(max) } else { control.0.len() };
             msg.msg_control = control.0.as_mut_ptr().cast();
@@ -165,9 +167,6 @@ mod here {
         // SAFETY: msg describes buffers that outlive the call.
         let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
         let mut passed = Passed {
-            len: len.min(buf.len()),
-            original_len: len,
-            truncated: msg.msg_flags & libc::MSG_TRUNC != 0,
             // What was asked for through a descriptor of the socket, and not descriptors, may be
             // cut, too; then this is told in vain.
             lost: msg.msg_flags & libc::MSG_CTRUNC != 0,
@@ -175,12 +174,10 @@ mod here {
         };
         // SAFETY: the kernel has filled what msg describes.
         unsafe {
-            if max > 0 {
+            if !msg.msg_control.is_null() {
                 take_descriptors(&msg, &mut passed.descriptors);
             }
-            if msg.msg_namelen as usize > mem::size_of::<libc::sa_family_t>() {
-                passed.from = copy(name.as_ptr(), msg.msg_namelen);
-            }
+            read(&msg, len, buf.len(), false, &mut passed.received);
         }
         if passed.descriptors.len() > max {
             passed.descriptors.truncate(max);
@@ -212,20 +209,6 @@ mod here {
                 at = libc::CMSG_NXTHDR(msg, at);
             }
         }
-    }
-
-    /// # Safety
-    /// `name` holds `len` bytes of a name.
-    unsafe fn copy(name: *const libc::sockaddr_storage, len: libc::socklen_t) -> Option<SockAddr> {
-        // SAFETY: no more is copied than the storage holds, and the length is what was copied.
-        let copied = unsafe {
-            SockAddr::try_init(|storage, size| {
-                *size = len.min(*size);
-                ptr::copy_nonoverlapping(name.cast::<u8>(), storage.cast::<u8>(), *size as usize);
-                Ok(())
-            })
-        };
-        copied.ok().map(|((), name)| name)
     }
 
     /// A socket for packets in order, non-blocking and close-on-exec from the start. macOS has
@@ -320,9 +303,7 @@ mod here {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Peer> {
         let peer: libc::ucred = option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
-        // A process of another PID namespace has no number here: 0.
-        let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
-        Ok(Peer { pid, uid: peer.uid, gid: peer.gid })
+        Ok(Peer::new(peer.pid, peer.uid, peer.gid))
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
@@ -369,6 +350,7 @@ mod here {
         _socket: Borrowed<'_>,
         _buf: &mut [u8],
         _max: usize,
+        _details: bool,
         _wait: Wait,
     ) -> io::Result<Passed> {
         Err(io::ErrorKind::Unsupported.into())

@@ -1286,6 +1286,10 @@ fn got(info: &keepsock_datagram_info, bytes: &[u8]) -> Got {
         received_at: u64::try_from(info.received_at_ns)
             .ok()
             .map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)),
+        credentials: info.has_credentials.then(|| {
+            let peer = &info.credentials;
+            Peer { pid: peer.pid, uid: peer.uid, gid: peer.gid }
+        }),
     }
 }
 
@@ -1545,6 +1549,7 @@ impl Datagrams<CApi> for CDatagram {
             receive_buffer: out.receive_buffer,
             unsent: out.unsent,
             send_buffer: out.send_buffer,
+            denied: out.denied,
             errors: out.errors,
             path_mtu: out.path_mtu,
         })
@@ -1577,6 +1582,52 @@ impl Datagrams<CApi> for CDatagram {
             keepsock_datagram_serve(self.0, threads, Some(each), user, &raw mut service, e)
         })?;
         Ok(CDatagramService { service, _handler: handler })
+    }
+
+    fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()> {
+        let to = to.map(c);
+        let to = to.as_ref().map_or(null(), |to| to.as_ptr());
+        let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+        call(|e| unsafe {
+            keepsock_datagram_send_fds(self.0, data, len, to, fds.as_ptr(), fds.len(), e)
+        })
+    }
+
+    fn recv_fds(&self, cap: usize, max: usize) -> Outcome<(Got, Passed)> {
+        let (mut bytes, mut fds) = (vec![0u8; cap], vec![-1; max]);
+        let (mut count, mut lost) = (usize::MAX, false);
+        let mut info: keepsock_datagram_info = unsafe { std::mem::zeroed() };
+        let (data, first) = (bytes.as_mut_ptr().cast(), fds.as_mut_ptr());
+        call(|e| unsafe {
+            let (size, at) = (size_of_val(&info), &raw mut info);
+            let (count, lost) = (&raw mut count, &raw mut lost);
+            keepsock_datagram_recv_fds(self.0, data, cap, at, size, first, max, count, lost, e)
+        })?;
+        bytes.truncate(info.len);
+        fds.truncate(count);
+        let fds = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+        Ok((got(&info, &bytes), Passed { bytes, fds, lost }))
+    }
+
+    fn send_by(&self, bytes: &[u8], to: SocketAddr, interface: u32) -> Outcome<usize> {
+        let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+        let local = unsafe { std::mem::zeroed() };
+        let to = c_address(to);
+        self.send_all(&[keepsock_outgoing { data, len, to, local, interface_index: interface }])
+    }
+
+    fn send_batch_from(
+        &self,
+        batch: &[&[u8]],
+        to: SocketAddr,
+        local: SocketAddr,
+    ) -> Outcome<usize> {
+        let (to, local) = (c_address(to), c_address(local));
+        let each = |bytes: &&[u8]| {
+            let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+            keepsock_outgoing { data, len, to, local, interface_index: 0 }
+        };
+        self.send_all(&batch.iter().map(each).collect::<Vec<_>>())
     }
 }
 

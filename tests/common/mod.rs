@@ -400,6 +400,7 @@ pub struct Got {
     pub ttl: Option<u8>,
     pub tos: Option<u8>,
     pub received_at: Option<SystemTime>,
+    pub credentials: Option<Peer>,
 }
 
 /// An error that was reported for a datagram.
@@ -420,6 +421,7 @@ pub struct DatagramStats {
     pub receive_buffer: i64,
     pub unsent: i64,
     pub send_buffer: i64,
+    pub denied: i64,
     pub errors: i64,
     pub path_mtu: i64,
 }
@@ -472,6 +474,14 @@ pub trait Datagrams<A: Api>: Send + Sync {
     fn set_details(&self, on: bool) -> Outcome<()>;
     fn snapshot(&self) -> Outcome<DatagramStats>;
     fn serve(&self, threads: u32, handler: OnDatagram) -> Outcome<A::DatagramService>;
+    /// To the peer of a connected socket, or to an endpoint.
+    fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()>;
+    fn recv_fds(&self, cap: usize, max: usize) -> Outcome<(Got, Passed)>;
+    /// By an interface.
+    fn send_by(&self, bytes: &[u8], to: SocketAddr, interface: u32) -> Outcome<usize>;
+    /// From an address.
+    fn send_batch_from(&self, batch: &[&[u8]], to: SocketAddr, local: SocketAddr)
+    -> Outcome<usize>;
 }
 
 /// A datagram socket that is served.

@@ -787,6 +787,7 @@ fn got(d: &Datagram, bytes: &[u8]) -> Got {
         ttl: d.ttl,
         tos: d.tos,
         received_at: d.received_at,
+        credentials: d.credentials.map(peer),
     }
 }
 
@@ -953,6 +954,7 @@ impl Datagrams<RustApi> for DatagramSocket {
             receive_buffer: told(known.receive_buffer),
             unsent: told(known.unsent),
             send_buffer: told(known.send_buffer),
+            denied: known.denied as i64,
             errors: known.errors as i64,
             path_mtu: known.path_mtu.map_or(-1, i64::from),
         })
@@ -963,6 +965,47 @@ impl Datagrams<RustApi> for DatagramSocket {
             let reply = |answer: &[u8]| Ok(socket.reply(datagram, answer)?);
             handler(&reply, &got(datagram, bytes));
         })?)
+    }
+
+    fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()> {
+        let fds: Vec<_> = fds.iter().map(|fd| system::borrow(*fd)).collect();
+        let to = match to {
+            Some(to) => Some(Address::try_from(&to.parse::<Endpoint>()?)?),
+            None => None,
+        };
+        Ok(self.send_with_descriptors(bytes, to.as_ref(), &fds)?)
+    }
+
+    fn recv_fds(&self, cap: usize, max: usize) -> Outcome<(Got, Passed)> {
+        let mut bytes = vec![0; cap];
+        let (datagram, received) = self.recv_with_descriptors(&mut bytes, max)?;
+        assert_eq!(datagram.len, received.len);
+        bytes.truncate(received.len);
+        let got = got(&datagram, &bytes);
+        Ok((got, Passed { bytes, fds: received.descriptors, lost: received.lost }))
+    }
+
+    fn send_by(&self, bytes: &[u8], to: SocketAddr, interface: u32) -> Outcome<usize> {
+        let mut one = Outgoing::to(bytes, to);
+        one.interface = Some(interface);
+        Ok(DatagramSocket::send_batch(self, &[one])?)
+    }
+
+    fn send_batch_from(
+        &self,
+        batch: &[&[u8]],
+        to: SocketAddr,
+        local: SocketAddr,
+    ) -> Outcome<usize> {
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|bytes| {
+                let mut one = Outgoing::to(*bytes, to);
+                one.local = Some(local);
+                one
+            })
+            .collect();
+        Ok(DatagramSocket::send_batch(self, &batch)?)
     }
 }
 

@@ -364,6 +364,11 @@ pub fn blank_file(len: u64) -> std::fs::File {
     file
 }
 
+/// As another process that has the socket, too, may do.
+pub fn shutdown_reading(fd: RawFd) {
+    unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+}
+
 /// How many descriptors this process has.
 pub fn descriptor_count() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()

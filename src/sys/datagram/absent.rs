@@ -29,6 +29,10 @@ pub(crate) fn want_details(
     unsupported()
 }
 
+pub(crate) fn want_credentials(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
+    unsupported()
+}
+
 pub(crate) fn coalesces(_: Borrowed<'_>) -> bool {
     false
 }

@@ -15,6 +15,8 @@ use super::{Buffers, Received, Reported, Run, Source};
 use crate::error::ErrorKind;
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::sys::Peer;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::unix::check_int;
 use crate::sys::unix::{NO_SIGPIPE, check, copy_name, flags, to_address};
 use crate::sys::{Borrowed, Wait};
@@ -111,8 +113,8 @@ unsafe fn each_control(msg: &libc::msghdr, mut each: impl FnMut(c_int, c_int, *c
 }
 
 /// # Safety
-/// The kernel has filled what `msg` describes.
-unsafe fn read_control(msg: &libc::msghdr, received: &mut Received) {
+/// As for [`read`].
+unsafe fn read_control(msg: &libc::msghdr, closes: bool, received: &mut Received) {
     let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
@@ -141,6 +143,7 @@ unsafe fn read_control(msg: &libc::msghdr, received: &mut Received) {
             received.interface = info.ipi6_ifindex as _;
         }
         // Whoever sends them decides that they come; here nobody takes them.
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS) if !closes => {}
         (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
             for at in 0..len / mem::size_of::<RawFd>() {
                 // SAFETY: that many descriptors were installed for this process, and are ours.
@@ -197,6 +200,11 @@ unsafe fn read_detail(
                 received.at = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
             }
         }
+        (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
+            // SAFETY: the message is one, by its type and length.
+            let peer = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+            received.credentials = Some(Peer::new(peer.pid, peer.uid, peer.gid));
+        }
         (libc::SOL_UDP, UDP_GRO) => received.segment = usize::try_from(number()).ok(),
         _ => {}
     }
@@ -235,7 +243,7 @@ pub(crate) fn recv_datagram(
     // SAFETY: msg describes buffers that outlive the call.
     let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     // SAFETY: the kernel has filled what msg describes.
-    unsafe { read(&msg, len, buf.len(), told) };
+    unsafe { read(&msg, len, buf.len(), true, told) };
     Ok(())
 }
 
@@ -271,10 +279,18 @@ fn recv_plain(
     Ok(())
 }
 
+/// `closes`: descriptors that came along are nobody's.
+///
 /// # Safety
-/// The kernel has filled what `msg` describes.
+/// The kernel has filled what `msg` describes; somebody takes the descriptors, or it closes them.
 #[inline]
-unsafe fn read(msg: &libc::msghdr, len: usize, room: usize, told: &mut Received) {
+pub(crate) unsafe fn read(
+    msg: &libc::msghdr,
+    len: usize,
+    room: usize,
+    closes: bool,
+    told: &mut Received,
+) {
     told.len = len.min(room);
     told.original_len = len;
     told.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
@@ -282,7 +298,7 @@ unsafe fn read(msg: &libc::msghdr, len: usize, room: usize, told: &mut Received)
     unsafe {
         told.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
         if !msg.msg_control.is_null() {
-            read_control(msg, told);
+            read_control(msg, closes, told);
         }
     }
 }
@@ -519,7 +535,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
         // SAFETY: these were written above, and the kernel has filled what they describe.
         unsafe {
             let (message, slice) = (message.assume_init_ref(), slice.assume_init_ref());
-            read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, &mut received);
+            read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, true, &mut received);
         }
         told(bufs, at, &received);
     }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use socket2::SockAddr;
 
+use super::Peer;
 use crate::info::Address;
 
 #[cfg(not(unix))]
@@ -51,6 +52,8 @@ pub(crate) struct Received {
     pub tos: Option<u8>,
     /// When the kernel took it.
     pub at: Option<SystemTime>,
+    /// Who sent it, of Unix sockets.
+    pub credentials: Option<Peer>,
     /// It is several: all have this length, but the last, which may be shorter.
     pub segment: Option<usize>,
 }

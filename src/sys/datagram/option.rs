@@ -54,7 +54,8 @@ pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<(
 }
 
 /// Whether the kernel tells of each datagram its TTL, its TOS byte and when it took it: ip(7),
-/// RFC 3542, socket(7). None: a Unix socket, which has the time only.
+/// RFC 3542, socket(7). None: a Unix socket, which has the time, and
+/// who sent it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn want_details(
     socket: Borrowed<'_>,
@@ -62,6 +63,9 @@ pub(crate) fn want_details(
     on: bool,
 ) -> io::Result<()> {
     let Families { ipv4, ipv6 } = families.unwrap_or(Families { ipv4: false, ipv6: false });
+    if families.is_none() {
+        want_credentials(socket, on)?;
+    }
     if ipv6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, on)?;
@@ -71,6 +75,17 @@ pub(crate) fn want_details(
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, on)?;
     }
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on)
+}
+
+/// Whether the kernel tells of each datagram of a Unix socket who sent it: SO_PASSCRED of unix(7).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn want_credentials(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, on)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn want_credentials(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
