@@ -34,10 +34,13 @@ both_apis![
     unreachable_peers_end_no_receiving,
     unreachable_peers_of_a_bound_socket,
     errors_while_somebody_waits,
+    queued_errors_keep_nobody_busy,
+    errors_that_nobody_wants,
     errors_are_bounded,
     batches_keep_order_and_bounds,
     equal_ones_go_as_one,
     segments_that_are_refused,
+    segments_and_other_refusals,
     a_batch_stops_where_it_must,
     a_batch_of_replies,
     receiving_batches_waits_as_receiving_does,
@@ -47,9 +50,15 @@ both_apis![
     a_group_of_ipv6,
     how_groups_are_sent_to,
     groups_that_are_none,
+    groups_that_were_joined_or_not,
+    a_ping_socket,
 ];
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::new(LOCALHOST, port)
@@ -470,7 +479,7 @@ fn errors_while_somebody_waits<A: Api>() {
         let gone = closed_port::<A>(95);
         let client = A::connect_datagram(&gone.to_string(), options).unwrap();
         let (outcome, _) = while_waiting(
-            || client.recv(8),
+            || (client.recv(8), system::thread_cpu_time()),
             || {
                 client.send(b"x").unwrap();
                 common::eventually("the refusal is met", || client.error_count() == 1);
@@ -478,10 +487,71 @@ fn errors_while_somebody_waits<A: Api>() {
                 peer.send_to(b"alive", at(client.port())).unwrap();
             },
         );
-        assert_eq!(outcome.unwrap().bytes, b"alive");
+        assert_eq!(outcome.0.unwrap().bytes, b"alive");
         assert!(client.recv_error().unwrap().is_some());
         assert_eq!(client.recv_error().unwrap(), None);
     }
+}
+
+/// D2: while an error is queued poll does not wait, so it is taken; else whoever waits with a limit
+/// would keep the processor busy until then.
+fn queued_errors_keep_nobody_busy<A: Api>() {
+    let gone = closed_port::<A>(94);
+    let client = A::connect_datagram(&gone.to_string(), &[Opt::ReadTimeout(300)]).unwrap();
+    let fd = client.fd().unwrap();
+    // Another call takes the error itself, but not what was queued of it.
+    while system::send_plainly(fd, b"x") {}
+    let before = system::thread_cpu_time();
+    fails(client.recv(8), ErrorKind::TimedOut);
+    let used = system::thread_cpu_time() - before;
+    assert!(used < Duration::from_millis(60), "{used:?} of the processor");
+    assert!(client.error_count() > 0);
+}
+
+/// D2: whoever does not want to know is told nothing, and nothing fails.
+fn errors_that_nobody_wants<A: Api>() {
+    let client = A::connect_datagram(&closed_port::<A>(93).to_string(), &[]).unwrap();
+    client.set_report_errors(false).unwrap();
+    for _ in 0..4 {
+        client.send(b"x").unwrap();
+    }
+    assert_eq!((client.error_count(), client.recv_error().unwrap()), (0, None));
+}
+
+/// D3: what else is wrong with a batch does not end segmentation.
+fn segments_and_other_refusals<A: Api>() {
+    let peer = coalescing();
+    let to = peer.local_addr().unwrap();
+    let client = A::bind("0.0.0.0:0", &[]).unwrap();
+    let nowhere = "192.0.2.1:0".parse().unwrap();
+    client.send_batch_from(&[&[5; 100], &[5; 100]], to, nowhere).unwrap_err();
+    client.send_batch(&[(&[6; 100][..], Some(to)); 2]).unwrap();
+    assert_eq!(peer.recv(&mut [0; 1000]).unwrap(), 200);
+}
+
+/// E2: an ICMP socket (icmp(7)) looks like one of UDP, and is none.
+fn a_ping_socket<A: Api>() {
+    let icmp = Some(socket2::Protocol::ICMPV4);
+    let Ok(ping) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, icmp) else {
+        eprintln!("skipped: no ping sockets for this user (ping_group_range)");
+        return;
+    };
+    ping.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (_fd, failure) = A::adopt_datagram(ping.into(), &[]).err().unwrap();
+    assert_eq!(failure.status, ErrorKind::WrongState.code(), "{failure:?}");
+}
+
+/// D1: what is wrong with joining and leaving is said as documented, with a sender, too.
+fn groups_that_were_joined_or_not<A: Api>() {
+    let socket = A::bind("0.0.0.0:0", &[]).unwrap();
+    let (group, sender) = (ip("239.83.4.1"), Some(ip("127.0.0.1")));
+    fails(socket.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
+    fails(socket.leave(group, Some("lo"), sender), ErrorKind::AddressNotAvailable);
+    socket.join(group, Some("lo"), sender).unwrap();
+    fails(socket.join(group, Some("lo"), sender), ErrorKind::AddressInUse);
+    socket.join(group, Some("lo"), Some(ip("127.0.0.2"))).unwrap();
+    fails(socket.leave(group, Some("lo"), Some(ip("127.0.0.3"))), ErrorKind::AddressNotAvailable);
+    socket.leave(group, Some("lo"), sender).unwrap();
 }
 
 /// Nobody who never asks for errors keeps ever more of them.

@@ -31,7 +31,11 @@ both_apis![
     coalesced_and_cut_short,
     coalesced_for_several_threads,
     waiting_for_what_is_coalesced,
+    coalescing_goes_with_the_socket,
+    what_is_left_and_a_token,
+    waiting_for_the_other_is_quiet,
     serving_answers_each,
+    serving_after_serving,
     serving_ends,
     serving_from_inside,
     serving_that_cannot_be,
@@ -310,6 +314,81 @@ fn waiting_for_what_is_coalesced<A: Api>() {
     for outcome in outcomes {
         fails(outcome, ErrorKind::Closed);
     }
+}
+
+/// D3, T4: a socket that is given up has no others' datagrams, and none that come as one; one that is
+/// taken over, and has, cuts them.
+fn coalescing_goes_with_the_socket<A: Api>() {
+    let (server, client) = coalescing_pair::<A>();
+    send_as_one::<A>(&client, 5, 10);
+    assert_eq!(numbers(&server.recv_batch(&[10; 2]).unwrap()), [0, 1]);
+    let failure = fails(server.release(), ErrorKind::WrongState);
+    assert!(failure.message.contains("datagrams wait in it"), "{failure:?}");
+    assert_eq!(numbers(&server.recv_batch(&[10; 9]).unwrap()), [2, 3, 4]);
+    let plain = UdpSocket::from(server.release().unwrap());
+    send_as_one::<A>(&client, 3, 10);
+    for _ in 0..3 {
+        assert_eq!(plain.recv(&mut [0; 100]).unwrap(), 10);
+    }
+    common::system::set_option(std::os::fd::AsRawFd::as_raw_fd(&plain), 17, 104, 1);
+    let server = A::adopt_datagram(plain.into(), &[]).map_err(|e| e.1).unwrap();
+    send_as_one::<A>(&client, 3, 10);
+    assert_eq!(server.recv(100).unwrap().bytes, [0; 10]);
+    assert_eq!(numbers(&server.recv_batch(&[10; 9]).unwrap()), [1, 2]);
+}
+
+/// T2: a token ends calls that begin later, too, though something is left to hand out; nothing of it is
+/// lost.
+fn what_is_left_and_a_token<A: Api>() {
+    let (server, client) = coalescing_pair::<A>();
+    send_as_one::<A>(&client, 4, 10);
+    assert_eq!(numbers(&server.recv_batch(&[10; 1]).unwrap()), [0]);
+    let token = A::token();
+    server.set_cancel(Some(&token));
+    token.fire();
+    fails(server.recv(10), ErrorKind::Cancelled);
+    token.reset();
+    assert_eq!(numbers(&server.recv_batch(&[10; 9]).unwrap()), [1, 2, 3]);
+}
+
+/// F16 for these: who waits for the one that waits in the kernel is not woken again and again.
+fn waiting_for_the_other_is_quiet<A: Api>() {
+    let server = A::bind("127.0.0.1:0", &[Opt::Coalescing(true)]).unwrap();
+    let threads = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                threads.lock().unwrap().push(common::system::thread_id());
+                fails(server.recv(8), ErrorKind::Closed);
+            });
+        }
+        eventually("all have begun", || threads.lock().unwrap().len() == 4);
+        let switches = || -> u64 {
+            let of = |id: &i32| {
+                let status =
+                    std::fs::read_to_string(format!("/proc/self/task/{id}/status")).unwrap();
+                let line = status.lines().find(|line| line.starts_with("voluntary")).unwrap();
+                line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+            };
+            threads.lock().unwrap().iter().map(of).sum()
+        };
+        let sleep = Duration::from_millis(300);
+        promptly(Duration::from_millis(8), || {
+            let before = switches();
+            std::thread::sleep(sleep);
+            // As many milliseconds as wake-ups.
+            Duration::from_millis(switches() - before)
+        });
+        server.close();
+    });
+}
+
+/// A socket whose receiving was ended is not served again, and one that was not is.
+fn serving_after_serving<A: Api>() {
+    let server = A::bind("127.0.0.1:0", &[]).unwrap();
+    drop(server.serve(2, echo()).unwrap());
+    let failure = fails(server.serve(1, echo()).map(drop), ErrorKind::Closed);
+    assert!(failure.message.contains("stopped"), "{failure:?}");
 }
 
 fn echo() -> OnDatagram {

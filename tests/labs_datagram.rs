@@ -20,7 +20,9 @@ both_apis![
     answers_from_the_address_that_was_asked,
     a_thousand_refusals_from_another_host,
     a_router_that_refuses,
+    whatever_icmp_says,
     groups_between_hosts,
+    groups_by_an_interface,
     senders_of_a_group,
     what_a_host_hears_of_itself,
     broadcasts_to_another_host,
@@ -378,6 +380,81 @@ fn report_to(socket: &UdpSocket) {
     system::set_option(socket.as_raw_fd(), level, option, 1);
 }
 
+/// The ones' complement of the sum: RFC 1071.
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// What somebody on the way would say of a datagram from one port of loopback to another: RFC 792.
+fn say(kind: u8, code: u8, from: u16, to: u16) {
+    let mut ip = vec![0x45, 0, 0, 29, 0, 1, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1];
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum);
+    let mut packet = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    packet.extend(ip);
+    packet.extend([from.to_be_bytes(), to.to_be_bytes(), [0, 9], [0, 0], [b'x', 0]].concat());
+    let sum = checksum(&packet);
+    packet[2..4].copy_from_slice(&sum);
+    let (domain, protocol) = (socket2::Domain::IPV4, Some(socket2::Protocol::ICMPV4));
+    let raw = socket2::Socket::new(domain, socket2::Type::RAW, protocol).unwrap();
+    raw.send_to(&packet, &SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+}
+
+/// D2: whatever ICMP has to say, it ends no receiving, and no serving; it is told, as what it is.
+fn whatever_icmp_says<A: Api>() {
+    in_namespace(&name::<A>("whatever_icmp_says"), LIMIT, || {
+        let mut told = 0;
+        for (kind, codes) in [(3u8, 0..16u8), (11, 0..2), (12, 0..3)] {
+            for code in codes {
+                let peer = plain(&Network::here(), "127.0.0.1:0".parse().unwrap());
+                let port = peer.local_addr().unwrap().port();
+                let client = A::connect_datagram(&format!("127.0.0.1:{port}"), &[]).unwrap();
+                client.set_read_timeout(AWAITED).unwrap();
+                say(kind, code, client.port(), port);
+                peer.send_to(b"x", SocketAddr::from(([127, 0, 0, 1], client.port()))).unwrap();
+                assert_eq!(client.recv(8).unwrap().bytes, b"x", "type {kind}, code {code}");
+                let error = client.recv_error().unwrap();
+                let kinds = [ErrorKind::Refused, ErrorKind::Unreachable, ErrorKind::TooLong];
+                let is_known = |status| kinds.iter().any(|kind| status == kind.code());
+                // Some of the other types Linux does not pass on.
+                let known =
+                    error.map(|error| is_known(error.status)).or((kind != 3).then_some(true));
+                assert_eq!(known, Some(true), "type {kind}, code {code}");
+                told += 1;
+                client.send(b"still").unwrap();
+            }
+        }
+        // A server that wants to know, and never sent anything.
+        let server = A::bind("127.0.0.1:0", &[]).unwrap();
+        server.set_report_errors(true).unwrap();
+        let service = server.serve(1, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap();
+        for code in 0..16 {
+            say(3, code, server.port(), 9);
+        }
+        let client = A::connect_datagram(&server.endpoint(), &[Opt::ReadTimeout(AWAITED)]).unwrap();
+        client.send(b"alive?").unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"alive?");
+        fails(common::DatagramService::wait(&service, 0), ErrorKind::TimedOut);
+        let control = plain(&Network::here(), "127.0.0.1:0".parse().unwrap());
+        control.connect("127.0.0.1:9").unwrap();
+        report_to(&control);
+        say(3, 5, control.local_addr().unwrap().port(), 9);
+        let failed = control.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(libc::EOPNOTSUPP));
+        row(
+            "D2 all types and codes of ICMP errors, forged",
+            &format!("{}: recv, serve", api::<A>()),
+            format!("{told} said, none ended a call"),
+            "plain socket: the next call failed",
+        );
+    });
+}
+
 // ---- groups and broadcast (D1) ----------------------------------------------------------------
 
 const SENDERS: [&str; 4] = ["192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64", "2001:db8:1::2/64"];
@@ -450,6 +527,42 @@ fn groups_between_hosts<A: Api>() {
                 &format!("{}: join(interface), leave", api::<A>()),
                 "came from joining to leaving, answered",
                 "joined on another interface: nothing came",
+            );
+        }
+    });
+}
+
+/// D1: what is sent to a group by an interface leaves by that, also from a socket of both families.
+fn groups_by_an_interface<A: Api>() {
+    in_namespace(&name::<A>("groups_by_an_interface"), LIMIT, || {
+        let link = Link::new(&SENDERS);
+        join(
+            (&link.here, "other", &["203.0.113.1/24", "2001:db8:3::1/64"]),
+            (&link.there, "end", &[]),
+        );
+        lab::ip("route add 239.0.0.0/8 dev other");
+        let index = index_of(&link.here, "here");
+        for (group, [from, _]) in GROUPS {
+            let group = ip(group);
+            let server = bind::<A>(&link.there, any(family_of(group)));
+            link.there.run(|| server.join(group, Some("there"), None)).unwrap();
+            let to = SocketAddr::new(group, server.port());
+            for bound in ["*:0", any(family_of(group))] {
+                let client = A::bind(bound, &[]).unwrap();
+                assert_eq!(client.send_by(b"news", to, index).unwrap(), 1);
+                assert_eq!(server.recv(8).unwrap().bytes, b"news", "from {bound}");
+                if group.is_ipv4() {
+                    // The control: it goes another way, and one to the host itself comes.
+                    client.send_to(b"to the group", to).unwrap();
+                    client.send_to(b"to the host", SocketAddr::new(ip(from), to.port())).unwrap();
+                    assert_eq!(server.recv(64).unwrap().bytes, b"to the host");
+                }
+            }
+            row(
+                &format!("D1 {group}, sent by an interface"),
+                &format!("{}: Outgoing::interface, both kinds of socket", api::<A>()),
+                "came",
+                "without one: another way",
             );
         }
     });
@@ -599,6 +712,7 @@ fn longer_than_the_way<A: Api>() {
             assert_eq!(client.path_mtu().unwrap(), 1500);
             client.set_dont_fragment(true).unwrap();
             fails(client.send(&data), ErrorKind::TooLong);
+            assert_eq!(client.error_count(), 1, "it is told once");
             let told = client.recv_error().unwrap().expect("the kernel has said what it takes");
             assert_eq!((told.status, told.path_mtu), (ErrorKind::TooLong.code(), Some(1500)));
             let headers = if family == Ip::V4 { 28 } else { 48 };

@@ -364,6 +364,11 @@ pub fn blank_file(len: u64) -> std::fs::File {
     file
 }
 
+/// Sends by the system call alone; whether that succeeded.
+pub fn send_plainly(fd: RawFd, bytes: &[u8]) -> bool {
+    unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) >= 0 }
+}
+
 /// As another process that has the socket, too, may do.
 pub fn shutdown_reading(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RD) };
