@@ -24,6 +24,9 @@ both_apis![
     packets_with_python,
     socat_as_client,
     socat_as_server,
+    datagrams_to_python,
+    datagrams_from_python,
+    datagrams_with_socat,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -381,4 +384,124 @@ fn socat_as_server<A: Api>() {
         drop(client);
         socat.ends_well();
     }
+}
+
+/// D4: Unix datagrams, by path and by abstract name; of each what Python knows of us: our name, so
+/// that it answers, our credentials, and a descriptor.
+fn datagrams_to_python<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+s.bind(name)
+print('bound', flush=True)
+while True:
+    data, control, flags, sender = s.recvmsg(1 << 20, 4096)
+    if data == b'end':
+        break
+    known = {{kind: value for level, kind, value in control if level == socket.SOL_SOCKET}}
+    pid, uid, gid = struct.unpack('iII', known[socket.SCM_CREDENTIALS])
+    read = 'nothing'
+    if socket.SCM_RIGHTS in known:
+        fd, = struct.unpack('i', known[socket.SCM_RIGHTS])
+        read = os.pread(fd, 64, 0).decode()
+        os.close(fd)
+    s.sendto(f'{{len(data)}} {{pid}} {{uid}} {{read}}'.encode(), sender)
+"
+    );
+    let dir = TempDir::new();
+    let file = dir.path("file");
+    std::fs::write(&file, "words").unwrap();
+    let file = File::open(file).unwrap();
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    for (endpoint, name) in names::<A>("datagrams-to", &dir) {
+        let Some(python) = Program::python(&script, &[&name]) else {
+            return;
+        };
+        assert_eq!(python.next(), "bound");
+        let client = A::connect_datagram(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let answer = || {
+            let got = client.recv(256).unwrap();
+            assert_eq!(got.sender, endpoint);
+            String::from_utf8(got.bytes).unwrap()
+        };
+        for len in [0, 1, 65_507, 65_508] {
+            client.send(&vec![b'x'; len]).unwrap();
+            assert_eq!(answer(), format!("{len} {} {uid} nothing", std::process::id()));
+        }
+        client.send_fds(b"read it", None, &[file.as_raw_fd()]).unwrap();
+        assert_eq!(answer(), format!("7 {} {uid} words", std::process::id()));
+        client.send(b"end").unwrap();
+        python.ends_well();
+    }
+}
+
+/// D4: the same from Python to us.
+fn datagrams_from_python<A: Api>() {
+    let script = format!(
+        "{NAME}
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind('')
+s.connect(name)
+for size in 0, 1, 65507, 65508:
+    s.send(b'x' * size)
+    print(s.recv(64).decode(), flush=True)
+socket.send_fds(s, [b'write'], [1])
+print(s.recv(64).decode(), flush=True)
+"
+    );
+    let dir = TempDir::new();
+    for (endpoint, name) in names::<A>("datagrams-from", &dir) {
+        let server = A::bind(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        server.set_details(true).unwrap();
+        let Some(python) = Program::python(&script, &[&name]) else {
+            return;
+        };
+        for len in [0, 1, 65_507, 65_508] {
+            let (got, info) = server.recv_info(100_000).unwrap();
+            assert_eq!((got.bytes.len(), got.truncated), (len, false));
+            assert_eq!(got.credentials.unwrap().pid, i64::from(python.child.id()));
+            assert!(got.sender.starts_with("unix:@"), "{}", got.sender);
+            server.reply(&info, format!("{len} came").as_bytes()).unwrap();
+            assert_eq!(python.next(), format!("{len} came"));
+        }
+        let (got, passed) = server.recv_fds(64, 4).unwrap();
+        assert_eq!((got.bytes.as_slice(), passed.fds.len()), (&b"write"[..], 1));
+        // It is Python's own output.
+        File::from(passed.fds.into_iter().next().unwrap()).write_all(b"by us\n").unwrap();
+        assert_eq!(python.next(), "by us");
+        server.send_to_endpoint(b"answered", &got.sender).unwrap();
+        assert_eq!(python.next(), "answered");
+        python.ends_well();
+    }
+}
+
+/// D4: Unix datagrams with socat, both ways.
+fn datagrams_with_socat<A: Api>() {
+    let dir = TempDir::new();
+    let server = A::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let to = format!("UNIX-SENDTO:{},bind={}", dir.path("s").display(), dir.path("c").display());
+    let Some(mut socat) = Program::start(Command::new("socat").args(["-", &to])) else {
+        return;
+    };
+    socat.say("hello from socat");
+    let (got, info) = server.recv_info(64).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.sender), (&b"hello from socat\n"[..], dir.endpoint("c")));
+    server.reply(&info, b"hello to socat\n").unwrap();
+    assert_eq!(socat.next(), "hello to socat");
+    drop(socat);
+
+    let at = format!("UNIX-RECVFROM:{},fork", dir.path("r").display());
+    let Some(_echo) = Program::start(Command::new("socat").args([at.as_str(), "EXEC:cat"])) else {
+        return;
+    };
+    let found = std::cell::RefCell::new(None);
+    let options = [Opt::ReadTimeout(10_000)];
+    eventually("it is bound", || {
+        *found.borrow_mut() = A::connect_datagram(&dir.endpoint("r"), &options).ok();
+        found.borrow().is_some()
+    });
+    let client = found.into_inner().unwrap();
+    client.send(b"there and back").unwrap();
+    assert_eq!(client.recv(64).unwrap().bytes, b"there and back");
 }
