@@ -1173,6 +1173,25 @@ typedef struct {
 } keepsock_incoming;
 
 /**
+ * Called for each datagram, in a thread of the library's. Every function may be called inside but for
+ * keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free functions of
+ * socket and service.
+ *
+ * @param datagram  The socket that is served: answer with keepsock_datagram_reply().
+ * @param info      What is told of the datagram; valid until the handler returns. Later versions may
+ *                  have more at its end.
+ * @param data      Its bytes; valid until the handler returns.
+ * @param len       How many.
+ * @param user      What was passed to keepsock_datagram_serve(). It must live until
+ *                  keepsock_datagram_service_free() returns.
+ */
+typedef void (*keepsock_datagram_handler)(keepsock_datagram *datagram,
+                                          const keepsock_datagram_info *info,
+                                          const void *data,
+                                          size_t len,
+                                          void *user);
+
+/**
  * What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is the
  * kernel's, which for small datagrams is several times their bytes.
  */
@@ -1239,25 +1258,6 @@ typedef struct {
      */
     uint32_t path_mtu;
 } keepsock_datagram_error;
-
-/**
- * Called for each datagram, in a thread of the library's. Every function may be called inside but for
- * keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free functions of
- * socket and service.
- *
- * @param datagram  The socket that is served: answer with keepsock_datagram_reply().
- * @param info      What is told of the datagram; valid until the handler returns. Later versions may
- *                  have more at its end.
- * @param data      Its bytes; valid until the handler returns.
- * @param len       How many.
- * @param user      What was passed to keepsock_datagram_serve(). It must live until
- *                  keepsock_datagram_service_free() returns.
- */
-typedef void (*keepsock_datagram_handler)(keepsock_datagram *datagram,
-                                          const keepsock_datagram_info *info,
-                                          const void *data,
-                                          size_t len,
-                                          void *user);
 
 /**
  * One TCP segment with what its IP header says (RFC 9293, RFC 791, RFC 8200).
@@ -2841,6 +2841,90 @@ int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram,
                                      keepsock_error **error);
 
 /**
+ * Closes. Calls of other threads return KEEPSOCK_ERR_CLOSED; what was sent is on its way.
+ * Closing twice is fine. The object is still to be freed.
+ *
+ * @param datagram  A socket.
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_datagram_close(keepsock_datagram *datagram, keepsock_error **error);
+
+/**
+ * Closes and frees a socket. No other thread may be using the object. Freeing NULL does
+ * nothing.
+ *
+ * @param datagram  A socket, or NULL. Since 0.1.
+ */
+void keepsock_datagram_free(keepsock_datagram *datagram);
+
+/**
+ * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
+ * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
+ * Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
+ * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
+ * the service.
+ *
+ * @param datagram  A socket. Free it after the service.
+ * @param threads   How many threads; from 1 to 1,024.
+ * @param handler   See keepsock_datagram_handler.
+ * @param user      Passed to handler; may be NULL.
+ * @param service   Receives the service, before the first call of handler, so that user may be where
+ *                  it is kept; free it with keepsock_datagram_service_free().
+ * @param error     See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
+ *         _INVALID_ARGUMENT. Since 0.1.
+ */
+int32_t keepsock_datagram_serve(keepsock_datagram *datagram,
+                                uint32_t threads,
+                                keepsock_datagram_handler handler,
+                                void *user,
+                                keepsock_datagram_service **service,
+                                keepsock_error **error);
+
+/**
+ * How many datagrams were received so far.
+ *
+ * @param service  A service, or NULL: 0.
+ * @return Their number. Since 0.1.
+ */
+uint64_t keepsock_datagram_service_received(const keepsock_datagram_service *service);
+
+/**
+ * Ends receiving, for the socket as a whole and for good: its receiving calls return
+ * KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is handled;
+ * what waits in the kernel is not. May be called from inside a handler; stopping twice is fine.
+ *
+ * @param service  A service.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ */
+int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service,
+                                       keepsock_error **error);
+
+/**
+ * Waits until all threads have ended, and so all handlers returned: after
+ * keepsock_datagram_service_stop(), the socket's close, or its token.
+ *
+ * @param service  A service.
+ * @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
+ * @param error    See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
+ *         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
+ */
+int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service,
+                                       int64_t ms,
+                                       keepsock_error **error);
+
+/**
+ * Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The socket
+ * stays, and can send. Freeing NULL does nothing.
+ *
+ * @param service  A service, or NULL. Since 0.1.
+ */
+void keepsock_datagram_service_free(keepsock_datagram_service *service);
+
+/**
  * Whether datagrams may be sent to broadcast addresses; sending to one is
  * KEEPSOCK_ERR_PERMISSION_DENIED otherwise. Receiving needs nothing but a socket that is bound to
  * a wildcard. Default: no.
@@ -3172,90 +3256,6 @@ int32_t keepsock_datagram_fd(const keepsock_datagram *datagram,
 int32_t keepsock_datagram_release_fd(keepsock_datagram *datagram,
                                      keepsock_fd *fd,
                                      keepsock_error **error);
-
-/**
- * Closes. Calls of other threads return KEEPSOCK_ERR_CLOSED; what was sent is on its way.
- * Closing twice is fine. The object is still to be freed.
- *
- * @param datagram  A socket.
- * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
- */
-int32_t keepsock_datagram_close(keepsock_datagram *datagram, keepsock_error **error);
-
-/**
- * Closes and frees a socket. No other thread may be using the object. Freeing NULL does
- * nothing.
- *
- * @param datagram  A socket, or NULL. Since 0.1.
- */
-void keepsock_datagram_free(keepsock_datagram *datagram);
-
-/**
- * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
- * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
- * Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
- * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
- * the service.
- *
- * @param datagram  A socket. Free it after the service.
- * @param threads   How many threads; from 1 to 1,024.
- * @param handler   See keepsock_datagram_handler.
- * @param user      Passed to handler; may be NULL.
- * @param service   Receives the service, before the first call of handler, so that user may be where
- *                  it is kept; free it with keepsock_datagram_service_free().
- * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
- *         _INVALID_ARGUMENT. Since 0.1.
- */
-int32_t keepsock_datagram_serve(keepsock_datagram *datagram,
-                                uint32_t threads,
-                                keepsock_datagram_handler handler,
-                                void *user,
-                                keepsock_datagram_service **service,
-                                keepsock_error **error);
-
-/**
- * How many datagrams were received so far.
- *
- * @param service  A service, or NULL: 0.
- * @return Their number. Since 0.1.
- */
-uint64_t keepsock_datagram_service_received(const keepsock_datagram_service *service);
-
-/**
- * Ends receiving, for the socket as a whole and for good: its receiving calls return
- * KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is handled;
- * what waits in the kernel is not. May be called from inside a handler; stopping twice is fine.
- *
- * @param service  A service.
- * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
- */
-int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service,
-                                       keepsock_error **error);
-
-/**
- * Waits until all threads have ended, and so all handlers returned: after
- * keepsock_datagram_service_stop(), the socket's close, or its token.
- *
- * @param service  A service.
- * @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
- * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
- *         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
- */
-int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service,
-                                       int64_t ms,
-                                       keepsock_error **error);
-
-/**
- * Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The socket
- * stays, and can send. Freeing NULL does nothing.
- *
- * @param service  A service, or NULL. Since 0.1.
- */
-void keepsock_datagram_service_free(keepsock_datagram_service *service);
 
 /**
  * The name of a status: "KEEPSOCK_ERR_TIMED_OUT".

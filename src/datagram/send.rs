@@ -357,14 +357,22 @@ impl DatagramSocket {
                 one = [run];
                 &one
             } else {
-                many = vec![run];
+                many = Vec::with_capacity(count);
+                many.push(run);
                 let mut at = first;
                 while at < count {
                     let next = at + run_len(parts, from + at, &pieces[at..], longest);
+                    let pieces = &pieces[at..next];
                     // Those after the first of a run are no longer, and to the same address.
-                    let one = parts.outgoing(from + at);
+                    let last = many.last().filter(|_| {
+                        pieces[0].len() <= MAX_V4 && parts.are_alike(from + at - 1, from + at)
+                    });
+                    let run = match last {
+                        Some(last) => Ok(Run { pieces, to: last.to.clone(), source: last.source }),
+                        None => parts.outgoing(from + at).and_then(|one| self.run(&one, pieces)),
+                    };
                     // What cannot be sent is the first of the next ones.
-                    let Ok(run) = one.and_then(|one| self.run(&one, &pieces[at..next])) else {
+                    let Ok(run) = run else {
                         break;
                     };
                     many.push(run);
