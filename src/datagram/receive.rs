@@ -316,9 +316,20 @@ impl DatagramSocket {
                 return None;
             }
             let here = |ip| inet.here(ip, received.interface);
-            (to, local) = (received.to.map(here), received.local.map(here));
-            facts.to = to.as_ref().or(inet.own.as_ref());
-            facts.local = local.as_ref().or(inet.answers_from.as_ref());
+            facts.to = match received.to {
+                Some(ip) => {
+                    to = here(ip);
+                    Some(&to)
+                }
+                None => inet.own.as_ref(),
+            };
+            facts.local = match received.local {
+                Some(ip) => {
+                    local = here(ip);
+                    Some(&local)
+                }
+                None => inet.answers_from.as_ref(),
+            };
         }
         if let Side::Unix(unix) = &self.0.side {
             if unix.peer.as_ref().is_some_and(|peer| !peer.is(facts.from)) {

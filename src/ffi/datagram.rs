@@ -707,12 +707,16 @@ impl Parts for Sending<'_> {
         unsafe { bytes(one.data, one.len, "send") }
     }
 
+    #[inline]
     fn are_alike(&self, a: usize, b: usize) -> bool {
-        let key = |c: &keepsock_outgoing| (c.to.family, c.local.family, c.interface_index);
         let (a, b) = (&self.0[a], &self.0[b]);
-        key(a) == key(b)
-            && (key(a) == (0, 0, 0)
-                || same_address(&a.to, &b.to) && same_address(&a.local, &b.local))
+        let none = |c: &keepsock_outgoing| {
+            u32::from(c.to.family | c.local.family) | c.interface_index == 0
+        };
+        (none(a) && none(b))
+            || a.interface_index == b.interface_index
+                && same_address(&a.to, &b.to)
+                && same_address(&a.local, &b.local)
     }
 
     fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {

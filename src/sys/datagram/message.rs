@@ -82,7 +82,7 @@ unsafe fn read_inet(name: *const libc::sockaddr, len: usize) -> Option<SocketAdd
 
 /// # Safety
 /// As for [`read_inet`].
-#[inline]
+#[inline(always)]
 unsafe fn read_name(name: *const libc::sockaddr, len: usize) -> Option<Address> {
     // SAFETY: as the caller promises.
     match unsafe { read_inet(name, len) } {
@@ -283,7 +283,7 @@ fn recv_plain(
 ///
 /// # Safety
 /// The kernel has filled what `msg` describes; somebody takes the descriptors, or it closes them.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn read(
     msg: &libc::msghdr,
     len: usize,
