@@ -1363,7 +1363,7 @@ typedef struct {
      */
     const keepsock_server *server;
     /**
-     * A UDP socket; or NULL. One of the two is given.
+     * A datagram socket, UDP or Unix; or NULL. One of the two is given.
      */
     const keepsock_datagram *datagram;
 } keepsock_handed;
@@ -3520,16 +3520,16 @@ int32_t keepsock_inherited_server(keepsock_inherited *inherited,
                                   keepsock_error **error);
 
 /**
- * The first inherited UDP socket of a name.
+ * The first inherited datagram socket of a name, UDP or Unix.
  *
  * @param inherited  What was inherited.
  * @param name       The name.
  * @param options    Options, copied; NULL for the defaults.
  * @param datagram   Receives the socket; free it with keepsock_datagram_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no UDP
- *         socket; the error says what it is), or those of keepsock_datagram_from_fd(); it stays
- *         where it is then. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no
+ *         datagram socket; the error says what it is), or those of keepsock_datagram_from_fd(); it
+ *         stays where it is then. Since 0.1.
  */
 int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
                                     const char *name,
@@ -3597,12 +3597,22 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
  * a Unix socket in the file system the new process owns the file from then on, if this one did.
  *
+ * The new one is the process that is started, and no other. A script that prepares something has
+ * to end with exec, so that the server is that process; a program that goes into the background
+ * has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
+ * it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
+ * systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+ * sd_notify(3)).
+ *
  * @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
  *                    the last pointer is NULL. NULL: this program again, with its arguments; the
- *                    file that has its name now, if it was replaced.
+ *                    file that has its name now, if it was replaced. Of a program that was started
+ *                    by a symbolic link, that is what the link led to: give the link here if it may
+ *                    lead elsewhere.
  * @param handed      What is handed over.
  * @param count       How many; at least 1.
- * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE.
+ * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE. It
+ *                    and the token hold for all of it, but the system's fork(2).
  * @param cancel      A token that ends the wait, and the successor; or NULL.
  * @param pid         Receives the number of the successor's process, a child of this one; may be
  *                    NULL.
@@ -3610,8 +3620,8 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended before it was ready; the
  *         error has its exit status), _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the
  *         program cannot be started), _WRONG_STATE (made without
- *         keepsock_options_set_hand_over()), _CLOSED, _INVALID_ARGUMENT, _NO_DESCRIPTORS,
- *         _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
+ *         keepsock_options_set_hand_over(), or being handed over already), _CLOSED,
+ *         _INVALID_ARGUMENT, _NO_DESCRIPTORS, _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
  */
 int32_t keepsock_hand_over(const char *const *argv,
                            const keepsock_handed *handed,

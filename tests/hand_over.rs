@@ -39,6 +39,9 @@ both_apis!(
     a_successor_takes_datagrams_over,
     a_replaced_program_is_found,
     a_successor_that_fails_changes_nothing,
+    a_successor_whose_end_is_not_on_the_channel,
+    a_hand_over_ends_in_time,
+    one_hand_over_at_a_time,
     what_cannot_be_handed_over,
     a_new_process_is_as_new,
     what_was_inherited,
@@ -717,6 +720,133 @@ fn fails_and_goes_on<A: Api>(test: &str) {
     assert!(dir.path("s").exists());
     drop(server);
     assert!(!dir.path("s").exists());
+}
+
+/// A program that says, by a file, that it has come so far, and is never ready.
+fn never_ready(first: &str, file: &Path) -> [String; 3] {
+    let script = format!("{first}; : > '{}'; exec sleep 60", file.display());
+    ["sh", "-c", &script].map(str::to_owned)
+}
+
+/// L7: the end of the successor counts, though a program that it has started has its descriptors.
+fn a_successor_whose_end_is_not_on_the_channel<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let argv = ["sh", "-c", "sleep 8 & exit 3"];
+    let (outcome, took) = common::timed(|| A::hand_over(Some(&argv), &given, INFINITE, None));
+    let failure = fails(outcome, ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    assert!(took < PROMPT, "{took:?}");
+    // It has said that it is ready, and ended: that is its own affair.
+    let argv = ["sh", "-c", "sleep 8 & printf 1 >&4"];
+    A::hand_over(Some(&argv), &given, 20_000, None).unwrap();
+}
+
+/// L7, C1: limit and token hold from the first moment to the last: while the program does not
+/// begin, and while one that will not be ready does not end.
+fn a_hand_over_ends_in_time<A: Api>() {
+    let dir = TempDir::new();
+    let soon = Duration::from_millis(700);
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let limited = |argv: &[&str]| {
+        let (outcome, took) = common::timed(|| A::hand_over(Some(argv), &given, 200, None));
+        assert!(took < soon, "{took:?}");
+        outcome
+    };
+    let cancelled = |argv: &[&str], has_begun: &dyn Fn() -> bool| {
+        let token = A::token();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| A::hand_over(Some(argv), &given, 20_000, Some(&token)));
+            common::eventually("it has begun", has_begun);
+            let (outcome, took) = common::timed(|| {
+                token.fire();
+                waits.join().unwrap()
+            });
+            assert!(took < soon, "{took:?}");
+            fails(outcome, ErrorKind::Cancelled);
+        });
+    };
+    // It closes its end of the channel and goes on.
+    let closed = dir.path("closed");
+    let argv = never_ready("exec 4>&-", &closed);
+    let argv = argv.each_ref().map(String::as_str);
+    let failure = fails(limited(&argv), ErrorKind::EndOfStream);
+    assert!(failure.message.contains("goes on but will not be ready"), "{failure:?}");
+    std::fs::remove_file(&closed).unwrap();
+    cancelled(&argv, &|| closed.exists());
+    // execve(2) waits for the holder of a lease on the file, which is this process.
+    let program = dir.path("program");
+    std::fs::copy("/bin/true", &program).unwrap();
+    let leased = || {
+        let file = File::open(&program).unwrap();
+        common::system::lease(&file);
+        file
+    };
+    let file = leased();
+    let argv = [program.to_str().unwrap()];
+    let failure = fails(limited(&argv), ErrorKind::TimedOut);
+    assert!(failure.message.contains("was not ready within 200"), "{failure:?}");
+    if let Some((_, rest)) = failure.message.split_once("process ") {
+        assert!(is_gone(rest.split(',').next().unwrap()), "{failure:?}");
+    }
+    drop(file);
+    let file = leased();
+    cancelled(&argv, &|| common::system::waits_for_lease(&file));
+    drop(file);
+    fails(A::hand_over(Some(&argv), &given, 20_000, None), ErrorKind::EndOfStream);
+}
+
+/// L7: of two at once the second is refused: the file of a Unix socket cannot have two owners. What
+/// is closed meanwhile has its file removed if there is no successor.
+fn one_hand_over_at_a_time<A: Api>() {
+    let dir = TempDir::new();
+    let options = [Opt::HandOver(true)];
+    let server = A::listen(&dir.endpoint("s"), &options).unwrap();
+    let socket = A::bind(&dir.endpoint("d"), &options).unwrap();
+    let inet = A::listen("127.0.0.1:0", &options).unwrap();
+    let given = [
+        ("s", Handed::Server(&server)),
+        ("d", Handed::Datagram(&socket)),
+        ("i", Handed::Server(&inet)),
+    ];
+    let begun = dir.path("begun");
+    let argv = never_ready(":", &begun);
+    let argv = argv.each_ref().map(String::as_str);
+    let meanwhile = |what: &dyn Fn()| {
+        let token = A::token();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| A::hand_over(Some(&argv), &given, 20_000, Some(&token)));
+            common::eventually("it has begun", || begun.exists());
+            what();
+            token.fire();
+            fails(first.join().unwrap(), ErrorKind::Cancelled);
+        });
+        std::fs::remove_file(&begun).unwrap();
+    };
+    let refused = |given: &[(&str, Handed<'_, A>)]| {
+        let failure =
+            fails(A::hand_over(Some(&["true"]), given, 20_000, None), ErrorKind::WrongState);
+        assert!(failure.message.contains("it is being handed over already"), "{failure:?}");
+        failure
+    };
+    meanwhile(&|| {
+        for one in &given {
+            refused(std::slice::from_ref(one));
+        }
+        assert_eq!(refused(&given[2..]).endpoint, inet.endpoint());
+    });
+    // Twice in one is no better.
+    refused(&[("a", Handed::Server(&server)), ("b", Handed::Server(&server))]);
+    fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::EndOfStream);
+    let files = || ["s", "d"].map(|name| dir.path(name).exists());
+    assert_eq!(files(), [true, true]);
+    meanwhile(&|| {
+        server.close();
+        socket.close();
+        assert_eq!(files(), [true, true], "the successor would have it");
+    });
+    assert_eq!(files(), [false, false]);
 }
 
 /// L7: what has no successor by its nature, and what was not prepared for one.

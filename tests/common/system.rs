@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -462,4 +462,20 @@ pub fn block(signal: i32) {
         libc::sigaddset(&raw mut set, signal);
         assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
     }
+}
+
+/// A lease on a file: until it is closed nobody else opens it, or executes it (fcntl(2)).
+pub fn lease(file: &std::fs::File) {
+    const F_SETSIG: i32 = 10; // asm-generic/fcntl.h; not in libc
+    // SAFETY: no memory is passed. Who breaks it is told of by a signal that is ignored.
+    unsafe {
+        assert_eq!(libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG), 0);
+        assert_eq!(libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK), 0);
+    }
+}
+
+/// Whether somebody waits for the end of the lease: F_GETLEASE tells what it is to become.
+pub fn waits_for_lease(file: &std::fs::File) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
 }
