@@ -3484,7 +3484,12 @@ int32_t keepsock_inherited_take(keepsock_inherited **inherited,
  * The inherited listening stream socket that is bound to the endpoint, if there is one; else it
  * listens itself, with keepsock_options_set_hand_over(). The options hold for either. "*:80" is
  * a socket that takes IPv4 and IPv6, "[::]:80" one for IPv6 only. Port 0 stands for the port
- * that the system chose for the one who listened first.
+ * that the system chose for the one who listened first with port 0; of a service manager's sockets
+ * none is meant by it. Nor is a Unix socket whose path is another file's now.
+ *
+ * What a predecessor has handed over gets its options in keepsock_inherited_ready(): the listener
+ * is the predecessor's, too, and if this process fails, nothing of it has changed. Who connected
+ * before has the predecessor's options. A backlog that is not given stays as it was.
  *
  * @param inherited  What was inherited.
  * @param endpoint   Where to listen.
@@ -3502,7 +3507,8 @@ int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
 
 /**
  * All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
- * what the predecessor called them. Without a name it is "unknown".
+ * what the predecessor called them. Without a name it is "unknown". Options are set as by
+ * keepsock_inherited_listen().
  *
  * @param inherited  What was inherited.
  * @param name       The name.
@@ -3520,7 +3526,8 @@ int32_t keepsock_inherited_server(keepsock_inherited *inherited,
                                   keepsock_error **error);
 
 /**
- * The first inherited datagram socket of a name, UDP or Unix.
+ * The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
+ * predecessor, whose socket it is, too, receives with them from now on.
  *
  * @param inherited  What was inherited.
  * @param name       The name.
@@ -3557,13 +3564,16 @@ const char *keepsock_inherited_name(const keepsock_inherited *inherited, size_t 
 /**
  * Tells the predecessor that this process serves, so that it ends; does nothing if there is
  * none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
- * if nothing had been when this process ends, or frees the object. From now on the files of Unix
- * sockets are this process's to remove.
+ * if nothing had been when this process ends, or frees the object.
+ *
+ * Just before that, servers that were taken from a predecessor get their options. From now on the
+ * files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+ * connect to it and never be accepted.
  *
  * @param inherited  What was inherited.
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS.
- *         Since 0.1.
+ * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
+ *         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
  */
 int32_t keepsock_inherited_ready(keepsock_inherited *inherited,
                                  keepsock_error **error);
@@ -4390,8 +4400,9 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, or one for packets, as a service manager may pass it. Those that the process
- * was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+ * Takes over a listening stream socket, or one for packets, as a service manager may pass it. The
+ * options are set on it, also to what is off by default; only a backlog that is not given stays as
+ * it was. Those that the process was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
  * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
  * accepting costs one poll more.
  *

@@ -302,6 +302,7 @@ impl<'a> HandOver<'a> {
                             name: name.clone(),
                             endpoint: listener.endpoint().to_string(),
                             file: Some(listener.lend_file()),
+                            any_port: listener.has_any_port(),
                             _under_way: under_way,
                             socket,
                         });
@@ -317,6 +318,7 @@ impl<'a> HandOver<'a> {
                         name: name.clone(),
                         endpoint: socket.endpoint().to_string(),
                         file: socket.lend_file(),
+                        any_port: false,
                         _under_way: under_way,
                         socket: borrowed,
                     });
@@ -419,6 +421,7 @@ struct Handed<'a> {
     name: String,
     endpoint: String,
     file: Option<Lent<'a>>,
+    any_port: bool,
     _under_way: UnderWay,
     socket: BorrowedSocket<'a>,
 }
@@ -468,7 +471,8 @@ fn environment(handed: &[Handed<'_>], channel: Identity) -> Vec<OsString> {
         Some(FileNote { index, identity, path: path.to_owned() })
     });
     let ready = FIRST_INHERITED + count as u32;
-    let note = Note { ready, channel, files: files.collect() };
+    let any_ports = (0..count).filter(|index| handed[*index].any_port).collect();
+    let note = Note { ready, channel, any_ports, files: files.collect() };
     let names = handed.iter().map(|handed| handed.name.as_str()).collect::<Vec<_>>().join(":");
     let own = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PIDFDID, HAND_OVER, WATCHDOG_PID];
     let others = std::env::vars_os().filter(|(name, _)| own.iter().all(|own| name != own));

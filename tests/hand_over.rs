@@ -42,6 +42,10 @@ both_apis!(
     a_successor_whose_end_is_not_on_the_channel,
     a_hand_over_ends_in_time,
     one_hand_over_at_a_time,
+    options_are_set_by_who_is_ready,
+    what_nobody_took_ends,
+    a_path_is_that_file,
+    port_0_is_what_was_asked_for,
     what_cannot_be_handed_over,
     a_new_process_is_as_new,
     what_was_inherited,
@@ -663,13 +667,221 @@ fn a_successor_that_fails_changes_nothing<A: Api>() {
     lab::in_process(&test, Duration::from_secs(25), || fails_and_goes_on::<A>(&test));
 }
 
-fn fails_and_goes_on<A: Api>(test: &str) {
+/// This test once more, as a successor, in a part.
+fn successor(test: &str, role: &str, variables: &[&str]) -> Vec<String> {
     let program = std::env::current_exe().unwrap();
-    let again = |role: &str| {
-        let role = format!("KEEPSOCK_LAB_ROLE={role}");
-        let words = ["env", &role, program.to_str().unwrap(), "--exact", test, "--nocapture"];
-        words.map(str::to_owned).to_vec()
+    let role = format!("KEEPSOCK_LAB_ROLE={role}");
+    let mut words = vec!["env", &role];
+    words.extend(variables);
+    // What its harness says is not for this one's output.
+    words.extend(["sh", "-c", "exec \"$@\" > /dev/null", "sh"]);
+    words.extend([program.to_str().unwrap(), "--exact", test, "--nocapture"]);
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Hands over to that.
+fn succeeded<A: Api>(argv: &[String], given: &[(&str, Handed<'_, A>)]) -> Outcome<i64> {
+    let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+    A::hand_over(Some(&argv), given, 20_000, None)
+}
+
+/// What a listener has for its connections.
+fn listener_options(fd: i32) -> Vec<Option<i32>> {
+    const TCP_RTO_MAX_MS: i32 = 44;
+    let tcp = |name| common::system::try_option(fd, libc::IPPROTO_TCP, name);
+    vec![
+        Some(i32::from(common::system::keepalive(fd).0)),
+        tcp(libc::TCP_NODELAY),
+        tcp(libc::TCP_USER_TIMEOUT),
+        tcp(TCP_RTO_MAX_MS),
+        Some(i32::from(tcp(libc::TCP_FASTOPEN) != Some(0))),
+        tcp(libc::TCP_SAVE_SYN),
+        Some(common::system::backlog(fd)),
+    ]
+}
+
+/// L7: a successor's options hold when it is ready, all of them: what its predecessor had, and it has
+/// not, is gone. Before, nothing of the listener changes, which the predecessor goes on with.
+fn options_are_set_by_who_is_ready<A: Api>() {
+    // What is off is off, though it was on.
+    let others = [Opt::NoKeepalive, Opt::Nodelay(false), Opt::Backlog(3)];
+    if let Some(role) = lab::lasting_role() {
+        let mut inherited = A::take_inherited().unwrap();
+        let endpoint = std::env::var(ENDPOINT).unwrap();
+        let server = inherited.listen(&endpoint, &others).unwrap();
+        let named = inherited.server("named", &others).unwrap();
+        if role == "ready" {
+            // Closed and freed ones need no options.
+            inherited.server("closed", &others).unwrap().close();
+            drop(inherited.server("freed", &others).unwrap());
+            inherited.ready().unwrap();
+        }
+        drop((server, named));
+        std::process::exit(3);
+    }
+    let test = this_test::<A>("options_are_set_by_who_is_ready");
+    let own = [
+        Opt::HandOver(true),
+        Opt::DeadAfter(16_000),
+        Opt::EndStalled(true),
+        Opt::FastOpen(true),
+        Opt::SaveSyn(true),
+        Opt::Backlog(7),
+    ];
+    let servers = [(); 4].map(|()| A::listen("127.0.0.1:0", &own).unwrap());
+    let names = ["main", "named", "closed", "freed"];
+    let given: Vec<_> = names.into_iter().zip(servers.iter().map(Handed::Server)).collect();
+    let variable = format!("{ENDPOINT}={}", servers[0].endpoint());
+    let options = || [0, 1].map(|i| listener_options(servers[i].fd().unwrap()));
+    let accepted = || {
+        let _client = A::connect(&servers[0].endpoint(), &[]).unwrap();
+        let accepted = servers[0].accept().unwrap();
+        let fd = accepted.fd().unwrap();
+        let nodelay = common::system::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY);
+        (common::system::keepalive(fd).0, nodelay != 0)
     };
+    let before = options();
+    assert_eq!(accepted(), (true, true));
+    let failure = fails(
+        succeeded::<A>(&successor(&test, "fails", &[&variable]), &given),
+        ErrorKind::EndOfStream,
+    );
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    assert_eq!(options(), before);
+    assert_eq!(accepted(), (true, true));
+    succeeded::<A>(&successor(&test, "ready", &[&variable]), &given).unwrap();
+    // As one that was made with them; the kernel has defaults of its own.
+    let made = A::listen("127.0.0.1:0", &others).unwrap();
+    let made = listener_options(made.fd().unwrap());
+    assert_ne!(made, before[0]);
+    assert_eq!(options(), [made.clone(), made.clone()]);
+    assert_eq!(accepted(), (false, false));
+    // Whoever else takes it over sets it at once.
+    let server = A::listen("127.0.0.1:0", &own).unwrap();
+    let taken = common::system::duplicate(server.fd().unwrap());
+    let taken = A::adopt_server(taken, &others).map_err(|e| e.1).unwrap();
+    assert_eq!(listener_options(taken.fd().unwrap()), made);
+    let again = common::system::duplicate(server.fd().unwrap());
+    let again = A::adopt_server(again, &own[1..]).map_err(|e| e.1).unwrap();
+    assert_eq!(listener_options(again.fd().unwrap()), before[0]);
+}
+
+/// L7: what the successor did not take, or has closed again before it was ready, ends with that:
+/// nobody connects to a listener that nobody accepts from, and no file is left.
+fn what_nobody_took_ends<A: Api>() {
+    if lab::lasting_role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        let server = inherited.server("closed", &[]).unwrap();
+        server.close();
+        assert!(inherited.server("freed", &[]).is_ok());
+        assert_eq!(inherited.names(), ["left", "left", "left", "datagram"]);
+        inherited.ready().unwrap();
+        assert!(inherited.names().is_empty());
+        loop {
+            thread::sleep(Duration::from_secs(60));
+        }
+    }
+    let test = this_test::<A>("what_nobody_took_ends");
+    let dir = TempDir::new();
+    let options = [Opt::HandOver(true)];
+    let unix = |name| A::listen(&dir.endpoint(name), &options).unwrap();
+    let [closed, freed] = ["closed", "freed"].map(unix);
+    let left = ["127.0.0.1:0", "127.0.0.1:0", &dir.endpoint("left")];
+    let left = A::listen_all(&left, &options).unwrap();
+    let datagram = A::bind(&dir.endpoint("datagram"), &options).unwrap();
+    let given = [
+        ("closed", Handed::Server(&closed)),
+        ("freed", Handed::Server(&freed)),
+        ("left", Handed::Server(&left)),
+        ("datagram", Handed::Datagram(&datagram)),
+    ];
+    let endpoints = left.endpoints();
+    let pid = succeeded::<A>(&successor(&test, "s", &[]), &given).unwrap();
+    let _ends = common::OnDrop(|| common::system::end(pid));
+    drop((closed, freed, left, datagram));
+    for endpoint in endpoints {
+        common::eventually("nobody listens any more", || connect(&endpoint).is_err());
+    }
+    for name in ["closed", "freed", "left", "datagram"] {
+        common::eventually("the file is gone", || !dir.path(name).exists());
+    }
+}
+
+/// L7: a path is that of the socket only while its file is there. Who was removed is not connected
+/// to by anybody, so the successor listens anew.
+fn a_path_is_that_file<A: Api>() {
+    if let Some(role) = lab::lasting_role() {
+        let endpoint = std::env::var(ENDPOINT).unwrap();
+        let mut inherited = A::take_inherited().unwrap();
+        if role == "in use" {
+            fails(inherited.listen(&endpoint, &[]), ErrorKind::AddressInUse);
+            assert_eq!(inherited.names().len(), 1);
+            std::process::exit(3);
+        }
+        let server = inherited.listen(&endpoint, &[]).unwrap();
+        inherited.ready().unwrap();
+        tell("ready");
+        server.accept().unwrap().write_all(b"x").unwrap();
+        drop(server);
+        std::process::exit(0);
+    }
+    let test = this_test::<A>("a_path_is_that_file");
+    let dir = TempDir::new();
+    let endpoint = dir.endpoint("s");
+    let variable = format!("{ENDPOINT}={endpoint}");
+    let is_served = || {
+        let mut client = connect(&endpoint).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    // From a predecessor, and from a service manager, which tells nothing of a file.
+    let server = A::listen(&endpoint, &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let moved = dir.path("moved");
+    std::fs::rename(dir.path("s"), &moved).unwrap();
+    let other = UnixListener::bind(dir.path("s")).unwrap();
+    let failure = succeeded::<A>(&successor(&test, "in use", &[&variable]), &given);
+    let failure = fails(failure, ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    drop(other);
+    std::fs::remove_file(dir.path("s")).unwrap();
+    succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
+    is_served();
+    common::eventually("the file is gone", || !dir.path("s").exists());
+    let listener = UnixListener::bind(dir.path("s")).unwrap();
+    std::fs::remove_file(dir.path("s")).unwrap();
+    let variables = [(ENDPOINT, endpoint.as_str())];
+    let helper = Helper::start_activated(&test, "s", vec![listener.into()], &variables);
+    assert_eq!(helper.hear(), "ready");
+    is_served();
+}
+
+/// L7: port 0 is the listener that was asked for with port 0, and no other.
+fn port_0_is_what_was_asked_for<A: Api>() {
+    if lab::lasting_role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        assert_eq!(inherited.names(), ["fixed", "any"]);
+        let any = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        assert_eq!(any.endpoint(), std::env::var(ENDPOINT).unwrap());
+        assert_eq!(inherited.names(), ["fixed"]);
+        let another = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        assert_eq!(inherited.names(), ["fixed"]);
+        inherited.ready().unwrap();
+        drop(another);
+        std::process::exit(0);
+    }
+    let test = this_test::<A>("port_0_is_what_was_asked_for");
+    let free = A::listen("127.0.0.1:0", &[]).unwrap();
+    let endpoint = free.endpoint();
+    drop(free);
+    let fixed = A::listen(&endpoint, &[Opt::HandOver(true)]).unwrap();
+    let any = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("fixed", Handed::Server(&fixed)), ("any", Handed::Server(&any))];
+    let variable = format!("{ENDPOINT}={}", any.endpoint());
+    succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
+}
+
+fn fails_and_goes_on<A: Api>(test: &str) {
+    let again = |role: &str| successor(test, role, &[]);
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let ended = ErrorKind::EndOfStream;
     let cases = [
@@ -967,6 +1179,8 @@ fn inherits<A: Api>() {
     assert_eq!(inherited.names(), ["dns", "odd", "file", "pipe", "mixed"]);
     let endpoints = server.endpoints();
     assert_eq!(endpoints.len(), 2);
+    // There is no predecessor whose they are.
+    assert!(!common::system::keepalive(server.fd().unwrap()).0);
     // The first connection is the one that was handed over, too.
     server.accept().unwrap();
     for endpoint in &endpoints {
@@ -980,10 +1194,10 @@ fn inherits<A: Api>() {
     client.send(b"question").unwrap();
     assert_eq!(dns.recv(64).unwrap().bytes, b"question");
     // Nobody is there to be told.
-    inherited.ready().unwrap();
     let odd = common::system::is_open(6);
-    drop(inherited);
+    inherited.ready().unwrap();
     assert!(odd && !common::system::is_open(6), "what nobody took is closed");
+    drop(inherited);
     drop(server);
 }
 
@@ -994,6 +1208,10 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let (any, one, path) = (port("ANY"), port("ONE"), port("FILE"));
         let mut inherited = A::take_inherited().unwrap();
         assert_eq!(inherited.names(), ["unknown"; 7]);
+        // The last TCP listener is on a port that the system chose, but nobody says so.
+        let zero = port("ZERO");
+        let server = inherited.listen("127.0.0.2:0", &[]).unwrap();
+        assert_ne!(server.port().to_string(), zero);
         let mut left = 7;
         let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
             let server = inherited.listen(endpoint, options).unwrap();
@@ -1013,9 +1231,8 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let _fourth = takes("unix:@keepsock-inherited", &[], "unix:@keepsock-inherited");
         let only = std::env::var("ONLY6").unwrap();
         let _fifth = takes(&format!("[::]:{only}"), &[], &format!("[::]:{only}"));
-        // The last TCP listener is on a port that the system chose.
-        let zero = port("ZERO");
-        let _sixth = takes("127.0.0.2:0", &[], &format!("127.0.0.2:{zero}"));
+        let zero = format!("127.0.0.2:{zero}");
+        let _sixth = takes(&zero, &[], &zero);
         // A UDP socket has this port: a TCP socket is made, which can be handed over, too.
         let udp = port("UDP");
         let server = inherited.listen(&format!("127.0.0.3:{udp}"), &[]).unwrap();

@@ -105,7 +105,12 @@ pub unsafe extern "C" fn keepsock_inherited_take(
 /// The inherited listening stream socket that is bound to the endpoint, if there is one; else it
 /// listens itself, with keepsock_options_set_hand_over(). The options hold for either. "*:80" is
 /// a socket that takes IPv4 and IPv6, "[::]:80" one for IPv6 only. Port 0 stands for the port
-/// that the system chose for the one who listened first.
+/// that the system chose for the one who listened first with port 0; of a service manager's sockets
+/// none is meant by it. Nor is a Unix socket whose path is another file's now.
+///
+/// What a predecessor has handed over gets its options in keepsock_inherited_ready(): the listener
+/// is the predecessor's, too, and if this process fails, nothing of it has changed. Who connected
+/// before has the predecessor's options. A backlog that is not given stays as it was.
 ///
 /// @param inherited  What was inherited.
 /// @param endpoint   Where to listen.
@@ -139,7 +144,8 @@ pub unsafe extern "C" fn keepsock_inherited_listen(
 }
 
 /// All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
-/// what the predecessor called them. Without a name it is "unknown".
+/// what the predecessor called them. Without a name it is "unknown". Options are set as by
+/// keepsock_inherited_listen().
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
@@ -173,7 +179,8 @@ pub unsafe extern "C" fn keepsock_inherited_server(
     unsafe { with(inherited, error, OPERATION, body) }
 }
 
-/// The first inherited datagram socket of a name, UDP or Unix.
+/// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
+/// predecessor, whose socket it is, too, receives with them from now on.
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
@@ -234,13 +241,16 @@ pub unsafe extern "C" fn keepsock_inherited_name(
 
 /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
 /// none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
-/// if nothing had been when this process ends, or frees the object. From now on the files of Unix
-/// sockets are this process's to remove.
+/// if nothing had been when this process ends, or frees the object.
+///
+/// Just before that, servers that were taken from a predecessor get their options. From now on the
+/// files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+/// connect to it and never be accepted.
 ///
 /// @param inherited  What was inherited.
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS.
-///         Since 0.1.
+/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
+///         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_ready(
     inherited: *mut keepsock_inherited,

@@ -24,7 +24,7 @@ mod platform {
     use libc::c_int;
     use socket2::{Domain, SockRef, Type};
 
-    use super::super::unix::check_int;
+    use super::super::unix::{check_int, forbid_sigpipe};
     use super::super::{Borrowed, Owned, connection_kind};
     use super::FIRST_INHERITED;
 
@@ -115,6 +115,9 @@ mod platform {
     /// a pipe: writing to a pipe that nobody reads is a SIGPIPE.
     pub(crate) fn channel() -> io::Result<(Owned, Owned)> {
         let (mine, theirs) = UnixStream::pair()?;
+        // Now: macOS refuses it when the other end is gone.
+        forbid_sigpipe(mine.as_fd())?;
+        forbid_sigpipe(theirs.as_fd())?;
         Ok((mine.into(), theirs.into()))
     }
 

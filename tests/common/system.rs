@@ -479,3 +479,27 @@ pub fn waits_for_lease(file: &std::fs::File) -> bool {
     // SAFETY: no memory is passed.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
 }
+
+/// How many connections may wait to be accepted, as the kernel has it.
+pub fn backlog(fd: RawFd) -> i32 {
+    // SAFETY: an all-zero tcp_info is valid; the kernel writes at most its size.
+    let info = unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let out = (&raw mut info).cast();
+        let code = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, out, &raw mut len);
+        assert_eq!(code, 0);
+        info
+    };
+    // Of a listener tcp_get_info() tells it there.
+    info.tcpi_sacked as i32
+}
+
+/// Ends a child, and waits until it has.
+pub fn end(pid: i64) {
+    // SAFETY: the kernel writes one int.
+    unsafe {
+        libc::kill(pid as libc::pid_t, libc::SIGKILL);
+        libc::waitpid(pid as libc::pid_t, &mut 0, 0);
+    }
+}
