@@ -3467,8 +3467,8 @@ void keepsock_handshake_free(keepsock_handshake *handshake);
 
 /**
  * Takes the descriptors that the process was started with, once: whoever calls it again gets
- * none. There are none, either, if LISTEN_PID names another process. The environment stays as
- * it is; the descriptors are kept from programs that this one starts. Call it early: what else
+ * none. There are none, either, if LISTEN_PID or LISTEN_PIDFDID names another process. The
+ * environment stays as it is; the descriptors are kept from programs that this one starts. Call it early: what else
  * was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
  *
  * @param inherited  Receives them; free it with keepsock_inherited_free().

@@ -25,7 +25,8 @@ const READY: &str = "ready";
 pub(crate) const LISTEN_PID: &str = "LISTEN_PID";
 pub(crate) const LISTEN_FDS: &str = "LISTEN_FDS";
 pub(crate) const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
-/// Newer systemd tells the process by this, too (sd_listen_fds(3)): it must not be passed on.
+/// Newer systemd tells the process by this, too (sd_listen_fds(3)): the inode of its pidfd, which is
+/// never given again, as the number is. It must not be passed on.
 pub(crate) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// From a predecessor: a [`Note`].
 pub(crate) const HAND_OVER: &str = "KEEPSOCK_HAND_OVER";
@@ -98,8 +99,8 @@ pub(crate) struct FileNote {
 
 impl Inherited {
     /// Takes the descriptors that the process was started with, once: whoever calls it again gets
-    /// none. There are none, either, if `LISTEN_PID` names another process: this one has then
-    /// merely inherited the variables. They stay as they are. The descriptors are kept from
+    /// none. There are none, either, if `LISTEN_PID` or `LISTEN_PIDFDID` names another process:
+    /// this one has then merely inherited the variables. They stay as they are. The descriptors are kept from
     /// programs that this one starts.
     ///
     /// Call it early: a program that has opened files by chance where it was promised to find its
@@ -124,9 +125,10 @@ impl Inherited {
             return Ok(Inherited::default());
         }
         let garbage = |what: String| Error::new(ErrorKind::InvalidArgument, OPERATION).detail(what);
-        let variables = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, HAND_OVER];
+        let variables = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, HAND_OVER];
         let variables = variables.map(std::env::var_os);
-        let parsed = parse(variables.each_ref().map(Option::as_deref), std::process::id());
+        let own = (std::process::id(), sys::own_pidfd_inode);
+        let parsed = parse(variables.each_ref().map(Option::as_deref), own);
         let Some((names, note)) = parsed.map_err(garbage)? else {
             return Ok(Inherited::default());
         };
@@ -458,27 +460,35 @@ fn is_bound_to(
 /// this process. Or what is wrong with the variables.
 type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
 
-/// What the variables say.
-fn parse([pid, fds, names, note]: [Option<&OsStr>; 4], own: u32) -> Parsed {
+/// What the variables say to the process of that number and that inode, if the system tells it.
+fn parse(
+    [pid, pidfd, fds, names, note]: [Option<&OsStr>; 5],
+    (own, inode): (u32, impl FnOnce() -> Option<u64>),
+) -> Parsed {
     let text = |name: &str, value: &OsStr| match value.to_str() {
         Some(text) => Ok(text.to_owned()),
         None => Err(format!("{name} is {value:?}, which is not text")),
     };
     let number = |name: &str, value: &OsStr| {
         let text = text(name, value)?;
-        text.parse::<u32>().map_err(|_| format!("{name} is {text:?}, which is not a number"))
+        text.parse::<u64>().map_err(|_| format!("{name} is {text:?}, which is not a number"))
     };
     let (Some(pid), Some(fds)) = (pid, fds) else {
         return Ok(None);
     };
-    if number(LISTEN_PID, pid)? != own {
+    if number(LISTEN_PID, pid)? != u64::from(own) {
         return Ok(None);
+    }
+    if let Some(pidfd) = pidfd {
+        let pidfd = number(LISTEN_PIDFDID, pidfd)?;
+        if inode().is_some_and(|own| own != pidfd) {
+            return Ok(None);
+        }
     }
     let count = number(LISTEN_FDS, fds)?;
     // No process has so many; a vector of their names must not take all memory.
-    if count > 1 << 20 {
-        return Err(format!("{LISTEN_FDS} is {count}, which is out of range"));
-    }
+    let count = u32::try_from(count).ok().filter(|count| *count <= 1 << 20);
+    let count = count.ok_or_else(|| format!("{LISTEN_FDS} is {fds:?}, which is out of range"))?;
     let names = match names {
         None => vec![UNNAMED.to_owned(); count as usize],
         Some(names) => {
@@ -579,8 +589,8 @@ mod tests {
     use super::*;
 
     fn parsed(pid: &str, fds: &str, names: Option<&str>, note: Option<&str>) -> Parsed {
-        let values = [Some(pid), Some(fds), names, note];
-        parse(values.map(|value| value.map(OsStr::new)), 42)
+        let values = [Some(pid), None, Some(fds), names, note];
+        parse(values.map(|value| value.map(OsStr::new)), (42, || None))
     }
 
     /// L7: what sd_listen_fds(3) takes, and what it does not.
@@ -596,7 +606,15 @@ mod tests {
         assert_eq!(parsed("42", "0", Some(""), None), names(&[]));
         assert_eq!(parsed("41", "2", None, None), Ok(None));
         assert_eq!(parsed("41", "garbage", None, Some("garbage")), Ok(None));
-        assert_eq!(parse([None; 4], 42), Ok(None));
+        assert_eq!(parse([None; 5], (42, || None)), Ok(None));
+        let of = |pidfd: &'static str, own| {
+            let values = [Some("42"), Some(pidfd), Some("0"), None, None];
+            parse(values.map(|value| value.map(OsStr::new)), (42, || own))
+        };
+        assert_eq!(of("7", Some(7)), names(&[]));
+        assert_eq!(of("7", None), names(&[]));
+        assert_eq!(of("7", Some(8)), Ok(None));
+        assert!(of("seven", None).unwrap_err().contains("LISTEN_PIDFDID is \"seven\""));
         for (pid, fds, names, note, word) in [
             ("me", "1", None, None, "LISTEN_PID is \"me\""),
             ("42", "-1", None, None, "LISTEN_FDS is \"-1\""),

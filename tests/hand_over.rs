@@ -48,9 +48,12 @@ both_apis!(
     port_0_is_what_was_asked_for,
     what_cannot_be_handed_over,
     a_new_process_is_as_new,
+    whatever_numbers_descriptors_have,
+    a_handler_runs_in_its_own_process,
     what_was_inherited,
     what_is_bound_to_an_endpoint,
     garbage_in_the_environment,
+    a_note_for_another_process,
     started_by_systemd,
 );
 
@@ -957,6 +960,12 @@ fn a_successor_whose_end_is_not_on_the_channel<A: Api>() {
 /// L7, C1: limit and token hold from the first moment to the last: while the program does not
 /// begin, and while one that will not be ready does not end.
 fn a_hand_over_ends_in_time<A: Api>() {
+    // A child that does not begin has the descriptors of all other tests of its process.
+    let test = this_test::<A>("a_hand_over_ends_in_time");
+    lab::in_process(&test, Duration::from_secs(25), ends_in_time::<A>);
+}
+
+fn ends_in_time<A: Api>() {
     let dir = TempDir::new();
     let soon = Duration::from_millis(700);
     let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
@@ -1087,6 +1096,12 @@ fn what_cannot_be_handed_over<A: Api>() {
 /// L7: a successor has what sd_listen_fds(3) promises, and nothing else of this process's: its
 /// descriptors are these, no signal is blocked, SIGPIPE ends it.
 fn a_new_process_is_as_new<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("a_new_process_is_as_new");
+        // They name a process that has long had its descriptors.
+        let words = ["env", "LISTEN_PIDFDID=1", "WATCHDOG_PID=1", "WATCHDOG_USEC=1"];
+        return assert_eq!(Helper::start_by(&words, &test, "s").hear(), "done");
+    }
     let server = A::listen_all(&["127.0.0.1:0", "127.0.0.1:0"], &[Opt::HandOver(true)]).unwrap();
     let socket = A::bind("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
     let handed = [("a b", Handed::Server(&server)), ("dns", Handed::Datagram(&socket))];
@@ -1107,12 +1122,73 @@ fn a_new_process_is_as_new<A: Api>() {
         ignored=$(sed -n 's/^SigIgn:[^0-9a-f]*//p' /proc/$$/status)
         [ $((0x$ignored & 0x1000)) = 0 ] || exit 17
         [ "$HOME" = "$1" ] || exit 18
+        [ "$LISTEN_PIDFDID,$WATCHDOG_PID,$WATCHDOG_USEC" = ,,1 ] || exit 19
         exit 42"#;
     let home = std::env::var("HOME").unwrap_or_default();
     let argv = ["sh", "-c", script, "sh", &home, "one  two"];
     common::system::block(libc::SIGUSR1);
     let failure = fails(A::hand_over(Some(&argv), &handed, 20_000, None), ErrorKind::EndOfStream);
     assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
+    tell("done");
+}
+
+/// L7: they come in their order, though they have each other's numbers here, or those of the
+/// standard streams are free, so that all that is made meanwhile lies below.
+fn whatever_numbers_descriptors_have<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("whatever_numbers_descriptors_have");
+        return assert_eq!(Helper::start(&test, "s").hear(), "done");
+    }
+    let script = r#"
+        [ "$(readlink /proc/$$/fd/3)" = "$1" ] || exit 10
+        [ "$(readlink /proc/$$/fd/4)" = "$2" ] || exit 11
+        case $(readlink /proc/$$/fd/5) in socket:*) ;; *) exit 12 ;; esac
+        exit 42"#;
+    let hands_over = |descriptors: [OwnedFd; 2]| {
+        let numbers = descriptors.each_ref().map(AsRawFd::as_raw_fd);
+        // What else a server has lies above.
+        let below: Vec<_> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
+        let adopt = |fd| A::adopt_server(fd, &[]).map_err(|e| e.1).unwrap();
+        let servers = descriptors.map(adopt);
+        drop(below);
+        let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        let [first, second] = numbers.map(|number| link(number).display().to_string());
+        let argv = ["sh", "-c", script, "sh", &first, &second];
+        let given = [("a", Handed::Server(&servers[0])), ("b", Handed::Server(&servers[1]))];
+        (numbers, A::hand_over(Some(&argv), &given, 20_000, None))
+    };
+    let is_right = |outcome| {
+        let failure = fails(outcome, ErrorKind::EndOfStream);
+        assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
+    };
+    common::system::close_numbers(3, 40);
+    let listeners = || [(); 2].map(|()| OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap()));
+    let [third, fourth] = listeners();
+    let (numbers, outcome) = hands_over([fourth, third]);
+    assert_eq!(numbers, [4, 3]);
+    is_right(outcome);
+    let high = listeners().map(|fd| common::system::lifted(&fd, 50));
+    let (_, outcome) = common::system::without_streams(|| hands_over(high));
+    is_right(outcome);
+    tell("done");
+}
+
+/// L7: a signal that comes in the moment between fork and execve is not handled by the program that
+/// is about to go, whose memory looks like this one's.
+fn a_handler_runs_in_its_own_process<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("a_handler_runs_in_its_own_process");
+        return assert_eq!(Helper::start(&test, "s").hear(), "done");
+    }
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let elsewhere = common::system::handled_elsewhere(|| {
+        for _ in 0..30 {
+            fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::EndOfStream);
+        }
+    });
+    assert!(!elsewhere, "a child has handled a signal");
+    tell("done");
 }
 
 // ---- inherited -----------------------------------------------------------------------------------
@@ -1259,7 +1335,10 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
     let one = TcpListener::bind("127.0.0.1:0").unwrap();
     let zero = TcpListener::bind("127.0.0.2:0").unwrap();
     let unix = UnixListener::bind(dir.path("s")).unwrap();
-    let udp = UdpSocket::bind("127.0.0.3:0").unwrap();
+    // A port that no TCP socket has.
+    let probe = TcpListener::bind("127.0.0.3:0").unwrap();
+    let udp = UdpSocket::bind(probe.local_addr().unwrap()).unwrap();
+    drop(probe);
     let variables = [
         ("ANY", port(&any)),
         ("ONE", port(&one)),
@@ -1291,6 +1370,12 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
 /// L7: variables that nobody has written for this process, or that hold what they cannot.
 fn garbage_in_the_environment<A: Api>() {
     if let Some(role) = lab::role() {
+        if role == "mine" {
+            let own = common::system::pidfd_inode().unwrap().to_string();
+            common::system::set_variable("LISTEN_PIDFDID", &own);
+            assert_eq!(A::take_inherited().unwrap().names(), ["unknown"]);
+            return tell("mine");
+        }
         let outcome = A::take_inherited();
         if role == "others" {
             assert!(outcome.unwrap().names().is_empty());
@@ -1318,6 +1403,37 @@ fn garbage_in_the_environment<A: Api>() {
     let pid = std::process::id().to_string();
     let words = ["env", &format!("LISTEN_PID={pid}"), "LISTEN_FDS=1"];
     assert_eq!(Helper::start_by(&words, &test, "others").hear(), "none");
+    // Before Linux 6.9 a process has nothing of the kind.
+    if common::system::pidfd_inode().is_some() {
+        let variables = [("LISTEN_PIDFDID", "1")];
+        let helper = Helper::start_activated(&test, "others", listener(), &variables);
+        assert_eq!(helper.hear(), "none");
+        let helper = Helper::start_activated(&test, "mine", listener(), &variables);
+        assert_eq!(helper.hear(), "mine");
+    }
+}
+
+/// L7: a note that was left behind tells of a number that has another socket now, which is none of
+/// keepsock's.
+fn a_note_for_another_process<A: Api>() {
+    if lab::role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        assert_eq!(inherited.names(), ["unknown"]);
+        inherited.ready().unwrap();
+        drop(inherited);
+        assert!(common::system::is_open(4) && !common::system::is_cloexec(4));
+        return tell("done");
+    }
+    let test = this_test::<A>("a_note_for_another_process");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut mine, theirs) = UnixStream::pair().unwrap();
+    let variables = [("LISTEN_FDS", "1"), ("KEEPSOCK_HAND_OVER", "4=1:2")];
+    let descriptors = vec![listener.into(), theirs.into()];
+    let helper = Helper::start_activated(&test, "s", descriptors, &variables);
+    assert_eq!(helper.hear(), "done");
+    drop(helper);
+    mine.set_read_timeout(Some(PROMPT)).unwrap();
+    assert_eq!(mine.read(&mut [0]).unwrap(), 0, "nothing was said to it");
 }
 
 /// L7: with the program that systemd has for trying it out.

@@ -58,6 +58,31 @@ mod platform {
         Some((stat.st_dev as u64, stat.st_ino as u64))
     }
 
+    /// What tells this process from all others that there are or were, by a descriptor of it
+    /// (pidfd_open(2)); `None` before Linux 6.9, where all of those have the same.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        const PIDFS_MAGIC: u32 = 0x5049_4446; // linux/magic.h; not in libc
+        // SAFETY: no memory is passed, the descriptor is new and ours, and an all-zero statfs is
+        // valid, which the kernel fills in.
+        let (fd, kind) = unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0);
+            let fd = OwnedFd::from_raw_fd(check_int(c_int::try_from(fd).ok()?).ok()?);
+            let mut kind: libc::statfs = mem::zeroed();
+            check_int(libc::fstatfs(fd.as_raw_fd(), &raw mut kind)).ok()?;
+            (fd, kind)
+        };
+        // Its type differs from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        let is_one = kind.f_type as u32 == PIDFS_MAGIC;
+        if is_one { identity(fd.as_fd()).ok().map(|(_, inode)| inode) } else { None }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        None
+    }
+
     fn status(fd: RawFd) -> io::Result<libc::stat> {
         // SAFETY: an all-zero stat is valid, and the kernel fills it in.
         unsafe {
@@ -446,6 +471,10 @@ mod platform {
 
     pub(crate) fn identity(_: Borrowed<'_>) -> io::Result<(u64, u64)> {
         unsupported()
+    }
+
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        None
     }
 
     pub(crate) fn identity_of(_: u32) -> Option<(u64, u64)> {

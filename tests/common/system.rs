@@ -503,3 +503,100 @@ pub fn end(pid: i64) {
         libc::waitpid(pid as libc::pid_t, &mut 0, 0);
     }
 }
+
+/// The inode of a pidfd of this process, where it is this process's alone.
+pub fn pidfd_inode() -> Option<u64> {
+    // SAFETY: the descriptor is new; all-zero structures are valid, and the kernel fills them in.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0);
+        let fd = OwnedFd::from_raw_fd(RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?);
+        let mut kind: libc::statfs = std::mem::zeroed();
+        let mut stat: libc::stat = std::mem::zeroed();
+        assert_eq!(libc::fstatfs(fd.as_raw_fd(), &raw mut kind), 0);
+        assert_eq!(libc::fstat(fd.as_raw_fd(), &raw mut stat), 0);
+        (kind.f_type == 0x5049_4446).then_some(stat.st_ino)
+    }
+}
+
+/// In a process of one test only.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: the harness's other thread waits for this one.
+    unsafe { std::env::set_var(name, value) };
+}
+
+/// The same with a number from that on.
+pub fn lifted(fd: &OwnedFd, from: RawFd) -> OwnedFd {
+    // SAFETY: no memory is passed, and the descriptor is new and ours.
+    unsafe {
+        let lifted = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from);
+        assert!(lifted >= from);
+        OwnedFd::from_raw_fd(lifted)
+    }
+}
+
+/// Closes what whoever started this process has left open. In a process of one test only, before
+/// it has opened anything.
+pub fn close_numbers(first: RawFd, last: RawFd) {
+    for fd in first..=last {
+        // SAFETY: nobody in this process knows of them.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Runs that without descriptors 0, 1 and 2.
+pub fn without_streams<T>(f: impl FnOnce() -> T) -> T {
+    let saved = [0, 1, 2].map(|fd| {
+        // SAFETY: no memory is passed, and nobody prints meanwhile.
+        unsafe {
+            let saved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 100);
+            assert!(saved >= 0);
+            libc::close(fd);
+            saved
+        }
+    });
+    let outcome = f();
+    for (number, saved) in (0..).zip(saved) {
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(libc::dup2(saved, number), number);
+            libc::close(saved);
+        }
+    }
+    outcome
+}
+
+/// Whether, while that runs, a child of this process runs a handler of it. Signals rain on the
+/// process group, which has to be this process's own to be told.
+pub fn handled_elsewhere(f: impl FnOnce()) -> bool {
+    static OWN: AtomicU32 = AtomicU32::new(0);
+    static REPORT: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: both calls are async-signal-safe.
+        unsafe {
+            if libc::getpid() as u32 != OWN.load(Ordering::Relaxed) {
+                let fd = REPORT.load(Ordering::Relaxed) as RawFd;
+                libc::write(fd, [1u8].as_ptr().cast(), 1);
+            }
+        }
+    }
+    let (reader, writer) = pipe();
+    REPORT.store(writer.as_raw_fd() as u32, Ordering::Relaxed);
+    OWN.store(std::process::id(), Ordering::Relaxed);
+    // SAFETY: no memory is passed but the handler's, which stays. Whoever has none ignores SIGURG.
+    unsafe {
+        assert_eq!(libc::setpgid(0, 0), 0);
+        libc::signal(libc::SIGURG, handler as *const () as libc::sighandler_t);
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // SAFETY: no memory is passed.
+                unsafe { libc::kill(0, libc::SIGURG) };
+            }
+        });
+        f();
+        stop.store(true, Ordering::Relaxed);
+    });
+    becomes_readable(reader.as_raw_fd(), 0)
+}
