@@ -1129,7 +1129,7 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     let name = SockRef::from(&fd).local_addr().map_err(os)?;
     if name.as_socket().is_some() {
         options.refuse_unix_only(TAKE_OVER)?;
-    } else if options.save_syn {
+    } else if options.save_syn || options.fast_open {
         options.refuse_inet_only(TAKE_OVER)?;
     }
     let address = sys::to_address(&name);
