@@ -966,7 +966,8 @@ fn a_hand_over_ends_in_time<A: Api>() {
 
 fn ends_in_time<A: Api>() {
     let dir = TempDir::new();
-    let soon = Duration::from_millis(700);
+    // It would be a second.
+    let soon = Duration::from_millis(900);
     let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
     let given = [("s", Handed::Server(&server))];
     let limited = |argv: &[&str]| {
