@@ -1377,7 +1377,7 @@ typedef struct {
      */
     const keepsock_server *server;
     /**
-     * A UDP socket; or NULL. One of the two is given.
+     * A datagram socket, UDP or Unix; or NULL. One of the two is given.
      */
     const keepsock_datagram *datagram;
 } keepsock_handed;
@@ -3534,8 +3534,8 @@ void keepsock_handshake_free(keepsock_handshake *handshake);
 
 /**
  * Takes the descriptors that the process was started with, once: whoever calls it again gets
- * none. There are none, either, if LISTEN_PID names another process. The environment stays as
- * it is; the descriptors are kept from programs that this one starts. Call it early: what else
+ * none. There are none, either, if LISTEN_PID or LISTEN_PIDFDID names another process. The
+ * environment stays as it is; the descriptors are kept from programs that this one starts. Call it early: what else
  * was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
  *
  * @param inherited  Receives them; free it with keepsock_inherited_free().
@@ -3551,7 +3551,12 @@ int32_t keepsock_inherited_take(keepsock_inherited **inherited,
  * The inherited listening stream socket that is bound to the endpoint, if there is one; else it
  * listens itself, with keepsock_options_set_hand_over(). The options hold for either. "*:80" is
  * a socket that takes IPv4 and IPv6, "[::]:80" one for IPv6 only. Port 0 stands for the port
- * that the system chose for the one who listened first.
+ * that the system chose for the one who listened first with port 0; of a service manager's sockets
+ * none is meant by it. Nor is a Unix socket whose path is another file's now.
+ *
+ * What a predecessor has handed over gets its options in keepsock_inherited_ready(): the listener
+ * is the predecessor's, too, and if this process fails, nothing of it has changed. Who connected
+ * before has the predecessor's options. A backlog that is not given stays as it was.
  *
  * @param inherited  What was inherited.
  * @param endpoint   Where to listen.
@@ -3569,7 +3574,8 @@ int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
 
 /**
  * All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
- * what the predecessor called them. Without a name it is "unknown".
+ * what the predecessor called them. Without a name it is "unknown". Options are set as by
+ * keepsock_inherited_listen().
  *
  * @param inherited  What was inherited.
  * @param name       The name.
@@ -3587,16 +3593,17 @@ int32_t keepsock_inherited_server(keepsock_inherited *inherited,
                                   keepsock_error **error);
 
 /**
- * The first inherited UDP socket of a name.
+ * The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
+ * predecessor, whose socket it is, too, receives with them from now on.
  *
  * @param inherited  What was inherited.
  * @param name       The name.
  * @param options    Options, copied; NULL for the defaults.
  * @param datagram   Receives the socket; free it with keepsock_datagram_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no UDP
- *         socket; the error says what it is), or those of keepsock_datagram_from_fd(); it stays
- *         where it is then. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no
+ *         datagram socket; the error says what it is), or those of keepsock_datagram_from_fd(); it
+ *         stays where it is then. Since 0.1.
  */
 int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
                                     const char *name,
@@ -3624,13 +3631,16 @@ const char *keepsock_inherited_name(const keepsock_inherited *inherited, size_t 
 /**
  * Tells the predecessor that this process serves, so that it ends; does nothing if there is
  * none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
- * if nothing had been when this process ends, or frees the object. From now on the files of Unix
- * sockets are this process's to remove.
+ * if nothing had been when this process ends, or frees the object.
+ *
+ * Just before that, servers that were taken from a predecessor get their options. From now on the
+ * files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+ * connect to it and never be accepted.
  *
  * @param inherited  What was inherited.
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS.
- *         Since 0.1.
+ * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
+ *         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
  */
 int32_t keepsock_inherited_ready(keepsock_inherited *inherited,
                                  keepsock_error **error);
@@ -3664,12 +3674,22 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
  * a Unix socket in the file system the new process owns the file from then on, if this one did.
  *
+ * The new one is the process that is started, and no other. A script that prepares something has
+ * to end with exec, so that the server is that process; a program that goes into the background
+ * has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
+ * it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
+ * systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+ * sd_notify(3)).
+ *
  * @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
  *                    the last pointer is NULL. NULL: this program again, with its arguments; the
- *                    file that has its name now, if it was replaced.
+ *                    file that has its name now, if it was replaced. Of a program that was started
+ *                    by a symbolic link, that is what the link led to: give the link here if it may
+ *                    lead elsewhere.
  * @param handed      What is handed over.
  * @param count       How many; at least 1.
- * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE.
+ * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE. It
+ *                    and the token hold for all of it, but the system's fork(2).
  * @param cancel      A token that ends the wait, and the successor; or NULL.
  * @param pid         Receives the number of the successor's process, a child of this one; may be
  *                    NULL.
@@ -3677,8 +3697,8 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended before it was ready; the
  *         error has its exit status), _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the
  *         program cannot be started), _WRONG_STATE (made without
- *         keepsock_options_set_hand_over()), _CLOSED, _INVALID_ARGUMENT, _NO_DESCRIPTORS,
- *         _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
+ *         keepsock_options_set_hand_over(), or being handed over already), _CLOSED,
+ *         _INVALID_ARGUMENT, _NO_DESCRIPTORS, _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
  */
 int32_t keepsock_hand_over(const char *const *argv,
                            const keepsock_handed *handed,
@@ -4448,8 +4468,9 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
                                    keepsock_error **error);
 
 /**
- * Takes over a listening stream socket, or one for packets, as a service manager may pass it. Those that the process
- * was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+ * Takes over a listening stream socket, or one for packets, as a service manager may pass it. The
+ * options are set on it, also to what is off by default; only a backlog that is not given stays as
+ * it was. Those that the process was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
  * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
  * accepting costs one poll more.
  *

@@ -1,6 +1,8 @@
 //! HandOver: a server is replaced while it runs.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
@@ -21,6 +23,19 @@ const OPERATION: &str = "hand over";
 /// How long the end of a process may take after it has closed its descriptors.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the successor has ended: what it has started may keep its end of
+/// the channel open. There is nothing to poll for that everywhere.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The same while it is ending: it closes its descriptors a moment before it can be waited for.
+const LOOK_AT_ENDING: Duration = Duration::from_millis(1);
+
+/// The sockets that this process is handing over just now.
+static UNDER_WAY: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+/// Whom systemd's watchdog expects to hear from (sd_watchdog_enabled(3)); without it, whoever asks.
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
+
 /// What FDNAME_MAX of systemd is.
 const NAME_MAX: usize = 255;
 
@@ -38,6 +53,11 @@ const NAME_MAX: usize = 255;
 /// If the new one ends, or is not ready in time, it is ended, `start` says why, and
 /// the old one goes on as if nothing had been.
 ///
+/// The new one is the process that is started, and no other. A script that prepares something has
+/// to end with `exec`, so that the server is that process; a program that goes into the background
+/// has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
+/// it inherited them: it keeps them listening, though nobody may accept.
+///
 /// The sockets must have been made with [`hand_over`](crate::SocketOptions::hand_over), or
 /// taken over, or come from [`Inherited::listen`](crate::Inherited::listen). Of a Unix socket
 /// in the file system the new process owns the file from then on, if the old one did. All other
@@ -45,8 +65,10 @@ const NAME_MAX: usize = 255;
 /// blocked, and as by default those that are not ignored. Unix systems.
 ///
 /// The successor is a child of this process, and after its end an orphan. A service manager that
-/// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Or it has the listeners
-/// itself, by socket activation: they are open then while it starts the service anew.
+/// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Its variables are passed
+/// on, but `WATCHDOG_PID`, which names this process: the successor is to answer the watchdog. Or it
+/// has the listeners itself, by socket activation: they are open then while it starts the service
+/// anew.
 ///
 /// ```no_run
 /// use keepsock::{HandOver, Inherited, SocketOptions};
@@ -90,7 +112,9 @@ enum Given<'a> {
 
 impl<'a> HandOver<'a> {
     /// To this program again, with its arguments; to the file that has its name now, if it
-    /// was replaced.
+    /// was replaced. That is the name of the file itself: of a program that was started by a
+    /// symbolic link (`current`, to `v2`) which leads elsewhere now, the old file is started. Give
+    /// the link to [`program`](HandOver::program) then.
     ///
     /// ```
     /// let hand_over = keepsock::HandOver::new();
@@ -140,7 +164,7 @@ impl<'a> HandOver<'a> {
         self
     }
 
-    /// Hands a UDP socket over. Both processes receive from it, each datagram one of
+    /// Hands a datagram socket over, UDP or Unix. Both processes receive from it, each datagram one of
     /// them, until the old one closes it.
     ///
     /// ```
@@ -173,7 +197,8 @@ impl<'a> HandOver<'a> {
 
     /// Starts the successor and waits until it has said that it is ready, for so long at most;
     /// `None`: without limit. Returns the number of its process, which is a child of this one.
-    /// One that is not ready is killed, and what connections it had accepted are reset.
+    /// One that is not ready is killed, and what connections it had accepted are reset. Limit and
+    /// token hold for all of it, but the system's fork(2).
     ///
     /// # Errors
     /// This process goes on then, and all that was to be handed over is as it was.
@@ -183,7 +208,7 @@ impl<'a> HandOver<'a> {
     /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied) and
     /// others of execve(2): the program cannot be started.
     /// [`WrongState`](ErrorKind::WrongState): a socket was made without
-    /// [`hand_over`](crate::SocketOptions::hand_over). [`Closed`](ErrorKind::Closed): one is
+    /// [`hand_over`](crate::SocketOptions::hand_over), or is being handed over already. [`Closed`](ErrorKind::Closed): one is
     /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, or a
     /// name that is none. [`Unsupported`](ErrorKind::Unsupported): Windows.
     ///
@@ -205,26 +230,29 @@ impl<'a> HandOver<'a> {
             return Err(Error::new(ErrorKind::Unsupported, OPERATION));
         }
         let lent = self.lend()?;
-        let (channel, process) = self.spawn(&lent)?;
+        let Started { process, program, report, channel } = self.spawn(&lent)?;
         let pid = process.id();
         let failed = |kind: ErrorKind, what: &str, how: sys::Ended| {
             let detail = format!("the successor, process {pid}, {what}: {how}");
             Error::new(kind, OPERATION).detail(detail)
         };
-        match self.wait_ready(&channel, deadline) {
-            Ok(true) => {}
-            Ok(false) => {
-                let what = "ended before it was ready";
-                return Err(match process.ends_within(ENDING) {
-                    Some(how) => failed(ErrorKind::EndOfStream, what, how),
-                    None => {
-                        let what = "goes on but will not be ready, and was ended";
-                        failed(ErrorKind::EndOfStream, what, process.end())
-                    }
-                });
+        let outcome = match self.wait_begun(&report, deadline) {
+            Ok(None) => self.wait_ready(&channel, deadline, || process.ended()),
+            Ok(Some(why)) => {
+                process.end();
+                return Err(cannot_start(&program, &why));
             }
-            // It may have said so at the last moment.
-            Err(_) if has_said(&channel).unwrap_or(false) => {}
+            Err(cause) => Err(cause),
+        };
+        match outcome {
+            Ok(Outcome::Ready) => {}
+            Ok(Outcome::Ended(how)) => {
+                return Err(failed(ErrorKind::EndOfStream, "ended before it was ready", how));
+            }
+            Ok(Outcome::Silent) => {
+                let what = "goes on but will not be ready, and was ended";
+                return Err(failed(ErrorKind::EndOfStream, what, process.end()));
+            }
             Err(cause) => {
                 let what = match limit.filter(|_| cause.kind() == ErrorKind::TimedOut) {
                     Some(limit) => format!("was not ready within {}, and was ended", Span(limit)),
@@ -249,6 +277,13 @@ impl<'a> HandOver<'a> {
             let what = "it was made without hand_over, and would end when it is closed here";
             Error::new(ErrorKind::WrongState, OPERATION).at(endpoint).detail(what)
         };
+        let once = |endpoint: &dyn std::fmt::Display, socket: &BorrowedSocket<'_>| {
+            let begun = UnderWay::begin(socket).map_err(|e| Error::os(OPERATION, &e))?;
+            begun.ok_or_else(|| {
+                let what = "it is being handed over already";
+                Error::new(ErrorKind::WrongState, OPERATION).at(endpoint).detail(what)
+            })
+        };
         let mut handed = Vec::new();
         for (name, given) in &self.given {
             let printable = name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b':');
@@ -261,11 +296,15 @@ impl<'a> HandOver<'a> {
                         if !listener.is_shared() {
                             return Err(alone(listener.endpoint()));
                         }
+                        let socket = listener.borrow().map_err(|e| e.during(OPERATION))?;
+                        let under_way = once(listener.endpoint(), &socket)?;
                         handed.push(Handed {
                             name: name.clone(),
                             endpoint: listener.endpoint().to_string(),
-                            socket: listener.borrow().map_err(|e| e.during(OPERATION))?,
                             file: Some(listener.lend_file()),
+                            any_port: listener.has_any_port(),
+                            _under_way: under_way,
+                            socket,
                         });
                     }
                 }
@@ -273,11 +312,15 @@ impl<'a> HandOver<'a> {
                     if !socket.is_shared() {
                         return Err(alone(socket.endpoint()));
                     }
+                    let borrowed = socket.borrow().map_err(|e| e.during(OPERATION))?;
+                    let under_way = once(socket.endpoint(), &borrowed)?;
                     handed.push(Handed {
                         name: name.clone(),
                         endpoint: socket.endpoint().to_string(),
-                        socket: socket.borrow().map_err(|e| e.during(OPERATION))?,
                         file: socket.lend_file(),
+                        any_port: false,
+                        _under_way: under_way,
+                        socket: borrowed,
                     });
                 }
             }
@@ -285,8 +328,8 @@ impl<'a> HandOver<'a> {
         if handed.is_empty() { Err(refuse("nothing to hand over")) } else { Ok(handed) }
     }
 
-    fn spawn(&self, handed: &[Handed<'_>]) -> Result<(Owned, Process)> {
-        let os = |e: std::io::Error| Error::os(OPERATION, &e);
+    fn spawn(&self, handed: &[Handed<'_>]) -> Result<Started> {
+        let os = |e: io::Error| Error::os(OPERATION, &e);
         let program = match &self.program {
             Some(program) => program.clone(),
             None => sys::own_program().map_err(os)?.into(),
@@ -295,37 +338,129 @@ impl<'a> HandOver<'a> {
             Some(args) => std::iter::once(&program).chain(args).cloned().collect(),
             None => sys::own_args().map_err(os)?,
         };
-        let (mine, theirs) = sys::channel().map_err(os)?;
+        let (channel, theirs) = sys::channel().map_err(os)?;
         let mut descriptors: Vec<_> = handed.iter().map(|h| h.socket.0.socket()).collect();
         descriptors.push(sys::borrow(&theirs));
-        let channel = sys::identity(sys::borrow(&theirs)).map_err(os)?;
-        let environment = environment(handed, channel);
-        let process = sys::spawn(&program, &args, environment, &descriptors);
-        process.map(|process| (mine, process)).map_err(|e| {
-            let what = format!("{} cannot be started", program.to_string_lossy());
-            os(e).detail(what)
-        })
+        let identity = sys::identity(sys::borrow(&theirs)).map_err(os)?;
+        let environment = environment(handed, identity);
+        let (process, report) = sys::spawn(&program, &args, environment, &descriptors)
+            .map_err(|e| cannot_start(&program, &e))?;
+        Ok(Started { process, program, report, channel })
     }
 
-    /// Whether it was said that the successor is ready; false: it will not be.
-    fn wait_ready(&self, channel: &Owned, deadline: Deadline) -> std::result::Result<bool, Cause> {
-        let socket = Some((sys::borrow(channel), Interest::Read));
+    /// Waits until the program has begun, or says why it cannot.
+    fn wait_begun(
+        &self,
+        report: &Owned,
+        deadline: Deadline,
+    ) -> std::result::Result<Option<io::Error>, Cause> {
+        let socket = Some((sys::borrow(report), Interest::Read));
         wait(socket, deadline, self.cancel.as_ref(), || false)?;
-        has_said(channel)
+        Ok(sys::read_report(report))
+    }
+
+    /// Waits until the successor has said that it is ready, or will not.
+    fn wait_ready(
+        &self,
+        channel: &Owned,
+        deadline: Deadline,
+        ended: impl Fn() -> Option<sys::Ended>,
+    ) -> std::result::Result<Outcome, Cause> {
+        let cancel = self.cancel.as_ref();
+        let socket = Some((sys::borrow(channel), Interest::Read));
+        loop {
+            let look = deadline.earlier(Deadline::after(Some(LOOK)));
+            let waited = wait(socket, look, cancel, || false);
+            // In this order: it may have said so at the last moment.
+            let how = ended();
+            match (has_said(channel)?, how, waited) {
+                (Some(true), ..) => return Ok(Outcome::Ready),
+                (_, Some(how), _) => return Ok(Outcome::Ended(how)),
+                (Some(false), None, _) => break,
+                (None, None, Err(cause)) => {
+                    if cause.kind() != ErrorKind::TimedOut || deadline.has_passed() {
+                        return Err(cause);
+                    }
+                }
+                (None, None, Ok(_)) => {}
+            }
+        }
+        let patience = deadline.earlier(Deadline::after(Some(ENDING)));
+        while !patience.has_passed() {
+            let look = patience.earlier(Deadline::after(Some(LOOK_AT_ENDING)));
+            wait(None, look, cancel, || false)?;
+            if let Some(how) = ended() {
+                return Ok(Outcome::Ended(how));
+            }
+        }
+        Ok(Outcome::Silent)
     }
 }
 
-/// One descriptor that is handed over.
+/// A process that is to become the successor.
+struct Started {
+    process: Process,
+    program: OsString,
+    /// Closed when the program begins; or why it does not.
+    report: Owned,
+    /// By which it says that it is ready.
+    channel: Owned,
+}
+
+/// What became of a successor.
+enum Outcome {
+    Ready,
+    Ended(sys::Ended),
+    /// It goes on, and has closed its end of the channel.
+    Silent,
+}
+
+/// One descriptor that is handed over. The file is given back first: who finds it must find a
+/// listener.
 struct Handed<'a> {
     name: String,
     endpoint: String,
-    socket: BorrowedSocket<'a>,
     file: Option<Lent<'a>>,
+    any_port: bool,
+    _under_way: UnderWay,
+    socket: BorrowedSocket<'a>,
 }
 
-fn has_said(channel: &Owned) -> std::result::Result<bool, Cause> {
-    let n = sys::recv(sys::borrow(channel), &mut [0; 1], Wait::No)?;
-    Ok(n == 1)
+/// That a socket is being handed over, which two at once must not: each successor would own the
+/// file of a Unix socket.
+struct UnderWay(Identity);
+
+impl UnderWay {
+    /// `None`: it is already.
+    fn begin(socket: &BorrowedSocket<'_>) -> io::Result<Option<UnderWay>> {
+        let identity = sys::identity(socket.0.socket())?;
+        let mut all = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.contains(&identity) {
+            return Ok(None);
+        }
+        all.push(identity);
+        Ok(Some(UnderWay(identity)))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| *one != self.0);
+    }
+}
+
+fn cannot_start(program: &OsStr, why: &io::Error) -> Error {
+    let what = format!("{} cannot be started", program.to_string_lossy());
+    Error::os(OPERATION, why).detail(what)
+}
+
+/// Whether the successor is ready; false: it will not be. `None`: it has not said yet.
+fn has_said(channel: &Owned) -> std::result::Result<Option<bool>, Cause> {
+    match sys::recv(sys::borrow(channel), &mut [0; 1], Wait::No) {
+        Ok(n) => Ok(Some(n == 1)),
+        Err(e) if ErrorKind::of(&e) == ErrorKind::WouldBlock => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// That of this process, with what the successor has to know.
@@ -336,9 +471,10 @@ fn environment(handed: &[Handed<'_>], channel: Identity) -> Vec<OsString> {
         Some(FileNote { index, identity, path: path.to_owned() })
     });
     let ready = FIRST_INHERITED + count as u32;
-    let note = Note { ready, channel, files: files.collect() };
+    let any_ports = (0..count).filter(|index| handed[*index].any_port).collect();
+    let note = Note { ready, channel, any_ports, files: files.collect() };
     let names = handed.iter().map(|handed| handed.name.as_str()).collect::<Vec<_>>().join(":");
-    let own = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PIDFDID, HAND_OVER];
+    let own = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PIDFDID, HAND_OVER, WATCHDOG_PID];
     let others = std::env::vars_os().filter(|(name, _)| own.iter().all(|own| name != own));
     let others = others.map(|(mut variable, value)| {
         variable.push("=");
@@ -351,4 +487,25 @@ fn environment(handed: &[Handed<'_>], channel: Identity) -> Vec<OsString> {
         format!("{HAND_OVER}={}", note.to_text()),
     ];
     others.chain(new.map(OsString::from)).collect()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// L7: a successor that has said so is the successor, though the time is over or it is gone.
+    #[test]
+    fn what_was_said_counts() {
+        let token = CancelToken::new().unwrap();
+        token.fire();
+        let hand_over = HandOver::new().cancel(&token);
+        for (limit, hand_over) in [(None, &hand_over), (Some(Duration::ZERO), &HandOver::new())] {
+            let (mine, theirs) = sys::channel().unwrap();
+            sys::send(sys::borrow(&theirs), b"1", Wait::No).unwrap();
+            let outcome = hand_over.wait_ready(&mine, Deadline::after(limit), || None);
+            assert!(matches!(outcome, Ok(Outcome::Ready)));
+            let outcome = hand_over.wait_ready(&mine, Deadline::after(limit), || None);
+            assert!(outcome.is_err_and(|cause| cause.kind() != ErrorKind::EndOfStream));
+        }
+    }
 }

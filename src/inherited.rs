@@ -2,33 +2,37 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{SockRef, Type};
 
 use crate::datagram::DatagramSocket;
-use crate::endpoint::{Endpoint, Host, Target};
+use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, Family};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
-use crate::server::{ServerSocket, is_dual, is_ipv6_missing};
+use crate::server::{ServerSocket, Unset, is_dual, is_ipv6_missing};
 use crate::sys::{self, Borrowed, FIRST_INHERITED, Owned, Wait};
-use crate::unix::{self, Adopted, Identity, SocketFile};
+use crate::unix::{self, Adopted, Identity, Ours, SocketFile};
 use crate::wait::Deadline;
 
 const OPERATION: &str = "inherit";
 const LISTEN: &str = "listen";
+const READY: &str = "ready";
 
 /// Of sd_listen_fds(3): whose the descriptors are, how many, and their names.
 pub(crate) const LISTEN_PID: &str = "LISTEN_PID";
 pub(crate) const LISTEN_FDS: &str = "LISTEN_FDS";
 pub(crate) const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
-/// Newer systemd tells the process by this, too (sd_listen_fds(3)): it must not be passed on.
+/// Newer systemd tells the process by this, too (sd_listen_fds(3)): the inode of its pidfd, which is
+/// never given again, as the number is. It must not be passed on.
 pub(crate) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// From a predecessor: a [`Note`].
 pub(crate) const HAND_OVER: &str = "KEEPSOCK_HAND_OVER";
+
+/// In a note: of a listener that was asked for with port 0.
+const ANY_PORT: &str = "any";
 
 /// The name of a descriptor without one, as of sd_listen_fds_with_names(3).
 const UNNAMED: &str = "unknown";
@@ -56,24 +60,32 @@ pub struct Inherited {
     /// To the predecessor.
     channel: Option<Owned>,
     /// Whether the files of Unix sockets are this process's to remove.
-    ours: Arc<AtomicBool>,
+    ours: Arc<Ours>,
+    /// Servers that get their options when this process is ready: they would hold for the
+    /// predecessor, too, which may go on.
+    unset: Vec<Unset>,
 }
 
 #[derive(Debug)]
 struct Item {
     number: u32,
     name: String,
+    /// The predecessor was asked for port 0.
+    any_port: bool,
     adopted: Adopted,
 }
 
 /// What a predecessor tells, as text: the number of the descriptor by which it is told that this
-/// process is ready, and which listeners have a file that is to be removed when they close.
+/// process is ready, which listeners were asked for with port 0, and which have a file that is to be
+/// removed when they close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Note {
     pub ready: u32,
     /// Which socket that descriptor is: another one that has its number now is none of it, and
     /// the variable was left behind by a process that was before.
     pub channel: Identity,
+    /// Which of the descriptors, from 0.
+    pub any_ports: Vec<usize>,
     pub files: Vec<FileNote>,
 }
 
@@ -87,8 +99,8 @@ pub(crate) struct FileNote {
 
 impl Inherited {
     /// Takes the descriptors that the process was started with, once: whoever calls it again gets
-    /// none. There are none, either, if `LISTEN_PID` names another process: this one has then
-    /// merely inherited the variables. They stay as they are. The descriptors are kept from
+    /// none. There are none, either, if `LISTEN_PID` or `LISTEN_PIDFDID` names another process:
+    /// this one has then merely inherited the variables. They stay as they are. The descriptors are kept from
     /// programs that this one starts.
     ///
     /// Call it early: a program that has opened files by chance where it was promised to find its
@@ -113,9 +125,10 @@ impl Inherited {
             return Ok(Inherited::default());
         }
         let garbage = |what: String| Error::new(ErrorKind::InvalidArgument, OPERATION).detail(what);
-        let variables = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, HAND_OVER];
+        let variables = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, HAND_OVER];
         let variables = variables.map(std::env::var_os);
-        let parsed = parse(variables.each_ref().map(Option::as_deref), std::process::id());
+        let own = (std::process::id(), sys::own_pidfd_inode);
+        let parsed = parse(variables.each_ref().map(Option::as_deref), own);
         let Some((names, note)) = parsed.map_err(garbage)? else {
             return Ok(Inherited::default());
         };
@@ -127,15 +140,16 @@ impl Inherited {
         })?;
         *taken = true;
         let channel = note.as_ref().and_then(|_| owned.pop());
-        let ours = Arc::new(AtomicBool::new(false));
-        let mut files = note.map_or_else(Vec::new, |note| note.files);
+        let ours = Arc::new(Ours::default());
+        let (any_ports, mut files) = note.map(|n| (n.any_ports, n.files)).unwrap_or_default();
         let items = names.into_iter().zip(owned).enumerate().map(|(index, (name, socket))| {
             let file = files.iter().position(|f| f.index == index).map(|at| files.swap_remove(at));
             let file = file.map(|f| SocketFile::inherited(f.path, f.identity, ours.clone()));
             let adopted = Adopted { file, socket };
-            Item { number: FIRST_INHERITED + index as u32, name, adopted }
+            let any_port = any_ports.contains(&index);
+            Item { number: FIRST_INHERITED + index as u32, name, any_port, adopted }
         });
-        Ok(Inherited { items: items.collect(), channel, ours })
+        Ok(Inherited { items: items.collect(), channel, ours, unset: Vec::new() })
     }
 
     /// The inherited listening stream socket that is bound to the endpoint, if there is one; else
@@ -143,8 +157,14 @@ impl Inherited {
     /// either.
     ///
     /// `*:80` is a socket that takes IPv4 and IPv6, `[::]:80` one for IPv6 only. Port 0 stands
-    /// for the port that the system chose for the one who listened first. A UDP socket on
-    /// that port is not meant.
+    /// for the port that the system chose for the one who listened first with port 0; of a service
+    /// manager's sockets none is meant by it. A UDP socket on that port is not meant, either, nor
+    /// is a Unix socket whose path is another file's now.
+    ///
+    /// What a predecessor has handed over gets its options when this process says that it is
+    /// [`ready`](Inherited::ready): the listener is the predecessor's, too, and if this process
+    /// fails, nothing of it has changed. Who connected before has the predecessor's options. A
+    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was.
     ///
     /// # Errors
     /// Those of [`listen_with`](ServerSocket::listen_with) and
@@ -181,6 +201,7 @@ impl Inherited {
 
     /// All inherited listening sockets of a name, as one server: systemd's
     /// `FileDescriptorName=`, or what the predecessor called them. Without a name it is "unknown".
+    /// Options are set as by [`listen`](Inherited::listen).
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
@@ -209,7 +230,8 @@ impl Inherited {
         self.adopt(options, |item| item.name == name).map_err(|e| e.during(OPERATION))
     }
 
-    /// The first inherited datagram socket of a name, UDP or Unix.
+    /// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once:
+    /// a predecessor, whose socket it is, too, receives with them from now on.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
@@ -229,9 +251,9 @@ impl Inherited {
         let Some(index) = self.items.iter().position(|item| item.name == name) else {
             return Err(Error::new(ErrorKind::NotFound, OPERATION));
         };
-        let Item { number, name, adopted } = self.items.remove(index);
+        let Item { number, name, any_port, adopted } = self.items.remove(index);
         DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
-            let item = Item { number, name, adopted };
+            let item = Item { number, name, any_port, adopted };
             let is_one = sys::is_datagram(item.socket()).is_ok_and(|is| is);
             let why = if is_one { e.during(OPERATION) } else { item.wrong_kind() };
             self.items.insert(index, item);
@@ -252,10 +274,15 @@ impl Inherited {
 
     /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
     /// none, or the second time. Call it when everything that may fail has succeeded: before, the
-    /// predecessor goes on as if nothing had been when this process ends, or drops this object. From now on the files of Unix sockets are this process's to remove.
+    /// predecessor goes on as if nothing had been when this process ends, or drops this object.
+    ///
+    /// Just before that, servers that were taken from a predecessor get their options. From now on
+    /// the files of Unix sockets are this process's to remove. What nobody took is closed: clients
+    /// would connect to it and never be accepted.
     ///
     /// # Errors
-    /// [`Os`](ErrorKind::Os) and its kin. That the predecessor is gone is none.
+    /// [`Os`](ErrorKind::Os) and its kin; those of options that the system refuses. The predecessor
+    /// has heard nothing then. That it is gone is no error.
     ///
     /// ```
     /// let mut inherited = keepsock::Inherited::take()?;
@@ -263,19 +290,29 @@ impl Inherited {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn ready(&mut self) -> Result<()> {
-        // Before it is said: the predecessor removes them no more once it has heard.
-        self.ours.store(true, Ordering::Release);
-        let Some(channel) = self.channel.take() else {
-            return Ok(());
-        };
-        let said = sys::forbid_sigpipe(sys::borrow(&channel))
-            .and_then(|()| sys::send(sys::borrow(&channel), b"1", Wait::Yes));
-        match said {
-            Ok(_) => Ok(()),
-            // It is gone, and this process serves.
-            Err(e) if ErrorKind::of(&e) == ErrorKind::Reset => Ok(()),
-            Err(e) => Err(Error::os("ready", &e)),
+        for server in &self.unset {
+            server.set().map_err(|e| e.during(READY))?;
         }
+        // Before it is said: the predecessor removes them no more once it has heard.
+        self.ours.set(true);
+        if let Some(channel) = &self.channel {
+            // macOS refuses that when the predecessor is gone.
+            let _ = sys::forbid_sigpipe(sys::borrow(channel));
+            match sys::send(sys::borrow(channel), b"1", Wait::Yes) {
+                Ok(_) => {}
+                // It is gone, and this process serves.
+                Err(e) if ErrorKind::of(&e) == ErrorKind::Reset => {}
+                Err(e) => {
+                    self.ours.set(false);
+                    return Err(Error::os(READY, &e));
+                }
+            }
+        }
+        self.channel = None;
+        self.unset.clear();
+        self.ours.remove_closed();
+        self.items.clear();
+        Ok(())
     }
 
     /// That there is something of a name.
@@ -298,14 +335,29 @@ impl Inherited {
         let all = std::mem::take(&mut self.items);
         let (taken, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
         self.items = rest;
+        let any_ports: Vec<_> = taken.iter().map(|item| item.any_port).collect();
         let (labels, mut sockets): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|item| ((item.number, item.name), item.adopted)).unzip();
-        ServerSocket::adopt(&mut sockets, options).inspect_err(|_| {
-            let back = labels.into_iter().zip(sockets);
-            let back = back.map(|((number, name), adopted)| Item { number, name, adopted });
-            self.items.extend(back);
-            self.items.sort_by_key(|item| item.number);
-        })
+        let now = self.channel.is_none();
+        match ServerSocket::adopt(&mut sockets, &any_ports, options, now) {
+            Ok(server) => {
+                if !now {
+                    self.unset.push(server.unset());
+                }
+                Ok(server)
+            }
+            Err(e) => {
+                let back = labels.into_iter().zip(any_ports).zip(sockets);
+                self.items.extend(back.map(|(((number, name), any_port), adopted)| Item {
+                    number,
+                    name,
+                    any_port,
+                    adopted,
+                }));
+                self.items.sort_by_key(|item| item.number);
+                Err(e)
+            }
+        }
     }
 
     /// Which of them listens on an endpoint.
@@ -313,8 +365,8 @@ impl Inherited {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
             self.items.iter().position(|item| item.listens_for(options.sequenced) && is_it(item))
         };
-        let any = match &endpoint.0 {
-            Target::Inet { host, .. } => *host == Host::Any,
+        let (any, any_port) = match &endpoint.0 {
+            Target::Inet { host, port } => (*host == Host::Any, *port == Port::Number(0)),
             Target::UnixPath(path) => return Ok(find(&|item| item.is_at(path))),
             Target::UnixAbstract(name) => {
                 let name = Address::UnixAbstract(name.as_bytes().to_vec());
@@ -330,7 +382,7 @@ impl Inherited {
         let found = resolve(endpoint, Type::STREAM, options.family, deadline, cancel, LISTEN)?;
         let at = |wanted: std::net::SocketAddr| {
             let dual = any && wanted.is_ipv6() && options.family == Family::Any;
-            find(&|item| item.is_bound(wanted, dual))
+            find(&|item| (item.any_port || !any_port) && item.is_bound(wanted, dual))
         };
         let mut wanted = found.into_iter();
         let first = wanted.next();
@@ -363,13 +415,15 @@ impl Item {
     }
 
     fn is_at(&self, path: &Path) -> bool {
-        // The predecessor may have had another directory when it bound a relative path.
-        let known = self.adopted.file.as_ref().and_then(SocketFile::known);
-        let bound = match self.address() {
-            Some(Address::UnixPath(bound)) => bound,
-            _ => return false,
-        };
-        unix::is_same(known.map_or(&bound, |(known, _)| known), path)
+        match (self.address(), &self.adopted.file) {
+            // The predecessor may have had another directory when it bound a relative path.
+            (Some(Address::UnixPath(_)), Some(file)) => file.is_at(path),
+            // Which file it was is not told.
+            (Some(Address::UnixPath(bound)), None) => {
+                unix::is_same(&bound, path) && unix::is_socket(path)
+            }
+            _ => false,
+        }
     }
 
     fn is_bound(&self, wanted: std::net::SocketAddr, dual: bool) -> bool {
@@ -406,27 +460,35 @@ fn is_bound_to(
 /// this process. Or what is wrong with the variables.
 type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
 
-/// What the variables say.
-fn parse([pid, fds, names, note]: [Option<&OsStr>; 4], own: u32) -> Parsed {
+/// What the variables say to the process of that number and that inode, if the system tells it.
+fn parse(
+    [pid, pidfd, fds, names, note]: [Option<&OsStr>; 5],
+    (own, inode): (u32, impl FnOnce() -> Option<u64>),
+) -> Parsed {
     let text = |name: &str, value: &OsStr| match value.to_str() {
         Some(text) => Ok(text.to_owned()),
         None => Err(format!("{name} is {value:?}, which is not text")),
     };
     let number = |name: &str, value: &OsStr| {
         let text = text(name, value)?;
-        text.parse::<u32>().map_err(|_| format!("{name} is {text:?}, which is not a number"))
+        text.parse::<u64>().map_err(|_| format!("{name} is {text:?}, which is not a number"))
     };
     let (Some(pid), Some(fds)) = (pid, fds) else {
         return Ok(None);
     };
-    if number(LISTEN_PID, pid)? != own {
+    if number(LISTEN_PID, pid)? != u64::from(own) {
         return Ok(None);
+    }
+    if let Some(pidfd) = pidfd {
+        let pidfd = number(LISTEN_PIDFDID, pidfd)?;
+        if inode().is_some_and(|own| own != pidfd) {
+            return Ok(None);
+        }
     }
     let count = number(LISTEN_FDS, fds)?;
     // No process has so many; a vector of their names must not take all memory.
-    if count > 1 << 20 {
-        return Err(format!("{LISTEN_FDS} is {count}, which is out of range"));
-    }
+    let count = u32::try_from(count).ok().filter(|count| *count <= 1 << 20);
+    let count = count.ok_or_else(|| format!("{LISTEN_FDS} is {fds:?}, which is out of range"))?;
     let names = match names {
         None => vec![UNNAMED.to_owned(); count as usize],
         Some(names) => {
@@ -451,10 +513,13 @@ fn parse([pid, fds, names, note]: [Option<&OsStr>; 4], own: u32) -> Parsed {
 }
 
 impl Note {
-    /// `5=8:4711,0=64769:1234:/run/app.sock`
+    /// `5=8:4711,0=any,1=64769:1234:/run/app.sock`
     pub(crate) fn to_text(&self) -> String {
         let (device, inode) = self.channel;
         let mut text = format!("{}={device}:{inode}", self.ready);
+        for index in &self.any_ports {
+            text += &format!(",{index}={ANY_PORT}");
+        }
         for FileNote { index, identity: (device, inode), path } in &self.files {
             text += &format!(",{index}={device}:{inode}:");
             for byte in path.as_os_str().as_encoded_bytes() {
@@ -476,15 +541,20 @@ impl Note {
         let (ready, channel) = parts.next()?.split_once('=')?;
         let (device, inode) = channel.split_once(':')?;
         let channel = identity(device, inode)?;
-        let file = |part: &str| -> Option<FileNote> {
+        let (mut any_ports, mut files) = (Vec::new(), Vec::new());
+        for part in parts {
             let (index, rest) = part.split_once('=')?;
+            let index = index.parse().ok()?;
+            if rest == ANY_PORT {
+                any_ports.push(index);
+                continue;
+            }
             let (device, rest) = rest.split_once(':')?;
             let (inode, path) = rest.split_once(':')?;
             let identity = identity(device, inode)?;
-            Some(FileNote { index: index.parse().ok()?, identity, path: unescape(path)? })
-        };
-        let files = parts.map(file).collect::<Option<_>>()?;
-        Some(Note { ready: ready.parse().ok()?, channel, files })
+            files.push(FileNote { index, identity, path: unescape(path)? });
+        }
+        Some(Note { ready: ready.parse().ok()?, channel, any_ports, files })
     }
 }
 
@@ -519,8 +589,8 @@ mod tests {
     use super::*;
 
     fn parsed(pid: &str, fds: &str, names: Option<&str>, note: Option<&str>) -> Parsed {
-        let values = [Some(pid), Some(fds), names, note];
-        parse(values.map(|value| value.map(OsStr::new)), 42)
+        let values = [Some(pid), None, Some(fds), names, note];
+        parse(values.map(|value| value.map(OsStr::new)), (42, || None))
     }
 
     /// L7: what sd_listen_fds(3) takes, and what it does not.
@@ -536,7 +606,15 @@ mod tests {
         assert_eq!(parsed("42", "0", Some(""), None), names(&[]));
         assert_eq!(parsed("41", "2", None, None), Ok(None));
         assert_eq!(parsed("41", "garbage", None, Some("garbage")), Ok(None));
-        assert_eq!(parse([None; 4], 42), Ok(None));
+        assert_eq!(parse([None; 5], (42, || None)), Ok(None));
+        let of = |pidfd: &'static str, own| {
+            let values = [Some("42"), Some(pidfd), Some("0"), None, None];
+            parse(values.map(|value| value.map(OsStr::new)), (42, || own))
+        };
+        assert_eq!(of("7", Some(7)), names(&[]));
+        assert_eq!(of("7", None), names(&[]));
+        assert_eq!(of("7", Some(8)), Ok(None));
+        assert!(of("seven", None).unwrap_err().contains("LISTEN_PIDFDID is \"seven\""));
         for (pid, fds, names, note, word) in [
             ("me", "1", None, None, "LISTEN_PID is \"me\""),
             ("42", "-1", None, None, "LISTEN_FDS is \"-1\""),
@@ -565,12 +643,14 @@ mod tests {
         };
         let files = vec![file(0, b"/run/app.sock"), file(12, b"/a,b=c:d%e \xff\n")];
         for files in [vec![], files] {
-            let note = Note { ready: 3, channel: (8, 4711), files };
-            assert_eq!(Note::parse(&note.to_text()), Some(note));
+            for any_ports in [vec![], vec![1, 7]] {
+                let note = Note { ready: 3, channel: (8, 4711), any_ports, files: files.clone() };
+                assert_eq!(Note::parse(&note.to_text()), Some(note));
+            }
         }
         let files = vec![file(0, b"/run/app.sock")];
-        let note = Note { ready: 5, channel: (8, 4711), files };
-        assert_eq!(note.to_text(), format!("5=8:4711,0=7:{}:/run/app.sock", u64::MAX));
+        let note = Note { ready: 5, channel: (8, 4711), any_ports: vec![1], files };
+        assert_eq!(note.to_text(), format!("5=8:4711,1=any,0=7:{}:/run/app.sock", u64::MAX));
     }
 
     /// L7: an address is not another one that merely has its port.

@@ -812,8 +812,17 @@ impl SocketOptions {
     /// Sets a listener that somebody else made to what only listeners have.
     pub(crate) fn adopt_listener(&self, socket: Borrowed<'_>) -> std::result::Result<(), Cause> {
         let set = sys::save_syn(socket, self.save_syn);
-        // A system that cannot keep SYNs keeps none.
-        if self.save_syn { Ok(set?) } else { Ok(()) }
+        // A system that cannot keep SYNs keeps none, and so it is with Fast Open.
+        if self.save_syn {
+            set?;
+        }
+        let pending = if self.fast_open { FAST_OPEN_PENDING } else { 0 };
+        let set = sys::fast_open_listen(socket, pending);
+        if self.fast_open {
+            set?;
+        }
+        // What the one before had, and these options may not.
+        Ok(sys::unset_dead_after(socket)?)
     }
 
     /// Sets what bounds the silence of a peer: on a listener, for the connections that it will

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
@@ -66,6 +66,8 @@ pub(crate) struct Listener {
     descriptor: Descriptor,
     endpoint: Endpoint,
     address: Address,
+    /// Asked for with port 0.
+    any_port: bool,
     /// Accepts wait in poll: one of them has a limit or a token, or there are several
     /// listeners. Once set it stays, for accept after poll must not block when another
     /// thread was faster, and only O_NONBLOCK sees to that.
@@ -85,6 +87,18 @@ struct Bound {
     socket: Owned,
     endpoint: Endpoint,
     address: Address,
+    any_port: bool,
+}
+
+/// A server that has not set its options on what it has taken over, for the predecessor's sake.
+#[derive(Debug)]
+pub(crate) struct Unset(Weak<Shared>);
+
+impl Unset {
+    /// Sets them; there is nothing to do if it is gone.
+    pub(crate) fn set(&self) -> Result<()> {
+        self.0.upgrade().map_or(Ok(()), |shared| ServerSocket(shared).set_listeners())
+    }
 }
 
 /// What a listening socket is that somebody else made.
@@ -261,8 +275,9 @@ impl ServerSocket {
     }
 
     /// Takes over a listening stream socket, or one for
-    /// [packets](SocketOptions::sequenced), as a service manager may pass it. TCP options
-    /// are set on it. Those that the process was started with
+    /// [packets](SocketOptions::sequenced), as a service manager may pass it. The options
+    /// are set on it, also to what is off by default; only a
+    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was. Those that the process was started with
     /// [`Inherited`](crate::Inherited) has.
     ///
     /// Other processes may have it, too, and go on accepting when this one closes it. So it is
@@ -285,13 +300,18 @@ impl ServerSocket {
         options: &SocketOptions,
     ) -> std::result::Result<ServerSocket, (Owned, Error)> {
         let mut one = vec![Adopted { file: None, socket }];
-        ServerSocket::adopt(&mut one, options).map_err(|e| (one.remove(0).socket, e))
+        let made = ServerSocket::adopt(&mut one, &[false], options, true);
+        made.map_err(|e| (one.remove(0).socket, e))
     }
 
-    /// Takes all of them over, or none, as one server; there is at least one.
+    /// Takes all of them over, or none, as one server; there is at least one. Beside them which
+    /// were asked for with port 0. Their options are set `now`, or later:
+    /// [`unset`](ServerSocket::unset).
     pub(crate) fn adopt(
         sockets: &mut Vec<Adopted>,
+        any_ports: &[bool],
         options: &SocketOptions,
+        now: bool,
     ) -> Result<ServerSocket> {
         let look = |adopted: &Adopted| look_at(&adopted.socket, options);
         let found = sockets.iter().map(look).collect::<Result<Vec<_>>>()?;
@@ -301,11 +321,22 @@ impl ServerSocket {
             return Err(Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what));
         }
         let closing = shared(TAKE_OVER)?;
-        let bound = sockets.drain(..).zip(found).map(|(adopted, found)| Bound {
+        for (adopted, found) in sockets.iter().zip(&found) {
+            let fd = sys::borrow(&adopted.socket);
+            // First what may be refused: the socket is then left as it was.
+            let set = if now { set_listener(fd, &found.address, options) } else { Ok(()) };
+            // Never blocking, not even for a moment: O_NONBLOCK belongs to all processes that
+            // have it, and who was told by poll that somebody waits must not wait in accept when
+            // another took it.
+            set.and_then(|()| options.adopt(fd, true)).map_err(|c| c.into_error(TAKE_OVER))?;
+        }
+        let sockets = sockets.drain(..).zip(any_ports);
+        let bound = sockets.zip(found).map(|((adopted, any_port), found)| Bound {
             file: adopted.file,
             socket: adopted.socket,
             endpoint: found.endpoint,
             address: found.address,
+            any_port: *any_port,
         });
         let options = SocketOptions { sequenced: packets, ..options.clone() };
         Ok(ServerSocket::new(bound.collect(), &options, Some(closing)))
@@ -329,6 +360,23 @@ impl ServerSocket {
         server.set_cancel(options.cancel.as_ref());
         server.endpoints().for_each(events::listening);
         server
+    }
+
+    /// What is left to do for one that was adopted.
+    pub(crate) fn unset(&self) -> Unset {
+        Unset(Arc::downgrade(&self.0))
+    }
+
+    /// Sets the options on listeners that somebody else made.
+    fn set_listeners(&self) -> Result<()> {
+        for listener in self.listeners() {
+            // One that was closed needs none.
+            if let Some(io) = listener.descriptor.enter() {
+                set_listener(io.socket(), &listener.address, &self.0.options)
+                    .map_err(|cause| cause.into_error(TAKE_OVER).at(&listener.endpoint))?;
+            }
+        }
+        Ok(())
     }
 
     /// What ends the polls of listeners that other processes may have, too.
@@ -895,6 +943,7 @@ impl Listener {
             descriptor: Descriptor::new(bound.socket),
             endpoint: bound.endpoint,
             address: bound.address,
+            any_port: bound.any_port,
             polled: AtomicBool::new(!sys::BLOCKING_CALLS || closing.is_some()),
             closing,
             counters: Counters::default(),
@@ -919,6 +968,11 @@ impl Listener {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether it was asked for with port 0, so that the system chose.
+    pub(crate) fn has_any_port(&self) -> bool {
+        self.any_port
     }
 
     /// Lends the file of a Unix socket that is this process's to remove. Until it is given back
@@ -1055,8 +1109,8 @@ pub(crate) fn endpoint_of(address: &Address) -> Endpoint {
     }
 }
 
-/// Makes a listening stream socket that somebody else made ready, and says what it is bound to.
-/// One that is refused is left as it was.
+/// What a socket is bound to that somebody else made, if it is a listening stream socket that can
+/// have the options. It is left as it is.
 fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what.to_owned());
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);
@@ -1073,18 +1127,11 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     }
     options.refuse_file_only(TAKE_OVER)?;
     let name = SockRef::from(&fd).local_addr().map_err(os)?;
-    if let Some(inet) = name.as_socket() {
+    if name.as_socket().is_some() {
         options.refuse_unix_only(TAKE_OVER)?;
-        // Before the rest: where it is refused, the socket is left as it was.
-        let applied =
-            options.adopt_listener(fd).and_then(|()| options.adopt_tcp(fd, inet.is_ipv6()));
-        applied.map_err(|cause| cause.into_error(TAKE_OVER))?;
-    } else if options.save_syn {
+    } else if options.save_syn || options.fast_open {
         options.refuse_inet_only(TAKE_OVER)?;
     }
-    // Never blocking, not even for a moment: O_NONBLOCK belongs to all processes that have it,
-    // and who was told by poll that somebody waits must not wait in accept when another took it.
-    options.adopt(fd, true).map_err(|cause| cause.into_error(TAKE_OVER))?;
     let address = sys::to_address(&name);
     let any = |port| Target::Inet { host: Host::Any, port: Port::Number(port) };
     let endpoint = match name.as_socket() {
@@ -1092,6 +1139,23 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
         _ => endpoint_of(&address),
     };
     Ok(Found { address, endpoint, packets })
+}
+
+/// Sets a listener that somebody else made to the options.
+fn set_listener(
+    fd: Borrowed<'_>,
+    address: &Address,
+    options: &SocketOptions,
+) -> std::result::Result<(), Cause> {
+    if let Address::Inet(inet) = address {
+        options.adopt_listener(fd)?;
+        options.adopt_tcp(fd, inet.is_ipv6())?;
+    }
+    // Linux takes the new value of one that listens.
+    if options.backlog.is_some() {
+        SockRef::from(&fd).listen(backlog(options))?;
+    }
+    Ok(())
 }
 
 /// Whether a socket takes IPv4 and IPv6 on one port, as `*` does.
@@ -1147,6 +1211,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
     let (family, cancel) = (options.family, options.cancel.as_ref());
     let found = resolve(endpoint, Type::STREAM, family, deadline, cancel, OPERATION)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
+    let any_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
     let mut failure = None;
     for address in found {
         let dual = any && address.is_ipv6() && options.family == Family::Any;
@@ -1160,7 +1225,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
                     }
                     _ => endpoint_of(&bound),
                 };
-                return Ok(Bound { file: None, socket, endpoint, address: bound });
+                return Ok(Bound { file: None, socket, endpoint, address: bound, any_port });
             }
             // Only a machine without IPv6 goes on to IPv4: nothing else may make
             // a server quietly serve less than it was asked to.
@@ -1225,7 +1290,7 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {
             (sys::to_address(&name), None)
         }
     };
-    Ok(Bound { file, socket, endpoint: endpoint.clone(), address })
+    Ok(Bound { file, socket, endpoint: endpoint.clone(), address, any_port: false })
 }
 
 fn start_listening(fd: Borrowed<'_>, options: &SocketOptions) -> io::Result<()> {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,9 +27,46 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: Option<Identity>,
-    /// Of one that was inherited: whether it is this process's yet. Until it has said that it is
-    /// ready, the predecessor may go on.
-    ours: Option<Arc<AtomicBool>>,
+    /// Of one that was inherited: whether it is this process's yet.
+    ours: Option<Arc<Ours>>,
+}
+
+/// Whether the files of sockets that a predecessor has handed over are this process's to remove.
+/// Until it has said that it is ready, the predecessor may go on.
+#[derive(Debug, Default)]
+pub(crate) struct Ours(Mutex<Claim>);
+
+#[derive(Debug, Default)]
+struct Claim {
+    ours: bool,
+    /// Those of sockets that this process has closed before the files were its own.
+    closed: Vec<(PathBuf, Identity)>,
+}
+
+impl Ours {
+    /// Whether a file is to be removed now; if not, it is remembered.
+    fn removes(&self, path: &Path, identity: Identity) -> bool {
+        let mut claim = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !claim.ours {
+            claim.closed.push((path.to_owned(), identity));
+        }
+        claim.ours
+    }
+
+    /// They are, or after all they are not.
+    pub(crate) fn set(&self, ours: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ours = ours;
+    }
+
+    /// Removes those that were remembered.
+    pub(crate) fn remove_closed(&self) {
+        let mut claim = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = std::mem::take(&mut claim.closed);
+        drop(claim);
+        for (path, identity) in closed {
+            drop(SocketFile { path, identity: Some(identity), ours: None });
+        }
+    }
 }
 
 /// What tells a file from another of the same name.
@@ -48,13 +84,13 @@ fn identity(_path: &Path) -> Option<Identity> {
 }
 
 #[cfg(unix)]
-fn is_socket(path: &Path) -> bool {
+pub(crate) fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
 }
 
 #[cfg(not(unix))]
-fn is_socket(_path: &Path) -> bool {
+pub(crate) fn is_socket(_path: &Path) -> bool {
     false
 }
 
@@ -145,13 +181,18 @@ pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
 
 impl SocketFile {
     /// The file of a socket that a predecessor has handed over.
-    pub(crate) fn inherited(path: PathBuf, identity: Identity, ours: Arc<AtomicBool>) -> Self {
+    pub(crate) fn inherited(path: PathBuf, identity: Identity, ours: Arc<Ours>) -> Self {
         SocketFile { path, identity: Some(identity), ours: Some(ours) }
     }
 
     /// What a successor has to know of it.
     pub(crate) fn known(&self) -> Option<(&Path, Identity)> {
         self.identity.map(|identity| (self.path.as_path(), identity))
+    }
+
+    /// Whether the path leads to it, and not to another file that has its name now.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.identity.is_some() && identity(path) == self.identity
     }
 
     /// Leaves the file to whoever has the socket now.
@@ -209,8 +250,10 @@ impl Drop for Lent<'_> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let not_yet = |ours: &Arc<AtomicBool>| !ours.load(Ordering::Acquire);
-        if self.identity.is_none() || self.ours.as_ref().is_some_and(not_yet) {
+        let Some(known) = self.identity else {
+            return;
+        };
+        if self.ours.as_ref().is_some_and(|ours| !ours.removes(&self.path, known)) {
             return;
         }
         // Without the lock the file stays: a stale file is reclaimed by the next
@@ -225,7 +268,7 @@ impl Drop for SocketFile {
             },
             Err(_) => None,
         };
-        if identity(&self.path) == self.identity {
+        if identity(&self.path) == Some(known) {
             // It may have been removed by hand meanwhile.
             let _ = fs::remove_file(&self.path);
         }

@@ -39,11 +39,21 @@ both_apis!(
     a_successor_takes_datagrams_over,
     a_replaced_program_is_found,
     a_successor_that_fails_changes_nothing,
+    a_successor_whose_end_is_not_on_the_channel,
+    a_hand_over_ends_in_time,
+    one_hand_over_at_a_time,
+    options_are_set_by_who_is_ready,
+    what_nobody_took_ends,
+    a_path_is_that_file,
+    port_0_is_what_was_asked_for,
     what_cannot_be_handed_over,
     a_new_process_is_as_new,
+    whatever_numbers_descriptors_have,
+    a_handler_runs_in_its_own_process,
     what_was_inherited,
     what_is_bound_to_an_endpoint,
     garbage_in_the_environment,
+    a_note_for_another_process,
     started_by_systemd,
 );
 
@@ -660,13 +670,220 @@ fn a_successor_that_fails_changes_nothing<A: Api>() {
     lab::in_process(&test, Duration::from_secs(25), || fails_and_goes_on::<A>(&test));
 }
 
-fn fails_and_goes_on<A: Api>(test: &str) {
+/// This test once more, as a successor, in a part.
+fn successor(test: &str, role: &str, variables: &[&str]) -> Vec<String> {
     let program = std::env::current_exe().unwrap();
-    let again = |role: &str| {
-        let role = format!("KEEPSOCK_LAB_ROLE={role}");
-        let words = ["env", &role, program.to_str().unwrap(), "--exact", test, "--nocapture"];
-        words.map(str::to_owned).to_vec()
+    let role = format!("KEEPSOCK_LAB_ROLE={role}");
+    let mut words = vec!["env", &role];
+    words.extend(variables);
+    // What its harness says is not for this one's output.
+    words.extend(["sh", "-c", "exec \"$@\" > /dev/null", "sh"]);
+    words.extend([program.to_str().unwrap(), "--exact", test, "--nocapture"]);
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Hands over to that.
+fn succeeded<A: Api>(argv: &[String], given: &[(&str, Handed<'_, A>)]) -> Outcome<i64> {
+    let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+    A::hand_over(Some(&argv), given, 20_000, None)
+}
+
+/// What a listener has for its connections.
+fn listener_options(fd: i32) -> Vec<Option<i32>> {
+    const TCP_RTO_MAX_MS: i32 = 44;
+    let tcp = |name| common::system::try_option(fd, libc::IPPROTO_TCP, name);
+    vec![
+        Some(i32::from(common::system::keepalive(fd).0)),
+        tcp(libc::TCP_NODELAY),
+        tcp(libc::TCP_USER_TIMEOUT),
+        tcp(TCP_RTO_MAX_MS),
+        Some(i32::from(tcp(libc::TCP_FASTOPEN) != Some(0))),
+        tcp(libc::TCP_SAVE_SYN),
+        Some(common::system::backlog(fd)),
+    ]
+}
+
+/// L7: a successor's options hold when it is ready, all of them: what its predecessor had, and it has
+/// not, is gone. Before, nothing of the listener changes, which the predecessor goes on with.
+fn options_are_set_by_who_is_ready<A: Api>() {
+    // What is off is off, though it was on.
+    let others = [Opt::NoKeepalive, Opt::Nodelay(false), Opt::Backlog(3)];
+    if let Some(role) = lab::lasting_role() {
+        let mut inherited = A::take_inherited().unwrap();
+        let endpoint = std::env::var(ENDPOINT).unwrap();
+        let server = inherited.listen(&endpoint, &others).unwrap();
+        let named = inherited.server("named", &others).unwrap();
+        if role == "ready" {
+            // Closed and freed ones need no options.
+            inherited.server("closed", &others).unwrap().close();
+            drop(inherited.server("freed", &others).unwrap());
+            inherited.ready().unwrap();
+        }
+        drop((server, named));
+        std::process::exit(3);
+    }
+    let test = this_test::<A>("options_are_set_by_who_is_ready");
+    let own = [
+        Opt::HandOver(true),
+        Opt::DeadAfter(16_000),
+        Opt::EndStalled(true),
+        Opt::FastOpen(true),
+        Opt::SaveSyn(true),
+        Opt::Backlog(7),
+    ];
+    let servers = [(); 4].map(|()| A::listen("127.0.0.1:0", &own).unwrap());
+    let names = ["main", "named", "closed", "freed"];
+    let given: Vec<_> = names.into_iter().zip(servers.iter().map(Handed::Server)).collect();
+    let variable = format!("{ENDPOINT}={}", servers[0].endpoint());
+    let options = || [0, 1].map(|i| listener_options(servers[i].fd().unwrap()));
+    let accepted = || {
+        let _client = A::connect(&servers[0].endpoint(), &[]).unwrap();
+        let accepted = servers[0].accept().unwrap();
+        let fd = accepted.fd().unwrap();
+        let nodelay = common::system::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY);
+        (common::system::keepalive(fd).0, nodelay != 0)
     };
+    let before = options();
+    assert_eq!(accepted(), (true, true));
+    let failure = fails(
+        succeeded::<A>(&successor(&test, "fails", &[&variable]), &given),
+        ErrorKind::EndOfStream,
+    );
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    assert_eq!(options(), before);
+    assert_eq!(accepted(), (true, true));
+    succeeded::<A>(&successor(&test, "ready", &[&variable]), &given).unwrap();
+    // As one that was made with them; the kernel has defaults of its own.
+    let made = A::listen("127.0.0.1:0", &others).unwrap();
+    let made = listener_options(made.fd().unwrap());
+    assert_ne!(made, before[0]);
+    assert_eq!(options(), [made.clone(), made.clone()]);
+    assert_eq!(accepted(), (false, false));
+    // Whoever else takes it over sets it at once.
+    let server = A::listen("127.0.0.1:0", &own).unwrap();
+    let taken = common::system::duplicate(server.fd().unwrap());
+    let taken = A::adopt_server(taken, &others).map_err(|e| e.1).unwrap();
+    assert_eq!(listener_options(taken.fd().unwrap()), made);
+    let again = common::system::duplicate(server.fd().unwrap());
+    let again = A::adopt_server(again, &own[1..]).map_err(|e| e.1).unwrap();
+    assert_eq!(listener_options(again.fd().unwrap()), before[0]);
+}
+
+/// L7: what the successor did not take, or has closed again before it was ready, ends with that:
+/// nobody connects to a listener that nobody accepts from, and no file is left.
+fn what_nobody_took_ends<A: Api>() {
+    if lab::lasting_role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        let server = inherited.server("closed", &[]).unwrap();
+        server.close();
+        assert!(inherited.server("freed", &[]).is_ok());
+        assert_eq!(inherited.names(), ["left", "left", "left", "datagram"]);
+        inherited.ready().unwrap();
+        loop {
+            thread::sleep(Duration::from_secs(60));
+        }
+    }
+    let test = this_test::<A>("what_nobody_took_ends");
+    let dir = TempDir::new();
+    let options = [Opt::HandOver(true)];
+    let unix = |name| A::listen(&dir.endpoint(name), &options).unwrap();
+    let [closed, freed] = ["closed", "freed"].map(unix);
+    let left = ["127.0.0.1:0", "127.0.0.1:0", &dir.endpoint("left")];
+    let left = A::listen_all(&left, &options).unwrap();
+    let datagram = A::bind(&dir.endpoint("datagram"), &options).unwrap();
+    let given = [
+        ("closed", Handed::Server(&closed)),
+        ("freed", Handed::Server(&freed)),
+        ("left", Handed::Server(&left)),
+        ("datagram", Handed::Datagram(&datagram)),
+    ];
+    let endpoints = left.endpoints();
+    let pid = succeeded::<A>(&successor(&test, "s", &[]), &given).unwrap();
+    let _ends = common::OnDrop(|| common::system::end(pid));
+    drop((closed, freed, left, datagram));
+    for endpoint in endpoints {
+        common::eventually("nobody listens any more", || connect(&endpoint).is_err());
+    }
+    for name in ["closed", "freed", "left", "datagram"] {
+        common::eventually("the file is gone", || !dir.path(name).exists());
+    }
+}
+
+/// L7: a path is that of the socket only while its file is there. Who was removed is not connected
+/// to by anybody, so the successor listens anew.
+fn a_path_is_that_file<A: Api>() {
+    if let Some(role) = lab::lasting_role() {
+        let endpoint = std::env::var(ENDPOINT).unwrap();
+        let mut inherited = A::take_inherited().unwrap();
+        if role == "in use" {
+            fails(inherited.listen(&endpoint, &[]), ErrorKind::AddressInUse);
+            assert_eq!(inherited.names().len(), 1);
+            std::process::exit(3);
+        }
+        let server = inherited.listen(&endpoint, &[]).unwrap();
+        inherited.ready().unwrap();
+        tell("ready");
+        server.accept().unwrap().write_all(b"x").unwrap();
+        drop(server);
+        std::process::exit(0);
+    }
+    let test = this_test::<A>("a_path_is_that_file");
+    let dir = TempDir::new();
+    let endpoint = dir.endpoint("s");
+    let variable = format!("{ENDPOINT}={endpoint}");
+    let is_served = || {
+        let mut client = connect(&endpoint).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    // From a predecessor, and from a service manager, which tells nothing of a file.
+    let server = A::listen(&endpoint, &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let moved = dir.path("moved");
+    std::fs::rename(dir.path("s"), &moved).unwrap();
+    let other = UnixListener::bind(dir.path("s")).unwrap();
+    let failure = succeeded::<A>(&successor(&test, "in use", &[&variable]), &given);
+    let failure = fails(failure, ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    drop(other);
+    std::fs::remove_file(dir.path("s")).unwrap();
+    succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
+    is_served();
+    common::eventually("the file is gone", || !dir.path("s").exists());
+    let listener = UnixListener::bind(dir.path("s")).unwrap();
+    std::fs::remove_file(dir.path("s")).unwrap();
+    let variables = [(ENDPOINT, endpoint.as_str())];
+    let helper = Helper::start_activated(&test, "s", vec![listener.into()], &variables);
+    assert_eq!(helper.hear(), "ready");
+    is_served();
+}
+
+/// L7: port 0 is the listener that was asked for with port 0, and no other.
+fn port_0_is_what_was_asked_for<A: Api>() {
+    if lab::lasting_role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        assert_eq!(inherited.names(), ["fixed", "any"]);
+        let any = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        assert_eq!(any.endpoint(), std::env::var(ENDPOINT).unwrap());
+        assert_eq!(inherited.names(), ["fixed"]);
+        let another = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        assert_eq!(inherited.names(), ["fixed"]);
+        inherited.ready().unwrap();
+        drop(another);
+        std::process::exit(0);
+    }
+    let test = this_test::<A>("port_0_is_what_was_asked_for");
+    let free = A::listen("127.0.0.1:0", &[]).unwrap();
+    let endpoint = free.endpoint();
+    drop(free);
+    let fixed = A::listen(&endpoint, &[Opt::HandOver(true)]).unwrap();
+    let any = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("fixed", Handed::Server(&fixed)), ("any", Handed::Server(&any))];
+    let variable = format!("{ENDPOINT}={}", any.endpoint());
+    succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
+}
+
+fn fails_and_goes_on<A: Api>(test: &str) {
+    let again = |role: &str| successor(test, role, &[]);
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let ended = ErrorKind::EndOfStream;
     let cases = [
@@ -719,6 +936,140 @@ fn fails_and_goes_on<A: Api>(test: &str) {
     assert!(!dir.path("s").exists());
 }
 
+/// A program that says, by a file, that it has come so far, and is never ready.
+fn never_ready(first: &str, file: &Path) -> [String; 3] {
+    let script = format!("{first}; : > '{}'; exec sleep 60", file.display());
+    ["sh", "-c", &script].map(str::to_owned)
+}
+
+/// L7: the end of the successor counts, though a program that it has started has its descriptors.
+fn a_successor_whose_end_is_not_on_the_channel<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let argv = ["sh", "-c", "sleep 8 & exit 3"];
+    let (outcome, took) = common::timed(|| A::hand_over(Some(&argv), &given, INFINITE, None));
+    let failure = fails(outcome, ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    assert!(took < PROMPT, "{took:?}");
+    // It has said that it is ready, and ended: that is its own affair.
+    let argv = ["sh", "-c", "sleep 8 & printf 1 >&4"];
+    A::hand_over(Some(&argv), &given, 20_000, None).unwrap();
+}
+
+/// L7, C1: limit and token hold from the first moment to the last: while the program does not
+/// begin, and while one that will not be ready does not end.
+fn a_hand_over_ends_in_time<A: Api>() {
+    // A child that does not begin has the descriptors of all other tests of its process.
+    let test = this_test::<A>("a_hand_over_ends_in_time");
+    lab::in_process(&test, Duration::from_secs(25), ends_in_time::<A>);
+}
+
+fn ends_in_time<A: Api>() {
+    let dir = TempDir::new();
+    // It would be a second.
+    let soon = Duration::from_millis(900);
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let limited = |argv: &[&str]| {
+        let (outcome, took) = common::timed(|| A::hand_over(Some(argv), &given, 200, None));
+        assert!(took < soon, "{took:?}");
+        outcome
+    };
+    let cancelled = |argv: &[&str], has_begun: &dyn Fn() -> bool| {
+        let token = A::token();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| A::hand_over(Some(argv), &given, 20_000, Some(&token)));
+            common::eventually("it has begun", has_begun);
+            let (outcome, took) = common::timed(|| {
+                token.fire();
+                waits.join().unwrap()
+            });
+            assert!(took < soon, "{took:?}");
+            fails(outcome, ErrorKind::Cancelled);
+        });
+    };
+    // It closes its end of the channel and goes on.
+    let closed = dir.path("closed");
+    let argv = never_ready("exec 4>&-", &closed);
+    let argv = argv.each_ref().map(String::as_str);
+    let failure = fails(limited(&argv), ErrorKind::EndOfStream);
+    assert!(failure.message.contains("goes on but will not be ready"), "{failure:?}");
+    std::fs::remove_file(&closed).unwrap();
+    cancelled(&argv, &|| closed.exists());
+    // execve(2) waits for the holder of a lease on the file, which is this process.
+    let program = dir.path("program");
+    std::fs::copy("/bin/true", &program).unwrap();
+    let leased = || {
+        let file = File::open(&program).unwrap();
+        common::system::lease(&file);
+        file
+    };
+    let file = leased();
+    let argv = [program.to_str().unwrap()];
+    let failure = fails(limited(&argv), ErrorKind::TimedOut);
+    assert!(failure.message.contains("was not ready within 200"), "{failure:?}");
+    if let Some((_, rest)) = failure.message.split_once("process ") {
+        assert!(is_gone(rest.split(',').next().unwrap()), "{failure:?}");
+    }
+    drop(file);
+    let file = leased();
+    cancelled(&argv, &|| common::system::waits_for_lease(&file));
+    drop(file);
+    fails(A::hand_over(Some(&argv), &given, 20_000, None), ErrorKind::EndOfStream);
+}
+
+/// L7: of two at once the second is refused: the file of a Unix socket cannot have two owners. What
+/// is closed meanwhile has its file removed if there is no successor.
+fn one_hand_over_at_a_time<A: Api>() {
+    let dir = TempDir::new();
+    let options = [Opt::HandOver(true)];
+    let server = A::listen(&dir.endpoint("s"), &options).unwrap();
+    let socket = A::bind(&dir.endpoint("d"), &options).unwrap();
+    let inet = A::listen("127.0.0.1:0", &options).unwrap();
+    let given = [
+        ("s", Handed::Server(&server)),
+        ("d", Handed::Datagram(&socket)),
+        ("i", Handed::Server(&inet)),
+    ];
+    let begun = dir.path("begun");
+    let argv = never_ready(":", &begun);
+    let argv = argv.each_ref().map(String::as_str);
+    let meanwhile = |what: &dyn Fn()| {
+        let token = A::token();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| A::hand_over(Some(&argv), &given, 20_000, Some(&token)));
+            common::eventually("it has begun", || begun.exists());
+            what();
+            token.fire();
+            fails(first.join().unwrap(), ErrorKind::Cancelled);
+        });
+        std::fs::remove_file(&begun).unwrap();
+    };
+    let refused = |given: &[(&str, Handed<'_, A>)]| {
+        let failure =
+            fails(A::hand_over(Some(&["true"]), given, 20_000, None), ErrorKind::WrongState);
+        assert!(failure.message.contains("it is being handed over already"), "{failure:?}");
+        failure
+    };
+    meanwhile(&|| {
+        for one in &given {
+            refused(std::slice::from_ref(one));
+        }
+        assert_eq!(refused(&given[2..]).endpoint, inet.endpoint());
+    });
+    // Twice in one is no better.
+    refused(&[("a", Handed::Server(&server)), ("b", Handed::Server(&server))]);
+    fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::EndOfStream);
+    let files = || ["s", "d"].map(|name| dir.path(name).exists());
+    assert_eq!(files(), [true, true]);
+    meanwhile(&|| {
+        server.close();
+        socket.close();
+        assert_eq!(files(), [true, true], "the successor would have it");
+    });
+    assert_eq!(files(), [false, false]);
+}
+
 /// L7: what has no successor by its nature, and what was not prepared for one.
 fn what_cannot_be_handed_over<A: Api>() {
     let refused = |name: &str, what: Handed<'_, A>, kind| {
@@ -745,6 +1096,12 @@ fn what_cannot_be_handed_over<A: Api>() {
 /// L7: a successor has what sd_listen_fds(3) promises, and nothing else of this process's: its
 /// descriptors are these, no signal is blocked, SIGPIPE ends it.
 fn a_new_process_is_as_new<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("a_new_process_is_as_new");
+        // They name a process that has long had its descriptors.
+        let words = ["env", "LISTEN_PIDFDID=1", "WATCHDOG_PID=1", "WATCHDOG_USEC=1"];
+        return assert_eq!(Helper::start_by(&words, &test, "s").hear(), "done");
+    }
     let server = A::listen_all(&["127.0.0.1:0", "127.0.0.1:0"], &[Opt::HandOver(true)]).unwrap();
     let socket = A::bind("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
     let handed = [("a b", Handed::Server(&server)), ("dns", Handed::Datagram(&socket))];
@@ -765,12 +1122,73 @@ fn a_new_process_is_as_new<A: Api>() {
         ignored=$(sed -n 's/^SigIgn:[^0-9a-f]*//p' /proc/$$/status)
         [ $((0x$ignored & 0x1000)) = 0 ] || exit 17
         [ "$HOME" = "$1" ] || exit 18
+        [ "$LISTEN_PIDFDID,$WATCHDOG_PID,$WATCHDOG_USEC" = ,,1 ] || exit 19
         exit 42"#;
     let home = std::env::var("HOME").unwrap_or_default();
     let argv = ["sh", "-c", script, "sh", &home, "one  two"];
     common::system::block(libc::SIGUSR1);
     let failure = fails(A::hand_over(Some(&argv), &handed, 20_000, None), ErrorKind::EndOfStream);
     assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
+    tell("done");
+}
+
+/// L7: they come in their order, though they have each other's numbers here, or those of the
+/// standard streams are free, so that all that is made meanwhile lies below.
+fn whatever_numbers_descriptors_have<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("whatever_numbers_descriptors_have");
+        return assert_eq!(Helper::start(&test, "s").hear(), "done");
+    }
+    let script = r#"
+        [ "$(readlink /proc/$$/fd/3)" = "$1" ] || exit 10
+        [ "$(readlink /proc/$$/fd/4)" = "$2" ] || exit 11
+        case $(readlink /proc/$$/fd/5) in socket:*) ;; *) exit 12 ;; esac
+        exit 42"#;
+    let hands_over = |descriptors: [OwnedFd; 2]| {
+        let numbers = descriptors.each_ref().map(AsRawFd::as_raw_fd);
+        // What else a server has lies above.
+        let below: Vec<_> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
+        let adopt = |fd| A::adopt_server(fd, &[]).map_err(|e| e.1).unwrap();
+        let servers = descriptors.map(adopt);
+        drop(below);
+        let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        let [first, second] = numbers.map(|number| link(number).display().to_string());
+        let argv = ["sh", "-c", script, "sh", &first, &second];
+        let given = [("a", Handed::Server(&servers[0])), ("b", Handed::Server(&servers[1]))];
+        (numbers, A::hand_over(Some(&argv), &given, 20_000, None))
+    };
+    let is_right = |outcome| {
+        let failure = fails(outcome, ErrorKind::EndOfStream);
+        assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
+    };
+    common::system::close_numbers(3, 40);
+    let listeners = || [(); 2].map(|()| OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap()));
+    let [third, fourth] = listeners();
+    let (numbers, outcome) = hands_over([fourth, third]);
+    assert_eq!(numbers, [4, 3]);
+    is_right(outcome);
+    let high = listeners().map(|fd| common::system::lifted(&fd, 50));
+    let (_, outcome) = common::system::without_streams(|| hands_over(high));
+    is_right(outcome);
+    tell("done");
+}
+
+/// L7: a signal that comes in the moment between fork and execve is not handled by the program that
+/// is about to go, whose memory looks like this one's.
+fn a_handler_runs_in_its_own_process<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("a_handler_runs_in_its_own_process");
+        return assert_eq!(Helper::start(&test, "s").hear(), "done");
+    }
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let given = [("s", Handed::Server(&server))];
+    let elsewhere = common::system::handled_elsewhere(|| {
+        for _ in 0..30 {
+            fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::EndOfStream);
+        }
+    });
+    assert!(!elsewhere, "a child has handled a signal");
+    tell("done");
 }
 
 // ---- inherited -----------------------------------------------------------------------------------
@@ -831,12 +1249,15 @@ fn inherits<A: Api>() {
     assert!(failure.message.contains("\"none\"") && failure.message.contains("\"http\""));
     // Options that one of them cannot have: none is lost.
     fails(inherited.server("http", &[Opt::SaveSyn(true)]), ErrorKind::InvalidArgument);
+    fails(inherited.server("http", &[Opt::FastOpen(true)]), ErrorKind::InvalidArgument);
     fails(inherited.datagram("dns", &[Opt::Nodelay(false)]), ErrorKind::InvalidArgument);
     assert_eq!(inherited.names(), all);
     let server = inherited.server("http", &[Opt::NoKeepalive]).unwrap();
     assert_eq!(inherited.names(), ["dns", "odd", "file", "pipe", "mixed"]);
     let endpoints = server.endpoints();
     assert_eq!(endpoints.len(), 2);
+    // There is no predecessor whose they are.
+    assert!(!common::system::keepalive(server.fd().unwrap()).0);
     // The first connection is the one that was handed over, too.
     server.accept().unwrap();
     for endpoint in &endpoints {
@@ -850,10 +1271,11 @@ fn inherits<A: Api>() {
     client.send(b"question").unwrap();
     assert_eq!(dns.recv(64).unwrap().bytes, b"question");
     // Nobody is there to be told.
-    inherited.ready().unwrap();
     let odd = common::system::is_open(6);
-    drop(inherited);
+    inherited.ready().unwrap();
+    assert!(inherited.names().is_empty());
     assert!(odd && !common::system::is_open(6), "what nobody took is closed");
+    drop(inherited);
     drop(server);
 }
 
@@ -864,6 +1286,10 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let (any, one, path) = (port("ANY"), port("ONE"), port("FILE"));
         let mut inherited = A::take_inherited().unwrap();
         assert_eq!(inherited.names(), ["unknown"; 7]);
+        // The last TCP listener is on a port that the system chose, but nobody says so.
+        let zero = port("ZERO");
+        let server = inherited.listen("127.0.0.2:0", &[]).unwrap();
+        assert_ne!(server.port().to_string(), zero);
         let mut left = 7;
         let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
             let server = inherited.listen(endpoint, options).unwrap();
@@ -883,9 +1309,8 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let _fourth = takes("unix:@keepsock-inherited", &[], "unix:@keepsock-inherited");
         let only = std::env::var("ONLY6").unwrap();
         let _fifth = takes(&format!("[::]:{only}"), &[], &format!("[::]:{only}"));
-        // The last TCP listener is on a port that the system chose.
-        let zero = port("ZERO");
-        let _sixth = takes("127.0.0.2:0", &[], &format!("127.0.0.2:{zero}"));
+        let zero = format!("127.0.0.2:{zero}");
+        let _sixth = takes(&zero, &[], &zero);
         // A UDP socket has this port: a TCP socket is made, which can be handed over, too.
         let udp = port("UDP");
         let server = inherited.listen(&format!("127.0.0.3:{udp}"), &[]).unwrap();
@@ -912,7 +1337,10 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
     let one = TcpListener::bind("127.0.0.1:0").unwrap();
     let zero = TcpListener::bind("127.0.0.2:0").unwrap();
     let unix = UnixListener::bind(dir.path("s")).unwrap();
-    let udp = UdpSocket::bind("127.0.0.3:0").unwrap();
+    // A port that no TCP socket has.
+    let probe = TcpListener::bind("127.0.0.3:0").unwrap();
+    let udp = UdpSocket::bind(probe.local_addr().unwrap()).unwrap();
+    drop(probe);
     let variables = [
         ("ANY", port(&any)),
         ("ONE", port(&one)),
@@ -944,6 +1372,12 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
 /// L7: variables that nobody has written for this process, or that hold what they cannot.
 fn garbage_in_the_environment<A: Api>() {
     if let Some(role) = lab::role() {
+        if role == "mine" {
+            let own = common::system::pidfd_inode().unwrap().to_string();
+            common::system::set_variable("LISTEN_PIDFDID", &own);
+            assert_eq!(A::take_inherited().unwrap().names(), ["unknown"]);
+            return tell("mine");
+        }
         let outcome = A::take_inherited();
         if role == "others" {
             assert!(outcome.unwrap().names().is_empty());
@@ -971,6 +1405,37 @@ fn garbage_in_the_environment<A: Api>() {
     let pid = std::process::id().to_string();
     let words = ["env", &format!("LISTEN_PID={pid}"), "LISTEN_FDS=1"];
     assert_eq!(Helper::start_by(&words, &test, "others").hear(), "none");
+    // Before Linux 6.9 a process has nothing of the kind.
+    if common::system::pidfd_inode().is_some() {
+        let variables = [("LISTEN_PIDFDID", "1")];
+        let helper = Helper::start_activated(&test, "others", listener(), &variables);
+        assert_eq!(helper.hear(), "none");
+        let helper = Helper::start_activated(&test, "mine", listener(), &variables);
+        assert_eq!(helper.hear(), "mine");
+    }
+}
+
+/// L7: a note that was left behind tells of a number that has another socket now, which is none of
+/// keepsock's.
+fn a_note_for_another_process<A: Api>() {
+    if lab::role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        assert_eq!(inherited.names(), ["unknown"]);
+        inherited.ready().unwrap();
+        drop(inherited);
+        assert!(common::system::is_open(4) && !common::system::is_cloexec(4));
+        return tell("done");
+    }
+    let test = this_test::<A>("a_note_for_another_process");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut mine, theirs) = UnixStream::pair().unwrap();
+    let variables = [("LISTEN_FDS", "1"), ("KEEPSOCK_HAND_OVER", "4=1:2")];
+    let descriptors = vec![listener.into(), theirs.into()];
+    let helper = Helper::start_activated(&test, "s", descriptors, &variables);
+    assert_eq!(helper.hear(), "done");
+    drop(helper);
+    mine.set_read_timeout(Some(PROMPT)).unwrap();
+    assert_eq!(mine.read(&mut [0]).unwrap(), 0, "nothing was said to it");
 }
 
 /// L7: with the program that systemd has for trying it out.

@@ -48,7 +48,7 @@ pub struct keepsock_handed {
     pub name: *const c_char,
     /// A listening socket, all of its endpoints; or NULL.
     pub server: *const keepsock_server,
-    /// A UDP socket; or NULL. One of the two is given.
+    /// A datagram socket, UDP or Unix; or NULL. One of the two is given.
     pub datagram: *const keepsock_datagram,
 }
 
@@ -76,8 +76,8 @@ unsafe fn with(
 }
 
 /// Takes the descriptors that the process was started with, once: whoever calls it again gets
-/// none. There are none, either, if LISTEN_PID names another process. The environment stays as
-/// it is; the descriptors are kept from programs that this one starts. Call it early: what else
+/// none. There are none, either, if LISTEN_PID or LISTEN_PIDFDID names another process. The
+/// environment stays as it is; the descriptors are kept from programs that this one starts. Call it early: what else
 /// was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
 ///
 /// @param inherited  Receives them; free it with keepsock_inherited_free().
@@ -105,7 +105,12 @@ pub unsafe extern "C" fn keepsock_inherited_take(
 /// The inherited listening stream socket that is bound to the endpoint, if there is one; else it
 /// listens itself, with keepsock_options_set_hand_over(). The options hold for either. "*:80" is
 /// a socket that takes IPv4 and IPv6, "[::]:80" one for IPv6 only. Port 0 stands for the port
-/// that the system chose for the one who listened first.
+/// that the system chose for the one who listened first with port 0; of a service manager's sockets
+/// none is meant by it. Nor is a Unix socket whose path is another file's now.
+///
+/// What a predecessor has handed over gets its options in keepsock_inherited_ready(): the listener
+/// is the predecessor's, too, and if this process fails, nothing of it has changed. Who connected
+/// before has the predecessor's options. A backlog that is not given stays as it was.
 ///
 /// @param inherited  What was inherited.
 /// @param endpoint   Where to listen.
@@ -139,7 +144,8 @@ pub unsafe extern "C" fn keepsock_inherited_listen(
 }
 
 /// All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
-/// what the predecessor called them. Without a name it is "unknown".
+/// what the predecessor called them. Without a name it is "unknown". Options are set as by
+/// keepsock_inherited_listen().
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
@@ -173,16 +179,17 @@ pub unsafe extern "C" fn keepsock_inherited_server(
     unsafe { with(inherited, error, OPERATION, body) }
 }
 
-/// The first inherited UDP socket of a name.
+/// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
+/// predecessor, whose socket it is, too, receives with them from now on.
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
 /// @param options    Options, copied; NULL for the defaults.
 /// @param datagram   Receives the socket; free it with keepsock_datagram_free().
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no UDP
-///         socket; the error says what it is), or those of keepsock_datagram_from_fd(); it stays
-///         where it is then. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no
+///         datagram socket; the error says what it is), or those of keepsock_datagram_from_fd(); it
+///         stays where it is then. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_datagram(
     inherited: *mut keepsock_inherited,
@@ -234,13 +241,16 @@ pub unsafe extern "C" fn keepsock_inherited_name(
 
 /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
 /// none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
-/// if nothing had been when this process ends, or frees the object. From now on the files of Unix
-/// sockets are this process's to remove.
+/// if nothing had been when this process ends, or frees the object.
+///
+/// Just before that, servers that were taken from a predecessor get their options. From now on the
+/// files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+/// connect to it and never be accepted.
 ///
 /// @param inherited  What was inherited.
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS.
-///         Since 0.1.
+/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
+///         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_ready(
     inherited: *mut keepsock_inherited,
@@ -280,12 +290,22 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
 /// a Unix socket in the file system the new process owns the file from then on, if this one did.
 ///
+/// The new one is the process that is started, and no other. A script that prepares something has
+/// to end with exec, so that the server is that process; a program that goes into the background
+/// has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
+/// it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
+/// systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+/// sd_notify(3)).
+///
 /// @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
 ///                    the last pointer is NULL. NULL: this program again, with its arguments; the
-///                    file that has its name now, if it was replaced.
+///                    file that has its name now, if it was replaced. Of a program that was started
+///                    by a symbolic link, that is what the link led to: give the link here if it may
+///                    lead elsewhere.
 /// @param handed      What is handed over.
 /// @param count       How many; at least 1.
-/// @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE.
+/// @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE. It
+///                    and the token hold for all of it, but the system's fork(2).
 /// @param cancel      A token that ends the wait, and the successor; or NULL.
 /// @param pid         Receives the number of the successor's process, a child of this one; may be
 ///                    NULL.
@@ -293,8 +313,8 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended before it was ready; the
 ///         error has its exit status), _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the
 ///         program cannot be started), _WRONG_STATE (made without
-///         keepsock_options_set_hand_over()), _CLOSED, _INVALID_ARGUMENT, _NO_DESCRIPTORS,
-///         _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
+///         keepsock_options_set_hand_over(), or being handed over already), _CLOSED,
+///         _INVALID_ARGUMENT, _NO_DESCRIPTORS, _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_hand_over(
     argv: *const *const c_char,

@@ -157,8 +157,9 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
     unsafe { guard(error, OPERATION, body) }
 }
 
-/// Takes over a listening stream socket, or one for packets, as a service manager may pass it. Those that the process
-/// was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
+/// Takes over a listening stream socket, or one for packets, as a service manager may pass it. The
+/// options are set on it, also to what is off by default; only a backlog that is not given stays as
+/// it was. Those that the process was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
 /// accepting when it is closed here; so it is non-blocking from now on, in all of them, and
 /// accepting costs one poll more.
 ///

@@ -20,12 +20,11 @@ mod platform {
     use std::path::{Path, PathBuf};
     use std::process::ExitStatus;
     use std::ptr;
-    use std::time::{Duration, Instant};
 
     use libc::c_int;
     use socket2::{Domain, SockRef, Type};
 
-    use super::super::unix::check_int;
+    use super::super::unix::{check_int, forbid_sigpipe};
     use super::super::{Borrowed, Owned, connection_kind};
     use super::FIRST_INHERITED;
 
@@ -57,6 +56,31 @@ mod platform {
         let stat = status(RawFd::try_from(number).ok()?).ok()?;
         #[allow(clippy::unnecessary_cast)]
         Some((stat.st_dev as u64, stat.st_ino as u64))
+    }
+
+    /// What tells this process from all others that there are or were, by a descriptor of it
+    /// (pidfd_open(2)); `None` before Linux 6.9, where all of those have the same.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        const PIDFS_MAGIC: u32 = 0x5049_4446; // linux/magic.h; not in libc
+        // SAFETY: no memory is passed, the descriptor is new and ours, and an all-zero statfs is
+        // valid, which the kernel fills in.
+        let (fd, kind) = unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0);
+            let fd = OwnedFd::from_raw_fd(check_int(c_int::try_from(fd).ok()?).ok()?);
+            let mut kind: libc::statfs = mem::zeroed();
+            check_int(libc::fstatfs(fd.as_raw_fd(), &raw mut kind)).ok()?;
+            (fd, kind)
+        };
+        // Its type differs from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        let is_one = kind.f_type as u32 == PIDFS_MAGIC;
+        if is_one { identity(fd.as_fd()).ok().map(|(_, inode)| inode) } else { None }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        None
     }
 
     fn status(fd: RawFd) -> io::Result<libc::stat> {
@@ -116,6 +140,9 @@ mod platform {
     /// a pipe: writing to a pipe that nobody reads is a SIGPIPE.
     pub(crate) fn channel() -> io::Result<(Owned, Owned)> {
         let (mine, theirs) = UnixStream::pair()?;
+        // Now: macOS refuses it when the other end is gone.
+        forbid_sigpipe(mine.as_fd())?;
+        forbid_sigpipe(theirs.as_fd())?;
         Ok((mine.into(), theirs.into()))
     }
 
@@ -196,24 +223,14 @@ mod platform {
             }
         }
 
-        /// How it ended, if it does so in that time: it has closed its descriptors, and that is
-        /// a moment before it can be waited for. There is nothing to poll for that everywhere.
-        pub(crate) fn ends_within(&self, patience: Duration) -> Option<Ended> {
-            let until = Instant::now() + patience;
-            loop {
-                if let Some(ended) = self.wait(libc::WNOHANG) {
-                    return Some(ended);
-                }
-                if Instant::now() >= until {
-                    return None;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        /// How it ended, if it has. Not to be asked again then.
+        pub(crate) fn ended(&self) -> Option<Ended> {
+            self.wait(libc::WNOHANG)
         }
 
         /// Ends it, and waits until it has.
         pub(crate) fn end(self) -> Ended {
-            if let Some(ended) = self.wait(libc::WNOHANG) {
+            if let Some(ended) = self.ended() {
                 return ended;
             }
             // SAFETY: no memory is passed. It was there a moment ago and nobody has waited for
@@ -224,13 +241,14 @@ mod platform {
     }
 
     /// Starts a program with these descriptors from 3 on, and the environment, to which its
-    /// LISTEN_PID is added. Returns when the program has begun.
+    /// LISTEN_PID is added. The second of what it returns is readable when the program has begun,
+    /// or cannot: [`read_report`].
     pub(crate) fn spawn(
         program: &OsStr,
         args: &[OsString],
         environment: Vec<OsString>,
         descriptors: &[Borrowed<'_>],
-    ) -> io::Result<Process> {
+    ) -> io::Result<(Process, Owned)> {
         // All that may need memory is done before the fork: in the child of a process with
         // threads another one may have held the allocator's lock.
         let string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
@@ -280,25 +298,17 @@ mod platform {
         }
         let forked = check_int(child);
         restore_signals(&mask);
-        let process = Process(forked?);
-        drop(report);
-        match read_report(&mine) {
-            None => Ok(process),
-            Some(code) => {
-                process.wait(0);
-                Err(io::Error::from_raw_os_error(code))
-            }
-        }
+        Ok((Process(forked?), mine))
     }
 
-    /// Why the child did not become the program, if it did not.
-    fn read_report(mine: &OwnedFd) -> Option<i32> {
+    /// Why the child did not become the program, if it did not. Waits until that is known.
+    pub(crate) fn read_report(mine: &Owned) -> Option<io::Error> {
         let mut code = [0u8; 4];
         loop {
             // SAFETY: the kernel writes at most four bytes. They were written as one.
             let n = unsafe { libc::read(mine.as_raw_fd(), code.as_mut_ptr().cast(), code.len()) };
             match n {
-                4 => return Some(i32::from_ne_bytes(code)),
+                4 => return Some(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
                 -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                 _ => return None,
             }
@@ -428,7 +438,6 @@ mod platform {
     use std::ffi::{OsStr, OsString};
     use std::io;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use super::super::{Borrowed, Owned};
 
@@ -443,7 +452,7 @@ mod platform {
             match *self {}
         }
 
-        pub(crate) fn ends_within(&self, _: Duration) -> Option<Ended> {
+        pub(crate) fn ended(&self) -> Option<Ended> {
             match *self {}
         }
 
@@ -462,6 +471,10 @@ mod platform {
 
     pub(crate) fn identity(_: Borrowed<'_>) -> io::Result<(u64, u64)> {
         unsupported()
+    }
+
+    pub(crate) fn own_pidfd_inode() -> Option<u64> {
+        None
     }
 
     pub(crate) fn identity_of(_: u32) -> Option<(u64, u64)> {
@@ -489,8 +502,12 @@ mod platform {
         _: &[OsString],
         _: Vec<OsString>,
         _: &[Borrowed<'_>],
-    ) -> io::Result<Process> {
+    ) -> io::Result<(Process, Owned)> {
         unsupported()
+    }
+
+    pub(crate) fn read_report(_: &Owned) -> Option<io::Error> {
+        None
     }
 }
 

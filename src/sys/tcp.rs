@@ -2,7 +2,7 @@
 //!
 //! - `tcp_info`: state, times, counters ([`TcpInfo`]); what a system does not tell is `None`
 //! - `silence`: for how long nothing came, where `TELLS_SILENCE`
-//! - `set_dead_after`, `user_timeout`: how long data may stay unacknowledged
+//! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
 //! - `is_answered_by_another`, `is_gone`, `unacknowledged`, `unread`
 //! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp` (RFC 8684)
 
@@ -109,7 +109,7 @@ mod option {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod platform {
-    use socket2::SockRef;
+    use socket2::{Domain, SockRef};
 
     use super::super::Borrowed;
     use super::{Duration, TcpInfo, io, option};
@@ -254,6 +254,25 @@ mod platform {
             Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             other => other,
         }
+    }
+
+    /// As a new socket is, which has the system's own limit (tcp_rto_max_ms in ip-sysctl.rst).
+    pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
+        SockRef::from(&socket).set_tcp_user_timeout(None)?;
+        let rto_max = |socket| {
+            // SAFETY: an int.
+            unsafe { option::get::<u32>(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS) }
+        };
+        // Linux before 6.15 has no such limit to set.
+        let Ok((now, _)) = rto_max(socket) else {
+            return Ok(());
+        };
+        let new = super::super::stream_socket(Domain::IPV4, false)?;
+        let (default, _) = rto_max(super::super::borrow(&new))?;
+        if now == default {
+            return Ok(());
+        }
+        option::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, default)
     }
 
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
@@ -640,6 +659,11 @@ mod elsewhere {
 
     pub(crate) fn fast_open_connect(_socket: Borrowed<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Here each connection has its own limit, set after accept.
+    pub(crate) fn unset_dead_after(_socket: Borrowed<'_>) -> io::Result<()> {
+        Ok(())
     }
 
     pub(crate) fn fast_open_listen(_socket: Borrowed<'_>, _pending: u32) -> io::Result<()> {

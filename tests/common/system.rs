@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -472,4 +472,141 @@ pub fn block(signal: i32) {
         libc::sigaddset(&raw mut set, signal);
         assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
     }
+}
+
+/// A lease on a file: until it is closed nobody else opens it, or executes it (fcntl(2)).
+pub fn lease(file: &std::fs::File) {
+    const F_SETSIG: i32 = 10; // asm-generic/fcntl.h; not in libc
+    // SAFETY: no memory is passed. Who breaks it is told of by a signal that is ignored.
+    unsafe {
+        assert_eq!(libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG), 0);
+        assert_eq!(libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK), 0);
+    }
+}
+
+/// Whether somebody waits for the end of the lease: F_GETLEASE tells what it is to become.
+pub fn waits_for_lease(file: &std::fs::File) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
+}
+
+/// How many connections may wait to be accepted, as the kernel has it.
+pub fn backlog(fd: RawFd) -> i32 {
+    // SAFETY: an all-zero tcp_info is valid; the kernel writes at most its size.
+    let info = unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let out = (&raw mut info).cast();
+        let code = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, out, &raw mut len);
+        assert_eq!(code, 0);
+        info
+    };
+    // Of a listener tcp_get_info() tells it there.
+    info.tcpi_sacked as i32
+}
+
+/// Ends a child, and waits until it has.
+pub fn end(pid: i64) {
+    // SAFETY: the kernel writes one int.
+    unsafe {
+        libc::kill(pid as libc::pid_t, libc::SIGKILL);
+        libc::waitpid(pid as libc::pid_t, &mut 0, 0);
+    }
+}
+
+/// The inode of a pidfd of this process, where it is this process's alone.
+pub fn pidfd_inode() -> Option<u64> {
+    // SAFETY: the descriptor is new; all-zero structures are valid, and the kernel fills them in.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0);
+        let fd = OwnedFd::from_raw_fd(RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?);
+        let mut kind: libc::statfs = std::mem::zeroed();
+        let mut stat: libc::stat = std::mem::zeroed();
+        assert_eq!(libc::fstatfs(fd.as_raw_fd(), &raw mut kind), 0);
+        assert_eq!(libc::fstat(fd.as_raw_fd(), &raw mut stat), 0);
+        (kind.f_type == 0x5049_4446).then_some(stat.st_ino)
+    }
+}
+
+/// In a process of one test only.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: the harness's other thread waits for this one.
+    unsafe { std::env::set_var(name, value) };
+}
+
+/// The same with a number from that on.
+pub fn lifted(fd: &OwnedFd, from: RawFd) -> OwnedFd {
+    // SAFETY: no memory is passed, and the descriptor is new and ours.
+    unsafe {
+        let lifted = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from);
+        assert!(lifted >= from);
+        OwnedFd::from_raw_fd(lifted)
+    }
+}
+
+/// Closes what whoever started this process has left open. In a process of one test only, before
+/// it has opened anything.
+pub fn close_numbers(first: RawFd, last: RawFd) {
+    for fd in first..=last {
+        // SAFETY: nobody in this process knows of them.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Runs that without descriptors 0, 1 and 2.
+pub fn without_streams<T>(f: impl FnOnce() -> T) -> T {
+    let saved = [0, 1, 2].map(|fd| {
+        // SAFETY: no memory is passed, and nobody prints meanwhile.
+        unsafe {
+            let saved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 100);
+            assert!(saved >= 0);
+            libc::close(fd);
+            saved
+        }
+    });
+    let outcome = f();
+    for (number, saved) in (0..).zip(saved) {
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(libc::dup2(saved, number), number);
+            libc::close(saved);
+        }
+    }
+    outcome
+}
+
+/// Whether, while that runs, a child of this process runs a handler of it. Signals rain on the
+/// process group, which has to be this process's own to be told.
+pub fn handled_elsewhere(f: impl FnOnce()) -> bool {
+    static OWN: AtomicU32 = AtomicU32::new(0);
+    static REPORT: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: both calls are async-signal-safe.
+        unsafe {
+            if libc::getpid() as u32 != OWN.load(Ordering::Relaxed) {
+                let fd = REPORT.load(Ordering::Relaxed) as RawFd;
+                libc::write(fd, [1u8].as_ptr().cast(), 1);
+            }
+        }
+    }
+    let (reader, writer) = pipe();
+    REPORT.store(writer.as_raw_fd() as u32, Ordering::Relaxed);
+    OWN.store(std::process::id(), Ordering::Relaxed);
+    // SAFETY: no memory is passed but the handler's, which stays. Whoever has none ignores SIGURG.
+    unsafe {
+        assert_eq!(libc::setpgid(0, 0), 0);
+        libc::signal(libc::SIGURG, handler as *const () as libc::sighandler_t);
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // SAFETY: no memory is passed.
+                unsafe { libc::kill(0, libc::SIGURG) };
+            }
+        });
+        f();
+        stop.store(true, Ordering::Relaxed);
+    });
+    becomes_readable(reader.as_raw_fd(), 0)
 }
