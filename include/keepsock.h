@@ -4479,8 +4479,8 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
  * @param options  Options, copied; NULL for the defaults.
  * @param server   Receives the socket; free it with keepsock_server_free().
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, or not a
- *         stream), _OS (not a socket at all); for the interface option
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, not a
+ *         stream, or not for packets or Multipath TCP as the options ask), _OS (not a socket at all); for the interface option
  *         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
  *         Since 0.1.
  */

@@ -285,7 +285,9 @@ impl ServerSocket {
     ///
     /// # Errors
     /// The descriptor is given back with the error:
-    /// [`WrongState`](ErrorKind::WrongState) if it is not a listening stream socket.
+    /// [`WrongState`](ErrorKind::WrongState) if it is not a listening stream socket, or not one for
+    /// [packets](SocketOptions::sequenced) or [Multipath TCP](SocketOptions::mptcp) though
+    /// the options ask for that.
     ///
     /// ```
     /// use keepsock::{ServerSocket, SocketOptions};
@@ -1124,6 +1126,9 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     };
     if options.sequenced && !packets {
         return Err(wrong("not a socket for packets"));
+    }
+    if options.mptcp && !sys::is_made_for_mptcp(fd) {
+        return Err(wrong("not a socket for Multipath TCP"));
     }
     options.refuse_file_only(TAKE_OVER)?;
     let name = SockRef::from(&fd).local_addr().map_err(os)?;

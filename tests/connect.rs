@@ -359,6 +359,15 @@ fn multipath_tcp<A: Api>() {
     client.write_all(b"hello\n").unwrap();
     assert_eq!(plain.accept().unwrap().read_line(10).unwrap(), "hello");
     assert!(!client.is_mptcp());
+    // A listener that somebody else made is of its protocol.
+    for (protocol, fits) in [(Some(socket2::Protocol::MPTCP), true), (None, false)] {
+        let stream = socket2::Type::STREAM;
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, stream, protocol).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(8).unwrap();
+        let refused = A::adopt_server(listener.into(), &options).err();
+        assert_eq!(refused.map(|(_, e)| e.is(ErrorKind::WrongState)), (!fits).then_some(true));
+    }
     let both = [Opt::Mptcp(true), Opt::DeadAfter(5000)];
     fails(A::connect(&plain.endpoint(), &both), ErrorKind::InvalidArgument);
     let (endpoint, _dir) = common::somewhere(Transport::Unix);

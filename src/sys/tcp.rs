@@ -4,7 +4,7 @@
 //! - `silence`: for how long nothing came, where `TELLS_SILENCE`
 //! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
 //! - `is_answered_by_another`, `is_gone`, `unacknowledged`, `unread`
-//! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp` (RFC 8684)
+//! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp`, `is_made_for_mptcp` (RFC 8684)
 
 use std::io;
 use std::time::Duration;
@@ -258,6 +258,10 @@ mod platform {
 
     /// As a new socket is, which has the system's own limit (tcp_rto_max_ms in ip-sysctl.rst).
     pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
+        // Multipath TCP has neither limit: setting one is refused.
+        if is_made_for_mptcp(socket) {
+            return Ok(());
+        }
         SockRef::from(&socket).set_tcp_user_timeout(None)?;
         let rto_max = |socket| {
             // SAFETY: an int.
@@ -323,6 +327,12 @@ mod platform {
         // SAFETY: an int.
         let is = unsafe { option::get::<i32>(socket, libc::IPPROTO_TCP, TCP_IS_MPTCP) };
         is.is_ok_and(|(is, _)| is != 0)
+    }
+
+    /// Whether it was made for Multipath TCP, whatever became of it.
+    pub(crate) fn is_made_for_mptcp(socket: Borrowed<'_>) -> bool {
+        let protocol = SockRef::from(&socket).protocol();
+        protocol.is_ok_and(|protocol| protocol == Some(socket2::Protocol::MPTCP))
     }
 
     /// Bytes that came and were not read (tcp(7), SIOCINQ).
@@ -671,6 +681,10 @@ mod elsewhere {
     }
 
     pub(crate) fn is_mptcp(_socket: Borrowed<'_>) -> bool {
+        false
+    }
+
+    pub(crate) fn is_made_for_mptcp(_socket: Borrowed<'_>) -> bool {
         false
     }
 }
