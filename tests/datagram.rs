@@ -33,6 +33,7 @@ both_apis![
     a_signal_ends_nothing,
     unreachable_peers_end_no_receiving,
     unreachable_peers_of_a_bound_socket,
+    refusals_of_what_other_threads_send,
     errors_while_somebody_waits,
     queued_errors_keep_nobody_busy,
     errors_that_nobody_wants,
@@ -47,6 +48,7 @@ both_apis![
     batches_to_nobody,
     broadcasts,
     a_group_and_its_senders,
+    several_on_one_group,
     a_group_of_ipv6,
     how_groups_are_sent_to,
     groups_that_are_none,
@@ -448,6 +450,30 @@ fn unreachable_peers_end_no_receiving<A: Api>() {
     }
 }
 
+/// D2, T1: however many threads send to nobody, and what is refused meanwhile, each datagram is sent; also
+/// one to somebody who is there.
+fn refusals_of_what_other_threads_send<A: Api>() {
+    let gone = closed_port::<A>(95);
+    let client = A::connect_datagram(&gone.to_string(), &[]).unwrap();
+    let server = A::bind("127.0.0.1:0", &[]).unwrap();
+    server.set_report_errors(true).unwrap();
+    let living = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let living = living.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        for to in [gone, gone, living] {
+            let (client, server) = (&client, &server);
+            scope.spawn(move || {
+                for _ in 0..5000 {
+                    client.send(b"x").unwrap();
+                    assert_eq!(client.send_batch(&[(b"x", None), (b"yy", None)]).unwrap(), 2);
+                    server.send_to(b"x", to).unwrap();
+                }
+            });
+        }
+    });
+    assert!(client.error_count() > 0 && server.error_count() > 0);
+}
+
 /// D2: the same on a bound socket, which hears of them only if it is asked to.
 fn unreachable_peers_of_a_bound_socket<A: Api>() {
     for endpoint in ["127.0.0.1:0", "*:0"] {
@@ -801,6 +827,29 @@ fn a_group_and_its_senders<A: Api>() {
         server.leave(group, lo, Some(LOCALHOST)).unwrap();
         is_not_received::<A>(&server, &client, to);
     }
+}
+
+/// D1: several sockets, of several programs, receive on one group and port, and each is told the interface.
+fn several_on_one_group<A: Api>() {
+    let group = IpAddr::from([239, 83, A::NUMBER, 3]);
+    let first = A::bind(&format!("{group}:0"), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let to = SocketAddr::new(group, first.port());
+    let second = A::bind(&to.to_string(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let client = A::bind("127.0.0.1:0", &[]).unwrap();
+    client.set_multicast_interface("lo").unwrap();
+    for socket in [&first, &second] {
+        socket.join(group, Some("lo"), None).unwrap();
+    }
+    client.send_to(b"news", to).unwrap();
+    for socket in [&first, &second] {
+        let (got, info) = socket.recv_info(8).unwrap();
+        assert_eq!((got.bytes.as_slice(), got.to, got.interface), (&b"news"[..], Some(to), 1));
+        socket.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(first.port()));
+    }
+    // One that is not for groups is one's own.
+    let own = A::bind("127.0.0.1:0", &[]).unwrap();
+    fails(A::bind(&own.endpoint(), &[]), ErrorKind::AddressInUse);
 }
 
 /// D1: groups of IPv6, as the kernel has them: by loopback alone there is no way to one, so nothing

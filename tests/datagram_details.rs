@@ -32,6 +32,7 @@ both_apis![
     coalesced_for_several_threads,
     waiting_for_what_is_coalesced,
     coalescing_goes_with_the_socket,
+    giving_up_what_coalesces,
     what_is_left_and_a_token,
     waiting_for_the_other_is_quiet,
     serving_answers_each,
@@ -65,6 +66,7 @@ fn details_are_told<A: Api>() {
         let (got, info) = server.recv_info(8).unwrap();
         let after = SystemTime::now();
         assert_eq!((got.ttl, got.tos), (Some(9), Some(46 << 2 | 2)));
+        assert_eq!(got.interface, 1, "of loopback");
         let at = got.received_at.unwrap();
         // The clock of the day may be put right meanwhile.
         let slack = Duration::from_millis(50);
@@ -335,6 +337,32 @@ fn coalescing_goes_with_the_socket<A: Api>() {
     send_as_one::<A>(&client, 3, 10);
     assert_eq!(server.recv(100).unwrap().bytes, [0; 10]);
     assert_eq!(numbers(&server.recv_batch(&[10; 9]).unwrap()), [1, 2]);
+}
+
+/// D3, T4: what waits in the kernel as one is not given away; nor does anything wait for it, or change,
+/// while the socket is in use.
+fn giving_up_what_coalesces<A: Api>() {
+    const SOL_UDP: i32 = 17;
+    const UDP_GRO: i32 = 104;
+    let (server, client) = coalescing_pair::<A>();
+    let fd = server.fd().unwrap();
+    let coalesces = || common::system::option(fd, SOL_UDP, UDP_GRO) == 1;
+    send_as_one::<A>(&client, 5, 10);
+    fails(server.release(), ErrorKind::WrongState);
+    assert!(coalesces());
+    assert_eq!(numbers(&server.recv_batch(&[10; 9]).unwrap()), [0, 1, 2, 3, 4]);
+    let (got, _) = while_waiting(
+        || server.recv(10),
+        || {
+            // Without waiting for what the other waits for, which nobody sends before.
+            let failure = fails(server.release(), ErrorKind::WrongState);
+            assert!(failure.message.contains("another thread"), "{failure:?}");
+            assert!(coalesces());
+            client.send(b"x").unwrap();
+        },
+    );
+    assert_eq!(got.unwrap().bytes, b"x");
+    server.release().unwrap();
 }
 
 /// T2: a token ends calls that begin later, too, though something is left to hand out; nothing of it is

@@ -33,6 +33,7 @@ both_apis!(
     who_comes_late_goes_on_waiting,
     datagrams_go_on_elsewhere,
     serving_datagrams_goes_on_elsewhere,
+    a_sender_when_serving_ends,
     a_service_finishes,
     nobody_is_between_accepted_and_served,
     a_successor_takes_over,
@@ -258,6 +259,28 @@ fn serving_datagrams_goes_on_elsewhere<A: Api>() {
             while_waiting(send, || drop(client.recv(8).unwrap())).0.unwrap();
         }
     }
+}
+
+/// T6, V7: who waits to send when serving ends waits on, and does not ask again and again.
+fn a_sender_when_serving_ends<A: Api>() {
+    let dir = TempDir::new();
+    let peer = A::bind(&dir.endpoint("peer"), &[]).unwrap();
+    let plain = std::os::unix::net::UnixDatagram::bind(dir.path("own")).unwrap();
+    plain.connect(dir.path("peer")).unwrap();
+    let socket = A::adopt_datagram(plain.into(), &[]).map_err(|e| e.1).unwrap();
+    let service = socket.serve(1, Box::new(|_, _| ())).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while socket.send(b"full").is_ok() {}
+    socket.set_nonblocking(false).unwrap();
+    socket.set_write_timeout(1000).unwrap();
+    let send = || {
+        let before = common::system::thread_cpu_time();
+        (socket.send(b"last"), common::system::thread_cpu_time() - before)
+    };
+    let ((outcome, used), _) = while_waiting(send, || service.stop());
+    fails(outcome, ErrorKind::TimedOut);
+    assert!(used < Duration::from_millis(200), "{used:?} of the processor");
+    drop(peer);
 }
 
 /// A service by threads, in a pool, or by events, whose connections get what they send back.

@@ -1,20 +1,25 @@
 //! Datagrams that the kernel hands over as one (UDP_GRO), and their callers see one by one.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use super::receive::Batch;
 use super::{Datagram, DatagramSocket, Patience};
 use crate::cancel::CancelToken;
 use crate::error::ErrorKind;
-use crate::sys::{self, Buffers, InUse, Received};
+use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
 use crate::turn::{LOOK, Turn};
-use crate::wait::Cause;
+use crate::wait::{Cause, Deadline};
 
 /// How many such datagrams are taken from the kernel at once, and how long one can be.
 const SLOTS: usize = 16;
 const SLOT: usize = 1 << 16;
+
+/// How often a queue is looked at that holds only what is not received: errors, and strangers' datagrams.
+const LOOKS: u32 = 16;
 
 /// What was received and is not handed out yet. Only the memory that datagrams were written to is
 /// in use.
@@ -38,10 +43,6 @@ impl Coalesced {
         let left = Left { bytes: sys::zeroed(SLOTS * SLOT)?, datagrams: VecDeque::new() };
         Some(Coalesced { turn: Turn::default(), left: Mutex::new(left) })
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).datagrams.is_empty()
-    }
 }
 
 impl Left {
@@ -57,6 +58,27 @@ impl Left {
             batch.put(place, &datagram.facts());
         }
         count
+    }
+
+    /// Takes what the kernel has, when nothing is left; whether nothing more will come. `step` makes the
+    /// call, and waits if it is to.
+    fn fill(
+        &mut self,
+        socket: &DatagramSocket,
+        io: &InUse<'_>,
+        step: impl FnOnce(&mut dyn FnMut(Wait) -> io::Result<usize>) -> Result<usize, Cause>,
+    ) -> Result<bool, Cause> {
+        let Left { bytes, datagrams } = self;
+        let mut over = false;
+        let mut told = |_: &mut Slots<'_>, at, received: &Received| {
+            over |= socket.is_over(io, received);
+            if let Some(datagram) = socket.told(received, |facts| facts.datagram()) {
+                cut(datagrams, &datagram, received.segment, at * SLOT);
+            }
+        };
+        let mut slots = Slots(bytes);
+        step(&mut |wait| sys::recv_datagrams(io.socket(), &mut slots, true, wait, &mut told))?;
+        Ok(over)
     }
 }
 
@@ -94,6 +116,32 @@ impl Buffers for Slots<'_> {
 }
 
 impl DatagramSocket {
+    /// Has the kernel put nothing together any more, if nothing waits that may have been put together;
+    /// whether that is so. `None`: another thread is receiving.
+    pub(super) fn uncoalesce(&self, coalesced: &Coalesced, io: &InUse<'_>) -> Option<bool> {
+        // Whoever receives has it for as long as that takes.
+        let mut left = match coalesced.left.try_lock() {
+            Ok(left) => left,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let at_once = Patience { nonblocking: true, ..self.patience(Deadline(None)) };
+        for _ in 0..LOOKS {
+            if !left.datagrams.is_empty() {
+                break;
+            }
+            let _ = sys::coalesce(io.socket(), false);
+            let read = Some((io.socket(), Interest::Read));
+            if sys::poll(read, None, Some(Duration::ZERO)).is_ok_and(|ready| !ready.socket) {
+                return Some(true);
+            }
+            // What is in its queue stays as one, and the kernel tells its length only to those who ask.
+            let _ = sys::coalesce(io.socket(), true);
+            let _ = left.fill(self, io, |receive| self.recv_step(io, &at_once, receive));
+        }
+        Some(false)
+    }
+
     /// Receives through the buffers that are large enough for what the kernel hands over.
     pub(super) fn recv_coalesced<B: Batch + ?Sized>(
         &self,
@@ -126,18 +174,7 @@ impl DatagramSocket {
             if count > 0 {
                 return Ok(count);
             }
-            let Left { bytes, datagrams } = &mut *left;
-            let mut over = false;
-            let mut told = |_: &mut Slots<'_>, at, received: &Received| {
-                over |= self.is_over(io, received);
-                if let Some(datagram) = self.told(received, |facts| facts.datagram()) {
-                    cut(datagrams, &datagram, received.segment, at * SLOT);
-                }
-            };
-            let mut slots = Slots(bytes);
-            self.recv_step(io, patience, |wait| {
-                sys::recv_datagrams(io.socket(), &mut slots, true, wait, &mut told)
-            })?;
+            let over = left.fill(self, io, |receive| self.recv_step(io, patience, receive))?;
             if over && left.datagrams.is_empty() {
                 return Err(ErrorKind::Closed.into());
             }

@@ -242,7 +242,7 @@ impl DatagramSocket {
         };
         let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
         let connected = inet.is_some_and(|inet| inet.peer.is_some());
-        let any = inet.is_some_and(|inet| inet.local.ip().is_unspecified());
+        let any = inet.is_some_and(|inet| has_many(inet.local.ip()));
         let socket = DatagramSocket(Arc::new(Shared {
             nonblocking: AtomicBool::new(false),
             read_timeout: ms(options.read_timeout),
@@ -345,6 +345,12 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
     Ok((endpoint, side))
 }
 
+/// Whether what comes to a socket that is bound to this may have come to several addresses of this
+/// machine.
+fn has_many(local: IpAddr) -> bool {
+    local.is_unspecified() || local.is_multicast()
+}
+
 fn set_up(
     socket: Borrowed<'_>,
     local: IpAddr,
@@ -355,8 +361,8 @@ fn set_up(
     if options.coalescing {
         sys::coalesce(socket, true)?;
     }
-    // A socket with one address receives at that one.
-    if !connected && local.is_unspecified() {
+    // A socket with one address receives at that one, by whatever interface.
+    if !connected && has_many(local) {
         sys::want_destination(socket, ipv6)?;
     }
     if connected {
@@ -443,6 +449,10 @@ fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<(Ow
     let at_bind = |e: io::Error| (Stage::Bind, Cause::from(e));
     let socket = new_socket(address, dual, options, false)?;
     let fd = sys::borrow(&socket);
+    if address.ip().is_multicast() {
+        // Each of several programs gets what is sent to the group (socket(7), SO_REUSEADDR).
+        SockRef::from(&fd).set_reuse_address(true).map_err(at_bind)?;
+    }
     SockRef::from(&fd).bind(&address.into()).map_err(at_bind)?;
     let local = local_of(fd).map_err(at_bind)?;
     Ok((socket, local))

@@ -344,7 +344,10 @@ impl DatagramSocket {
         let look = Deadline::after((!heard).then_some(LOOK));
         let events = (patience.cancel.as_ref(), heard.then_some(closing));
         let until = patience.deadline.earlier(look);
-        match wait_any(&[io.socket()], interest, until, events, is_over) {
+        let is_deaf = || heard && self.0.deaf.load(Ordering::Acquire);
+        match wait_any(&[io.socket()], interest, until, events, || is_over() || is_deaf()) {
+            // Receiving has ended while this call waits to send.
+            Err(cause) if cause.kind() == ErrorKind::Closed && !is_over() => {}
             Err(cause) if cause.kind() != ErrorKind::TimedOut => return Err(cause),
             Err(cause) if patience.deadline.has_passed() => return Err(cause),
             _ => {}

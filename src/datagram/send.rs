@@ -29,6 +29,13 @@ fn max_len(to: SocketAddr) -> (usize, &'static str) {
 pub(super) const FULL_PEER: BackOff =
     BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
 
+/// How often a datagram is tried at most that meets errors of others.
+const TRIES: u32 = 1000;
+
+/// After how many errors in a row, for which the kernel's queue has no report, the error is this
+/// datagram's own: another thread may have taken the report.
+const UNEXPLAINED: u32 = 16;
+
 /// The datagrams of a batch, as Rust's callers have them, and C's.
 pub(crate) trait Parts {
     fn count(&self) -> usize;
@@ -207,7 +214,7 @@ impl DatagramSocket {
     /// the interface has no room for it (Linux tells only sockets whose
     /// [errors are reported](DatagramSocket::set_report_errors)); [`WouldBlock`](ErrorKind::WouldBlock)
     /// in non-blocking mode. What ICMP said of an earlier datagram fails no call: it is
-    /// [reported](DatagramSocket::recv_error), and sending is tried again once. A Unix peer that
+    /// [reported](DatagramSocket::recv_error), and sending is tried again. A Unix peer that
     /// is gone, or receives no more, is [`Refused`](ErrorKind::Refused); once somebody is bound there
     /// again sending goes on. What it had answered, and was not received yet, is lost with it.
     ///
@@ -472,17 +479,21 @@ impl DatagramSocket {
                 other => other,
             };
         }
-        let mut pending = None;
-        loop {
+        let (mut pending, mut unexplained) = (None, 0);
+        for _ in 0..TRIES {
             match step() {
                 // The kernel tells an error of an earlier datagram in place of sending: once
-                // more shows whether it was one.
-                Err(Cause::Os(e)) if sys::is_reported(&e) && pending.is_none() => {
+                // more shows whether it was one. What other threads send may be refused meanwhile.
+                Err(Cause::Os(e)) if sys::is_reported(&e) => {
                     let taken = self.take_reports(io);
                     if taken.local.is_some() && taken.local == e.raw_os_error() {
                         // It is this call's own.
                         return Err(e.into());
                     }
+                    if taken.count == 0 && unexplained == UNEXPLAINED {
+                        return Err(e.into());
+                    }
+                    unexplained = if taken.count > 0 { 0 } else { unexplained + 1 };
                     pending = Some((taken.count > 0, e));
                 }
                 Ok(sent) => {
@@ -494,6 +505,7 @@ impl DatagramSocket {
                 other => return other,
             }
         }
+        Err(pending.map_or_else(|| ErrorKind::WouldBlock.into(), |(_, e)| e.into()))
     }
 }
 

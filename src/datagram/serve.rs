@@ -315,7 +315,7 @@ impl DatagramService {
                 }
             };
         }
-        state.failure.take().map_or(Ok(()), Err)
+        state.failure.clone().map_or(Ok(()), Err)
     }
 
     fn is_serving_here(&self) -> bool {

@@ -172,7 +172,8 @@ impl DatagramSocket {
     }
 
     /// Whether [`ttl`](crate::Datagram::ttl), [`tos`](crate::Datagram::tos) and
-    /// [`received_at`](crate::Datagram::received_at) of each datagram are told; of Unix sockets
+    /// [`received_at`](crate::Datagram::received_at) of each datagram are told, and the
+    /// [`interface`](crate::Datagram::interface) of each, whatever the socket is bound to; of Unix sockets
     /// [`received_at`](crate::Datagram::received_at) and
     /// [`credentials`](crate::Datagram::credentials). It costs a little for each. Default: no.
     ///
@@ -204,6 +205,9 @@ impl DatagramSocket {
         if matches!(&self.0.side, Side::Unix(unix) if !unix.users.is_empty()) {
             // Without it nobody would be known.
             set = set.and_then(|()| sys::want_credentials(io.socket(), true));
+        }
+        if let (Side::Inet(inet), true) = (&self.0.side, on) {
+            set = set.and_then(|()| sys::want_destination(io.socket(), inet.ipv6));
         }
         set.map_err(|e| self.failed(OPERATION, e.into(), None))?;
         if on {
@@ -351,8 +355,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); [`WrongState`](ErrorKind::WrongState) while another
-    /// thread is in a call on it, and while some are left of datagrams that came
-    /// [as one](crate::SocketOptions::coalescing).
+    /// thread is in a call on it, and while datagrams wait in it that may have come
+    /// [as one](crate::SocketOptions::coalescing): whoever has it next would take them for one.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -362,22 +366,32 @@ impl DatagramSocket {
     /// ```
     pub fn release(&self) -> Result<Owned> {
         let failed = |kind: ErrorKind| self.failed("release", kind.into(), None);
+        let busy = || failed(ErrorKind::WrongState).detail("another thread is using it");
         let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
-        if let Some(coalesced) = &self.0.coalesced {
-            if !coalesced.is_empty() {
-                let error = failed(ErrorKind::WrongState);
-                return Err(error.detail("datagrams wait in it that came together with others"));
+        let coalesced = self.0.coalesced.as_ref();
+        if let Some(coalesced) = coalesced {
+            match self.uncoalesce(coalesced, &io) {
+                Some(true) => {}
+                Some(false) => {
+                    let error = failed(ErrorKind::WrongState);
+                    return Err(error.detail("datagrams wait in it that may have come as one"));
+                }
+                None => return Err(busy()),
             }
-            // Whoever has it next would take several for one.
-            let _ = sys::coalesce(io.socket(), false);
         }
-        let owned = self.0.descriptor.release(io);
-        if let (Some(_), Side::Unix(unix)) = (&owned, &self.0.side) {
+        let Some(owned) = self.0.descriptor.release(io) else {
+            // As it was.
+            if let (Some(_), Some(io)) = (coalesced, self.0.descriptor.enter()) {
+                let _ = sys::coalesce(io.socket(), true);
+            }
+            return Err(busy());
+        };
+        if let Side::Unix(unix) = &self.0.side {
             if let Some(file) = unix.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 file.keep();
             }
         }
-        owned.ok_or_else(|| failed(ErrorKind::WrongState).detail("another thread is using it"))
+        Ok(owned)
     }
 
     /// Closes. Calls of other threads end with [`Closed`](ErrorKind::Closed). What was sent is on
