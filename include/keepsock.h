@@ -1126,9 +1126,7 @@ typedef struct {
 } keepsock_datagram_info;
 
 /**
- * One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
- * received, take "to", local and interface_index from its keepsock_datagram_info's from, local
- * and interface_index; else let local and interface_index be 0.
+ * One datagram of keepsock_datagram_send_batch(). It never grows. What is not needed is 0.
  */
 typedef struct {
     /**
@@ -1140,17 +1138,23 @@ typedef struct {
      */
     size_t len;
     /**
-     * To whom; family 0: to the peer of a connected socket, as Unix sockets must be for that.
+     * To whom; family 0: to the peer of a connected socket.
      */
     keepsock_address to;
     /**
-     * The address of this machine that it leaves from; family 0: the system chooses.
+     * The address of this machine that it leaves from, if the socket is bound to all of them; family
+     * 0: the system chooses. A socket that is bound to one sends from that.
      */
     keepsock_address local;
     /**
      * The index of the interface, where the addresses need one; else 0.
      */
     uint32_t interface_index;
+    /**
+     * What was told of a datagram, to answer it as keepsock_datagram_reply() does, in place of the
+     * three above; of a Unix socket, too. NULL: this is no answer.
+     */
+    const keepsock_datagram_info *question;
 } keepsock_outgoing;
 
 /**
@@ -2603,8 +2607,9 @@ int32_t keepsock_connection_keepalive(const keepsock_connection *connection,
  * the file is removed when this one is closed.
  *
  * @param endpoint  Where to bind.
- * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token and
- *                  last snapshot hold; what only streams, or only connecting, have is refused.
+ * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token,
+ *                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and owner,
+ *                  and the users who may send. What only streams, or only connecting, have is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,

@@ -393,7 +393,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         unix_name_len has_credentials credentials));
     all.extend(layout!(keepsock_datagram_stats: dropped unread receive_buffer unsent send_buffer
         denied errors path_mtu));
-    all.extend(layout!(keepsock_outgoing: data len to local interface_index));
+    all.extend(layout!(keepsock_outgoing: data len to local interface_index question));
     all.extend(layout!(keepsock_incoming: data cap info));
     all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));
     all.extend(layout!(keepsock_handed: name server datagram));

@@ -130,6 +130,10 @@ fn a_star_takes_both_families<A: Api>() {
 
 /// E2: an address of a family that the socket does not have, and port 0.
 fn families_that_do_not_fit<A: Api>() {
+    for nobody in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+        let failure = fails(A::connect_datagram(nobody, &[]), ErrorKind::InvalidEndpoint);
+        assert!(failure.message.contains("port 0"), "{failure:?}");
+    }
     let to = |text: &str| text.parse::<SocketAddr>().unwrap();
     let four = A::bind("127.0.0.1:0", &[]).unwrap();
     let failure = fails(four.send_to(b"x", to("[::1]:9")), ErrorKind::InvalidArgument);

@@ -505,7 +505,7 @@ mod c_only {
     fn outgoing(data: *const c_void, len: usize) -> keepsock_outgoing {
         let mut local = somebody();
         local.family = 0;
-        keepsock_outgoing { data, len, to: somebody(), local, interface_index: 0 }
+        keepsock_outgoing { data, len, to: somebody(), local, interface_index: 0, question: null() }
     }
 
     /// Each function of a datagram socket, with arguments that would be right.

@@ -45,6 +45,8 @@ both_apis![
     processes_that_nobody_takes,
     taken_over,
     serving,
+    a_batch_of_answers,
+    a_pair_without_names,
 ];
 
 /// Room for names that differ for each API and test.
@@ -725,4 +727,35 @@ fn serving<A: Api>() {
     service.wait(10_000).unwrap();
     server.send_to_endpoint(b"still", &client.endpoint()).unwrap();
     assert_eq!(client.recv(8).unwrap().bytes, b"still");
+}
+
+/// D3, D4: answers go in a batch, too, each to whom it is for.
+fn a_batch_of_answers<A: Api>() {
+    let dir = TempDir::new();
+    let server = A::bind(&dir.endpoint("s"), &[]).unwrap();
+    for endpoint in [dir.endpoint("c"), String::new()] {
+        let client = match endpoint.as_str() {
+            "" => A::connect_datagram(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap(),
+            path => A::bind(path, &[Opt::ReadTimeout(10_000)]).unwrap(),
+        };
+        client.send_to_endpoint(b"x", &dir.endpoint("s")).unwrap();
+        let (_, info) = server.recv_info(8).unwrap();
+        assert_eq!(server.reply_batch(&info, &[b"one", b"two", b"three"]).unwrap(), 3);
+        for bytes in ["one", "two", "three"] {
+            assert_eq!(client.recv(8).unwrap().bytes, bytes.as_bytes());
+        }
+    }
+}
+
+/// D4, T4: sockets of a socketpair(2) have no names, and answer each other nevertheless.
+fn a_pair_without_names<A: Api>() {
+    let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let [one, other] = [one, other].map(|end| {
+        A::adopt_datagram(end.into(), &[Opt::ReadTimeout(10_000)]).map_err(|e| e.1).unwrap()
+    });
+    one.send(b"question").unwrap();
+    let (got, info) = other.recv_info(16).unwrap();
+    assert_eq!(got.bytes, b"question");
+    other.reply(&info, b"answer").unwrap();
+    assert_eq!(one.recv(16).unwrap().bytes, b"answer");
 }

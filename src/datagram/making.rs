@@ -67,8 +67,9 @@ impl DatagramSocket {
         DatagramSocket::bind_with(endpoint, &SocketOptions::default())
     }
 
-    /// Binds with options: family, interface, timeouts and token; of a Unix socket the file's mode
-    /// and owner, and the users who may send. The connect timeout is for looking a name up.
+    /// Binds with options: family, interface, timeouts, token, [coalescing](SocketOptions::coalescing),
+    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot); of a
+    /// Unix socket the file's mode and owner, and the users who may send. The connect timeout is for looking a name up.
     ///
     /// # Errors
     /// Those of [`bind`](DatagramSocket::bind);
@@ -477,6 +478,10 @@ fn connect_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     }
     let mut failure = None;
     for to in found {
+        if to.port() == 0 {
+            // The kernel takes that for no peer at all.
+            return Err(failed(ErrorKind::InvalidEndpoint).detail("port 0 is for binding"));
+        }
         let from = local.iter().find(|l| l.is_ipv4() == to.is_ipv4()).copied();
         match connect_to(to, from, options) {
             Ok((socket, local, peer)) => {

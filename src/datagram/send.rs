@@ -164,9 +164,14 @@ impl Unix {
 
     /// What is wrong with sending to an address.
     fn refusal(&self, to: &Address) -> Option<(ErrorKind, String)> {
-        if let Some(peer) = self.peer.as_ref().filter(|peer| peer.address != *to) {
-            let what = format!("the socket is connected to {}", peer.address);
-            return Some((ErrorKind::WrongState, what));
+        match &self.peer {
+            // It may be one without a name.
+            Some(peer) if peer.address == *to => return None,
+            Some(peer) => {
+                let what = format!("the socket is connected to {}", peer.address);
+                return Some((ErrorKind::WrongState, what));
+            }
+            None => {}
         }
         let (len, what) = match to {
             Address::UnixPath(path) => (path.as_os_str().len(), "path"),
@@ -282,7 +287,7 @@ impl DatagramSocket {
         self.send_one(&Outgoing::reply(question, bytes))
     }
 
-    fn send_one(&self, one: &Outgoing<'_>) -> Result<()> {
+    pub(crate) fn send_one(&self, one: &Outgoing<'_>) -> Result<()> {
         let failed = |cause| self.failed(SEND, cause, one.to.as_ref());
         let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
         let pieces = [IoSlice::new(one.bytes)];

@@ -15,7 +15,7 @@ use super::{
     keepsock_options, live, output,
 };
 use crate::datagram::{Batch, Buffers, Facts, Parts};
-use crate::{Address, Datagram, DatagramSocket, Outgoing};
+use crate::{Address, DatagramSocket, Outgoing};
 
 /// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
 /// to one peer. Unix systems only so far.
@@ -88,9 +88,7 @@ pub struct keepsock_datagram_info {
     pub credentials: keepsock_credentials,
 }
 
-/// One datagram of keepsock_datagram_send_batch(). It never grows. To answer one that was
-/// received, take "to", local and interface_index from its keepsock_datagram_info's from, local
-/// and interface_index; else let local and interface_index be 0.
+/// One datagram of keepsock_datagram_send_batch(). It never grows. What is not needed is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_outgoing {
@@ -98,12 +96,16 @@ pub struct keepsock_outgoing {
     pub data: *const c_void,
     /// How many; 0 is a datagram, too.
     pub len: usize,
-    /// To whom; family 0: to the peer of a connected socket, as Unix sockets must be for that.
+    /// To whom; family 0: to the peer of a connected socket.
     pub to: keepsock_address,
-    /// The address of this machine that it leaves from; family 0: the system chooses.
+    /// The address of this machine that it leaves from, if the socket is bound to all of them; family
+    /// 0: the system chooses. A socket that is bound to one sends from that.
     pub local: keepsock_address,
     /// The index of the interface, where the addresses need one; else 0.
     pub interface_index: u32,
+    /// What was told of a datagram, to answer it as keepsock_datagram_reply() does, in place of the
+    /// three above; of a Unix socket, too. NULL: this is no answer.
+    pub question: *const keepsock_datagram_info,
 }
 
 /// A buffer of keepsock_datagram_recv_batch(), and what was received into it.
@@ -206,6 +208,29 @@ unsafe fn sender(
     })
 }
 
+/// What answers a datagram.
+///
+/// # Safety
+/// `question` is readable; its booleans may be anything, so they are not read.
+unsafe fn answer<'a>(
+    question: *const keepsock_datagram_info,
+    bytes: &'a [u8],
+    operation: &'static str,
+) -> Result<Outgoing<'a>> {
+    // SAFETY: as the caller promises.
+    let (to, local, interface) = unsafe {
+        (
+            sender(question, operation)?,
+            (&raw const (*question).local).read(),
+            (&raw const (*question).interface_index).read(),
+        )
+    };
+    let mut one = Outgoing::to(bytes, to);
+    one.local = address_from_c(&local, operation)?;
+    one.interface = (interface != 0).then_some(interface);
+    Ok(one)
+}
+
 #[cfg(unix)]
 fn path_of(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
@@ -241,8 +266,9 @@ pub(super) unsafe fn with(
 /// the file is removed when this one is closed.
 ///
 /// @param endpoint  Where to bind.
-/// @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token and
-///                  last snapshot hold; what only streams, or only connecting, have is refused.
+/// @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token,
+///                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and owner,
+///                  and the users who may send. What only streams, or only connecting, have is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
@@ -453,30 +479,9 @@ pub unsafe extern "C" fn keepsock_datagram_reply(
     const OPERATION: &str = "send";
     let body = |socket: &DatagramSocket| {
         let question = output(question.cast_mut(), OPERATION, "question")?;
-        // SAFETY: `len` readable bytes, and a readable structure, as the header asks. Its
-        // boolean may be anything, so it is not read.
-        let (data, from, local, interface) = unsafe {
-            (
-                bytes(data, len, OPERATION)?,
-                sender(question, OPERATION)?,
-                (&raw const (*question).local).read(),
-                (&raw const (*question).interface_index).read(),
-            )
-        };
-        let question = Datagram {
-            len: 0,
-            original_len: 0,
-            truncated: false,
-            from,
-            to: None,
-            local: address_from_c(&local, OPERATION)?,
-            interface: (interface != 0).then_some(interface),
-            ttl: None,
-            tos: None,
-            received_at: None,
-            credentials: None,
-        };
-        socket.reply(&question, data)
+        // SAFETY: `len` readable bytes, and a readable structure, as the header asks.
+        let one = unsafe { answer(question, bytes(data, len, OPERATION)?, OPERATION)? };
+        socket.send_one(&one)
     };
     // SAFETY: as the header asks.
     unsafe { with(datagram, error, OPERATION, body) }
@@ -713,14 +718,23 @@ impl Parts for Sending<'_> {
         let none = |c: &keepsock_outgoing| {
             u32::from(c.to.family | c.local.family) | c.interface_index == 0
         };
-        (none(a) && none(b))
-            || a.interface_index == b.interface_index
-                && same_address(&a.to, &b.to)
-                && same_address(&a.local, &b.local)
+        if a.question.is_null() && b.question.is_null() {
+            (none(a) && none(b))
+                || a.interface_index == b.interface_index
+                    && same_address(&a.to, &b.to)
+                    && same_address(&a.local, &b.local)
+        } else {
+            // SAFETY: null, or readable as the header asks.
+            unsafe { same_answer(a.question, b.question) }
+        }
     }
 
     fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {
         let c = &self.0[at];
+        if !c.question.is_null() {
+            // SAFETY: readable as the header asks.
+            return unsafe { answer(c.question, self.bytes(at)?, "send") };
+        }
         let mut one = Outgoing::new(self.bytes(at)?);
         one.to = address_from_c(&c.to, "send")?.map(Address::Inet);
         one.local = address_from_c(&c.local, "send")?;
@@ -731,6 +745,24 @@ impl Parts for Sending<'_> {
 
 fn same_address(a: &keepsock_address, b: &keepsock_address) -> bool {
     a.family == b.family && (a.family == 0 || (a.ip, a.port, a.zone) == (b.ip, b.port, b.zone))
+}
+
+/// Whether two answers go to one address, and from one. Of Unix sockets only to one question: a batch
+/// is not sent as one there anyway.
+///
+/// # Safety
+/// They are null or readable.
+unsafe fn same_answer(a: *const keepsock_datagram_info, b: *const keepsock_datagram_info) -> bool {
+    if a == b || a.is_null() || b.is_null() {
+        return a == b;
+    }
+    // SAFETY: readable as the caller promises; their booleans, which may be anything, are not read.
+    unsafe {
+        (*a).from.family != UNIX
+            && (*a).interface_index == (*b).interface_index
+            && same_address(&(*a).from, &(*b).from)
+            && same_address(&(*a).local, &(*b).local)
+    }
 }
 
 /// The buffers of a batch, where C has them.

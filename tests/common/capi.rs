@@ -1367,6 +1367,7 @@ impl Datagrams<CApi> for CDatagram {
                 to: to.map_or_else(|| unsafe { std::mem::zeroed() }, c_address),
                 local: unsafe { std::mem::zeroed() },
                 interface_index: 0,
+                question: null(),
             })
             .collect();
         self.send_all(&batch)
@@ -1378,9 +1379,8 @@ impl Datagrams<CApi> for CDatagram {
             .map(|bytes| keepsock_outgoing {
                 data: bytes.as_ptr().cast(),
                 len: bytes.len(),
-                to: question.from,
-                local: question.local,
-                interface_index: question.interface_index,
+                question,
+                ..unsafe { std::mem::zeroed() }
             })
             .collect();
         self.send_all(&batch)
@@ -1613,7 +1613,15 @@ impl Datagrams<CApi> for CDatagram {
         let (data, len) = (bytes.as_ptr().cast(), bytes.len());
         let local = unsafe { std::mem::zeroed() };
         let to = c_address(to);
-        self.send_all(&[keepsock_outgoing { data, len, to, local, interface_index: interface }])
+        let one = keepsock_outgoing {
+            data,
+            len,
+            to,
+            local,
+            interface_index: interface,
+            question: null(),
+        };
+        self.send_all(&[one])
     }
 
     fn send_batch_from(
@@ -1625,7 +1633,7 @@ impl Datagrams<CApi> for CDatagram {
         let (to, local) = (c_address(to), c_address(local));
         let each = |bytes: &&[u8]| {
             let (data, len) = (bytes.as_ptr().cast(), bytes.len());
-            keepsock_outgoing { data, len, to, local, interface_index: 0 }
+            keepsock_outgoing { data, len, to, local, interface_index: 0, question: null() }
         };
         self.send_all(&batch.iter().map(each).collect::<Vec<_>>())
     }
