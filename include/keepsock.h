@@ -4,7 +4,7 @@
  * keepsock: sockets that stay alive. SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * A keepsock_client is one connection, a keepsock_server is a listening socket; both over TCP and
- * Unix sockets. A keepsock_datagram is a UDP socket. A connection in five lines:
+ * Unix sockets. A keepsock_datagram is a socket for datagrams, UDP or Unix. A connection in five lines:
  *
  *     keepsock_client *c = NULL;
  *     char line[256];
@@ -1074,8 +1074,8 @@ typedef struct {
      */
     keepsock_address local;
     /**
-     * The index of the interface by which it came; 0: not told, as for a socket that is bound to
-     * one address.
+     * The index of the interface by which it came; 0: not told. It is told for a socket that is bound
+     * to a wildcard or a group, and with keepsock_datagram_set_details().
      */
     uint32_t interface_index;
     /**
@@ -1162,8 +1162,9 @@ typedef struct {
  */
 typedef struct {
     /**
-     * Where the bytes are put; may be NULL if cap is 0. On a connected socket two entries may
-     * have exchanged their buffers afterwards.
+     * Where the bytes are put; may be NULL if cap is 0. On a connected socket, and on a Unix
+     * socket to which only some users may send, two entries may have exchanged their buffers
+     * afterwards.
      */
     void *data;
     /**
@@ -2630,7 +2631,8 @@ int32_t keepsock_datagram_bind(const char *endpoint,
  *
  * @param endpoint  The peer.
  * @param options   Options, copied; NULL for the defaults. Family, local address, interface,
- *                  addresses, timeouts and token hold; what only streams have is refused.
+ *                  addresses, timeouts, token, coalescing, hand_over, last snapshot, and the users
+ *                  who may send, on Unix sockets. What only streams have is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
@@ -2649,8 +2651,9 @@ int32_t keepsock_datagram_connect(const char *endpoint,
  *
  * @param fd        A datagram socket. It belongs to the new object on success and stays the
  *                  caller's on failure.
- * @param options   Options, copied; NULL for the defaults. Timeouts and token hold; addresses,
- *                  family and interface must not be set.
+ * @param options   Options, copied; NULL for the defaults. Timeouts, token, coalescing, last
+ *                  snapshot, and the users who may send, on Unix sockets; addresses, family and
+ *                  interface must not be set.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
@@ -2868,7 +2871,9 @@ void keepsock_datagram_free(keepsock_datagram *datagram);
  * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
  * Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
  * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
- * the service.
+ * the service. If the socket is served twice, stopping either service ends both. The threads have the
+ * signal mask of the thread that makes this call, and a stack of 2 MiB. One whose receiving fails
+ * ends, with a log event; keepsock_datagram_service_wait() tells why.
  *
  * @param datagram  A socket. Free it after the service.
  * @param threads   How many threads; from 1 to 1,024.
@@ -3079,8 +3084,8 @@ int32_t keepsock_datagram_path_mtu(keepsock_datagram *datagram,
                                    keepsock_error **error);
 
 /**
- * Whether ttl, tos and received_at_ns of each datagram are told; of Unix sockets received_at_ns and
- * credentials. It costs a little for each. Default: no. Linux only.
+ * Whether ttl, tos and received_at_ns of each datagram are told, and interface_index whatever the
+ * socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each. Default: no. Linux only.
  *
  * @param datagram  A socket.
  * @param on        Whether.
@@ -3250,13 +3255,14 @@ int32_t keepsock_datagram_fd(const keepsock_datagram *datagram,
 
 /**
  * Gives the descriptor up: it is the caller's to close. The object is then closed, and still to
- * be freed.
+ * be freed. A Unix socket's file stays.
  *
  * @param datagram  A socket.
  * @param fd        Receives the descriptor.
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while another
- *         thread is in a call. Since 0.1.
+ *         thread is in a call, and while datagrams wait in it that may have come as one
+ *         (keepsock_options_set_coalescing()): receive them first. Since 0.1.
  */
 int32_t keepsock_datagram_release_fd(keepsock_datagram *datagram,
                                      keepsock_fd *fd,
@@ -4092,7 +4098,8 @@ int32_t keepsock_options_set_mptcp(keepsock_options *options,
  * of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
  * second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
  * left over waits in the socket, so that its descriptor may not be readable though there is something
- * to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. UDP only; elsewhere binding is
+ * to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. Several that came as one and
+ * found no room are one in keepsock_datagram_stats.dropped, for the kernel counts so. UDP only; elsewhere binding is
  * KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
  *
  * @param options  The options to change.
@@ -4122,7 +4129,7 @@ int32_t keepsock_options_set_save_syn(keepsock_options *options,
 
 /**
  * The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
- * In force before anybody can. For servers on a path; others have no file and are
+ * In force before anybody can. For servers and datagram sockets on a path; others have no file and are
  * KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
  *
  * @param options  The options to change.
@@ -4137,7 +4144,7 @@ int32_t keepsock_options_set_unix_mode(keepsock_options *options,
 /**
  * The owner and the group of a Unix socket's file, in force before anybody can connect. Another
  * owner is for root, another group for its members; else listening is
- * KEEPSOCK_ERR_PERMISSION_DENIED. For servers on a path, as keepsock_options_set_unix_mode().
+ * KEEPSOCK_ERR_PERMISSION_DENIED. For sockets on a path, as keepsock_options_set_unix_mode().
  * Default: what the system gives it.
  *
  * @param options  The options to change.
@@ -4189,11 +4196,11 @@ int32_t keepsock_options_set_sequenced(keepsock_options *options,
                                        keepsock_error **error);
 
 /**
- * Whether the listening socket, or the UDP socket, can be handed over to another process while this
+ * Whether the listening socket, or the datagram socket, can be handed over to another process while this
  * one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
  * not end the listening. An accept costs one poll more, and the socket one descriptor; served by
  * events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
- * function or inherited is so in any case. For listening and for UDP: connecting with it is
+ * function or inherited is so in any case. Connecting a stream with it is
  * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
  *
  * @param options  The options to change.

@@ -475,7 +475,8 @@ impl SocketOptions {
     /// thousand in a second: each is copied once more, one thread receives at a time, and it takes up
     /// to a megabyte. What is left over waits in the socket, so that its descriptor may not be
     /// readable though there is something to receive: whoever polls it goes on until
-    /// [`WouldBlock`](ErrorKind::WouldBlock). UDP only; elsewhere binding fails with
+    /// [`WouldBlock`](ErrorKind::WouldBlock). Several that came as one and found no room are one in
+    /// [`dropped`](crate::DatagramSnapshot::dropped), for the kernel counts so. UDP only; elsewhere binding fails with
     /// [`Unsupported`](ErrorKind::Unsupported). Default: no.
     ///
     /// ```
@@ -490,14 +491,14 @@ impl SocketOptions {
         self
     }
 
-    /// Whether the listening socket, or the UDP socket, can be handed over to another process
+    /// Whether the listening socket, or the datagram socket, can be handed over to another process
     /// while this one goes on with it: [`HandOver`](crate::HandOver). Both have the same socket
     /// then, so this one must neither end its listening by closing it (which is what wakes
     /// accepts, otherwise) nor wait in accept for a connection that the other one took. So an accept costs
     /// one poll more, and the socket one descriptor; served by events, it costs the descriptor
     /// only, but must be set, too. What was [taken over](crate::ServerSocket::from_owned) or
     /// inherited is so in any case. Unix systems; elsewhere handing over is
-    /// [`Unsupported`](ErrorKind::Unsupported). For connecting it is an
+    /// [`Unsupported`](ErrorKind::Unsupported). For connecting a stream it is an
     /// [`InvalidArgument`](ErrorKind::InvalidArgument). Default: no.
     ///
     /// ```
@@ -513,7 +514,7 @@ impl SocketOptions {
     }
 
     /// The permissions of a Unix socket's file, whatever the umask: who may write to it may
-    /// connect. In force before anybody can. At most 0o777; for listeners on a path, others
+    /// connect. In force before anybody can. At most 0o777; for listeners and datagram sockets on a path, others
     /// have no file: [`InvalidArgument`](ErrorKind::InvalidArgument). Default: as the umask
     /// has it.
     ///

@@ -134,7 +134,9 @@ impl DatagramSocket {
     }
 
     /// Connects with options: family, local address, interface, addresses in place of the
-    /// name's, timeouts and token. The connect timeout is for looking the name up.
+    /// name's, timeouts, token, [coalescing](SocketOptions::coalescing),
+    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot), and of
+    /// Unix sockets the users who may send. The connect timeout is for looking the name up.
     ///
     /// # Errors
     /// Those of [`connect`](DatagramSocket::connect) and
@@ -169,8 +171,9 @@ impl DatagramSocket {
     }
 
     /// Takes over a datagram socket, UDP or Unix, that is bound, connected or not. The options'
-    /// timeouts and token hold; their addresses, family and interface must not be set. The file of a
-    /// Unix socket stays the business of whoever made it.
+    /// timeouts, token, [coalescing](SocketOptions::coalescing),
+    /// [`last_snapshot`](SocketOptions::last_snapshot), and of Unix sockets the users who may send, hold;
+    /// addresses, family and interface must not be set. The file of a Unix socket stays the business of whoever made it.
     ///
     /// # Errors
     /// The descriptor is given back with the error:

@@ -23,8 +23,8 @@ pub struct Datagram {
     pub to: Option<SocketAddr>,
     /// The address of this machine that a [`reply`](crate::DatagramSocket::reply) leaves from.
     pub local: Option<SocketAddr>,
-    /// The index of the interface by which it came, for a socket that is bound to a wildcard and
-    /// where the system tells.
+    /// The index of the interface by which it came, for a socket that is bound to a wildcard or
+    /// to a group, or with [details](crate::DatagramSocket::set_details), where the system tells.
     pub interface: Option<u32>,
     /// How many routers it might still have passed (TTL, hop limit), with
     /// [details](crate::DatagramSocket::set_details).

@@ -156,8 +156,8 @@ impl DatagramSocket {
 
     /// Receives as many datagrams as there are, and at least one, one into each buffer; how
     /// many. It waits for the first only. On Linux that is one system call for up to 64 of them
-    /// (recvmmsg), which is the most for one call everywhere. Buffers of a connected socket may
-    /// change their places.
+    /// (recvmmsg), which is the most for one call everywhere. Buffers of a connected socket, and of
+    /// one that only [some users](crate::SocketOptions::allow_user) may send to, may change their places.
     ///
     /// # Errors
     /// Those of [`recv`](DatagramSocket::recv).

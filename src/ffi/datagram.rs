@@ -58,8 +58,8 @@ pub struct keepsock_datagram_info {
     /// The address of this machine that keepsock_datagram_reply() answers from; family 0: the
     /// system chooses.
     pub local: keepsock_address,
-    /// The index of the interface by which it came; 0: not told, as for a socket that is bound to
-    /// one address.
+    /// The index of the interface by which it came; 0: not told. It is told for a socket that is bound
+    /// to a wildcard or a group, and with keepsock_datagram_set_details().
     pub interface_index: u32,
     /// Whether the buffer was too short, so that the rest is lost.
     pub truncated: bool,
@@ -112,8 +112,9 @@ pub struct keepsock_outgoing {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_incoming {
-    /// Where the bytes are put; may be NULL if cap is 0. On a connected socket two entries may
-    /// have exchanged their buffers afterwards.
+    /// Where the bytes are put; may be NULL if cap is 0. On a connected socket, and on a Unix
+    /// socket to which only some users may send, two entries may have exchanged their buffers
+    /// afterwards.
     pub data: *mut c_void,
     /// How many fit.
     pub cap: usize,
@@ -308,7 +309,8 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 ///
 /// @param endpoint  The peer.
 /// @param options   Options, copied; NULL for the defaults. Family, local address, interface,
-///                  addresses, timeouts and token hold; what only streams have is refused.
+///                  addresses, timeouts, token, coalescing, hand_over, last snapshot, and the users
+///                  who may send, on Unix sockets. What only streams have is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
@@ -346,8 +348,9 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 ///
 /// @param fd        A datagram socket. It belongs to the new object on success and stays the
 ///                  caller's on failure.
-/// @param options   Options, copied; NULL for the defaults. Timeouts and token hold; addresses,
-///                  family and interface must not be set.
+/// @param options   Options, copied; NULL for the defaults. Timeouts, token, coalescing, last
+///                  snapshot, and the users who may send, on Unix sockets; addresses, family and
+///                  interface must not be set.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
@@ -842,7 +845,7 @@ pub(super) fn check_size<T>(size: usize, operation: &'static str) -> Result<()> 
     if size < known {
         return Err(invalid(
             operation,
-            format!("size {size} is below {known}: write sizeof *info"),
+            format!("size {size} is below {known}: give the sizeof of what is filled in"),
         ));
     }
     super::check_len(size, operation)

@@ -83,7 +83,9 @@ unsafe fn with(
 /// Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
 /// Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
 /// their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
-/// the service.
+/// the service. If the socket is served twice, stopping either service ends both. The threads have the
+/// signal mask of the thread that makes this call, and a stack of 2 MiB. One whose receiving fails
+/// ends, with a log event; keepsock_datagram_service_wait() tells why.
 ///
 /// @param datagram  A socket. Free it after the service.
 /// @param threads   How many threads; from 1 to 1,024.

@@ -282,8 +282,8 @@ pub unsafe extern "C" fn keepsock_datagram_path_mtu(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
-/// Whether ttl, tos and received_at_ns of each datagram are told; of Unix sockets received_at_ns and
-/// credentials. It costs a little for each. Default: no. Linux only.
+/// Whether ttl, tos and received_at_ns of each datagram are told, and interface_index whatever the
+/// socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each. Default: no. Linux only.
 ///
 /// @param datagram  A socket.
 /// @param on        Whether.
@@ -585,13 +585,14 @@ pub unsafe extern "C" fn keepsock_datagram_fd(
 }
 
 /// Gives the descriptor up: it is the caller's to close. The object is then closed, and still to
-/// be freed.
+/// be freed. A Unix socket's file stays.
 ///
 /// @param datagram  A socket.
 /// @param fd        Receives the descriptor.
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _INVALID_ARGUMENT; _WRONG_STATE while another
-///         thread is in a call. Since 0.1.
+///         thread is in a call, and while datagrams wait in it that may have come as one
+///         (keepsock_options_set_coalescing()): receive them first. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_release_fd(
     datagram: *mut keepsock_datagram,

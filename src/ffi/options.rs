@@ -546,7 +546,8 @@ pub unsafe extern "C" fn keepsock_options_set_mptcp(
 /// of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
 /// second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
 /// left over waits in the socket, so that its descriptor may not be readable though there is something
-/// to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. UDP only; elsewhere binding is
+/// to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. Several that came as one and
+/// found no room are one in keepsock_datagram_stats.dropped, for the kernel counts so. UDP only; elsewhere binding is
 /// KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
 ///
 /// @param options  The options to change.
@@ -584,7 +585,7 @@ pub unsafe extern "C" fn keepsock_options_set_save_syn(
 }
 
 /// The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
-/// In force before anybody can. For servers on a path; others have no file and are
+/// In force before anybody can. For servers and datagram sockets on a path; others have no file and are
 /// KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
 ///
 /// @param options  The options to change.
@@ -603,7 +604,7 @@ pub unsafe extern "C" fn keepsock_options_set_unix_mode(
 
 /// The owner and the group of a Unix socket's file, in force before anybody can connect. Another
 /// owner is for root, another group for its members; else listening is
-/// KEEPSOCK_ERR_PERMISSION_DENIED. For servers on a path, as keepsock_options_set_unix_mode().
+/// KEEPSOCK_ERR_PERMISSION_DENIED. For sockets on a path, as keepsock_options_set_unix_mode().
 /// Default: what the system gives it.
 ///
 /// @param options  The options to change.
@@ -673,11 +674,11 @@ pub unsafe extern "C" fn keepsock_options_set_sequenced(
     unsafe { set(options, error, |o| Ok(o.sequenced(on))) }
 }
 
-/// Whether the listening socket, or the UDP socket, can be handed over to another process while this
+/// Whether the listening socket, or the datagram socket, can be handed over to another process while this
 /// one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
 /// not end the listening. An accept costs one poll more, and the socket one descriptor; served by
 /// events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
-/// function or inherited is so in any case. For listening and for UDP: connecting with it is
+/// function or inherited is so in any case. Connecting a stream with it is
 /// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
 ///
 /// @param options  The options to change.
