@@ -281,6 +281,8 @@ impl fmt::Display for Endpoint {
                 }
             }
             Target::UnixPath(path) => write!(f, "unix:{}", path.display()),
+            // A socket that was taken over may have no name; nothing can be bound to that.
+            Target::UnixAbstract(name) if name.is_empty() => f.write_str("unix:(unnamed)"),
             Target::UnixAbstract(name) => write!(f, "unix:@{name}"),
         }
     }

@@ -753,6 +753,7 @@ fn a_pair_without_names<A: Api>() {
     let [one, other] = [one, other].map(|end| {
         A::adopt_datagram(end.into(), &[Opt::ReadTimeout(10_000)]).map_err(|e| e.1).unwrap()
     });
+    assert_eq!(one.endpoint(), "unix:(unnamed)");
     one.send(b"question").unwrap();
     let (got, info) = other.recv_info(16).unwrap();
     assert_eq!(got.bytes, b"question");

@@ -635,7 +635,9 @@ pub unsafe extern "C" fn keepsock_datagram_recv_fds(
 /// @param sent      Receives how many were sent: all, unless something prevents it; sending the
 ///                  rest then tells what.
 /// @param error     See keepsock_error; may be NULL.
-/// @return Those of keepsock_datagram_send_to(), if not even the first was sent. Since 0.1.
+/// @return Those of keepsock_datagram_send_to(), if not even the first was sent;
+///         KEEPSOCK_ERR_UNREACHABLE also for a local that is none of this machine, and
+///         KEEPSOCK_ERR_INVALID_ENDPOINT for an interface that there is not. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send_batch(
     datagram: *mut keepsock_datagram,

@@ -167,7 +167,7 @@ pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
     match err.raw_os_error() {
         Some(libc::ESPIPE) => Some("a pipe or a socket has no offsets"),
         Some(libc::EISDIR) => Some("it is a directory"),
-        Some(libc::EBADF) => Some("it is not open for reading"),
+        Some(libc::EBADF) => Some("it is closed, or not open for reading"),
         Some(libc::EINVAL) => Some("it cannot be read"),
         _ => None,
     }
