@@ -3575,16 +3575,18 @@ int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
 /**
  * All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
  * what the predecessor called them. Without a name it is "unknown". Options are set as by
- * keepsock_inherited_listen().
+ * keepsock_inherited_listen(). Datagram sockets of that name are passed over and stay, for
+ * keepsock_inherited_datagram(): systemd calls all sockets of a unit the same.
  *
  * @param inherited  What was inherited.
  * @param name       The name.
  * @param options    Options, copied; NULL for the defaults.
  * @param server     Receives the socket; free it with keepsock_server_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is no
- *         listening stream socket; the error says what it is), or those of
- *         keepsock_server_from_fd(); all stay where they are then. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither a
+ *         listening stream socket nor a datagram socket, or all are datagram sockets; the error
+ *         says what it is), or those of keepsock_server_from_fd(); all stay where they are then.
+ *         Since 0.1.
  */
 int32_t keepsock_inherited_server(keepsock_inherited *inherited,
                                   const char *name,
@@ -3593,17 +3595,18 @@ int32_t keepsock_inherited_server(keepsock_inherited *inherited,
                                   keepsock_error **error);
 
 /**
- * The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
- * predecessor, whose socket it is, too, receives with them from now on.
+ * The first inherited datagram socket of a name, UDP or Unix; what else has that name is passed
+ * over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
+ * from now on.
  *
  * @param inherited  What was inherited.
  * @param name       The name.
  * @param options    Options, copied; NULL for the defaults.
  * @param datagram   Receives the socket; free it with keepsock_datagram_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no
- *         datagram socket; the error says what it is), or those of keepsock_datagram_from_fd(); it
- *         stays where it is then. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (none is a
+ *         datagram socket; the error says what the first one is), or those of
+ *         keepsock_datagram_from_fd(); it stays where it is then. Since 0.1.
  */
 int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
                                     const char *name,

@@ -201,13 +201,15 @@ impl Inherited {
 
     /// All inherited listening sockets of a name, as one server: systemd's
     /// `FileDescriptorName=`, or what the predecessor called them. Without a name it is "unknown".
-    /// Options are set as by [`listen`](Inherited::listen).
+    /// Options are set as by [`listen`](Inherited::listen). Datagram sockets of that name are passed
+    /// over and stay here, for [`datagram`](Inherited::datagram): systemd calls all sockets of a unit
+    /// the same.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
-    /// [`WrongState`](ErrorKind::WrongState): one of them is no listening stream socket; the
-    /// error says what it is. Those of [`from_owned`](ServerSocket::from_owned). All stay
-    /// here then.
+    /// [`WrongState`](ErrorKind::WrongState): one of them is neither a listening stream socket nor a
+    /// datagram socket, or all are datagram sockets; the error says what it is. Those of
+    /// [`from_owned`](ServerSocket::from_owned). All stay here then.
     ///
     /// ```
     /// # use keepsock::{ErrorKind, Inherited, SocketOptions};
@@ -222,21 +224,25 @@ impl Inherited {
     pub fn server(&mut self, name: &str, options: &SocketOptions) -> Result<ServerSocket> {
         options.refuse_client_only(OPERATION)?;
         self.need(name)?;
-        for item in self.items.iter().filter(|item| item.name == name) {
-            if !item.listens() {
-                return Err(item.wrong_kind());
-            }
+        let named = || self.items.iter().filter(|item| item.name == name);
+        let wrong = named().find(|item| !item.listens() && !item.is_datagram());
+        let all_wrong = || named().next().filter(|_| !named().any(Item::listens));
+        if let Some(item) = wrong.or_else(all_wrong) {
+            return Err(item.wrong_kind());
         }
-        self.adopt(options, |item| item.name == name).map_err(|e| e.during(OPERATION))
+        self.adopt(options, |item| item.name == name && item.listens())
+            .map_err(|e| e.during(OPERATION))
     }
 
-    /// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once:
-    /// a predecessor, whose socket it is, too, receives with them from now on.
+    /// The first inherited datagram socket of a name, UDP or Unix; what else has that name is passed
+    /// over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
+    /// from now on.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
-    /// [`WrongState`](ErrorKind::WrongState): it is no datagram socket; the error says what it
-    /// is. Those of [`from_owned`](DatagramSocket::from_owned). It stays here then.
+    /// [`WrongState`](ErrorKind::WrongState): none of that name is a datagram socket; the error
+    /// says what the first one is. Those of [`from_owned`](DatagramSocket::from_owned). It stays
+    /// here then.
     ///
     /// ```
     /// # use keepsock::{Inherited, SocketOptions};
@@ -248,17 +254,14 @@ impl Inherited {
     /// ```
     pub fn datagram(&mut self, name: &str, options: &SocketOptions) -> Result<DatagramSocket> {
         self.need(name)?;
-        let Some(index) = self.items.iter().position(|item| item.name == name) else {
-            return Err(Error::new(ErrorKind::NotFound, OPERATION));
-        };
-        let Item { number, name, any_port, adopted } = self.items.remove(index);
-        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
-            let item = Item { number, name, any_port, adopted };
-            let is_one = sys::is_datagram(item.socket()).is_ok_and(|is| is);
-            let why = if is_one { e.during(OPERATION) } else { item.wrong_kind() };
-            self.items.insert(index, item);
-            why
-        })
+        let named = || self.items.iter().filter(|item| item.name == name);
+        match named().find(|item| item.is_datagram()).or_else(|| named().next()) {
+            Some(item) if !item.is_datagram() => Err(item.wrong_kind()),
+            Some(item) => {
+                self.adopt_datagram(item.number, options).map_err(|e| e.during(OPERATION))
+            }
+            None => Err(Error::new(ErrorKind::NotFound, OPERATION)),
+        }
     }
 
     /// The names of those that nobody took yet, in the order of their descriptors.
@@ -360,6 +363,18 @@ impl Inherited {
         }
     }
 
+    /// Makes a datagram socket of the one that has this number. On failure it stays in its place.
+    fn adopt_datagram(&mut self, number: u32, options: &SocketOptions) -> Result<DatagramSocket> {
+        let Some(index) = self.items.iter().position(|item| item.number == number) else {
+            return Err(Error::new(ErrorKind::NotFound, OPERATION));
+        };
+        let Item { number, name, any_port, adopted } = self.items.remove(index);
+        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
+            self.items.insert(index, Item { number, name, any_port, adopted });
+            e
+        })
+    }
+
     /// Which of them listens on an endpoint.
     fn bound_to(&self, endpoint: &Endpoint, options: &SocketOptions) -> Result<Option<usize>> {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
@@ -402,6 +417,10 @@ impl Item {
 
     fn listens(&self) -> bool {
         matches!(sys::connection_kind(self.socket()), Ok(Some(kind)) if kind.listens)
+    }
+
+    fn is_datagram(&self) -> bool {
+        sys::is_datagram(self.socket()).is_ok_and(|is| is)
     }
 
     /// Whether it listens as is asked for: for packets, or for streams.

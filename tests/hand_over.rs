@@ -51,6 +51,7 @@ both_apis!(
     whatever_numbers_descriptors_have,
     a_handler_runs_in_its_own_process,
     what_was_inherited,
+    a_name_for_sockets_of_both_kinds,
     what_is_bound_to_an_endpoint,
     garbage_in_the_environment,
     a_note_for_another_process,
@@ -1277,6 +1278,37 @@ fn inherits<A: Api>() {
     assert!(odd && !common::system::is_open(6), "what nobody took is closed");
     drop(inherited);
     drop(server);
+}
+
+/// L7: systemd gives all sockets of a unit one name, whatever they are.
+fn a_name_for_sockets_of_both_kinds<A: Api>() {
+    if lab::role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        fails(inherited.server("odd", &[]), ErrorKind::WrongState);
+        let failure = fails(inherited.datagram("file", &[]), ErrorKind::WrongState);
+        assert!(failure.message.contains("descriptor 7, "), "{failure:?}");
+        let udp = inherited.datagram("dns", &[Opt::ReadTimeout(5000)]).unwrap();
+        assert_eq!(inherited.names(), ["dns", "dns", "odd", "file", "odd"]);
+        let server = inherited.server("dns", &[]).unwrap();
+        assert_eq!(inherited.names(), ["dns", "odd", "file", "odd"]);
+        assert_eq!(server.endpoints(), [format!("127.0.0.1:{}", server.port())]);
+        // Only one for datagrams is left, which is none for a server.
+        let failure = fails(inherited.server("dns", &[]), ErrorKind::WrongState);
+        assert!(failure.message.ends_with("named \"dns\", is a UDP socket"), "{failure:?}");
+        let other = inherited.datagram("dns", &[]).unwrap();
+        assert_ne!(udp.port(), other.port());
+        A::connect_datagram(&udp.endpoint(), &[]).unwrap().send(b"question").unwrap();
+        assert_eq!(udp.recv(64).unwrap().bytes, b"question");
+        return tell("done");
+    }
+    let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let udp = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+    let file = || OwnedFd::from(File::open("/etc/passwd").unwrap());
+    let descriptors = vec![listener(), udp(), udp(), listener(), file(), file()];
+    let test = this_test::<A>("a_name_for_sockets_of_both_kinds");
+    let names = [("LISTEN_FDNAMES", "dns:dns:dns:odd:file:odd")];
+    let helper = Helper::start_activated(&test, "p", descriptors, &names);
+    assert_eq!(helper.hear(), "done");
 }
 
 /// L7: one line for all ways to be started: what is inherited by its address, or made.
