@@ -666,8 +666,9 @@ typedef struct keepsock_handshake keepsock_handshake;
 /**
  * The sockets that a process was started with: by systemd, or another service manager that
  * speaks the same (LISTEN_FDS, sd_listen_fds(3)), or by a predecessor that it replaces
- * (keepsock_hand_over()). keepsock_inherited_listen() is all that a server needs for three
- * ways to be started: by itself, by socket activation, and as a successor.
+ * (keepsock_hand_over()). keepsock_inherited_listen(), for datagrams keepsock_inherited_bind(), is
+ * all that a server needs for three ways to be started: by itself, by socket activation, and as a
+ * successor.
  *
  * Threads: one at a time.
  */
@@ -3615,6 +3616,30 @@ int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
                                     keepsock_error **error);
 
 /**
+ * The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
+ * there is one; else it binds one itself, with keepsock_options_set_hand_over(). Which endpoint
+ * means which socket is as in keepsock_inherited_listen(), but that port 0 means none that was
+ * inherited: a predecessor does not tell which ones it bound with port 0. Give the successor the
+ * port, or take the socket by its name: keepsock_inherited_datagram().
+ *
+ * The options hold for either, as those of keepsock_inherited_datagram() do; a UDP socket that was
+ * inherited stays on the interface that it was bound to.
+ *
+ * @param inherited  What was inherited.
+ * @param endpoint   Where to receive.
+ * @param options    Options, copied; NULL for the defaults.
+ * @param datagram   Receives the socket; free it with keepsock_datagram_free().
+ * @param error      See keepsock_error; may be NULL.
+ * @return KEEPSOCK_OK, or those of keepsock_datagram_bind() and keepsock_datagram_from_fd(); what
+ *         was inherited stays where it is then. Since 0.1.
+ */
+int32_t keepsock_inherited_bind(keepsock_inherited *inherited,
+                                const char *endpoint,
+                                const keepsock_options *options,
+                                keepsock_datagram **datagram,
+                                keepsock_error **error);
+
+/**
  * How many descriptors nobody took yet.
  *
  * @param inherited  What was inherited, or NULL: 0.
@@ -3674,7 +3699,7 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  *
  * If the new process ends, or is not ready in time, it is killed, the error says why, and this
  * one goes on as if nothing had been. Sockets must have been made with
- * keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
+ * keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
  * a Unix socket in the file system the new process owns the file from then on, if this one did.
  *
  * The new one is the process that is started, and no other. A script that prepares something has

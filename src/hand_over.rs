@@ -59,7 +59,7 @@ const NAME_MAX: usize = 255;
 /// it inherited them: it keeps them listening, though nobody may accept.
 ///
 /// The sockets must have been made with [`hand_over`](crate::SocketOptions::hand_over), or
-/// taken over, or come from [`Inherited::listen`](crate::Inherited::listen). Of a Unix socket
+/// taken over, or come from [`Inherited`](crate::Inherited). Of a Unix socket
 /// in the file system the new process owns the file from then on, if the old one did. All other
 /// descriptors of keepsock are closed in the new program; its signals are as in any new one: none
 /// blocked, and as by default those that are not ignored. Unix systems.
@@ -318,6 +318,7 @@ impl<'a> HandOver<'a> {
                         name: name.clone(),
                         endpoint: socket.endpoint().to_string(),
                         file: socket.lend_file(),
+                        // Nobody keeps it: Inherited::bind documents that.
                         any_port: false,
                         _under_way: under_way,
                         socket: borrowed,

@@ -19,6 +19,7 @@ use crate::wait::Deadline;
 
 const OPERATION: &str = "inherit";
 const LISTEN: &str = "listen";
+const BIND: &str = "bind";
 const READY: &str = "ready";
 
 /// Of sd_listen_fds(3): whose the descriptors are, how many, and their names.
@@ -41,8 +42,8 @@ const UNNAMED: &str = "unknown";
 /// speaks the same (`LISTEN_FDS`, sd_listen_fds(3)), or by a predecessor that it replaces
 /// ([`HandOver`](crate::HandOver)). Dropping it closes those that nobody took.
 ///
-/// [`listen`](Inherited::listen) is all that a server needs for three ways to be started: by
-/// itself, by socket activation, and as a successor.
+/// [`listen`](Inherited::listen), for datagrams [`bind`](Inherited::bind), is all that a server needs
+/// for three ways to be started: by itself, by socket activation, and as a successor.
 ///
 /// ```
 /// use keepsock::{Inherited, SocketOptions};
@@ -189,12 +190,11 @@ impl Inherited {
     fn listen_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
         options.validate(LISTEN)?;
         options.refuse_client_only(LISTEN)?;
-        match self.bound_to(&endpoint, options)? {
-            Some(index) => {
-                let number = self.items[index].number;
-                self.adopt(options, |item| item.number == number)
-                    .map_err(|e| e.during(LISTEN).at(&endpoint))
-            }
+        let listens = |item: &Item| item.listens_for(options.sequenced);
+        match self.bound_to(&endpoint, options, (Type::STREAM, LISTEN), listens)? {
+            Some(number) => self
+                .adopt(options, |item| item.number == number)
+                .map_err(|e| e.during(LISTEN).at(&endpoint)),
             None => ServerSocket::listen_with(endpoint, &options.clone().hand_over(true)),
         }
     }
@@ -261,6 +261,54 @@ impl Inherited {
                 self.adopt_datagram(item.number, options).map_err(|e| e.during(OPERATION))
             }
             None => Err(Error::new(ErrorKind::NotFound, OPERATION)),
+        }
+    }
+
+    /// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
+    /// there is one; else it binds one itself, with [`hand_over`](SocketOptions::hand_over). Which
+    /// endpoint means which socket is as in [`listen`](Inherited::listen), but that port 0 means none
+    /// that was inherited: a predecessor does not tell which ones it bound with port 0. Give the
+    /// successor the port, or take the socket by its [name](Inherited::datagram).
+    ///
+    /// The options hold for either, as those of [`datagram`](Inherited::datagram) do; a UDP socket
+    /// that was inherited stays on the interface that it was bound to.
+    ///
+    /// # Errors
+    /// Those of [`bind_with`](DatagramSocket::bind_with) and
+    /// [`from_owned`](DatagramSocket::from_owned). What was inherited stays here then.
+    ///
+    /// ```
+    /// # use keepsock::{Inherited, SocketOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let mut inherited = Inherited::take()?;
+    /// let socket = inherited.bind("*:0", &SocketOptions::new())?;
+    /// println!("bound to {}", socket.endpoint());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn bind<E>(&mut self, endpoint: E, options: &SocketOptions) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(BIND))?;
+        self.bind_at(endpoint, options)
+    }
+
+    fn bind_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<DatagramSocket> {
+        options.validate(BIND)?;
+        options.refuse_client_only(BIND)?;
+        match self.bound_to(&endpoint, options, (Type::DGRAM, BIND), Item::receives)? {
+            Some(number) => {
+                let options = match &endpoint.0 {
+                    // They have said which one is meant.
+                    Target::Inet { .. } => {
+                        &SocketOptions { family: Family::Any, interface: None, ..options.clone() }
+                    }
+                    _ => options,
+                };
+                self.adopt_datagram(number, options).map_err(|e| e.during(BIND).at(&endpoint))
+            }
+            None => DatagramSocket::bind_with(endpoint, &options.clone().hand_over(true)),
         }
     }
 
@@ -375,10 +423,17 @@ impl Inherited {
         })
     }
 
-    /// Which of them listens on an endpoint.
-    fn bound_to(&self, endpoint: &Endpoint, options: &SocketOptions) -> Result<Option<usize>> {
+    /// The number of the one that is bound to an endpoint, of those of a kind.
+    fn bound_to(
+        &self,
+        endpoint: &Endpoint,
+        options: &SocketOptions,
+        (kind, operation): (Type, &'static str),
+        is_of_kind: impl Fn(&Item) -> bool,
+    ) -> Result<Option<u32>> {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
-            self.items.iter().position(|item| item.listens_for(options.sequenced) && is_it(item))
+            let found = self.items.iter().find(|item| is_of_kind(item) && is_it(item));
+            found.map(|item| item.number)
         };
         let (any, any_port) = match &endpoint.0 {
             Target::Inet { host, port } => (*host == Host::Any, *port == Port::Number(0)),
@@ -388,23 +443,23 @@ impl Inherited {
                 return Ok(find(&|item| item.address().as_ref() == Some(&name)));
             }
         };
-        // What has no inherited listener needs no look-up here.
+        // What has no inherited socket needs no look-up here.
         if find(&|item| matches!(item.address(), Some(Address::Inet(_)))).is_none() {
             return Ok(None);
         }
         let (deadline, cancel) =
             (Deadline::after(options.connect_timeout), options.cancel.as_ref());
-        let found = resolve(endpoint, Type::STREAM, options.family, deadline, cancel, LISTEN)?;
+        let found = resolve(endpoint, kind, options.family, deadline, cancel, operation)?;
         let at = |wanted: std::net::SocketAddr| {
             let dual = any && wanted.is_ipv6() && options.family == Family::Any;
             find(&|item| (item.any_port || !any_port) && item.is_bound(wanted, dual))
         };
         let mut wanted = found.into_iter();
         let first = wanted.next();
-        if let Some(index) = first.and_then(at) {
-            return Ok(Some(index));
+        if let Some(number) = first.and_then(at) {
+            return Ok(Some(number));
         }
-        // As in listening: `*` is IPv4 alone on a machine without IPv6.
+        // As in listening and binding: `*` is IPv4 alone on a machine without IPv6.
         let second = wanted.next().filter(|_| any).and_then(at);
         Ok(second.filter(|_| is_ipv6_missing()))
     }
@@ -421,6 +476,12 @@ impl Item {
 
     fn is_datagram(&self) -> bool {
         sys::is_datagram(self.socket()).is_ok_and(|is| is)
+    }
+
+    /// Whether it takes datagrams from anybody.
+    fn receives(&self) -> bool {
+        let socket = self.socket();
+        self.is_datagram() && SockRef::from(&socket).peer_addr().is_err()
     }
 
     /// Whether it listens as is asked for: for packets, or for streams.

@@ -53,6 +53,7 @@ both_apis!(
     what_was_inherited,
     a_name_for_sockets_of_both_kinds,
     what_is_bound_to_an_endpoint,
+    datagrams_that_are_bound_to_an_endpoint,
     garbage_in_the_environment,
     a_note_for_another_process,
     started_by_systemd,
@@ -540,13 +541,11 @@ fn a_successor_takes_over<A: Api>() {
 fn serves_datagrams<A: Api>() {
     let me = std::process::id();
     let mut inherited = A::take_inherited().unwrap();
-    let socket = match inherited.datagram("main", &[]) {
-        Ok(socket) => socket,
-        Err(failure) => {
-            assert!(failure.is(ErrorKind::NotFound), "{failure:?}");
-            A::bind(&std::env::var(ENDPOINT).unwrap(), &[Opt::HandOver(true)]).unwrap()
-        }
-    };
+    let endpoint = std::env::var(ENDPOINT).unwrap();
+    // With port 0 a successor knows it by its name only.
+    let zero = endpoint.ends_with(":0");
+    let named = if zero { inherited.datagram("main", &[]).ok() } else { None };
+    let socket = named.unwrap_or_else(|| inherited.bind(&endpoint, &[]).unwrap());
     let answer = me.to_string();
     let service = socket.serve(2, Box::new(move |reply, _| reply(answer.as_bytes()).unwrap()));
     let service = service.unwrap();
@@ -1397,6 +1396,87 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         zero.into(),
     ];
     let test = this_test::<A>("what_is_bound_to_an_endpoint");
+    let helper = Helper::start_activated(&test, "p", descriptors, &variables);
+    assert_eq!(helper.hear(), "done");
+}
+
+/// L7: the same of datagram sockets.
+fn datagrams_that_are_bound_to_an_endpoint<A: Api>() {
+    let abstract_ = format!("unix:@keepsock-datagrams-{}", A::NUMBER);
+    if lab::role().is_some() {
+        let port = |name: &str| std::env::var(name).unwrap();
+        let (any, one, tcp, path) = (port("ANY"), port("ONE"), port("TCP"), port("FILE"));
+        let mut inherited = A::take_inherited().unwrap();
+        let mut left = inherited.names().len();
+        let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
+            let socket = inherited.bind(endpoint, options).unwrap();
+            assert_eq!(socket.endpoint(), as_);
+            left -= 1;
+            assert_eq!(inherited.names().len(), left, "{endpoint}");
+            let to = endpoint.replace('*', "127.0.0.1");
+            A::connect_datagram(&to, &[]).unwrap().send(b"x").unwrap();
+            socket.set_read_timeout(5000).unwrap();
+            assert_eq!(socket.recv(8).unwrap().bytes, b"x");
+            socket
+        };
+        let ipv4 = Opt::Family(keepsock::Family::Ipv4);
+        let everywhere = format!("*:{any}");
+        let _any = takes(&everywhere, &[Opt::ReadTimeout(50)], &everywhere);
+        let _one = takes(&format!("localhost:{one}"), &[ipv4], &format!("127.0.0.1:{one}"));
+        let file = format!("unix:{path}");
+        let _file = takes(&file, &[], &file);
+        let _abstract = takes(&abstract_, &[], &abstract_);
+        // What streams have, a port that another kind of socket has, and one that nobody tells of.
+        fails(inherited.bind("127.0.0.2:0", &[Opt::Nodelay(false)]), ErrorKind::InvalidArgument);
+        assert_eq!(inherited.names().len(), 3);
+        let made = inherited.bind(&format!("127.0.0.3:{tcp}"), &[]).unwrap();
+        let zero = inherited.bind("127.0.0.2:0", &[]).unwrap();
+        assert_ne!(zero.port().to_string(), port("ZERO"));
+        // One that is connected hears one peer only: the port is not free.
+        let connected = format!("127.0.0.1:{}", port("CONNECTED"));
+        fails(inherited.bind(&connected, &[]), ErrorKind::AddressInUse);
+        assert_eq!(inherited.names().len(), 3);
+        // It can be handed over, too.
+        let given = [("s", Handed::Datagram(&made))];
+        fails(A::hand_over(Some(&["true"]), &given, 5000, None), ErrorKind::EndOfStream);
+        fails(
+            inherited.bind(&format!("127.0.0.2:{}", port("ZERO")), &[Opt::Nodelay(false)]),
+            ErrorKind::InvalidArgument,
+        );
+        assert_eq!(inherited.names().len(), 3, "what cannot be taken stays");
+        return tell("done");
+    }
+    let dir = TempDir::new();
+    let udp = |address: &str| UdpSocket::bind(address).unwrap();
+    let any = A::bind("*:0", &[]).unwrap().release().unwrap();
+    let any = UdpSocket::from(any);
+    let (one, zero, connected) = (udp("127.0.0.1:0"), udp("127.0.0.2:0"), udp("127.0.0.1:0"));
+    connected.connect(one.local_addr().unwrap()).unwrap();
+    // A port that no UDP socket has.
+    let probe = udp("127.0.0.3:0");
+    let tcp = TcpListener::bind(probe.local_addr().unwrap()).unwrap();
+    drop(probe);
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port().to_string();
+    let variables = [
+        ("ANY", port(&any)),
+        ("ONE", port(&one)),
+        ("ZERO", port(&zero)),
+        ("CONNECTED", port(&connected)),
+        ("TCP", tcp.local_addr().unwrap().port().to_string()),
+        ("FILE", dir.path("s").display().to_string()),
+    ];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let unix = |endpoint: &str| A::bind(endpoint, &[]).unwrap().release().unwrap();
+    let descriptors: Vec<OwnedFd> = vec![
+        tcp.into(),
+        connected.into(),
+        one.into(),
+        any.into(),
+        unix(&dir.endpoint("s")),
+        unix(&abstract_),
+        zero.into(),
+    ];
+    let test = this_test::<A>("datagrams_that_are_bound_to_an_endpoint");
     let helper = Helper::start_activated(&test, "p", descriptors, &variables);
     assert_eq!(helper.hear(), "done");
 }

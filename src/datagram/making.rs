@@ -339,6 +339,10 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
     };
     set().map_err(|cause| cause.into_error(TAKE_OVER))?;
     let endpoint = match &side {
+        // As one that was bound to `*` here has it.
+        Side::Inet(inet) if inet.dual && inet.local.ip().is_unspecified() => {
+            Endpoint(Target::Inet { host: Host::Any, port: Port::Number(inet.local.port()) })
+        }
         Side::Inet(inet) => inet.local.into(),
         Side::Unix(unix) => endpoint_of(&unix.local),
     };

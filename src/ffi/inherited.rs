@@ -13,8 +13,9 @@ use crate::{HandOver, Inherited};
 
 /// The sockets that a process was started with: by systemd, or another service manager that
 /// speaks the same (LISTEN_FDS, sd_listen_fds(3)), or by a predecessor that it replaces
-/// (keepsock_hand_over()). keepsock_inherited_listen() is all that a server needs for three
-/// ways to be started: by itself, by socket activation, and as a successor.
+/// (keepsock_hand_over()). keepsock_inherited_listen(), for datagrams keepsock_inherited_bind(), is
+/// all that a server needs for three ways to be started: by itself, by socket activation, and as a
+/// successor.
 ///
 /// Threads: one at a time.
 pub struct keepsock_inherited {
@@ -217,6 +218,46 @@ pub unsafe extern "C" fn keepsock_inherited_datagram(
     unsafe { with(inherited, error, OPERATION, body) }
 }
 
+/// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
+/// there is one; else it binds one itself, with keepsock_options_set_hand_over(). Which endpoint
+/// means which socket is as in keepsock_inherited_listen(), but that port 0 means none that was
+/// inherited: a predecessor does not tell which ones it bound with port 0. Give the successor the
+/// port, or take the socket by its name: keepsock_inherited_datagram().
+///
+/// The options hold for either, as those of keepsock_inherited_datagram() do; a UDP socket that was
+/// inherited stays on the interface that it was bound to.
+///
+/// @param inherited  What was inherited.
+/// @param endpoint   Where to receive.
+/// @param options    Options, copied; NULL for the defaults.
+/// @param datagram   Receives the socket; free it with keepsock_datagram_free().
+/// @param error      See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or those of keepsock_datagram_bind() and keepsock_datagram_from_fd(); what
+///         was inherited stays where it is then. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_inherited_bind(
+    inherited: *mut keepsock_inherited,
+    endpoint: *const c_char,
+    options: *const keepsock_options,
+    datagram: *mut *mut keepsock_datagram,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "bind";
+    let body = |inherited: &mut Inherited| {
+        let out = output(datagram, OPERATION, "datagram")?;
+        // SAFETY: a string as the header asks.
+        let endpoint = unsafe { self::endpoint(endpoint, OPERATION) }?;
+        // SAFETY: null, or live options as the header asks.
+        let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
+        let made = keepsock_datagram::new(inherited.bind(endpoint, &options)?);
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(made)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(inherited, error, OPERATION, body) }
+}
+
 /// How many descriptors nobody took yet.
 ///
 /// @param inherited  What was inherited, or NULL: 0.
@@ -290,7 +331,7 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 ///
 /// If the new process ends, or is not ready in time, it is killed, the error says why, and this
 /// one goes on as if nothing had been. Sockets must have been made with
-/// keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
+/// keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
 /// a Unix socket in the file system the new process owns the file from then on, if this one did.
 ///
 /// The new one is the process that is started, and no other. A script that prepares something has
