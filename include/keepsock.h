@@ -3600,6 +3600,11 @@ int32_t keepsock_inherited_server(keepsock_inherited *inherited,
  * over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
  * from now on.
  *
+ * But what a predecessor has handed over gets keepsock_options_set_coalescing() in
+ * keepsock_inherited_ready(): a predecessor that has not asked for it would take several datagrams
+ * for one. From then on it does; so ask for it in either process, or have the predecessor stop
+ * receiving at once.
+ *
  * @param inherited  What was inherited.
  * @param name       The name.
  * @param options    Options, copied; NULL for the defaults.
@@ -3661,8 +3666,9 @@ const char *keepsock_inherited_name(const keepsock_inherited *inherited, size_t 
  * none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
  * if nothing had been when this process ends, or frees the object.
  *
- * Just before that, servers that were taken from a predecessor get their options. From now on the
- * files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+ * Just before that, servers that were taken from a predecessor get their options, and datagram
+ * sockets keepsock_options_set_coalescing(). From now on the files of Unix sockets are this
+ * process's to remove. What nobody took is closed: clients would
  * connect to it and never be accepted.
  *
  * @param inherited  What was inherited.

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, Family};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
-use crate::server::{ServerSocket, Unset, is_dual, is_ipv6_missing};
+use crate::server::{ServerSocket, is_dual, is_ipv6_missing};
 use crate::sys::{self, Borrowed, FIRST_INHERITED, Owned, Wait};
 use crate::unix::{self, Adopted, Identity, Ours, SocketFile};
 use crate::wait::Deadline;
@@ -62,9 +62,15 @@ pub struct Inherited {
     channel: Option<Owned>,
     /// Whether the files of Unix sockets are this process's to remove.
     ours: Arc<Ours>,
-    /// Servers that get their options when this process is ready: they would hold for the
-    /// predecessor, too, which may go on.
-    unset: Vec<Unset>,
+    /// What gets its options when this process is ready: they would hold for the predecessor, too,
+    /// which may go on.
+    unset: Vec<Box<dyn Unset>>,
+}
+
+/// What has not set its options on what it has taken over, for the predecessor's sake.
+pub(crate) trait Unset: std::fmt::Debug + Send + Sync {
+    /// Sets them; there is nothing to do if it is gone.
+    fn set(&self) -> Result<()>;
 }
 
 #[derive(Debug)]
@@ -238,6 +244,11 @@ impl Inherited {
     /// over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
     /// from now on.
     ///
+    /// But what a predecessor has handed over gets [`coalescing`](SocketOptions::coalescing) when this
+    /// process says that it is [`ready`](Inherited::ready): a predecessor that has not asked for it
+    /// would take several datagrams for one. From then on it does; so ask for it in either process, or
+    /// have the predecessor stop receiving at once.
+    ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
     /// [`WrongState`](ErrorKind::WrongState): none of that name is a datagram socket; the error
@@ -327,7 +338,8 @@ impl Inherited {
     /// none, or the second time. Call it when everything that may fail has succeeded: before, the
     /// predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
-    /// Just before that, servers that were taken from a predecessor get their options. From now on
+    /// Just before that, servers that were taken from a predecessor get their options, and datagram
+    /// sockets [`coalescing`](SocketOptions::coalescing). From now on
     /// the files of Unix sockets are this process's to remove. What nobody took is closed: clients
     /// would connect to it and never be accepted.
     ///
@@ -341,8 +353,8 @@ impl Inherited {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn ready(&mut self) -> Result<()> {
-        for server in &self.unset {
-            server.set().map_err(|e| e.during(READY))?;
+        for socket in &self.unset {
+            socket.set().map_err(|e| e.during(READY))?;
         }
         // Before it is said: the predecessor removes them no more once it has heard.
         self.ours.set(true);
@@ -393,7 +405,7 @@ impl Inherited {
         match ServerSocket::adopt(&mut sockets, &any_ports, options, now) {
             Ok(server) => {
                 if !now {
-                    self.unset.push(server.unset());
+                    self.unset.push(Box::new(server.unset()));
                 }
                 Ok(server)
             }
@@ -417,10 +429,19 @@ impl Inherited {
             return Err(Error::new(ErrorKind::NotFound, OPERATION));
         };
         let Item { number, name, any_port, adopted } = self.items.remove(index);
-        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
-            self.items.insert(index, Item { number, name, any_port, adopted });
-            e
-        })
+        let now = self.channel.is_none();
+        match DatagramSocket::adopt(adopted, options, now) {
+            Ok(socket) => {
+                if !now && options.coalescing {
+                    self.unset.push(Box::new(socket.uncoalesced()));
+                }
+                Ok(socket)
+            }
+            Err((adopted, e)) => {
+                self.items.insert(index, Item { number, name, any_port, adopted });
+                Err(e)
+            }
+        }
     }
 
     /// The number of the one that is bound to an endpoint, of those of a kind.

@@ -43,6 +43,7 @@ both_apis!(
     a_hand_over_ends_in_time,
     one_hand_over_at_a_time,
     options_are_set_by_who_is_ready,
+    coalescing_is_set_by_who_is_ready,
     what_nobody_took_ends,
     a_path_is_that_file,
     port_0_is_what_was_asked_for,
@@ -767,6 +768,75 @@ fn options_are_set_by_who_is_ready<A: Api>() {
     let again = common::system::duplicate(server.fd().unwrap());
     let again = A::adopt_server(again, &own[1..]).map_err(|e| e.1).unwrap();
     assert_eq!(listener_options(again.fd().unwrap()), before[0]);
+}
+
+/// Whether the kernel hands several datagrams over as one.
+fn coalesces(fd: i32) -> bool {
+    const UDP_GRO: i32 = 104;
+    common::system::option(fd, libc::IPPROTO_UDP, UDP_GRO) != 0
+}
+
+/// L7, D3: a successor that asks for datagrams as one gets them so when it is ready; until then, and
+/// if it fails, its predecessor, which has not asked, receives each for itself.
+fn coalescing_is_set_by_who_is_ready<A: Api>() {
+    let sends = |endpoint: &str| {
+        let client = A::connect_datagram(endpoint, &[]).unwrap();
+        let all: Vec<_> = (0..5).map(|n| [n; 10]).collect();
+        let batch: Vec<_> = all.iter().map(|bytes| (bytes.as_slice(), None)).collect();
+        assert_eq!(client.send_batch(&batch).unwrap(), 5);
+    };
+    let receives = |socket: &A::Datagram| {
+        for n in 0..5 {
+            assert_eq!(socket.recv(64).unwrap().bytes, [n; 10]);
+        }
+    };
+    if let Some(role) = lab::lasting_role() {
+        let options = [Opt::Coalescing(true), Opt::ReadTimeout(5000)];
+        let mut inherited = A::take_inherited().unwrap();
+        let named = inherited.datagram("named", &options).unwrap();
+        let bound = inherited.bind(&std::env::var(ENDPOINT).unwrap(), &options).unwrap();
+        // Closed, freed and released ones need nothing.
+        inherited.datagram("closed", &options).unwrap().close();
+        drop(inherited.datagram("freed", &options).unwrap());
+        let released = inherited.datagram("released", &options).unwrap().release().unwrap();
+        let both = [&named, &bound];
+        for socket in both {
+            assert!(!coalesces(socket.fd().unwrap()));
+            sends(&socket.endpoint());
+            receives(socket);
+        }
+        if role == "ready" {
+            inherited.ready().unwrap();
+            for socket in both {
+                assert!(coalesces(socket.fd().unwrap()));
+                sends(&socket.endpoint());
+                receives(socket);
+            }
+            assert!(!coalesces(released.as_raw_fd()));
+        }
+        std::process::exit(3);
+    }
+    let test = this_test::<A>("coalescing_is_set_by_who_is_ready");
+    let own = [Opt::HandOver(true), Opt::ReadTimeout(5000)];
+    let sockets = [(); 5].map(|()| A::bind("127.0.0.1:0", &own).unwrap());
+    let names = ["named", "bound", "closed", "freed", "released"];
+    let given: Vec<_> = names.into_iter().zip(sockets.iter().map(Handed::Datagram)).collect();
+    let variable = format!("{ENDPOINT}={}", sockets[1].endpoint());
+    let fails_as = successor(&test, "fails", &[&variable]);
+    let failure = fails(succeeded::<A>(&fails_as, &given), ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    for socket in &sockets {
+        assert!(!coalesces(socket.fd().unwrap()));
+        sends(&socket.endpoint());
+        receives(socket);
+    }
+    succeeded::<A>(&successor(&test, "ready", &[&variable]), &given).unwrap();
+    let has = sockets.each_ref().map(|socket| coalesces(socket.fd().unwrap()));
+    assert_eq!(has, [true, true, false, false, false]);
+    // Of a service manager's socket nobody else receives.
+    let alone = A::bind("127.0.0.1:0", &[]).unwrap().release().unwrap();
+    let alone = A::adopt_datagram(alone, &[Opt::Coalescing(true)]).map_err(|e| e.1).unwrap();
+    assert!(coalesces(alone.fd().unwrap()));
 }
 
 /// L7: what the successor did not take, or has closed again before it was ready, ends with that:
