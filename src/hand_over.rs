@@ -206,7 +206,8 @@ impl<'a> HandOver<'a> {
     /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status.
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled).
     /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied) and
-    /// others of execve(2): the program cannot be started.
+    /// others of execve(2): the program cannot be started. [`NoMemory`](ErrorKind::NoMemory), also
+    /// for one process more than the user may have.
     /// [`WrongState`](ErrorKind::WrongState): a socket was made without
     /// [`hand_over`](crate::SocketOptions::hand_over), or is being handed over already. [`Closed`](ErrorKind::Closed): one is
     /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, or a
@@ -452,7 +453,12 @@ impl Drop for UnderWay {
 
 fn cannot_start(program: &OsStr, why: &io::Error) -> Error {
     let what = format!("{} cannot be started", program.to_string_lossy());
-    Error::os(OPERATION, why).detail(what)
+    let kind = match ErrorKind::of(why) {
+        // fork(2) and execve(2) say EAGAIN for a limit that was reached.
+        ErrorKind::WouldBlock => ErrorKind::NoMemory,
+        kind => kind,
+    };
+    Error::new(kind, OPERATION).with_os_error(why.raw_os_error()).detail(what)
 }
 
 /// Whether the successor is ready; false: it will not be. `None`: it has not said yet.

@@ -39,6 +39,7 @@ both_apis!(
     a_successor_takes_datagrams_over,
     a_replaced_program_is_found,
     a_successor_that_fails_changes_nothing,
+    a_successor_that_the_system_refuses,
     a_successor_whose_end_is_not_on_the_channel,
     a_hand_over_ends_in_time,
     one_hand_over_at_a_time,
@@ -1004,6 +1005,28 @@ fn fails_and_goes_on<A: Api>(test: &str) {
     assert!(dir.path("s").exists());
     drop(server);
     assert!(!dir.path("s").exists());
+}
+
+/// L7, E1: no more processes is told as no more threads is: not as a call that would wait.
+fn a_successor_that_the_system_refuses<A: Api>() {
+    let call = match lab::role().as_deref() {
+        Some("fork") => libc::SYS_clone,
+        Some(_) => libc::SYS_execve,
+        None => {
+            let test = this_test::<A>("a_successor_that_the_system_refuses");
+            for role in ["fork", "execve"] {
+                assert_eq!(Helper::start(&test, role).hear(), "done");
+            }
+            return;
+        }
+    };
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    lab::forbid(call, None, libc::EAGAIN);
+    let given = [("s", Handed::Server(&server))];
+    let failure = fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::NoMemory);
+    assert_eq!(failure.os_error, libc::EAGAIN);
+    assert!(failure.message.contains("true cannot be started"), "{failure:?}");
+    tell("done");
 }
 
 /// A program that says, by a file, that it has come so far, and is never ready.
