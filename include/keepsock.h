@@ -3657,9 +3657,11 @@ size_t keepsock_inherited_count(const keepsock_inherited *inherited);
  *
  * @param inherited  What was inherited, or NULL: "".
  * @param index      From 0. "" beyond the last.
- * @return Text that lives until one of them is taken. Since 0.1.
+ * @return Text that lives until one of them is taken, keepsock_inherited_ready() is called, or the
+ *         object is freed. Since 0.1.
  */
-const char *keepsock_inherited_name(const keepsock_inherited *inherited, size_t index);
+const char *keepsock_inherited_name(const keepsock_inherited *inherited,
+                                    size_t index);
 
 /**
  * Tells the predecessor that this process serves, so that it ends; does nothing if there is
@@ -3711,8 +3713,9 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * The new one is the process that is started, and no other. A script that prepares something has
  * to end with exec, so that the server is that process; a program that goes into the background
  * has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
- * it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
- * systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+ * it inherited them: it keeps them listening, though nobody may accept. No signal is blocked in
+ * the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed on,
+ * but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
  * sd_notify(3)).
  *
  * @param argv        The program, a path or a name to be looked for in PATH, and its arguments;

@@ -62,7 +62,8 @@ const NAME_MAX: usize = 255;
 /// taken over, or come from [`Inherited`](crate::Inherited). Of a Unix socket
 /// in the file system the new process owns the file from then on, if the old one did. All other
 /// descriptors of keepsock are closed in the new program; its signals are as in any new one: none
-/// blocked, and as by default those that are not ignored. Unix systems.
+/// blocked, and as by default those that are not ignored, and SIGPIPE, which programs of Rust ignore
+/// and others do not expect to be. Unix systems.
 ///
 /// The successor is a child of this process, and after its end an orphan. A service manager that
 /// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Its variables are passed

@@ -277,7 +277,8 @@ pub unsafe extern "C" fn keepsock_inherited_count(inherited: *const keepsock_inh
 ///
 /// @param inherited  What was inherited, or NULL: "".
 /// @param index      From 0. "" beyond the last.
-/// @return Text that lives until one of them is taken. Since 0.1.
+/// @return Text that lives until one of them is taken, keepsock_inherited_ready() is called, or the
+///         object is freed. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_name(
     inherited: *const keepsock_inherited,
@@ -343,8 +344,9 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// The new one is the process that is started, and no other. A script that prepares something has
 /// to end with exec, so that the server is that process; a program that goes into the background
 /// has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
-/// it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
-/// systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+/// it inherited them: it keeps them listening, though nobody may accept. No signal is blocked in
+/// the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed on,
+/// but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
 /// sd_notify(3)).
 ///
 /// @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
