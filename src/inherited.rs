@@ -339,9 +339,9 @@ impl Inherited {
     /// predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
     /// Just before that, servers that were taken from a predecessor get their options, and datagram
-    /// sockets [`coalescing`](SocketOptions::coalescing). From now on
-    /// the files of Unix sockets are this process's to remove. What nobody took is closed: clients
-    /// would connect to it and never be accepted.
+    /// sockets [`coalescing`](SocketOptions::coalescing). From now on the files of Unix sockets are
+    /// this process's to remove. What nobody took is closed: clients would connect to it and never be
+    /// accepted.
     ///
     /// # Errors
     /// [`Os`](ErrorKind::Os) and its kin; those of options that the system refuses. The predecessor
@@ -405,7 +405,9 @@ impl Inherited {
         match ServerSocket::adopt(&mut sockets, &any_ports, options, now) {
             Ok(server) => {
                 if !now {
-                    self.unset.push(Box::new(server.unset()));
+                    // Before datagram sockets: if these options are refused, the predecessor goes on,
+                    // and must not get several datagrams as one.
+                    self.unset.insert(0, Box::new(server.unset()));
                 }
                 Ok(server)
             }
