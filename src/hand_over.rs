@@ -59,10 +59,11 @@ const NAME_MAX: usize = 255;
 /// it inherited them: it keeps them listening, though nobody may accept.
 ///
 /// The sockets must have been made with [`hand_over`](crate::SocketOptions::hand_over), or
-/// taken over, or come from [`Inherited::listen`](crate::Inherited::listen). Of a Unix socket
+/// taken over, or come from [`Inherited`](crate::Inherited). Of a Unix socket
 /// in the file system the new process owns the file from then on, if the old one did. All other
 /// descriptors of keepsock are closed in the new program; its signals are as in any new one: none
-/// blocked, and as by default those that are not ignored. Unix systems.
+/// blocked, and as by default those that are not ignored, and SIGPIPE, which programs of Rust ignore
+/// and others do not expect to be. Unix systems.
 ///
 /// The successor is a child of this process, and after its end an orphan. A service manager that
 /// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Its variables are passed
@@ -206,7 +207,8 @@ impl<'a> HandOver<'a> {
     /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status.
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled).
     /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied) and
-    /// others of execve(2): the program cannot be started.
+    /// others of execve(2): the program cannot be started. [`NoMemory`](ErrorKind::NoMemory), also
+    /// for one process more than the user may have.
     /// [`WrongState`](ErrorKind::WrongState): a socket was made without
     /// [`hand_over`](crate::SocketOptions::hand_over), or is being handed over already. [`Closed`](ErrorKind::Closed): one is
     /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, or a
@@ -318,6 +320,7 @@ impl<'a> HandOver<'a> {
                         name: name.clone(),
                         endpoint: socket.endpoint().to_string(),
                         file: socket.lend_file(),
+                        // Nobody keeps it: Inherited::bind documents that.
                         any_port: false,
                         _under_way: under_way,
                         socket: borrowed,
@@ -451,7 +454,12 @@ impl Drop for UnderWay {
 
 fn cannot_start(program: &OsStr, why: &io::Error) -> Error {
     let what = format!("{} cannot be started", program.to_string_lossy());
-    Error::os(OPERATION, why).detail(what)
+    let kind = match ErrorKind::of(why) {
+        // fork(2) and execve(2) say EAGAIN for a limit that was reached.
+        ErrorKind::WouldBlock => ErrorKind::NoMemory,
+        kind => kind,
+    };
+    Error::new(kind, OPERATION).with_os_error(why.raw_os_error()).detail(what)
 }
 
 /// Whether the successor is ready; false: it will not be. `None`: it has not said yet.

@@ -12,13 +12,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, Family};
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
-use crate::server::{ServerSocket, Unset, is_dual, is_ipv6_missing};
+use crate::server::{ServerSocket, is_dual, is_ipv6_missing};
 use crate::sys::{self, Borrowed, FIRST_INHERITED, Owned, Wait};
 use crate::unix::{self, Adopted, Identity, Ours, SocketFile};
 use crate::wait::Deadline;
 
 const OPERATION: &str = "inherit";
 const LISTEN: &str = "listen";
+const BIND: &str = "bind";
 const READY: &str = "ready";
 
 /// Of sd_listen_fds(3): whose the descriptors are, how many, and their names.
@@ -41,8 +42,8 @@ const UNNAMED: &str = "unknown";
 /// speaks the same (`LISTEN_FDS`, sd_listen_fds(3)), or by a predecessor that it replaces
 /// ([`HandOver`](crate::HandOver)). Dropping it closes those that nobody took.
 ///
-/// [`listen`](Inherited::listen) is all that a server needs for three ways to be started: by
-/// itself, by socket activation, and as a successor.
+/// [`listen`](Inherited::listen), for datagrams [`bind`](Inherited::bind), is all that a server needs
+/// for three ways to be started: by itself, by socket activation, and as a successor.
 ///
 /// ```
 /// use keepsock::{Inherited, SocketOptions};
@@ -61,9 +62,15 @@ pub struct Inherited {
     channel: Option<Owned>,
     /// Whether the files of Unix sockets are this process's to remove.
     ours: Arc<Ours>,
-    /// Servers that get their options when this process is ready: they would hold for the
-    /// predecessor, too, which may go on.
-    unset: Vec<Unset>,
+    /// What gets its options when this process is ready: they would hold for the predecessor, too,
+    /// which may go on.
+    unset: Vec<Box<dyn Unset>>,
+}
+
+/// What has not set its options on what it has taken over, for the predecessor's sake.
+pub(crate) trait Unset: std::fmt::Debug + Send + Sync {
+    /// Sets them; there is nothing to do if it is gone.
+    fn set(&self) -> Result<()>;
 }
 
 #[derive(Debug)]
@@ -189,25 +196,26 @@ impl Inherited {
     fn listen_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
         options.validate(LISTEN)?;
         options.refuse_client_only(LISTEN)?;
-        match self.bound_to(&endpoint, options)? {
-            Some(index) => {
-                let number = self.items[index].number;
-                self.adopt(options, |item| item.number == number)
-                    .map_err(|e| e.during(LISTEN).at(&endpoint))
-            }
+        let listens = |item: &Item| item.listens_for(options.sequenced);
+        match self.bound_to(&endpoint, options, (Type::STREAM, LISTEN), listens)? {
+            Some(number) => self
+                .adopt(options, |item| item.number == number)
+                .map_err(|e| e.during(LISTEN).at(&endpoint)),
             None => ServerSocket::listen_with(endpoint, &options.clone().hand_over(true)),
         }
     }
 
     /// All inherited listening sockets of a name, as one server: systemd's
     /// `FileDescriptorName=`, or what the predecessor called them. Without a name it is "unknown".
-    /// Options are set as by [`listen`](Inherited::listen).
+    /// Options are set as by [`listen`](Inherited::listen). Datagram sockets of that name are passed
+    /// over and stay here, for [`datagram`](Inherited::datagram): systemd calls all sockets of a unit
+    /// the same.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
-    /// [`WrongState`](ErrorKind::WrongState): one of them is no listening stream socket; the
-    /// error says what it is. Those of [`from_owned`](ServerSocket::from_owned). All stay
-    /// here then.
+    /// [`WrongState`](ErrorKind::WrongState): one of them is neither a listening stream socket nor a
+    /// datagram socket, or all are datagram sockets; the error says what it is. Those of
+    /// [`from_owned`](ServerSocket::from_owned). All stay here then.
     ///
     /// ```
     /// # use keepsock::{ErrorKind, Inherited, SocketOptions};
@@ -222,21 +230,30 @@ impl Inherited {
     pub fn server(&mut self, name: &str, options: &SocketOptions) -> Result<ServerSocket> {
         options.refuse_client_only(OPERATION)?;
         self.need(name)?;
-        for item in self.items.iter().filter(|item| item.name == name) {
-            if !item.listens() {
-                return Err(item.wrong_kind());
-            }
+        let named = || self.items.iter().filter(|item| item.name == name);
+        let wrong = named().find(|item| !item.listens() && !item.is_datagram());
+        let all_wrong = || named().next().filter(|_| !named().any(Item::listens));
+        if let Some(item) = wrong.or_else(all_wrong) {
+            return Err(item.wrong_kind());
         }
-        self.adopt(options, |item| item.name == name).map_err(|e| e.during(OPERATION))
+        self.adopt(options, |item| item.name == name && item.listens())
+            .map_err(|e| e.during(OPERATION))
     }
 
-    /// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once:
-    /// a predecessor, whose socket it is, too, receives with them from now on.
+    /// The first inherited datagram socket of a name, UDP or Unix; what else has that name is passed
+    /// over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
+    /// from now on.
+    ///
+    /// But what a predecessor has handed over gets [`coalescing`](SocketOptions::coalescing) when this
+    /// process says that it is [`ready`](Inherited::ready): a predecessor that has not asked for it
+    /// would take several datagrams for one. From then on it does; so ask for it in either process, or
+    /// have the predecessor stop receiving at once.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
-    /// [`WrongState`](ErrorKind::WrongState): it is no datagram socket; the error says what it
-    /// is. Those of [`from_owned`](DatagramSocket::from_owned). It stays here then.
+    /// [`WrongState`](ErrorKind::WrongState): none of that name is a datagram socket; the error
+    /// says what the first one is. Those of [`from_owned`](DatagramSocket::from_owned). It stays
+    /// here then.
     ///
     /// ```
     /// # use keepsock::{Inherited, SocketOptions};
@@ -248,17 +265,62 @@ impl Inherited {
     /// ```
     pub fn datagram(&mut self, name: &str, options: &SocketOptions) -> Result<DatagramSocket> {
         self.need(name)?;
-        let Some(index) = self.items.iter().position(|item| item.name == name) else {
-            return Err(Error::new(ErrorKind::NotFound, OPERATION));
-        };
-        let Item { number, name, any_port, adopted } = self.items.remove(index);
-        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| {
-            let item = Item { number, name, any_port, adopted };
-            let is_one = sys::is_datagram(item.socket()).is_ok_and(|is| is);
-            let why = if is_one { e.during(OPERATION) } else { item.wrong_kind() };
-            self.items.insert(index, item);
-            why
-        })
+        let named = || self.items.iter().filter(|item| item.name == name);
+        match named().find(|item| item.is_datagram()).or_else(|| named().next()) {
+            Some(item) if !item.is_datagram() => Err(item.wrong_kind()),
+            Some(item) => {
+                self.adopt_datagram(item.number, options).map_err(|e| e.during(OPERATION))
+            }
+            None => Err(Error::new(ErrorKind::NotFound, OPERATION)),
+        }
+    }
+
+    /// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
+    /// there is one; else it binds one itself, with [`hand_over`](SocketOptions::hand_over). Which
+    /// endpoint means which socket is as in [`listen`](Inherited::listen), but that port 0 means none
+    /// that was inherited: a predecessor does not tell which ones it bound with port 0. Give the
+    /// successor the port, or take the socket by its [name](Inherited::datagram).
+    ///
+    /// The options hold for either, as those of [`datagram`](Inherited::datagram) do; a UDP socket
+    /// that was inherited stays on the interface that it was bound to.
+    ///
+    /// # Errors
+    /// Those of [`bind_with`](DatagramSocket::bind_with) and
+    /// [`from_owned`](DatagramSocket::from_owned). What was inherited stays here then.
+    ///
+    /// ```
+    /// # use keepsock::{Inherited, SocketOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let mut inherited = Inherited::take()?;
+    /// let socket = inherited.bind("*:0", &SocketOptions::new())?;
+    /// println!("bound to {}", socket.endpoint());
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn bind<E>(&mut self, endpoint: E, options: &SocketOptions) -> Result<DatagramSocket>
+    where
+        E: TryInto<Endpoint>,
+        Error: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(BIND))?;
+        self.bind_at(endpoint, options)
+    }
+
+    fn bind_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<DatagramSocket> {
+        options.validate(BIND)?;
+        options.refuse_client_only(BIND)?;
+        match self.bound_to(&endpoint, options, (Type::DGRAM, BIND), Item::receives)? {
+            Some(number) => {
+                let options = match &endpoint.0 {
+                    // They have said which one is meant.
+                    Target::Inet { .. } => {
+                        &SocketOptions { family: Family::Any, interface: None, ..options.clone() }
+                    }
+                    _ => options,
+                };
+                self.adopt_datagram(number, options).map_err(|e| e.during(BIND).at(&endpoint))
+            }
+            None => DatagramSocket::bind_with(endpoint, &options.clone().hand_over(true)),
+        }
     }
 
     /// The names of those that nobody took yet, in the order of their descriptors.
@@ -276,9 +338,10 @@ impl Inherited {
     /// none, or the second time. Call it when everything that may fail has succeeded: before, the
     /// predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
-    /// Just before that, servers that were taken from a predecessor get their options. From now on
-    /// the files of Unix sockets are this process's to remove. What nobody took is closed: clients
-    /// would connect to it and never be accepted.
+    /// Just before that, servers that were taken from a predecessor get their options, and datagram
+    /// sockets [`coalescing`](SocketOptions::coalescing). From now on the files of Unix sockets are
+    /// this process's to remove. What nobody took is closed: clients would connect to it and never be
+    /// accepted.
     ///
     /// # Errors
     /// [`Os`](ErrorKind::Os) and its kin; those of options that the system refuses. The predecessor
@@ -290,8 +353,8 @@ impl Inherited {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn ready(&mut self) -> Result<()> {
-        for server in &self.unset {
-            server.set().map_err(|e| e.during(READY))?;
+        for socket in &self.unset {
+            socket.set().map_err(|e| e.during(READY))?;
         }
         // Before it is said: the predecessor removes them no more once it has heard.
         self.ours.set(true);
@@ -342,7 +405,9 @@ impl Inherited {
         match ServerSocket::adopt(&mut sockets, &any_ports, options, now) {
             Ok(server) => {
                 if !now {
-                    self.unset.push(server.unset());
+                    // Before datagram sockets: if these options are refused, the predecessor goes on,
+                    // and must not get several datagrams as one.
+                    self.unset.insert(0, Box::new(server.unset()));
                 }
                 Ok(server)
             }
@@ -360,10 +425,38 @@ impl Inherited {
         }
     }
 
-    /// Which of them listens on an endpoint.
-    fn bound_to(&self, endpoint: &Endpoint, options: &SocketOptions) -> Result<Option<usize>> {
+    /// Makes a datagram socket of the one that has this number. On failure it stays in its place.
+    fn adopt_datagram(&mut self, number: u32, options: &SocketOptions) -> Result<DatagramSocket> {
+        let Some(index) = self.items.iter().position(|item| item.number == number) else {
+            return Err(Error::new(ErrorKind::NotFound, OPERATION));
+        };
+        let Item { number, name, any_port, adopted } = self.items.remove(index);
+        let now = self.channel.is_none();
+        match DatagramSocket::adopt(adopted, options, now) {
+            Ok(socket) => {
+                if !now && options.coalescing {
+                    self.unset.push(Box::new(socket.uncoalesced()));
+                }
+                Ok(socket)
+            }
+            Err((adopted, e)) => {
+                self.items.insert(index, Item { number, name, any_port, adopted });
+                Err(e)
+            }
+        }
+    }
+
+    /// The number of the one that is bound to an endpoint, of those of a kind.
+    fn bound_to(
+        &self,
+        endpoint: &Endpoint,
+        options: &SocketOptions,
+        (kind, operation): (Type, &'static str),
+        is_of_kind: impl Fn(&Item) -> bool,
+    ) -> Result<Option<u32>> {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
-            self.items.iter().position(|item| item.listens_for(options.sequenced) && is_it(item))
+            let found = self.items.iter().find(|item| is_of_kind(item) && is_it(item));
+            found.map(|item| item.number)
         };
         let (any, any_port) = match &endpoint.0 {
             Target::Inet { host, port } => (*host == Host::Any, *port == Port::Number(0)),
@@ -373,23 +466,23 @@ impl Inherited {
                 return Ok(find(&|item| item.address().as_ref() == Some(&name)));
             }
         };
-        // What has no inherited listener needs no look-up here.
+        // What has no inherited socket needs no look-up here.
         if find(&|item| matches!(item.address(), Some(Address::Inet(_)))).is_none() {
             return Ok(None);
         }
         let (deadline, cancel) =
             (Deadline::after(options.connect_timeout), options.cancel.as_ref());
-        let found = resolve(endpoint, Type::STREAM, options.family, deadline, cancel, LISTEN)?;
+        let found = resolve(endpoint, kind, options.family, deadline, cancel, operation)?;
         let at = |wanted: std::net::SocketAddr| {
             let dual = any && wanted.is_ipv6() && options.family == Family::Any;
             find(&|item| (item.any_port || !any_port) && item.is_bound(wanted, dual))
         };
         let mut wanted = found.into_iter();
         let first = wanted.next();
-        if let Some(index) = first.and_then(at) {
-            return Ok(Some(index));
+        if let Some(number) = first.and_then(at) {
+            return Ok(Some(number));
         }
-        // As in listening: `*` is IPv4 alone on a machine without IPv6.
+        // As in listening and binding: `*` is IPv4 alone on a machine without IPv6.
         let second = wanted.next().filter(|_| any).and_then(at);
         Ok(second.filter(|_| is_ipv6_missing()))
     }
@@ -402,6 +495,16 @@ impl Item {
 
     fn listens(&self) -> bool {
         matches!(sys::connection_kind(self.socket()), Ok(Some(kind)) if kind.listens)
+    }
+
+    fn is_datagram(&self) -> bool {
+        sys::is_datagram(self.socket()).is_ok_and(|is| is)
+    }
+
+    /// Whether it takes datagrams from anybody.
+    fn receives(&self) -> bool {
+        let socket = self.socket();
+        self.is_datagram() && SockRef::from(&socket).peer_addr().is_err()
     }
 
     /// Whether it listens as is asked for: for packets, or for streams.

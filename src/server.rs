@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::events::{self, Repeated};
 use crate::info::{Address, Family, TcpState};
+use crate::inherited;
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::serve::Refusal;
@@ -94,9 +95,8 @@ struct Bound {
 #[derive(Debug)]
 pub(crate) struct Unset(Weak<Shared>);
 
-impl Unset {
-    /// Sets them; there is nothing to do if it is gone.
-    pub(crate) fn set(&self) -> Result<()> {
+impl inherited::Unset for Unset {
+    fn set(&self) -> Result<()> {
         self.0.upgrade().map_or(Ok(()), |shared| ServerSocket(shared).set_listeners())
     }
 }

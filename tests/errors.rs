@@ -1159,6 +1159,11 @@ mod c_only {
                         keepsock_inherited_datagram(i, c"dns".as_ptr(), null(), d, e)
                     })
                 },
+                |i, e| {
+                    out(no_handle(), |d| {
+                        keepsock_inherited_bind(i, c"127.0.0.1:0".as_ptr(), null(), d, e)
+                    })
+                },
                 |i, e| keepsock_inherited_ready(i, e),
             ]
         }
@@ -1187,6 +1192,12 @@ mod c_only {
             });
             gives(INVALID, "datagram is NULL", |e| {
                 keepsock_inherited_datagram(inherited, name, null(), null_mut(), e)
+            });
+            gives(INVALID, "datagram is NULL", |e| {
+                keepsock_inherited_bind(inherited, endpoint, null(), null_mut(), e)
+            });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |d| keepsock_inherited_bind(inherited, null(), null(), d, e))
             });
             gives(ErrorKind::NotFound.code(), "named \"http\"", |e| {
                 out(no_handle(), |s| keepsock_inherited_server(inherited, name, null(), s, e))

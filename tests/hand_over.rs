@@ -40,10 +40,12 @@ both_apis!(
     a_successor_takes_datagrams_over,
     a_replaced_program_is_found,
     a_successor_that_fails_changes_nothing,
+    a_successor_that_the_system_refuses,
     a_successor_whose_end_is_not_on_the_channel,
     a_hand_over_ends_in_time,
     one_hand_over_at_a_time,
     options_are_set_by_who_is_ready,
+    coalescing_is_set_by_who_is_ready,
     what_nobody_took_ends,
     a_path_is_that_file,
     port_0_is_what_was_asked_for,
@@ -52,7 +54,9 @@ both_apis!(
     whatever_numbers_descriptors_have,
     a_handler_runs_in_its_own_process,
     what_was_inherited,
+    a_name_for_sockets_of_both_kinds,
     what_is_bound_to_an_endpoint,
+    datagrams_that_are_bound_to_an_endpoint,
     garbage_in_the_environment,
     a_note_for_another_process,
     started_by_systemd,
@@ -562,13 +566,11 @@ fn a_successor_takes_over<A: Api>() {
 fn serves_datagrams<A: Api>() {
     let me = std::process::id();
     let mut inherited = A::take_inherited().unwrap();
-    let socket = match inherited.datagram("main", &[]) {
-        Ok(socket) => socket,
-        Err(failure) => {
-            assert!(failure.is(ErrorKind::NotFound), "{failure:?}");
-            A::bind(&std::env::var(ENDPOINT).unwrap(), &[Opt::HandOver(true)]).unwrap()
-        }
-    };
+    let endpoint = std::env::var(ENDPOINT).unwrap();
+    // With port 0 a successor knows it by its name only.
+    let zero = endpoint.ends_with(":0");
+    let named = if zero { inherited.datagram("main", &[]).ok() } else { None };
+    let socket = named.unwrap_or_else(|| inherited.bind(&endpoint, &[]).unwrap());
     let answer = me.to_string();
     let service = socket.serve(2, Box::new(move |reply, _| reply(answer.as_bytes()).unwrap()));
     let service = service.unwrap();
@@ -792,6 +794,75 @@ fn options_are_set_by_who_is_ready<A: Api>() {
     assert_eq!(listener_options(again.fd().unwrap()), before[0]);
 }
 
+/// Whether the kernel hands several datagrams over as one.
+fn coalesces(fd: i32) -> bool {
+    const UDP_GRO: i32 = 104;
+    common::system::option(fd, libc::IPPROTO_UDP, UDP_GRO) != 0
+}
+
+/// L7, D3: a successor that asks for datagrams as one gets them so when it is ready; until then, and
+/// if it fails, its predecessor, which has not asked, receives each for itself.
+fn coalescing_is_set_by_who_is_ready<A: Api>() {
+    let sends = |endpoint: &str| {
+        let client = A::connect_datagram(endpoint, &[]).unwrap();
+        let all: Vec<_> = (0..5).map(|n| [n; 10]).collect();
+        let batch: Vec<_> = all.iter().map(|bytes| (bytes.as_slice(), None)).collect();
+        assert_eq!(client.send_batch(&batch).unwrap(), 5);
+    };
+    let receives = |socket: &A::Datagram| {
+        for n in 0..5 {
+            assert_eq!(socket.recv(64).unwrap().bytes, [n; 10]);
+        }
+    };
+    if let Some(role) = lab::lasting_role() {
+        let options = [Opt::Coalescing(true), Opt::ReadTimeout(5000)];
+        let mut inherited = A::take_inherited().unwrap();
+        let named = inherited.datagram("named", &options).unwrap();
+        let bound = inherited.bind(&std::env::var(ENDPOINT).unwrap(), &options).unwrap();
+        // Closed, freed and released ones need nothing.
+        inherited.datagram("closed", &options).unwrap().close();
+        drop(inherited.datagram("freed", &options).unwrap());
+        let released = inherited.datagram("released", &options).unwrap().release().unwrap();
+        let both = [&named, &bound];
+        for socket in both {
+            assert!(!coalesces(socket.fd().unwrap()));
+            sends(&socket.endpoint());
+            receives(socket);
+        }
+        if role == "ready" {
+            inherited.ready().unwrap();
+            for socket in both {
+                assert!(coalesces(socket.fd().unwrap()));
+                sends(&socket.endpoint());
+                receives(socket);
+            }
+            assert!(!coalesces(released.as_raw_fd()));
+        }
+        std::process::exit(3);
+    }
+    let test = this_test::<A>("coalescing_is_set_by_who_is_ready");
+    let own = [Opt::HandOver(true), Opt::ReadTimeout(5000)];
+    let sockets = [(); 5].map(|()| A::bind("127.0.0.1:0", &own).unwrap());
+    let names = ["named", "bound", "closed", "freed", "released"];
+    let given: Vec<_> = names.into_iter().zip(sockets.iter().map(Handed::Datagram)).collect();
+    let variable = format!("{ENDPOINT}={}", sockets[1].endpoint());
+    let fails_as = successor(&test, "fails", &[&variable]);
+    let failure = fails(succeeded::<A>(&fails_as, &given), ErrorKind::EndOfStream);
+    assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
+    for socket in &sockets {
+        assert!(!coalesces(socket.fd().unwrap()));
+        sends(&socket.endpoint());
+        receives(socket);
+    }
+    succeeded::<A>(&successor(&test, "ready", &[&variable]), &given).unwrap();
+    let has = sockets.each_ref().map(|socket| coalesces(socket.fd().unwrap()));
+    assert_eq!(has, [true, true, false, false, false]);
+    // Of a service manager's socket nobody else receives.
+    let alone = A::bind("127.0.0.1:0", &[]).unwrap().release().unwrap();
+    let alone = A::adopt_datagram(alone, &[Opt::Coalescing(true)]).map_err(|e| e.1).unwrap();
+    assert!(coalesces(alone.fd().unwrap()));
+}
+
 /// L7: what the successor did not take, or has closed again before it was ready, ends with that:
 /// nobody connects to a listener that nobody accepts from, and no file is left.
 fn what_nobody_took_ends<A: Api>() {
@@ -957,6 +1028,28 @@ fn fails_and_goes_on<A: Api>(test: &str) {
     assert!(dir.path("s").exists());
     drop(server);
     assert!(!dir.path("s").exists());
+}
+
+/// L7, E1: no more processes is told as no more threads is: not as a call that would wait.
+fn a_successor_that_the_system_refuses<A: Api>() {
+    let call = match lab::role().as_deref() {
+        Some("fork") => libc::SYS_clone,
+        Some(_) => libc::SYS_execve,
+        None => {
+            let test = this_test::<A>("a_successor_that_the_system_refuses");
+            for role in ["fork", "execve"] {
+                assert_eq!(Helper::start(&test, role).hear(), "done");
+            }
+            return;
+        }
+    };
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    lab::forbid(call, None, libc::EAGAIN);
+    let given = [("s", Handed::Server(&server))];
+    let failure = fails(A::hand_over(Some(&["true"]), &given, 20_000, None), ErrorKind::NoMemory);
+    assert_eq!(failure.os_error, libc::EAGAIN);
+    assert!(failure.message.contains("true cannot be started"), "{failure:?}");
+    tell("done");
 }
 
 /// A program that says, by a file, that it has come so far, and is never ready.
@@ -1302,6 +1395,37 @@ fn inherits<A: Api>() {
     drop(server);
 }
 
+/// L7: systemd gives all sockets of a unit one name, whatever they are.
+fn a_name_for_sockets_of_both_kinds<A: Api>() {
+    if lab::role().is_some() {
+        let mut inherited = A::take_inherited().unwrap();
+        fails(inherited.server("odd", &[]), ErrorKind::WrongState);
+        let failure = fails(inherited.datagram("file", &[]), ErrorKind::WrongState);
+        assert!(failure.message.contains("descriptor 7, "), "{failure:?}");
+        let udp = inherited.datagram("dns", &[Opt::ReadTimeout(5000)]).unwrap();
+        assert_eq!(inherited.names(), ["dns", "dns", "odd", "file", "odd"]);
+        let server = inherited.server("dns", &[]).unwrap();
+        assert_eq!(inherited.names(), ["dns", "odd", "file", "odd"]);
+        assert_eq!(server.endpoints(), [format!("127.0.0.1:{}", server.port())]);
+        // Only one for datagrams is left, which is none for a server.
+        let failure = fails(inherited.server("dns", &[]), ErrorKind::WrongState);
+        assert!(failure.message.ends_with("named \"dns\", is a UDP socket"), "{failure:?}");
+        let other = inherited.datagram("dns", &[]).unwrap();
+        assert_ne!(udp.port(), other.port());
+        A::connect_datagram(&udp.endpoint(), &[]).unwrap().send(b"question").unwrap();
+        assert_eq!(udp.recv(64).unwrap().bytes, b"question");
+        return tell("done");
+    }
+    let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let udp = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+    let file = || OwnedFd::from(File::open("/etc/passwd").unwrap());
+    let descriptors = vec![listener(), udp(), udp(), listener(), file(), file()];
+    let test = this_test::<A>("a_name_for_sockets_of_both_kinds");
+    let names = [("LISTEN_FDNAMES", "dns:dns:dns:odd:file:odd")];
+    let helper = Helper::start_activated(&test, "p", descriptors, &names);
+    assert_eq!(helper.hear(), "done");
+}
+
 /// L7: one line for all ways to be started: what is inherited by its address, or made.
 fn what_is_bound_to_an_endpoint<A: Api>() {
     if lab::role().is_some() {
@@ -1388,6 +1512,87 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         zero.into(),
     ];
     let test = this_test::<A>("what_is_bound_to_an_endpoint");
+    let helper = Helper::start_activated(&test, "p", descriptors, &variables);
+    assert_eq!(helper.hear(), "done");
+}
+
+/// L7: the same of datagram sockets.
+fn datagrams_that_are_bound_to_an_endpoint<A: Api>() {
+    let abstract_ = format!("unix:@keepsock-datagrams-{}", A::NUMBER);
+    if lab::role().is_some() {
+        let port = |name: &str| std::env::var(name).unwrap();
+        let (any, one, tcp, path) = (port("ANY"), port("ONE"), port("TCP"), port("FILE"));
+        let mut inherited = A::take_inherited().unwrap();
+        let mut left = inherited.names().len();
+        let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
+            let socket = inherited.bind(endpoint, options).unwrap();
+            assert_eq!(socket.endpoint(), as_);
+            left -= 1;
+            assert_eq!(inherited.names().len(), left, "{endpoint}");
+            let to = endpoint.replace('*', "127.0.0.1");
+            A::connect_datagram(&to, &[]).unwrap().send(b"x").unwrap();
+            socket.set_read_timeout(5000).unwrap();
+            assert_eq!(socket.recv(8).unwrap().bytes, b"x");
+            socket
+        };
+        let ipv4 = Opt::Family(keepsock::Family::Ipv4);
+        let everywhere = format!("*:{any}");
+        let _any = takes(&everywhere, &[Opt::ReadTimeout(50)], &everywhere);
+        let _one = takes(&format!("localhost:{one}"), &[ipv4], &format!("127.0.0.1:{one}"));
+        let file = format!("unix:{path}");
+        let _file = takes(&file, &[], &file);
+        let _abstract = takes(&abstract_, &[], &abstract_);
+        // What streams have, a port that another kind of socket has, and one that nobody tells of.
+        fails(inherited.bind("127.0.0.2:0", &[Opt::Nodelay(false)]), ErrorKind::InvalidArgument);
+        assert_eq!(inherited.names().len(), 3);
+        let made = inherited.bind(&format!("127.0.0.3:{tcp}"), &[]).unwrap();
+        let zero = inherited.bind("127.0.0.2:0", &[]).unwrap();
+        assert_ne!(zero.port().to_string(), port("ZERO"));
+        // One that is connected hears one peer only: the port is not free.
+        let connected = format!("127.0.0.1:{}", port("CONNECTED"));
+        fails(inherited.bind(&connected, &[]), ErrorKind::AddressInUse);
+        assert_eq!(inherited.names().len(), 3);
+        // It can be handed over, too.
+        let given = [("s", Handed::Datagram(&made))];
+        fails(A::hand_over(Some(&["true"]), &given, 5000, None), ErrorKind::EndOfStream);
+        fails(
+            inherited.bind(&format!("127.0.0.2:{}", port("ZERO")), &[Opt::Nodelay(false)]),
+            ErrorKind::InvalidArgument,
+        );
+        assert_eq!(inherited.names().len(), 3, "what cannot be taken stays");
+        return tell("done");
+    }
+    let dir = TempDir::new();
+    let udp = |address: &str| UdpSocket::bind(address).unwrap();
+    let any = A::bind("*:0", &[]).unwrap().release().unwrap();
+    let any = UdpSocket::from(any);
+    let (one, zero, connected) = (udp("127.0.0.1:0"), udp("127.0.0.2:0"), udp("127.0.0.1:0"));
+    connected.connect(one.local_addr().unwrap()).unwrap();
+    // A port that no UDP socket has.
+    let probe = udp("127.0.0.3:0");
+    let tcp = TcpListener::bind(probe.local_addr().unwrap()).unwrap();
+    drop(probe);
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port().to_string();
+    let variables = [
+        ("ANY", port(&any)),
+        ("ONE", port(&one)),
+        ("ZERO", port(&zero)),
+        ("CONNECTED", port(&connected)),
+        ("TCP", tcp.local_addr().unwrap().port().to_string()),
+        ("FILE", dir.path("s").display().to_string()),
+    ];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let unix = |endpoint: &str| A::bind(endpoint, &[]).unwrap().release().unwrap();
+    let descriptors: Vec<OwnedFd> = vec![
+        tcp.into(),
+        connected.into(),
+        one.into(),
+        any.into(),
+        unix(&dir.endpoint("s")),
+        unix(&abstract_),
+        zero.into(),
+    ];
+    let test = this_test::<A>("datagrams_that_are_bound_to_an_endpoint");
     let helper = Helper::start_activated(&test, "p", descriptors, &variables);
     assert_eq!(helper.hear(), "done");
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
@@ -12,6 +12,7 @@ use super::*;
 use crate::endpoint::{Host, Port, Target};
 use crate::error::Stage;
 use crate::info::Family;
+use crate::inherited;
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
 use crate::server::endpoint_of;
@@ -27,6 +28,22 @@ struct Made {
     socket: Owned,
     endpoint: Endpoint,
     side: Side,
+}
+
+/// A socket that has not let the kernel hand several datagrams over as one, for the predecessor's sake:
+/// it would take them for one.
+#[derive(Debug)]
+pub(crate) struct Uncoalesced(Weak<Shared>);
+
+impl inherited::Unset for Uncoalesced {
+    fn set(&self) -> Result<()> {
+        let Some(shared) = self.0.upgrade() else {
+            return Ok(());
+        };
+        // One that was closed needs none.
+        let set = shared.descriptor.enter().map_or(Ok(()), |io| sys::coalesce(io.socket(), true));
+        set.map_err(|e| Error::os(TAKE_OVER, &e).at(&shared.endpoint))
+    }
 }
 
 type Step<T> = std::result::Result<T, (Stage, Cause)>;
@@ -194,17 +211,20 @@ impl DatagramSocket {
         options: &SocketOptions,
     ) -> std::result::Result<DatagramSocket, (Owned, Error)> {
         let adopted = Adopted { file: None, socket };
-        DatagramSocket::adopt(adopted, options).map_err(|(adopted, e)| (adopted.socket, e))
+        DatagramSocket::adopt(adopted, options, true).map_err(|(adopted, e)| (adopted.socket, e))
     }
 
+    /// Whether the kernel may hand several datagrams over as one is set `now`, or later:
+    /// [`uncoalesced`](DatagramSocket::uncoalesced).
     #[allow(clippy::result_large_err)] // the socket, and why it was refused
     pub(crate) fn adopt(
         adopted: Adopted,
         options: &SocketOptions,
+        now: bool,
     ) -> std::result::Result<DatagramSocket, (Adopted, Error)> {
         // Other processes may have it, too.
         let look = || -> Result<_> {
-            let (endpoint, side) = look(&adopted.socket, options)?;
+            let (endpoint, side) = look(&adopted.socket, options, now)?;
             let coalesced = coalesced(sys::borrow(&adopted.socket), options, TAKE_OVER)?;
             let closing = sys::Event::new().map_err(|e| Error::os(TAKE_OVER, &e))?;
             Ok((endpoint, side, coalesced, closing))
@@ -220,6 +240,11 @@ impl DatagramSocket {
             }
             Err(e) => Err((adopted, e)),
         }
+    }
+
+    /// What is left to do for one that was adopted with that.
+    pub(crate) fn uncoalesced(&self) -> Uncoalesced {
+        Uncoalesced(Arc::downgrade(&self.0))
     }
 
     fn new(made: Made, options: &SocketOptions, operation: &'static str) -> Result<DatagramSocket> {
@@ -285,8 +310,8 @@ fn coalesced(
     coalesced.ok_or_else(|| Error::new(ErrorKind::NoMemory, operation)).map(Some)
 }
 
-/// Looks at a socket that somebody else has made, and sets it up.
-fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
+/// Looks at a socket that somebody else has made, and sets it up. Coalescing is set `now`, or not here.
+fn look(socket: &Owned, options: &SocketOptions, now: bool) -> Result<(Endpoint, Side)> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what);
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);
     options.validate(TAKE_OVER)?;
@@ -312,7 +337,7 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
             let dual = ipv6 && !asked.only_v6().map_err(os)?;
             let peer = peer.and_then(|peer| peer.as_socket());
             options.refuse_unix_only(TAKE_OVER)?;
-            set_up(fd, local.ip(), ipv6, peer.is_some(), options)
+            set_up(fd, local.ip(), ipv6, peer.is_some(), now && options.coalescing)
                 .map_err(|cause| cause.into_error(TAKE_OVER))?;
             Side::Inet(Inet::new(local, peer, dual))
         }
@@ -343,6 +368,10 @@ fn look(socket: &Owned, options: &SocketOptions) -> Result<(Endpoint, Side)> {
     };
     set().map_err(|cause| cause.into_error(TAKE_OVER))?;
     let endpoint = match &side {
+        // As one that was bound to `*` here has it.
+        Side::Inet(inet) if inet.dual && inet.local.ip().is_unspecified() => {
+            Endpoint(Target::Inet { host: Host::Any, port: Port::Number(inet.local.port()) })
+        }
         Side::Inet(inet) => inet.local.into(),
         Side::Unix(unix) => endpoint_of(&unix.local),
     };
@@ -360,9 +389,9 @@ fn set_up(
     local: IpAddr,
     ipv6: bool,
     connected: bool,
-    options: &SocketOptions,
+    coalescing: bool,
 ) -> std::result::Result<(), Cause> {
-    if options.coalescing {
+    if coalescing {
         sys::coalesce(socket, true)?;
     }
     // A socket with one address receives at that one, by whatever interface.
@@ -397,7 +426,7 @@ fn new_socket(
             sys::bind_interface(fd, name, ipv6)?;
         }
         sys::forbid_sigpipe(fd)?;
-        set_up(fd, address.ip(), ipv6, connected, options)
+        set_up(fd, address.ip(), ipv6, connected, options.coalescing)
     };
     apply().map_err(|cause| (Stage::Options, cause))?;
     Ok(socket)

@@ -13,8 +13,9 @@ use crate::{HandOver, Inherited};
 
 /// The sockets that a process was started with: by systemd, or another service manager that
 /// speaks the same (LISTEN_FDS, sd_listen_fds(3)), or by a predecessor that it replaces
-/// (keepsock_hand_over()). keepsock_inherited_listen() is all that a server needs for three
-/// ways to be started: by itself, by socket activation, and as a successor.
+/// (keepsock_hand_over()). keepsock_inherited_listen(), for datagrams keepsock_inherited_bind(), is
+/// all that a server needs for three ways to be started: by itself, by socket activation, and as a
+/// successor.
 ///
 /// Threads: one at a time.
 pub struct keepsock_inherited {
@@ -145,16 +146,18 @@ pub unsafe extern "C" fn keepsock_inherited_listen(
 
 /// All inherited listening sockets of a name, as one server: systemd's FileDescriptorName=, or
 /// what the predecessor called them. Without a name it is "unknown". Options are set as by
-/// keepsock_inherited_listen().
+/// keepsock_inherited_listen(). Datagram sockets of that name are passed over and stay, for
+/// keepsock_inherited_datagram(): systemd calls all sockets of a unit the same.
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
 /// @param options    Options, copied; NULL for the defaults.
 /// @param server     Receives the socket; free it with keepsock_server_free().
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is no
-///         listening stream socket; the error says what it is), or those of
-///         keepsock_server_from_fd(); all stay where they are then. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither a
+///         listening stream socket nor a datagram socket, or all are datagram sockets; the error
+///         says what it is), or those of keepsock_server_from_fd(); all stay where they are then.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_server(
     inherited: *mut keepsock_inherited,
@@ -179,17 +182,23 @@ pub unsafe extern "C" fn keepsock_inherited_server(
     unsafe { with(inherited, error, OPERATION, body) }
 }
 
-/// The first inherited datagram socket of a name, UDP or Unix. Its options are set at once: a
-/// predecessor, whose socket it is, too, receives with them from now on.
+/// The first inherited datagram socket of a name, UDP or Unix; what else has that name is passed
+/// over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
+/// from now on.
+///
+/// But what a predecessor has handed over gets keepsock_options_set_coalescing() in
+/// keepsock_inherited_ready(): a predecessor that has not asked for it would take several datagrams
+/// for one. From then on it does; so ask for it in either process, or have the predecessor stop
+/// receiving at once.
 ///
 /// @param inherited  What was inherited.
 /// @param name       The name.
 /// @param options    Options, copied; NULL for the defaults.
 /// @param datagram   Receives the socket; free it with keepsock_datagram_free().
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (it is no
-///         datagram socket; the error says what it is), or those of keepsock_datagram_from_fd(); it
-///         stays where it is then. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (none is a
+///         datagram socket; the error says what the first one is), or those of
+///         keepsock_datagram_from_fd(); it stays where it is then. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_datagram(
     inherited: *mut keepsock_inherited,
@@ -214,6 +223,46 @@ pub unsafe extern "C" fn keepsock_inherited_datagram(
     unsafe { with(inherited, error, OPERATION, body) }
 }
 
+/// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
+/// there is one; else it binds one itself, with keepsock_options_set_hand_over(). Which endpoint
+/// means which socket is as in keepsock_inherited_listen(), but that port 0 means none that was
+/// inherited: a predecessor does not tell which ones it bound with port 0. Give the successor the
+/// port, or take the socket by its name: keepsock_inherited_datagram().
+///
+/// The options hold for either, as those of keepsock_inherited_datagram() do; a UDP socket that was
+/// inherited stays on the interface that it was bound to.
+///
+/// @param inherited  What was inherited.
+/// @param endpoint   Where to receive.
+/// @param options    Options, copied; NULL for the defaults.
+/// @param datagram   Receives the socket; free it with keepsock_datagram_free().
+/// @param error      See keepsock_error; may be NULL.
+/// @return KEEPSOCK_OK, or those of keepsock_datagram_bind() and keepsock_datagram_from_fd(); what
+///         was inherited stays where it is then. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_inherited_bind(
+    inherited: *mut keepsock_inherited,
+    endpoint: *const c_char,
+    options: *const keepsock_options,
+    datagram: *mut *mut keepsock_datagram,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    const OPERATION: &str = "bind";
+    let body = |inherited: &mut Inherited| {
+        let out = output(datagram, OPERATION, "datagram")?;
+        // SAFETY: a string as the header asks.
+        let endpoint = unsafe { self::endpoint(endpoint, OPERATION) }?;
+        // SAFETY: null, or live options as the header asks.
+        let options = unsafe { keepsock_options::or_default(options, OPERATION) }?;
+        let made = keepsock_datagram::new(inherited.bind(endpoint, &options)?);
+        // SAFETY: not null, and writable as the header asks.
+        unsafe { out.write(handle::give(made)) };
+        Ok(())
+    };
+    // SAFETY: as the header asks.
+    unsafe { with(inherited, error, OPERATION, body) }
+}
+
 /// How many descriptors nobody took yet.
 ///
 /// @param inherited  What was inherited, or NULL: 0.
@@ -228,7 +277,8 @@ pub unsafe extern "C" fn keepsock_inherited_count(inherited: *const keepsock_inh
 ///
 /// @param inherited  What was inherited, or NULL: "".
 /// @param index      From 0. "" beyond the last.
-/// @return Text that lives until one of them is taken. Since 0.1.
+/// @return Text that lives until one of them is taken, keepsock_inherited_ready() is called, or the
+///         object is freed. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_name(
     inherited: *const keepsock_inherited,
@@ -243,8 +293,9 @@ pub unsafe extern "C" fn keepsock_inherited_name(
 /// none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
 /// if nothing had been when this process ends, or frees the object.
 ///
-/// Just before that, servers that were taken from a predecessor get their options. From now on the
-/// files of Unix sockets are this process's to remove. What nobody took is closed: clients would
+/// Just before that, servers that were taken from a predecessor get their options, and datagram
+/// sockets keepsock_options_set_coalescing(). From now on the files of Unix sockets are this
+/// process's to remove. What nobody took is closed: clients would
 /// connect to it and never be accepted.
 ///
 /// @param inherited  What was inherited.
@@ -287,14 +338,15 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 ///
 /// If the new process ends, or is not ready in time, it is killed, the error says why, and this
 /// one goes on as if nothing had been. Sockets must have been made with
-/// keepsock_options_set_hand_over(), or taken over, or come from keepsock_inherited_listen(). Of
+/// keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
 /// a Unix socket in the file system the new process owns the file from then on, if this one did.
 ///
 /// The new one is the process that is started, and no other. A script that prepares something has
 /// to end with exec, so that the server is that process; a program that goes into the background
 /// has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
-/// it inherited them: it keeps them listening, though nobody may accept. Variables are passed on, but
-/// systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+/// it inherited them: it keeps them listening, though nobody may accept. No signal is blocked in
+/// the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed on,
+/// but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
 /// sd_notify(3)).
 ///
 /// @param argv        The program, a path or a name to be looked for in PATH, and its arguments;

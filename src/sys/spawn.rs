@@ -174,18 +174,30 @@ mod platform {
         Ok(text.split(|b| *b == 0).map(|arg| OsString::from_vec(arg.to_vec())).collect())
     }
 
-    /// The file that execvp(3) would find for a name.
-    fn find(program: &OsStr) -> io::Result<PathBuf> {
+    /// Where execvp(3) looks without PATH.
+    const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+    /// The file that execvp(3) would find for a name, if PATH is this. An empty directory in it is the
+    /// working directory.
+    fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
         if program.as_bytes().contains(&b'/') {
             return Ok(program.into());
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let is_program = |file: &PathBuf| {
-            let found = std::fs::metadata(file);
-            found.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        };
-        let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(is_program);
-        found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+        let mut code = libc::ENOENT;
+        if program.is_empty() {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        for dir in std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+            let file = dir.join(program);
+            match std::fs::metadata(&file) {
+                Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => return Ok(file),
+                // What is there may not be run; a better one may come.
+                Ok(_) => code = libc::EACCES,
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => code = libc::EACCES,
+                Err(_) => {}
+            }
+        }
+        Err(io::Error::from_raw_os_error(code))
     }
 
     /// A process that was started here.
@@ -252,7 +264,8 @@ mod platform {
         // All that may need memory is done before the fork: in the child of a process with
         // threads another one may have held the allocator's lock.
         let string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
-        let path = string(find(program)?.as_os_str())?;
+        let file = find(program, std::env::var_os("PATH").as_deref())?;
+        let path = string(file.as_os_str())?;
         let args = args.iter().map(|arg| string(arg)).collect::<io::Result<Vec<_>>>()?;
         let environment =
             environment.iter().map(|text| string(text)).collect::<io::Result<Vec<_>>>()?;
@@ -420,6 +433,43 @@ mod platform {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        /// L7: a program is looked for as execvp(3) does.
+        #[test]
+        fn programs_are_found_in_path() {
+            let dir = std::env::temp_dir().join(format!("keepsock-path-{}", std::process::id()));
+            let make = |file: &str, mode| {
+                let file = dir.join(file);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(&file, "").unwrap();
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            };
+            make("first/tool", 0o644);
+            make("second/tool", 0o755);
+            make("second/notes", 0o644);
+            std::fs::create_dir_all(dir.join("second/folder")).unwrap();
+            let path = format!("{0}/none:{0}/first:{0}/second", dir.display());
+            let find_in = |program: &str, path: Option<&str>| {
+                let found = find(OsStr::new(program), path.map(OsStr::new));
+                found.map_err(|e| e.raw_os_error().unwrap())
+            };
+            assert_eq!(find_in("tool", Some(&path)), Ok(dir.join("second/tool")));
+            for (program, code) in [
+                ("notes", libc::EACCES),
+                ("folder", libc::EACCES),
+                ("nothing", libc::ENOENT),
+                ("", libc::ENOENT),
+            ] {
+                assert_eq!(find_in(program, Some(&path)), Err(code), "{program}");
+            }
+            // A path is looked for nowhere, and the working directory is searched if PATH says so.
+            assert_eq!(find_in("a/b", Some(&path)), Ok("a/b".into()));
+            assert_eq!(find_in("sh", None), Ok("/bin/sh".into()));
+            assert_eq!(find_in("Cargo.toml", Some("")), Err(libc::EACCES));
+            assert_eq!(find_in("Cargo.toml", Some("/none:")), Err(libc::EACCES));
+            assert_eq!(find_in("Cargo.toml", Some("/none")), Err(libc::ENOENT));
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
 
         #[test]
         fn digits_are_written_in_order() {

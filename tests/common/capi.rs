@@ -1704,6 +1704,15 @@ impl Inherited<CApi> for CInherited {
         Ok(CDatagram(out))
     }
 
+    fn bind(&mut self, endpoint: &str, list: &[Opt<'_, CApi>]) -> Outcome<CDatagram> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_inherited_bind(self.0, endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CDatagram(out))
+    }
+
     fn names(&self) -> Vec<String> {
         let count = unsafe { keepsock_inherited_count(self.0) };
         let name = |i| text(unsafe { keepsock_inherited_name(self.0, i) });

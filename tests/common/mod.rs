@@ -554,6 +554,7 @@ pub trait Inherited<A: Api> {
     fn listen(&mut self, endpoint: &str, options: &[Opt<'_, A>]) -> Outcome<A::Server>;
     fn server(&mut self, name: &str, options: &[Opt<'_, A>]) -> Outcome<A::Server>;
     fn datagram(&mut self, name: &str, options: &[Opt<'_, A>]) -> Outcome<A::Datagram>;
+    fn bind(&mut self, endpoint: &str, options: &[Opt<'_, A>]) -> Outcome<A::Datagram>;
     fn names(&self) -> Vec<String>;
     fn ready(&mut self) -> Outcome<()>;
 }

@@ -1036,6 +1036,10 @@ impl Inherited<RustApi> for keepsock::Inherited {
         Ok(keepsock::Inherited::datagram(self, name, &options(list)?)?)
     }
 
+    fn bind(&mut self, endpoint: &str, list: &[Opt<'_, RustApi>]) -> Outcome<DatagramSocket> {
+        Ok(keepsock::Inherited::bind(self, endpoint, &options(list)?)?)
+    }
+
     fn names(&self) -> Vec<String> {
         keepsock::Inherited::names(self).map(str::to_owned).collect()
     }
