@@ -3570,15 +3570,17 @@ int32_t keepsock_inherited_take(keepsock_inherited **inherited,
  *
  * What a predecessor has handed over gets its options in keepsock_inherited_ready(): the listener
  * is the predecessor's, too, and if this process fails, nothing of it has changed. Who connected
- * before has the predecessor's options. A backlog that is not given stays as it was.
+ * before has the predecessor's options. A backlog that is not given stays as it was, and so do the
+ * mode and the owner of a Unix socket's file, given or not.
  *
  * @param inherited  What was inherited.
  * @param endpoint   Where to listen.
  * @param options    Options, copied; NULL for the defaults.
  * @param server     Receives the socket; free it with keepsock_server_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or those of keepsock_server_listen() and keepsock_server_from_fd(); what
- *         was inherited stays where it is then. Since 0.1.
+ * @return KEEPSOCK_OK, or those of keepsock_server_listen() and keepsock_server_from_fd();
+ *         KEEPSOCK_ERR_WRONG_STATE also if what was inherited there is for packets, and a stream is
+ *         asked for, or the other way round. What was inherited stays where it is then. Since 0.1.
  */
 int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
                                   const char *endpoint,

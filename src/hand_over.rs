@@ -211,8 +211,8 @@ impl<'a> HandOver<'a> {
     /// for one process more than the user may have.
     /// [`WrongState`](ErrorKind::WrongState): a socket was made without
     /// [`hand_over`](crate::SocketOptions::hand_over), or is being handed over already. [`Closed`](ErrorKind::Closed): one is
-    /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, or a
-    /// name that is none. [`Unsupported`](ErrorKind::Unsupported): Windows.
+    /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, a
+    /// name that is none, or a limit of 0. [`Unsupported`](ErrorKind::Unsupported): Windows.
     ///
     /// ```
     /// use keepsock::{ErrorKind, HandOver, ServerSocket, SocketOptions};
@@ -228,8 +228,16 @@ impl<'a> HandOver<'a> {
     pub fn start(&self, limit: impl Into<Option<Duration>>) -> Result<u32> {
         let limit = limit.into();
         let deadline = Deadline::after(limit);
+        let failed = |kind| Error::new(kind, OPERATION);
         if cfg!(not(unix)) {
-            return Err(Error::new(ErrorKind::Unsupported, OPERATION));
+            return Err(failed(ErrorKind::Unsupported));
+        }
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            let what = "no successor is ready in no time";
+            return Err(failed(ErrorKind::InvalidArgument).detail(what));
+        }
+        if self.cancel.as_ref().is_some_and(CancelToken::is_fired) {
+            return Err(failed(ErrorKind::Cancelled));
         }
         let lent = self.lend()?;
         let Started { process, program, report, channel } = self.spawn(&lent)?;

@@ -171,11 +171,14 @@ impl Inherited {
     /// What a predecessor has handed over gets its options when this process says that it is
     /// [`ready`](Inherited::ready): the listener is the predecessor's, too, and if this process
     /// fails, nothing of it has changed. Who connected before has the predecessor's options. A
-    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was.
+    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was, and so do the mode and
+    /// the owner of a Unix socket's file, given or not.
     ///
     /// # Errors
     /// Those of [`listen_with`](ServerSocket::listen_with) and
-    /// [`from_owned`](ServerSocket::from_owned). What was inherited stays here then.
+    /// [`from_owned`](ServerSocket::from_owned); [`WrongState`](ErrorKind::WrongState): what was
+    /// inherited there is for packets, and a stream is asked for, or the other way round. What was
+    /// inherited stays here then.
     ///
     /// ```
     /// # use keepsock::{Inherited, SocketOptions};
@@ -196,13 +199,23 @@ impl Inherited {
     fn listen_at(&mut self, endpoint: Endpoint, options: &SocketOptions) -> Result<ServerSocket> {
         options.validate(LISTEN)?;
         options.refuse_client_only(LISTEN)?;
+        let kind = (Type::STREAM, LISTEN);
         let listens = |item: &Item| item.listens_for(options.sequenced);
-        match self.bound_to(&endpoint, options, (Type::STREAM, LISTEN), listens)? {
-            Some(number) => self
-                .adopt(options, |item| item.number == number)
-                .map_err(|e| e.during(LISTEN).at(&endpoint)),
-            None => ServerSocket::listen_with(endpoint, &options.clone().hand_over(true)),
+        if let Some(number) = self.bound_to(&endpoint, options, kind, listens)? {
+            return self
+                .adopt(&options.for_inherited(&endpoint), |item| item.number == number)
+                .map_err(|e| e.during(LISTEN).at(&endpoint));
         }
+        // In the abstract namespace a stream listener and one for packets can have one name: a second
+        // one would be made, and nobody take the first.
+        let other = match &endpoint.0 {
+            Target::Inet { .. } => None,
+            _ => self.bound_to(&endpoint, options, kind, Item::listens)?,
+        };
+        if let Some(other) = self.items.iter().find(|item| Some(item.number) == other) {
+            return Err(other.wrong_kind().during(LISTEN).at(&endpoint));
+        }
+        ServerSocket::listen_with(endpoint, &options.clone().hand_over(true))
     }
 
     /// All inherited listening sockets of a name, as one server: systemd's
@@ -310,14 +323,12 @@ impl Inherited {
         options.refuse_client_only(BIND)?;
         match self.bound_to(&endpoint, options, (Type::DGRAM, BIND), Item::receives)? {
             Some(number) => {
-                let options = match &endpoint.0 {
+                let mut options = options.for_inherited(&endpoint);
+                if matches!(&endpoint.0, Target::Inet { .. }) {
                     // They have said which one is meant.
-                    Target::Inet { .. } => {
-                        &SocketOptions { family: Family::Any, interface: None, ..options.clone() }
-                    }
-                    _ => options,
-                };
-                self.adopt_datagram(number, options).map_err(|e| e.during(BIND).at(&endpoint))
+                    (options.family, options.interface) = (Family::Any, None);
+                }
+                self.adopt_datagram(number, &options).map_err(|e| e.during(BIND).at(&endpoint))
             }
             None => DatagramSocket::bind_with(endpoint, &options.clone().hand_over(true)),
         }

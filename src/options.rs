@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::cancel::CancelToken;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Family;
 use crate::keepalive::{Keepalive, Setting};
@@ -741,6 +741,16 @@ impl SocketOptions {
         }
         Err(Error::new(ErrorKind::InvalidArgument, operation)
             .detail("unix_mode and unix_owner are for listening on a path"))
+    }
+
+    /// What is left of these options for a socket that was inherited: its file, if the endpoint is one,
+    /// is there and has its mode and owner.
+    pub(crate) fn for_inherited(&self, endpoint: &Endpoint) -> SocketOptions {
+        let mut options = self.clone();
+        if matches!(&endpoint.0, Target::UnixPath(_)) {
+            options.unix = UnixFile::default();
+        }
+        options
     }
 
     /// Refuses, for a listener, what only a client has.

@@ -1205,6 +1205,17 @@ fn what_cannot_be_handed_over<A: Api>() {
     server.close();
     refused("s", Handed::Server(&server), ErrorKind::Closed);
     fails(A::hand_over(Some(&["true"]), &[], 1000, None), ErrorKind::InvalidArgument);
+    // Nobody is started for nothing.
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let dir = TempDir::new();
+    let started = dir.path("started").display().to_string();
+    let words = ["touch", started.as_str()];
+    let given = [("s", Handed::Server(&server))];
+    fails(A::hand_over(Some(&words), &given, 0, None), ErrorKind::InvalidArgument);
+    let token = A::token();
+    token.fire();
+    fails(A::hand_over(Some(&words), &given, 1000, Some(&token)), ErrorKind::Cancelled);
+    assert!(!dir.path("started").exists());
     let options = [Opt::HandOver(true)];
     fails(A::connect(&plain.endpoint(), &options), ErrorKind::InvalidArgument);
 }
@@ -1437,6 +1448,9 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let zero = port("ZERO");
         let server = inherited.listen("127.0.0.2:0", &[]).unwrap();
         assert_ne!(server.port().to_string(), zero);
+        // Another one of that name would be made, and this one be nobody's.
+        let packets = [Opt::Sequenced(true)];
+        fails(inherited.listen("unix:@keepsock-inherited", &packets), ErrorKind::WrongState);
         let mut left = 7;
         let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
             let server = inherited.listen(endpoint, options).unwrap();
@@ -1452,7 +1466,8 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let _second =
             takes(&format!("localhost:{one}"), &[Opt::Family(keepsock::Family::Ipv4)], &local);
         let file = format!("unix:{path}");
-        let _third = takes(&file, &[], &file);
+        // The same line made it, and with a mode; now it has that.
+        let _third = takes(&file, &[Opt::UnixMode(0o600)], &file);
         let _fourth = takes("unix:@keepsock-inherited", &[], "unix:@keepsock-inherited");
         let only = std::env::var("ONLY6").unwrap();
         let _fifth = takes(&format!("[::]:{only}"), &[], &format!("[::]:{only}"));
