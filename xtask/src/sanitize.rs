@@ -12,7 +12,7 @@ use crate::run::{MINUTE, Workspace, capture, is_ci, show};
 use crate::steps::Stop;
 
 /// The test programs in which threads meet.
-const PROGRAMS: [&str; 2] = ["events", "scale"];
+const PROGRAMS: [&str; 5] = ["events", "scale", "datagram", "datagram_details", "unix_datagram"];
 
 /// Where rustc brings the sanitizers.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
