@@ -3638,9 +3638,7 @@ int32_t keepsock_inherited_datagram(keepsock_inherited *inherited,
 /**
  * The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
  * there is one; else it binds one itself, with keepsock_options_set_hand_over(). Which endpoint
- * means which socket is as in keepsock_inherited_listen(), but that port 0 means none that was
- * inherited: a predecessor does not tell which ones it bound with port 0. Give the successor the
- * port, or take the socket by its name: keepsock_inherited_datagram().
+ * means which socket is as in keepsock_inherited_listen().
  *
  * The options hold for either, as those of keepsock_inherited_datagram() do; a UDP socket that was
  * inherited stays on the interface that it was bound to.

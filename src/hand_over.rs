@@ -328,8 +328,7 @@ impl<'a> HandOver<'a> {
                         name: name.clone(),
                         endpoint: socket.endpoint().to_string(),
                         file: socket.lend_file(),
-                        // Nobody keeps it: Inherited::bind documents that.
-                        any_port: false,
+                        any_port: socket.has_any_port(),
                         _under_way: under_way,
                         socket: borrowed,
                     });

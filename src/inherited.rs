@@ -32,7 +32,7 @@ pub(crate) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// From a predecessor: a [`Note`].
 pub(crate) const HAND_OVER: &str = "KEEPSOCK_HAND_OVER";
 
-/// In a note: of a listener that was asked for with port 0.
+/// In a note: of a socket that was asked for with port 0.
 const ANY_PORT: &str = "any";
 
 /// The name of a descriptor without one, as of sd_listen_fds_with_names(3).
@@ -77,13 +77,11 @@ pub(crate) trait Unset: std::fmt::Debug + Send + Sync {
 struct Item {
     number: u32,
     name: String,
-    /// The predecessor was asked for port 0.
-    any_port: bool,
     adopted: Adopted,
 }
 
 /// What a predecessor tells, as text: the number of the descriptor by which it is told that this
-/// process is ready, which listeners were asked for with port 0, and which have a file that is to be
+/// process is ready, which sockets were asked for with port 0, and which have a file that is to be
 /// removed when they close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Note {
@@ -152,9 +150,8 @@ impl Inherited {
         let items = names.into_iter().zip(owned).enumerate().map(|(index, (name, socket))| {
             let file = files.iter().position(|f| f.index == index).map(|at| files.swap_remove(at));
             let file = file.map(|f| SocketFile::inherited(f.path, f.identity, ours.clone()));
-            let adopted = Adopted { file, socket };
-            let any_port = any_ports.contains(&index);
-            Item { number: FIRST_INHERITED + index as u32, name, any_port, adopted }
+            let adopted = Adopted { file, socket, any_port: any_ports.contains(&index) };
+            Item { number: FIRST_INHERITED + index as u32, name, adopted }
         });
         Ok(Inherited { items: items.collect(), channel, ours, unset: Vec::new() })
     }
@@ -290,9 +287,7 @@ impl Inherited {
 
     /// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
     /// there is one; else it binds one itself, with [`hand_over`](SocketOptions::hand_over). Which
-    /// endpoint means which socket is as in [`listen`](Inherited::listen), but that port 0 means none
-    /// that was inherited: a predecessor does not tell which ones it bound with port 0. Give the
-    /// successor the port, or take the socket by its [name](Inherited::datagram).
+    /// endpoint means which socket is as in [`listen`](Inherited::listen).
     ///
     /// The options hold for either, as those of [`datagram`](Inherited::datagram) do; a UDP socket
     /// that was inherited stays on the interface that it was bound to.
@@ -409,11 +404,10 @@ impl Inherited {
         let all = std::mem::take(&mut self.items);
         let (taken, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
         self.items = rest;
-        let any_ports: Vec<_> = taken.iter().map(|item| item.any_port).collect();
         let (labels, mut sockets): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|item| ((item.number, item.name), item.adopted)).unzip();
         let now = self.channel.is_none();
-        match ServerSocket::adopt(&mut sockets, &any_ports, options, now) {
+        match ServerSocket::adopt(&mut sockets, options, now) {
             Ok(server) => {
                 if !now {
                     // Before datagram sockets: if these options are refused, the predecessor goes on,
@@ -423,11 +417,10 @@ impl Inherited {
                 Ok(server)
             }
             Err(e) => {
-                let back = labels.into_iter().zip(any_ports).zip(sockets);
-                self.items.extend(back.map(|(((number, name), any_port), adopted)| Item {
+                let back = labels.into_iter().zip(sockets);
+                self.items.extend(back.map(|((number, name), adopted)| Item {
                     number,
                     name,
-                    any_port,
                     adopted,
                 }));
                 self.items.sort_by_key(|item| item.number);
@@ -441,7 +434,7 @@ impl Inherited {
         let Some(index) = self.items.iter().position(|item| item.number == number) else {
             return Err(Error::new(ErrorKind::NotFound, OPERATION));
         };
-        let Item { number, name, any_port, adopted } = self.items.remove(index);
+        let Item { number, name, adopted } = self.items.remove(index);
         let now = self.channel.is_none();
         match DatagramSocket::adopt(adopted, options, now) {
             Ok(socket) => {
@@ -451,7 +444,7 @@ impl Inherited {
                 Ok(socket)
             }
             Err((adopted, e)) => {
-                self.items.insert(index, Item { number, name, any_port, adopted });
+                self.items.insert(index, Item { number, name, adopted });
                 Err(e)
             }
         }
@@ -486,7 +479,7 @@ impl Inherited {
         let found = resolve(endpoint, kind, options.family, deadline, cancel, operation)?;
         let at = |wanted: std::net::SocketAddr| {
             let dual = any && wanted.is_ipv6() && options.family == Family::Any;
-            find(&|item| (item.any_port || !any_port) && item.is_bound(wanted, dual))
+            find(&|item| (item.adopted.any_port || !any_port) && item.is_bound(wanted, dual))
         };
         let mut wanted = found.into_iter();
         let first = wanted.next();

@@ -301,17 +301,16 @@ impl ServerSocket {
         socket: Owned,
         options: &SocketOptions,
     ) -> std::result::Result<ServerSocket, (Owned, Error)> {
-        let mut one = vec![Adopted { file: None, socket }];
-        let made = ServerSocket::adopt(&mut one, &[false], options, true);
+        let mut one = vec![Adopted { file: None, socket, any_port: false }];
+        let made = ServerSocket::adopt(&mut one, options, true);
         made.map_err(|e| (one.remove(0).socket, e))
     }
 
-    /// Takes all of them over, or none, as one server; there is at least one. Beside them which
-    /// were asked for with port 0. Their options are set `now`, or later:
+    /// Takes all of them over, or none, as one server; there is at least one. Their
+    /// options are set `now`, or later:
     /// [`unset`](ServerSocket::unset).
     pub(crate) fn adopt(
         sockets: &mut Vec<Adopted>,
-        any_ports: &[bool],
         options: &SocketOptions,
         now: bool,
     ) -> Result<ServerSocket> {
@@ -332,13 +331,12 @@ impl ServerSocket {
             // another took it.
             set.and_then(|()| options.adopt(fd, true)).map_err(|c| c.into_error(TAKE_OVER))?;
         }
-        let sockets = sockets.drain(..).zip(any_ports);
-        let bound = sockets.zip(found).map(|((adopted, any_port), found)| Bound {
+        let bound = sockets.drain(..).zip(found).map(|(adopted, found)| Bound {
             file: adopted.file,
             socket: adopted.socket,
             endpoint: found.endpoint,
             address: found.address,
-            any_port: *any_port,
+            any_port: adopted.any_port,
         });
         let options = SocketOptions { sequenced: packets, ..options.clone() };
         Ok(ServerSocket::new(bound.collect(), &options, Some(closing)))

@@ -207,6 +207,8 @@ pub(crate) struct Adopted {
     /// Dropped first: who finds the file must find somebody there.
     pub file: Option<SocketFile>,
     pub socket: Owned,
+    /// It was asked for with port 0.
+    pub any_port: bool,
 }
 
 /// The file of a Unix socket while the socket is handed over: given back unless it was kept.

@@ -210,7 +210,7 @@ impl DatagramSocket {
         socket: Owned,
         options: &SocketOptions,
     ) -> std::result::Result<DatagramSocket, (Owned, Error)> {
-        let adopted = Adopted { file: None, socket };
+        let adopted = Adopted { file: None, socket, any_port: false };
         DatagramSocket::adopt(adopted, options, true).map_err(|(adopted, e)| (adopted.socket, e))
     }
 
@@ -224,14 +224,14 @@ impl DatagramSocket {
     ) -> std::result::Result<DatagramSocket, (Adopted, Error)> {
         // Other processes may have it, too.
         let look = || -> Result<_> {
-            let (endpoint, side) = look(&adopted.socket, options, now)?;
+            let (endpoint, side) = look(&adopted, options, now)?;
             let coalesced = coalesced(sys::borrow(&adopted.socket), options, TAKE_OVER)?;
             let closing = sys::Event::new().map_err(|e| Error::os(TAKE_OVER, &e))?;
             Ok((endpoint, side, coalesced, closing))
         };
         match look() {
             Ok((endpoint, side, coalesced, closing)) => {
-                let Adopted { file, socket } = adopted;
+                let Adopted { file, socket, .. } = adopted;
                 if let Side::Unix(unix) = &side {
                     *unix.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
                 }
@@ -311,7 +311,7 @@ fn coalesced(
 }
 
 /// Looks at a socket that somebody else has made, and sets it up. Coalescing is set `now`, or not here.
-fn look(socket: &Owned, options: &SocketOptions, now: bool) -> Result<(Endpoint, Side)> {
+fn look(adopted: &Adopted, options: &SocketOptions, now: bool) -> Result<(Endpoint, Side)> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what);
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);
     options.validate(TAKE_OVER)?;
@@ -322,7 +322,7 @@ fn look(socket: &Owned, options: &SocketOptions, now: bool) -> Result<(Endpoint,
         return Err(Error::new(ErrorKind::InvalidArgument, TAKE_OVER)
             .detail("family and interface are for sockets that are made"));
     }
-    let fd = sys::borrow(socket);
+    let fd = sys::borrow(&adopted.socket);
     if !sys::is_datagram(fd).map_err(os)? {
         return Err(wrong("not a datagram socket"));
     }
@@ -339,7 +339,7 @@ fn look(socket: &Owned, options: &SocketOptions, now: bool) -> Result<(Endpoint,
             options.refuse_unix_only(TAKE_OVER)?;
             set_up(fd, local.ip(), ipv6, peer.is_some(), now && options.coalescing)
                 .map_err(|cause| cause.into_error(TAKE_OVER))?;
-            Side::Inet(Inet::new(local, peer, dual))
+            Side::Inet(Inet { any_port: adopted.any_port, ..Inet::new(local, peer, dual) })
         }
         None if options.coalescing => {
             options.refuse_inet_only(TAKE_OVER)?;
@@ -440,6 +440,7 @@ fn local_of(socket: Borrowed<'_>) -> io::Result<SocketAddr> {
 fn bind_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let found = addresses(endpoint, options, Deadline::after(options.connect_timeout), BIND)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
+    let any_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
     let mut failure = None;
     for address in found {
         let dual = any && address.is_ipv6() && options.family == Family::Any;
@@ -451,7 +452,7 @@ fn bind_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
                     true => Endpoint(Target::Inet { host: Host::Any, port }),
                     false => local.into(),
                 };
-                let side = Side::Inet(Inet::new(local, None, dual));
+                let side = Side::Inet(Inet { any_port, ..Inet::new(local, None, dual) });
                 return Ok(Made { socket, endpoint, side });
             }
             // Only a machine without IPv6 goes on to IPv4.

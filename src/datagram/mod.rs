@@ -117,6 +117,8 @@ struct Inet {
     /// What the socket is, and whether it takes IPv4 too if it is an IPv6 one.
     ipv6: bool,
     dual: bool,
+    /// It was asked for with port 0.
+    any_port: bool,
 }
 
 #[derive(Debug)]
@@ -158,7 +160,7 @@ impl Inet {
         let (local, peer) = (canonical(local), peer.map(canonical));
         let own = Some(local).filter(|own| !own.ip().is_unspecified());
         let answers_from = own.filter(|own| !own.ip().is_multicast());
-        Inet { local, own, answers_from, peer, ipv6, dual }
+        Inet { local, own, answers_from, peer, ipv6, dual, any_port: false }
     }
 
     fn families(&self) -> Families {
@@ -362,6 +364,10 @@ impl DatagramSocket {
             Side::Inet(_) => None,
             Side::Unix(unix) => Some(Lent::new(&unix.file, &self.0.descriptor)),
         }
+    }
+
+    pub(crate) fn has_any_port(&self) -> bool {
+        matches!(&self.0.side, Side::Inet(inet) if inet.any_port)
     }
 
     /// Whether other processes may have it, too.
