@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -202,6 +203,12 @@ fn send_as_one<A: Api>(client: &A::Datagram, count: u8, len: usize) {
     assert_eq!(client.send_batch(&batch).unwrap(), usize::from(count));
 }
 
+fn coalesces(fd: RawFd) -> bool {
+    const SOL_UDP: i32 = 17;
+    const UDP_GRO: i32 = 104;
+    common::system::option(fd, SOL_UDP, UDP_GRO) == 1
+}
+
 fn numbers(got: &[Got]) -> Vec<u8> {
     got.iter().map(|g| g.bytes[0]).collect()
 }
@@ -239,7 +246,7 @@ fn coalesced_is_received_one_by_one<A: Api>() {
     // The control.
     let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = plain.local_addr().unwrap().port();
-    common::system::set_option(std::os::fd::AsRawFd::as_raw_fd(&plain), 17, 104, 1);
+    common::system::set_option(plain.as_raw_fd(), 17, 104, 1);
     let client = A::connect_datagram(&format!("127.0.0.1:{port}"), &[]).unwrap();
     send_as_one::<A>(&client, 50, 100);
     assert_eq!(plain.recv(&mut [0; 65_536]).unwrap(), 5000);
@@ -332,7 +339,7 @@ fn coalescing_goes_with_the_socket<A: Api>() {
     for _ in 0..3 {
         assert_eq!(plain.recv(&mut [0; 100]).unwrap(), 10);
     }
-    common::system::set_option(std::os::fd::AsRawFd::as_raw_fd(&plain), 17, 104, 1);
+    common::system::set_option(plain.as_raw_fd(), 17, 104, 1);
     let server = A::adopt_datagram(plain.into(), &[]).map_err(|e| e.1).unwrap();
     send_as_one::<A>(&client, 3, 10);
     assert_eq!(server.recv(100).unwrap().bytes, [0; 10]);
@@ -342,11 +349,9 @@ fn coalescing_goes_with_the_socket<A: Api>() {
 /// D3, T4: what waits in the kernel as one is not given away; nor does anything wait for it, or change,
 /// while the socket is in use.
 fn giving_up_what_coalesces<A: Api>() {
-    const SOL_UDP: i32 = 17;
-    const UDP_GRO: i32 = 104;
     let (server, client) = coalescing_pair::<A>();
     let fd = server.fd().unwrap();
-    let coalesces = || common::system::option(fd, SOL_UDP, UDP_GRO) == 1;
+    let coalesces = || coalesces(fd);
     send_as_one::<A>(&client, 5, 10);
     fails(server.release(), ErrorKind::WrongState);
     assert!(coalesces());
@@ -539,6 +544,19 @@ fn serving_minds_no_timeout<A: Api>() {
     client.send(b"x").unwrap();
     assert_eq!(client.recv(8).unwrap().bytes, b"x");
     eventually("counted", || calls.load(Ordering::SeqCst) == 1);
+}
+
+/// D3, T4, in Rust only: a socket that is not given up, for somebody has borrowed it, is as it was.
+#[test]
+fn what_coalesces_is_borrowed() {
+    let _limit = common::Limit::new("what_coalesces_is_borrowed");
+    let options = keepsock::SocketOptions::new().coalescing(true);
+    let socket = keepsock::DatagramSocket::bind_with("127.0.0.1:0", &options).unwrap();
+    let borrowed = socket.borrow().unwrap();
+    assert_eq!(socket.release().unwrap_err().kind(), ErrorKind::WrongState);
+    assert!(coalesces(borrowed.as_fd().as_raw_fd()));
+    drop(borrowed);
+    assert!(!coalesces(socket.release().unwrap().as_raw_fd()));
 }
 
 /// A handler that panics is told, and serving goes on; C's handlers cannot panic.
