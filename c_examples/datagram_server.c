@@ -55,6 +55,8 @@ int main(int argc, char **argv)
     if (keepsock_cancel_new(&stop, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
+        /* Over a Unix socket, whoever does not read the answers must not keep a thread for ever. */
+        || keepsock_options_set_write_timeout(options, 100, &error) != KEEPSOCK_OK
         || keepsock_datagram_bind(argc > 1 ? argv[1] : "127.0.0.1:0", options, &socket, &error) != KEEPSOCK_OK
         || keepsock_datagram_serve(socket, 2, answer, NULL, &service, &error) != KEEPSOCK_OK)
         goto done;

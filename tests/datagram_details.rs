@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{
     Api, DatagramService, Datagrams, Got, INFINITE, OnDatagram, Opt, Outcome, Token, eventually,
-    fails, promptly, while_waiting,
+    fails, promptly, system, while_waiting,
 };
 use keepsock::ErrorKind;
 
@@ -203,12 +203,6 @@ fn send_as_one<A: Api>(client: &A::Datagram, count: u8, len: usize) {
     assert_eq!(client.send_batch(&batch).unwrap(), usize::from(count));
 }
 
-fn coalesces(fd: RawFd) -> bool {
-    const SOL_UDP: i32 = 17;
-    const UDP_GRO: i32 = 104;
-    common::system::option(fd, SOL_UDP, UDP_GRO) == 1
-}
-
 fn numbers(got: &[Got]) -> Vec<u8> {
     got.iter().map(|g| g.bytes[0]).collect()
 }
@@ -246,7 +240,7 @@ fn coalesced_is_received_one_by_one<A: Api>() {
     // The control.
     let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = plain.local_addr().unwrap().port();
-    common::system::set_option(plain.as_raw_fd(), 17, 104, 1);
+    system::coalesce(plain.as_raw_fd());
     let client = A::connect_datagram(&format!("127.0.0.1:{port}"), &[]).unwrap();
     send_as_one::<A>(&client, 50, 100);
     assert_eq!(plain.recv(&mut [0; 65_536]).unwrap(), 5000);
@@ -339,7 +333,7 @@ fn coalescing_goes_with_the_socket<A: Api>() {
     for _ in 0..3 {
         assert_eq!(plain.recv(&mut [0; 100]).unwrap(), 10);
     }
-    common::system::set_option(plain.as_raw_fd(), 17, 104, 1);
+    system::coalesce(plain.as_raw_fd());
     let server = A::adopt_datagram(plain.into(), &[]).map_err(|e| e.1).unwrap();
     send_as_one::<A>(&client, 3, 10);
     assert_eq!(server.recv(100).unwrap().bytes, [0; 10]);
@@ -351,7 +345,7 @@ fn coalescing_goes_with_the_socket<A: Api>() {
 fn giving_up_what_coalesces<A: Api>() {
     let (server, client) = coalescing_pair::<A>();
     let fd = server.fd().unwrap();
-    let coalesces = || coalesces(fd);
+    let coalesces = || system::coalesces(fd);
     send_as_one::<A>(&client, 5, 10);
     fails(server.release(), ErrorKind::WrongState);
     assert!(coalesces());
@@ -391,7 +385,7 @@ fn waiting_for_the_other_is_quiet<A: Api>() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                threads.lock().unwrap().push(common::system::thread_id());
+                threads.lock().unwrap().push(system::thread_id());
                 fails(server.recv(8), ErrorKind::Closed);
             });
         }
@@ -554,9 +548,9 @@ fn what_coalesces_is_borrowed() {
     let socket = keepsock::DatagramSocket::bind_with("127.0.0.1:0", &options).unwrap();
     let borrowed = socket.borrow().unwrap();
     assert_eq!(socket.release().unwrap_err().kind(), ErrorKind::WrongState);
-    assert!(coalesces(borrowed.as_fd().as_raw_fd()));
+    assert!(system::coalesces(borrowed.as_fd().as_raw_fd()));
     drop(borrowed);
-    assert!(!coalesces(socket.release().unwrap().as_raw_fd()));
+    assert!(!system::coalesces(socket.release().unwrap().as_raw_fd()));
 }
 
 /// A handler that panics is told, and serving goes on; C's handlers cannot panic.

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -32,15 +33,6 @@ both_apis![
     files_that_the_kernel_does_not_send,
     closed_and_half_closed,
 ];
-
-/// The name of a test as the program takes it.
-fn name<A: Api>(test: &str) -> String {
-    format!("{}::{test}", if A::NUMBER == 1 { "rust" } else { "c" })
-}
-
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8).collect()
-}
 
 fn file_of(bytes: &[u8]) -> File {
     let mut file = system::blank_file(0);
@@ -268,8 +260,14 @@ fn the_mode_of_the_socket_stays<A: Api>() {
                 p.accepted.read_exact(&mut got[..LEN / 2]).unwrap();
                 // In the middle of it.
                 assert!(system::is_nonblocking(fd));
-                let late = scope.spawn(|| p.client.read(&mut [0; 8]));
-                thread::sleep(Duration::from_millis(20));
+                let (tell, told) = mpsc::channel();
+                let client = &p.client;
+                let late = scope.spawn(move || {
+                    tell.send(system::thread_id()).unwrap();
+                    client.read(&mut [0; 8])
+                });
+                let reader = told.recv_timeout(Duration::from_secs(10)).unwrap();
+                eventually("it waits", || late.is_finished() || system::waits_for_a_socket(reader));
                 assert!(!late.is_finished());
                 p.accepted.read_exact(&mut got[LEN / 2..]).unwrap();
                 assert_eq!(send.join().unwrap().unwrap(), LEN as u64);
@@ -427,6 +425,7 @@ fn files_that_the_kernel_does_not_send<A: Api>() {
     );
 }
 
+/// I5: no file goes over a connection whose sending side has ended.
 fn closed_and_half_closed<A: Api>() {
     let file = file_of(b"x");
     let p = pair::<A>(Transport::Tcp);

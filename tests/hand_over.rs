@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use common::{
     Api, Client, Connection, DatagramService, Datagrams, Handed, INFINITE, Inherited, On, Opt,
-    Outcome, Serve, Server, Service, TRANSPORTS, TempDir, Token, Transport, fails, while_waiting,
+    Outcome, Serve, Server, Service, TRANSPORTS, TempDir, Token, Transport, fails, name,
+    while_waiting,
 };
 use keepsock::ErrorKind;
 use lab::{Helper, tell, told};
@@ -386,11 +387,6 @@ fn nobody_is_between_accepted_and_served<A: Api>() {
 
 // ---- processes ---------------------------------------------------------------------------------
 
-/// A test's name, for a second process of it.
-fn this_test<A: Api>(name: &str) -> String {
-    format!("{}::{name}", if A::NUMBER == 1 { "rust" } else { "c" })
-}
-
 /// Where a part is to listen.
 const ENDPOINT: &str = "KEEPSOCK_TEST_ENDPOINT";
 /// How it is to serve: by threads or by events.
@@ -506,7 +502,7 @@ fn a_successor_takes_over<A: Api>() {
     if lab::lasting_role().is_some() {
         return serves::<A>();
     }
-    let test = this_test::<A>("a_successor_takes_over");
+    let test = name::<A>("a_successor_takes_over");
     for (transport, by) in [
         (Transport::Tcp, "threads"),
         (Transport::Unix, "threads"),
@@ -590,7 +586,7 @@ fn a_successor_takes_datagrams_over<A: Api>() {
     if lab::lasting_role().is_some() {
         return serves_datagrams::<A>();
     }
-    let test = this_test::<A>("a_successor_takes_datagrams_over");
+    let test = name::<A>("a_successor_takes_datagrams_over");
     let dir = TempDir::new();
     let path = dir.path("s");
     for endpoint in ["127.0.0.1:0".to_owned(), dir.endpoint("s")] {
@@ -639,7 +635,7 @@ fn a_replaced_program_is_found<A: Api>() {
     if lab::lasting_role().is_some() {
         return serves::<A>();
     }
-    let test = this_test::<A>("a_replaced_program_is_found");
+    let test = name::<A>("a_replaced_program_is_found");
     let dir = TempDir::new();
     let program = dir.path("program");
     let copy = || {
@@ -672,7 +668,7 @@ fn is_gone(pid: &str) -> bool {
 /// L7: whatever becomes of the successor, its end is told, it is not left behind, and the old one
 /// accepts as before.
 fn a_successor_that_fails_changes_nothing<A: Api>() {
-    let test = this_test::<A>("a_successor_that_fails_changes_nothing");
+    let test = name::<A>("a_successor_that_fails_changes_nothing");
     match lab::lasting_role().as_deref() {
         // Has the listener, closes it again in order, and ends well.
         Some("gives up") => {
@@ -744,7 +740,7 @@ fn options_are_set_by_who_is_ready<A: Api>() {
         drop((server, named));
         std::process::exit(3);
     }
-    let test = this_test::<A>("options_are_set_by_who_is_ready");
+    let test = name::<A>("options_are_set_by_who_is_ready");
     let own = [
         Opt::HandOver(true),
         Opt::DeadAfter(16_000),
@@ -791,12 +787,6 @@ fn options_are_set_by_who_is_ready<A: Api>() {
     assert_eq!(listener_options(again.fd().unwrap()), before[0]);
 }
 
-/// Whether the kernel hands several datagrams over as one.
-fn coalesces(fd: i32) -> bool {
-    const UDP_GRO: i32 = 104;
-    common::system::option(fd, libc::IPPROTO_UDP, UDP_GRO) != 0
-}
-
 /// L7, D3: a successor that asks for datagrams as one gets them so when it is ready; until then, and
 /// if it fails, its predecessor, which has not asked, receives each for itself.
 fn coalescing_is_set_by_who_is_ready<A: Api>() {
@@ -822,22 +812,22 @@ fn coalescing_is_set_by_who_is_ready<A: Api>() {
         let released = inherited.datagram("released", &options).unwrap().release().unwrap();
         let both = [&named, &bound];
         for socket in both {
-            assert!(!coalesces(socket.fd().unwrap()));
+            assert!(!common::system::coalesces(socket.fd().unwrap()));
             sends(&socket.endpoint());
             receives(socket);
         }
         if role == "ready" {
             inherited.ready().unwrap();
             for socket in both {
-                assert!(coalesces(socket.fd().unwrap()));
+                assert!(common::system::coalesces(socket.fd().unwrap()));
                 sends(&socket.endpoint());
                 receives(socket);
             }
-            assert!(!coalesces(released.as_raw_fd()));
+            assert!(!common::system::coalesces(released.as_raw_fd()));
         }
         std::process::exit(3);
     }
-    let test = this_test::<A>("coalescing_is_set_by_who_is_ready");
+    let test = name::<A>("coalescing_is_set_by_who_is_ready");
     let own = [Opt::HandOver(true), Opt::ReadTimeout(5000)];
     let sockets = [(); 5].map(|()| A::bind("127.0.0.1:0", &own).unwrap());
     let names = ["named", "bound", "closed", "freed", "released"];
@@ -847,17 +837,17 @@ fn coalescing_is_set_by_who_is_ready<A: Api>() {
     let failure = fails(succeeded::<A>(&fails_as, &given), ErrorKind::EndOfStream);
     assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
     for socket in &sockets {
-        assert!(!coalesces(socket.fd().unwrap()));
+        assert!(!common::system::coalesces(socket.fd().unwrap()));
         sends(&socket.endpoint());
         receives(socket);
     }
     succeeded::<A>(&successor(&test, "ready", &[&variable]), &given).unwrap();
-    let has = sockets.each_ref().map(|socket| coalesces(socket.fd().unwrap()));
+    let has = sockets.each_ref().map(|socket| common::system::coalesces(socket.fd().unwrap()));
     assert_eq!(has, [true, true, false, false, false]);
     // Of a service manager's socket nobody else receives.
     let alone = A::bind("127.0.0.1:0", &[]).unwrap().release().unwrap();
     let alone = A::adopt_datagram(alone, &[Opt::Coalescing(true)]).map_err(|e| e.1).unwrap();
-    assert!(coalesces(alone.fd().unwrap()));
+    assert!(common::system::coalesces(alone.fd().unwrap()));
 }
 
 /// L7: what the successor did not take, or has closed again before it was ready, ends with that:
@@ -874,7 +864,7 @@ fn what_nobody_took_ends<A: Api>() {
             thread::sleep(Duration::from_secs(60));
         }
     }
-    let test = this_test::<A>("what_nobody_took_ends");
+    let test = name::<A>("what_nobody_took_ends");
     let dir = TempDir::new();
     let options = [Opt::HandOver(true)];
     let unix = |name| A::listen(&dir.endpoint(name), &options).unwrap();
@@ -918,7 +908,7 @@ fn a_path_is_that_file<A: Api>() {
         drop(server);
         std::process::exit(0);
     }
-    let test = this_test::<A>("a_path_is_that_file");
+    let test = name::<A>("a_path_is_that_file");
     let dir = TempDir::new();
     let endpoint = dir.endpoint("s");
     let variable = format!("{ENDPOINT}={endpoint}");
@@ -950,24 +940,26 @@ fn a_path_is_that_file<A: Api>() {
 
 /// L7: port 0 is the listener that was asked for with port 0, and no other.
 fn port_0_is_what_was_asked_for<A: Api>() {
+    // On an address of its own: nobody else has the port that is free for a moment.
+    let any_port = A::own_address(78) + ":0";
     if lab::lasting_role().is_some() {
         let mut inherited = A::take_inherited().unwrap();
         assert_eq!(inherited.names(), ["fixed", "any"]);
-        let any = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        let any = inherited.listen(&any_port, &[]).unwrap();
         assert_eq!(any.endpoint(), std::env::var(ENDPOINT).unwrap());
         assert_eq!(inherited.names(), ["fixed"]);
-        let another = inherited.listen("127.0.0.1:0", &[]).unwrap();
+        let another = inherited.listen(&any_port, &[]).unwrap();
         assert_eq!(inherited.names(), ["fixed"]);
         inherited.ready().unwrap();
         drop(another);
         std::process::exit(0);
     }
-    let test = this_test::<A>("port_0_is_what_was_asked_for");
-    let free = A::listen("127.0.0.1:0", &[]).unwrap();
+    let test = name::<A>("port_0_is_what_was_asked_for");
+    let free = A::listen(&any_port, &[]).unwrap();
     let endpoint = free.endpoint();
     drop(free);
     let fixed = A::listen(&endpoint, &[Opt::HandOver(true)]).unwrap();
-    let any = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    let any = A::listen(&any_port, &[Opt::HandOver(true)]).unwrap();
     let given = [("fixed", Handed::Server(&fixed)), ("any", Handed::Server(&any))];
     let variable = format!("{ENDPOINT}={}", any.endpoint());
     succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
@@ -1009,15 +1001,16 @@ fn fails_and_goes_on<A: Api>(test: &str) {
     }
     let token = A::token();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            thread::sleep(Duration::from_millis(50));
+        let token = &token;
+        let begun = dir.path("begun");
+        let argv = never_ready(":", &begun);
+        scope.spawn(move || {
+            common::eventually("it has begun", || begun.exists());
             token.fire();
         });
         let given = [("s", Handed::Server(&server))];
-        fails(
-            A::hand_over(Some(&["sleep", "60"]), &given, INFINITE, Some(&token)),
-            ErrorKind::Cancelled,
-        );
+        let argv = argv.each_ref().map(String::as_str);
+        fails(A::hand_over(Some(&argv), &given, INFINITE, Some(token)), ErrorKind::Cancelled);
     });
     drop(token);
     assert_eq!(lab::count_descriptors(), descriptors);
@@ -1033,7 +1026,7 @@ fn a_successor_that_the_system_refuses<A: Api>() {
         Some("fork") => libc::SYS_clone,
         Some(_) => libc::SYS_execve,
         None => {
-            let test = this_test::<A>("a_successor_that_the_system_refuses");
+            let test = name::<A>("a_successor_that_the_system_refuses");
             for role in ["fork", "execve"] {
                 assert_eq!(Helper::start(&test, role).hear(), "done");
             }
@@ -1073,7 +1066,7 @@ fn a_successor_whose_end_is_not_on_the_channel<A: Api>() {
 /// begin, and while one that will not be ready does not end.
 fn a_hand_over_ends_in_time<A: Api>() {
     // A child that does not begin has the descriptors of all other tests of its process.
-    let test = this_test::<A>("a_hand_over_ends_in_time");
+    let test = name::<A>("a_hand_over_ends_in_time");
     lab::in_process(&test, Duration::from_secs(25), ends_in_time::<A>);
 }
 
@@ -1221,7 +1214,7 @@ fn what_cannot_be_handed_over<A: Api>() {
 /// descriptors are these, no signal is blocked, SIGPIPE ends it.
 fn a_new_process_is_as_new<A: Api>() {
     if lab::role().is_none() {
-        let test = this_test::<A>("a_new_process_is_as_new");
+        let test = name::<A>("a_new_process_is_as_new");
         // They name a process that has long had its descriptors.
         let words = ["env", "LISTEN_PIDFDID=1", "WATCHDOG_PID=1", "WATCHDOG_USEC=1"];
         return assert_eq!(Helper::start_by(&words, &test, "s").hear(), "done");
@@ -1250,7 +1243,7 @@ fn a_new_process_is_as_new<A: Api>() {
         exit 42"#;
     let home = std::env::var("HOME").unwrap_or_default();
     let argv = ["sh", "-c", script, "sh", &home, "one  two"];
-    common::system::block(libc::SIGUSR1);
+    assert!(!common::system::block_signal(libc::SIGUSR1, true));
     let failure = fails(A::hand_over(Some(&argv), &handed, 20_000, None), ErrorKind::EndOfStream);
     assert!(failure.message.ends_with("exit status: 42"), "{failure:?}");
     tell("done");
@@ -1260,7 +1253,7 @@ fn a_new_process_is_as_new<A: Api>() {
 /// standard streams are free, so that all that is made meanwhile lies below.
 fn whatever_numbers_descriptors_have<A: Api>() {
     if lab::role().is_none() {
-        let test = this_test::<A>("whatever_numbers_descriptors_have");
+        let test = name::<A>("whatever_numbers_descriptors_have");
         return assert_eq!(Helper::start(&test, "s").hear(), "done");
     }
     let script = r#"
@@ -1291,7 +1284,7 @@ fn whatever_numbers_descriptors_have<A: Api>() {
     let (numbers, outcome) = hands_over([fourth, third]);
     assert_eq!(numbers, [4, 3]);
     is_right(outcome);
-    let high = listeners().map(|fd| common::system::lifted(&fd, 50));
+    let high = listeners().map(lab::lift);
     let (_, outcome) = common::system::without_streams(|| hands_over(high));
     is_right(outcome);
     tell("done");
@@ -1301,7 +1294,7 @@ fn whatever_numbers_descriptors_have<A: Api>() {
 /// is about to go, whose memory looks like this one's.
 fn a_handler_runs_in_its_own_process<A: Api>() {
     if lab::role().is_none() {
-        let test = this_test::<A>("a_handler_runs_in_its_own_process");
+        let test = name::<A>("a_handler_runs_in_its_own_process");
         return assert_eq!(Helper::start(&test, "s").hear(), "done");
     }
     let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
@@ -1338,7 +1331,7 @@ fn what_was_inherited<A: Api>() {
         reader,
         UdpSocket::bind("127.0.0.1:0").unwrap().into(),
     ];
-    let test = this_test::<A>("what_was_inherited");
+    let test = name::<A>("what_was_inherited");
     let names = "http:dns:http:odd:file:pipe:mixed";
     let helper = Helper::start_activated(&test, "p", descriptors, &[("LISTEN_FDNAMES", names)]);
     assert_eq!(helper.hear(), "done");
@@ -1428,7 +1421,7 @@ fn a_name_for_sockets_of_both_kinds<A: Api>() {
     let udp = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
     let file = || OwnedFd::from(File::open("/etc/passwd").unwrap());
     let descriptors = vec![listener(), udp(), udp(), listener(), file(), file()];
-    let test = this_test::<A>("a_name_for_sockets_of_both_kinds");
+    let test = name::<A>("a_name_for_sockets_of_both_kinds");
     let names = [("LISTEN_FDNAMES", "dns:dns:dns:odd:file:odd")];
     let helper = Helper::start_activated(&test, "p", descriptors, &names);
     assert_eq!(helper.hear(), "done");
@@ -1447,7 +1440,8 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         assert_ne!(server.port().to_string(), zero);
         // Another one of that name would be made, and this one be nobody's.
         let packets = [Opt::Sequenced(true)];
-        fails(inherited.listen("unix:@keepsock-inherited", &packets), ErrorKind::WrongState);
+        let abstract_ = format!("unix:@{}", port("NAME"));
+        fails(inherited.listen(&abstract_, &packets), ErrorKind::WrongState);
         let mut left = 7;
         let mut takes = |endpoint: &str, options: &[Opt<'_, A>], as_: &str| {
             let server = inherited.listen(endpoint, options).unwrap();
@@ -1465,7 +1459,7 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         let file = format!("unix:{path}");
         // The same line made it, and with a mode; now it has that.
         let _third = takes(&file, &[Opt::UnixMode(0o600)], &file);
-        let _fourth = takes("unix:@keepsock-inherited", &[], "unix:@keepsock-inherited");
+        let _fourth = takes(&abstract_, &[], &abstract_);
         let only = std::env::var("ONLY6").unwrap();
         let _fifth = takes(&format!("[::]:{only}"), &[], &format!("[::]:{only}"));
         let zero = format!("127.0.0.2:{zero}");
@@ -1500,7 +1494,9 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
     let probe = TcpListener::bind("127.0.0.3:0").unwrap();
     let udp = UdpSocket::bind(probe.local_addr().unwrap()).unwrap();
     drop(probe);
+    let unique = format!("keepsock-inherited-{}-{}", A::NUMBER, std::process::id());
     let variables = [
+        ("NAME", unique.clone()),
         ("ANY", port(&any)),
         ("ONE", port(&one)),
         ("ONLY6", port(&only)),
@@ -1509,11 +1505,11 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         ("FILE", dir.path("s").display().to_string()),
     ];
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let name = {
+    let abstract_ = {
         use std::os::linux::net::SocketAddrExt;
-        std::os::unix::net::SocketAddr::from_abstract_name("keepsock-inherited").unwrap()
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&unique).unwrap();
+        UnixListener::bind_addr(&address).unwrap()
     };
-    let abstract_ = UnixListener::bind_addr(&name).unwrap();
     let descriptors: Vec<OwnedFd> = vec![
         udp.into(),
         only.into(),
@@ -1523,16 +1519,16 @@ fn what_is_bound_to_an_endpoint<A: Api>() {
         abstract_.into(),
         zero.into(),
     ];
-    let test = this_test::<A>("what_is_bound_to_an_endpoint");
+    let test = name::<A>("what_is_bound_to_an_endpoint");
     let helper = Helper::start_activated(&test, "p", descriptors, &variables);
     assert_eq!(helper.hear(), "done");
 }
 
 /// L7: the same of datagram sockets.
 fn datagrams_that_are_bound_to_an_endpoint<A: Api>() {
-    let abstract_ = format!("unix:@keepsock-datagrams-{}", A::NUMBER);
     if lab::role().is_some() {
         let port = |name: &str| std::env::var(name).unwrap();
+        let abstract_ = port("NAME");
         let (any, one, tcp, path) = (port("ANY"), port("ONE"), port("TCP"), port("FILE"));
         let mut inherited = A::take_inherited().unwrap();
         let mut left = inherited.names().len();
@@ -1585,7 +1581,9 @@ fn datagrams_that_are_bound_to_an_endpoint<A: Api>() {
     let tcp = TcpListener::bind(probe.local_addr().unwrap()).unwrap();
     drop(probe);
     let port = |socket: &UdpSocket| socket.local_addr().unwrap().port().to_string();
+    let abstract_ = format!("unix:@keepsock-datagrams-{}-{}", A::NUMBER, std::process::id());
     let variables = [
+        ("NAME", abstract_.clone()),
         ("ANY", port(&any)),
         ("ONE", port(&one)),
         ("ZERO", port(&zero)),
@@ -1604,7 +1602,7 @@ fn datagrams_that_are_bound_to_an_endpoint<A: Api>() {
         unix(&abstract_),
         zero.into(),
     ];
-    let test = this_test::<A>("datagrams_that_are_bound_to_an_endpoint");
+    let test = name::<A>("datagrams_that_are_bound_to_an_endpoint");
     let helper = Helper::start_activated(&test, "p", descriptors, &variables);
     assert_eq!(helper.hear(), "done");
 }
@@ -1629,7 +1627,7 @@ fn garbage_in_the_environment<A: Api>() {
         assert!(fails(A::take_inherited(), ErrorKind::InvalidArgument) == failure);
         return tell(&failure.message);
     }
-    let test = this_test::<A>("garbage_in_the_environment");
+    let test = name::<A>("garbage_in_the_environment");
     let listener = || vec![OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap())];
     for (variables, words) in [
         (&[("LISTEN_FDS", "many")][..], "LISTEN_FDS is \"many\", which is not a number"),
@@ -1666,7 +1664,7 @@ fn a_note_for_another_process<A: Api>() {
         assert!(common::system::is_open(4) && !common::system::is_cloexec(4));
         return tell("done");
     }
-    let test = this_test::<A>("a_note_for_another_process");
+    let test = name::<A>("a_note_for_another_process");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut mine, theirs) = UnixStream::pair().unwrap();
     let variables = [("LISTEN_FDS", "1"), ("KEEPSOCK_HAND_OVER", "4=1:2")];
@@ -1687,12 +1685,12 @@ fn started_by_systemd<A: Api>() {
     if there.is_err() {
         return println!("skipped: systemd-socket-activate is not installed");
     }
-    let test = this_test::<A>("started_by_systemd");
+    let test = name::<A>("started_by_systemd");
     for transport in TRANSPORTS {
         let dir = TempDir::new();
         let endpoint = match transport {
             Transport::Tcp => {
-                let free = TcpListener::bind(A::own_address(77) + ":0").unwrap();
+                let free = TcpListener::bind(A::own_address(79) + ":0").unwrap();
                 free.local_addr().unwrap().to_string()
             }
             Transport::Unix => dir.endpoint("s"),

@@ -4,16 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod lab;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Command;
 
 use common::*;
+use lab::Program;
 
 both_apis![
     a_python_client,
@@ -29,60 +29,22 @@ both_apis![
     datagrams_with_socat,
 ];
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A program on the other side, and what it prints.
-struct Program {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Program {
-    /// `None`: this machine does not have it, which is no success where everything is to be run.
-    fn start(command: &mut Command) -> Option<Program> {
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(e) => {
-                let what = format!("{:?}: {e}", command.get_program());
-                assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {what}");
-                println!("skipped: {what}");
-                return None;
-            }
-        };
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
-        });
-        Some(Program { child, lines })
-    }
-
-    fn python(script: &str, words: &[&str]) -> Option<Program> {
-        let script = format!("import os, socket, struct, sys\n{script}");
-        Program::start(Command::new("python3").arg("-c").arg(script).args(words))
-    }
-
-    fn next(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("it prints nothing")
-    }
-
-    fn say(&mut self, line: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
-    }
-
-    fn ends_well(mut self) {
-        drop(self.child.stdin.take());
-        assert_eq!(self.lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
-        assert!(self.child.wait().unwrap().success());
+/// `None`: this machine does not have it, which is no success where everything is to be run.
+fn start(command: &mut Command) -> Option<Program> {
+    match Program::spawn(command) {
+        Ok(program) => Some(program),
+        Err(e) => {
+            let what = format!("{:?}: {e}", command.get_program());
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {what}");
+            println!("skipped: {what}");
+            None
+        }
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start_python(script: &str, words: &[&str]) -> Option<Program> {
+    let script = format!("import os, socket, struct, sys\n{script}");
+    start(Command::new("python3").arg("-c").arg(script).args(words))
 }
 
 /// A path, and an abstract name: as an endpoint, and as Python has it.
@@ -127,18 +89,19 @@ s.close()
     for (endpoint, name) in names::<A>("client", &dir) {
         let server = A::listen(&endpoint, &options::<A>()).unwrap();
         server.set_accept_timeout(10_000).unwrap();
-        let Some(python) = Program::python(&script, &[&name]) else {
+        let Some(python) = start_python(&script, &[&name]) else {
             return;
         };
         let accepted = server.accept().unwrap();
         assert_eq!(accepted.read_line(64).unwrap(), "hello from python");
         accepted.write_all(b"hello to python\n").unwrap();
-        assert_eq!(python.next(), "hello to python");
+        assert_eq!(python.hear(), "hello to python");
         assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 0);
         python.ends_well();
     }
 }
 
+/// D4: a client of a server in Python.
 fn a_python_server<A: Api>() {
     let script = format!(
         "{NAME}
@@ -152,7 +115,7 @@ for line in c.makefile():
     );
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("server", &dir) {
-        let Some(python) = Program::python(&script, &[&name]) else {
+        let Some(python) = start_python(&script, &[&name]) else {
             return;
         };
         let client = connected::<A>(&endpoint, &options::<A>());
@@ -177,15 +140,15 @@ sys.stdin.read()
     let [(endpoint, name), _] = names::<A>("credentials", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
     server.set_accept_timeout(10_000).unwrap();
-    let Some(python) = Program::python(&script, &[&name]) else {
+    let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
     let accepted = server.accept().unwrap();
     let own = std::fs::metadata("/proc/self").unwrap();
     let (pid, uid, gid) = (std::process::id(), own.uid(), own.gid());
-    assert_eq!(python.next(), format!("{pid} {uid} {gid}"));
+    assert_eq!(python.hear(), format!("{pid} {uid} {gid}"));
     let peer = accepted.peer_credentials().unwrap();
-    assert_eq!(peer, Peer { pid: i64::from(python.child.id()), uid, gid });
+    assert_eq!(peer, Peer { pid: i64::from(python.id()), uid, gid });
     python.ends_well();
     drop(server);
 
@@ -200,12 +163,12 @@ print(*struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
 sys.stdin.read()
 "
     );
-    let Some(python) = Program::python(&script, &[&name]) else {
+    let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
     let client = connected::<A>(&endpoint, &options::<A>());
-    assert_eq!(python.next(), format!("{pid} {uid} {gid}"));
-    assert_eq!(client.peer_credentials().unwrap().pid, i64::from(python.child.id()));
+    assert_eq!(python.hear(), format!("{pid} {uid} {gid}"));
+    assert_eq!(client.peer_credentials().unwrap().pid, i64::from(python.id()));
     python.ends_well();
 }
 
@@ -225,7 +188,7 @@ for fd in fds:
     let [(endpoint, name), _] = names::<A>("to", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
     server.set_accept_timeout(10_000).unwrap();
-    let Some(python) = Program::python(&script, &[&name]) else {
+    let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
     let accepted = server.accept().unwrap();
@@ -236,7 +199,7 @@ for fd in fds:
     });
     let fds = files.each_ref().map(AsRawFd::as_raw_fd);
     accepted.write_fds(b"files", &fds).unwrap();
-    assert_eq!([python.next(), python.next(), python.next()], ["files 2 0", "first", "second"]);
+    assert_eq!([python.hear(), python.hear(), python.hear()], ["files 2 0", "first", "second"]);
     python.ends_well();
 }
 
@@ -258,7 +221,7 @@ sys.stdin.read()
     let [(endpoint, name), _] = names::<A>("from", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
     server.set_accept_timeout(10_000).unwrap();
-    let Some(python) = Program::python(&script, &[&name]) else {
+    let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
     let accepted = server.accept().unwrap();
@@ -312,7 +275,7 @@ while packet := c.recv(100):
     for (endpoint, name) in names::<A>("packets", &dir) {
         let listening = A::listen(&endpoint, &packets()).unwrap();
         listening.set_accept_timeout(10_000).unwrap();
-        let Some(python) = Program::python(&client, &[&name]) else {
+        let Some(python) = start_python(&client, &[&name]) else {
             return;
         };
         let accepted = listening.accept().unwrap();
@@ -321,14 +284,14 @@ while packet := c.recv(100):
         accepted.write_all(b"a packet").unwrap();
         let file = system::blank_file(1);
         accepted.write_fds(b"another", &[file.as_raw_fd()]).unwrap();
-        assert_eq!([python.next(), python.next()], ["a packet", "another 1"]);
+        assert_eq!([python.hear(), python.hear()], ["a packet", "another 1"]);
         let got = accepted.read_fds(100, 2).unwrap();
         assert_eq!((got.bytes.as_slice(), got.fds.len()), (&b"back"[..], 1));
         assert_eq!(accepted.read(&mut buf).unwrap(), 0);
         python.ends_well();
         drop(listening);
 
-        let Some(python) = Program::python(&server, &[&name]) else {
+        let Some(python) = start_python(&server, &[&name]) else {
             return;
         };
         let client = connected::<A>(&endpoint, &packets());
@@ -350,30 +313,32 @@ fn socat_address(what: &str, name: &str) -> String {
     }
 }
 
+/// D4: socat asks, over a path and an abstract name.
 fn socat_as_client<A: Api>() {
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("socat", &dir) {
         let server = A::listen(&endpoint, &options::<A>()).unwrap();
         server.set_accept_timeout(10_000).unwrap();
         let address = socat_address("CONNECT", &name);
-        let Some(mut socat) = Program::start(Command::new("socat").args(["-", &address])) else {
+        let Some(mut socat) = start(Command::new("socat").args(["-", &address])) else {
             return;
         };
         let accepted = server.accept().unwrap();
-        socat.say("hello from socat");
+        socat.tell("hello from socat");
         assert_eq!(accepted.read_line(64).unwrap(), "hello from socat");
         accepted.write_all(b"hello to socat\n").unwrap();
-        assert_eq!(socat.next(), "hello to socat");
+        assert_eq!(socat.hear(), "hello to socat");
         accepted.close().unwrap();
         socat.ends_well();
     }
 }
 
+/// D4: socat answers, over a path and an abstract name.
 fn socat_as_server<A: Api>() {
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("socat-server", &dir) {
         let address = socat_address("LISTEN", &name);
-        let Some(socat) = Program::start(Command::new("socat").args([&address, "EXEC:cat"])) else {
+        let Some(socat) = start(Command::new("socat").args([&address, "EXEC:cat"])) else {
             return;
         };
         let client = connected::<A>(&endpoint, &options::<A>());
@@ -415,10 +380,10 @@ while True:
     let file = File::open(file).unwrap();
     let uid = std::fs::metadata("/proc/self").unwrap().uid();
     for (endpoint, name) in names::<A>("datagrams-to", &dir) {
-        let Some(python) = Program::python(&script, &[&name]) else {
+        let Some(python) = start_python(&script, &[&name]) else {
             return;
         };
-        assert_eq!(python.next(), "bound");
+        assert_eq!(python.hear(), "bound");
         let client = A::connect_datagram(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
         let answer = || {
             let got = client.recv(256).unwrap();
@@ -454,24 +419,24 @@ print(s.recv(64).decode(), flush=True)
     for (endpoint, name) in names::<A>("datagrams-from", &dir) {
         let server = A::bind(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
         server.set_details(true).unwrap();
-        let Some(python) = Program::python(&script, &[&name]) else {
+        let Some(python) = start_python(&script, &[&name]) else {
             return;
         };
         for len in [0, 1, 65_507, 65_508] {
             let (got, info) = server.recv_info(100_000).unwrap();
             assert_eq!((got.bytes.len(), got.truncated), (len, false));
-            assert_eq!(got.credentials.unwrap().pid, i64::from(python.child.id()));
+            assert_eq!(got.credentials.unwrap().pid, i64::from(python.id()));
             assert!(got.sender.starts_with("unix:@"), "{}", got.sender);
             server.reply(&info, format!("{len} came").as_bytes()).unwrap();
-            assert_eq!(python.next(), format!("{len} came"));
+            assert_eq!(python.hear(), format!("{len} came"));
         }
         let (got, passed) = server.recv_fds(64, 4).unwrap();
         assert_eq!((got.bytes.as_slice(), passed.fds.len()), (&b"write"[..], 1));
         // It is Python's own output.
         File::from(passed.fds.into_iter().next().unwrap()).write_all(b"by us\n").unwrap();
-        assert_eq!(python.next(), "by us");
+        assert_eq!(python.hear(), "by us");
         server.send_to_endpoint(b"answered", &got.sender).unwrap();
-        assert_eq!(python.next(), "answered");
+        assert_eq!(python.hear(), "answered");
         python.ends_well();
     }
 }
@@ -481,18 +446,18 @@ fn datagrams_with_socat<A: Api>() {
     let dir = TempDir::new();
     let server = A::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap();
     let to = format!("UNIX-SENDTO:{},bind={}", dir.path("s").display(), dir.path("c").display());
-    let Some(mut socat) = Program::start(Command::new("socat").args(["-", &to])) else {
+    let Some(mut socat) = start(Command::new("socat").args(["-", &to])) else {
         return;
     };
-    socat.say("hello from socat");
+    socat.tell("hello from socat");
     let (got, info) = server.recv_info(64).unwrap();
     assert_eq!((got.bytes.as_slice(), got.sender), (&b"hello from socat\n"[..], dir.endpoint("c")));
     server.reply(&info, b"hello to socat\n").unwrap();
-    assert_eq!(socat.next(), "hello to socat");
+    assert_eq!(socat.hear(), "hello to socat");
     drop(socat);
 
     let at = format!("UNIX-RECVFROM:{},fork", dir.path("r").display());
-    let Some(_echo) = Program::start(Command::new("socat").args([at.as_str(), "EXEC:cat"])) else {
+    let Some(_echo) = start(Command::new("socat").args([at.as_str(), "EXEC:cat"])) else {
         return;
     };
     let found = std::cell::RefCell::new(None);

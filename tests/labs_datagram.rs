@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use common::{Api, Datagrams, Got, Opt, eventually, fails, system};
+use common::{AWAITED, Api, Datagrams, Opt, api, bytes, eventually, fails, ip, name, system};
 use keepsock::ErrorKind;
 use lab::{Ip, Network, Route, in_namespace, join, row};
 
@@ -32,26 +32,6 @@ both_apis![
 ];
 
 const LIMIT: Duration = Duration::from_secs(25);
-
-/// Nothing that is awaited takes this long.
-const AWAITED: i64 = 10_000;
-
-/// The name of a test as the program takes it.
-fn name<A: Api>(test: &str) -> String {
-    format!("{}::{test}", api::<A>().to_lowercase())
-}
-
-fn api<A: Api>() -> &'static str {
-    if A::NUMBER == 1 { "Rust" } else { "C" }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn sender(got: &Got) -> SocketAddr {
-    got.from
-}
 
 /// A plain socket that waits no longer than is bearable.
 fn plain(network: &Network, at: SocketAddr) -> UdpSocket {
@@ -182,7 +162,7 @@ fn ask<A: Api>(link: &Link, server: &A::Datagram, asked: IpAddr) -> bool {
     assert_eq!((got.to, got.local), (Some(with(there)), Some(with(there))));
     assert_eq!(got.interface, there);
     let own = client.local_addr().unwrap();
-    let from = sender(&got);
+    let from = got.from;
     assert_eq!((from.ip(), from.port()), (own.ip(), own.port()));
 
     server.send_to(b"chosen", from).unwrap();
@@ -257,7 +237,7 @@ fn refused_when_bound<A: Api>(link: &Link, there: SocketAddr, options: &[Opt<'_,
             _ => socket.recv_batch(&[8; 4]).unwrap().remove(0),
         };
         assert_eq!(
-            (got.bytes.as_slice(), sender(&got)),
+            (got.bytes.as_slice(), got.from),
             (&i.to_be_bytes()[..], friend.local_addr().unwrap())
         );
         first = first.or_else(|| socket.recv_error().unwrap());
@@ -511,14 +491,14 @@ fn groups_between_hosts<A: Api>() {
                 client.send_to(b"news", to).unwrap();
                 let (got, info) = server.recv_info(64).unwrap();
                 assert_eq!(
-                    (got.bytes.as_slice(), sender(&got)),
+                    (got.bytes.as_slice(), got.from),
                     (&b"news"[..], address_of::<A>(&client))
                 );
                 assert_eq!((got.to, got.interface), (Some(to), index));
                 server.reply(&info, b"answer").unwrap();
                 let answer = client.recv(64).unwrap();
                 assert_eq!(answer.bytes, b"answer");
-                assert_eq!(sender(&answer), SocketAddr::new(here(group), server.port()));
+                assert_eq!(answer.from, SocketAddr::new(here(group), server.port()));
                 server.leave(group, Some("here"), None).unwrap();
                 does_not_come::<A>(&server, &client, to);
             }
@@ -593,7 +573,7 @@ fn senders_of_a_group<A: Api>() {
                 both();
                 let got = server.recv(64).unwrap();
                 assert_eq!(
-                    (got.bytes.as_slice(), sender(&got)),
+                    (got.bytes.as_slice(), got.from),
                     (&b"first"[..], address_of::<A>(&first))
                 );
                 does_not_come::<A>(&server, &second, to);
@@ -672,10 +652,10 @@ fn broadcasts_to_another_host<A: Api>() {
             let own = SocketAddr::new(ip("192.0.2.1"), server.port());
             assert_eq!((got.to, got.local), (Some(to), Some(own)));
             assert_eq!(got.interface, index_of(&link.there, "there"));
-            assert_eq!(sender(&got), address_of::<A>(&client));
+            assert_eq!(got.from, address_of::<A>(&client));
             server.reply(&info, b"me").unwrap();
             let answer = client.recv(64).unwrap();
-            assert_eq!((answer.bytes.as_slice(), sender(&answer)), (&b"me"[..], own));
+            assert_eq!((answer.bytes.as_slice(), answer.from), (&b"me"[..], own));
             row(
                 &format!("D1 broadcast to {all}, bound to {bound}"),
                 &format!("{}: set_broadcast, reply", api::<A>()),
@@ -698,7 +678,7 @@ fn longer_than_the_way<A: Api>() {
         {
             let server = bind::<A>(&link.there, at);
             let client = A::connect_datagram(&server.endpoint(), &[]).unwrap();
-            let data: Vec<u8> = (0..longest).map(|i| (i % 251) as u8).collect();
+            let data = bytes(longest);
             let before = link.there.run(|| lab::packets_in("there"));
             client.send(&data).unwrap();
             assert!(server.recv(70_000).unwrap().bytes == data, "it is not what was sent");

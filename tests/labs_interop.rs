@@ -6,11 +6,11 @@
 mod common;
 mod lab;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use common::{Api, Datagrams, Got, Opt, fails, system};
+use common::{AWAITED, Api, Datagrams, Opt, api, bytes, fails, ip, name, system};
 use keepsock::ErrorKind;
 use lab::{Ip, Network, Program, await_that, in_namespace, join, row};
 
@@ -27,37 +27,12 @@ both_apis![
 
 const LIMIT: Duration = Duration::from_secs(25);
 
-/// Nothing that is awaited takes this long.
-const AWAITED: i64 = 10_000;
-
 /// Nothing, little, and the most that there is over IPv4.
 const LENGTHS: [usize; 3] = [0, 1, 65_507];
-
-/// The name of a test as the program takes it.
-fn name<A: Api>(test: &str) -> String {
-    format!("{}::{test}", api::<A>().to_lowercase())
-}
-
-fn api<A: Api>() -> &'static str {
-    if A::NUMBER == 1 { "Rust" } else { "C" }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn sender(got: &Got) -> SocketAddr {
-    got.from
-}
 
 /// With a limit that is never reached.
 fn bind<A: Api>(endpoint: &str) -> A::Datagram {
     A::bind(endpoint, &[Opt::ReadTimeout(AWAITED)]).unwrap()
-}
-
-/// The same bytes as Python's `bytes(i % 251 for i in range(n))`.
-fn bytes(n: usize) -> Vec<u8> {
-    (0..n).map(|i| (i % 251) as u8).collect()
 }
 
 fn python(network: &Network, text: &str, words: &[&str]) -> Program {
@@ -102,7 +77,7 @@ for line in sys.stdin:
                 let (got, info) = server.recv_info(70_000).unwrap();
                 assert!(got.bytes == bytes(n), "{} of {n} bytes", got.bytes.len());
                 assert_eq!((got.original_len, got.truncated), (n, false));
-                assert_eq!(sender(&got).ip(), ip(host));
+                assert_eq!(got.from.ip(), ip(host));
                 server.reply(&info, &got.bytes).unwrap();
                 assert_eq!(client.hear(), "same");
             }
@@ -145,7 +120,7 @@ while True:
                 bound.send_to(&data, to).unwrap();
                 assert_eq!(server.hear(), n.to_string());
                 let got = bound.recv(70_000).unwrap();
-                assert!(got.bytes == data && sender(&got) == to);
+                assert!(got.bytes == data && got.from == to);
             }
             let longest = if family == Ip::V4 { 65_507 } else { 65_527 };
             fails(connected.send(&bytes(longest + 1)), ErrorKind::TooLong);
@@ -207,7 +182,7 @@ for line in sys.stdin:
         // The control: whoever takes what the kernel has as one (UDP_GRO of udp(7)) sees no borders.
         let control = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         control.set_read_timeout(Some(Duration::from_millis(AWAITED as u64))).unwrap();
-        system::set_option(control.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+        system::coalesce(control.as_raw_fd());
         other.tell(&format!("segments {} 100 2030", control.local_addr().unwrap().port()));
         assert_eq!(other.hear(), "sent");
         assert_eq!(control.recv(&mut [0; 4000]).unwrap(), 2030);
@@ -248,7 +223,7 @@ fn socat_asks<A: Api>() {
                 client.tell(line);
                 let (got, info) = server.recv_info(100).unwrap();
                 assert_eq!(got.bytes, format!("{line}\n").as_bytes());
-                server.send_to(b"chosen by the system\n", sender(&got)).unwrap();
+                server.send_to(b"chosen by the system\n", got.from).unwrap();
                 server.reply(&info, &got.bytes).unwrap();
                 let first = client.hear();
                 let loopback = first == "chosen by the system";
@@ -367,7 +342,7 @@ for line in sys.stdin:
             let got = socket.recv(100).unwrap();
             assert_eq!(got.bytes, b"from Python");
             assert_eq!(got.to, Some(SocketAddr::new(ip(ours), socket.port())));
-            assert_eq!(sender(&got), SocketAddr::new(ip(from), port));
+            assert_eq!(got.from, SocketAddr::new(ip(from), port));
             row(
                 &format!("D1 groups {theirs}, {ours} with Python on another host"),
                 &format!("{}: send_to, join, recv", api::<A>()),

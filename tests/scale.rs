@@ -12,21 +12,17 @@ mod storm;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::*;
 use keepsock::{End, Framing};
+use lab::Program;
 use socket2::{Domain, Socket, Type};
 
 both_apis!(a_storm, hostile_clients, drain_of_a_thousand, real_clients,);
-
-/// The name of a test as the program takes it.
-fn name<A: Api>(test: &str) -> String {
-    format!("{}::{test}", if A::NUMBER == 1 { "rust" } else { "c" })
-}
 
 /// A client of the standard library that comes from an address of loopback.
 fn connect(to: SocketAddr, from: [u8; 4]) -> TcpStream {
@@ -272,43 +268,18 @@ fn drain_of_a_thousand<A: Api>() {
     });
 }
 
-/// A program that connects, says a line and prints what it gets.
-struct Program {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Program {
-    /// None: it is not there.
-    fn start(command: &mut Command, says: &str) -> Option<Program> {
-        let spawned =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(e) => {
-                println!("real_clients: skipped in part: {:?}: {e}", command.get_program());
-                return None;
-            }
-        };
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
-        });
-        // Its input stays open: some leave when that ends.
-        writeln!(child.stdin.as_mut().unwrap(), "{says}").unwrap();
-        Some(Program { child, lines })
-    }
-
-    fn next(&self) -> String {
-        self.lines.recv_timeout(Duration::from_secs(10)).expect("it prints nothing")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A program that connects, says a line and prints what it gets; its input stays open, for some leave
+/// when that ends. `None`: it is not there.
+fn client(command: &mut Command, says: &str) -> Option<Program> {
+    match Program::spawn(command.stderr(Stdio::null())) {
+        Ok(mut program) => {
+            program.tell(says);
+            Some(program)
+        }
+        Err(e) => {
+            println!("real_clients: skipped in part: {:?}: {e}", command.get_program());
+            None
+        }
     }
 }
 
@@ -343,16 +314,16 @@ s.pipe(process.stdout);
         .iter()
         .filter_map(|(name, words)| {
             let says = format!("hello from {name}");
-            Some((Program::start(Command::new(name).args(*words), &says)?, says))
+            Some((client(Command::new(name).args(*words), &says)?, says))
         })
         .collect();
     for (program, says) in &running {
-        assert_eq!(program.next(), *says);
+        assert_eq!(program.hear(), *says);
     }
     let all = u32::try_from(running.len()).unwrap();
     assert_eq!(service.broadcast(b"news for all"), (all, 0));
     for (program, says) in &running {
-        assert_eq!(program.next(), "news for all", "{says}");
+        assert_eq!(program.hear(), "news for all", "{says}");
     }
     drop(running);
     eventually("all have left", || service.connections() == 0);

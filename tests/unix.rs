@@ -58,11 +58,6 @@ both_apis![
 
 type Call<A> = fn(&<A as Api>::Client) -> Outcome<()>;
 
-/// The name of a test as the program takes it.
-fn name<A: Api>(test: &str) -> String {
-    format!("{}::{test}", if A::NUMBER == 1 { "rust" } else { "c" })
-}
-
 /// A server whose abstract name no other test has.
 fn unnamed<A: Api>(test: &str, options: &[Opt<'_, A>]) -> A::Server {
     let endpoint = format!("unix:@keepsock-{test}-{}-{}", A::NUMBER, std::process::id());
@@ -175,6 +170,7 @@ fn as_many_as_the_system_passes<A: Api>() {
     });
 }
 
+/// D4: what cannot be passed is refused, and nothing is sent.
 fn what_cannot_be_passed<A: Api>() {
     let p = pair_of_unix::<A>();
     let null = File::open("/dev/null").unwrap();
@@ -203,14 +199,14 @@ fn more_descriptors_than_are_wanted<A: Api>() {
         || {
             let p = pair_of_unix::<A>();
             let null = File::open("/dev/null").unwrap();
-            let before = system::descriptor_count();
+            let before = lab::count_descriptors();
             for (sent, wanted) in [(5, 4), (100, 3), (253, 1), (253, 252), (1, 0), (253, 0)] {
                 p.client.write_fds(b"x", &vec![null.as_raw_fd(); sent]).unwrap();
                 let got = p.accepted.read_fds(8, wanted).unwrap();
                 assert_eq!((got.fds.len(), got.lost), (wanted, true), "{sent}, {wanted}");
-                assert_eq!(system::descriptor_count(), before + wanted, "{sent}, {wanted}");
+                assert_eq!(lab::count_descriptors(), before + wanted, "{sent}, {wanted}");
                 drop(got);
-                assert_eq!(system::descriptor_count(), before);
+                assert_eq!(lab::count_descriptors(), before);
             }
         },
     );
@@ -230,7 +226,7 @@ fn no_number_is_free<A: Api>() {
     });
 }
 
-/// unix(7), ETOOMANYREFS: as many as a process may have open may be on their way.
+/// D4: unix(7), ETOOMANYREFS: as many as a process may have open may be on their way.
 fn too_many_are_on_their_way<A: Api>() {
     lab::in_process(&name::<A>("too_many_are_on_their_way"), Duration::from_secs(20), || {
         let p = pair_of_unix::<A>();
@@ -258,12 +254,12 @@ fn a_flood_of_descriptors_stays_outside<A: Api>() {
     lab::in_process(&name::<A>(TEST), Duration::from_secs(25), || {
         let null = File::open("/dev/null").unwrap();
         let flood = |peer: &UnixStream, answered: &mut dyn FnMut()| {
-            let before = system::descriptor_count();
+            let before = lab::count_descriptors();
             for _ in 0..ROUNDS {
                 let fds = [null.as_raw_fd(); EACH];
                 assert_eq!(send_raw(peer, b"line\n", &fds).unwrap(), 5);
                 answered();
-                assert_eq!(system::descriptor_count(), before);
+                assert_eq!(lab::count_descriptors(), before);
             }
         };
         // The control: they do come, to those who ask.
@@ -658,6 +654,7 @@ fn only_root_gives_files_away<A: Api>() {
     });
 }
 
+/// D4: a mode that is none, and names that have no file: nobody listens, and no file is left.
 fn files_that_cannot_be_made_so<A: Api>() {
     let dir = TempDir::new();
     let invalid = |endpoint: &str, options: &[Opt<'_, A>]| {
@@ -769,6 +766,7 @@ fn a_packet_that_does_not_fit<A: Api>() {
     }
 }
 
+/// D4: a packet that the system's buffer cannot hold is refused, whole.
 fn a_packet_too_long_for_the_system<A: Api>() {
     let p = packets::<A>();
     let long = vec![0; 8 << 20];
@@ -873,11 +871,12 @@ fn packets_wait_end_and_are_served<A: Api>() {
     eventually("both are served", || service.connections() == 0);
 }
 
+/// D4: descriptors go with packets, too.
 fn packets_carry_descriptors<A: Api>() {
     lab::in_process(&name::<A>("packets_carry_descriptors"), Duration::from_secs(20), || {
         let p = packets::<A>();
         let file = file_with("inside");
-        let before = system::descriptor_count();
+        let before = lab::count_descriptors();
         p.client.write_fds(b"one", &[file.as_raw_fd()]).unwrap();
         p.client.write_fds(b"two", &[file.as_raw_fd(); 3]).unwrap();
         p.client.write_fds(b"too long", &[file.as_raw_fd(); 3]).unwrap();
@@ -890,7 +889,7 @@ fn packets_carry_descriptors<A: Api>() {
         drop(got);
         fails(p.accepted.read_fds(3, 3), ErrorKind::TooLong);
         assert_eq!(p.accepted.read(&mut [0; 64]).unwrap(), 12);
-        assert_eq!(system::descriptor_count(), before);
+        assert_eq!(lab::count_descriptors(), before);
     });
 }
 

@@ -90,7 +90,7 @@ fn question_and_answer<A: Api>() {
     fails(client.send(b"x"), ErrorKind::Closed);
 }
 
-/// D4: abstract names, which need no file.
+/// D4, S3: abstract names, which need no file.
 fn names_in_the_abstract_namespace<A: Api>() {
     let name = abstract_name::<A>("names");
     let server = A::bind(&name, &[]).unwrap();
@@ -107,7 +107,7 @@ fn names_in_the_abstract_namespace<A: Api>() {
     fails(A::connect_datagram(&name, &[]), ErrorKind::Refused);
 }
 
-/// A sender that is not bound cannot be answered, which is said.
+/// D4: a sender that is not bound cannot be answered, which is said.
 fn a_sender_without_a_name<A: Api>() {
     let dir = TempDir::new();
     let server = A::bind(&dir.endpoint("s"), &[]).unwrap();
@@ -184,7 +184,7 @@ fn the_file_goes_with_the_socket<A: Api>() {
     drop(given_up);
 }
 
-/// A server that was started anew at the same name is reached by those who were connected to the old
+/// D4: a server that was started anew at the same name is reached by those who were connected to the old
 /// one: the kernel dissolves a connection when it finds nobody.
 fn a_peer_that_comes_back<A: Api>() {
     let dir = TempDir::new();
@@ -204,7 +204,7 @@ fn a_peer_that_comes_back<A: Api>() {
     }
 }
 
-/// Nobody there: said by the call itself, and not only once.
+/// D4: nobody there: said by the call itself, and not only once.
 fn a_peer_that_is_gone<A: Api>() {
     let dir = TempDir::new();
     fails(A::connect_datagram(&dir.endpoint("s"), &[]), ErrorKind::NotFound);
@@ -235,7 +235,7 @@ fn fill<A: Api>(send: impl Fn() -> common::Outcome<()>) -> usize {
     sent
 }
 
-/// A sender waits for room, whether it is connected or not, and goes on as soon as there is some;
+/// D4: a sender waits for room, whether it is connected or not, and goes on as soon as there is some;
 /// nothing is lost.
 fn a_full_queue_is_waited_for<A: Api>() {
     let dir = TempDir::new();
@@ -582,7 +582,7 @@ fn a_file_with_its_mode<A: Api>() {
     fails(A::connect_datagram(&server.endpoint(), &refused), ErrorKind::InvalidArgument);
 }
 
-/// A receiver that has stopped refuses, as one that is gone.
+/// D4: a receiver that has stopped refuses, as one that is gone.
 fn a_peer_that_receives_no_more<A: Api>() {
     let dir = TempDir::new();
     let (server, client) = pair::<A>(&dir);
@@ -650,7 +650,7 @@ fn shut_down_by_somebody_else<A: Api>() {
     }
 }
 
-/// A peer's relative path is that of where it was named, wherever the process goes.
+/// D4: a peer's relative path is that of where it was named, wherever the process goes.
 fn a_peer_by_a_relative_path<A: Api>() {
     let dir = TempDir::new();
     let here = std::env::current_dir().unwrap();

@@ -65,6 +65,7 @@ static void ask(struct counts *counts, long number)
         return;
     }
     setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* for connect, too */
     if (connect(connection, &address.any, address_len) != 0) {
         count_error(counts, "connect");
     } else if (send(connection, line, len, MSG_NOSIGNAL) != (ssize_t)len) {

@@ -11,7 +11,7 @@
 #              KEEPSOCK_LOAD       how many connections the restart test makes; 50000 if not set
 #
 # Servers listen on port 0 and print where. Everything waits for the other side
-# through pipes, so nothing sleeps; whatever hangs is ended by ctest's timeout.
+# through pipes, but for what a server says on stderr, so nothing sleeps; whatever hangs is ended by ctest's timeout.
 set -eu
 
 name=$1
@@ -72,6 +72,20 @@ ended() { # PID WHAT
     [ $status -eq 0 ] || fail "$2 ended with status $status"
 }
 
+# Three clients at once send $dir/text to $endpoint, and get it back.
+three_clients() { # PROGRAM
+    clients=
+    for i in 1 2 3; do
+        run "$1" "$endpoint" <"$dir/text" >"$dir/reply.$i" 2>"$dir/client.$i.err" &
+        clients="$clients $!"
+        pids="$pids $!"
+    done
+    for pid in $clients; do ended "$pid" "client"; done
+    for i in 1 2 3; do
+        cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
+    done
+}
+
 # Starts a server, and reads the endpoint that it prints. The rest of its
 # output can be read from descriptor 3.
 start() {
@@ -109,16 +123,7 @@ echo_accept)
 echo_server)
     start "$1"
     awk 'BEGIN { for (i = 0; i < 200; i++) print "line", i, "of the text that the clients send" }' >"$dir/text"
-    clients=
-    for i in 1 2 3; do
-        run "$2" "$endpoint" <"$dir/text" >"$dir/reply.$i" 2>"$dir/client.$i.err" &
-        clients="$clients $!"
-        pids="$pids $!"
-    done
-    for pid in $clients; do ended "$pid" "client"; done
-    for i in 1 2 3; do
-        cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
-    done
+    three_clients "$2"
 
     # One client is still connected when the server is asked to end.
     mkfifo "$dir/in" "$dir/out"
@@ -143,15 +148,7 @@ datagram)
     start "$1"
     udp=$endpoint
     printf 'one\ntwo\n\nlast\n' >"$dir/text"
-    for i in 1 2 3; do
-        run "$2" "$udp" <"$dir/text" >"$dir/reply.$i" 2>"$dir/client.$i.err" &
-        pids="$pids $!"
-        clients="${clients:-} $!"
-    done
-    for pid in $clients; do ended "$pid" "client"; done
-    for i in 1 2 3; do
-        cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
-    done
+    three_clients "$2"
     kill -TERM "$server"
     ended "$server" "server"
     read -r report <&3
@@ -426,6 +423,7 @@ restart)
         rm -f "$dir/load"
         KEEPSOCK_VALGRIND='' run "$load" "$endpoint" "$connections" 8 >"$dir/load" 2>"$dir/load.err" 3<&- &
         client=$!
+        pids="$pids $client"
         restarts=0
         while kill -0 "$client" 2>/dev/null && [ ! -s "$dir/load" ]; do
             last=$pid there=$endpoint

@@ -1,5 +1,6 @@
 //! Limits, waiting for events, temporary directories.
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -228,3 +229,25 @@ impl<F: FnMut()> Drop for OnDrop<F> {
         (self.0)();
     }
 }
+
+/// The name of a test as the program takes it.
+pub fn name<A: Api>(test: &str) -> String {
+    format!("{}::{test}", api::<A>().to_lowercase())
+}
+
+pub fn api<A: Api>() -> &'static str {
+    if A::NUMBER == 1 { "Rust" } else { "C" }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// What is told from anything that is shorter, longer, or moved; Python's
+/// `bytes(i % 251 for i in range(n))`.
+pub fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// Nothing that is awaited takes so many milliseconds.
+pub const AWAITED: i64 = 10_000;

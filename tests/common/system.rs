@@ -374,11 +374,6 @@ pub fn shutdown_reading(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RD) };
 }
 
-/// How many descriptors this process has.
-pub fn descriptor_count() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 /// Whether the signal waits, blocked, for this thread or the process.
 pub fn is_pending(signal: i32) -> bool {
     unsafe {
@@ -464,16 +459,6 @@ pub fn duplicate(fd: RawFd) -> OwnedFd {
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap()
 }
 
-/// Blocks a signal for this thread.
-pub fn block(signal: i32) {
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, signal);
-        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()), 0);
-    }
-}
-
 /// A lease on a file: until it is closed nobody else opens it, or executes it (fcntl(2)).
 pub fn lease(file: &std::fs::File) {
     const F_SETSIG: i32 = 10; // asm-generic/fcntl.h; not in libc
@@ -532,16 +517,6 @@ pub fn pidfd_inode() -> Option<u64> {
 pub fn set_variable(name: &str, value: &str) {
     // SAFETY: the harness's other thread waits for this one.
     unsafe { std::env::set_var(name, value) };
-}
-
-/// The same with a number from that on.
-pub fn lifted(fd: &OwnedFd, from: RawFd) -> OwnedFd {
-    // SAFETY: no memory is passed, and the descriptor is new and ours.
-    unsafe {
-        let lifted = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from);
-        assert!(lifted >= from);
-        OwnedFd::from_raw_fd(lifted)
-    }
 }
 
 /// Closes what whoever started this process has left open. In a process of one test only, before
@@ -609,4 +584,14 @@ pub fn handled_elsewhere(f: impl FnOnce()) -> bool {
         stop.store(true, Ordering::Relaxed);
     });
     becomes_readable(reader.as_raw_fd(), 0)
+}
+
+/// Whether the kernel hands several datagrams over as one (UDP_GRO of udp(7)).
+pub fn coalesces(fd: RawFd) -> bool {
+    option(fd, libc::SOL_UDP, libc::UDP_GRO) != 0
+}
+
+/// Has it do so.
+pub fn coalesce(fd: RawFd) {
+    set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
 }

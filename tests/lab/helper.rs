@@ -164,7 +164,8 @@ impl Drop for Helper {
     }
 }
 
-fn lift(fd: OwnedFd) -> OwnedFd {
+/// The same with a number that no program expects to be free.
+pub fn lift(fd: OwnedFd) -> OwnedFd {
     // SAFETY: no memory is passed, and the descriptor is new and ours.
     unsafe {
         let lifted = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 50);

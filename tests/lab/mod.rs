@@ -25,7 +25,7 @@ mod route;
 mod run;
 mod watch;
 
-pub use helper::{Helper, lasting_role, role, tell, told};
+pub use helper::{Helper, lasting_role, lift, role, tell, told};
 pub use limits::{forbid, give_up_all_capabilities, limit_descriptors, need_descriptors};
 pub use network::{
     HOLE, HOLE6, Network, add_address, blackhole, ip, join, leave_network, names, nft,

@@ -1,6 +1,6 @@
-//! Programs of other makes beside a lab.
+//! Programs of other makes.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,45 +10,59 @@ use std::time::Duration;
 use super::Network;
 use super::run::{cannot, end_with_parent};
 
-/// A program in one of the lab's networks: it is told by lines what to do, and prints lines. Killed
-/// when dropped.
+/// Nothing that is waited for takes so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A program that is told by lines what to do, and prints lines. Killed when dropped.
 pub struct Program {
     name: String,
     child: Child,
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
 }
 
 impl Program {
-    /// Without such a program on this machine the lab is skipped.
+    /// In one of the lab's networks. Without such a program on this machine the lab is skipped.
     pub fn start(network: &Network, words: &[&str]) -> Program {
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut enter = network.entrance();
-        let prepare = move || {
-            enter()?;
+        command.args(&words[1..]);
+        // SAFETY: setns(2) is all that runs between fork and exec; it allocates nothing and takes
+        // no lock.
+        unsafe { command.pre_exec(network.entrance()) };
+        match Program::spawn(&mut command) {
+            Ok(program) => program,
+            Err(e) if e.kind() == ErrorKind::NotFound => cannot(&format!("no {}", words[0])),
+            Err(e) => panic!("{words:?}: {e}"),
+        }
+    }
+
+    pub fn spawn(command: &mut Command) -> io::Result<Program> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let prepare = || {
             end_with_parent(Duration::from_secs(60));
             Ok(())
         };
-        // SAFETY: setns(2), prctl(2) and alarm(2) are all that runs between fork and exec; they
-        // allocate nothing and take no lock.
+        // SAFETY: prctl(2) and alarm(2) are all that runs between fork and exec; they allocate
+        // nothing and take no lock.
         unsafe { command.pre_exec(prepare) };
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) if e.kind() == ErrorKind::NotFound => cannot(&format!("no {}", words[0])),
-            Err(e) => panic!("{words:?}: {e}"),
-        };
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         thread::spawn(move || {
-            output.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
+            let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.all(|line| send.send(line).is_ok())
         });
-        Program { name: words[0].to_owned(), input: child.stdin.take().unwrap(), child, lines }
+        Ok(Program { name, child, input, lines })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its next line.
+    #[track_caller]
     pub fn hear(&self) -> String {
-        match self.lines.recv_timeout(Duration::from_secs(10)) {
+        match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => panic!("{} said nothing for 10 s", self.name),
             Err(RecvTimeoutError::Disconnected) => panic!("{} ended", self.name),
@@ -57,7 +71,15 @@ impl Program {
 
     /// In one write: what it sends on may be a datagram for each.
     pub fn tell(&mut self, line: &str) {
-        self.input.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.input.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// When its input ends, without another line.
+    #[track_caller]
+    pub fn ends_well(mut self) {
+        drop(self.input.take());
+        assert_eq!(self.lines.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        assert!(self.child.wait().unwrap().success());
     }
 }
 

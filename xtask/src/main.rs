@@ -29,7 +29,7 @@ cargo xtask <command>
                   documentation, the installed prefix
   labs            every lab, the long ones too: networks that drop, forget and delay,
                   and what was measured in them, as a table beside the controls
-  sanitize        event-driven serving under AddressSanitizer and ThreadSanitizer
+  sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
   demo            a push server and its clients at work, with every line explained
   counts          system calls, instructions, memory beside plain C and others, as a table
   counts --gate   the same, and fails when a bar is exceeded

@@ -1,4 +1,4 @@
-//! `cargo xtask sanitize`: event-driven serving, where many threads meet, under
+//! `cargo xtask sanitize`: event-driven serving and datagram sockets, where many threads meet, under
 //! AddressSanitizer (leaks as well) and ThreadSanitizer.
 //!
 //! Both are unstable features of the compiler, which RUSTC_BOOTSTRAP lets a stable one have.
