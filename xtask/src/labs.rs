@@ -172,10 +172,12 @@ fn lay_out(table: &BTreeMap<&str, Vec<Row>>) -> String {
     text
 }
 
-/// Gets what the labs call. A lab that misses a tool says so itself.
+/// Gets what the labs call, and other tests. A test that misses a tool says so itself.
 pub fn prepare(ws: &Workspace) {
     let labs = [tools::IP, tools::NFT, tools::UNSHARE, tools::TCPDUMP, tools::TSHARK];
-    for tool in labs.into_iter().chain([tools::PYTHON, tools::SOCAT]) {
+    for tool in
+        labs.into_iter().chain([tools::PYTHON, tools::SOCAT, tools::SYSTEMD_SOCKET_ACTIVATE])
+    {
         if let Err(reason) = tool.find_or_install(ws) {
             println!("{reason}");
         }

@@ -40,6 +40,7 @@ fn all_tests(ws: &Workspace) -> Result<String, Stop> {
 
 /// What `cargo test` runs, but for the test programs that are labs.
 fn tests_without_labs(ws: &Workspace) -> Result<String, Stop> {
+    labs::prepare(ws);
     let (_, programs) = labs::programs(ws)?;
     let mut tests = ws.cargo(&TEST);
     tests.args(["--lib", "--bins", "--examples"]);

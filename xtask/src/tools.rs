@@ -33,6 +33,8 @@ pub const TCPDUMP: Tool = Tool { program: "tcpdump", apt: "tcpdump", pip: None }
 pub const TSHARK: Tool = Tool { program: "tshark", apt: "tshark", pip: None };
 pub const PYTHON: Tool = Tool { program: "python3", apt: "python3", pip: None };
 pub const SOCAT: Tool = Tool { program: "socat", apt: "socat", pip: None };
+pub const SYSTEMD_SOCKET_ACTIVATE: Tool =
+    Tool { program: "systemd-socket-activate", apt: "systemd", pip: None };
 pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: None };
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
 pub const TASKSET: Tool = Tool { program: "taskset", apt: "util-linux", pip: None };
