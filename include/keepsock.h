@@ -2632,8 +2632,9 @@ int32_t keepsock_datagram_bind(const char *endpoint,
  *
  * @param endpoint  The peer.
  * @param options   Options, copied; NULL for the defaults. Family, local address, interface,
- *                  addresses, timeouts, token, coalescing, hand_over, last snapshot, and the users
- *                  who may send, on Unix sockets. What only streams have is refused.
+ *                  addresses, timeouts, token, coalescing, hand_over, last snapshot; of a Unix
+ *                  socket whose local address is a path the file's mode and owner. What only
+ *                  streams have, and allow_user, is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
@@ -2658,7 +2659,8 @@ int32_t keepsock_datagram_connect(const char *endpoint,
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
- *         all), _UNSUPPORTED (Windows), _INVALID_ARGUMENT. Since 0.1.
+ *         all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY, _UNSUPPORTED (Windows; coalescing or
+ *         allow_user where the system has none), _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_datagram_from_fd(keepsock_fd fd,
                                   const keepsock_options *options,
@@ -2667,7 +2669,7 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd,
 
 /**
  * Sends one datagram to the peer of a connected socket. It waits only while the system's
- * buffer is full. What ICMP said of an earlier datagram fails no call: see
+ * buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call: see
  * keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
  * over IPv6.
  *
@@ -3180,7 +3182,7 @@ uint16_t keepsock_datagram_port(const keepsock_datagram *datagram);
 
 /**
  * Protocol, local and remote address; after close, too. The remote address of a socket that is
- * not connected is the wildcard with port 0.
+ * not connected is the wildcard with port 0, of a Unix one unnamed.
  *
  * @param datagram  A socket.
  * @param out       Filled in on success.

@@ -7,6 +7,14 @@ use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind};
 use crate::sys::{self, Borrowed, Interest, Ready};
 
+/// Among the milliseconds of timeouts that may be changed while calls look at them: there is none.
+pub(crate) const NO_TIMEOUT: u64 = u64::MAX;
+
+/// Rounded up, so that a short time is not none.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
+}
+
 /// Why a step of a call ended without success; the public call adds what it was
 /// doing and to whom.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -34,6 +34,8 @@ both_apis![
     waiting_for_what_is_coalesced,
     coalescing_goes_with_the_socket,
     giving_up_what_coalesces,
+    giving_up_after_serving,
+    what_is_told_of_a_stranger,
     what_is_left_and_a_token,
     waiting_for_the_other_is_quiet,
     serving_answers_each,
@@ -362,6 +364,37 @@ fn giving_up_what_coalesces<A: Api>() {
     );
     assert_eq!(got.unwrap().bytes, b"x");
     server.release().unwrap();
+}
+
+/// D3, T4: a socket that was served, and receives no more, is given up nevertheless.
+fn giving_up_after_serving<A: Api>() {
+    let (server, _) = coalescing_pair::<A>();
+    let service = server.serve(1, Box::new(|_, _| ())).unwrap();
+    service.stop();
+    service.wait(10_000).unwrap();
+    drop(service);
+    server.release().unwrap();
+}
+
+/// D1: what is told of a datagram is told of that one, and not of a stranger's before it, which was in
+/// the queue when the socket was connected.
+fn what_is_told_of_a_stranger<A: Api>() {
+    let plain = UdpSocket::bind("[::]:0").unwrap();
+    let port = plain.local_addr().unwrap().port();
+    // The kernel keeps what it is asked to tell when a datagram comes.
+    system::set_option(plain.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
+    system::set_option(plain.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(b"stranger", ("127.0.0.5", port)).unwrap();
+    let peer = UdpSocket::bind("[::1]:0").unwrap();
+    plain.connect(peer.local_addr().unwrap()).unwrap();
+    let socket = A::adopt_datagram(plain.into(), &[Opt::ReadTimeout(10_000)]);
+    let socket = socket.map_err(|e| e.1).unwrap();
+    socket.set_details(true).unwrap();
+    peer.send_to(b"peer", ("::1", port)).unwrap();
+    let got = socket.recv(8).unwrap();
+    assert_eq!(got.bytes, b"peer");
+    assert_eq!(got.to, Some(SocketAddr::from((Ipv6Addr::LOCALHOST, port))));
 }
 
 /// T2: a token ends calls that begin later, too, though something is left to hand out; nothing of it is

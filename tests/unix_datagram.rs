@@ -6,6 +6,7 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +48,7 @@ both_apis![
     serving,
     a_batch_of_answers,
     a_pair_without_names,
+    details_and_users_who_may_send,
 ];
 
 /// Room for names that differ for each API and test.
@@ -759,4 +761,26 @@ fn a_pair_without_names<A: Api>() {
     assert_eq!(got.bytes, b"question");
     other.reply(&info, b"answer").unwrap();
     assert_eq!(one.recv(16).unwrap().bytes, b"answer");
+}
+
+/// D4: whoever may send may do so while details are switched on and off.
+fn details_and_users_who_may_send<A: Api>() {
+    const COUNT: usize = 3000;
+    let dir = TempDir::new();
+    let own = std::fs::metadata("/proc/self").unwrap().uid();
+    let options = [Opt::AllowUser(own), Opt::ReadTimeout(10_000)];
+    let server = A::bind(&dir.endpoint("s"), &options).unwrap();
+    let client = A::connect_datagram(&dir.endpoint("s"), &[]).unwrap();
+    std::thread::scope(|scope| {
+        let sends = scope.spawn(|| (0..COUNT).for_each(|_| client.send(b"x").unwrap()));
+        scope.spawn(|| {
+            for _ in 0..COUNT {
+                assert_eq!(server.recv(8).unwrap().bytes, b"x");
+            }
+        });
+        while !sends.is_finished() {
+            server.set_details(true).unwrap();
+            server.set_details(false).unwrap();
+        }
+    });
 }

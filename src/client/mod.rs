@@ -33,7 +33,7 @@ use crate::liveness::Liveness;
 use crate::options::SocketOptions;
 use crate::sys::{self, Descriptor, InUse, Interest, Owned, TcpInfo, Tick};
 use crate::turn::Turn;
-use crate::wait::{Cause, Deadline};
+use crate::wait::{Cause, Deadline, NO_TIMEOUT, millis};
 
 /// Calls wait in poll and not in the call itself: there is a cancel token, or the
 /// platform has no other way.
@@ -81,8 +81,6 @@ const NOT_PLAIN: u32 = POLLED | NONBLOCKING | BUFFERED | DRAINING | CLOSING | UN
 
 /// How many pieces of 4 KiB a close that has no time throws away.
 const IMPATIENT_PIECES: u32 = 64;
-
-const NO_TIMEOUT: u64 = u64::MAX;
 
 /// One confirmed connection, made by [`connect`](ClientSocket::connect) or by
 /// [`ServerSocket::accept`](crate::ServerSocket::accept).
@@ -146,11 +144,6 @@ enum Local {
     Known(Address),
     /// Asked of the kernel when somebody wants to know, and at close at the latest.
     Asked(OnceLock<Address>),
-}
-
-/// Rounded up, so that a short time is not none.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
 }
 
 /// What became of a message that was not to wait.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{
-    BorrowedSocket, ClientSocket, HELD, Local, NO_TIMEOUT, NONBLOCKING, PACKETS, POLLED,
-    READ_TIMEOUT, UNSWITCHED, WRITE_TIMEOUT, millis,
+    BorrowedSocket, ClientSocket, HELD, Local, NONBLOCKING, PACKETS, POLLED, READ_TIMEOUT,
+    UNSWITCHED, WRITE_TIMEOUT,
 };
 
 use crate::cancel::CancelToken;
@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, Result};
 use crate::info::{Address, FiveTuple, Protocol};
 use crate::keepalive::Keepalive;
 use crate::sys::{self, InUse, Owned};
+use crate::wait::{NO_TIMEOUT, millis};
 
 impl ClientSocket {
     /// Protocol, local and remote address; also after an error and after close.

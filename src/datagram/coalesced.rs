@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, TryLockError};
-use std::time::Duration;
 
 use super::receive::Batch;
 use super::{Datagram, DatagramSocket, Patience};
 use crate::cancel::CancelToken;
 use crate::error::ErrorKind;
-use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
+use crate::sys::{self, Buffers, InUse, Received, Wait};
 use crate::turn::{LOOK, Turn};
 use crate::wait::{Cause, Deadline};
 
@@ -131,8 +130,7 @@ impl DatagramSocket {
                 break;
             }
             let _ = sys::coalesce(io.socket(), false);
-            let read = Some((io.socket(), Interest::Read));
-            if sys::poll(read, None, Some(Duration::ZERO)).is_ok_and(|ready| !ready.socket) {
+            if sys::is_empty(io.socket()) {
                 return Some(true);
             }
             // What is in its queue stays as one, and the kernel tells its length only to those who ask.

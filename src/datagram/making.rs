@@ -152,8 +152,8 @@ impl DatagramSocket {
 
     /// Connects with options: family, local address, interface, addresses in place of the
     /// name's, timeouts, token, [coalescing](SocketOptions::coalescing),
-    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot), and of
-    /// Unix sockets the users who may send. The connect timeout is for looking the name up.
+    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot); of a
+    /// Unix socket whose local address is a path the file's mode and owner. The connect timeout is for looking the name up.
     ///
     /// # Errors
     /// Those of [`connect`](DatagramSocket::connect) and
@@ -195,7 +195,10 @@ impl DatagramSocket {
     /// # Errors
     /// The descriptor is given back with the error:
     /// [`WrongState`](ErrorKind::WrongState) if it is not a datagram socket, or one of UDP that is
-    /// not bound; [`InvalidArgument`](ErrorKind::InvalidArgument) for options.
+    /// not bound; [`InvalidArgument`](ErrorKind::InvalidArgument) for options;
+    /// [`NoDescriptors`](ErrorKind::NoDescriptors), for it needs one more;
+    /// [`NoMemory`](ErrorKind::NoMemory) for coalescing; [`Unsupported`](ErrorKind::Unsupported) for
+    /// coalescing, or users who may send, where the system has none.
     ///
     /// ```
     /// use keepsock::{DatagramSocket, SocketOptions};
@@ -341,19 +344,14 @@ fn look(adopted: &Adopted, options: &SocketOptions, now: bool) -> Result<(Endpoi
                 .map_err(|cause| cause.into_error(TAKE_OVER))?;
             Side::Inet(Inet { any_port: adopted.any_port, ..Inet::new(local, peer, dual) })
         }
-        None if options.coalescing => {
+        None => {
             options.refuse_inet_only(TAKE_OVER)?;
-            return Err(wrong("not a UDP socket"));
-        }
-        None => Side::unix(
-            sys::to_address(&name),
-            peer.map(|name| {
+            let peer = peer.map(|name| {
                 let address = sys::to_address(&name);
                 UnixPeer { bound: Mutex::new(address.clone()), address, name }
-            }),
-            None,
-            options,
-        ),
+            });
+            Side::unix(sys::to_address(&name), peer, None, options)
+        }
     };
     let set = || -> std::result::Result<(), Cause> {
         if !options.users.is_empty() {

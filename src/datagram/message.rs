@@ -19,7 +19,7 @@ pub struct Datagram {
     /// Who sent it. A Unix socket that is not bound has no name, and cannot be answered.
     pub from: Address,
     /// The address that it was sent to, which may be a group's or a broadcast address. UDP only,
-    /// as what follows.
+    /// as are local, interface, ttl and tos.
     pub to: Option<SocketAddr>,
     /// The address of this machine that a [`reply`](crate::DatagramSocket::reply) leaves from.
     pub local: Option<SocketAddr>,

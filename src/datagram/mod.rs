@@ -30,7 +30,7 @@ pub(crate) use crate::sys::Buffers;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
 use crate::turn::LOOK;
 use crate::unix::{Lent, SocketFile};
-use crate::wait::{Cause, Deadline, wait, wait_any};
+use crate::wait::{Cause, Deadline, NO_TIMEOUT, millis, wait, wait_any};
 use coalesced::Coalesced;
 pub use message::{Datagram, Incoming, Outgoing};
 #[cfg(feature = "capi")]
@@ -40,8 +40,6 @@ pub use reports::DatagramError;
 pub(crate) use send::Parts;
 pub use serve::DatagramService;
 pub use settings::DatagramSnapshot;
-
-const NO_TIMEOUT: u64 = u64::MAX;
 
 /// A datagram socket, UDP or Unix: [bound](DatagramSocket::bind) to a local address, for datagrams
 /// from anybody, or [connected](DatagramSocket::connect) to one peer.
@@ -384,12 +382,11 @@ impl DatagramSocket {
     /// The error of a call.
     #[cold]
     fn failed(&self, operation: &'static str, cause: Cause, to: Option<&Address>) -> Error {
-        let too_long = matches!(&cause, Cause::Os(e) if sys::is_too_long(e));
-        let error = match &cause {
-            Cause::Os(e) if too_long => {
+        let error = match cause {
+            Cause::Os(e) if sys::is_too_long(&e) => {
                 Error::new(ErrorKind::TooLong, operation).with_os_error(e.raw_os_error())
             }
-            _ => cause.into_error(operation),
+            cause => cause.into_error(operation),
         };
         match to.cloned().or_else(|| self.0.peer()) {
             Some(remote) => error.at(self.0.tuple_to(remote)),
@@ -464,11 +461,6 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Rounded up, so that a short time is not none.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
 }
 
 /// IPv4 as IPv4, also where a dual-stack socket has it as a mapped address.

@@ -135,8 +135,9 @@ impl DatagramSocket {
             return taken.ok_or_else(|| self.not_received(ErrorKind::Closed.into()));
         }
         let control = self.0.control.load(Ordering::Relaxed);
-        let mut received = Received::default();
         loop {
+            // A new one each time: the kernel does not tell the same of each.
+            let mut received = Received::default();
             let call = |wait| sys::recv_datagram(io.socket(), buf, control, wait, &mut received);
             if let Err(cause) = self.recv_step(&io, &patience, call) {
                 return Err(self.not_received(cause));

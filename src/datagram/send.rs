@@ -240,10 +240,10 @@ impl DatagramSocket {
         if !connected {
             return self.send_one(&Outgoing::new(bytes));
         }
-        let failed = |cause| self.failed(SEND, cause, None);
-        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
+        let io = self.enter(SEND)?;
         let call = |wait| sys::send(io.socket(), bytes, wait).map(drop);
-        self.send_step(&io, self.deadline(&self.0.write_timeout), call).map_err(failed)
+        self.send_step(&io, self.deadline(&self.0.write_timeout), call)
+            .map_err(|cause| self.failed(SEND, cause, None))
     }
 
     /// Sends one datagram to an address.

@@ -4,12 +4,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{DatagramSocket, NO_TIMEOUT, Shared, Side, millis};
+use super::{DatagramSocket, Shared, Side};
 use crate::cancel::CancelToken;
 use crate::client::BorrowedSocket;
 use crate::error::{ErrorKind, Result};
 use crate::info::FiveTuple;
 use crate::sys::{self, InUse, Owned, Sending};
+use crate::wait::{NO_TIMEOUT, millis};
 
 /// What is known of a datagram socket at one moment, from
 /// [`DatagramSocket::snapshot`]. `None` is what the system does not tell; Linux tells everything
@@ -201,14 +202,13 @@ impl DatagramSocket {
             Side::Inet(inet) => Some(inet.families()),
             Side::Unix(_) => None,
         };
-        let mut set = sys::want_details(io.socket(), families, on);
-        if matches!(&self.0.side, Side::Unix(unix) if !unix.users.is_empty()) {
-            // Without it nobody would be known.
-            set = set.and_then(|()| sys::want_credentials(io.socket(), true));
-        }
-        if let (Side::Inet(inet), true) = (&self.0.side, on) {
-            set = set.and_then(|()| sys::want_destination(io.socket(), inet.ipv6));
-        }
+        let set = match &self.0.side {
+            Side::Inet(inet) if on => sys::want_destination(io.socket(), inet.ipv6),
+            Side::Inet(_) => Ok(()),
+            // If only some users may send, nobody would be known without it, be it for a moment.
+            Side::Unix(unix) => sys::want_credentials(io.socket(), on || !unix.users.is_empty()),
+        };
+        let set = set.and_then(|()| sys::want_details(io.socket(), families, on));
         set.map_err(|e| self.failed(OPERATION, e.into(), None))?;
         if on {
             // It stays: what was in the queue before may have them.
@@ -301,11 +301,11 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
-        let failed = |cause| self.failed("non-blocking mode", cause, None);
-        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed.into()))?;
+        const OPERATION: &str = "non-blocking mode";
+        let io = self.enter(OPERATION)?;
         let _mode = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
-            .map_err(|e| failed(e.into()))?;
+            .map_err(|e| self.failed(OPERATION, e.into(), None))?;
         self.0.nonblocking.store(on, Ordering::Release);
         Ok(())
     }
@@ -346,8 +346,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        let io = self.0.descriptor.enter();
-        io.map(BorrowedSocket).ok_or_else(|| self.failed("borrow", ErrorKind::Closed.into(), None))
+        self.enter("borrow").map(BorrowedSocket)
     }
 
     /// Gives the descriptor up: it is the caller's to close. The socket is then closed for this
@@ -365,16 +364,16 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn release(&self) -> Result<Owned> {
-        let failed = |kind: ErrorKind| self.failed("release", kind.into(), None);
-        let busy = || failed(ErrorKind::WrongState).detail("another thread is using it");
-        let io = self.0.descriptor.enter().ok_or_else(|| failed(ErrorKind::Closed))?;
+        const OPERATION: &str = "release";
+        let wrong = |what| self.failed(OPERATION, ErrorKind::WrongState.into(), None).detail(what);
+        let busy = || wrong("another thread is using it");
+        let io = self.enter(OPERATION)?;
         let coalesced = self.0.coalesced.as_ref();
         if let Some(coalesced) = coalesced {
             match self.uncoalesce(coalesced, &io) {
                 Some(true) => {}
                 Some(false) => {
-                    let error = failed(ErrorKind::WrongState);
-                    return Err(error.detail("datagrams wait in it that may have come as one"));
+                    return Err(wrong("datagrams wait in it that may have come as one"));
                 }
                 None => return Err(busy()),
             }

@@ -309,8 +309,9 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 ///
 /// @param endpoint  The peer.
 /// @param options   Options, copied; NULL for the defaults. Family, local address, interface,
-///                  addresses, timeouts, token, coalescing, hand_over, last snapshot, and the users
-///                  who may send, on Unix sockets. What only streams have is refused.
+///                  addresses, timeouts, token, coalescing, hand_over, last snapshot; of a Unix
+///                  socket whose local address is a path the file's mode and owner. What only
+///                  streams have, and allow_user, is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
@@ -354,7 +355,8 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
-///         all), _UNSUPPORTED (Windows), _INVALID_ARGUMENT. Since 0.1.
+///         all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY, _UNSUPPORTED (Windows; coalescing or
+///         allow_user where the system has none), _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_from_fd(
     fd: keepsock_fd,
@@ -378,7 +380,7 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 }
 
 /// Sends one datagram to the peer of a connected socket. It waits only while the system's
-/// buffer is full. What ICMP said of an earlier datagram fails no call: see
+/// buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call: see
 /// keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
 /// over IPv6.
 ///
@@ -787,7 +789,7 @@ impl Receiving {
         operation: &'static str,
     ) -> Result<Receiving> {
         // More than the socket takes at once need not be looked at.
-        let receiving = Receiving { first, count: count.min(64), size };
+        let receiving = Receiving { first, count: count.min(crate::sys::AT_ONCE), size };
         for at in 0..receiving.count {
             let entry = receiving.entry(at);
             // SAFETY: as the caller promises. What was in its info is not read.

@@ -461,7 +461,7 @@ pub unsafe extern "C" fn keepsock_datagram_port(datagram: *const keepsock_datagr
 }
 
 /// Protocol, local and remote address; after close, too. The remote address of a socket that is
-/// not connected is the wildcard with port 0.
+/// not connected is the wildcard with port 0, of a Unix one unnamed.
 ///
 /// @param datagram  A socket.
 /// @param out       Filled in on success.

@@ -6,7 +6,8 @@
 //!   [`Descriptor`], which several threads may use while one closes it
 //! - `stream_socket`, `connect`, `accept`, `recv`, `send`, `recv_slices`, `send_slices`, `wake`,
 //!   `disconnect`
-//! - `datagram_socket`, `recv_datagram(s)`, `send_datagram(s)`, `next_reported`: UDP
+//! - `datagram_socket`, `recv_datagram(s)`, `send_datagram(s)`, `next_reported`: UDP and
+//!   Unix datagrams
 //! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
 //! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
 //! - `spawn`, `take_inherited`, `describe`: descriptors given to a new process, and taken by it

@@ -120,6 +120,10 @@ pub(crate) fn to_groups(_: Borrowed<'_>, _families: Families, setting: ToGroups)
     unsupported()
 }
 
+pub(crate) fn is_empty(_: Borrowed<'_>) -> bool {
+    false
+}
+
 pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
     unsupported()
 }

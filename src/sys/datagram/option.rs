@@ -54,8 +54,7 @@ pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<(
 }
 
 /// Whether the kernel tells of each datagram its TTL, its TOS byte and when it took it: ip(7),
-/// RFC 3542, socket(7). None: a Unix socket, which has the time, and
-/// who sent it.
+/// RFC 3542, socket(7). None: a Unix socket, which has the time only.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn want_details(
     socket: Borrowed<'_>,
@@ -63,9 +62,6 @@ pub(crate) fn want_details(
     on: bool,
 ) -> io::Result<()> {
     let Families { ipv4, ipv6 } = families.unwrap_or(Families { ipv4: false, ipv6: false });
-    if families.is_none() {
-        want_credentials(socket, on)?;
-    }
     if ipv6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, on)?;
@@ -95,6 +91,13 @@ pub(crate) fn want_details(
     _on: bool,
 ) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether no datagram waits. poll says otherwise of a socket that was shut down.
+pub(crate) fn is_empty(socket: Borrowed<'_>) -> bool {
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = socket2::SockRef::from(&socket).recv_with_flags(&mut [], flags);
+    peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether the kernel may hand over several datagrams as one.
