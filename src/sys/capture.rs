@@ -51,9 +51,10 @@ mod linux {
     use std::ptr;
     use std::time::{Duration, UNIX_EPOCH};
 
-    use libc::{c_int, c_void, socklen_t};
+    use libc::{c_int, socklen_t};
     use socket2::{Domain, Socket, Type};
 
+    use super::super::sockopt;
     use super::super::unix::{check, check_int};
     use super::*;
 
@@ -77,18 +78,18 @@ mod linux {
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new_raw(Domain::PACKET, kind, None)?;
         // Beyond the system's limit where that is allowed; a shorter queue will do, too.
-        if set_option(&socket, libc::SO_RCVBUFFORCE, &QUEUE).is_err() {
-            let _ = set_option(&socket, libc::SO_RCVBUF, &QUEUE);
+        if sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &QUEUE).is_err() {
+            let _ = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &QUEUE);
         }
         // Not SO_TIMESTAMP: the kernel takes times only some moments after it was asked to, and
         // that would give packets of before the time at which they are read.
-        set_option(&socket, libc::SO_TIMESTAMPING, &TIMES)?;
+        sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &TIMES)?;
         let mut steps = filter(port);
         let program = libc::sock_fprog {
             len: u16::try_from(steps.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
             filter: steps.as_mut_ptr(),
         };
-        set_option(&socket, libc::SO_ATTACH_FILTER, &program)?;
+        sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         // SAFETY: an all-zero sockaddr_ll is a valid one: of every interface.
         let mut name: libc::sockaddr_ll = unsafe { mem::zeroed() };
         name.sll_family = libc::AF_PACKET as u16;
@@ -98,16 +99,6 @@ mod linux {
         // SAFETY: the name outlives the call, and len is its size.
         check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), len) })?;
         Ok(socket.into())
-    }
-
-    fn set_option<T>(socket: &Socket, name: c_int, value: &T) -> io::Result<()> {
-        let len = mem::size_of::<T>() as socklen_t;
-        let value: *const c_void = ptr::from_ref(value).cast();
-        // SAFETY: the kernel reads `len` bytes of value; what a filter's steps are at is alive.
-        let code = unsafe {
-            libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, name, value, len)
-        };
-        check_int(code).map(|_| ())
     }
 
     /// Space for a control message with three times, aligned as control messages are.
@@ -178,19 +169,11 @@ mod linux {
 
     /// How many packets found the queue full since this was asked before.
     pub(crate) fn capture_drops(socket: Borrowed<'_>) -> u32 {
-        let mut counts = [0u32; 2]; // struct tpacket_stats: all packets, those that were dropped
-        let mut len = mem::size_of_val(&counts) as socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes into counts.
-        let code = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                PACKET_STATISTICS,
-                counts.as_mut_ptr().cast(),
-                &raw mut len,
-            )
-        };
-        if code < 0 { 0 } else { counts[1] }
+        // struct tpacket_stats: all packets, those that were dropped.
+        // SAFETY: an array of numbers.
+        let counts =
+            unsafe { sockopt::get::<[u32; 2]>(socket, libc::SOL_PACKET, PACKET_STATISTICS) };
+        counts.map_or(0, |([_, dropped], _)| dropped)
     }
 
     // ---- the filter ----------------------------------------------------------------------

@@ -47,6 +47,8 @@ mod descriptor;
 mod file;
 mod poller;
 mod rights;
+#[cfg(unix)]
+mod sockopt;
 mod spawn;
 mod syn;
 mod tcp;

@@ -24,6 +24,7 @@ mod linux {
 
     use libc::{c_int, socklen_t};
 
+    use super::super::sockopt;
     use super::super::unix::check_int;
     use super::*;
 
@@ -33,18 +34,7 @@ mod linux {
 
     /// Whether a listener keeps the headers of the SYNs that open its connections.
     pub(crate) fn save_syn(listener: Borrowed<'_>, on: bool) -> io::Result<()> {
-        let value = c_int::from(on);
-        // SAFETY: the kernel reads an int from value.
-        let code = unsafe {
-            libc::setsockopt(
-                listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                TCP_SAVE_SYN,
-                (&raw const value).cast(),
-                size_of::<c_int>() as socklen_t,
-            )
-        };
-        check_int(code).map(|_| ())
+        sockopt::set(listener, libc::IPPROTO_TCP, TCP_SAVE_SYN, &c_int::from(on))
     }
 
     /// Takes the kernel's copy, IP and TCP headers; empty if there is none. The kernel gives

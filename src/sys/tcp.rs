@@ -53,58 +53,15 @@ fn seconds(time: Duration) -> u32 {
     u32::try_from(up).unwrap_or(u32::MAX)
 }
 
-#[cfg(unix)]
-mod option {
-    use std::io;
-    use std::mem;
+/// An ioctl(2) that writes an int; 0 if it fails.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
     use std::os::fd::AsRawFd;
 
-    use super::super::Borrowed;
-
-    /// getsockopt(2) into plain memory. A kernel that knows less leaves the rest zero; how
-    /// many bytes it knew is returned too.
-    ///
-    /// # Safety
-    /// Every bit pattern is a valid `T`.
-    pub(super) unsafe fn get<T>(
-        socket: Borrowed<'_>,
-        level: libc::c_int,
-        name: libc::c_int,
-    ) -> io::Result<(T, usize)> {
-        // SAFETY: as the caller promises.
-        let mut value: T = unsafe { mem::zeroed() };
-        let mut len = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes into value.
-        let code = unsafe {
-            let out = (&raw mut value).cast();
-            libc::getsockopt(socket.as_raw_fd(), level, name, out, &raw mut len)
-        };
-        if code == 0 { Ok((value, len as usize)) } else { Err(io::Error::last_os_error()) }
-    }
-
-    #[cfg(not(target_os = "openbsd"))]
-    pub(super) fn set(
-        socket: Borrowed<'_>,
-        level: libc::c_int,
-        name: libc::c_int,
-        value: u32,
-    ) -> io::Result<()> {
-        // SAFETY: the kernel reads four bytes from value.
-        let code = unsafe {
-            let value = (&raw const value).cast();
-            libc::setsockopt(socket.as_raw_fd(), level, name, value, 4)
-        };
-        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// An ioctl(2) that writes an int; 0 if it fails.
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    pub(super) fn count(socket: Borrowed<'_>, request: libc::c_ulong) -> usize {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the callers' requests write an int through the pointer.
-        let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut bytes) };
-        if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
-    }
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the callers' requests write an int through the pointer.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut bytes) };
+    if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -112,7 +69,8 @@ mod platform {
     use socket2::{Domain, SockRef};
 
     use super::super::Borrowed;
-    use super::{Duration, TcpInfo, io, option};
+    use super::super::sockopt;
+    use super::{Duration, TcpInfo, io};
     use crate::info::TcpState;
     use crate::liveness::Silence;
 
@@ -184,7 +142,7 @@ mod platform {
 
     fn raw(socket: Borrowed<'_>) -> io::Result<(Raw, usize)> {
         // SAFETY: Raw is integers.
-        unsafe { option::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
+        unsafe { sockopt::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
     }
 
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
@@ -198,8 +156,8 @@ mod platform {
         }
         let ms = |n: u32| Duration::from_millis(n.into());
         let us = |n: u32| Duration::from_micros(n.into());
-        let queued = option::count(socket, libc::TIOCOUTQ as _) as u64;
-        let unsent = option::count(socket, SIOCOUTQNSD) as u64;
+        let queued = super::count(socket, libc::TIOCOUTQ as _) as u64;
+        let unsent = super::count(socket, SIOCOUTQNSD) as u64;
         let congestion_control = SockRef::from(&socket)
             .tcp_congestion()
             .ok()
@@ -250,7 +208,7 @@ mod platform {
             SockRef::from(&socket).set_tcp_user_timeout(Some(time))?;
         }
         let ms = u32::try_from(time.as_millis() / 8).unwrap_or(u32::MAX).clamp(1000, 120_000);
-        match option::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, ms) {
+        match sockopt::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &ms) {
             Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             other => other,
         }
@@ -265,7 +223,7 @@ mod platform {
         SockRef::from(&socket).set_tcp_user_timeout(None)?;
         let rto_max = |socket| {
             // SAFETY: an int.
-            unsafe { option::get::<u32>(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS) }
+            unsafe { sockopt::get::<u32>(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS) }
         };
         // Linux before 6.15 has no such limit to set.
         let Ok((now, _)) = rto_max(socket) else {
@@ -276,7 +234,7 @@ mod platform {
         if now == default {
             return Ok(());
         }
-        option::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, default)
+        sockopt::set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &default)
     }
 
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
@@ -300,7 +258,7 @@ mod platform {
     /// closed by both sides (tcp(7), TCP_INFO). False where the system does not tell.
     pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
         // SAFETY: the state is the first byte of struct tcp_info.
-        let state = unsafe { option::get::<u8>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
+        let state = unsafe { sockopt::get::<u8>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
         state.is_ok_and(|(state, _)| i32::from(state) == TcpState::Closed as i32)
     }
 
@@ -308,24 +266,24 @@ mod platform {
     /// where the system does not tell (tcp(7), SIOCOUTQ).
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
         // TIOCOUTQ has SIOCOUTQ's number.
-        option::count(socket, libc::TIOCOUTQ as _)
+        super::count(socket, libc::TIOCOUTQ as _)
     }
 
     /// The next connect sends no SYN if there is a cookie; the first write does.
     pub(crate) fn fast_open_connect(socket: Borrowed<'_>) -> io::Result<()> {
-        option::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+        sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &1)
     }
 
     /// At most `pending` connections that have data and no ACK yet.
     pub(crate) fn fast_open_listen(socket: Borrowed<'_>, pending: u32) -> io::Result<()> {
-        option::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+        sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &pending)
     }
 
     /// Linux 5.16; false where the kernel does not know.
     pub(crate) fn is_mptcp(socket: Borrowed<'_>) -> bool {
         const TCP_IS_MPTCP: libc::c_int = 43; // linux/tcp.h; not in libc
         // SAFETY: an int.
-        let is = unsafe { option::get::<i32>(socket, libc::IPPROTO_TCP, TCP_IS_MPTCP) };
+        let is = unsafe { sockopt::get::<i32>(socket, libc::IPPROTO_TCP, TCP_IS_MPTCP) };
         is.is_ok_and(|(is, _)| is != 0)
     }
 
@@ -337,14 +295,15 @@ mod platform {
 
     /// Bytes that came and were not read (tcp(7), SIOCINQ).
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
-        Some(option::count(socket, libc::FIONREAD as _) as u64)
+        Some(super::count(socket, libc::FIONREAD as _) as u64)
     }
 }
 
 #[cfg(target_vendor = "apple")]
 mod platform {
     use super::super::Borrowed;
-    use super::{Duration, TcpInfo, io, option, seconds};
+    use super::super::sockopt;
+    use super::{Duration, TcpInfo, io, seconds};
     use crate::info::TcpState;
     use crate::liveness::Silence;
 
@@ -359,7 +318,7 @@ mod platform {
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
         // SAFETY: the structure is integers.
         let (raw, _) = unsafe {
-            option::get::<libc::tcp_connection_info>(
+            sockopt::get::<libc::tcp_connection_info>(
                 socket,
                 libc::IPPROTO_TCP,
                 libc::TCP_CONNECTION_INFO,
@@ -396,7 +355,7 @@ mod platform {
         if strict {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        option::set(socket, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME, seconds(time))
+        sockopt::set(socket, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME, &seconds(time))
     }
 
     pub(crate) fn user_timeout(_socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
@@ -410,14 +369,14 @@ mod platform {
     /// SO_NWRITE.
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
         // SAFETY: an int.
-        let bytes = unsafe { option::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NWRITE) };
+        let bytes = unsafe { sockopt::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NWRITE) };
         bytes.map_or(0, |(bytes, _)| usize::try_from(bytes).unwrap_or(0))
     }
 
     /// SO_NREAD.
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
         // SAFETY: an int.
-        let bytes = unsafe { option::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NREAD) };
+        let bytes = unsafe { sockopt::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NREAD) };
         bytes.ok().and_then(|(bytes, _)| u64::try_from(bytes).ok())
     }
 }
@@ -425,7 +384,8 @@ mod platform {
 #[cfg(target_os = "freebsd")]
 mod platform {
     use super::super::Borrowed;
-    use super::{Duration, TcpInfo, io, option, seconds};
+    use super::super::sockopt;
+    use super::{Duration, TcpInfo, io, seconds};
     use crate::info::TcpState;
     use crate::liveness::Silence;
 
@@ -439,7 +399,7 @@ mod platform {
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
         // SAFETY: the structure is integers.
         let (raw, _) =
-            unsafe { option::get::<libc::tcp_info>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }?;
+            unsafe { sockopt::get::<libc::tcp_info>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }?;
         let us = |n: u32| Some(Duration::from_micros(n.into()));
         Ok(TcpInfo {
             state: TcpState::from_bsd(raw.tcpi_state),
@@ -468,13 +428,13 @@ mod platform {
         if !strict {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        option::set(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME, seconds(time))
+        sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME, &seconds(time))
     }
 
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
         // SAFETY: an unsigned int.
         let (s, _) =
-            unsafe { option::get::<u32>(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME) }?;
+            unsafe { sockopt::get::<u32>(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME) }?;
         Ok((s > 0).then(|| Duration::from_secs(s.into())))
     }
 
@@ -484,11 +444,11 @@ mod platform {
 
     /// FIONWRITE (sys/filio.h).
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
-        option::count(socket, libc::FIONWRITE)
+        super::count(socket, libc::FIONWRITE)
     }
 
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
-        Some(option::count(socket, libc::FIONREAD as _) as u64)
+        Some(super::count(socket, libc::FIONREAD as _) as u64)
     }
 }
 

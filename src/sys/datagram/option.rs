@@ -1,11 +1,9 @@
 //! What datagram sockets are set to, and what the kernel knows of them.
 
 use std::io;
-use std::mem;
 use std::net::IpAddr;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 
 use libc::c_int;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -13,26 +11,15 @@ use socket2::SockAddr;
 use socket2::{Domain, Socket, Type};
 
 use super::{Families, Memory, Sending, ToGroups};
-use crate::sys::unix::check_int;
-use crate::sys::{Borrowed, Owned};
+use crate::sys::{Borrowed, Owned, sockopt};
 
 /// A datagram socket in blocking mode, close-on-exec from the start.
 pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
     Ok(Socket::new(domain, Type::DGRAM, None)?.into())
 }
 
-fn set_value<T>(socket: Borrowed<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    let len = mem::size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel reads at most `len` bytes through the pointer.
-    check_int(unsafe {
-        let at = std::ptr::from_ref(value).cast();
-        libc::setsockopt(socket.as_raw_fd(), level, name, at, len)
-    })?;
-    Ok(())
-}
-
 fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
-    set_value(socket, level, name, &c_int::from(on))
+    sockopt::set(socket, level, name, &c_int::from(on))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -103,7 +90,9 @@ pub(crate) fn is_empty(socket: Borrowed<'_>) -> bool {
 /// Whether the kernel may hand over several datagrams as one.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn coalesces(socket: Borrowed<'_>) -> bool {
-    get::<c_int>(socket, libc::SOL_UDP, super::message::UDP_GRO).is_ok_and(|(on, _)| on != 0)
+    // SAFETY: an int.
+    let on = unsafe { sockopt::get::<c_int>(socket, libc::SOL_UDP, super::message::UDP_GRO) };
+    on.is_ok_and(|(on, _)| on != 0)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -148,29 +137,12 @@ pub(crate) fn set_sending(
         },
     };
     if families.ipv6 {
-        set_value(socket, libc::IPPROTO_IPV6, v6, &value)?;
+        sockopt::set(socket, libc::IPPROTO_IPV6, v6, &value)?;
     }
     if families.ipv4 {
-        set_value(socket, libc::IPPROTO_IP, v4, &value)?;
+        sockopt::set(socket, libc::IPPROTO_IP, v4, &value)?;
     }
     Ok(())
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn get<T: Copy + Default>(
-    socket: Borrowed<'_>,
-    level: c_int,
-    name: c_int,
-) -> io::Result<(T, usize)> {
-    let mut value = T::default();
-    let mut len = mem::size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes through the pointer; T is a number, or an
-    // array of numbers.
-    check_int(unsafe {
-        let at = (&raw mut value).cast();
-        libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut len)
-    })?;
-    Ok((value, len as usize))
 }
 
 /// How long a packet to the peer of a connected socket may be, headers included, as far as is
@@ -181,7 +153,8 @@ pub(crate) fn path_mtu(socket: Borrowed<'_>, ipv6: bool) -> io::Result<u32> {
         true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
         false => (libc::IPPROTO_IP, libc::IP_MTU),
     };
-    let (mtu, _) = get::<c_int>(socket, level, name)?;
+    // SAFETY: an int.
+    let (mtu, _) = unsafe { sockopt::get::<c_int>(socket, level, name) }?;
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
@@ -195,10 +168,12 @@ pub(crate) fn path_mtu(_: Borrowed<'_>, _ipv6: bool) -> io::Result<u32> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn memory(socket: Borrowed<'_>) -> Memory {
     const SO_MEMINFO: c_int = 55;
-    let Ok((values, len)) = get::<[u32; 9]>(socket, libc::SOL_SOCKET, SO_MEMINFO) else {
+    // SAFETY: an array of numbers.
+    let got = unsafe { sockopt::get::<[u32; 9]>(socket, libc::SOL_SOCKET, SO_MEMINFO) };
+    let Ok((values, len)) = got else {
         return Memory::default();
     };
-    let known = values.get(..len / mem::size_of::<u32>()).unwrap_or_default();
+    let known = values.get(..len / size_of::<u32>()).unwrap_or_default();
     let value = |at: usize| known.get(at).map(|value| u64::from(*value));
     Memory {
         unread: value(0),
@@ -259,7 +234,7 @@ pub(crate) fn set_member(
         let name = SockAddr::from(SocketAddr::new(ip, 0));
         // SAFETY: all zero is a valid, empty name; no name is longer than the storage.
         unsafe {
-            let mut storage: libc::sockaddr_storage = mem::zeroed();
+            let mut storage: libc::sockaddr_storage = std::mem::zeroed();
             let (from, len) = (name.as_ptr().cast::<u8>(), name.len() as usize);
             std::ptr::copy_nonoverlapping(from, (&raw mut storage).cast(), len);
             storage
@@ -278,11 +253,11 @@ pub(crate) fn set_member(
     match source.map(name) {
         None => {
             let option = if join { join_group } else { leave_group };
-            set_value(socket, level, option, &Member { interface, group })
+            sockopt::set(socket, level, option, &Member { interface, group })
         }
         Some(source) => {
             let option = if join { join_source } else { leave_source };
-            set_value(socket, level, option, &MemberOfSource { interface, group, source })
+            sockopt::set(socket, level, option, &MemberOfSource { interface, group, source })
         }
     }
 }
@@ -310,14 +285,14 @@ pub(crate) fn to_groups(
             ToGroups::Ttl(ttl) => (libc::IPV6_MULTICAST_HOPS, c_int::from(ttl)),
             ToGroups::Interface(index) => (libc::IPV6_MULTICAST_IF, index as _),
         };
-        set_value(socket, libc::IPPROTO_IPV6, name, &value)?;
+        sockopt::set(socket, libc::IPPROTO_IPV6, name, &value)?;
     }
     if families.ipv4 {
         let level = libc::IPPROTO_IP;
         match setting {
             ToGroups::Loop(on) => set(socket, level, libc::IP_MULTICAST_LOOP, on)?,
             ToGroups::Ttl(ttl) => {
-                set_value(socket, level, libc::IP_MULTICAST_TTL, &c_int::from(ttl))?;
+                sockopt::set(socket, level, libc::IP_MULTICAST_TTL, &c_int::from(ttl))?;
             }
             ToGroups::Interface(index) => {
                 let any = libc::in_addr { s_addr: 0 };
@@ -326,7 +301,7 @@ pub(crate) fn to_groups(
                     imr_address: any,
                     imr_ifindex: index as _,
                 };
-                set_value(socket, level, libc::IP_MULTICAST_IF, &by_index)?;
+                sockopt::set(socket, level, libc::IP_MULTICAST_IF, &by_index)?;
             }
         }
     }

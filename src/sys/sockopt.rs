@@ -1,0 +1,42 @@
+//! Options of sockets that socket2 does not have, by getsockopt(2) and setsockopt(2).
+
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+
+use libc::{c_int, socklen_t};
+
+use super::Borrowed;
+use super::unix::check_int;
+
+/// The value, in plain memory. A kernel that knows less leaves the rest zero; how many bytes it knew
+/// comes with it.
+///
+/// # Safety
+/// Every bit pattern is a valid `T`.
+pub(super) unsafe fn get<T>(
+    socket: Borrowed<'_>,
+    level: c_int,
+    name: c_int,
+) -> io::Result<(T, usize)> {
+    // SAFETY: as the caller promises.
+    let mut value: T = unsafe { mem::zeroed() };
+    let mut len = mem::size_of::<T>() as socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into value.
+    check_int(unsafe {
+        let out = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, name, out, &raw mut len)
+    })?;
+    Ok((value, len as usize))
+}
+
+/// Sets the value; what it points to, if it does, is alive.
+pub(super) fn set<T>(socket: Borrowed<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let len = mem::size_of::<T>() as socklen_t;
+    // SAFETY: the kernel reads at most `len` bytes of value.
+    check_int(unsafe {
+        let value = std::ptr::from_ref(value).cast();
+        libc::setsockopt(socket.as_raw_fd(), level, name, value, len)
+    })?;
+    Ok(())
+}
