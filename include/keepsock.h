@@ -4205,9 +4205,9 @@ int32_t keepsock_options_set_unix_owner(keepsock_options *options,
  * only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
  *
  * @param options  The options to change.
- * @param uid      The number of a user.
+ * @param uid      The number of a user; not (uid_t)-1, which is nobody's.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_options_allow_user(keepsock_options *options,
                                     uint32_t uid,

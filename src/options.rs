@@ -558,8 +558,8 @@ impl SocketOptions {
     /// what [`peer_credentials`](crate::ClientSocket::peer_credentials) tells. Root is no
     /// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
     /// are passed over ([`DatagramSnapshot::denied`](crate::DatagramSnapshot::denied)). For listening
-    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere.
-    /// Default: none, everybody may.
+    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere, and
+    /// for `u32::MAX`, which is nobody's number. Default: none, everybody may.
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -650,6 +650,9 @@ impl SocketOptions {
         // chown(2) takes that number for "leave it".
         if self.unix.uid == Some(u32::MAX) || self.unix.gid == Some(u32::MAX) {
             return refuse("unix_owner: 4294967295 is nobody's number");
+        }
+        if self.users.contains(&u32::MAX) {
+            return refuse("allow_user: 4294967295 is nobody's number");
         }
         if let Some(name) = &self.interface {
             // IFNAMSIZ is 16 with the final NUL, on Linux and the BSDs alike.
