@@ -340,8 +340,8 @@ impl Inherited {
         self.items.iter().map(|item| item.name.as_str())
     }
 
-    /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
-    /// none, or the second time. Call it when everything that may fail has succeeded: before, the
+    /// Tells the predecessor, if there is one, that this process serves, so that it ends; the second
+    /// time it does nothing. Call it when everything that may fail has succeeded: before, the
     /// predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
     /// Just before that, servers that were taken from a predecessor get their options, and datagram

@@ -580,8 +580,11 @@ impl SocketOptions {
     /// A packet has at least one byte, for an empty one would look like the end, and at most
     /// what the socket's send buffer holds (Linux: about 200 KB by default;
     /// [`TooLong`](ErrorKind::TooLong)). One that does not fit into the reader's buffer is lost,
-    /// with an error that says so; the next one is not. Lines, messages and files are
-    /// for streams: [`WrongState`](ErrorKind::WrongState). So is serving by events.
+    /// with an error that says so; the next one is not. Lines, messages,
+    /// [`read_exact`](crate::ClientSocket::read_exact) and files are for streams:
+    /// [`WrongState`](ErrorKind::WrongState). Serving by events is, too:
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument), or [`WrongState`](ErrorKind::WrongState) for a
+    /// connection that is [added](crate::Service::add).
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {

@@ -948,9 +948,6 @@ fn nobody_is_no_user_who_may_connect<A: Api>() {
         let message = fails(A::listen(&dir.endpoint("s"), &nobody()), ErrorKind::InvalidArgument);
         assert!(message.message.contains("allow_user"), "{message:?}");
         fails(A::bind(&dir.endpoint("s"), &nobody()), ErrorKind::InvalidArgument);
-        let listener = UnixListener::bind(dir.path("s")).unwrap();
-        let adopted = A::adopt_server(listener.into(), &nobody());
-        fails(adopted.map_err(|(_, failure)| failure), ErrorKind::InvalidArgument);
 
         let server = unnamed::<A>("nobody", &[Opt::AllowUser(me().0)]);
         server.set_nonblocking(true).unwrap();

@@ -289,9 +289,9 @@ pub unsafe extern "C" fn keepsock_inherited_name(
     name.map_or(c"".as_ptr(), |name| name.as_ptr())
 }
 
-/// Tells the predecessor that this process serves, so that it ends; does nothing if there is
-/// none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
-/// if nothing had been when this process ends, or frees the object.
+/// Tells the predecessor, if there is one, that this process serves, so that it ends; the second
+/// time it does nothing. Call it when everything that may fail has succeeded: before, the
+/// predecessor goes on as if nothing had been when this process ends, or frees the object.
 ///
 /// Just before that, servers that were taken from a predecessor get their options, and datagram
 /// sockets keepsock_options_set_coalescing(). From now on the files of Unix sockets are this
@@ -337,7 +337,8 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// @endcode
 ///
 /// If the new process ends, or is not ready in time, it is killed, the error says why, and this
-/// one goes on as if nothing had been. Sockets must have been made with
+/// one goes on as if nothing had been. One that has become another user's process cannot be ended,
+/// and goes on. Sockets must have been made with
 /// keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
 /// a Unix socket in the file system the new process owns the file from then on, if this one did.
 ///

@@ -658,7 +658,8 @@ pub unsafe extern "C" fn keepsock_options_allow_user(
 /// socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
 /// not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
 /// Lines, messages, keepsock_client_read_exact() and files are for streams:
-/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT.
+/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or _WRONG_STATE
+/// for a connection that is added (keepsock_service_add()).
 ///
 /// @param options  The options to change.
 /// @param on       Whether.
