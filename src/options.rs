@@ -718,11 +718,7 @@ impl SocketOptions {
             ("SYN", self.save_syn),
             ("coalescing", self.coalescing),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("a Unix socket has no {name} to set"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("a Unix socket has no {name} to set"))
     }
 
     /// Refuses, for a socket of IP, what only Unix sockets have.
@@ -733,11 +729,7 @@ impl SocketOptions {
             ("allow_user", !self.users.is_empty()),
             ("sequenced", self.sequenced),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("{name} is for Unix sockets"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("{name} is for Unix sockets"))
     }
 
     /// Refuses, for a Unix socket that has no file or is not to make one, what a file can be.
@@ -770,19 +762,12 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        let only = |what: &str| {
-            let detail = format!("{what} is for listening");
-            Err(Error::new(ErrorKind::InvalidArgument, operation).detail(detail))
-        };
-        if self.hand_over {
-            return only("hand_over");
-        }
-        if self.save_syn {
-            return only("save_syn");
-        }
-        if !self.users.is_empty() {
-            return only("allow_user");
-        }
+        let given = [
+            ("hand_over", self.hand_over),
+            ("save_syn", self.save_syn),
+            ("allow_user", !self.users.is_empty()),
+        ];
+        refuse(operation, &given, |name| format!("{name} is for listening"))?;
         self.refuse_file_only(operation)
     }
 
@@ -808,11 +793,7 @@ impl SocketOptions {
             ("save_syn", self.save_syn),
             ("sequenced", self.sequenced),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("a datagram socket has no {name} to set"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("a datagram socket has no {name} to set"))
     }
 
     /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
@@ -869,5 +850,17 @@ impl SocketOptions {
             SockRef::from(&socket).set_tcp_nodelay(true)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses the first of these options that was given.
+fn refuse(
+    operation: &'static str,
+    given: &[(&str, bool)],
+    why: impl Fn(&str) -> String,
+) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(why(name))),
+        None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, c_string, cancel, endpoint, guard, handle, invalid, is_null, keepsock_cancel,
     keepsock_datagram, keepsock_error, keepsock_options, keepsock_server, live, output, text,
-    timeout,
+    timeout, write_if_wanted,
 };
 use crate::{HandOver, Inherited};
 
@@ -407,10 +407,8 @@ pub unsafe extern "C" fn keepsock_hand_over(
         // SAFETY: null, or a live token as the header asks.
         let token = unsafe { cancel::token(cancel, OPERATION) }?;
         let started = hand_over.cancel(token).start(limit)?;
-        if !pid.is_null() {
-            // SAFETY: not null, and writable as the header asks.
-            unsafe { pid.write(started.into()) };
-        }
+        // SAFETY: null or writable as the header asks.
+        unsafe { write_if_wanted(pid, started.into()) };
         Ok(())
     };
     // SAFETY: null, or writable as the header asks.
