@@ -3679,9 +3679,9 @@ const char *keepsock_inherited_name(const keepsock_inherited *inherited,
                                     size_t index);
 
 /**
- * Tells the predecessor that this process serves, so that it ends; does nothing if there is
- * none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
- * if nothing had been when this process ends, or frees the object.
+ * Tells the predecessor, if there is one, that this process serves, so that it ends; the second
+ * time it does nothing. Call it when everything that may fail has succeeded: before, the
+ * predecessor goes on as if nothing had been when this process ends, or frees the object.
  *
  * Just before that, servers that were taken from a predecessor get their options, and datagram
  * sockets keepsock_options_set_coalescing(). From now on the files of Unix sockets are this
@@ -3721,7 +3721,8 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * @endcode
  *
  * If the new process ends, or is not ready in time, it is killed, the error says why, and this
- * one goes on as if nothing had been. Sockets must have been made with
+ * one goes on as if nothing had been. One that has become another user's process cannot be ended,
+ * and goes on. Sockets must have been made with
  * keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
  * a Unix socket in the file system the new process owns the file from then on, if this one did.
  *
@@ -4207,9 +4208,9 @@ int32_t keepsock_options_set_unix_owner(keepsock_options *options,
  * only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
  *
  * @param options  The options to change.
- * @param uid      The number of a user.
+ * @param uid      The number of a user; not (uid_t)-1, which is nobody's.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_options_allow_user(keepsock_options *options,
                                     uint32_t uid,
@@ -4225,7 +4226,8 @@ int32_t keepsock_options_allow_user(keepsock_options *options,
  * socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
  * not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
  * Lines, messages, keepsock_client_read_exact() and files are for streams:
- * KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT.
+ * KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or _WRONG_STATE
+ * for a connection that is added (keepsock_service_add()).
  *
  * @param options  The options to change.
  * @param on       Whether.

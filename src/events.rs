@@ -99,7 +99,8 @@ impl Repeated {
             Refusal::Full => "all places are taken",
             Refusal::Crowded => "its address has as many as it may",
             Refusal::Denied => "its address may not connect",
-            Refusal::User(uid) => &format!("user {uid} may not connect"),
+            Refusal::User(Some(uid)) => &format!("user {uid} may not connect"),
+            Refusal::User(None) => "its user is unknown",
         };
         tell(&self.refused, Level::Warn, format_args!("refused {peer} on {listener}: {what}"));
     }

@@ -198,8 +198,9 @@ impl<'a> HandOver<'a> {
 
     /// Starts the successor and waits until it has said that it is ready, for so long at most;
     /// `None`: without limit. Returns the number of its process, which is a child of this one.
-    /// One that is not ready is killed, and what connections it had accepted are reset. Limit and
-    /// token hold for all of it, but the system's fork(2).
+    /// One that is not ready is killed, and what connections it had accepted are reset; but one that
+    /// has become another user's process cannot be ended, and goes on. Limit and token hold for all of
+    /// it, but the system's fork(2).
     ///
     /// # Errors
     /// This process goes on then, and all that was to be handed over is as it was.
@@ -239,14 +240,14 @@ impl<'a> HandOver<'a> {
         if self.cancel.as_ref().is_some_and(CancelToken::is_fired) {
             return Err(failed(ErrorKind::Cancelled));
         }
-        let lent = self.lend()?;
+        let mut lent = self.lend()?;
         let Started { process, program, report, channel } = self.spawn(&lent)?;
         let pid = process.id();
         let failed = |kind: ErrorKind, what: &str, how: sys::Ended| {
             let detail = format!("the successor, process {pid}, {what}: {how}");
             Error::new(kind, OPERATION).detail(detail)
         };
-        let outcome = match self.wait_begun(&report, deadline) {
+        let outcome = match self.wait_begun(report, deadline) {
             Ok(None) => self.wait_ready(&channel, deadline, || process.ended()),
             Ok(Some(why)) => {
                 process.end();
@@ -271,11 +272,12 @@ impl<'a> HandOver<'a> {
                 return Err(failed(cause.kind(), &what, process.end()));
             }
         }
+        // All of them first: a logger that panics would give those back that were not yet kept.
+        for file in lent.iter_mut().filter_map(|lent| lent.file.take()) {
+            file.keep();
+        }
         for lent in lent {
             events::handed_over(lent.endpoint, pid);
-            if let Some(file) = lent.file {
-                file.keep();
-            }
         }
         Ok(pid)
     }
@@ -361,10 +363,10 @@ impl<'a> HandOver<'a> {
     /// Waits until the program has begun, or says why it cannot.
     fn wait_begun(
         &self,
-        report: &Owned,
+        report: Owned,
         deadline: Deadline,
     ) -> std::result::Result<Option<io::Error>, Cause> {
-        let socket = Some((sys::borrow(report), Interest::Read));
+        let socket = Some((sys::borrow(&report), Interest::Read));
         wait(socket, deadline, self.cancel.as_ref(), || false)?;
         Ok(sys::read_report(report))
     }
@@ -460,7 +462,10 @@ impl Drop for UnderWay {
 }
 
 fn cannot_start(program: &OsStr, why: &io::Error) -> Error {
-    let what = format!("{} cannot be started", program.to_string_lossy());
+    let mut what = format!("{} cannot be started", program.to_string_lossy());
+    if why.raw_os_error().is_none() {
+        what += &format!(": {why}");
+    }
     let kind = match ErrorKind::of(why) {
         // fork(2) and execve(2) say EAGAIN for a limit that was reached.
         ErrorKind::WouldBlock => ErrorKind::NoMemory,
@@ -521,6 +526,19 @@ mod tests {
             assert!(matches!(outcome, Ok(Outcome::Ready)));
             let outcome = hand_over.wait_ready(&mine, Deadline::after(limit), || None);
             assert!(outcome.is_err_and(|cause| cause.kind() != ErrorKind::EndOfStream));
+        }
+    }
+
+    /// E1: why, if the system was not asked: a word with a NUL.
+    #[test]
+    fn a_word_that_is_none() {
+        use crate::options::SocketOptions;
+        let options = SocketOptions::new().hand_over(true);
+        let server = ServerSocket::listen_with("127.0.0.1:0", &options).unwrap();
+        for (program, word) in [("/bin/t\0rue", "a"), ("true", "a\0b")] {
+            let hand_over = HandOver::new().program(program).arg(word).server("s", &server);
+            let err = hand_over.start(Duration::from_secs(20)).unwrap_err();
+            assert!(err.to_string().contains("contains a nul byte"), "{err}");
         }
     }
 }

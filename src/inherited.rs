@@ -198,7 +198,8 @@ impl Inherited {
         options.refuse_client_only(LISTEN)?;
         let kind = (Type::STREAM, LISTEN);
         let listens = |item: &Item| item.listens_for(options.sequenced);
-        if let Some(number) = self.bound_to(&endpoint, options, kind, listens)? {
+        if let Some((_, item)) = self.bound_to(&endpoint, options, kind, listens)? {
+            let number = item.number;
             return self
                 .adopt(&options.for_inherited(&endpoint), |item| item.number == number)
                 .map_err(|e| e.during(LISTEN).at(&endpoint));
@@ -209,7 +210,7 @@ impl Inherited {
             Target::Inet { .. } => None,
             _ => self.bound_to(&endpoint, options, kind, Item::listens)?,
         };
-        if let Some(other) = self.items.iter().find(|item| Some(item.number) == other) {
+        if let Some((_, other)) = other {
             return Err(other.wrong_kind().during(LISTEN).at(&endpoint));
         }
         ServerSocket::listen_with(endpoint, &options.clone().hand_over(true))
@@ -239,10 +240,10 @@ impl Inherited {
     /// ```
     pub fn server(&mut self, name: &str, options: &SocketOptions) -> Result<ServerSocket> {
         options.refuse_client_only(OPERATION)?;
-        self.need(name)?;
+        let first = self.need(name)?;
         let named = || self.items.iter().filter(|item| item.name == name);
         let wrong = named().find(|item| !item.listens() && !item.is_datagram());
-        let all_wrong = || named().next().filter(|_| !named().any(Item::listens));
+        let all_wrong = || Some(first).filter(|_| !named().any(Item::listens));
         if let Some(item) = wrong.or_else(all_wrong) {
             return Err(item.wrong_kind());
         }
@@ -274,14 +275,11 @@ impl Inherited {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn datagram(&mut self, name: &str, options: &SocketOptions) -> Result<DatagramSocket> {
-        self.need(name)?;
-        let named = || self.items.iter().filter(|item| item.name == name);
-        match named().find(|item| item.is_datagram()).or_else(|| named().next()) {
-            Some(item) if !item.is_datagram() => Err(item.wrong_kind()),
-            Some(item) => {
-                self.adopt_datagram(item.number, options).map_err(|e| e.during(OPERATION))
-            }
-            None => Err(Error::new(ErrorKind::NotFound, OPERATION)),
+        let first = self.need(name)?;
+        let is_it = |item: &Item| item.name == name && item.is_datagram();
+        match self.items.iter().position(is_it) {
+            Some(index) => self.adopt_datagram(index, options).map_err(|e| e.during(OPERATION)),
+            None => Err(first.wrong_kind()),
         }
     }
 
@@ -317,13 +315,13 @@ impl Inherited {
         options.validate(BIND)?;
         options.refuse_client_only(BIND)?;
         match self.bound_to(&endpoint, options, (Type::DGRAM, BIND), Item::receives)? {
-            Some(number) => {
+            Some((index, _)) => {
                 let mut options = options.for_inherited(&endpoint);
                 if matches!(&endpoint.0, Target::Inet { .. }) {
                     // They have said which one is meant.
                     (options.family, options.interface) = (Family::Any, None);
                 }
-                self.adopt_datagram(number, &options).map_err(|e| e.during(BIND).at(&endpoint))
+                self.adopt_datagram(index, &options).map_err(|e| e.during(BIND).at(&endpoint))
             }
             None => DatagramSocket::bind_with(endpoint, &options.clone().hand_over(true)),
         }
@@ -340,8 +338,8 @@ impl Inherited {
         self.items.iter().map(|item| item.name.as_str())
     }
 
-    /// Tells the predecessor that this process serves, so that it ends; does nothing if there is
-    /// none, or the second time. Call it when everything that may fail has succeeded: before, the
+    /// Tells the predecessor, if there is one, that this process serves, so that it ends; the second
+    /// time it does nothing. Call it when everything that may fail has succeeded: before, the
     /// predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
     /// Just before that, servers that were taken from a predecessor get their options, and datagram
@@ -384,10 +382,10 @@ impl Inherited {
         Ok(())
     }
 
-    /// That there is something of a name.
-    fn need(&self, name: &str) -> Result<()> {
-        if self.names().any(|known| known == name) {
-            return Ok(());
+    /// The first one of a name, which there must be.
+    fn need(&self, name: &str) -> Result<&Item> {
+        if let Some(first) = self.items.iter().find(|item| item.name == name) {
+            return Ok(first);
         }
         let known: Vec<_> = self.names().map(|name| format!("{name:?}")).collect();
         let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
@@ -429,11 +427,8 @@ impl Inherited {
         }
     }
 
-    /// Makes a datagram socket of the one that has this number. On failure it stays in its place.
-    fn adopt_datagram(&mut self, number: u32, options: &SocketOptions) -> Result<DatagramSocket> {
-        let Some(index) = self.items.iter().position(|item| item.number == number) else {
-            return Err(Error::new(ErrorKind::NotFound, OPERATION));
-        };
+    /// Makes a datagram socket of the one in this place. On failure it stays there.
+    fn adopt_datagram(&mut self, index: usize, options: &SocketOptions) -> Result<DatagramSocket> {
         let Item { number, name, adopted } = self.items.remove(index);
         let now = self.channel.is_none();
         match DatagramSocket::adopt(adopted, options, now) {
@@ -450,17 +445,17 @@ impl Inherited {
         }
     }
 
-    /// The number of the one that is bound to an endpoint, of those of a kind.
+    /// The one that is bound to an endpoint, of those of a kind, and its place.
     fn bound_to(
         &self,
         endpoint: &Endpoint,
         options: &SocketOptions,
         (kind, operation): (Type, &'static str),
         is_of_kind: impl Fn(&Item) -> bool,
-    ) -> Result<Option<u32>> {
+    ) -> Result<Option<(usize, &Item)>> {
         let find = |is_it: &dyn Fn(&Item) -> bool| {
-            let found = self.items.iter().find(|item| is_of_kind(item) && is_it(item));
-            found.map(|item| item.number)
+            let mut all = self.items.iter().enumerate();
+            all.find(|(_, item)| is_of_kind(item) && is_it(item))
         };
         let (any, any_port) = match &endpoint.0 {
             Target::Inet { host, port } => (*host == Host::Any, *port == Port::Number(0)),
@@ -483,8 +478,8 @@ impl Inherited {
         };
         let mut wanted = found.into_iter();
         let first = wanted.next();
-        if let Some(number) = first.and_then(at) {
-            return Ok(Some(number));
+        if let Some(found) = first.and_then(at) {
+            return Ok(Some(found));
         }
         // As in listening and binding: `*` is IPv4 alone on a machine without IPv6.
         let second = wanted.next().filter(|_| any).and_then(at);

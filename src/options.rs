@@ -558,8 +558,8 @@ impl SocketOptions {
     /// what [`peer_credentials`](crate::ClientSocket::peer_credentials) tells. Root is no
     /// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
     /// are passed over ([`DatagramSnapshot::denied`](crate::DatagramSnapshot::denied)). For listening
-    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere.
-    /// Default: none, everybody may.
+    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere, and
+    /// for `u32::MAX`, which is nobody's number. Default: none, everybody may.
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -580,8 +580,11 @@ impl SocketOptions {
     /// A packet has at least one byte, for an empty one would look like the end, and at most
     /// what the socket's send buffer holds (Linux: about 200 KB by default;
     /// [`TooLong`](ErrorKind::TooLong)). One that does not fit into the reader's buffer is lost,
-    /// with an error that says so; the next one is not. Lines, messages and files are
-    /// for streams: [`WrongState`](ErrorKind::WrongState). So is serving by events.
+    /// with an error that says so; the next one is not. Lines, messages,
+    /// [`read_exact`](crate::ClientSocket::read_exact) and files are for streams:
+    /// [`WrongState`](ErrorKind::WrongState). Serving by events is, too:
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument), or [`WrongState`](ErrorKind::WrongState) for a
+    /// connection that is [added](crate::Service::add).
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {
@@ -651,6 +654,9 @@ impl SocketOptions {
         if self.unix.uid == Some(u32::MAX) || self.unix.gid == Some(u32::MAX) {
             return refuse("unix_owner: 4294967295 is nobody's number");
         }
+        if self.users.contains(&u32::MAX) {
+            return refuse("allow_user: 4294967295 is nobody's number");
+        }
         if let Some(name) = &self.interface {
             // IFNAMSIZ is 16 with the final NUL, on Linux and the BSDs alike.
             if name.is_empty() || name.len() > 15 || name.contains('\0') {
@@ -712,11 +718,7 @@ impl SocketOptions {
             ("SYN", self.save_syn),
             ("coalescing", self.coalescing),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("a Unix socket has no {name} to set"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("a Unix socket has no {name} to set"))
     }
 
     /// Refuses, for a socket of IP, what only Unix sockets have.
@@ -727,11 +729,7 @@ impl SocketOptions {
             ("allow_user", !self.users.is_empty()),
             ("sequenced", self.sequenced),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("{name} is for Unix sockets"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("{name} is for Unix sockets"))
     }
 
     /// Refuses, for a Unix socket that has no file or is not to make one, what a file can be.
@@ -764,19 +762,12 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        let only = |what: &str| {
-            let detail = format!("{what} is for listening");
-            Err(Error::new(ErrorKind::InvalidArgument, operation).detail(detail))
-        };
-        if self.hand_over {
-            return only("hand_over");
-        }
-        if self.save_syn {
-            return only("save_syn");
-        }
-        if !self.users.is_empty() {
-            return only("allow_user");
-        }
+        let given = [
+            ("hand_over", self.hand_over),
+            ("save_syn", self.save_syn),
+            ("allow_user", !self.users.is_empty()),
+        ];
+        refuse(operation, &given, |name| format!("{name} is for listening"))?;
         self.refuse_file_only(operation)
     }
 
@@ -802,11 +793,7 @@ impl SocketOptions {
             ("save_syn", self.save_syn),
             ("sequenced", self.sequenced),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation)
-                .detail(format!("a datagram socket has no {name} to set"))),
-            None => Ok(()),
-        }
+        refuse(operation, &given, |name| format!("a datagram socket has no {name} to set"))
     }
 
     /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
@@ -863,5 +850,17 @@ impl SocketOptions {
             SockRef::from(&socket).set_tcp_nodelay(true)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses the first of these options that was given.
+fn refuse(
+    operation: &'static str,
+    given: &[(&str, bool)],
+    why: impl Fn(&str) -> String,
+) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(why(name))),
+        None => Ok(()),
     }
 }

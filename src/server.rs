@@ -510,8 +510,8 @@ impl ServerSocket {
     #[cold]
     fn may_connect(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
         // Who cannot be told is nobody that is allowed.
-        let uid = sys::peer_credentials(sys::borrow(socket)).map_or(u32::MAX, |peer| peer.uid);
-        let may = self.0.options.users.contains(&uid);
+        let uid = sys::peer_credentials(sys::borrow(socket)).ok().map(|peer| peer.uid);
+        let may = uid.is_some_and(|uid| self.0.options.users.contains(&uid));
         if !may {
             // It is not handed to the program.
             listener.counters.accepted.fetch_sub(1, Ordering::Relaxed);

@@ -176,7 +176,9 @@ fn is_stale(name: &SockAddr, path: &Path) -> io::Result<bool> {
 /// Whether two paths are the same file.
 pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
     let absolute = |path: &Path| std::path::absolute(path).ok();
-    a == b || absolute(a) == absolute(b) || identity(a).is_some_and(|a| Some(a) == identity(b))
+    a == b
+        || absolute(a).is_some_and(|a| Some(a) == absolute(b))
+        || identity(a).is_some_and(|a| Some(a) == identity(b))
 }
 
 impl SocketFile {

@@ -61,6 +61,7 @@ both_apis!(
     garbage_in_the_environment,
     a_note_for_another_process,
     started_by_systemd,
+    a_successor_that_cannot_be_ended,
 );
 
 /// Without being woken they would wait for ever.
@@ -1726,4 +1727,27 @@ fn started_by_systemd<A: Api>() {
             assert!(dir.path("s").exists(), "the file is the service manager's");
         }
     }
+}
+
+/// L7, I1: a limit is kept though the successor is another user's process by now, whom this one may
+/// not kill.
+fn a_successor_that_cannot_be_ended<A: Api>() {
+    if lab::role().is_none() {
+        let test = this_test::<A>("a_successor_that_cannot_be_ended");
+        assert_eq!(Helper::start(&test, "s").hear(), "done");
+        return;
+    }
+    let server = A::listen("127.0.0.1:0", &[Opt::HandOver(true)]).unwrap();
+    lab::forbid(libc::SYS_kill, None, libc::EPERM);
+    let given = [("s", Handed::Server(&server))];
+    common::promptly(Duration::from_secs(3), || {
+        let begun = std::time::Instant::now();
+        fails(A::hand_over(Some(&["sleep", "10"]), &given, 100, None), ErrorKind::TimedOut);
+        begun.elapsed()
+    });
+    // It goes on here.
+    let client = connect(&server.endpoint()).unwrap();
+    server.accept().unwrap();
+    drop(client);
+    tell("done");
 }

@@ -54,6 +54,7 @@ both_apis![
     packets_carry_descriptors,
     packet_sockets_are_taken_over,
     a_stream_does_not_connect_to_packets,
+    nobody_is_no_user_who_may_connect,
 ];
 
 type Call<A> = fn(&<A as Api>::Client) -> Outcome<()>;
@@ -935,4 +936,24 @@ fn a_stream_does_not_connect_to_packets<A: Api>() {
     dead.bind(&socket2::SockAddr::unix(dir.path("s")).unwrap()).unwrap();
     drop(dead);
     drop(A::listen(&endpoint, &[Opt::Sequenced(true)]).unwrap());
+}
+
+/// D4: who cannot be told is not let in, and no number stands for nobody: (uid_t)-1 is refused.
+fn nobody_is_no_user_who_may_connect<A: Api>() {
+    let test = name::<A>("nobody_is_no_user_who_may_connect");
+    lab::in_process(&test, Duration::from_secs(20), || {
+        let dir = TempDir::new();
+        let nobody = || [Opt::AllowUser(me().0), Opt::AllowUser(u32::MAX)];
+        let message = fails(A::listen(&dir.endpoint("s"), &nobody()), ErrorKind::InvalidArgument);
+        assert!(message.message.contains("allow_user"), "{message:?}");
+        fails(A::bind(&dir.endpoint("s"), &nobody()), ErrorKind::InvalidArgument);
+
+        let server = unnamed::<A>("nobody", &[Opt::AllowUser(me().0)]);
+        server.set_nonblocking(true).unwrap();
+        let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+        lab::forbid(libc::SYS_getsockopt, None, libc::EPERM);
+        fails(server.accept(), ErrorKind::WouldBlock);
+        assert_eq!((server.counters().accepted, server.counters().denied), (0, 1));
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    });
 }

@@ -139,10 +139,10 @@ impl ClientSocket {
     ) -> std::result::Result<bool, Stopped> {
         // sendfile(2) waits for each part of what it is given, and has no flag against that.
         let waits = !self.has(POLLED | NONBLOCKING) && patience.since.is_none();
-        let held = if waits { None } else { Some(self.hold_nonblocking(io)) };
-        if let Some(Err(e)) = held {
-            return Err(Stopped::Here(e.into()));
-        }
+        let _held = match waits {
+            true => None,
+            false => Some(self.hold_nonblocking(io).map_err(|e| Stopped::Here(e.into()))?),
+        };
         patience.begun |= !waits;
         let mut quiet = sys::NoSigpipe::new();
         while *at < end {

@@ -288,13 +288,12 @@ impl ClientSocket {
         const OPERATION: &str = "take over";
         let wrong =
             |what: &str| Error::new(ErrorKind::WrongState, OPERATION).detail(what.to_owned());
-        let mut packets = false;
-        let mut look = || -> Result<Address> {
+        let look = || -> Result<(Address, bool)> {
             options.validate(OPERATION)?;
             options.refuse_datagram_only(OPERATION)?;
             options.refuse_listener_only(OPERATION)?;
             let fd = sys::borrow(&socket);
-            packets = match sys::connection_kind(fd).map_err(|e| Error::os(OPERATION, &e))? {
+            let packets = match sys::connection_kind(fd).map_err(|e| Error::os(OPERATION, &e))? {
                 Some(kind) if !kind.listens => kind.packets,
                 Some(_) => return Err(wrong("a listening socket")),
                 None => return Err(wrong("not a stream socket")),
@@ -309,10 +308,10 @@ impl ClientSocket {
                 applied.map_err(|cause| cause.into_error(OPERATION))?;
             }
             options.adopt(fd, !sys::BLOCKING_CALLS).map_err(|cause| cause.into_error(OPERATION))?;
-            Ok(sys::to_address(&peer))
+            Ok((sys::to_address(&peer), packets))
         };
         match look() {
-            Ok(remote) => {
+            Ok((remote, packets)) => {
                 let made = ClientSocket::without_timeouts(socket, remote, None, options);
                 if packets {
                     made.flags.fetch_or(PACKETS, Ordering::Relaxed);

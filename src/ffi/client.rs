@@ -8,7 +8,7 @@ use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, bytes, bytes_mut, c_string, cancel, fill_text, guard, handle, invalid, keepsock_cancel,
     keepsock_error, keepsock_fd, keepsock_options, live, options, output, shield, timeout,
-    write_sized,
+    write_if_wanted, write_sized,
 };
 use crate::{ClientSocket, FiveTuple, Keepalive, LengthPrefix};
 
@@ -515,10 +515,8 @@ pub unsafe extern "C" fn keepsock_client_read_line(
             out[line.len()] = 0;
             line.len()
         })?;
-        if !len.is_null() {
-            // SAFETY: not null, and writable as the header asks.
-            unsafe { len.write(n) };
-        }
+        // SAFETY: null or writable as the header asks.
+        unsafe { write_if_wanted(len, n) };
         Ok(())
     };
     // SAFETY: as the header asks.

@@ -7,7 +7,7 @@ use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, c_string, cancel, endpoint, guard, handle, invalid, is_null, keepsock_cancel,
     keepsock_datagram, keepsock_error, keepsock_options, keepsock_server, live, output, text,
-    timeout,
+    timeout, write_if_wanted,
 };
 use crate::{HandOver, Inherited};
 
@@ -289,9 +289,9 @@ pub unsafe extern "C" fn keepsock_inherited_name(
     name.map_or(c"".as_ptr(), |name| name.as_ptr())
 }
 
-/// Tells the predecessor that this process serves, so that it ends; does nothing if there is
-/// none. Call it when everything that may fail has succeeded: before, the predecessor goes on as
-/// if nothing had been when this process ends, or frees the object.
+/// Tells the predecessor, if there is one, that this process serves, so that it ends; the second
+/// time it does nothing. Call it when everything that may fail has succeeded: before, the
+/// predecessor goes on as if nothing had been when this process ends, or frees the object.
 ///
 /// Just before that, servers that were taken from a predecessor get their options, and datagram
 /// sockets keepsock_options_set_coalescing(). From now on the files of Unix sockets are this
@@ -337,7 +337,8 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// @endcode
 ///
 /// If the new process ends, or is not ready in time, it is killed, the error says why, and this
-/// one goes on as if nothing had been. Sockets must have been made with
+/// one goes on as if nothing had been. One that has become another user's process cannot be ended,
+/// and goes on. Sockets must have been made with
 /// keepsock_options_set_hand_over(), or taken over, or come from a keepsock_inherited. Of
 /// a Unix socket in the file system the new process owns the file from then on, if this one did.
 ///
@@ -406,10 +407,8 @@ pub unsafe extern "C" fn keepsock_hand_over(
         // SAFETY: null, or a live token as the header asks.
         let token = unsafe { cancel::token(cancel, OPERATION) }?;
         let started = hand_over.cancel(token).start(limit)?;
-        if !pid.is_null() {
-            // SAFETY: not null, and writable as the header asks.
-            unsafe { pid.write(started.into()) };
-        }
+        // SAFETY: null or writable as the header asks.
+        unsafe { write_if_wanted(pid, started.into()) };
         Ok(())
     };
     // SAFETY: null, or writable as the header asks.

@@ -278,6 +278,17 @@ fn time(ms: i64, operation: &'static str) -> Result<Duration> {
         .ok_or_else(|| invalid(operation, "KEEPSOCK_INFINITE is not allowed here"))
 }
 
+/// An output for which NULL stands for none.
+///
+/// # Safety
+/// `out` is null or writable.
+unsafe fn write_if_wanted<T>(out: *mut T, value: T) {
+    if !out.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe { out.write(value) };
+    }
+}
+
 /// Fills the caller's structure. One of a later header, which has grown, is zeroed
 /// beyond what this version knows; none was ever smaller.
 ///
@@ -316,10 +327,8 @@ unsafe fn write_text(
 ) -> Result<()> {
     let text = c_string(text);
     let text = text.as_bytes_with_nul();
-    if !needed.is_null() {
-        // SAFETY: not null, and writable by the caller's promise.
-        unsafe { needed.write(text.len()) };
-    }
+    // SAFETY: as the caller promises.
+    unsafe { write_if_wanted(needed, text.len()) };
     // SAFETY: `cap` bytes by the caller's promise.
     match unsafe { bytes_mut(buf, cap, operation) }?.get_mut(..text.len()) {
         Some(space) => {

@@ -636,9 +636,9 @@ pub unsafe extern "C" fn keepsock_options_set_unix_owner(
 /// only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
 ///
 /// @param options  The options to change.
-/// @param uid      The number of a user.
+/// @param uid      The number of a user; not (uid_t)-1, which is nobody's.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT for NULL. Since 0.1.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_allow_user(
     options: *mut keepsock_options,
@@ -658,7 +658,8 @@ pub unsafe extern "C" fn keepsock_options_allow_user(
 /// socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
 /// not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
 /// Lines, messages, keepsock_client_read_exact() and files are for streams:
-/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT.
+/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or _WRONG_STATE
+/// for a connection that is added (keepsock_service_add()).
 ///
 /// @param options  The options to change.
 /// @param on       Whether.

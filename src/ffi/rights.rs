@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_void};
 
 use super::client::{give_up, structures, with};
 use super::{
-    bytes, bytes_mut, invalid, keepsock_client, keepsock_error, keepsock_fd, output, write_sized,
+    bytes, bytes_mut, invalid, keepsock_client, keepsock_error, keepsock_fd, output,
+    write_if_wanted, write_sized,
 };
 use crate::{ClientSocket, Credentials};
 
@@ -173,9 +174,7 @@ pub unsafe extern "C" fn keepsock_client_read_fds(
         unsafe {
             len.write(received.len);
             count.write(received.descriptors.len());
-            if !lost.is_null() {
-                lost.write(received.lost);
-            }
+            write_if_wanted(lost, received.lost);
             for (i, fd) in received.descriptors.into_iter().enumerate() {
                 fds.add(i).write(give_up(fd));
             }
@@ -216,10 +215,8 @@ pub unsafe extern "C" fn keepsock_client_send_file(
             return Err(invalid(OPERATION, "fd is negative"));
         }
         let n = send(socket, fd, offset, len)?;
-        if !sent.is_null() {
-            // SAFETY: not null, and writable as the header asks.
-            unsafe { sent.write(n) };
-        }
+        // SAFETY: null or writable as the header asks.
+        unsafe { write_if_wanted(sent, n) };
         Ok(())
     };
     // SAFETY: as the header asks.

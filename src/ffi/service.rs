@@ -7,7 +7,8 @@ use super::alive::number;
 use super::handle::{Handle, Pool, Pooled};
 use super::{
     Result, bytes, guard, handle, invalid, keepsock_client, keepsock_error, keepsock_options,
-    keepsock_server, live, millis, output, text, time, timeout, write_sized, write_text,
+    keepsock_server, live, millis, output, text, time, timeout, write_if_wanted, write_sized,
+    write_text,
 };
 use crate::{
     Broadcast, Bytes, ClientSocket, Framing, LengthPrefix, ServeOptions, Service, WhenFull,
@@ -713,15 +714,6 @@ pub unsafe extern "C" fn keepsock_service_dump(
     };
     // SAFETY: as the header asks.
     unsafe { with(service, error, OPERATION, body) }
-}
-
-/// # Safety
-/// `out` is null or writable.
-unsafe fn write_if_wanted(out: *mut u32, value: u32) {
-    if !out.is_null() {
-        // SAFETY: as the caller promises.
-        unsafe { out.write(value) };
-    }
 }
 
 /// Stops accepting: closes the server socket, which cannot serve again. Live

@@ -175,9 +175,9 @@ impl<X> Gate<X> {
         state.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Stops, and waits until all connections have left by themselves; how many have not.
+    /// Of a service that was stopped: waits until all connections have left by themselves; how many
+    /// have not.
     pub(super) fn finish(&self, limit: Duration, accepting: impl Fn(&State<X>) -> bool) -> u32 {
-        self.stop();
         self.wait_left(self.lock(), Deadline::after(Some(limit)), accepting).live
     }
 

@@ -18,8 +18,8 @@ pub(crate) enum Refusal {
     Crowded,
     /// Its address is denied, or is not among those that are allowed.
     Denied,
-    /// This user may not connect.
-    User(u32),
+    /// This user may not connect; or it cannot be told who it is.
+    User(Option<u32>),
 }
 
 /// What is asked for.

@@ -235,6 +235,7 @@ impl Threads {
 
     pub(super) fn finish(&self, limit: Duration) -> Result<u32> {
         self.refuse_here("finish")?;
+        self.gate.stop();
         Ok(self.gate.finish(limit, State::is_accepting))
     }
 

@@ -254,7 +254,8 @@ mod here {
                 let name = format!("/proc/self/fd/{fd}");
                 let set = std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode));
                 match set {
-                    // Without /proc: fchmodat2(2), Linux 6.6; the number is the same everywhere.
+                    // Without /proc: fchmodat2(2), Linux 6.6; the number is the same on all but MIPS
+                    // and Alpha.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {
                         let (fchmodat2, empty): (libc::c_long, _) = (452, libc::AT_EMPTY_PATH);
                         // SAFETY: the name is NUL-terminated.

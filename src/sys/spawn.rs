@@ -10,7 +10,7 @@ pub(crate) const FIRST_INHERITED: u32 = 3;
 #[cfg(unix)]
 mod platform {
     use std::ffi::{CString, OsStr, OsString, c_char};
-    use std::io;
+    use std::io::{self, Read};
     use std::mem;
     use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,17 +45,18 @@ mod platform {
 
     /// What tells a file, or a socket, from all others.
     pub(crate) fn identity(fd: Borrowed<'_>) -> io::Result<(u64, u64)> {
-        let stat = status(fd.as_raw_fd())?;
-        // Their types differ from system to system.
-        #[allow(clippy::unnecessary_cast)]
-        Ok((stat.st_dev as u64, stat.st_ino as u64))
+        status(fd.as_raw_fd()).map(|stat| of(&stat))
     }
 
     /// That of a number, if it is open.
     pub(crate) fn identity_of(number: u32) -> Option<(u64, u64)> {
-        let stat = status(RawFd::try_from(number).ok()?).ok()?;
+        status(RawFd::try_from(number).ok()?).ok().map(|stat| of(&stat))
+    }
+
+    fn of(stat: &libc::stat) -> (u64, u64) {
+        // Their types differ from system to system.
         #[allow(clippy::unnecessary_cast)]
-        Some((stat.st_dev as u64, stat.st_ino as u64))
+        (stat.st_dev as u64, stat.st_ino as u64)
     }
 
     /// What tells this process from all others that there are or were, by a descriptor of it
@@ -240,14 +241,16 @@ mod platform {
             self.wait(libc::WNOHANG)
         }
 
-        /// Ends it, and waits until it has.
+        /// Ends it, and waits until it has. One that has become another user's process goes on.
         pub(crate) fn end(self) -> Ended {
             if let Some(ended) = self.ended() {
                 return ended;
             }
             // SAFETY: no memory is passed. It was there a moment ago and nobody has waited for
             // it, so the number is still its own.
-            unsafe { libc::kill(self.0, libc::SIGKILL) };
+            if unsafe { libc::kill(self.0, libc::SIGKILL) } == -1 {
+                return self.ended().unwrap_or(Ended(None));
+            }
             self.wait(0).unwrap_or(Ended(None))
         }
     }
@@ -315,17 +318,10 @@ mod platform {
     }
 
     /// Why the child did not become the program, if it did not. Waits until that is known.
-    pub(crate) fn read_report(mine: &Owned) -> Option<io::Error> {
-        let mut code = [0u8; 4];
-        loop {
-            // SAFETY: the kernel writes at most four bytes. They were written as one.
-            let n = unsafe { libc::read(mine.as_raw_fd(), code.as_mut_ptr().cast(), code.len()) };
-            match n {
-                4 => return Some(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
-                -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                _ => return None,
-            }
-        }
+    pub(crate) fn read_report(mine: Owned) -> Option<io::Error> {
+        let mut code = [0; 4];
+        UnixStream::from(mine).read_exact(&mut code).ok()?;
+        Some(io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
     }
 
     fn block_signals() -> libc::sigset_t {
@@ -368,7 +364,8 @@ mod platform {
                 reset_signals();
                 libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
             }
-            let code = (*errno()).to_ne_bytes();
+            // It allocates nothing.
+            let code = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
             libc::write(report, code.as_ptr().cast(), code.len());
             libc::_exit(127)
         }
@@ -410,24 +407,6 @@ mod platform {
             *place = b'0' + (number % 10) as u8;
             number /= 10;
         }
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "emscripten"))]
-    unsafe fn errno() -> *mut c_int {
-        // SAFETY: it gives the thread's own.
-        unsafe { libc::__errno_location() }
-    }
-
-    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-    unsafe fn errno() -> *mut c_int {
-        // SAFETY: it gives the thread's own.
-        unsafe { libc::__error() }
-    }
-
-    #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
-    unsafe fn errno() -> *mut c_int {
-        // SAFETY: it gives the thread's own.
-        unsafe { libc::__errno() }
     }
 
     #[cfg(test)]
@@ -556,7 +535,7 @@ mod platform {
         unsupported()
     }
 
-    pub(crate) fn read_report(_: &Owned) -> Option<io::Error> {
+    pub(crate) fn read_report(_: Owned) -> Option<io::Error> {
         None
     }
 }
