@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handshake::{Handshake, Matcher, Segment};
 use crate::info::{Address, FiveTuple};
 use crate::sys::{self, Interest, Owned};
-use crate::wait::{Cause, Deadline, wait};
+use crate::wait::{Cause, Deadline, wait, wait_on};
 
 /// Watches the TCP handshakes of one port, whoever makes them: a program that connects to a
 /// server here or elsewhere, a server that accepts. What passes the interfaces of
@@ -194,7 +194,7 @@ impl Capture {
                 _ => {}
             }
             if state.watched {
-                state = self.wait_for_watcher(state, deadline);
+                state = wait_on(&self.changed, state, deadline);
                 continue;
             }
             state.watched = true;
@@ -209,20 +209,6 @@ impl Capture {
                 Ok(_) | Err(Cause::Kind(ErrorKind::TimedOut)) => {}
                 Err(cause) => return Err(cause),
             }
-        }
-    }
-
-    fn wait_for_watcher<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        deadline: Deadline,
-    ) -> MutexGuard<'a, State> {
-        match deadline.remaining() {
-            Some(time) => {
-                let waited = self.changed.wait_timeout(state, time);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Waiting: one place that knows deadlines, cancel tokens, closing and signals.
 
 use std::io;
+use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cancel::CancelToken;
@@ -13,6 +14,18 @@ pub(crate) const NO_TIMEOUT: u64 = u64::MAX;
 /// Rounded up, so that a short time is not none.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(NO_TIMEOUT)
+}
+
+/// Waits for a change that another thread tells, or until the deadline.
+pub(crate) fn wait_on<'a, T>(
+    changed: &Condvar,
+    guard: MutexGuard<'a, T>,
+    deadline: Deadline,
+) -> MutexGuard<'a, T> {
+    match deadline.remaining() {
+        None => changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(left) => changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
+    }
 }
 
 /// Why a step of a call ended without success; the public call adds what it was

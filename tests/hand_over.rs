@@ -1733,7 +1733,7 @@ fn started_by_systemd<A: Api>() {
 /// not kill.
 fn a_successor_that_cannot_be_ended<A: Api>() {
     if lab::role().is_none() {
-        let test = this_test::<A>("a_successor_that_cannot_be_ended");
+        let test = name::<A>("a_successor_that_cannot_be_ended");
         assert_eq!(Helper::start(&test, "s").hear(), "done");
         return;
     }

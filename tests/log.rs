@@ -11,7 +11,7 @@ mod lab;
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -24,6 +24,7 @@ use common::{
 use keepsock::{End, ErrorKind};
 use lab::{in_namespace, in_process};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use socket2::{Domain, Type};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -396,6 +397,19 @@ fn no_descriptors_are_told_once<W: Way>() {
     told(Level::Trace, "keepsock::accept", &["accepted "]);
 }
 
+/// Connects to a full server, and returns from where. The reset may come before connect has
+/// looked how it went.
+fn is_refused(endpoint: &str) -> (socket2::Socket, String) {
+    let to: SocketAddr = endpoint.parse().unwrap();
+    let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(to.ip(), 0).into()).unwrap();
+    let from = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    if let Err(e) = socket.connect(&to.into()) {
+        assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    (socket, from)
+}
+
 /// L2, N4: with several endpoints each event names its own.
 fn several_endpoints<W: Way>() {
     W::listen_to(LevelFilter::Trace);
@@ -413,11 +427,11 @@ fn several_endpoints<W: Way>() {
     assert_eq!(take(), []);
     let wait = |client: &<W::Api as Api>::Client| drop(client.read(&mut [0; 8]));
     let service = server.serve(&[Serve::Max(1), Serve::Refuse], Box::new(wait)).unwrap();
-    let to = |endpoint: &str| TcpStream::connect(endpoint.replace("0.0.0.0", "127.0.0.1")).unwrap();
-    let _first = to(&endpoints[0]);
+    let to = |endpoint: &str| endpoint.replace("0.0.0.0", "127.0.0.1");
+    let _first = TcpStream::connect(to(&endpoints[0])).unwrap();
     eventually("the first has its place", || service.connections() == 1);
     for endpoint in &endpoints {
-        let refused = to(endpoint).local_addr().unwrap().to_string();
+        let (_client, refused) = is_refused(&to(endpoint));
         told(Level::Trace, "keepsock::accept", &["accepted ", &refused, " on ", endpoint]);
         told(Level::Warn, "keepsock::accept", &["refused ", &refused, " on ", endpoint]);
     }
@@ -457,13 +471,13 @@ fn refusals_are_told_once<W: Way>() {
     let service = server.serve(&[Serve::Max(1), Serve::Refuse], Box::new(wait)).unwrap();
     let first = TcpStream::connect(server.endpoint()).unwrap();
     eventually("the first has its place", || service.connections() == 1);
-    let second = TcpStream::connect(server.endpoint()).unwrap();
+    let (_second, from) = is_refused(&server.endpoint());
     eventually("the second is refused", || server.counters().refused == 1);
     for _ in 0..5 {
-        TcpStream::connect(server.endpoint()).unwrap();
+        is_refused(&server.endpoint());
     }
     eventually("all are refused", || server.counters().refused == 6);
-    let refused = format!("refused {} on ", second.local_addr().unwrap());
+    let refused = format!("refused {from} on ");
     told(Level::Warn, "keepsock::accept", &[&refused, &server.endpoint(), " are taken"]);
     assert_eq!(take().len(), 1);
     drop(first);
@@ -716,10 +730,9 @@ fn inside_a_service<W: Way>() {
             service.broadcast(b"");
         }
     };
-    let second = || TcpStream::connect(server.endpoint()).unwrap();
     take();
     let (_second, times) = inside(hook, || {
-        let second = second();
+        let second = is_refused(&server.endpoint());
         told(Level::Warn, "keepsock::accept", &["refused "]);
         told(Level::Trace, "keepsock::connection", &["aborted "]);
         second
@@ -733,7 +746,7 @@ fn inside_a_service<W: Way>() {
         }
     };
     let ((), times) = inside(hook, || {
-        let _third = second();
+        let _third = is_refused(&server.endpoint());
         service.wait(10_000).unwrap();
     });
     assert!(times >= 1, "{times}");

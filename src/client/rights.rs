@@ -4,7 +4,7 @@ use super::{ClientSocket, PACKETS, Patience};
 
 use crate::error::{ErrorKind, Result};
 use crate::info::Address;
-use crate::sys::{self, Borrowed, InUse, Interest, Owned, Passed, Peer, RIGHTS_MAX};
+use crate::sys::{self, Borrowed, InUse, Interest, Owned, Passed, RIGHTS_MAX};
 use crate::wait::Cause;
 
 /// What [`read_with_descriptors`](ClientSocket::read_with_descriptors) received.
@@ -48,12 +48,6 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-impl Credentials {
-    pub(crate) fn new(peer: Peer) -> Credentials {
-        Credentials { pid: peer.pid, uid: peer.uid, gid: peer.gid }
-    }
-}
-
 impl ClientSocket {
     /// Who the peer is, by what the kernel knows. Unix sockets only.
     ///
@@ -77,8 +71,7 @@ impl ClientSocket {
         const OPERATION: &str = "peer credentials";
         let io = self.enter(OPERATION)?;
         self.is_unix(OPERATION)?;
-        let peer = sys::peer_credentials(io.socket()).map_err(|e| self.os_failed(OPERATION, e))?;
-        Ok(Credentials::new(peer))
+        sys::peer_credentials(io.socket()).map_err(|e| self.os_failed(OPERATION, e))
     }
 
     /// Writes some of `bytes`, as [`write`](ClientSocket::write) does, and with the first of

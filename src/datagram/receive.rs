@@ -307,7 +307,7 @@ impl DatagramSocket {
             ttl: received.ttl,
             tos: received.tos,
             received_at: received.at,
-            credentials: received.credentials.map(Credentials::new),
+            credentials: received.credentials,
         };
         if let Side::Inet(inet) = &self.0.side {
             let Address::Inet(from) = facts.from else {

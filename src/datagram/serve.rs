@@ -5,13 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Datagram, DatagramSocket, Incoming, Side};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::sys;
-use crate::wait::Deadline;
+use crate::wait::{Deadline, wait_on};
 
 const SERVE: &str = "serve";
 const MAX_THREADS: u32 = 1024;
@@ -307,15 +307,10 @@ impl DatagramService {
         let deadline = Deadline::after(timeout.into());
         let mut state = self.serving.lock();
         while state.running > 0 {
-            state = match deadline.0 {
-                None => self.serving.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(at) if at <= Instant::now() => return Err(failed(ErrorKind::TimedOut)),
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    let waited = self.serving.ended.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            if deadline.has_passed() {
+                return Err(failed(ErrorKind::TimedOut));
+            }
+            state = wait_on(&self.serving.ended, state, deadline);
         }
         state.failure.clone().map_or(Ok(()), Err)
     }

@@ -9,7 +9,7 @@ use crate::info::Address;
 use crate::serve::limits::{Crowd, Limits, Refusal};
 use crate::serve::{Drained, WhenFull};
 use crate::server::ServerSocket;
-use crate::wait::Deadline;
+use crate::wait::{Deadline, wait_on};
 
 /// The place where connections come in and leave, and where others wait for that. `X` is what a
 /// way of serving keeps under the same lock.
@@ -90,14 +90,7 @@ impl<X> Gate<X> {
         deadline: Deadline,
     ) -> MutexGuard<'a, State<X>> {
         state.awaited += 1;
-        let mut state = match deadline.0 {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(at) => {
-                let remaining = at.saturating_duration_since(Instant::now());
-                let waited = self.changed.wait_timeout(state, remaining);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let mut state = wait_on(&self.changed, state, deadline);
         state.awaited -= 1;
         state
     }

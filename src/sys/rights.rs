@@ -8,6 +8,7 @@ use std::path::Path;
 use socket2::SockAddr;
 
 use super::{Borrowed, Owned, Received, Wait};
+use crate::client::Credentials;
 use crate::options::UnixFile;
 
 /// SCM_MAX_FD of unix(7): how many descriptors one message may carry. FreeBSD and macOS carry
@@ -25,32 +26,25 @@ pub(crate) struct Passed {
     pub lost: bool,
 }
 
-/// Who is at the other end of a Unix socket.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub pid: Option<u32>,
-    pub uid: u32,
-    pub gid: u32,
-}
-
-impl Peer {
-    /// A process of a PID namespace that this one does not see has no number here: 0.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) fn new(pid: i32, uid: u32, gid: u32) -> Peer {
-        Peer { pid: u32::try_from(pid).ok().filter(|pid| *pid != 0), uid, gid }
-    }
+/// A process of a PID namespace that this one does not see has no number here: 0.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn credentials(of: libc::ucred) -> Credentials {
+    let pid = u32::try_from(of.pid).ok().filter(|pid| *pid != 0);
+    Credentials { pid, uid: of.uid, gid: of.gid }
 }
 
 #[cfg(unix)]
 mod here {
     use std::mem;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::os::fd::AsRawFd;
 
     use libc::{c_int, c_uint};
     use socket2::{Domain, Socket, Type};
 
     use super::super::datagram::read;
-    use super::super::unix::{NO_SIGPIPE, check, check_int, flags};
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    use super::super::sockopt;
+    use super::super::unix::{LINUX, NO_SIGPIPE, check, check_int, flags};
     use super::*;
 
     const EACH: usize = mem::size_of::<c_int>();
@@ -158,8 +152,7 @@ mod here {
         msg.msg_iovlen = 1;
         // Without a control buffer the kernel closes what came.
         if max > 0 || details {
-            let linux = cfg!(any(target_os = "linux", target_os = "android"));
-            let room = if linux { OTHERS + space(max) } else { control.0.len() };
+            let room = if LINUX { OTHERS + space(max) } else { control.0.len() };
             msg.msg_control = control.0.as_mut_ptr().cast();
             msg.msg_controllen = room as _;
         }
@@ -174,41 +167,17 @@ mod here {
         };
         // SAFETY: the kernel has filled what msg describes.
         unsafe {
-            if !msg.msg_control.is_null() {
-                take_descriptors(&msg, &mut passed.descriptors);
-            }
-            read(&msg, len, buf.len(), false, &mut passed.received);
+            let Passed { received, descriptors, .. } = &mut passed;
+            read(&msg, len, buf.len(), Some(descriptors), received);
+        }
+        for descriptor in &passed.descriptors {
+            close_on_exec(descriptor.as_raw_fd());
         }
         if passed.descriptors.len() > max {
             passed.descriptors.truncate(max);
             passed.lost = true;
         }
         Ok(passed)
-    }
-
-    /// # Safety
-    /// The kernel has filled what `msg` describes.
-    unsafe fn take_descriptors(msg: &libc::msghdr, all: &mut Vec<OwnedFd>) {
-        // SAFETY: as the caller promises.
-        let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
-        while !at.is_null() {
-            // SAFETY: the macros of cmsg(3) give headers inside of the control buffer, with as
-            // many bytes as they say.
-            unsafe {
-                if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
-                    let data = libc::CMSG_DATA(at);
-                    let before = data as usize - at as usize;
-                    let count = ((*at).cmsg_len as usize).saturating_sub(before) / EACH;
-                    for i in 0..count {
-                        let fd = data.cast::<c_int>().add(i).read_unaligned();
-                        close_on_exec(fd);
-                        // The kernel made each of them for us: nobody else closes it.
-                        all.push(OwnedFd::from_raw_fd(fd));
-                    }
-                }
-                at = libc::CMSG_NXTHDR(msg, at);
-            }
-        }
     }
 
     /// A socket for packets in order, non-blocking and close-on-exec from the start. macOS has
@@ -287,39 +256,28 @@ mod here {
         Ok(())
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    fn option<T>(socket: Borrowed<'_>, level: c_int, name: c_int) -> io::Result<T> {
-        let mut value = mem::MaybeUninit::<T>::zeroed();
-        let mut len = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes.
-        check_int(unsafe {
-            let at = value.as_mut_ptr().cast();
-            libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut len)
-        })?;
-        // SAFETY: what is asked for here are structures of integers, which all bytes are.
-        Ok(unsafe { value.assume_init() })
-    }
-
     /// Who the peer was when it connected, or began to listen (SO_PEERCRED of unix(7)).
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Peer> {
-        let peer: libc::ucred = option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
-        Ok(Peer::new(peer.pid, peer.uid, peer.gid))
+    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
+        // SAFETY: a structure of integers.
+        let (peer, _) = unsafe { sockopt::get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED) }?;
+        Ok(credentials(peer))
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Peer> {
+    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
         let (mut uid, mut gid) = (0, 0);
         // SAFETY: both are written through their pointers.
         check_int(unsafe { libc::getpeereid(socket.as_raw_fd(), &raw mut uid, &raw mut gid) })?;
         #[cfg(target_vendor = "apple")]
-        let pid = option::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID)
+        // SAFETY: an int.
+        let pid = unsafe { sockopt::get::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID) }
             .ok()
-            .and_then(|pid| u32::try_from(pid).ok())
+            .and_then(|(pid, _)| u32::try_from(pid).ok())
             .filter(|pid| *pid != 0);
         #[cfg(not(target_vendor = "apple"))]
         let pid = None;
-        Ok(Peer { pid, uid, gid })
+        Ok(Credentials { pid, uid, gid })
     }
 
     #[cfg(not(any(
@@ -328,7 +286,7 @@ mod here {
         target_vendor = "apple",
         target_os = "freebsd"
     )))]
-    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Peer> {
+    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -367,7 +325,7 @@ mod here {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Peer> {
+    pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -25,7 +25,7 @@ pub(crate) type Owned = OwnedFd;
 pub(crate) type Borrowed<'a> = BorrowedFd<'a>;
 pub(crate) type Raw = RawFd;
 
-const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(super) const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 /// Measured on Linux: shutdown wakes accept, recv, send and connect. Elsewhere a
 /// listener cannot be shut down (ENOTCONN).
 pub(crate) const BLOCKING_CALLS: bool = LINUX;

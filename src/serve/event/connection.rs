@@ -508,9 +508,7 @@ impl Connection {
             Some((!slot.is_inet()).then(|| sys::peer_credentials(socket)))
         };
         match self.with(look).flatten() {
-            Some(Some(found)) => {
-                found.map(Credentials::new).map_err(|e| self.at(Error::os(OPERATION, &e)))
-            }
+            Some(Some(found)) => found.map_err(|e| self.at(Error::os(OPERATION, &e))),
             Some(None) => Err(self.at(Error::new(ErrorKind::Unsupported, OPERATION))),
             None => Err(Error::new(ErrorKind::Closed, OPERATION)),
         }

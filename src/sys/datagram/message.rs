@@ -15,17 +15,15 @@ use super::{Buffers, Received, Reported, Run, Source};
 use crate::error::ErrorKind;
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use crate::sys::Peer;
+use crate::sys::rights::credentials;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::unix::check_int;
-use crate::sys::unix::{NO_SIGPIPE, check, copy_name, flags, to_address};
+use crate::sys::unix::{LINUX, NO_SIGPIPE, check, copy_name, flags, to_address};
 use crate::sys::{Borrowed, Wait};
 
 /// UDP_GRO of linux/udp.h, which not every libc names.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const UDP_GRO: c_int = 104;
-
-const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Of linux/socket.h: Linux 6.5, and not in every libc.
 const SCM_PIDFD: c_int = 4;
@@ -114,7 +112,11 @@ unsafe fn each_control(msg: &libc::msghdr, mut each: impl FnMut(c_int, c_int, *c
 
 /// # Safety
 /// As for [`read`].
-unsafe fn read_control(msg: &libc::msghdr, closes: bool, received: &mut Received) {
+unsafe fn read_control(
+    msg: &libc::msghdr,
+    mut takes: Option<&mut Vec<OwnedFd>>,
+    received: &mut Received,
+) {
     let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
@@ -142,14 +144,15 @@ unsafe fn read_control(msg: &libc::msghdr, closes: bool, received: &mut Received
             received.local = Some(to).filter(|ip| !ip.is_multicast());
             received.interface = info.ipi6_ifindex as _;
         }
-        // Whoever sends them decides that they come; here nobody takes them.
-        (libc::SOL_SOCKET, libc::SCM_RIGHTS) if !closes => {}
+        // Whoever sends them decides that they come. If nobody takes them they are closed.
         (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
             for at in 0..len / mem::size_of::<RawFd>() {
                 // SAFETY: that many descriptors were installed for this process, and are ours.
-                drop(unsafe {
-                    OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned())
-                });
+                let one =
+                    unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) };
+                if let Some(all) = &mut takes {
+                    all.push(one);
+                }
             }
         }
         // A process (SO_PASSPIDFD, which the program may have set), and likewise.
@@ -203,7 +206,7 @@ unsafe fn read_detail(
         (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
             // SAFETY: the message is one, by its type and length.
             let peer = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-            received.credentials = Some(Peer::new(peer.pid, peer.uid, peer.gid));
+            received.credentials = Some(credentials(peer));
         }
         (libc::SOL_UDP, UDP_GRO) => received.segment = usize::try_from(number()).ok(),
         _ => {}
@@ -243,7 +246,7 @@ pub(crate) fn recv_datagram(
     // SAFETY: msg describes buffers that outlive the call.
     let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     // SAFETY: the kernel has filled what msg describes.
-    unsafe { read(&msg, len, buf.len(), true, told) };
+    unsafe { read(&msg, len, buf.len(), None, told) };
     Ok(())
 }
 
@@ -279,16 +282,16 @@ fn recv_plain(
     Ok(())
 }
 
-/// `closes`: descriptors that came along are nobody's.
+/// `takes`: who takes the descriptors that came along; `None`: they are closed.
 ///
 /// # Safety
-/// The kernel has filled what `msg` describes; somebody takes the descriptors, or it closes them.
+/// The kernel has filled what `msg` describes, and nobody has read it yet.
 #[inline(always)]
 pub(crate) unsafe fn read(
     msg: &libc::msghdr,
     len: usize,
     room: usize,
-    closes: bool,
+    takes: Option<&mut Vec<OwnedFd>>,
     told: &mut Received,
 ) {
     told.len = len.min(room);
@@ -298,7 +301,7 @@ pub(crate) unsafe fn read(
     unsafe {
         told.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
         if !msg.msg_control.is_null() {
-            read_control(msg, closes, told);
+            read_control(msg, takes, told);
         }
     }
 }
@@ -535,7 +538,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
         // SAFETY: these were written above, and the kernel has filled what they describe.
         unsafe {
             let (message, slice) = (message.assume_init_ref(), slice.assume_init_ref());
-            read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, true, &mut received);
+            read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, None, &mut received);
         }
         told(bufs, at, &received);
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use socket2::SockAddr;
 
-use super::Peer;
+use crate::client::Credentials;
 use crate::info::Address;
 
 #[cfg(not(unix))]
@@ -53,7 +53,7 @@ pub(crate) struct Received {
     /// When the kernel took it.
     pub at: Option<SystemTime>,
     /// Who sent it, of Unix sockets.
-    pub credentials: Option<Peer>,
+    pub credentials: Option<Credentials>,
     /// It is several: all have this length, but the last, which may be shorter.
     pub segment: Option<usize>,
 }
