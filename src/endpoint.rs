@@ -83,6 +83,18 @@ impl Endpoint {
         Ok(Endpoint(Target::UnixPath(path.to_owned())))
     }
 
+    /// Where a socket with this name is found. One without a name is found nowhere.
+    pub(crate) fn of(address: &Address) -> Endpoint {
+        match address {
+            Address::Inet(a) => (*a).into(),
+            Address::UnixPath(path) => Endpoint(Target::UnixPath(path.clone())),
+            Address::UnixAbstract(name) => {
+                Endpoint(Target::UnixAbstract(String::from_utf8_lossy(name).into_owned()))
+            }
+            Address::UnixUnnamed => Endpoint(Target::UnixAbstract(String::new())),
+        }
+    }
+
     /// The address that is written out in full; none with a zone, which has to be looked up.
     pub(crate) fn plain_address(&self) -> Option<SocketAddr> {
         match &self.0 {

@@ -243,9 +243,13 @@ impl<'a> HandOver<'a> {
         let mut lent = self.lend()?;
         let Started { process, program, report, channel } = self.spawn(&lent)?;
         let pid = process.id();
-        let failed = |kind: ErrorKind, what: &str, how: sys::Ended| {
-            let detail = format!("the successor, process {pid}, {what}: {how}");
+        let failed = |kind: ErrorKind, what: &str| {
+            let detail = format!("the successor, process {pid}, {what}");
             Error::new(kind, OPERATION).detail(detail)
+        };
+        let ended = |process: sys::Process| match process.end() {
+            Some(how) => format!("was ended: {how}"),
+            None => "goes on: it is another user's by now, and may not be ended".to_owned(),
         };
         let outcome = match self.wait_begun(report, deadline) {
             Ok(None) => self.wait_ready(&channel, deadline, || process.ended()),
@@ -258,18 +262,20 @@ impl<'a> HandOver<'a> {
         match outcome {
             Ok(Outcome::Ready) => {}
             Ok(Outcome::Ended(how)) => {
-                return Err(failed(ErrorKind::EndOfStream, "ended before it was ready", how));
+                let what = format!("ended before it was ready: {how}");
+                return Err(failed(ErrorKind::EndOfStream, &what));
             }
             Ok(Outcome::Silent) => {
-                let what = "goes on but will not be ready, and was ended";
-                return Err(failed(ErrorKind::EndOfStream, what, process.end()));
+                let what = format!("will not be ready, and {}", ended(process));
+                return Err(failed(ErrorKind::EndOfStream, &what));
             }
             Err(cause) => {
-                let what = match limit.filter(|_| cause.kind() == ErrorKind::TimedOut) {
-                    Some(limit) => format!("was not ready within {}, and was ended", Span(limit)),
-                    None => "was ended before it was ready".to_owned(),
+                let when = match limit.filter(|_| cause.kind() == ErrorKind::TimedOut) {
+                    Some(limit) => format!("within {}", Span(limit)),
+                    None => "yet".to_owned(),
                 };
-                return Err(failed(cause.kind(), &what, process.end()));
+                let what = format!("was not ready {when}, and {}", ended(process));
+                return Err(failed(cause.kind(), &what));
             }
         }
         // All of them first: a logger that panics would give those back that were not yet kept.

@@ -1,7 +1,7 @@
 //! What a socket is: addresses and the five-tuple.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
@@ -103,15 +103,17 @@ impl Address {
 }
 
 impl From<SocketAddr> for Address {
-    /// RFC 4291 section 2.5.5.2 addresses are shown as the IPv4 addresses that they are.
+    /// IPv4-mapped addresses (RFC 4291 section 2.5.5.2) become the IPv4 addresses that they are.
     fn from(address: SocketAddr) -> Address {
-        Address::Inet(match address {
-            SocketAddr::V6(a) => match a.ip().to_ipv4_mapped() {
-                Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, a.port())),
-                None => address,
-            },
-            SocketAddr::V4(_) => address,
-        })
+        Address::Inet(canonical(address))
+    }
+}
+
+/// IPv4 as IPv4, also where a socket of both families has it as a mapped address.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address,
     }
 }
 

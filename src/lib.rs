@@ -80,6 +80,7 @@
 //! manual. The C API calls this one and nothing beneath it.
 
 mod back_off;
+mod bind;
 mod buffer;
 mod cancel;
 mod capture;

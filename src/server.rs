@@ -9,15 +9,15 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 
 use crate::back_off::BackOff;
+use crate::bind::{self, Step, bind_first};
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Port, Target};
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::events::{self, Repeated};
-use crate::info::{Address, Family, TcpState};
+use crate::info::{Address, TcpState};
 use crate::inherited;
 use crate::options::SocketOptions;
-use crate::resolve::resolve;
 use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
 use crate::turn::{LOOK, Turn};
@@ -1098,17 +1098,6 @@ fn closeness(listener: &Address, local: &Address) -> u8 {
     }
 }
 
-pub(crate) fn endpoint_of(address: &Address) -> Endpoint {
-    match address {
-        Address::Inet(a) => (*a).into(),
-        Address::UnixPath(path) => Endpoint(Target::UnixPath(path.clone())),
-        Address::UnixAbstract(name) => {
-            Endpoint(Target::UnixAbstract(String::from_utf8_lossy(name).into_owned()))
-        }
-        Address::UnixUnnamed => Endpoint(Target::UnixAbstract(String::new())),
-    }
-}
-
 /// What a socket is bound to that somebody else made, if it is a listening stream socket that can
 /// have the options. It is left as it is.
 fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
@@ -1139,7 +1128,7 @@ fn look_at(socket: &Owned, options: &SocketOptions) -> Result<Found> {
     let any = |port| Target::Inet { host: Host::Any, port: Port::Number(port) };
     let endpoint = match name.as_socket() {
         Some(inet) if is_dual(fd, inet) => Endpoint(any(inet.port())),
-        _ => endpoint_of(&address),
+        _ => Endpoint::of(&address),
     };
     Ok(Found { address, endpoint, packets })
 }
@@ -1211,45 +1200,13 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
     options.refuse_unix_only(OPERATION).map_err(|e| e.at(endpoint))?;
-    let (family, cancel) = (options.family, options.cancel.as_ref());
-    let found = resolve(endpoint, Type::STREAM, family, deadline, cancel, OPERATION)?;
-    let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
-    let any_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
-    let mut failure = None;
-    for address in found {
-        let dual = any && address.is_ipv6() && options.family == Family::Any;
-        match listen_at(address, dual, options) {
-            Ok((socket, bound)) => {
-                // `*` stays `*`: that is what it listens on.
-                let port = bound.port();
-                let endpoint = match (&endpoint.0, &bound) {
-                    (Target::Inet { host: Host::Any, .. }, _) => {
-                        Endpoint(Target::Inet { host: Host::Any, port: Port::Number(port) })
-                    }
-                    _ => endpoint_of(&bound),
-                };
-                return Ok(Bound { file: None, socket, endpoint, address: bound, any_port });
-            }
-            // Only a machine without IPv6 goes on to IPv4: nothing else may make
-            // a server quietly serve less than it was asked to.
-            Err((stage, cause)) => {
-                let missing = matches!(&cause, Cause::Os(e) if sys::is_family_missing(e));
-                let error = cause.into_error(OPERATION).at(endpoint).stage(stage);
-                if !(dual && missing) {
-                    return Err(error);
-                }
-                failure = Some(error);
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| Error::new(ErrorKind::NotFound, OPERATION).at(endpoint)))
+    let listen = |address, dual| listen_at(address, dual, options);
+    let bound = bind_first(endpoint, Type::STREAM, options, deadline, OPERATION, listen)?;
+    let bind::Bound { socket, local, endpoint, any_port, .. } = bound;
+    Ok(Bound { file: None, socket, endpoint, address: local.into(), any_port })
 }
 
-fn listen_at(
-    address: SocketAddr,
-    dual: bool,
-    options: &SocketOptions,
-) -> std::result::Result<(Owned, Address), (Stage, Cause)> {
+fn listen_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<Owned> {
     let at = |stage| move |e: io::Error| (stage, Cause::from(e));
     let socket = sys::stream_socket(Domain::for_address(address), options.mptcp)
         .map_err(at(Stage::Socket))?;
@@ -1266,8 +1223,7 @@ fn listen_at(
     set_up().map_err(|cause| (Stage::Options, cause))?;
     SockRef::from(&fd).bind(&address.into()).map_err(at(Stage::Bind))?;
     start_listening(fd, options).map_err(at(Stage::Bind))?;
-    let bound = SockRef::from(&fd).local_addr().map_err(at(Stage::Bind))?;
-    Ok((socket, sys::to_address(&bound)))
+    Ok(socket)
 }
 
 fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Bound> {

@@ -976,7 +976,7 @@ fn fails_and_goes_on<A: Api>(test: &str) {
         (words(&["/bin/sh", "-c", "kill -9 $$"]), 20_000, ended, "signal: 9"),
         (words(&["sleep", "60"]), 100, ErrorKind::TimedOut, "was not ready within 100"),
         (again("gives up"), 20_000, ended, "exit status: 5"),
-        (again("goes on"), 20_000, ended, "goes on but will not be ready"),
+        (again("goes on"), 20_000, ended, "will not be ready, and was ended: signal: 9"),
         (words(&["/nowhere/to/be/found"]), 20_000, ErrorKind::NotFound, "/nowhere"),
         (words(&["no-such-program-anywhere"]), 20_000, ErrorKind::NotFound, "no-such-program"),
         (words(&["/etc/passwd"]), 20_000, ErrorKind::PermissionDenied, "/etc/passwd"),
@@ -1100,7 +1100,7 @@ fn ends_in_time<A: Api>() {
     let argv = never_ready("exec 4>&-", &closed);
     let argv = argv.each_ref().map(String::as_str);
     let failure = fails(limited(&argv), ErrorKind::EndOfStream);
-    assert!(failure.message.contains("goes on but will not be ready"), "{failure:?}");
+    assert!(failure.message.contains("will not be ready, and was ended: signal: 9"), "{failure:?}");
     std::fs::remove_file(&closed).unwrap();
     cancelled(&argv, &|| closed.exists());
     // execve(2) waits for the holder of a lease on the file, which is this process.
@@ -1742,7 +1742,9 @@ fn a_successor_that_cannot_be_ended<A: Api>() {
     let given = [("s", Handed::Server(&server))];
     common::promptly(Duration::from_secs(3), || {
         let begun = std::time::Instant::now();
-        fails(A::hand_over(Some(&["sleep", "10"]), &given, 100, None), ErrorKind::TimedOut);
+        let outcome = A::hand_over(Some(&["sleep", "10"]), &given, 100, None);
+        let failure = fails(outcome, ErrorKind::TimedOut);
+        assert!(failure.message.contains("goes on: "), "{}", failure.message);
         begun.elapsed()
     });
     // It goes on here.

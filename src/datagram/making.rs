@@ -9,13 +9,13 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 
 use super::*;
+use crate::bind::{Bound, Step, bind_first, local_of};
 use crate::endpoint::{Host, Port, Target};
 use crate::error::Stage;
 use crate::info::Family;
 use crate::inherited;
 use crate::options::SocketOptions;
 use crate::resolve::resolve;
-use crate::server::endpoint_of;
 use crate::sys::{self, Borrowed, Owned};
 use crate::unix::{self, Adopted};
 
@@ -45,8 +45,6 @@ impl inherited::Unset for Uncoalesced {
         set.map_err(|e| Error::os(TAKE_OVER, &e).at(&shared.endpoint))
     }
 }
-
-type Step<T> = std::result::Result<T, (Stage, Cause)>;
 
 impl DatagramSocket {
     /// Binds with the default options: a socket that takes datagrams from anybody.
@@ -111,10 +109,7 @@ impl DatagramSocket {
         options.refuse_stream_only(BIND)?;
         options.refuse_client_only(BIND)?;
         let made = match &endpoint.0 {
-            Target::Inet { .. } => {
-                options.refuse_unix_only(BIND).map_err(|e| e.at(&endpoint))?;
-                bind_first(&endpoint, options)?
-            }
+            Target::Inet { .. } => bind_inet(&endpoint, options)?,
             Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(&endpoint, options)?,
         };
         DatagramSocket::new(made, options, BIND)
@@ -371,7 +366,7 @@ fn look(adopted: &Adopted, options: &SocketOptions, now: bool) -> Result<(Endpoi
             Endpoint(Target::Inet { host: Host::Any, port: Port::Number(inet.local.port()) })
         }
         Side::Inet(inet) => inet.local.into(),
-        Side::Unix(unix) => endpoint_of(&unix.local),
+        Side::Unix(unix) => Endpoint::of(&unix.local),
     };
     Ok((endpoint, side))
 }
@@ -430,41 +425,17 @@ fn new_socket(
     Ok(socket)
 }
 
-fn local_of(socket: Borrowed<'_>) -> io::Result<SocketAddr> {
-    let name = SockRef::from(&socket).local_addr()?;
-    name.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-fn bind_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
-    let found = addresses(endpoint, options, Deadline::after(options.connect_timeout), BIND)?;
-    let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
-    let any_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
-    let mut failure = None;
-    for address in found {
-        let dual = any && address.is_ipv6() && options.family == Family::Any;
-        match bind_at(address, dual, options) {
-            Ok((socket, local)) => {
-                // `*` stays `*`: that is what it is bound to.
-                let port = Port::Number(local.port());
-                let endpoint = match any {
-                    true => Endpoint(Target::Inet { host: Host::Any, port }),
-                    false => local.into(),
-                };
-                let side = Side::Inet(Inet { any_port, ..Inet::new(local, None, dual) });
-                return Ok(Made { socket, endpoint, side });
-            }
-            // Only a machine without IPv6 goes on to IPv4.
-            Err((stage, cause)) => {
-                let missing = matches!(&cause, Cause::Os(e) if sys::is_family_missing(e));
-                let error = cause.into_error(BIND).at(endpoint).stage(stage);
-                if !(dual && missing) {
-                    return Err(error);
-                }
-                failure = Some(error);
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| Error::new(ErrorKind::NotFound, BIND).at(endpoint)))
+fn bind_inet(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
+    options.refuse_unix_only(BIND).map_err(|e| e.at(endpoint))?;
+    let deadline = Deadline::after(options.connect_timeout);
+    let bind = |address, dual| bind_at(address, dual, options);
+    let bound = bind_first(endpoint, Type::DGRAM, options, deadline, BIND, bind)?;
+    let Bound { socket, local, endpoint, dual, any_port } = bound;
+    Ok(Made {
+        socket,
+        endpoint,
+        side: Side::Inet(Inet { any_port, ..Inet::new(local, None, dual) }),
+    })
 }
 
 fn addresses(
@@ -477,7 +448,7 @@ fn addresses(
     resolve(endpoint, Type::DGRAM, options.family, deadline, cancel, operation)
 }
 
-fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<(Owned, SocketAddr)> {
+fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<Owned> {
     let at_bind = |e: io::Error| (Stage::Bind, Cause::from(e));
     let socket = new_socket(address, dual, options, false)?;
     let fd = sys::borrow(&socket);
@@ -486,8 +457,7 @@ fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<(Ow
         SockRef::from(&fd).set_reuse_address(true).map_err(at_bind)?;
     }
     SockRef::from(&fd).bind(&address.into()).map_err(at_bind)?;
-    let local = local_of(fd).map_err(at_bind)?;
-    Ok((socket, local))
+    Ok(socket)
 }
 
 fn connect_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
@@ -624,7 +594,7 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     SockRef::from(&fd).connect(&name).map_err(at(Stage::Connect))?;
     let local = SockRef::from(&fd).local_addr().map_err(at(Stage::Connect))?;
     let local = sys::to_address(&local);
-    let endpoint = endpoint_of(&local);
+    let endpoint = Endpoint::of(&local);
     let bound = SockRef::from(&fd).peer_addr().map_err(at(Stage::Connect))?;
     let address = sys::to_address(&name);
     let bound = Mutex::new(sys::to_address(&bound));

@@ -13,7 +13,7 @@ mod settings;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use socket2::SockAddr;
 use crate::cancel::CancelToken;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::{Address, FiveTuple, Protocol};
+use crate::info::{Address, FiveTuple, Protocol, canonical};
 use crate::options::SocketOptions;
 #[cfg(feature = "capi")]
 pub(crate) use crate::sys::Buffers;
@@ -460,13 +460,5 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// IPv4 as IPv4, also where a dual-stack socket has it as a mapped address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
-        IpAddr::V6(_) => address,
     }
 }

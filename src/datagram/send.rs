@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockRef};
 
-use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix, canonical};
+use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix};
 use crate::back_off::BackOff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::Address;
+use crate::info::{Address, canonical};
 use crate::sys::{self, AT_ONCE, InUse, Interest, Run, Source, Wait};
 use crate::wait::{Cause, Deadline};
 

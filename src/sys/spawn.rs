@@ -241,17 +241,17 @@ mod platform {
             self.wait(libc::WNOHANG)
         }
 
-        /// Ends it, and waits until it has. One that has become another user's process goes on.
-        pub(crate) fn end(self) -> Ended {
+        /// Ends it, and waits until it has. `None`: it has become another user's process, and goes on.
+        pub(crate) fn end(self) -> Option<Ended> {
             if let Some(ended) = self.ended() {
-                return ended;
+                return Some(ended);
             }
             // SAFETY: no memory is passed. It was there a moment ago and nobody has waited for
             // it, so the number is still its own.
             if unsafe { libc::kill(self.0, libc::SIGKILL) } == -1 {
-                return self.ended().unwrap_or(Ended(None));
+                return self.ended();
             }
-            self.wait(0).unwrap_or(Ended(None))
+            self.wait(0)
         }
     }
 
@@ -485,7 +485,7 @@ mod platform {
             match *self {}
         }
 
-        pub(crate) fn end(self) -> Ended {
+        pub(crate) fn end(self) -> Option<Ended> {
             match self {}
         }
     }
