@@ -15,6 +15,14 @@ use crate::liveness::{Asked, Heartbeat};
 use crate::sys::{self, Borrowed};
 use crate::wait::Cause;
 
+/// The first of these options that was given. A list to be searched would be written each time, and
+/// each connect is checked.
+macro_rules! first_given {
+    ($($name:literal: $given:expr,)+) => {
+        $(if $given { Some($name) } else)+ { None }
+    };
+}
+
 /// How a socket is to be: the options of
 /// [`ClientSocket::connect_with`](crate::ClientSocket::connect_with) and
 /// [`ServerSocket::listen_with`](crate::ServerSocket::listen_with).
@@ -627,14 +635,14 @@ impl SocketOptions {
         let refuse = |what: &str| {
             Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what.to_owned()))
         };
-        for (name, timeout) in [
-            ("connect", self.connect_timeout),
-            ("read", self.read_timeout),
-            ("write", self.write_timeout),
-        ] {
-            if timeout.is_some_and(|t| t.is_zero()) {
-                return refuse(&format!("{name} timeout is zero"));
-            }
+        let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|t| t.is_zero());
+        let zero = first_given! {
+            "connect": is_zero(self.connect_timeout),
+            "read": is_zero(self.read_timeout),
+            "write": is_zero(self.write_timeout),
+        };
+        if let Some(name) = zero {
+            return refuse(&format!("{name} timeout is zero"));
         }
         if !ATTEMPT_DELAYS.contains(&self.attempt_delay) {
             return refuse("attempt delay is not within 10 ms to 2 s");
@@ -707,29 +715,29 @@ impl SocketOptions {
     /// Refuses, for a Unix socket, what only IP has. Keepalive, dead_after, survive_idle and
     /// NODELAY are not among it: a local connection behaves as if they were met.
     pub(crate) fn refuse_inet_only(&self, operation: &'static str) -> Result<()> {
-        let given = [
-            ("family", self.family != Family::Any),
-            ("local", self.local.is_some()),
-            ("interface", self.interface.is_some()),
-            ("address", !self.addresses.is_empty()),
-            ("end_stalled", self.liveness.end_stalled),
-            ("fast_open", self.fast_open),
-            ("mptcp", self.mptcp),
-            ("SYN", self.save_syn),
-            ("coalescing", self.coalescing),
-        ];
-        refuse(operation, &given, |name| format!("a Unix socket has no {name} to set"))
+        let given = first_given! {
+            "family": self.family != Family::Any,
+            "local": self.local.is_some(),
+            "interface": self.interface.is_some(),
+            "address": !self.addresses.is_empty(),
+            "end_stalled": self.liveness.end_stalled,
+            "fast_open": self.fast_open,
+            "mptcp": self.mptcp,
+            "save_syn": self.save_syn,
+            "coalescing": self.coalescing,
+        };
+        refuse(operation, given, |name| format!("a Unix socket has no {name} to set"))
     }
 
     /// Refuses, for a socket of IP, what only Unix sockets have.
     pub(crate) fn refuse_unix_only(&self, operation: &'static str) -> Result<()> {
-        let given = [
-            ("unix_mode", self.unix.mode.is_some()),
-            ("unix_owner", self.unix.uid.is_some() || self.unix.gid.is_some()),
-            ("allow_user", !self.users.is_empty()),
-            ("sequenced", self.sequenced),
-        ];
-        refuse(operation, &given, |name| format!("{name} is for Unix sockets"))
+        let given = first_given! {
+            "unix_mode": self.unix.mode.is_some(),
+            "unix_owner": self.unix.uid.is_some() || self.unix.gid.is_some(),
+            "allow_user": !self.users.is_empty(),
+            "sequenced": self.sequenced,
+        };
+        refuse(operation, given, |name| format!("{name} is for Unix sockets"))
     }
 
     /// Refuses, for a Unix socket that has no file or is not to make one, what a file can be.
@@ -762,12 +770,12 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        let given = [
-            ("hand_over", self.hand_over),
-            ("save_syn", self.save_syn),
-            ("allow_user", !self.users.is_empty()),
-        ];
-        refuse(operation, &given, |name| format!("{name} is for listening"))?;
+        let given = first_given! {
+            "hand_over": self.hand_over,
+            "save_syn": self.save_syn,
+            "allow_user": !self.users.is_empty(),
+        };
+        refuse(operation, given, |name| format!("{name} is for listening"))?;
         self.refuse_file_only(operation)
     }
 
@@ -782,18 +790,18 @@ impl SocketOptions {
 
     /// Refuses, for a datagram socket, what only streams have. What is off is met.
     pub(crate) fn refuse_stream_only(&self, operation: &'static str) -> Result<()> {
-        let given = [
-            ("keepalive", matches!(self.keepalive, Setting::Own(_))),
-            ("liveness", !self.liveness.is_plain()),
-            ("nodelay", !self.nodelay),
-            ("attempt_delay", self.attempt_delay != SocketOptions::default().attempt_delay),
-            ("backlog", self.backlog.is_some()),
-            ("fast_open", self.fast_open),
-            ("mptcp", self.mptcp),
-            ("save_syn", self.save_syn),
-            ("sequenced", self.sequenced),
-        ];
-        refuse(operation, &given, |name| format!("a datagram socket has no {name} to set"))
+        let given = first_given! {
+            "keepalive": matches!(self.keepalive, Setting::Own(_)),
+            "liveness": !self.liveness.is_plain(),
+            "nodelay": !self.nodelay,
+            "attempt_delay": self.attempt_delay != SocketOptions::default().attempt_delay,
+            "backlog": self.backlog.is_some(),
+            "fast_open": self.fast_open,
+            "mptcp": self.mptcp,
+            "save_syn": self.save_syn,
+            "sequenced": self.sequenced,
+        };
+        refuse(operation, given, |name| format!("a datagram socket has no {name} to set"))
     }
 
     /// Sets a TCP socket that is to listen, or does so already, to what only listeners have.
@@ -853,14 +861,15 @@ impl SocketOptions {
     }
 }
 
-/// Refuses the first of these options that was given.
+/// Refuses an option that was given and is not to be.
+#[inline]
 fn refuse(
     operation: &'static str,
-    given: &[(&str, bool)],
+    given: Option<&str>,
     why: impl Fn(&str) -> String,
 ) -> Result<()> {
-    match given.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(why(name))),
+    match given {
         None => Ok(()),
+        Some(name) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(why(name))),
     }
 }

@@ -159,7 +159,7 @@ fn save_syn_is_for_listening<A: Handshakes>() {
     assert!(failure.is(ErrorKind::InvalidArgument), "{failure:?}");
     let (unix, _dir) = common::somewhere(Transport::Unix);
     let failure = fails(A::listen(&unix, &saving()), ErrorKind::InvalidArgument);
-    assert!(failure.message.contains("a Unix socket has no SYN"), "{failure:?}");
+    assert!(failure.message.contains("a Unix socket has no save_syn"), "{failure:?}");
     fails(A::connect(&unix, &saving()), ErrorKind::InvalidArgument);
     let path = unix.strip_prefix("unix:").unwrap();
     let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
