@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use super::receive::Batch;
+use super::receive::{Batch, Here};
 use super::{Datagram, DatagramSocket, Patience};
 use crate::cancel::CancelToken;
 use crate::error::ErrorKind;
@@ -54,7 +54,7 @@ impl Left {
             datagram.len = whole.min(buf.len());
             datagram.truncated |= whole > datagram.len;
             buf[..datagram.len].copy_from_slice(&self.bytes[at..at + datagram.len]);
-            batch.put(place, &datagram.facts());
+            datagram.tell(|facts| batch.put(place, facts));
         }
         count
     }
@@ -71,8 +71,9 @@ impl Left {
         let mut over = false;
         let mut told = |_: &mut Slots<'_>, at, received: &Received| {
             over |= socket.is_over(io, received);
-            if let Some(datagram) = socket.told(received, |facts| facts.datagram()) {
-                cut(datagrams, &datagram, received.segment, at * SLOT);
+            if let Some(facts) = socket.told(received, &mut Here::default()) {
+                let segment = received.told.as_ref().and_then(|told| told.segment);
+                cut(datagrams, &facts.datagram(), segment, at * SLOT);
             }
         };
         let mut slots = Slots(bytes);

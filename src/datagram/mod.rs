@@ -25,9 +25,9 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{Address, FiveTuple, Protocol, canonical};
 use crate::options::SocketOptions;
-#[cfg(feature = "capi")]
-pub(crate) use crate::sys::Buffers;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
+#[cfg(feature = "capi")]
+pub(crate) use crate::sys::{Buffers, Details};
 use crate::turn::LOOK;
 use crate::unix::{Lent, SocketFile};
 use crate::wait::{Cause, Deadline, NO_TIMEOUT, millis, wait, wait_any};

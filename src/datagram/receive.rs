@@ -4,13 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use super::{Datagram, DatagramSocket, Incoming, Inet, Patience, Side, UnixPeer, is_shut_down};
-use crate::client::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Address;
-use crate::sys::{self, Buffers, InUse, Interest, Received, Wait};
+use crate::sys::{self, Buffers, Details, InUse, Interest, Received, Wait};
 use crate::wait::{Cause, Deadline};
 
 pub(super) const RECEIVE: &str = "receive";
@@ -23,16 +21,20 @@ pub(crate) struct Facts<'a> {
     pub from: &'a Address,
     pub to: Option<&'a SocketAddr>,
     pub local: Option<&'a SocketAddr>,
-    /// 0: not told.
-    pub interface: u32,
-    pub ttl: Option<u8>,
-    pub tos: Option<u8>,
-    pub received_at: Option<SystemTime>,
-    pub credentials: Option<Credentials>,
+    /// None: the kernel was not asked.
+    pub details: Option<&'a Details>,
+}
+
+/// The addresses that a socket which is bound to all of them was sent to, and answers from.
+#[derive(Default)]
+pub(super) struct Here {
+    to: Option<SocketAddr>,
+    local: Option<SocketAddr>,
 }
 
 impl Facts<'_> {
     pub(super) fn datagram(&self) -> Datagram {
+        let details = self.details.copied().unwrap_or_default();
         Datagram {
             len: self.len,
             original_len: self.original_len,
@@ -40,30 +42,34 @@ impl Facts<'_> {
             from: self.from.clone(),
             to: self.to.copied(),
             local: self.local.copied(),
-            interface: (self.interface != 0).then_some(self.interface),
-            ttl: self.ttl,
-            tos: self.tos,
-            received_at: self.received_at,
-            credentials: self.credentials,
+            interface: (details.interface != 0).then_some(details.interface),
+            ttl: details.ttl,
+            tos: details.tos,
+            received_at: details.at,
+            credentials: details.credentials,
         }
     }
 }
 
 impl Datagram {
-    pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts {
+    /// Has what is told of it put somewhere else.
+    pub(crate) fn tell<T>(&self, take: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let details = Details {
+            interface: self.interface.unwrap_or(0),
+            ttl: self.ttl,
+            tos: self.tos,
+            at: self.received_at,
+            credentials: self.credentials,
+        };
+        take(&Facts {
             len: self.len,
             original_len: self.original_len,
             truncated: self.truncated,
             from: &self.from,
             to: self.to.as_ref(),
             local: self.local.as_ref(),
-            interface: self.interface.unwrap_or(0),
-            ttl: self.ttl,
-            tos: self.tos,
-            received_at: self.received_at,
-            credentials: self.credentials,
-        }
+            details: Some(&details),
+        })
     }
 }
 
@@ -131,7 +137,7 @@ impl DatagramSocket {
             let mut one = [Incoming::new(buf)];
             self.recv_some(&io, &patience, one.as_mut_slice())?;
             let [one] = one;
-            let taken = one.datagram.as_ref().map(|datagram| take(&datagram.facts()));
+            let taken = one.datagram.as_ref().map(|datagram| datagram.tell(&take));
             return taken.ok_or_else(|| self.not_received(ErrorKind::Closed.into()));
         }
         let control = self.0.control.load(Ordering::Relaxed);
@@ -146,8 +152,8 @@ impl DatagramSocket {
                 return Err(self.not_received(ErrorKind::Closed.into()));
             }
             // Otherwise it was in the queue before the socket was connected.
-            if let Some(taken) = self.told(&received, &take) {
-                return Ok(taken);
+            if let Some(facts) = self.told(&received, &mut Here::default()) {
+                return Ok(take(&facts));
             }
             if patience.deadline.has_passed() {
                 return Err(self.not_received(ErrorKind::TimedOut.into()));
@@ -225,13 +231,11 @@ impl DatagramSocket {
                 if over {
                     return;
                 }
-                let put = |facts: &Facts<'_>| {
+                if let Some(facts) = self.told(received, &mut Here::default()) {
                     if kept != at {
                         batch.swap(kept, at);
                     }
-                    batch.put(kept, facts);
-                };
-                if self.told(received, put).is_some() {
+                    batch.put(kept, &facts);
                     kept += 1;
                 }
             };
@@ -288,60 +292,45 @@ impl DatagramSocket {
             }
     }
 
-    /// Has what is told of a datagram taken; `None`: it is from somebody else than the peer.
-    #[inline]
-    pub(super) fn told<T>(
-        &self,
-        received: &Received,
-        take: impl FnOnce(&Facts<'_>) -> T,
-    ) -> Option<T> {
-        let (to, local);
-        let mut facts = Facts {
-            len: received.len,
-            original_len: received.original_len,
-            truncated: received.truncated,
-            from: received.from.as_ref().unwrap_or(&Address::UnixUnnamed),
-            to: None,
-            local: None,
-            interface: received.interface,
-            ttl: received.ttl,
-            tos: received.tos,
-            received_at: received.at,
-            credentials: received.credentials,
+    /// What is to be told of a datagram; `None`: it is from somebody else than the peer.
+    #[inline(always)]
+    pub(super) fn told<'a>(
+        &'a self,
+        received: &'a Received,
+        here: &'a mut Here,
+    ) -> Option<Facts<'a>> {
+        let told = received.told.as_ref();
+        let details = told.map(|told| &told.details);
+        let (from, to, local) = match &self.0.side {
+            Side::Inet(inet) => {
+                let Some(from @ Address::Inet(sender)) = &received.from else {
+                    return None;
+                };
+                if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (sender.ip(), sender.port())) {
+                    return None;
+                }
+                if let Some(told) = told {
+                    let at = |ip| inet.at(ip, told.details.interface);
+                    *here = Here { to: told.to.map(at), local: told.local.map(at) };
+                }
+                let to = here.to.as_ref().or(inet.own.as_ref());
+                (from, to, here.local.as_ref().or(inet.answers_from.as_ref()))
+            }
+            Side::Unix(unix) => {
+                let from = received.from.as_ref().unwrap_or(&Address::UnixUnnamed);
+                if unix.peer.as_ref().is_some_and(|peer| !peer.is(from)) {
+                    return None;
+                }
+                let sender = details.and_then(|details| details.credentials);
+                if !unix.may_send(sender.map(|sender| sender.uid)) {
+                    unix.denied.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
+                (from, None, None)
+            }
         };
-        if let Side::Inet(inet) = &self.0.side {
-            let Address::Inet(from) = facts.from else {
-                return None;
-            };
-            if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (from.ip(), from.port())) {
-                return None;
-            }
-            let here = |ip| inet.here(ip, received.interface);
-            facts.to = match received.to {
-                Some(ip) => {
-                    to = here(ip);
-                    Some(&to)
-                }
-                None => inet.own.as_ref(),
-            };
-            facts.local = match received.local {
-                Some(ip) => {
-                    local = here(ip);
-                    Some(&local)
-                }
-                None => inet.answers_from.as_ref(),
-            };
-        }
-        if let Side::Unix(unix) = &self.0.side {
-            if unix.peer.as_ref().is_some_and(|peer| !peer.is(facts.from)) {
-                return None;
-            }
-            if !unix.may_send(facts.credentials.map(|sender| sender.uid)) {
-                unix.denied.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-        }
-        Some(take(&facts))
+        let Received { len, original_len, truncated, .. } = *received;
+        Some(Facts { len, original_len, truncated, from, to, local, details })
     }
 }
 
@@ -353,7 +342,8 @@ impl UnixPeer {
 }
 
 impl Inet {
-    fn here(&self, ip: IpAddr, interface: u32) -> SocketAddr {
+    /// An address of this socket, which is bound to all.
+    fn at(&self, ip: IpAddr, interface: u32) -> SocketAddr {
         match ip {
             // Link-local: of the interface by which it came.
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {

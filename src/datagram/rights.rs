@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
-use super::receive::RECEIVE;
+use super::receive::{Here, RECEIVE};
 use super::send::SEND;
 use super::{Datagram, DatagramSocket, Outgoing, Side, Unix};
 use crate::client::Received;
@@ -121,8 +121,8 @@ impl DatagramSocket {
             if self.is_over(&io, &received) {
                 return Err(failed(ErrorKind::Closed.into()));
             }
-            if let Some(datagram) = self.told(&received, |facts| facts.datagram()) {
-                return Ok((datagram, Received { len: received.len, descriptors, lost }));
+            if let Some(facts) = self.told(&received, &mut Here::default()) {
+                return Ok((facts.datagram(), Received { len: received.len, descriptors, lost }));
             }
             if patience.deadline.has_passed() {
                 return Err(failed(ErrorKind::TimedOut.into()));

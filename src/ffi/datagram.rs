@@ -14,7 +14,7 @@ use super::{
     Result, bytes, bytes_mut, guard, handle, invalid, keepsock_error, keepsock_fd,
     keepsock_options, live, output,
 };
-use crate::datagram::{Batch, Buffers, Facts, Parts};
+use crate::datagram::{Batch, Buffers, Details, Facts, Parts};
 use crate::{Address, DatagramSocket, Outgoing};
 
 /// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
@@ -126,37 +126,52 @@ pub struct keepsock_incoming {
 ///
 /// # Safety
 /// `info` points to `size` writable bytes, which are no less than it has.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn write_info(info: *mut keepsock_datagram_info, size: usize, facts: &Facts<'_>) {
-    let told = |byte: Option<u8>| byte.map_or(-1, i16::from);
-    let nanos = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(-1, |d| d.as_nanos() as i64);
     // SAFETY: as the caller promises.
     unsafe {
+        (*info).unix_name_len = 0;
         match facts.from {
             Address::Inet(from) => (*info).from = address_to_c(Some(from)),
-            _ => (*info).from = keepsock_address { family: UNIX, ..NO_ADDRESS },
+            from => {
+                (*info).from = keepsock_address { family: UNIX, ..NO_ADDRESS };
+                write_unix_name(info, from);
+            }
         }
         (*info).to = address_to_c(facts.to);
         (*info).local = address_to_c(facts.local);
-        (*info).interface_index = facts.interface;
         (&raw mut (*info).truncated).write(facts.truncated);
-        (*info).ttl = told(facts.ttl);
-        (*info).tos = told(facts.tos);
         (*info).len = facts.len;
         (*info).original_len = facts.original_len;
-        (*info).received_at_ns = facts.received_at.map_or(-1, nanos);
-        (*info).unix_name_len = 0;
-        (&raw mut (*info).has_credentials).write(facts.credentials.is_some());
-        if let Some(credentials) = facts.credentials {
-            (*info).credentials = credentials_to_c(credentials);
-        }
-        if !matches!(facts.from, Address::Inet(_)) {
-            write_unix_name(info, facts.from);
+        match facts.details {
+            Some(details) => write_details(info, details),
+            None => {
+                ((*info).interface_index, (*info).ttl, (*info).tos) = (0, -1, -1);
+                (*info).received_at_ns = -1;
+                (&raw mut (*info).has_credentials).write(false);
+            }
         }
         // What a later header has more.
         let known = size_of::<keepsock_datagram_info>();
         if size > known {
             info.cast::<u8>().add(known).write_bytes(0, size - known);
+        }
+    }
+}
+
+/// # Safety
+/// `info` is writable.
+unsafe fn write_details(info: *mut keepsock_datagram_info, details: &Details) {
+    let told = |byte: Option<u8>| byte.map_or(-1, i16::from);
+    let nanos = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(-1, |d| d.as_nanos() as i64);
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*info).interface_index = details.interface;
+        ((*info).ttl, (*info).tos) = (told(details.ttl), told(details.tos));
+        (*info).received_at_ns = details.at.map_or(-1, nanos);
+        (&raw mut (*info).has_credentials).write(details.credentials.is_some());
+        if let Some(credentials) = details.credentials {
+            (*info).credentials = credentials_to_c(credentials);
         }
     }
 }
@@ -611,7 +626,7 @@ pub unsafe extern "C" fn keepsock_datagram_recv_fds(
         // SAFETY: info has `size` bytes, and the rest is not null, or not written, and writable, as
         // the header asks: no more than `max` descriptors come.
         unsafe {
-            write_info(info, size, &datagram.facts());
+            datagram.tell(|facts| write_info(info, size, facts));
             count.write(received.descriptors.len());
             if !lost.is_null() {
                 lost.write(received.lost);
@@ -719,21 +734,10 @@ impl Parts for Sending<'_> {
         unsafe { bytes(one.data, one.len, "send") }
     }
 
-    #[inline]
+    #[inline(always)]
     fn are_alike(&self, a: usize, b: usize) -> bool {
         let (a, b) = (&self.0[a], &self.0[b]);
-        let none = |c: &keepsock_outgoing| {
-            u32::from(c.to.family | c.local.family) | c.interface_index == 0
-        };
-        if a.question.is_null() && b.question.is_null() {
-            (none(a) && none(b))
-                || a.interface_index == b.interface_index
-                    && same_address(&a.to, &b.to)
-                    && same_address(&a.local, &b.local)
-        } else {
-            // SAFETY: null, or readable as the header asks.
-            unsafe { same_answer(a.question, b.question) }
-        }
+        (goes_to_peer(a) && goes_to_peer(b)) || go_alike(a, b)
     }
 
     fn outgoing(&self, at: usize) -> Result<Outgoing<'_>> {
@@ -747,6 +751,24 @@ impl Parts for Sending<'_> {
         one.local = address_from_c(&c.local, "send")?;
         one.interface = (c.interface_index != 0).then_some(c.interface_index);
         Ok(one)
+    }
+}
+
+#[inline(always)]
+fn goes_to_peer(c: &keepsock_outgoing) -> bool {
+    let chosen = u32::from(c.to.family | c.local.family) | c.interface_index;
+    chosen == 0 && c.question.is_null()
+}
+
+#[inline(never)]
+fn go_alike(a: &keepsock_outgoing, b: &keepsock_outgoing) -> bool {
+    if a.question.is_null() && b.question.is_null() {
+        a.interface_index == b.interface_index
+            && same_address(&a.to, &b.to)
+            && same_address(&a.local, &b.local)
+    } else {
+        // SAFETY: null, or readable as the header asks.
+        unsafe { same_answer(a.question, b.question) }
     }
 }
 
@@ -826,7 +848,7 @@ impl Buffers for Receiving {
 }
 
 impl Batch for Receiving {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, at: usize, facts: &Facts<'_>) {
         let entry = self.entry(at);
         let room = self.size - std::mem::offset_of!(keepsock_incoming, info);

@@ -118,7 +118,7 @@ pub unsafe extern "C" fn keepsock_datagram_serve(
             // SAFETY: there is room for it. The handler is C's, and what it is lent lives until it
             // returns.
             unsafe {
-                write_info(info.as_mut_ptr(), size_of_val(&info), &datagram.facts());
+                datagram.tell(|facts| write_info(info.as_mut_ptr(), size_of_val(&info), facts));
                 handler(socket, info.as_ptr(), bytes.as_ptr().cast(), bytes.len(), user);
             }
         };

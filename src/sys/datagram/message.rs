@@ -11,7 +11,7 @@ use libc::c_int;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::AT_ONCE;
-use super::{Buffers, Received, Reported, Run, Source};
+use super::{Buffers, Received, Reported, Run, Source, Told};
 use crate::error::ErrorKind;
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -55,33 +55,59 @@ fn v6(address: libc::in6_addr) -> IpAddr {
 
 /// # Safety
 /// `name` points to `len` readable bytes that are a name.
-unsafe fn read_inet(name: *const libc::sockaddr, len: usize) -> Option<SocketAddr> {
-    if len < mem::size_of::<libc::sockaddr>() {
-        return None;
-    }
-    // SAFETY: every name is as long as a sockaddr, by the check above.
-    let family = c_int::from(unsafe { (*name).sa_family });
-    if family == libc::AF_INET && len >= mem::size_of::<libc::sockaddr_in>() {
-        // SAFETY: a name of that family and that length is a sockaddr_in.
-        let name = unsafe { name.cast::<libc::sockaddr_in>().read_unaligned() };
-        return Some(SocketAddr::new(v4(name.sin_addr), u16::from_be(name.sin_port)));
-    }
-    if family == libc::AF_INET6 && len >= mem::size_of::<libc::sockaddr_in6>() {
-        // SAFETY: a name of that family and that length is a sockaddr_in6.
-        let name = unsafe { name.cast::<libc::sockaddr_in6>().read_unaligned() };
-        let port = u16::from_be(name.sin6_port);
-        return Some(match v6(name.sin6_addr) {
-            IpAddr::V4(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
-            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
-        });
-    }
-    None
+#[inline(always)]
+unsafe fn read_v4(name: *const libc::sockaddr, len: usize) -> Option<SocketAddr> {
+    // SAFETY: every name has its family, if it is so long.
+    let is_v4 = len >= mem::size_of::<libc::sockaddr_in>()
+        && c_int::from(unsafe { (*name).sa_family }) == libc::AF_INET;
+    // SAFETY: a name of that family and that length is a sockaddr_in.
+    let name = is_v4.then(|| unsafe { name.cast::<libc::sockaddr_in>().read_unaligned() })?;
+    Some(SocketAddr::new(v4(name.sin_addr), u16::from_be(name.sin_port)))
 }
 
 /// # Safety
-/// As for [`read_inet`].
+/// As for [`read_v4`].
+unsafe fn read_inet(name: *const libc::sockaddr, len: usize) -> Option<SocketAddr> {
+    // SAFETY: as the caller promises; and every name has its family, if it is so long.
+    unsafe {
+        if let Some(v4) = read_v4(name, len) {
+            return Some(v4);
+        }
+        if len < mem::size_of::<libc::sockaddr_in6>()
+            || c_int::from((*name).sa_family) != libc::AF_INET6
+        {
+            return None;
+        }
+    }
+    // SAFETY: a name of that family and that length is a sockaddr_in6.
+    let name = unsafe { name.cast::<libc::sockaddr_in6>().read_unaligned() };
+    let port = u16::from_be(name.sin6_port);
+    Some(match v6(name.sin6_addr) {
+        IpAddr::V4(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
+        IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
+    })
+}
+
+/// Writes it where it is wanted: returned it would be copied there.
+///
+/// # Safety
+/// As for [`read_v4`].
 #[inline(always)]
-unsafe fn read_name(name: *const libc::sockaddr, len: usize) -> Option<Address> {
+unsafe fn read_name(name: *const libc::sockaddr, len: usize, into: &mut Option<Address>) {
+    // SAFETY: as the caller promises.
+    match unsafe { read_v4(name, len) } {
+        Some(v4) => *into = Some(Address::Inet(v4)),
+        // SAFETY: as the caller promises.
+        None => *into = unsafe { read_longer_name(name, len) },
+    }
+}
+
+/// Apart, since the registers that its kinds of addresses need would have to be saved for IPv4, too.
+///
+/// # Safety
+/// As for [`read_v4`].
+#[inline(never)]
+unsafe fn read_longer_name(name: *const libc::sockaddr, len: usize) -> Option<Address> {
     // SAFETY: as the caller promises.
     match unsafe { read_inet(name, len) } {
         Some(inet) => Some(Address::Inet(inet)),
@@ -112,37 +138,34 @@ unsafe fn each_control(msg: &libc::msghdr, mut each: impl FnMut(c_int, c_int, *c
 
 /// # Safety
 /// As for [`read`].
-unsafe fn read_control(
-    msg: &libc::msghdr,
-    mut takes: Option<&mut Vec<OwnedFd>>,
-    received: &mut Received,
-) {
+unsafe fn read_control(msg: &libc::msghdr, mut takes: Option<&mut Vec<OwnedFd>>) -> Told {
+    let mut told = Told::default();
     let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
             // SAFETY: the message is one, by its type and length.
             let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-            received.to = Some(v4(info.ipi_addr));
-            received.local = Some(v4(info.ipi_spec_dst)).filter(|ip| !ip.is_unspecified());
-            received.interface = info.ipi_ifindex as _;
+            told.to = Some(v4(info.ipi_addr));
+            told.local = Some(v4(info.ipi_spec_dst)).filter(|ip| !ip.is_unspecified());
+            told.details.interface = info.ipi_ifindex as _;
         }
         #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
         (libc::IPPROTO_IP, libc::IP_RECVDSTADDR) if len >= mem::size_of::<libc::in_addr>() => {
             // SAFETY: the message is one, by its type and length.
             let to = v4(unsafe { data.cast::<libc::in_addr>().read_unaligned() });
-            received.to = Some(to);
-            received.local = Some(to).filter(|ip| !ip.is_multicast());
+            told.to = Some(to);
+            told.local = Some(to).filter(|ip| !ip.is_multicast());
         }
         // The more precise one for IPv4 may have been there before.
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
-            if len >= mem::size_of::<libc::in6_pktinfo>() && received.local.is_none() =>
+            if len >= mem::size_of::<libc::in6_pktinfo>() && told.local.is_none() =>
         {
             // SAFETY: the message is one, by its type and length.
             let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
             let to = v6(info.ipi6_addr);
-            received.to = Some(to);
-            received.local = Some(to).filter(|ip| !ip.is_multicast());
-            received.interface = info.ipi6_ifindex as _;
+            told.to = Some(to);
+            told.local = Some(to).filter(|ip| !ip.is_multicast());
+            told.details.interface = info.ipi6_ifindex as _;
         }
         // Whoever sends them decides that they come. If nobody takes them they are closed.
         (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
@@ -164,22 +187,17 @@ unsafe fn read_control(
             }
         }
         // SAFETY: the message has that length.
-        _ => unsafe { read_detail(level, kind, data, len, received) },
+        _ => unsafe { read_detail(level, kind, data, len, &mut told) },
     };
     // SAFETY: as the caller promises.
     unsafe { each_control(msg, each) };
+    told
 }
 
 /// # Safety
 /// `data` points to `len` readable bytes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-unsafe fn read_detail(
-    level: c_int,
-    kind: c_int,
-    data: *const u8,
-    len: usize,
-    received: &mut Received,
-) {
+unsafe fn read_detail(level: c_int, kind: c_int, data: *const u8, len: usize, told: &mut Told) {
     // ip(7) has one byte for IP_TOS, all others are an int.
     let number = || match len {
         0 => 0,
@@ -190,31 +208,31 @@ unsafe fn read_detail(
     };
     match (level, kind) {
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-            received.ttl = u8::try_from(number()).ok();
+            told.details.ttl = u8::try_from(number()).ok();
         }
         (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-            received.tos = u8::try_from(number()).ok();
+            told.details.tos = u8::try_from(number()).ok();
         }
         (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if len >= mem::size_of::<libc::timespec>() => {
             // SAFETY: the message is one, by its type and length.
             let at = unsafe { data.cast::<libc::timespec>().read_unaligned() };
             let (seconds, nanos) = (u64::try_from(at.tv_sec), u32::try_from(at.tv_nsec));
             if let (Ok(seconds), Ok(nanos)) = (seconds, nanos) {
-                received.at = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+                told.details.at = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
             }
         }
         (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
             // SAFETY: the message is one, by its type and length.
             let peer = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-            received.credentials = Some(credentials(peer));
+            told.details.credentials = Some(credentials(peer));
         }
-        (libc::SOL_UDP, UDP_GRO) => received.segment = usize::try_from(number()).ok(),
+        (libc::SOL_UDP, UDP_GRO) => told.segment = usize::try_from(number()).ok(),
         _ => {}
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Received) {}
+unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Told) {}
 
 /// Takes one datagram. What does not fit is lost, and told. `control`: whether the kernel is to
 /// tell more than who sent it.
@@ -275,7 +293,7 @@ fn recv_plain(
         ) as isize
     })?;
     // SAFETY: the kernel has written so much of name.
-    told.from = unsafe { read_name(name.as_ptr().cast(), name_len as usize) };
+    unsafe { read_name(name.as_ptr().cast(), name_len as usize, &mut told.from) };
     told.len = len.min(buf.len());
     told.original_len = len;
     told.truncated = len > buf.len();
@@ -299,9 +317,9 @@ pub(crate) unsafe fn read(
     told.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
     // SAFETY: as the caller promises.
     unsafe {
-        told.from = read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
+        read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize, &mut told.from);
         if !msg.msg_control.is_null() {
-            read_control(msg, takes, told);
+            told.told = Some(read_control(msg, takes));
         }
     }
 }
@@ -533,11 +551,11 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
         libc::recvmmsg(fd, first, count as libc::c_uint, flags as _, std::ptr::null_mut())
     })?;
     let got = check(got as isize)?.min(count);
-    for (at, (message, slice)) in messages.iter().zip(&slices).take(got).enumerate() {
+    for at in 0..got {
         let mut received = Received::default();
         // SAFETY: these were written above, and the kernel has filled what they describe.
         unsafe {
-            let (message, slice) = (message.assume_init_ref(), slice.assume_init_ref());
+            let (message, slice) = (messages[at].assume_init_ref(), slices[at].assume_init_ref());
             read(&message.msg_hdr, message.msg_len as usize, slice.iov_len, None, &mut received);
         }
         told(bufs, at, &received);
@@ -601,7 +619,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
             if !(1..=3).contains(&told.ee_origin) {
                 return;
             }
-            // SAFETY: the address of who reported it follows; read_name looks at the length.
+            // SAFETY: the address of who reported it follows; read_inet looks at the length.
             let by = unsafe { read_inet(data.add(KNOWN).cast(), len - KNOWN) };
             local = told.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
             let mtu = (told.ee_errno == libc::EMSGSIZE as u32).then_some(told.ee_info);

@@ -42,10 +42,25 @@ pub(crate) struct Received {
     pub truncated: bool,
     /// None: the sender has no name, or the socket was shut down.
     pub from: Option<Address>,
+    /// What came beside it, if the kernel was asked to tell more.
+    pub told: Option<Told>,
+}
+
+/// What the control messages of a datagram told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
     /// The address that it was sent to.
     pub to: Option<IpAddr>,
     /// The address of this machine that answers are to leave from.
     pub local: Option<IpAddr>,
+    /// It is several: all have this length, but the last, which may be shorter.
+    pub segment: Option<usize>,
+    pub details: Details,
+}
+
+/// What the program is told as the kernel has told it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Details {
     /// 0: not told.
     pub interface: u32,
     pub ttl: Option<u8>,
@@ -54,8 +69,6 @@ pub(crate) struct Received {
     pub at: Option<SystemTime>,
     /// Who sent it, of Unix sockets.
     pub credentials: Option<Credentials>,
-    /// It is several: all have this length, but the last, which may be shorter.
-    pub segment: Option<usize>,
 }
 
 /// Where a datagram is to leave from; zero and none are the system's choice.
