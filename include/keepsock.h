@@ -3747,11 +3747,12 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * @param pid         Receives the number of the successor's process, a child of this one; may be
  *                    NULL.
  * @param error       See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended before it was ready; the
- *         error has its exit status), _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the
- *         program cannot be started), _WRONG_STATE (made without
- *         keepsock_options_set_hand_over(), or being handed over already), _CLOSED,
- *         _INVALID_ARGUMENT, _NO_DESCRIPTORS, _NO_MEMORY, _OS, _UNSUPPORTED (Windows). Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_END_OF_STREAM (the successor ended, or gave up what it
+ *         inherited, before it was ready; the error has its exit status, if it has ended),
+ *         _TIMED_OUT, _CANCELLED, _NOT_FOUND, _PERMISSION_DENIED (the program cannot be started),
+ *         _WRONG_STATE (made without keepsock_options_set_hand_over(), or being handed over
+ *         already), _CLOSED, _INVALID_ARGUMENT, _NO_DESCRIPTORS, _NO_MEMORY, _OS, _UNSUPPORTED
+ *         (Windows). Since 0.1.
  */
 int32_t keepsock_hand_over(const char *const *argv,
                            const keepsock_handed *handed,

@@ -14,7 +14,7 @@ use crate::sys::{self, Borrowed, Owned};
 use crate::wait::{Cause, Deadline};
 
 /// A socket that is bound and nobody's yet.
-pub(crate) struct Bound {
+pub(crate) struct BoundInet {
     pub socket: Owned,
     /// With the port that the system has chosen.
     pub local: SocketAddr,
@@ -36,7 +36,7 @@ pub(crate) fn bind_first(
     deadline: Deadline,
     operation: &'static str,
     bind_at: impl Fn(SocketAddr, bool) -> Step<Owned>,
-) -> Result<Bound> {
+) -> Result<BoundInet> {
     let (family, cancel) = (options.family, options.cancel.as_ref());
     let found = resolve(endpoint, kind, family, deadline, cancel, operation)?;
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
@@ -57,7 +57,7 @@ pub(crate) fn bind_first(
                     true => Endpoint(Target::Inet { host: Host::Any, port }),
                     false => canonical(local).into(),
                 };
-                return Ok(Bound { socket, local, endpoint, dual, any_port });
+                return Ok(BoundInet { socket, local, endpoint, dual, any_port });
             }
             // Only a machine without IPv6 goes on to IPv4: nothing else may make
             // a server quietly serve less than it was asked to.

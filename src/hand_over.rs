@@ -205,7 +205,7 @@ impl<'a> HandOver<'a> {
     /// # Errors
     /// This process goes on then, and all that was to be handed over is as it was.
     /// [`EndOfStream`](ErrorKind::EndOfStream): the successor ended, or dropped its
-    /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status.
+    /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status, if it has ended.
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled).
     /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied) and
     /// others of execve(2): the program cannot be started. [`NoMemory`](ErrorKind::NoMemory), also
@@ -247,7 +247,7 @@ impl<'a> HandOver<'a> {
             let detail = format!("the successor, process {pid}, {what}");
             Error::new(kind, OPERATION).detail(detail)
         };
-        let ended = |process: sys::Process| match process.end() {
+        let end = |process: sys::Process| match process.end() {
             Some(how) => format!("was ended: {how}"),
             None => "goes on: it is another user's by now, and may not be ended".to_owned(),
         };
@@ -266,7 +266,7 @@ impl<'a> HandOver<'a> {
                 return Err(failed(ErrorKind::EndOfStream, &what));
             }
             Ok(Outcome::Silent) => {
-                let what = format!("will not be ready, and {}", ended(process));
+                let what = format!("will not be ready, and {}", end(process));
                 return Err(failed(ErrorKind::EndOfStream, &what));
             }
             Err(cause) => {
@@ -274,7 +274,7 @@ impl<'a> HandOver<'a> {
                     Some(limit) => format!("within {}", Span(limit)),
                     None => "yet".to_owned(),
                 };
-                let what = format!("was not ready {when}, and {}", ended(process));
+                let what = format!("was not ready {when}, and {}", end(process));
                 return Err(failed(cause.kind(), &what));
             }
         }

@@ -15,11 +15,11 @@ use crate::liveness::{Asked, Heartbeat};
 use crate::sys::{self, Borrowed};
 use crate::wait::Cause;
 
-/// The first of these options that was given. A list to be searched would be written each time, and
-/// each connect is checked.
-macro_rules! first_given {
-    ($($name:literal: $given:expr,)+) => {
-        $(if $given { Some($name) } else)+ { None }
+/// The first of these names whose condition holds. A list to be searched would be written each time,
+/// and each connect is checked.
+macro_rules! first_of {
+    ($($name:literal: $holds:expr,)+) => {
+        $(if $holds { Some($name) } else)+ { None }
     };
 }
 
@@ -636,7 +636,7 @@ impl SocketOptions {
             Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what.to_owned()))
         };
         let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|t| t.is_zero());
-        let zero = first_given! {
+        let zero = first_of! {
             "connect": is_zero(self.connect_timeout),
             "read": is_zero(self.read_timeout),
             "write": is_zero(self.write_timeout),
@@ -715,7 +715,7 @@ impl SocketOptions {
     /// Refuses, for a Unix socket, what only IP has. Keepalive, dead_after, survive_idle and
     /// NODELAY are not among it: a local connection behaves as if they were met.
     pub(crate) fn refuse_inet_only(&self, operation: &'static str) -> Result<()> {
-        let given = first_given! {
+        let given = first_of! {
             "family": self.family != Family::Any,
             "local": self.local.is_some(),
             "interface": self.interface.is_some(),
@@ -731,7 +731,7 @@ impl SocketOptions {
 
     /// Refuses, for a socket of IP, what only Unix sockets have.
     pub(crate) fn refuse_unix_only(&self, operation: &'static str) -> Result<()> {
-        let given = first_given! {
+        let given = first_of! {
             "unix_mode": self.unix.mode.is_some(),
             "unix_owner": self.unix.uid.is_some() || self.unix.gid.is_some(),
             "allow_user": !self.users.is_empty(),
@@ -770,7 +770,7 @@ impl SocketOptions {
 
     /// Refuses, for a connection, what only a listener has.
     pub(crate) fn refuse_listener_only(&self, operation: &'static str) -> Result<()> {
-        let given = first_given! {
+        let given = first_of! {
             "hand_over": self.hand_over,
             "save_syn": self.save_syn,
             "allow_user": !self.users.is_empty(),
@@ -790,7 +790,7 @@ impl SocketOptions {
 
     /// Refuses, for a datagram socket, what only streams have. What is off is met.
     pub(crate) fn refuse_stream_only(&self, operation: &'static str) -> Result<()> {
-        let given = first_given! {
+        let given = first_of! {
             "keepalive": matches!(self.keepalive, Setting::Own(_)),
             "liveness": !self.liveness.is_plain(),
             "nodelay": !self.nodelay,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 
 use crate::back_off::BackOff;
-use crate::bind::{self, Step, bind_first};
+use crate::bind::{BoundInet, Step, bind_first};
 use crate::cancel::CancelToken;
 use crate::client::{BorrowedSocket, ClientSocket};
 use crate::endpoint::{Endpoint, Host, Port, Target};
@@ -1202,7 +1202,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -
     options.refuse_unix_only(OPERATION).map_err(|e| e.at(endpoint))?;
     let listen = |address, dual| listen_at(address, dual, options);
     let bound = bind_first(endpoint, Type::STREAM, options, deadline, OPERATION, listen)?;
-    let bind::Bound { socket, local, endpoint, any_port, .. } = bound;
+    let BoundInet { socket, local, endpoint, any_port, .. } = bound;
     Ok(Bound { file: None, socket, endpoint, address: local.into(), any_port })
 }
 

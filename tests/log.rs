@@ -399,7 +399,7 @@ fn no_descriptors_are_told_once<W: Way>() {
 
 /// Connects to a full server, and returns from where. The reset may come before connect has
 /// looked how it went.
-fn is_refused(endpoint: &str) -> (socket2::Socket, String) {
+fn connect_to_full(endpoint: &str) -> (socket2::Socket, String) {
     let to: SocketAddr = endpoint.parse().unwrap();
     let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(to.ip(), 0).into()).unwrap();
@@ -431,7 +431,7 @@ fn several_endpoints<W: Way>() {
     let _first = TcpStream::connect(to(&endpoints[0])).unwrap();
     eventually("the first has its place", || service.connections() == 1);
     for endpoint in &endpoints {
-        let (_client, refused) = is_refused(&to(endpoint));
+        let (_client, refused) = connect_to_full(&to(endpoint));
         told(Level::Trace, "keepsock::accept", &["accepted ", &refused, " on ", endpoint]);
         told(Level::Warn, "keepsock::accept", &["refused ", &refused, " on ", endpoint]);
     }
@@ -471,10 +471,10 @@ fn refusals_are_told_once<W: Way>() {
     let service = server.serve(&[Serve::Max(1), Serve::Refuse], Box::new(wait)).unwrap();
     let first = TcpStream::connect(server.endpoint()).unwrap();
     eventually("the first has its place", || service.connections() == 1);
-    let (_second, from) = is_refused(&server.endpoint());
+    let (_second, from) = connect_to_full(&server.endpoint());
     eventually("the second is refused", || server.counters().refused == 1);
     for _ in 0..5 {
-        is_refused(&server.endpoint());
+        connect_to_full(&server.endpoint());
     }
     eventually("all are refused", || server.counters().refused == 6);
     let refused = format!("refused {from} on ");
@@ -732,7 +732,7 @@ fn inside_a_service<W: Way>() {
     };
     take();
     let (_second, times) = inside(hook, || {
-        let second = is_refused(&server.endpoint());
+        let second = connect_to_full(&server.endpoint());
         told(Level::Warn, "keepsock::accept", &["refused "]);
         told(Level::Trace, "keepsock::connection", &["aborted "]);
         second
@@ -746,7 +746,7 @@ fn inside_a_service<W: Way>() {
         }
     };
     let ((), times) = inside(hook, || {
-        let _third = is_refused(&server.endpoint());
+        let _third = connect_to_full(&server.endpoint());
         service.wait(10_000).unwrap();
     });
     assert!(times >= 1, "{times}");

@@ -71,8 +71,8 @@ impl Left {
         let mut over = false;
         let mut told = |_: &mut Slots<'_>, at, received: &Received| {
             over |= socket.is_over(io, received);
-            if let Some(facts) = socket.told(received, &mut Here::default()) {
-                let segment = received.told.as_ref().and_then(|told| told.segment);
+            if let Some(facts) = socket.facts(received, &mut Here::default()) {
+                let segment = received.beside.as_ref().and_then(|told| told.segment);
                 cut(datagrams, &facts.datagram(), segment, at * SLOT);
             }
         };

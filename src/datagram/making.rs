@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 
 use super::*;
-use crate::bind::{Bound, Step, bind_first, local_of};
+use crate::bind::{BoundInet, Step, bind_first, local_of};
 use crate::endpoint::{Host, Port, Target};
 use crate::error::Stage;
 use crate::info::Family;
@@ -430,7 +430,7 @@ fn bind_inet(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let deadline = Deadline::after(options.connect_timeout);
     let bind = |address, dual| bind_at(address, dual, options);
     let bound = bind_first(endpoint, Type::DGRAM, options, deadline, BIND, bind)?;
-    let Bound { socket, local, endpoint, dual, any_port } = bound;
+    let BoundInet { socket, local, endpoint, dual, any_port } = bound;
     Ok(Made {
         socket,
         endpoint,

@@ -25,7 +25,7 @@ pub(crate) struct Facts<'a> {
     pub details: Option<&'a Details>,
 }
 
-/// The addresses that a socket which is bound to all of them was sent to, and answers from.
+/// The addresses that a datagram came to, and is answered from, where it may have come to several.
 #[derive(Default)]
 pub(super) struct Here {
     to: Option<SocketAddr>,
@@ -152,7 +152,7 @@ impl DatagramSocket {
                 return Err(self.not_received(ErrorKind::Closed.into()));
             }
             // Otherwise it was in the queue before the socket was connected.
-            if let Some(facts) = self.told(&received, &mut Here::default()) {
+            if let Some(facts) = self.facts(&received, &mut Here::default()) {
                 return Ok(take(&facts));
             }
             if patience.deadline.has_passed() {
@@ -231,7 +231,7 @@ impl DatagramSocket {
                 if over {
                     return;
                 }
-                if let Some(facts) = self.told(received, &mut Here::default()) {
+                if let Some(facts) = self.facts(received, &mut Here::default()) {
                     if kept != at {
                         batch.swap(kept, at);
                     }
@@ -292,14 +292,14 @@ impl DatagramSocket {
             }
     }
 
-    /// What is to be told of a datagram; `None`: it is from somebody else than the peer.
+    /// What is to be told of a datagram; `None`: whoever sent it may not send here.
     #[inline(always)]
-    pub(super) fn told<'a>(
+    pub(super) fn facts<'a>(
         &'a self,
         received: &'a Received,
         here: &'a mut Here,
     ) -> Option<Facts<'a>> {
-        let told = received.told.as_ref();
+        let told = received.beside.as_ref();
         let details = told.map(|told| &told.details);
         let (from, to, local) = match &self.0.side {
             Side::Inet(inet) => {
@@ -342,7 +342,7 @@ impl UnixPeer {
 }
 
 impl Inet {
-    /// An address of this socket, which is bound to all.
+    /// An address of this machine, with this socket's port.
     fn at(&self, ip: IpAddr, interface: u32) -> SocketAddr {
         match ip {
             // Link-local: of the interface by which it came.

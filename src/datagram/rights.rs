@@ -121,7 +121,7 @@ impl DatagramSocket {
             if self.is_over(&io, &received) {
                 return Err(failed(ErrorKind::Closed.into()));
             }
-            if let Some(facts) = self.told(&received, &mut Here::default()) {
+            if let Some(facts) = self.facts(&received, &mut Here::default()) {
                 return Ok((facts.datagram(), Received { len: received.len, descriptors, lost }));
             }
             if patience.deadline.has_passed() {

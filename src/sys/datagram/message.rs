@@ -98,16 +98,17 @@ unsafe fn read_name(name: *const libc::sockaddr, len: usize, into: &mut Option<A
     match unsafe { read_v4(name, len) } {
         Some(v4) => *into = Some(Address::Inet(v4)),
         // SAFETY: as the caller promises.
-        None => *into = unsafe { read_longer_name(name, len) },
+        None => *into = unsafe { read_other_name(name, len) },
     }
 }
 
-/// Apart, since the registers that its kinds of addresses need would have to be saved for IPv4, too.
+/// All that is not IPv4, and none. Apart, since the registers that it needs would have to be saved
+/// for IPv4, too.
 ///
 /// # Safety
 /// As for [`read_v4`].
 #[inline(never)]
-unsafe fn read_longer_name(name: *const libc::sockaddr, len: usize) -> Option<Address> {
+unsafe fn read_other_name(name: *const libc::sockaddr, len: usize) -> Option<Address> {
     // SAFETY: as the caller promises.
     match unsafe { read_inet(name, len) } {
         Some(inet) => Some(Address::Inet(inet)),
@@ -241,11 +242,11 @@ pub(crate) fn recv_datagram(
     buf: &mut [u8],
     control: bool,
     wait: Wait,
-    told: &mut Received,
+    received: &mut Received,
 ) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if !control {
-        return recv_plain(socket, buf, wait, told);
+        return recv_plain(socket, buf, wait, received);
     }
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut room = MaybeUninit::<Control>::uninit();
@@ -264,7 +265,7 @@ pub(crate) fn recv_datagram(
     // SAFETY: msg describes buffers that outlive the call.
     let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     // SAFETY: the kernel has filled what msg describes.
-    unsafe { read(&msg, len, buf.len(), None, told) };
+    unsafe { read(&msg, len, buf.len(), None, received) };
     Ok(())
 }
 
@@ -274,7 +275,7 @@ fn recv_plain(
     socket: Borrowed<'_>,
     buf: &mut [u8],
     wait: Wait,
-    told: &mut Received,
+    received: &mut Received,
 ) -> io::Result<()> {
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut name_len = mem::size_of_val(&name) as libc::socklen_t;
@@ -293,10 +294,10 @@ fn recv_plain(
         ) as isize
     })?;
     // SAFETY: the kernel has written so much of name.
-    unsafe { read_name(name.as_ptr().cast(), name_len as usize, &mut told.from) };
-    told.len = len.min(buf.len());
-    told.original_len = len;
-    told.truncated = len > buf.len();
+    unsafe { read_name(name.as_ptr().cast(), name_len as usize, &mut received.from) };
+    received.len = len.min(buf.len());
+    received.original_len = len;
+    received.truncated = len > buf.len();
     Ok(())
 }
 
@@ -310,16 +311,16 @@ pub(crate) unsafe fn read(
     len: usize,
     room: usize,
     takes: Option<&mut Vec<OwnedFd>>,
-    told: &mut Received,
+    received: &mut Received,
 ) {
-    told.len = len.min(room);
-    told.original_len = len;
-    told.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
+    received.len = len.min(room);
+    received.original_len = len;
+    received.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
     // SAFETY: as the caller promises.
     unsafe {
-        read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize, &mut told.from);
+        read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize, &mut received.from);
         if !msg.msg_control.is_null() {
-            told.told = Some(read_control(msg, takes));
+            received.beside = Some(read_control(msg, takes));
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Received {
     /// None: the sender has no name, or the socket was shut down.
     pub from: Option<Address>,
     /// What came beside it, if the kernel was asked to tell more.
-    pub told: Option<Told>,
+    pub beside: Option<Told>,
 }
 
 /// What the control messages of a datagram told.
