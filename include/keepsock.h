@@ -593,9 +593,9 @@ typedef struct keepsock_capture keepsock_capture;
  * Threads: any number of threads may be in calls on one connection. One reading
  * while another writes is the normal case; what one call writes is not cut by
  * another's bytes. Of two threads that both read lines, one that waits does not
- * see what the other has left over until more comes. keepsock_client_close() and keepsock_client_abort() may come
- * from any thread at any time and end the calls of the others with
- * KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
+ * see what the other has left over until more comes. keepsock_client_close() and
+ * keepsock_client_abort() may come from any thread at any time and end the calls of the others
+ * with KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
  *
  * Signals: no call dies of SIGPIPE, no signal disposition is changed, and a
  * signal handler that interrupts a call does not end it.
@@ -616,8 +616,8 @@ typedef struct keepsock_connecting keepsock_connecting;
 
 /**
  * A connection that is served by events: keepsock_server_serve_events(). It is the library's, and
- * valid from its open callback until its close callback returns; it is never freed. After that every
- * call says KEEPSOCK_ERR_WRONG_STATE, until its memory is used for another connection of the
+ * valid from its open callback until its close callback returns; it is never freed. After that
+ * every call says KEEPSOCK_ERR_WRONG_STATE, until its memory is used for another connection of the
  * service: do not keep it longer.
  *
  * Threads: any thread may call any function at any time, callbacks included; none waits.
@@ -625,8 +625,8 @@ typedef struct keepsock_connecting keepsock_connecting;
 typedef struct keepsock_connection keepsock_connection;
 
 /**
- * A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
- * to one peer. Unix systems only so far.
+ * A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or
+ * connected to one peer. Unix systems only so far.
  *
  * Threads: any number of threads may be in calls on one socket; a datagram is sent, and
  * received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
@@ -734,7 +734,8 @@ typedef struct keepsock_server keepsock_server;
  * A server at work, made by keepsock_server_serve() or keepsock_server_serve_events().
  *
  * Threads: any thread may call any function, handlers included (but see
- * keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for itself.
+ * keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for
+ * itself.
  */
 typedef struct keepsock_service keepsock_service;
 
@@ -980,17 +981,17 @@ typedef struct {
 } keepsock_under_way;
 
 /**
- * What a program does about the connections of keepsock_server_serve_events(). A member that is NULL
- * is not called; what the library does then is said there. Set all that you do not use to 0, as
- * `keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};` does.
+ * What a program does about the connections of keepsock_server_serve_events(). A member that is
+ * NULL is not called; what the library does then is said there. Set all that you do not use to 0,
+ * as `keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};` does.
  *
  * For one connection the calls come one at a time, open first and close last. With more than one
- * thread (keepsock_serve_options_set_threads()) those for different connections come at once. A call
- * that waits holds up all connections of its thread.
+ * thread (keepsock_serve_options_set_threads()) those for different connections come at once. A
+ * call that waits holds up all connections of its thread.
  *
- * No lock is held meanwhile: from inside any of them every function may be called, on any connection
- * and on the service, except for keepsock_service_drain(), which says KEEPSOCK_ERR_WRONG_STATE, and
- * keepsock_service_free().
+ * No lock is held meanwhile: from inside any of them every function may be called, on any
+ * connection and on the service, except for keepsock_service_drain(), which says
+ * KEEPSOCK_ERR_WRONG_STATE, and keepsock_service_free().
  */
 typedef struct {
     /**
@@ -1002,8 +1003,8 @@ typedef struct {
      */
     void (*open)(keepsock_connection *connection, void *user);
     /**
-     * A message came, of len bytes at data, which are valid until the call returns; without framing
-     * some bytes. NULL: what comes is thrown away.
+     * A message came, of len bytes at data, which are valid until the call returns; without
+     * framing some bytes. NULL: what comes is thrown away.
      */
     void (*data)(keepsock_connection *connection, const void *data, size_t len, void *user);
     /**
@@ -1025,13 +1026,13 @@ typedef struct {
      */
     void (*drain)(keepsock_connection *connection, void *user);
     /**
-     * The connection is over, and why: a value of enum keepsock_end. Its addresses can still be asked
-     * for, nothing can be sent.
+     * The connection is over, and why: a value of enum keepsock_end. Its addresses can still be
+     * asked for, nothing can be sent.
      */
     void (*close)(keepsock_connection *connection, int32_t end, void *user);
     /**
-     * A keepsock_service_connect() has come to nothing: no connection was opened for this data. The
-     * error is valid until the call returns, and not to be freed.
+     * A keepsock_service_connect() has come to nothing: no connection was opened for this data.
+     * The error is valid until the call returns, and not to be freed.
      */
     void (*connect_failed)(const keepsock_error *error, void *data, void *user);
 } keepsock_callbacks;
@@ -1075,8 +1076,8 @@ typedef struct {
      */
     keepsock_address local;
     /**
-     * The index of the interface by which it came; 0: not told. It is told for a socket that is bound
-     * to a wildcard or a group, and with keepsock_datagram_set_details().
+     * The index of the interface by which it came; 0: not told. It is told for a socket that is
+     * bound to a wildcard or a group, and with keepsock_datagram_set_details().
      */
     uint32_t interface_index;
     /**
@@ -1143,8 +1144,8 @@ typedef struct {
      */
     keepsock_address to;
     /**
-     * The address of this machine that it leaves from, if the socket is bound to all of them; family
-     * 0: the system chooses. A socket that is bound to one sends from that.
+     * The address of this machine that it leaves from, if the socket is bound to all of them;
+     * family 0: the system chooses. A socket that is bound to one sends from that.
      */
     keepsock_address local;
     /**
@@ -1179,13 +1180,13 @@ typedef struct {
 } keepsock_incoming;
 
 /**
- * Called for each datagram, in a thread of the library's. Every function may be called inside but for
- * keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free functions of
- * socket and service.
+ * Called for each datagram, in a thread of the library's. Every function may be called inside but
+ * for keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free
+ * functions of socket and service.
  *
  * @param datagram  The socket that is served: answer with keepsock_datagram_reply().
- * @param info      What is told of the datagram; valid until the handler returns. Later versions may
- *                  have more at its end.
+ * @param info      What is told of the datagram; valid until the handler returns. Later versions
+ *                  may have more at its end.
  * @param data      Its bytes; valid until the handler returns.
  * @param len       How many.
  * @param user      What was passed to keepsock_datagram_serve(). It must live until
@@ -1198,8 +1199,8 @@ typedef void (*keepsock_datagram_handler)(keepsock_datagram *datagram,
                                           void *user);
 
 /**
- * What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is the
- * kernel's, which for small datagrams is several times their bytes.
+ * What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is
+ * the kernel's, which for small datagrams is several times their bytes.
  */
 typedef struct {
     /**
@@ -1223,8 +1224,8 @@ typedef struct {
      */
     int64_t send_buffer;
     /**
-     * How many datagrams were passed over since their sender is not one of the users that may send:
-     * keepsock_options_allow_user().
+     * How many datagrams were passed over since their sender is not one of the users that may
+     * send: keepsock_options_allow_user().
      */
     int64_t denied;
     /**
@@ -1242,8 +1243,8 @@ typedef struct {
  */
 typedef struct {
     /**
-     * KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol, there),
-     * _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
+     * KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol,
+     * there), _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
      */
     int32_t status;
     /**
@@ -1259,8 +1260,8 @@ typedef struct {
      */
     keepsock_address from;
     /**
-     * With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0: not
-     * told.
+     * With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0:
+     * not told.
      */
     uint32_t path_mtu;
 } keepsock_datagram_error;
@@ -1544,8 +1545,8 @@ typedef struct {
      */
     int64_t dropped_messages;
     /**
-     * How connections have ended: how many by each value of enum keepsock_end. With a thread for each
-     * its handler is asked, which has not always met the end.
+     * How connections have ended: how many by each value of enum keepsock_end. With a thread for
+     * each its handler is asked, which has not always met the end.
      */
     uint64_t ends[16];
 } keepsock_service_stats;
@@ -1839,8 +1840,8 @@ int32_t keepsock_client_read_until(keepsock_client *client,
                                    keepsock_error **error);
 
 /**
- * Reads one message that has its length before it; the prefix is taken off. A message of no bytes is
- * one. If it fails, the bytes that had come are kept for the next read.
+ * Reads one message that has its length before it; the prefix is taken off. A message of no bytes
+ * is one. If it fails, the bytes that had come are kept for the next read.
  *
  * @param client  A connection.
  * @param prefix  A value of enum keepsock_length_prefix.
@@ -2237,9 +2238,9 @@ void keepsock_client_free(keepsock_client *client);
  * @param error       See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
  *         and for a local address that is a name, which would have to be waited for;
- *         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not of
- *         the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
- *         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
+ *         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not
+ *         of the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED, _OS. What else can
+ *         go wrong keepsock_connecting_finish() tells. Since 0.1.
  */
 int32_t keepsock_connecting_start(const char *endpoint,
                                   const keepsock_options *options,
@@ -2291,7 +2292,8 @@ int32_t keepsock_connecting_fd(keepsock_connecting *connecting,
                                keepsock_error **error);
 
 /**
- * In what time keepsock_connecting_finish() is to be called even if the descriptor is not readable.
+ * In what time keepsock_connecting_finish() is to be called even if the descriptor is not
+ * readable.
  *
  * @param connecting  A connect.
  * @param timeout_ms  Receives milliseconds; KEEPSOCK_INFINITE: that does not happen.
@@ -2344,8 +2346,8 @@ int32_t keepsock_connecting_under_way(keepsock_connecting *connecting,
                                       keepsock_error **error);
 
 /**
- * Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL does
- * nothing.
+ * Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL
+ * does nothing.
  *
  * @param connecting  A connect, or NULL. Since 0.1.
  */
@@ -2358,17 +2360,17 @@ void keepsock_connecting_free(keepsock_connecting *connecting);
  * A connection that is idle costs about a hundred bytes and no time. Each may be sent to from any
  * thread; what a slow client does not take waits within
  * keepsock_serve_options_set_max_queued() bytes. The options that the server listens with hold for
- * connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by the
- * library's threads; read and write timeouts are for calls that wait, which there are none of, and
- * saved SYNs and last snapshots for a keepsock_client.
+ * connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by
+ * the library's threads; read and write timeouts are for calls that wait, which there are none of,
+ * and saved SYNs and last snapshots for a keepsock_client.
  *
  * @param server     A listening socket.
  * @param options    Serve options, copied; NULL for the defaults.
  * @param callbacks  Copied.
- * @param user       Passed to the callbacks; may be NULL. It must live until keepsock_service_free()
- *                   returns.
- * @param service    Receives the service, before the first callback, so that user may be where it is
- *                   kept; free it with keepsock_service_free().
+ * @param user       Passed to the callbacks; may be NULL. It must live until
+ *                   keepsock_service_free() returns.
+ * @param service    Receives the service, before the first callback, so that user may be where it
+ *                   is kept; free it with keepsock_service_free().
  * @param error      See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY and _NO_DESCRIPTORS (a thread or its poller
  *         cannot be made), _INVALID_ARGUMENT, _OS; _UNSUPPORTED on Windows. Since 0.1.
@@ -2381,18 +2383,19 @@ int32_t keepsock_server_serve_events(keepsock_server *server,
                                      keepsock_error **error);
 
 /**
- * Sends a message, in the service's framing. What the kernel does not take now waits in this program;
- * what is sent later comes later.
+ * Sends a message, in the service's framing. What the kernel does not take now waits in this
+ * program; what is sent later comes later.
  *
  * @param connection  A connection.
  * @param buf         The message.
  * @param len         Its length.
  * @param error       See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK: the kernel has it, or it waits its turn (or messages were dropped and counted,
- *         if that is the policy); KEEPSOCK_ERR_CLOSED: the connection is over, or closing;
- *         _STALLED: more would wait than may, and it is being reset; _RESET and others: it has broken
- *         off; _TOO_LONG: the message alone is more than may wait, and nothing was sent;
- *         _INVALID_ARGUMENT (the prefix cannot say its length, too), _WRONG_STATE. Since 0.1.
+ * @return KEEPSOCK_OK: the kernel has it, or it waits its turn (or messages were dropped and
+ *         counted, if that is the policy); KEEPSOCK_ERR_CLOSED: the connection is over, or
+ *         closing; _STALLED: more would wait than may, and it is being reset; _RESET and others:
+ *         it has broken off; _TOO_LONG: the message alone is more than may wait, and nothing was
+ *         sent; _INVALID_ARGUMENT (the prefix cannot say its length, too), _WRONG_STATE.
+ *         Since 0.1.
  */
 int32_t keepsock_connection_send(keepsock_connection *connection,
                                  const void *buf,
@@ -2400,9 +2403,9 @@ int32_t keepsock_connection_send(keepsock_connection *connection,
                                  keepsock_error **error);
 
 /**
- * Closes: what was sent is delivered, then this side is ended (FIN), and what comes in is thrown away
- * until the peer has ended its side, too; for at most the close timeout that the server listens with,
- * in all. The close callback follows. Returns at once; closing twice is fine.
+ * Closes: what was sent is delivered, then this side is ended (FIN), and what comes in is thrown
+ * away until the peer has ended its side, too; for at most the close timeout that the server
+ * listens with, in all. The close callback follows. Returns at once; closing twice is fine.
  *
  * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
  */
@@ -2424,9 +2427,9 @@ void keepsock_connection_abort(keepsock_connection *connection);
 void keepsock_connection_shutdown_write(keepsock_connection *connection);
 
 /**
- * Reads no more until keepsock_connection_resume(): what comes waits in the kernel, and then at the
- * sender. For those who pass on what they read, when it is not taken fast enough. Limits on idle time
- * do not count meanwhile.
+ * Reads no more until keepsock_connection_resume(): what comes waits in the kernel, and then at
+ * the sender. For those who pass on what they read, when it is not taken fast enough. Limits on
+ * idle time do not count meanwhile.
  *
  * @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
  */
@@ -2604,14 +2607,15 @@ int32_t keepsock_connection_keepalive(const keepsock_connection *connection,
 /**
  * Makes a socket that takes datagrams from anybody. "*:8080" takes IPv4 and IPv6 on one port,
  * whatever the system's bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only.
- * With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name" are
- * Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket never is;
- * the file is removed when this one is closed.
+ * With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name"
+ * are Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket
+ * never is; the file is removed when this one is closed.
  *
  * @param endpoint  Where to bind.
  * @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token,
- *                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and owner,
- *                  and the users who may send. What only streams, or only connecting, have is refused.
+ *                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and
+ *                  owner, and the users who may send. What only streams, or only connecting, have
+ *                  is refused.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
@@ -2626,9 +2630,9 @@ int32_t keepsock_datagram_bind(const char *endpoint,
 
 /**
  * Makes a socket that sends to one peer only, and receives from it only. Nothing is sent for
- * that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a name's
- * addresses it is the first one that this machine has a way to. On Linux a Unix socket gets a name
- * of its own, so that it can be answered; elsewhere give it one as the local address.
+ * that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a
+ * name's addresses it is the first one that this machine has a way to. On Linux a Unix socket gets
+ * a name of its own, so that it can be answered; elsewhere give it one as the local address.
  *
  * @param endpoint  The peer.
  * @param options   Options, copied; NULL for the defaults. Family, local address, interface,
@@ -2638,9 +2642,9 @@ int32_t keepsock_datagram_bind(const char *endpoint,
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
- *         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
- *         _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED, _NO_DESCRIPTORS,
- *         _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup),
+ *         _ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED,
+ *         _NO_DESCRIPTORS, _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_datagram_connect(const char *endpoint,
                                   const keepsock_options *options,
@@ -2658,9 +2662,10 @@ int32_t keepsock_datagram_connect(const char *endpoint,
  *                  interface must not be set.
  * @param datagram  Receives the socket; free it with keepsock_datagram_free().
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
- *         all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY, _UNSUPPORTED (Windows; coalescing or
- *         allow_user where the system has none), _INVALID_ARGUMENT. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not
+ *         bound), _OS (not a socket at all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY,
+ *         _UNSUPPORTED (Windows; coalescing or allow_user where the system has none),
+ *         _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_datagram_from_fd(keepsock_fd fd,
                                   const keepsock_options *options,
@@ -2669,8 +2674,8 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd,
 
 /**
  * Sends one datagram to the peer of a connected socket. It waits only while the system's
- * buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call: see
- * keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
+ * buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call:
+ * see keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
  * over IPv6.
  *
  * @param datagram  A connected socket.
@@ -2678,8 +2683,9 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd,
  * @param len       How many; 0 is a datagram, too.
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
- *         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
- *         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
+ *         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT,
+ *         _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED, _WOULD_BLOCK (non-blocking mode),
+ *         _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
  */
 int32_t keepsock_datagram_send(keepsock_datagram *datagram,
                                const void *data,
@@ -2705,8 +2711,9 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram,
                                   keepsock_error **error);
 
 /**
- * Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket ("unix:/run/app.sock",
- * "unix:@name"). keepsock_datagram_send_to() is for those who send often to one address.
+ * Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket
+ * ("unix:/run/app.sock", "unix:@name"). keepsock_datagram_send_to() is for those who send often to
+ * one address.
  *
  * @param datagram  A socket.
  * @param data      The bytes; may be NULL if len is 0.
@@ -2767,12 +2774,13 @@ int32_t keepsock_datagram_recv(keepsock_datagram *datagram,
  * @param datagram  A Unix socket.
  * @param data      The bytes; may be NULL if len is 0.
  * @param len       How many; 0 is a datagram, too.
- * @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected socket.
+ * @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected
+ *                  socket.
  * @param fds       The descriptors; may be NULL if count is 0.
  * @param count     How many; at most 253 (SCM_MAX_FD of unix(7)).
  * @param error     See keepsock_error; may be NULL.
- * @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are on
- *         their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+ * @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are
+ *         on their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
  */
 int32_t keepsock_datagram_send_fds(keepsock_datagram *datagram,
                                    const void *data,
@@ -2784,8 +2792,8 @@ int32_t keepsock_datagram_send_fds(keepsock_datagram *datagram,
 
 /**
  * Receives one datagram, as keepsock_datagram_recv() does, and at most max of the descriptors that
- * came with it. They are close-on-exec and the caller's to close. Others are closed, which lost tells;
- * so are all of those that come to whoever receives by another function. Unix sockets only.
+ * came with it. They are close-on-exec and the caller's to close. Others are closed, which lost
+ * tells; so are all of those that come to whoever receives by another function. Unix sockets only.
  *
  * @param datagram  A Unix socket.
  * @param buf       Filled with the datagram's bytes; may be NULL if cap is 0.
@@ -2872,20 +2880,21 @@ int32_t keepsock_datagram_close(keepsock_datagram *datagram, keepsock_error **er
 void keepsock_datagram_free(keepsock_datagram *datagram);
 
 /**
- * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
- * Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
- * Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
- * their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
- * the service. If the socket is served twice, stopping either service ends both. The threads have the
- * signal mask of the thread that makes this call, and a stack of 2 MiB. One whose receiving fails
- * ends, with a log event; keepsock_datagram_service_wait() tells why.
+ * Serves: receives in threads of the library's, and calls handler for each datagram. Returns at
+ * once. Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once
+ * (4 of a Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one
+ * sender may be handled at the same time, and out of their order. Timeouts and non-blocking mode
+ * of the socket do not hold for the threads; its token ends the service. If the socket is served
+ * twice, stopping either service ends both. The threads have the signal mask of the thread that
+ * makes this call, and a stack of 2 MiB. One whose receiving fails ends, with a log event;
+ * keepsock_datagram_service_wait() tells why.
  *
  * @param datagram  A socket. Free it after the service.
  * @param threads   How many threads; from 1 to 1,024.
  * @param handler   See keepsock_datagram_handler.
  * @param user      Passed to handler; may be NULL.
- * @param service   Receives the service, before the first call of handler, so that user may be where
- *                  it is kept; free it with keepsock_datagram_service_free().
+ * @param service   Receives the service, before the first call of handler, so that user may be
+ *                  where it is kept; free it with keepsock_datagram_service_free().
  * @param error     See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
  *         _INVALID_ARGUMENT. Since 0.1.
@@ -2907,8 +2916,9 @@ uint64_t keepsock_datagram_service_received(const keepsock_datagram_service *ser
 
 /**
  * Ends receiving, for the socket as a whole and for good: its receiving calls return
- * KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is handled;
- * what waits in the kernel is not. May be called from inside a handler; stopping twice is fine.
+ * KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is
+ * handled; what waits in the kernel is not. May be called from inside a handler; stopping twice is
+ * fine.
  *
  * @param service  A service.
  * @param error    See keepsock_error; may be NULL.
@@ -2924,16 +2934,17 @@ int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service,
  * @param service  A service.
  * @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
- *         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a
+ *         handler), _INVALID_ARGUMENT, or the error of a receiving call that failed for good.
+ *         Since 0.1.
  */
 int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service,
                                        int64_t ms,
                                        keepsock_error **error);
 
 /**
- * Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The socket
- * stays, and can send. Freeing NULL does nothing.
+ * Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The
+ * socket stays, and can send. Freeing NULL does nothing.
  *
  * @param service  A service, or NULL. Since 0.1.
  */
@@ -2961,7 +2972,8 @@ int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram,
  *
  * @param datagram        A socket.
  * @param group           The group; its port does not count.
- * @param interface_name  The interface's name or index; NULL: by which there is a way to the group.
+ * @param interface_name  The interface's name or index; NULL: by which there is a way to the
+ *                        group.
  * @param source          The only sender to receive from; NULL: all.
  * @param error           See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE (joined before), _INVALID_ENDPOINT (no such
@@ -2992,8 +3004,8 @@ int32_t keepsock_datagram_leave(keepsock_datagram *datagram,
                                 keepsock_error **error);
 
 /**
- * Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux and
- * FreeBSD.
+ * Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux
+ * and FreeBSD.
  *
  * @param datagram  A socket.
  * @param on        Whether.
@@ -3005,8 +3017,8 @@ int32_t keepsock_datagram_set_multicast_loop(keepsock_datagram *datagram,
                                              keepsock_error **error);
 
 /**
- * How many networks what the socket sends to a group passes. Default: 1, the local network. Linux and
- * FreeBSD.
+ * How many networks what the socket sends to a group passes. Default: 1, the local network. Linux
+ * and FreeBSD.
  *
  * @param datagram  A socket.
  * @param ttl       0: none but this machine.
@@ -3032,8 +3044,8 @@ int32_t keepsock_datagram_set_multicast_interface(keepsock_datagram *datagram,
                                                   keepsock_error **error);
 
 /**
- * How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own. Default:
- * the system's, mostly 64.
+ * How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own.
+ * Default: the system's, mostly 64.
  *
  * @param datagram  A UDP socket.
  * @param ttl       Above 0.
@@ -3046,8 +3058,8 @@ int32_t keepsock_datagram_set_ttl(keepsock_datagram *datagram,
                                   keepsock_error **error);
 
 /**
- * The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six bits
- * (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
+ * The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six
+ * bits (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
  *
  * @param datagram  A UDP socket.
  * @param tos       The byte.
@@ -3060,10 +3072,10 @@ int32_t keepsock_datagram_set_tos(keepsock_datagram *datagram,
                                   keepsock_error **error);
 
 /**
- * Whether what the socket sends may not be cut into fragments on its way, not by this machine either:
- * what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a router tells of
- * it later, for the next one; keepsock_datagram_recv_error() tells how long it may be. Default: no.
- * Linux only.
+ * Whether what the socket sends may not be cut into fragments on its way, not by this machine
+ * either: what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a
+ * router tells of it later, for the next one; keepsock_datagram_recv_error() tells how long it may
+ * be. Default: no. Linux only.
  *
  * @param datagram  A UDP socket.
  * @param on        Whether.
@@ -3075,8 +3087,8 @@ int32_t keepsock_datagram_set_dont_fragment(keepsock_datagram *datagram,
                                             keepsock_error **error);
 
 /**
- * How long a packet to the peer of a connected socket may be, as far as the system knows: a datagram
- * that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
+ * How long a packet to the peer of a connected socket may be, as far as the system knows: a
+ * datagram that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
  *
  * @param datagram  A connected UDP socket.
  * @param mtu       Receives it, in bytes.
@@ -3090,7 +3102,8 @@ int32_t keepsock_datagram_path_mtu(keepsock_datagram *datagram,
 
 /**
  * Whether ttl, tos and received_at_ns of each datagram are told, and interface_index whatever the
- * socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each. Default: no. Linux only.
+ * socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each.
+ * Default: no. Linux only.
  *
  * @param datagram  A socket.
  * @param on        Whether.
@@ -3551,8 +3564,9 @@ void keepsock_handshake_free(keepsock_handshake *handshake);
 /**
  * Takes the descriptors that the process was started with, once: whoever calls it again gets
  * none. There are none, either, if LISTEN_PID or LISTEN_PIDFDID names another process. The
- * environment stays as it is; the descriptors are kept from programs that this one starts. Call it early: what else
- * was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
+ * environment stays as it is; the descriptors are kept from programs that this one starts. Call it
+ * early: what else was opened meanwhile cannot be told from what was promised. On Windows nothing
+ * is inherited.
  *
  * @param inherited  Receives them; free it with keepsock_inherited_free().
  * @param error      See keepsock_error; may be NULL.
@@ -3581,8 +3595,9 @@ int32_t keepsock_inherited_take(keepsock_inherited **inherited,
  * @param server     Receives the socket; free it with keepsock_server_free().
  * @param error      See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, or those of keepsock_server_listen() and keepsock_server_from_fd();
- *         KEEPSOCK_ERR_WRONG_STATE also if what was inherited there is for packets, and a stream is
- *         asked for, or the other way round. What was inherited stays where it is then. Since 0.1.
+ *         KEEPSOCK_ERR_WRONG_STATE also if what was inherited there is for packets, and a stream
+ *         is asked for, or the other way round. What was inherited stays where it is then.
+ *         Since 0.1.
  */
 int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
                                   const char *endpoint,
@@ -3601,8 +3616,8 @@ int32_t keepsock_inherited_listen(keepsock_inherited *inherited,
  * @param options    Options, copied; NULL for the defaults.
  * @param server     Receives the socket; free it with keepsock_server_free().
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither a
- *         listening stream socket nor a datagram socket, or all are datagram sockets; the error
+ * @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither
+ *         a listening stream socket nor a datagram socket, or all are datagram sockets; the error
  *         says what it is), or those of keepsock_server_from_fd(); all stay where they are then.
  *         Since 0.1.
  */
@@ -3690,8 +3705,9 @@ const char *keepsock_inherited_name(const keepsock_inherited *inherited,
  *
  * @param inherited  What was inherited.
  * @param error      See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
- *         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
+ * @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and
+ *         those of options that the system refuses: the predecessor has heard nothing then.
+ *         Since 0.1.
  */
 int32_t keepsock_inherited_ready(keepsock_inherited *inherited,
                                  keepsock_error **error);
@@ -3730,15 +3746,15 @@ void keepsock_inherited_free(keepsock_inherited *inherited);
  * to end with exec, so that the server is that process; a program that goes into the background
  * has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
  * it inherited them: it keeps them listening, though nobody may accept. No signal is blocked in
- * the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed on,
- * but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+ * the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed
+ * on, but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
  * sd_notify(3)).
  *
  * @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
  *                    the last pointer is NULL. NULL: this program again, with its arguments; the
  *                    file that has its name now, if it was replaced. Of a program that was started
- *                    by a symbolic link, that is what the link led to: give the link here if it may
- *                    lead elsewhere.
+ *                    by a symbolic link, that is what the link led to: give the link here if it
+ *                    may lead elsewhere.
  * @param handed      What is handed over.
  * @param count       How many; at least 1.
  * @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE. It
@@ -3912,7 +3928,8 @@ int32_t keepsock_options_set_heartbeat(keepsock_options *options,
  * Ends the connection for those who wait to read if nothing came for ms: their calls are
  * KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
  * the peer's program should have answered. A last word can still be written; then close, which
- * waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+ * waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one
+ * call, this is for the connection. Default: KEEPSOCK_INFINITE.
  *
  * @param options  The options to change.
  * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -3925,8 +3942,8 @@ int32_t keepsock_options_set_idle_limit(keepsock_options *options,
                                         keepsock_error **error);
 
 /**
- * As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect and
- * say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
+ * As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect
+ * and say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
  *
  * @param options  The options to change.
  * @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -4137,13 +4154,14 @@ int32_t keepsock_options_set_mptcp(keepsock_options *options,
                                    keepsock_error **error);
 
 /**
- * Whether the kernel may hand over the datagrams of one sender that follow each other as one (UDP_GRO
- * of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
- * second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
- * left over waits in the socket, so that its descriptor may not be readable though there is something
- * to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. Several that came as one and
- * found no room are one in keepsock_datagram_stats.dropped, for the kernel counts so. UDP only; elsewhere binding is
- * KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
+ * Whether the kernel may hand over the datagrams of one sender that follow each other as one
+ * (UDP_GRO of udp(7), Linux 5.0); they are told one by one as always. For those who receive many
+ * thousand in a second: each is copied once more, one thread receives at a time, and it takes up
+ * to a megabyte. What is left over waits in the socket, so that its descriptor may not be readable
+ * though there is something to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK.
+ * Several that came as one and found no room are one in keepsock_datagram_stats.dropped, for the
+ * kernel counts so. UDP only; elsewhere binding is KEEPSOCK_ERR_UNSUPPORTED, and for other sockets
+ * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
  *
  * @param options  The options to change.
  * @param on       Whether.
@@ -4172,8 +4190,8 @@ int32_t keepsock_options_set_save_syn(keepsock_options *options,
 
 /**
  * The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
- * In force before anybody can. For servers and datagram sockets on a path; others have no file and are
- * KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
+ * In force before anybody can. For servers and datagram sockets on a path; others have no file and
+ * are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
  *
  * @param options  The options to change.
  * @param mode     At most 0777: 0660.
@@ -4204,9 +4222,10 @@ int32_t keepsock_options_set_unix_owner(keepsock_options *options,
 /**
  * Adds a user who may connect to a listening Unix socket. Connections of others are closed at
  * once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
- * exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others are
- * passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on Unix sockets
- * only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
+ * exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
+ * are passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on
+ * Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none,
+ * everybody may.
  *
  * @param options  The options to change.
  * @param uid      The number of a user; not (uid_t)-1, which is nobody's.
@@ -4224,11 +4243,11 @@ int32_t keepsock_options_allow_user(keepsock_options *options,
  * (KEEPSOCK_ERR_UNSUPPORTED). Default: false.
  *
  * A packet has at least one byte, for an empty one would look like the end, and at most what the
- * socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
- * not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
+ * socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that
+ * does not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
  * Lines, messages, keepsock_client_read_exact() and files are for streams:
- * KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or _WRONG_STATE
- * for a connection that is added (keepsock_service_add()).
+ * KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or
+ * _WRONG_STATE for a connection that is added (keepsock_service_add()).
  *
  * @param options  The options to change.
  * @param on       Whether.
@@ -4240,11 +4259,11 @@ int32_t keepsock_options_set_sequenced(keepsock_options *options,
                                        keepsock_error **error);
 
 /**
- * Whether the listening socket, or the datagram socket, can be handed over to another process while this
- * one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
- * not end the listening. An accept costs one poll more, and the socket one descriptor; served by
- * events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
- * function or inherited is so in any case. Connecting a stream with it is
+ * Whether the listening socket, or the datagram socket, can be handed over to another process
+ * while this one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing
+ * it here does not end the listening. An accept costs one poll more, and the socket one
+ * descriptor; served by events, it costs the descriptor only, but must be set, too. What was taken
+ * over by a from_fd function or inherited is so in any case. Connecting a stream with it is
  * KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
  *
  * @param options  The options to change.
@@ -4468,8 +4487,8 @@ int32_t keepsock_client_read_fds(keepsock_client *client,
  * @param len     How many bytes; UINT64_MAX for all that there are.
  * @param sent    Receives how many were sent; may be NULL.
  * @param error   See keepsock_error; may be NULL.
- * @return Those of keepsock_client_write(); KEEPSOCK_ERR_INVALID_ARGUMENT for a directory, a pipe or
- *         a socket, and for a file that is not open for reading; _OS: it cannot be read;
+ * @return Those of keepsock_client_write(); KEEPSOCK_ERR_INVALID_ARGUMENT for a directory, a pipe
+ *         or a socket, and for a file that is not open for reading; _OS: it cannot be read;
  *         _WRONG_STATE for a socket for packets; _UNSUPPORTED on Windows. Since 0.1.
  */
 int32_t keepsock_client_send_file(keepsock_client *client,
@@ -4526,9 +4545,9 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
 /**
  * Takes over a listening stream socket, or one for packets, as a service manager may pass it. The
  * options are set on it, also to what is off by default; only a backlog that is not given stays as
- * it was. Those that the process was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
- * accepting when it is closed here; so it is non-blocking from now on, in all of them, and
- * accepting costs one poll more.
+ * it was. Those that the process was started with keepsock_inherited_take() has. Other processes
+ * may have it, too, and go on accepting when it is closed here; so it is non-blocking from now on,
+ * in all of them, and accepting costs one poll more.
  *
  * @param fd       A listening TCP or Unix socket. It belongs to the new
  *                 server on success and stays the caller's on failure.
@@ -4536,9 +4555,9 @@ int32_t keepsock_server_listen_all(const char *const *endpoints,
  * @param server   Receives the socket; free it with keepsock_server_free().
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, not a
- *         stream, or not for packets or Multipath TCP as the options ask), _OS (not a socket at all); for the interface option
- *         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
- *         Since 0.1.
+ *         stream, or not for packets or Multipath TCP as the options ask), _OS (not a socket at
+ *         all); for the interface option _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED;
+ *         _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_server_from_fd(keepsock_fd fd,
                                 const keepsock_options *options,
@@ -4706,8 +4725,8 @@ int32_t keepsock_server_release_fd(keepsock_server *server,
 /**
  * Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
  * service that accepts from it stops; connections that were accepted live on; other processes
- * that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is fine. The object is still to
- * be freed.
+ * that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is
+ * fine. The object is still to be freed.
  *
  * @param server  A listening socket.
  * @param error   See keepsock_error; may be NULL.
@@ -4762,9 +4781,10 @@ int32_t keepsock_serve_options_set_when_full(keepsock_serve_options *options,
                                              keepsock_error **error);
 
 /**
- * How many connections of one address are served at once; of an IPv6 /64 network, which is what one
- * host commonly has. More are accepted and reset at once, and counted (keepsock_server_counters). Not
- * for Unix sockets, whose peers have no address. Default: no limit.
+ * How many connections of one address are served at once; of an IPv6 /64 network, which is what
+ * one host commonly has. More are accepted and reset at once, and counted
+ * (keepsock_server_counters). Not for Unix sockets, whose peers have no address. Default: no
+ * limit.
  *
  * @param options  The options to change.
  * @param max      At least 1.
@@ -4801,11 +4821,11 @@ int32_t keepsock_serve_options_deny(keepsock_serve_options *options,
                                     keepsock_error **error);
 
 /**
- * How many threads serve, fixed. For keepsock_server_serve() a pool that is started at once and stays,
- * each thread with one connection at a time; clients beyond that wait or are refused as when it is
- * full. Default there: as many as there are connections, started when they come. For
- * keepsock_server_serve_events() each has its share of the connections, at most 256 threads. Default
- * there: one, so no two callbacks run at once.
+ * How many threads serve, fixed. For keepsock_server_serve() a pool that is started at once and
+ * stays, each thread with one connection at a time; clients beyond that wait or are refused as
+ * when it is full. Default there: as many as there are connections, started when they come. For
+ * keepsock_server_serve_events() each has its share of the connections, at most 256 threads.
+ * Default there: one, so no two callbacks run at once.
  *
  * @param options  The options to change.
  * @param threads  Above 0.
@@ -4817,9 +4837,10 @@ int32_t keepsock_serve_options_set_threads(keepsock_serve_options *options,
                                            keepsock_error **error);
 
 /**
- * For keepsock_server_serve_events(): the data callback gets lines, without the LF or CRLF at their
- * end, and LF is added to what is sent. The last line of a stream may come without. A longer line ends
- * its connection, and nobody else's (KEEPSOCK_END_TOO_LONG). Default: bytes as they come.
+ * For keepsock_server_serve_events(): the data callback gets lines, without the LF or CRLF at
+ * their end, and LF is added to what is sent. The last line of a stream may come without. A longer
+ * line ends its connection, and nobody else's (KEEPSOCK_END_TOO_LONG). Default: bytes as they
+ * come.
  *
  * @param options  The options to change.
  * @param max      Bytes in a line, above 0.
@@ -4845,9 +4866,9 @@ int32_t keepsock_serve_options_set_delimiter(keepsock_serve_options *options,
                                              keepsock_error **error);
 
 /**
- * As keepsock_serve_options_set_lines(), for messages that have their length before them: it is taken
- * off for the data callback, and added to what is sent. A message that the stream ends within is
- * dropped.
+ * As keepsock_serve_options_set_lines(), for messages that have their length before them: it is
+ * taken off for the data callback, and added to what is sent. A message that the stream ends
+ * within is dropped.
  *
  * @param options  The options to change.
  * @param prefix   A value of enum keepsock_length_prefix.
@@ -4862,8 +4883,8 @@ int32_t keepsock_serve_options_set_length_prefix(keepsock_serve_options *options
 
 /**
  * For keepsock_server_serve_events(): how many bytes may wait in this program for one client whose
- * kernel takes no more, so that all clients take at most that many bytes each. Each message counts 88
- * bytes more than it has, which is what it takes up. Default: 1 MiB.
+ * kernel takes no more, so that all clients take at most that many bytes each. Each message counts
+ * 88 bytes more than it has, which is what it takes up. Default: 1 MiB.
  *
  * @param options  The options to change.
  * @param bytes    Above 88; less is refused when it is to serve.
@@ -4902,8 +4923,8 @@ void keepsock_serve_options_free(keepsock_serve_options *options);
  * @param options  Serve options, copied; NULL for the defaults.
  * @param handler  See keepsock_handler.
  * @param user     Passed to handler; may be NULL.
- * @param service  Receives the service, before the first call of handler, so that user may be where
- *                 it is kept; free it with keepsock_service_free().
+ * @param service  Receives the service, before the first call of handler, so that user may be
+ *                 where it is kept; free it with keepsock_service_free().
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be
  *         started), _INVALID_ARGUMENT, _OS. Since 0.1.
@@ -4924,14 +4945,14 @@ int32_t keepsock_server_serve(keepsock_server *server,
 uint32_t keepsock_service_connections(const keepsock_service *service);
 
 /**
- * Sends a message to every live connection (but not to those that are being closed or that this side
- * has shut down), and waits for none that is slow.
+ * Sends a message to every live connection (but not to those that are being closed or that this
+ * side has shut down), and waits for none that is slow.
  *
- * With a thread for each connection, a client whose kernel buffer does not take the whole message at
- * once has not kept up and is reset, so it delays nobody and costs no memory; its calls return
- * KEEPSOCK_ERR_CLOSED in its handler. Clients that another thread is writing to get their turn within
- * 100 ms for all. Keep messages well below the size of the kernel's send buffer (a few hundred KiB):
- * one that is larger resets even fast readers.
+ * With a thread for each connection, a client whose kernel buffer does not take the whole message
+ * at once has not kept up and is reset, so it delays nobody and costs no memory; its calls return
+ * KEEPSOCK_ERR_CLOSED in its handler. Clients that another thread is writing to get their turn
+ * within 100 ms for all. Keep messages well below the size of the kernel's send buffer (a few
+ * hundred KiB): one that is larger resets even fast readers.
  *
  * By events, what a client's kernel does not take waits for it within
  * keepsock_serve_options_set_max_queued() bytes; one buffer serves all of them.
@@ -4942,8 +4963,8 @@ uint32_t keepsock_service_connections(const keepsock_service *service);
  * @param out      Filled in on success; may be NULL.
  * @param size     sizeof *out; 0 if out is NULL.
  * @param error    See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; by events only: _TOO_LONG for a message that
- *         alone is more than may wait. Since 0.1.
+ * @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; by events only: _TOO_LONG for a message
+ *         that alone is more than may wait. Since 0.1.
  */
 int32_t keepsock_service_broadcast(keepsock_service *service,
                                    const void *buf,
@@ -4963,8 +4984,8 @@ int32_t keepsock_service_broadcast(keepsock_service *service,
  * @param out      Filled in on success; may be NULL.
  * @param size     sizeof *out; 0 if out is NULL.
  * @param error    See keepsock_error; may be NULL.
- * @return As keepsock_service_broadcast(); KEEPSOCK_ERR_WRONG_STATE: a thread serves each connection,
- *         and there are no groups. Since 0.1.
+ * @return As keepsock_service_broadcast(); KEEPSOCK_ERR_WRONG_STATE: a thread serves each
+ *         connection, and there are no groups. Since 0.1.
  */
 int32_t keepsock_service_broadcast_to(keepsock_service *service,
                                       const char *group,
@@ -4975,18 +4996,18 @@ int32_t keepsock_service_broadcast_to(keepsock_service *service,
                                       keepsock_error **error);
 
 /**
- * Takes a connection into serving by events that was made elsewhere: by connecting, or handed over.
- * From then on it is as if it had been accepted: its open callback comes. No limit for addresses
- * counts it. It keeps its keepalive, and has the limits that the server listens with. The object is
- * then closed, and still to be freed.
+ * Takes a connection into serving by events that was made elsewhere: by connecting, or handed
+ * over. From then on it is as if it had been accepted: its open callback comes. No limit for
+ * addresses counts it. It keeps its keepalive, and has the limits that the server listens with.
+ * The object is then closed, and still to be freed.
  *
  * @param service  A service of keepsock_server_serve_events().
  * @param client   A connection.
  * @param data     What keepsock_connection_data() is from the beginning; may be NULL.
  * @param error    See keepsock_error; may be NULL.
  * @return KEEPSOCK_OK; and with the connection left as it was: KEEPSOCK_ERR_WRONG_STATE (a thread
- *         serves each connection here; every place is taken; another thread is in a call on it; bytes
- *         were read ahead; it was lent to a handler), _CLOSED, _INVALID_ARGUMENT. Since 0.1.
+ *         serves each connection here; every place is taken; another thread is in a call on it;
+ *         bytes were read ahead; it was lent to a handler), _CLOSED, _INVALID_ARGUMENT. Since 0.1.
  */
 int32_t keepsock_service_add(keepsock_service *service,
                              keepsock_client *client,
@@ -4995,16 +5016,16 @@ int32_t keepsock_service_add(keepsock_service *service,
 
 /**
  * Connects, without waiting, and takes the connection in as keepsock_service_add() does: the open
- * callback is called once there is one, or connect_failed. Both have data, by which they tell which it
- * is. May be called from inside callbacks: for proxies, and whoever asks others.
+ * callback is called once there is one, or connect_failed. Both have data, by which they tell
+ * which it is. May be called from inside callbacks: for proxies, and whoever asks others.
  *
  * @param service   A service of keepsock_server_serve_events().
  * @param endpoint  Where to connect, as for keepsock_client_connect().
  * @param options   Options, copied; NULL for the defaults.
  * @param data      What keepsock_connection_data() is from the beginning; may be NULL.
  * @param error     See keepsock_error; may be NULL.
- * @return KEEPSOCK_OK; those of keepsock_connecting_start(); KEEPSOCK_ERR_WRONG_STATE: a thread serves
- *         each connection here; _CLOSED: the service has ended. Since 0.1.
+ * @return KEEPSOCK_OK; those of keepsock_connecting_start(); KEEPSOCK_ERR_WRONG_STATE: a thread
+ *         serves each connection here; _CLOSED: the service has ended. Since 0.1.
  */
 int32_t keepsock_service_connect(keepsock_service *service,
                                  const char *endpoint,
@@ -5027,8 +5048,8 @@ int32_t keepsock_service_snapshot(const keepsock_service *service,
                                   keepsock_error **error);
 
 /**
- * What a service has done so far, and a line for each connection, as text for operators. Its words may
- * change.
+ * What a service has done so far, and a line for each connection, as text for operators. Its words
+ * may change.
  *
  * @param service  A service.
  * @param buf      Receives the text with its final NUL; may be NULL if cap is 0.
@@ -5071,9 +5092,9 @@ int32_t keepsock_service_wait(keepsock_service *service,
 
 /**
  * Stops accepting (keepsock_service_stop()), and waits until all connections have ended by
- * themselves; they are not told. Those that still were there at the deadline go on, and are drained
- * next: keepsock_service_drain(). So a request that is on its way while the server is replaced
- * (keepsock_hand_over()) is still answered.
+ * themselves; they are not told. Those that still were there at the deadline go on, and are
+ * drained next: keepsock_service_drain(). So a request that is on its way while the server is
+ * replaced (keepsock_hand_over()) is still answered.
  *
  * @param service   A service.
  * @param limit_ms  Milliseconds from now; 0: do not wait.
@@ -5090,9 +5111,9 @@ int32_t keepsock_service_finish(keepsock_service *service,
 /**
  * Ends the service in order: stops accepting (keepsock_service_stop()); tells
  * each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
- * writes still work, so that the handler can say goodbye (by events: the drain callback); waits until
- * all have ended; and at the deadline resets the connections that are left. Clients
- * that still waited to be accepted are reset by the system and not counted, unless another process
+ * writes still work, so that the handler can say goodbye (by events: the drain callback); waits
+ * until all have ended; and at the deadline resets the connections that are left. Clients that
+ * still waited to be accepted are reset by the system and not counted, unless another process
  * accepts them (keepsock_hand_over()).
  *
  * @param service   A service.

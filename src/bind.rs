@@ -1,4 +1,5 @@
-//! What `*`, and an endpoint of several addresses, mean to a listener and to a datagram socket alike.
+//! What `*`, and an endpoint of several addresses, mean to a listener and to a datagram socket
+//! alike.
 
 use std::io;
 use std::net::SocketAddr;

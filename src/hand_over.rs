@@ -62,8 +62,8 @@ const NAME_MAX: usize = 255;
 /// taken over, or come from [`Inherited`](crate::Inherited). Of a Unix socket
 /// in the file system the new process owns the file from then on, if the old one did. All other
 /// descriptors of keepsock are closed in the new program; its signals are as in any new one: none
-/// blocked, and as by default those that are not ignored, and SIGPIPE, which programs of Rust ignore
-/// and others do not expect to be. Unix systems.
+/// blocked, and as by default those that are not ignored, and SIGPIPE, which programs of Rust
+/// ignore and others do not expect to be. Unix systems.
 ///
 /// The successor is a child of this process, and after its end an orphan. A service manager that
 /// watches this one has to be told (systemd: `MAINPID=` of sd_notify(3)). Its variables are passed
@@ -165,8 +165,8 @@ impl<'a> HandOver<'a> {
         self
     }
 
-    /// Hands a datagram socket over, UDP or Unix. Both processes receive from it, each datagram one of
-    /// them, until the old one closes it.
+    /// Hands a datagram socket over, UDP or Unix. Both processes receive from it, each datagram one
+    /// of them, until the old one closes it.
     ///
     /// ```
     /// # use keepsock::{DatagramSocket, HandOver, SocketOptions};
@@ -198,22 +198,22 @@ impl<'a> HandOver<'a> {
 
     /// Starts the successor and waits until it has said that it is ready, for so long at most;
     /// `None`: without limit. Returns the number of its process, which is a child of this one.
-    /// One that is not ready is killed, and what connections it had accepted are reset; but one that
-    /// has become another user's process cannot be ended, and goes on. Limit and token hold for all of
-    /// it, but the system's fork(2).
+    /// One that is not ready is killed, and what connections it had accepted are reset; but one
+    /// that has become another user's process cannot be ended, and goes on. Limit and token hold
+    /// for all of it, but the system's fork(2).
     ///
     /// # Errors
     /// This process goes on then, and all that was to be handed over is as it was.
     /// [`EndOfStream`](ErrorKind::EndOfStream): the successor ended, or dropped its
-    /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status, if it has ended.
-    /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled).
+    /// [`Inherited`](crate::Inherited), before it was ready; the error has its exit status, if it
+    /// has ended. [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled).
     /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied) and
     /// others of execve(2): the program cannot be started. [`NoMemory`](ErrorKind::NoMemory), also
-    /// for one process more than the user may have.
-    /// [`WrongState`](ErrorKind::WrongState): a socket was made without
-    /// [`hand_over`](crate::SocketOptions::hand_over), or is being handed over already. [`Closed`](ErrorKind::Closed): one is
-    /// closed. [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, a
-    /// name that is none, or a limit of 0. [`Unsupported`](ErrorKind::Unsupported): Windows.
+    /// for one process more than the user may have. [`WrongState`](ErrorKind::WrongState): a socket
+    /// was made without [`hand_over`](crate::SocketOptions::hand_over), or is being handed over
+    /// already. [`Closed`](ErrorKind::Closed): one is closed.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): nothing to hand over, a name that is none,
+    /// or a limit of 0. [`Unsupported`](ErrorKind::Unsupported): Windows.
     ///
     /// ```
     /// use keepsock::{ErrorKind, HandOver, ServerSocket, SocketOptions};

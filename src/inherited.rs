@@ -26,8 +26,8 @@ const READY: &str = "ready";
 pub(crate) const LISTEN_PID: &str = "LISTEN_PID";
 pub(crate) const LISTEN_FDS: &str = "LISTEN_FDS";
 pub(crate) const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
-/// Newer systemd tells the process by this, too (sd_listen_fds(3)): the inode of its pidfd, which is
-/// never given again, as the number is. It must not be passed on.
+/// Newer systemd tells the process by this, too (sd_listen_fds(3)): the inode of its pidfd, which
+/// is never given again, as the number is. It must not be passed on.
 pub(crate) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// From a predecessor: a [`Note`].
 pub(crate) const HAND_OVER: &str = "KEEPSOCK_HAND_OVER";
@@ -42,8 +42,8 @@ const UNNAMED: &str = "unknown";
 /// speaks the same (`LISTEN_FDS`, sd_listen_fds(3)), or by a predecessor that it replaces
 /// ([`HandOver`](crate::HandOver)). Dropping it closes those that nobody took.
 ///
-/// [`listen`](Inherited::listen), for datagrams [`bind`](Inherited::bind), is all that a server needs
-/// for three ways to be started: by itself, by socket activation, and as a successor.
+/// [`listen`](Inherited::listen), for datagrams [`bind`](Inherited::bind), is all that a server
+/// needs for three ways to be started: by itself, by socket activation, and as a successor.
 ///
 /// ```
 /// use keepsock::{Inherited, SocketOptions};
@@ -105,8 +105,8 @@ pub(crate) struct FileNote {
 impl Inherited {
     /// Takes the descriptors that the process was started with, once: whoever calls it again gets
     /// none. There are none, either, if `LISTEN_PID` or `LISTEN_PIDFDID` names another process:
-    /// this one has then merely inherited the variables. They stay as they are. The descriptors are kept from
-    /// programs that this one starts.
+    /// this one has then merely inherited the variables. They stay as they are. The descriptors are
+    /// kept from programs that this one starts.
     ///
     /// Call it early: a program that has opened files by chance where it was promised to find its
     /// sockets has no way to know. Windows has nothing of this kind, so nothing is inherited there.
@@ -168,8 +168,8 @@ impl Inherited {
     /// What a predecessor has handed over gets its options when this process says that it is
     /// [`ready`](Inherited::ready): the listener is the predecessor's, too, and if this process
     /// fails, nothing of it has changed. Who connected before has the predecessor's options. A
-    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was, and so do the mode and
-    /// the owner of a Unix socket's file, given or not.
+    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was, and so do the mode
+    /// and the owner of a Unix socket's file, given or not.
     ///
     /// # Errors
     /// Those of [`listen_with`](ServerSocket::listen_with) and
@@ -218,14 +218,14 @@ impl Inherited {
 
     /// All inherited listening sockets of a name, as one server: systemd's
     /// `FileDescriptorName=`, or what the predecessor called them. Without a name it is "unknown".
-    /// Options are set as by [`listen`](Inherited::listen). Datagram sockets of that name are passed
-    /// over and stay here, for [`datagram`](Inherited::datagram): systemd calls all sockets of a unit
-    /// the same.
+    /// Options are set as by [`listen`](Inherited::listen). Datagram sockets of that name are
+    /// passed over and stay here, for [`datagram`](Inherited::datagram): systemd calls all sockets
+    /// of a unit the same.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
-    /// [`WrongState`](ErrorKind::WrongState): one of them is neither a listening stream socket nor a
-    /// datagram socket, or all are datagram sockets; the error says what it is. Those of
+    /// [`WrongState`](ErrorKind::WrongState): one of them is neither a listening stream socket nor
+    /// a datagram socket, or all are datagram sockets; the error says what it is. Those of
     /// [`from_owned`](ServerSocket::from_owned). All stay here then.
     ///
     /// ```
@@ -251,14 +251,14 @@ impl Inherited {
             .map_err(|e| e.during(OPERATION))
     }
 
-    /// The first inherited datagram socket of a name, UDP or Unix; what else has that name is passed
-    /// over. Its options are set at once: a predecessor, whose socket it is, too, receives with them
-    /// from now on.
+    /// The first inherited datagram socket of a name, UDP or Unix; what else has that name is
+    /// passed over. Its options are set at once: a predecessor, whose socket it is, too, receives
+    /// with them from now on.
     ///
-    /// But what a predecessor has handed over gets [`coalescing`](SocketOptions::coalescing) when this
-    /// process says that it is [`ready`](Inherited::ready): a predecessor that has not asked for it
-    /// would take several datagrams for one. From then on it does; so ask for it in either process, or
-    /// have the predecessor stop receiving at once.
+    /// But what a predecessor has handed over gets [`coalescing`](SocketOptions::coalescing) when
+    /// this process says that it is [`ready`](Inherited::ready): a predecessor that has not asked
+    /// for it would take several datagrams for one. From then on it does; so ask for it in either
+    /// process, or have the predecessor stop receiving at once.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): nothing of that name was inherited.
@@ -283,9 +283,9 @@ impl Inherited {
         }
     }
 
-    /// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected, if
-    /// there is one; else it binds one itself, with [`hand_over`](SocketOptions::hand_over). Which
-    /// endpoint means which socket is as in [`listen`](Inherited::listen).
+    /// The inherited datagram socket, UDP or Unix, that is bound to the endpoint and not connected,
+    /// if there is one; else it binds one itself, with [`hand_over`](SocketOptions::hand_over).
+    /// Which endpoint means which socket is as in [`listen`](Inherited::listen).
     ///
     /// The options hold for either, as those of [`datagram`](Inherited::datagram) do; a UDP socket
     /// that was inherited stays on the interface that it was bound to.
@@ -338,14 +338,14 @@ impl Inherited {
         self.items.iter().map(|item| item.name.as_str())
     }
 
-    /// Tells the predecessor, if there is one, that this process serves, so that it ends; the second
-    /// time it does nothing. Call it when everything that may fail has succeeded: before, the
-    /// predecessor goes on as if nothing had been when this process ends, or drops this object.
+    /// Tells the predecessor, if there is one, that this process serves, so that it ends; the
+    /// second time it does nothing. Call it when everything that may fail has succeeded: before,
+    /// the predecessor goes on as if nothing had been when this process ends, or drops this object.
     ///
     /// Just before that, servers that were taken from a predecessor get their options, and datagram
     /// sockets [`coalescing`](SocketOptions::coalescing). From now on the files of Unix sockets are
-    /// this process's to remove. What nobody took is closed: clients would connect to it and never be
-    /// accepted.
+    /// this process's to remove. What nobody took is closed: clients would connect to it and never
+    /// be accepted.
     ///
     /// # Errors
     /// [`Os`](ErrorKind::Os) and its kin; those of options that the system refuses. The predecessor

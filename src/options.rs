@@ -15,8 +15,8 @@ use crate::liveness::{Asked, Heartbeat};
 use crate::sys::{self, Borrowed};
 use crate::wait::Cause;
 
-/// The first of these names whose condition holds. A list to be searched would be written each time,
-/// and each connect is checked.
+/// The first of these names whose condition holds. A list to be searched would be written each
+/// time, and each connect is checked.
 macro_rules! first_of {
     ($($name:literal: $holds:expr,)+) => {
         $(if $holds { Some($name) } else)+ { None }
@@ -239,8 +239,8 @@ impl SocketOptions {
         self
     }
 
-    /// As [`idle_limit`](SocketOptions::idle_limit), until the first byte has come: for clients that
-    /// connect and say nothing. Default: `None`, the idle limit holds from the beginning.
+    /// As [`idle_limit`](SocketOptions::idle_limit), until the first byte has come: for clients
+    /// that connect and say nothing. Default: `None`, the idle limit holds from the beginning.
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -479,13 +479,13 @@ impl SocketOptions {
     }
 
     /// Whether the kernel may hand over the datagrams of one sender that follow each other as one
-    /// (UDP_GRO of udp(7), Linux 5.0); they are told one by one as always. For those who receive many
-    /// thousand in a second: each is copied once more, one thread receives at a time, and it takes up
-    /// to a megabyte. What is left over waits in the socket, so that its descriptor may not be
-    /// readable though there is something to receive: whoever polls it goes on until
+    /// (UDP_GRO of udp(7), Linux 5.0); they are told one by one as always. For those who receive
+    /// many thousand in a second: each is copied once more, one thread receives at a time, and it
+    /// takes up to a megabyte. What is left over waits in the socket, so that its descriptor may
+    /// not be readable though there is something to receive: whoever polls it goes on until
     /// [`WouldBlock`](ErrorKind::WouldBlock). Several that came as one and found no room are one in
-    /// [`dropped`](crate::DatagramSnapshot::dropped), for the kernel counts so. UDP only; elsewhere binding fails with
-    /// [`Unsupported`](ErrorKind::Unsupported). Default: no.
+    /// [`dropped`](crate::DatagramSnapshot::dropped), for the kernel counts so. UDP only; elsewhere
+    /// binding fails with [`Unsupported`](ErrorKind::Unsupported). Default: no.
     ///
     /// ```
     /// # use keepsock::{DatagramSocket, SocketOptions};
@@ -502,12 +502,12 @@ impl SocketOptions {
     /// Whether the listening socket, or the datagram socket, can be handed over to another process
     /// while this one goes on with it: [`HandOver`](crate::HandOver). Both have the same socket
     /// then, so this one must neither end its listening by closing it (which is what wakes
-    /// accepts, otherwise) nor wait in accept for a connection that the other one took. So an accept costs
-    /// one poll more, and the socket one descriptor; served by events, it costs the descriptor
-    /// only, but must be set, too. What was [taken over](crate::ServerSocket::from_owned) or
-    /// inherited is so in any case. Unix systems; elsewhere handing over is
-    /// [`Unsupported`](ErrorKind::Unsupported). For connecting a stream it is an
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument). Default: no.
+    /// accepts, otherwise) nor wait in accept for a connection that the other one took. So an
+    /// accept costs one poll more, and the socket one descriptor; served by events, it costs the
+    /// descriptor only, but must be set, too. What was [taken
+    /// over](crate::ServerSocket::from_owned) or inherited is so in any case. Unix systems;
+    /// elsewhere handing over is [`Unsupported`](ErrorKind::Unsupported). For connecting a stream
+    /// it is an [`InvalidArgument`](ErrorKind::InvalidArgument). Default: no.
     ///
     /// ```
     /// use keepsock::{ServerSocket, SocketOptions};
@@ -522,9 +522,9 @@ impl SocketOptions {
     }
 
     /// The permissions of a Unix socket's file, whatever the umask: who may write to it may
-    /// connect. In force before anybody can. At most 0o777; for listeners and datagram sockets on a path, others
-    /// have no file: [`InvalidArgument`](ErrorKind::InvalidArgument). Default: as the umask
-    /// has it.
+    /// connect. In force before anybody can. At most 0o777; for listeners and datagram sockets on a
+    /// path, others have no file: [`InvalidArgument`](ErrorKind::InvalidArgument). Default: as the
+    /// umask has it.
     ///
     /// ```
     /// # use keepsock::{ServerSocket, SocketOptions};
@@ -564,10 +564,10 @@ impl SocketOptions {
     /// are closed at once, before the program sees them
     /// ([`ServerCounters::denied`](crate::ServerCounters::denied)): the user of a connection is
     /// what [`peer_credentials`](crate::ClientSocket::peer_credentials) tells. Root is no
-    /// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
-    /// are passed over ([`DatagramSnapshot::denied`](crate::DatagramSnapshot::denied)). For listening
-    /// and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument) elsewhere, and
-    /// for `u32::MAX`, which is nobody's number. Default: none, everybody may.
+    /// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of
+    /// others are passed over ([`DatagramSnapshot::denied`](crate::DatagramSnapshot::denied)). For
+    /// listening and binding on Unix sockets only: [`InvalidArgument`](ErrorKind::InvalidArgument)
+    /// elsewhere, and for `u32::MAX`, which is nobody's number. Default: none, everybody may.
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -591,8 +591,8 @@ impl SocketOptions {
     /// with an error that says so; the next one is not. Lines, messages,
     /// [`read_exact`](crate::ClientSocket::read_exact) and files are for streams:
     /// [`WrongState`](ErrorKind::WrongState). Serving by events is, too:
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument), or [`WrongState`](ErrorKind::WrongState) for a
-    /// connection that is [added](crate::Service::add).
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument), or [`WrongState`](ErrorKind::WrongState)
+    /// for a connection that is [added](crate::Service::add).
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {
@@ -749,8 +749,8 @@ impl SocketOptions {
             .detail("unix_mode and unix_owner are for listening on a path"))
     }
 
-    /// What is left of these options for a socket that was inherited: its file, if the endpoint is one,
-    /// is there and has its mode and owner.
+    /// What is left of these options for a socket that was inherited: its file, if the endpoint is
+    /// one, is there and has its mode and owner.
     pub(crate) fn for_inherited(&self, endpoint: &Endpoint) -> SocketOptions {
         let mut options = self.clone();
         if matches!(&endpoint.0, Target::UnixPath(_)) {

@@ -277,8 +277,8 @@ impl ServerSocket {
     /// Takes over a listening stream socket, or one for
     /// [packets](SocketOptions::sequenced), as a service manager may pass it. The options
     /// are set on it, also to what is off by default; only a
-    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was. Those that the process was started with
-    /// [`Inherited`](crate::Inherited) has.
+    /// [`backlog`](SocketOptions::backlog) that is not given stays as it was. Those that the
+    /// process was started with [`Inherited`](crate::Inherited) has.
     ///
     /// Other processes may have it, too, and go on accepting when this one closes it. So it is
     /// non-blocking from now on, in all of them, and accepting costs one poll more.
@@ -306,9 +306,8 @@ impl ServerSocket {
         made.map_err(|e| (one.remove(0).socket, e))
     }
 
-    /// Takes all of them over, or none, as one server; there is at least one. Their
-    /// options are set `now`, or later:
-    /// [`unset`](ServerSocket::unset).
+    /// Takes all of them over, or none, as one server; there is at least one. Their options are
+    /// set `now`, or later: [`unset`](ServerSocket::unset).
     pub(crate) fn adopt(
         sockets: &mut Vec<Adopted>,
         options: &SocketOptions,

@@ -27,14 +27,14 @@ impl ClientSocket {
     /// # Errors
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
     /// [`Closed`](ErrorKind::Closed) (by this program),
-    /// [`WrongState`](ErrorKind::WrongState) after [`shutdown_write`](ClientSocket::shutdown_write),
-    /// [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead) and
-    /// [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
-    /// [`IdleLimit`](ErrorKind::IdleLimit) and
+    /// [`WrongState`](ErrorKind::WrongState) after
+    /// [`shutdown_write`](ClientSocket::shutdown_write), [`Reset`](ErrorKind::Reset),
+    /// [`Dead`](ErrorKind::Dead) and [`Unreachable`](ErrorKind::Unreachable),
+    /// [`Stalled`](ErrorKind::Stalled), [`IdleLimit`](ErrorKind::IdleLimit) and
     /// [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) (the connection is over),
-    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode,
-    /// [`TooLong`](ErrorKind::TooLong) for a [packet](crate::SocketOptions::sequenced) beyond what
-    /// the system sends. Never a SIGPIPE.
+    /// [`WouldBlock`](ErrorKind::WouldBlock) in non-blocking mode, [`TooLong`](ErrorKind::TooLong)
+    /// for a [packet](crate::SocketOptions::sequenced) beyond what the system sends. Never a
+    /// SIGPIPE.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -63,8 +63,8 @@ impl ClientSocket {
     /// Writes all of `buf`, within one write timeout for all.
     ///
     /// # Errors
-    /// Those of [`write`](ClientSocket::write); [`Error::transferred`](crate::Error::transferred) says how
-    /// many bytes the kernel had taken.
+    /// Those of [`write`](ClientSocket::write); [`Error::transferred`](crate::Error::transferred)
+    /// says how many bytes the kernel had taken.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};

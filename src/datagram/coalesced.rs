@@ -1,15 +1,14 @@
 //! Datagrams that the kernel hands over as one (UDP_GRO), and their callers see one by one.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use super::receive::{Batch, Here};
+use super::receive::{Batch, Destination};
 use super::{Datagram, DatagramSocket, Patience};
 use crate::cancel::CancelToken;
 use crate::error::ErrorKind;
-use crate::sys::{self, Buffers, InUse, Received, Wait};
+use crate::sys::{self, Buffers, InUse, Received};
 use crate::turn::{LOOK, Turn};
 use crate::wait::{Cause, Deadline};
 
@@ -17,7 +16,8 @@ use crate::wait::{Cause, Deadline};
 const SLOTS: usize = 16;
 const SLOT: usize = 1 << 16;
 
-/// How often a queue is looked at that holds only what is not received: errors, and strangers' datagrams.
+/// How often a queue is looked at that holds only what is not received: errors, and strangers'
+/// datagrams.
 const LOOKS: u32 = 16;
 
 /// What was received and is not handed out yet. Only the memory that datagrams were written to is
@@ -59,25 +59,26 @@ impl Left {
         count
     }
 
-    /// Takes what the kernel has, when nothing is left; whether nothing more will come. `step` makes the
-    /// call, and waits if it is to.
+    /// Takes what the kernel has, when nothing is left; whether nothing more will come.
     fn fill(
         &mut self,
         socket: &DatagramSocket,
         io: &InUse<'_>,
-        step: impl FnOnce(&mut dyn FnMut(Wait) -> io::Result<usize>) -> Result<usize, Cause>,
+        patience: &Patience,
     ) -> Result<bool, Cause> {
         let Left { bytes, datagrams } = self;
         let mut over = false;
         let mut told = |_: &mut Slots<'_>, at, received: &Received| {
             over |= socket.is_over(io, received);
-            if let Some(facts) = socket.facts(received, &mut Here::default()) {
-                let segment = received.beside.as_ref().and_then(|told| told.segment);
+            if let Some(facts) = socket.facts(received, &mut Destination::default()) {
+                let segment = received.ancillary.as_ref().and_then(|data| data.segment);
                 cut(datagrams, &facts.datagram(), segment, at * SLOT);
             }
         };
         let mut slots = Slots(bytes);
-        step(&mut |wait| sys::recv_datagrams(io.socket(), &mut slots, true, wait, &mut told))?;
+        socket.recv_step(io, patience, |wait| {
+            sys::recv_datagrams(io.socket(), &mut slots, true, wait, &mut told)
+        })?;
         Ok(over)
     }
 }
@@ -116,8 +117,8 @@ impl Buffers for Slots<'_> {
 }
 
 impl DatagramSocket {
-    /// Has the kernel put nothing together any more, if nothing waits that may have been put together;
-    /// whether that is so. `None`: another thread is receiving.
+    /// Has the kernel put nothing together any more, if nothing waits that may have been put
+    /// together; whether that is so. `None`: another thread is receiving.
     pub(super) fn uncoalesce(&self, coalesced: &Coalesced, io: &InUse<'_>) -> Option<bool> {
         // Whoever receives has it for as long as that takes.
         let mut left = match coalesced.left.try_lock() {
@@ -134,9 +135,10 @@ impl DatagramSocket {
             if sys::is_empty(io.socket()) {
                 return Some(true);
             }
-            // What is in its queue stays as one, and the kernel tells its length only to those who ask.
+            // What is in its queue stays as one, and the kernel tells its length only to those who
+            // ask.
             let _ = sys::coalesce(io.socket(), true);
-            let _ = left.fill(self, io, |receive| self.recv_step(io, &at_once, receive));
+            let _ = left.fill(self, io, &at_once);
         }
         Some(false)
     }
@@ -173,7 +175,7 @@ impl DatagramSocket {
             if count > 0 {
                 return Ok(count);
             }
-            let over = left.fill(self, io, |receive| self.recv_step(io, patience, receive))?;
+            let over = left.fill(self, io, patience)?;
             if over && left.datagrams.is_empty() {
                 return Err(ErrorKind::Closed.into());
             }

@@ -44,8 +44,8 @@ impl DatagramSocket {
     /// [`AddressInUse`](ErrorKind::AddressInUse) if it was joined before;
     /// [`NoMemory`](ErrorKind::NoMemory) for more groups than the system allows
     /// (igmp_max_memberships of ip(7): 20);
-    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for Unix sockets;
-    /// [`Closed`](ErrorKind::Closed).
+    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for
+    /// Unix sockets; [`Closed`](ErrorKind::Closed).
     ///
     /// ```
     /// # if !cfg!(target_os = "linux") { return Ok(()) }
@@ -142,8 +142,8 @@ impl DatagramSocket {
     /// Whether what this socket sends to a group is received on this machine, too. Default: yes.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for Unix sockets;
-    /// [`Closed`](ErrorKind::Closed).
+    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for
+    /// Unix sockets; [`Closed`](ErrorKind::Closed).
     ///
     /// ```
     /// # if !cfg!(target_os = "linux") { return Ok(()) }
@@ -159,8 +159,8 @@ impl DatagramSocket {
     /// Default: 1, the local network.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for Unix sockets;
-    /// [`Closed`](ErrorKind::Closed).
+    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for
+    /// Unix sockets; [`Closed`](ErrorKind::Closed).
     ///
     /// ```
     /// # if !cfg!(target_os = "linux") { return Ok(()) }
@@ -177,8 +177,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint) for one that is not there;
-    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for Unix sockets;
-    /// [`Closed`](ErrorKind::Closed).
+    /// [`Unsupported`](ErrorKind::Unsupported) on systems other than Linux and FreeBSD, and for
+    /// Unix sockets; [`Closed`](ErrorKind::Closed).
     ///
     /// ```
     /// # if !cfg!(target_os = "linux") { return Ok(()) }

@@ -30,8 +30,8 @@ struct Made {
     side: Side,
 }
 
-/// A socket that has not let the kernel hand several datagrams over as one, for the predecessor's sake:
-/// it would take them for one.
+/// A socket that has not let the kernel hand several datagrams over as one, for the predecessor's
+/// sake: it would take them for one.
 #[derive(Debug)]
 pub(crate) struct Uncoalesced(Weak<Shared>);
 
@@ -82,9 +82,10 @@ impl DatagramSocket {
         DatagramSocket::bind_with(endpoint, &SocketOptions::default())
     }
 
-    /// Binds with options: family, interface, timeouts, token, [coalescing](SocketOptions::coalescing),
-    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot); of a
-    /// Unix socket the file's mode and owner, and the users who may send. The connect timeout is for looking a name up.
+    /// Binds with options: family, interface, timeouts, token,
+    /// [coalescing](SocketOptions::coalescing), [`hand_over`](SocketOptions::hand_over),
+    /// [`last_snapshot`](SocketOptions::last_snapshot); of a Unix socket the file's mode and owner,
+    /// and the users who may send. The connect timeout is for looking a name up.
     ///
     /// # Errors
     /// Those of [`bind`](DatagramSocket::bind);
@@ -118,8 +119,8 @@ impl DatagramSocket {
     /// Connects with the default options: the socket sends to that peer only, and receives from
     /// it only. Nothing is sent for that, so whether somebody is there is not known yet; but a
     /// Unix socket must be there. Of a name's addresses it is the first one that this machine has
-    /// a way to. On Linux a Unix socket gets a name of its own (autobind of unix(7)), so that it can be
-    /// answered; elsewhere give it one ([`local`](SocketOptions::local)).
+    /// a way to. On Linux a Unix socket gets a name of its own (autobind of unix(7)), so that it
+    /// can be answered; elsewhere give it one ([`local`](SocketOptions::local)).
     ///
     /// What ICMP says of the peer is [reported](DatagramSocket::recv_error), and ends no call.
     ///
@@ -147,8 +148,9 @@ impl DatagramSocket {
 
     /// Connects with options: family, local address, interface, addresses in place of the
     /// name's, timeouts, token, [coalescing](SocketOptions::coalescing),
-    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot); of a
-    /// Unix socket whose local address is a path the file's mode and owner. The connect timeout is for looking the name up.
+    /// [`hand_over`](SocketOptions::hand_over), [`last_snapshot`](SocketOptions::last_snapshot); of
+    /// a Unix socket whose local address is a path the file's mode and owner. The connect timeout
+    /// is for looking the name up.
     ///
     /// # Errors
     /// Those of [`connect`](DatagramSocket::connect) and
@@ -184,16 +186,17 @@ impl DatagramSocket {
 
     /// Takes over a datagram socket, UDP or Unix, that is bound, connected or not. The options'
     /// timeouts, token, [coalescing](SocketOptions::coalescing),
-    /// [`last_snapshot`](SocketOptions::last_snapshot), and of Unix sockets the users who may send, hold;
-    /// addresses, family and interface must not be set. The file of a Unix socket stays the business of whoever made it.
+    /// [`last_snapshot`](SocketOptions::last_snapshot), and of Unix sockets the users who may send,
+    /// hold; addresses, family and interface must not be set. The file of a Unix socket stays the
+    /// business of whoever made it.
     ///
     /// # Errors
     /// The descriptor is given back with the error:
     /// [`WrongState`](ErrorKind::WrongState) if it is not a datagram socket, or one of UDP that is
     /// not bound; [`InvalidArgument`](ErrorKind::InvalidArgument) for options;
     /// [`NoDescriptors`](ErrorKind::NoDescriptors), for it needs one more;
-    /// [`NoMemory`](ErrorKind::NoMemory) for coalescing; [`Unsupported`](ErrorKind::Unsupported) for
-    /// coalescing, or users who may send, where the system has none.
+    /// [`NoMemory`](ErrorKind::NoMemory) for coalescing; [`Unsupported`](ErrorKind::Unsupported)
+    /// for coalescing, or users who may send, where the system has none.
     ///
     /// ```
     /// use keepsock::{DatagramSocket, SocketOptions};
@@ -294,8 +297,8 @@ impl DatagramSocket {
     }
 }
 
-/// Room for what comes as one, if that may be. Whoever has asked for it, asked for every process that
-/// has the socket.
+/// Room for what comes as one, if that may be. Whoever has asked for it, asked for every process
+/// that has the socket.
 fn coalesced(
     socket: Borrowed<'_>,
     options: &SocketOptions,
@@ -308,7 +311,8 @@ fn coalesced(
     coalesced.ok_or_else(|| Error::new(ErrorKind::NoMemory, operation)).map(Some)
 }
 
-/// Looks at a socket that somebody else has made, and sets it up. Coalescing is set `now`, or not here.
+/// Looks at a socket that somebody else has made, and sets it up. Coalescing is set `now`, or not
+/// here.
 fn look(adopted: &Adopted, options: &SocketOptions, now: bool) -> Result<(Endpoint, Side)> {
     let wrong = |what: &str| Error::new(ErrorKind::WrongState, TAKE_OVER).detail(what);
     let os = |e: io::Error| Error::os(TAKE_OVER, &e);

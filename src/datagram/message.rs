@@ -101,7 +101,8 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// A buffer for [`DatagramSocket::recv_batch`](crate::DatagramSocket::recv_batch), and what was received into it.
+/// A buffer for [`DatagramSocket::recv_batch`](crate::DatagramSocket::recv_batch), and what was
+/// received into it.
 ///
 /// ```
 /// let mut buf = [0; 1500];

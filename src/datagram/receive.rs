@@ -27,7 +27,7 @@ pub(crate) struct Facts<'a> {
 
 /// The addresses that a datagram came to, and is answered from, where it may have come to several.
 #[derive(Default)]
-pub(super) struct Here {
+pub(super) struct Destination {
     to: Option<SocketAddr>,
     local: Option<SocketAddr>,
 }
@@ -152,7 +152,7 @@ impl DatagramSocket {
                 return Err(self.not_received(ErrorKind::Closed.into()));
             }
             // Otherwise it was in the queue before the socket was connected.
-            if let Some(facts) = self.facts(&received, &mut Here::default()) {
+            if let Some(facts) = self.facts(&received, &mut Destination::default()) {
                 return Ok(take(&facts));
             }
             if patience.deadline.has_passed() {
@@ -164,7 +164,8 @@ impl DatagramSocket {
     /// Receives as many datagrams as there are, and at least one, one into each buffer; how
     /// many. It waits for the first only. On Linux that is one system call for up to 64 of them
     /// (recvmmsg), which is the most for one call everywhere. Buffers of a connected socket, and of
-    /// one that only [some users](crate::SocketOptions::allow_user) may send to, may change their places.
+    /// one that only [some users](crate::SocketOptions::allow_user) may send to, may change their
+    /// places.
     ///
     /// # Errors
     /// Those of [`recv`](DatagramSocket::recv).
@@ -231,7 +232,7 @@ impl DatagramSocket {
                 if over {
                     return;
                 }
-                if let Some(facts) = self.facts(received, &mut Here::default()) {
+                if let Some(facts) = self.facts(received, &mut Destination::default()) {
                     if kept != at {
                         batch.swap(kept, at);
                     }
@@ -297,10 +298,10 @@ impl DatagramSocket {
     pub(super) fn facts<'a>(
         &'a self,
         received: &'a Received,
-        here: &'a mut Here,
+        destination: &'a mut Destination,
     ) -> Option<Facts<'a>> {
-        let told = received.beside.as_ref();
-        let details = told.map(|told| &told.details);
+        let ancillary = received.ancillary.as_ref();
+        let details = ancillary.map(|data| &data.details);
         let (from, to, local) = match &self.0.side {
             Side::Inet(inet) => {
                 let Some(from @ Address::Inet(sender)) = &received.from else {
@@ -309,12 +310,12 @@ impl DatagramSocket {
                 if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (sender.ip(), sender.port())) {
                     return None;
                 }
-                if let Some(told) = told {
-                    let at = |ip| inet.at(ip, told.details.interface);
-                    *here = Here { to: told.to.map(at), local: told.local.map(at) };
+                if let Some(data) = ancillary {
+                    let at = |ip| inet.at(ip, data.details.interface);
+                    *destination = Destination { to: data.to.map(at), local: data.local.map(at) };
                 }
-                let to = here.to.as_ref().or(inet.own.as_ref());
-                (from, to, here.local.as_ref().or(inet.answers_from.as_ref()))
+                let to = destination.to.as_ref().or(inet.own.as_ref());
+                (from, to, destination.local.as_ref().or(inet.answers_from.as_ref()))
             }
             Side::Unix(unix) => {
                 let from = received.from.as_ref().unwrap_or(&Address::UnixUnnamed);

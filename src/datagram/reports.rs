@@ -135,9 +135,9 @@ impl DatagramSocket {
         kept.push_back(error);
     }
 
-    /// Keeps the error of a call, where there is no queue. Where there is one it had been taken from
-    /// there already: Linux queues an error before it gives it to the next call, and another thread
-    /// may come between; or nobody wants to know.
+    /// Keeps the error of a call, where there is no queue. Where there is one it had been taken
+    /// from there already: Linux queues an error before it gives it to the next call, and another
+    /// thread may come between; or nobody wants to know.
     pub(super) fn keep_untold(&self, err: &io::Error) {
         if !sys::REPORTS {
             self.keep_error(DatagramError::unknown(err, self.inet_peer()));

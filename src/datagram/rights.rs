@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
-use super::receive::{Here, RECEIVE};
+use super::receive::{Destination, RECEIVE};
 use super::send::SEND;
 use super::{Datagram, DatagramSocket, Outgoing, Side, Unix};
 use crate::client::Received;
@@ -22,8 +22,8 @@ impl Unix {
 impl DatagramSocket {
     /// Sends one datagram, as [`send_to`](DatagramSocket::send_to) does, or to the peer of a
     /// connected socket (`None`), and with it descriptors: files, sockets
-    /// ([`borrow`](crate::ServerSocket::borrow)), pipes. The receiver gets descriptors of its own for
-    /// them, and this process keeps its own. Unix sockets only.
+    /// ([`borrow`](crate::ServerSocket::borrow)), pipes. The receiver gets descriptors of its own
+    /// for them, and this process keeps its own. Unix sockets only.
     ///
     /// # Errors
     /// Those of [`send_to`](DatagramSocket::send_to);
@@ -68,10 +68,10 @@ impl DatagramSocket {
     }
 
     /// Receives one datagram, as [`recv`](DatagramSocket::recv) does, and at most `max` of the
-    /// descriptors that came with it. They are close-on-exec, and are this process's own; others are
-    /// closed, and told by [`lost`](Received::lost). Whoever receives without taking descriptors
-    /// has them closed, so a sender cannot fill this process with those that it does not want. Unix
-    /// sockets only.
+    /// descriptors that came with it. They are close-on-exec, and are this process's own; others
+    /// are closed, and told by [`lost`](Received::lost). Whoever receives without taking
+    /// descriptors has them closed, so a sender cannot fill this process with those that it does
+    /// not want. Unix sockets only.
     ///
     /// # Errors
     /// Those of [`recv`](DatagramSocket::recv);
@@ -121,7 +121,7 @@ impl DatagramSocket {
             if self.is_over(&io, &received) {
                 return Err(failed(ErrorKind::Closed.into()));
             }
-            if let Some(facts) = self.facts(&received, &mut Here::default()) {
+            if let Some(facts) = self.facts(&received, &mut Destination::default()) {
                 return Ok((facts.datagram(), Received { len: received.len, descriptors, lost }));
             }
             if patience.deadline.has_passed() {

@@ -215,12 +215,12 @@ impl DatagramSocket {
     /// [`TooLong`](ErrorKind::TooLong) for the protocol, or for the way;
     /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
     /// [`Closed`](ErrorKind::Closed), [`Unreachable`](ErrorKind::Unreachable),
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied); [`NoMemory`](ErrorKind::NoMemory), also if
-    /// the interface has no room for it (Linux tells only sockets whose
-    /// [errors are reported](DatagramSocket::set_report_errors)); [`WouldBlock`](ErrorKind::WouldBlock)
-    /// in non-blocking mode. What ICMP said of an earlier datagram fails no call: it is
-    /// [reported](DatagramSocket::recv_error), and sending is tried again. A Unix peer that
-    /// is gone, or receives no more, is [`Refused`](ErrorKind::Refused); once somebody is bound there
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied); [`NoMemory`](ErrorKind::NoMemory), also
+    /// if the interface has no room for it (Linux tells only sockets whose [errors are
+    /// reported](DatagramSocket::set_report_errors)); [`WouldBlock`](ErrorKind::WouldBlock) in
+    /// non-blocking mode. What ICMP said of an earlier datagram fails no call: it is
+    /// [reported](DatagramSocket::recv_error), and sending is tried again. A Unix peer that is
+    /// gone, or receives no more, is [`Refused`](ErrorKind::Refused); once somebody is bound there
     /// again sending goes on. What it had answered, and was not received yet, is lost with it.
     ///
     /// ```

@@ -69,9 +69,9 @@ impl DatagramSocket {
     /// 256 KiB). With several threads those of
     /// one sender may be handled at the same time, and out of their order. Timeouts and
     /// non-blocking mode of the socket do not hold for the threads; its token ends the service. A
-    /// handler that panics is told as an event, and serving goes on. A thread whose receiving fails ends,
-    /// which is told, too; [`wait`](DatagramService::wait) says why. If the socket is served twice,
-    /// stopping either service ends both.
+    /// handler that panics is told as an event, and serving goes on. A thread whose receiving fails
+    /// ends, which is told, too; [`wait`](DatagramService::wait) says why. If the socket is served
+    /// twice, stopping either service ends both.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for 0 threads, or more than 1,024;

@@ -174,8 +174,8 @@ impl DatagramSocket {
 
     /// Whether [`ttl`](crate::Datagram::ttl), [`tos`](crate::Datagram::tos) and
     /// [`received_at`](crate::Datagram::received_at) of each datagram are told, and the
-    /// [`interface`](crate::Datagram::interface) of each, whatever the socket is bound to; of Unix sockets
-    /// [`received_at`](crate::Datagram::received_at) and
+    /// [`interface`](crate::Datagram::interface) of each, whatever the socket is bound to; of Unix
+    /// sockets [`received_at`](crate::Datagram::received_at) and
     /// [`credentials`](crate::Datagram::credentials). It costs a little for each. Default: no.
     ///
     /// # Errors

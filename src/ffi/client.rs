@@ -18,9 +18,9 @@ use crate::{ClientSocket, FiveTuple, Keepalive, LengthPrefix};
 /// Threads: any number of threads may be in calls on one connection. One reading
 /// while another writes is the normal case; what one call writes is not cut by
 /// another's bytes. Of two threads that both read lines, one that waits does not
-/// see what the other has left over until more comes. keepsock_client_close() and keepsock_client_abort() may come
-/// from any thread at any time and end the calls of the others with
-/// KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
+/// see what the other has left over until more comes. keepsock_client_close() and
+/// keepsock_client_abort() may come from any thread at any time and end the calls of the others
+/// with KEEPSOCK_ERR_CLOSED. Only keepsock_client_free() needs the object for itself.
 ///
 /// Signals: no call dies of SIGPIPE, no signal disposition is changed, and a
 /// signal handler that interrupts a call does not end it.
@@ -415,8 +415,8 @@ pub unsafe extern "C" fn keepsock_client_read_until(
     unsafe { with(client, error, OPERATION, body) }
 }
 
-/// Reads one message that has its length before it; the prefix is taken off. A message of no bytes is
-/// one. If it fails, the bytes that had come are kept for the next read.
+/// Reads one message that has its length before it; the prefix is taken off. A message of no bytes
+/// is one. If it fails, the bytes that had come are kept for the next read.
 ///
 /// @param client  A connection.
 /// @param prefix  A value of enum keepsock_length_prefix.

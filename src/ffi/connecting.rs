@@ -69,9 +69,9 @@ unsafe fn with(
 /// @param error       See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_INVALID_ENDPOINT; _INVALID_ARGUMENT for options out of range,
 ///         and for a local address that is a name, which would have to be waited for;
-///         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not of
-///         the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED,
-///         _OS. What else can go wrong keepsock_connecting_finish() tells. Since 0.1.
+///         _LOOKUP_FAILED if 64 lookups are under way; _NOT_FOUND for a local address that is not
+///         of the family asked for; _NO_MEMORY, _NO_DESCRIPTORS, _UNSUPPORTED, _OS. What else can
+///         go wrong keepsock_connecting_finish() tells. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_connecting_start(
     endpoint: *const c_char,
@@ -175,7 +175,8 @@ pub unsafe extern "C" fn keepsock_connecting_fd(
     unsafe { with(connecting, error, body) }
 }
 
-/// In what time keepsock_connecting_finish() is to be called even if the descriptor is not readable.
+/// In what time keepsock_connecting_finish() is to be called even if the descriptor is not
+/// readable.
 ///
 /// @param connecting  A connect.
 /// @param timeout_ms  Receives milliseconds; KEEPSOCK_INFINITE: that does not happen.
@@ -268,8 +269,8 @@ pub unsafe extern "C" fn keepsock_connecting_under_way(
     unsafe { with(connecting, error, body) }
 }
 
-/// Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL does
-/// nothing.
+/// Frees a connect and ends what is under way. A connection that it gave lives on. Freeing NULL
+/// does nothing.
 ///
 /// @param connecting  A connect, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

@@ -15,8 +15,8 @@ use super::{
 use crate::{Connection, Data, End, Error, Handler, ServeOptions};
 
 /// A connection that is served by events: keepsock_server_serve_events(). It is the library's, and
-/// valid from its open callback until its close callback returns; it is never freed. After that every
-/// call says KEEPSOCK_ERR_WRONG_STATE, until its memory is used for another connection of the
+/// valid from its open callback until its close callback returns; it is never freed. After that
+/// every call says KEEPSOCK_ERR_WRONG_STATE, until its memory is used for another connection of the
 /// service: do not keep it longer.
 ///
 /// Threads: any thread may call any function at any time, callbacks included; none waits.
@@ -36,17 +36,17 @@ impl Tabled for keepsock_connection {
     }
 }
 
-/// What a program does about the connections of keepsock_server_serve_events(). A member that is NULL
-/// is not called; what the library does then is said there. Set all that you do not use to 0, as
-/// `keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};` does.
+/// What a program does about the connections of keepsock_server_serve_events(). A member that is
+/// NULL is not called; what the library does then is said there. Set all that you do not use to 0,
+/// as `keepsock_callbacks callbacks = {.size = sizeof callbacks, .data = on_data};` does.
 ///
 /// For one connection the calls come one at a time, open first and close last. With more than one
-/// thread (keepsock_serve_options_set_threads()) those for different connections come at once. A call
-/// that waits holds up all connections of its thread.
+/// thread (keepsock_serve_options_set_threads()) those for different connections come at once. A
+/// call that waits holds up all connections of its thread.
 ///
-/// No lock is held meanwhile: from inside any of them every function may be called, on any connection
-/// and on the service, except for keepsock_service_drain(), which says KEEPSOCK_ERR_WRONG_STATE, and
-/// keepsock_service_free().
+/// No lock is held meanwhile: from inside any of them every function may be called, on any
+/// connection and on the service, except for keepsock_service_drain(), which says
+/// KEEPSOCK_ERR_WRONG_STATE, and keepsock_service_free().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_callbacks {
@@ -54,8 +54,8 @@ pub struct keepsock_callbacks {
     pub size: usize,
     /// A connection was accepted, or added by keepsock_service_add() or keepsock_service_connect().
     pub open: Option<unsafe extern "C" fn(connection: *mut keepsock_connection, user: *mut c_void)>,
-    /// A message came, of len bytes at data, which are valid until the call returns; without framing
-    /// some bytes. NULL: what comes is thrown away.
+    /// A message came, of len bytes at data, which are valid until the call returns; without
+    /// framing some bytes. NULL: what comes is thrown away.
     pub data: Option<
         unsafe extern "C" fn(
             connection: *mut keepsock_connection,
@@ -78,13 +78,13 @@ pub struct keepsock_callbacks {
     /// The service drains: say goodbye, and close. NULL: the connection is closed.
     pub drain:
         Option<unsafe extern "C" fn(connection: *mut keepsock_connection, user: *mut c_void)>,
-    /// The connection is over, and why: a value of enum keepsock_end. Its addresses can still be asked
-    /// for, nothing can be sent.
+    /// The connection is over, and why: a value of enum keepsock_end. Its addresses can still be
+    /// asked for, nothing can be sent.
     pub close: Option<
         unsafe extern "C" fn(connection: *mut keepsock_connection, end: i32, user: *mut c_void),
     >,
-    /// A keepsock_service_connect() has come to nothing: no connection was opened for this data. The
-    /// error is valid until the call returns, and not to be freed.
+    /// A keepsock_service_connect() has come to nothing: no connection was opened for this data.
+    /// The error is valid until the call returns, and not to be freed.
     pub connect_failed: Option<
         unsafe extern "C" fn(error: *const keepsock_error, data: *mut c_void, user: *mut c_void),
     >,
@@ -236,17 +236,17 @@ unsafe fn read_callbacks(
 /// A connection that is idle costs about a hundred bytes and no time. Each may be sent to from any
 /// thread; what a slow client does not take waits within
 /// keepsock_serve_options_set_max_queued() bytes. The options that the server listens with hold for
-/// connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by the
-/// library's threads; read and write timeouts are for calls that wait, which there are none of, and
-/// saved SYNs and last snapshots for a keepsock_client.
+/// connections: heartbeat, idle limit, first-byte limit, dead_after and close timeout are kept by
+/// the library's threads; read and write timeouts are for calls that wait, which there are none of,
+/// and saved SYNs and last snapshots for a keepsock_client.
 ///
 /// @param server     A listening socket.
 /// @param options    Serve options, copied; NULL for the defaults.
 /// @param callbacks  Copied.
-/// @param user       Passed to the callbacks; may be NULL. It must live until keepsock_service_free()
-///                   returns.
-/// @param service    Receives the service, before the first callback, so that user may be where it is
-///                   kept; free it with keepsock_service_free().
+/// @param user       Passed to the callbacks; may be NULL. It must live until
+///                   keepsock_service_free() returns.
+/// @param service    Receives the service, before the first callback, so that user may be where it
+///                   is kept; free it with keepsock_service_free().
 /// @param error      See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY and _NO_DESCRIPTORS (a thread or its poller
 ///         cannot be made), _INVALID_ARGUMENT, _OS; _UNSUPPORTED on Windows. Since 0.1.
@@ -297,18 +297,19 @@ unsafe fn with(
     unsafe { guard(error, operation, body) }
 }
 
-/// Sends a message, in the service's framing. What the kernel does not take now waits in this program;
-/// what is sent later comes later.
+/// Sends a message, in the service's framing. What the kernel does not take now waits in this
+/// program; what is sent later comes later.
 ///
 /// @param connection  A connection.
 /// @param buf         The message.
 /// @param len         Its length.
 /// @param error       See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK: the kernel has it, or it waits its turn (or messages were dropped and counted,
-///         if that is the policy); KEEPSOCK_ERR_CLOSED: the connection is over, or closing;
-///         _STALLED: more would wait than may, and it is being reset; _RESET and others: it has broken
-///         off; _TOO_LONG: the message alone is more than may wait, and nothing was sent;
-///         _INVALID_ARGUMENT (the prefix cannot say its length, too), _WRONG_STATE. Since 0.1.
+/// @return KEEPSOCK_OK: the kernel has it, or it waits its turn (or messages were dropped and
+///         counted, if that is the policy); KEEPSOCK_ERR_CLOSED: the connection is over, or
+///         closing; _STALLED: more would wait than may, and it is being reset; _RESET and others:
+///         it has broken off; _TOO_LONG: the message alone is more than may wait, and nothing was
+///         sent; _INVALID_ARGUMENT (the prefix cannot say its length, too), _WRONG_STATE.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_connection_send(
     connection: *mut keepsock_connection,
@@ -325,9 +326,9 @@ pub unsafe extern "C" fn keepsock_connection_send(
     unsafe { with(connection, error, OPERATION, body) }
 }
 
-/// Closes: what was sent is delivered, then this side is ended (FIN), and what comes in is thrown away
-/// until the peer has ended its side, too; for at most the close timeout that the server listens with,
-/// in all. The close callback follows. Returns at once; closing twice is fine.
+/// Closes: what was sent is delivered, then this side is ended (FIN), and what comes in is thrown
+/// away until the peer has ended its side, too; for at most the close timeout that the server
+/// listens with, in all. The close callback follows. Returns at once; closing twice is fine.
 ///
 /// @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
 #[unsafe(no_mangle)]
@@ -361,9 +362,9 @@ pub unsafe extern "C" fn keepsock_connection_shutdown_write(connection: *mut kee
     }
 }
 
-/// Reads no more until keepsock_connection_resume(): what comes waits in the kernel, and then at the
-/// sender. For those who pass on what they read, when it is not taken fast enough. Limits on idle time
-/// do not count meanwhile.
+/// Reads no more until keepsock_connection_resume(): what comes waits in the kernel, and then at
+/// the sender. For those who pass on what they read, when it is not taken fast enough. Limits on
+/// idle time do not count meanwhile.
 ///
 /// @param connection  A connection; NULL and those that are over are left alone. Since 0.1.
 #[unsafe(no_mangle)]

@@ -12,13 +12,13 @@ use super::handle::{Handle, Pool, Pooled};
 use super::rights::{borrow, credentials_to_c, keepsock_credentials};
 use super::{
     Result, bytes, bytes_mut, guard, handle, invalid, keepsock_error, keepsock_fd,
-    keepsock_options, live, output,
+    keepsock_options, live, output, write_if_wanted,
 };
 use crate::datagram::{Batch, Buffers, Details, Facts, Parts};
 use crate::{Address, DatagramSocket, Outgoing};
 
-/// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or connected
-/// to one peer. Unix systems only so far.
+/// A datagram socket, UDP or Unix: bound to a local address, for datagrams from anybody, or
+/// connected to one peer. Unix systems only so far.
 ///
 /// Threads: any number of threads may be in calls on one socket; a datagram is sent, and
 /// received, as a whole. keepsock_datagram_close() may come from any thread at any time. Only
@@ -58,8 +58,8 @@ pub struct keepsock_datagram_info {
     /// The address of this machine that keepsock_datagram_reply() answers from; family 0: the
     /// system chooses.
     pub local: keepsock_address,
-    /// The index of the interface by which it came; 0: not told. It is told for a socket that is bound
-    /// to a wildcard or a group, and with keepsock_datagram_set_details().
+    /// The index of the interface by which it came; 0: not told. It is told for a socket that is
+    /// bound to a wildcard or a group, and with keepsock_datagram_set_details().
     pub interface_index: u32,
     /// Whether the buffer was too short, so that the rest is lost.
     pub truncated: bool,
@@ -98,8 +98,8 @@ pub struct keepsock_outgoing {
     pub len: usize,
     /// To whom; family 0: to the peer of a connected socket.
     pub to: keepsock_address,
-    /// The address of this machine that it leaves from, if the socket is bound to all of them; family
-    /// 0: the system chooses. A socket that is bound to one sends from that.
+    /// The address of this machine that it leaves from, if the socket is bound to all of them;
+    /// family 0: the system chooses. A socket that is bound to one sends from that.
     pub local: keepsock_address,
     /// The index of the interface, where the addresses need one; else 0.
     pub interface_index: u32,
@@ -277,14 +277,15 @@ pub(super) unsafe fn with(
 
 /// Makes a socket that takes datagrams from anybody. "*:8080" takes IPv4 and IPv6 on one port,
 /// whatever the system's bindv6only says; "0.0.0.0:8080" takes IPv4 and "[::]:8080" IPv6 only.
-/// With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name" are
-/// Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket never is;
-/// the file is removed when this one is closed.
+/// With port 0 the system chooses: keepsock_datagram_port(). "unix:/run/app.sock" and "unix:@name"
+/// are Unix datagram sockets: a path whose socket is gone is taken over, one with a live socket
+/// never is; the file is removed when this one is closed.
 ///
 /// @param endpoint  Where to bind.
 /// @param options   Options, copied; NULL for the defaults. Family, interface, timeouts, token,
-///                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and owner,
-///                  and the users who may send. What only streams, or only connecting, have is refused.
+///                  coalescing, hand_over, last snapshot; of a Unix socket the file's mode and
+///                  owner, and the users who may send. What only streams, or only connecting, have
+///                  is refused.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE,
@@ -318,9 +319,9 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 }
 
 /// Makes a socket that sends to one peer only, and receives from it only. Nothing is sent for
-/// that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a name's
-/// addresses it is the first one that this machine has a way to. On Linux a Unix socket gets a name
-/// of its own, so that it can be answered; elsewhere give it one as the local address.
+/// that, so whether somebody is there is not known yet; but a Unix socket must be there. Of a
+/// name's addresses it is the first one that this machine has a way to. On Linux a Unix socket gets
+/// a name of its own, so that it can be answered; elsewhere give it one as the local address.
 ///
 /// @param endpoint  The peer.
 /// @param options   Options, copied; NULL for the defaults. Family, local address, interface,
@@ -330,9 +331,9 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_UNREACHABLE, _INVALID_ENDPOINT, _NOT_FOUND, _REFUSED (a Unix
-///         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup), _ADDRESS_IN_USE,
-///         _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED, _NO_DESCRIPTORS,
-///         _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
+///         socket that is gone), _LOOKUP_FAILED, _TIMED_OUT, _CANCELLED (the lookup),
+///         _ADDRESS_IN_USE, _ADDRESS_NOT_AVAILABLE (the local one), _PERMISSION_DENIED,
+///         _NO_DESCRIPTORS, _NO_MEMORY, _UNSUPPORTED (Windows), _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_connect(
     endpoint: *const c_char,
@@ -369,9 +370,10 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 ///                  interface must not be set.
 /// @param datagram  Receives the socket; free it with keepsock_datagram_free().
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not bound), _OS (not a socket at
-///         all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY, _UNSUPPORTED (Windows; coalescing or
-///         allow_user where the system has none), _INVALID_ARGUMENT. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not a datagram socket, or one of UDP that is not
+///         bound), _OS (not a socket at all), _NO_DESCRIPTORS (it needs one more), _NO_MEMORY,
+///         _UNSUPPORTED (Windows; coalescing or allow_user where the system has none),
+///         _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_from_fd(
     fd: keepsock_fd,
@@ -395,8 +397,8 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 }
 
 /// Sends one datagram to the peer of a connected socket. It waits only while the system's
-/// buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call: see
-/// keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
+/// buffer, or a Unix peer's queue, is full. What ICMP said of an earlier datagram fails no call:
+/// see keepsock_datagram_recv_error(). At most 65,507 bytes go into a datagram over IPv4, 65,527
 /// over IPv6.
 ///
 /// @param datagram  A connected socket.
@@ -404,8 +406,9 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 /// @param len       How many; 0 is a datagram, too.
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not connected), _TOO_LONG (for the protocol,
-///         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT, _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED,
-///         _WOULD_BLOCK (non-blocking mode), _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
+///         or for the way), _REFUSED (a Unix peer that is gone, or receives no more), _TIMED_OUT,
+///         _CANCELLED, _CLOSED, _UNREACHABLE, _PERMISSION_DENIED, _WOULD_BLOCK (non-blocking mode),
+///         _NO_MEMORY, _INVALID_ARGUMENT, _OS. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send(
     datagram: *mut keepsock_datagram,
@@ -450,8 +453,9 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
-/// Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket ("unix:/run/app.sock",
-/// "unix:@name"). keepsock_datagram_send_to() is for those who send often to one address.
+/// Sends one datagram to a numeric endpoint ("192.0.2.1:80"), or to a Unix socket
+/// ("unix:/run/app.sock", "unix:@name"). keepsock_datagram_send_to() is for those who send often to
+/// one address.
 ///
 /// @param datagram  A socket.
 /// @param data      The bytes; may be NULL if len is 0.
@@ -549,12 +553,13 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
 /// @param datagram  A Unix socket.
 /// @param data      The bytes; may be NULL if len is 0.
 /// @param len       How many; 0 is a datagram, too.
-/// @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected socket.
+/// @param endpoint  To whom ("unix:/run/app.sock", "unix:@name"); NULL: to the peer of a connected
+///                  socket.
 /// @param fds       The descriptors; may be NULL if count is 0.
 /// @param count     How many; at most 253 (SCM_MAX_FD of unix(7)).
 /// @param error     See keepsock_error; may be NULL.
-/// @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are on
-///         their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
+/// @return Those of keepsock_datagram_send_to_endpoint(); KEEPSOCK_ERR_NO_DESCRIPTORS: too many are
+///         on their way already; KEEPSOCK_ERR_UNSUPPORTED for UDP. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send_fds(
     datagram: *mut keepsock_datagram,
@@ -583,8 +588,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 }
 
 /// Receives one datagram, as keepsock_datagram_recv() does, and at most max of the descriptors that
-/// came with it. They are close-on-exec and the caller's to close. Others are closed, which lost tells;
-/// so are all of those that come to whoever receives by another function. Unix sockets only.
+/// came with it. They are close-on-exec and the caller's to close. Others are closed, which lost
+/// tells; so are all of those that come to whoever receives by another function. Unix sockets only.
 ///
 /// @param datagram  A Unix socket.
 /// @param buf       Filled with the datagram's bytes; may be NULL if cap is 0.
@@ -628,9 +633,7 @@ pub unsafe extern "C" fn keepsock_datagram_recv_fds(
         unsafe {
             datagram.tell(|facts| write_info(info, size, facts));
             count.write(received.descriptors.len());
-            if !lost.is_null() {
-                lost.write(received.lost);
-            }
+            write_if_wanted(lost, received.lost);
             for (i, fd) in received.descriptors.into_iter().enumerate() {
                 fds.add(i).write(give_up(fd));
             }
@@ -776,8 +779,8 @@ fn same_address(a: &keepsock_address, b: &keepsock_address) -> bool {
     a.family == b.family && (a.family == 0 || (a.ip, a.port, a.zone) == (b.ip, b.port, b.zone))
 }
 
-/// Whether two answers go to one address, and from one. Of Unix sockets only to one question: a batch
-/// is not sent as one there anyway.
+/// Whether two answers go to one address, and from one. Of Unix sockets only to one question: a
+/// batch is not sent as one there anyway.
 ///
 /// # Safety
 /// They are null or readable.

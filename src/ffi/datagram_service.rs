@@ -7,13 +7,13 @@ use super::handle::{Handle, Pool, Pooled};
 use super::{Result, guard, handle, invalid, keepsock_error, live, output, timeout};
 use crate::{Datagram, DatagramService, DatagramSocket};
 
-/// Called for each datagram, in a thread of the library's. Every function may be called inside but for
-/// keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free functions of
-/// socket and service.
+/// Called for each datagram, in a thread of the library's. Every function may be called inside but
+/// for keepsock_datagram_service_wait(), which would wait for the handler itself, and the _free
+/// functions of socket and service.
 ///
 /// @param datagram  The socket that is served: answer with keepsock_datagram_reply().
-/// @param info      What is told of the datagram; valid until the handler returns. Later versions may
-///                  have more at its end.
+/// @param info      What is told of the datagram; valid until the handler returns. Later versions
+///                  may have more at its end.
 /// @param data      Its bytes; valid until the handler returns.
 /// @param len       How many.
 /// @param user      What was passed to keepsock_datagram_serve(). It must live until
@@ -79,20 +79,21 @@ unsafe fn with(
     unsafe { guard(error, operation, body) }
 }
 
-/// Serves: receives in threads of the library's, and calls handler for each datagram. Returns at once.
-/// Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once (4 of a
-/// Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one sender may be handled at the same time, and out of
-/// their order. Timeouts and non-blocking mode of the socket do not hold for the threads; its token ends
-/// the service. If the socket is served twice, stopping either service ends both. The threads have the
-/// signal mask of the thread that makes this call, and a stack of 2 MiB. One whose receiving fails
-/// ends, with a log event; keepsock_datagram_service_wait() tells why.
+/// Serves: receives in threads of the library's, and calls handler for each datagram. Returns at
+/// once. Meanwhile any thread may send with the socket. A thread takes up to 16 datagrams at once
+/// (4 of a Unix socket, whose datagrams are cut after 256 KiB); with several threads those of one
+/// sender may be handled at the same time, and out of their order. Timeouts and non-blocking mode
+/// of the socket do not hold for the threads; its token ends the service. If the socket is served
+/// twice, stopping either service ends both. The threads have the signal mask of the thread that
+/// makes this call, and a stack of 2 MiB. One whose receiving fails ends, with a log event;
+/// keepsock_datagram_service_wait() tells why.
 ///
 /// @param datagram  A socket. Free it after the service.
 /// @param threads   How many threads; from 1 to 1,024.
 /// @param handler   See keepsock_datagram_handler.
 /// @param user      Passed to handler; may be NULL.
-/// @param service   Receives the service, before the first call of handler, so that user may be where
-///                  it is kept; free it with keepsock_datagram_service_free().
+/// @param service   Receives the service, before the first call of handler, so that user may be
+///                  where it is kept; free it with keepsock_datagram_service_free().
 /// @param error     See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (for it, or no thread can be started),
 ///         _INVALID_ARGUMENT. Since 0.1.
@@ -144,8 +145,9 @@ pub unsafe extern "C" fn keepsock_datagram_service_received(
 }
 
 /// Ends receiving, for the socket as a whole and for good: its receiving calls return
-/// KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is handled;
-/// what waits in the kernel is not. May be called from inside a handler; stopping twice is fine.
+/// KEEPSOCK_ERR_CLOSED from then on, but it can still send. What a thread has taken already is
+/// handled; what waits in the kernel is not. May be called from inside a handler; stopping twice is
+/// fine.
 ///
 /// @param service  A service.
 /// @param error    See keepsock_error; may be NULL.
@@ -169,8 +171,9 @@ pub unsafe extern "C" fn keepsock_datagram_service_stop(
 /// @param service  A service.
 /// @param ms       Milliseconds, 0 only asks; or KEEPSOCK_INFINITE.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a handler),
-///         _INVALID_ARGUMENT, or the error of a receiving call that failed for good. Since 0.1.
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_TIMED_OUT (it still receives), _WRONG_STATE (from inside a
+///         handler), _INVALID_ARGUMENT, or the error of a receiving call that failed for good.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_service_wait(
     service: *mut keepsock_datagram_service,
@@ -183,8 +186,8 @@ pub unsafe extern "C" fn keepsock_datagram_service_wait(
     unsafe { with(service, error, OPERATION, body) }
 }
 
-/// Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The socket
-/// stays, and can send. Freeing NULL does nothing.
+/// Stops, waits for the handlers to return, and frees a service. Not from inside a handler. The
+/// socket stays, and can send. Freeing NULL does nothing.
 ///
 /// @param service  A service, or NULL. Since 0.1.
 #[unsafe(no_mangle)]

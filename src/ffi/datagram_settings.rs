@@ -16,8 +16,8 @@ use crate::{DatagramError, DatagramSocket};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_datagram_error {
-    /// KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol, there),
-    /// _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
+    /// KEEPSOCK_OK: there is none. Else KEEPSOCK_ERR_REFUSED (nobody has the port, or the protocol,
+    /// there), _UNREACHABLE, _TOO_LONG (for the way), _PERMISSION_DENIED (by a firewall), _OS.
     pub status: i32,
     /// The system's error number (errno), or 0.
     pub os_error: i32,
@@ -25,8 +25,8 @@ pub struct keepsock_datagram_error {
     pub to: keepsock_address,
     /// The machine, or the router on the way, that reported it, with port 0; family 0: not told.
     pub from: keepsock_address,
-    /// With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0: not
-    /// told.
+    /// With KEEPSOCK_ERR_TOO_LONG: how long a packet on that way may be, its headers included; 0:
+    /// not told.
     pub path_mtu: u32,
 }
 
@@ -66,7 +66,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_broadcast(
 ///
 /// @param datagram        A socket.
 /// @param group           The group; its port does not count.
-/// @param interface_name  The interface's name or index; NULL: by which there is a way to the group.
+/// @param interface_name  The interface's name or index; NULL: by which there is a way to the
+///                        group.
 /// @param source          The only sender to receive from; NULL: all.
 /// @param error           See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_ADDRESS_IN_USE (joined before), _INVALID_ENDPOINT (no such
@@ -142,8 +143,8 @@ unsafe fn membership<'a>(
     }
 }
 
-/// Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux and
-/// FreeBSD.
+/// Whether what the socket sends to a group is received on this machine, too. Default: yes. Linux
+/// and FreeBSD.
 ///
 /// @param datagram  A socket.
 /// @param on        Whether.
@@ -159,8 +160,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_multicast_loop(
     unsafe { with(datagram, error, "multicast", |s| s.set_multicast_loop(on)) }
 }
 
-/// How many networks what the socket sends to a group passes. Default: 1, the local network. Linux and
-/// FreeBSD.
+/// How many networks what the socket sends to a group passes. Default: 1, the local network. Linux
+/// and FreeBSD.
 ///
 /// @param datagram  A socket.
 /// @param ttl       0: none but this machine.
@@ -201,8 +202,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_multicast_interface(
     unsafe { with(datagram, error, OPERATION, body) }
 }
 
-/// How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own. Default:
-/// the system's, mostly 64.
+/// How many routers what the socket sends may pass: TTL, or hop limit. Groups have their own.
+/// Default: the system's, mostly 64.
 ///
 /// @param datagram  A UDP socket.
 /// @param ttl       Above 0.
@@ -219,8 +220,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_ttl(
     unsafe { with(datagram, error, "TTL", |s| s.set_ttl(ttl)) }
 }
 
-/// The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six bits
-/// (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
+/// The TOS byte (IPv4), or traffic class (IPv6), of what the socket sends: DSCP in the upper six
+/// bits (RFC 2474), ECN in the lower two (RFC 3168). Default: 0.
 ///
 /// @param datagram  A UDP socket.
 /// @param tos       The byte.
@@ -237,10 +238,10 @@ pub unsafe extern "C" fn keepsock_datagram_set_tos(
     unsafe { with(datagram, error, "TOS", |s| s.set_tos(tos)) }
 }
 
-/// Whether what the socket sends may not be cut into fragments on its way, not by this machine either:
-/// what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a router tells of
-/// it later, for the next one; keepsock_datagram_recv_error() tells how long it may be. Default: no.
-/// Linux only.
+/// Whether what the socket sends may not be cut into fragments on its way, not by this machine
+/// either: what is longer than the way takes fails with KEEPSOCK_ERR_TOO_LONG, at once or, if a
+/// router tells of it later, for the next one; keepsock_datagram_recv_error() tells how long it may
+/// be. Default: no. Linux only.
 ///
 /// @param datagram  A UDP socket.
 /// @param on        Whether.
@@ -256,8 +257,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
     unsafe { with(datagram, error, "fragments", |s| s.set_dont_fragment(on)) }
 }
 
-/// How long a packet to the peer of a connected socket may be, as far as the system knows: a datagram
-/// that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
+/// How long a packet to the peer of a connected socket may be, as far as the system knows: a
+/// datagram that is 28 bytes shorter (IPv4), or 48 (IPv6), needs not be cut. Linux only.
 ///
 /// @param datagram  A connected UDP socket.
 /// @param mtu       Receives it, in bytes.
@@ -283,7 +284,8 @@ pub unsafe extern "C" fn keepsock_datagram_path_mtu(
 }
 
 /// Whether ttl, tos and received_at_ns of each datagram are told, and interface_index whatever the
-/// socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each. Default: no. Linux only.
+/// socket is bound to; of Unix sockets received_at_ns and credentials. It costs a little for each.
+/// Default: no. Linux only.
 ///
 /// @param datagram  A socket.
 /// @param on        Whether.
@@ -299,8 +301,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_details(
     unsafe { with(datagram, error, "details", |s| s.set_details(on)) }
 }
 
-/// What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is the
-/// kernel's, which for small datagrams is several times their bytes.
+/// What is known of a datagram socket at one moment. -1 is what the system does not tell. Memory is
+/// the kernel's, which for small datagrams is several times their bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_datagram_stats {
@@ -314,8 +316,8 @@ pub struct keepsock_datagram_stats {
     pub unsent: i64,
     /// How many they may take.
     pub send_buffer: i64,
-    /// How many datagrams were passed over since their sender is not one of the users that may send:
-    /// keepsock_options_allow_user().
+    /// How many datagrams were passed over since their sender is not one of the users that may
+    /// send: keepsock_options_allow_user().
     pub denied: i64,
     /// How many errors were reported: keepsock_datagram_recv_error().
     pub errors: i64,

@@ -78,8 +78,9 @@ unsafe fn with(
 
 /// Takes the descriptors that the process was started with, once: whoever calls it again gets
 /// none. There are none, either, if LISTEN_PID or LISTEN_PIDFDID names another process. The
-/// environment stays as it is; the descriptors are kept from programs that this one starts. Call it early: what else
-/// was opened meanwhile cannot be told from what was promised. On Windows nothing is inherited.
+/// environment stays as it is; the descriptors are kept from programs that this one starts. Call it
+/// early: what else was opened meanwhile cannot be told from what was promised. On Windows nothing
+/// is inherited.
 ///
 /// @param inherited  Receives them; free it with keepsock_inherited_free().
 /// @param error      See keepsock_error; may be NULL.
@@ -120,8 +121,9 @@ pub unsafe extern "C" fn keepsock_inherited_take(
 /// @param server     Receives the socket; free it with keepsock_server_free().
 /// @param error      See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, or those of keepsock_server_listen() and keepsock_server_from_fd();
-///         KEEPSOCK_ERR_WRONG_STATE also if what was inherited there is for packets, and a stream is
-///         asked for, or the other way round. What was inherited stays where it is then. Since 0.1.
+///         KEEPSOCK_ERR_WRONG_STATE also if what was inherited there is for packets, and a stream
+///         is asked for, or the other way round. What was inherited stays where it is then.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_listen(
     inherited: *mut keepsock_inherited,
@@ -156,8 +158,8 @@ pub unsafe extern "C" fn keepsock_inherited_listen(
 /// @param options    Options, copied; NULL for the defaults.
 /// @param server     Receives the socket; free it with keepsock_server_free().
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither a
-///         listening stream socket nor a datagram socket, or all are datagram sockets; the error
+/// @return KEEPSOCK_OK, KEEPSOCK_ERR_NOT_FOUND (nothing of that name), _WRONG_STATE (one is neither
+///         a listening stream socket nor a datagram socket, or all are datagram sockets; the error
 ///         says what it is), or those of keepsock_server_from_fd(); all stay where they are then.
 ///         Since 0.1.
 #[unsafe(no_mangle)]
@@ -300,8 +302,9 @@ pub unsafe extern "C" fn keepsock_inherited_name(
 ///
 /// @param inherited  What was inherited.
 /// @param error      See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and those
-///         of options that the system refuses: the predecessor has heard nothing then. Since 0.1.
+/// @return KEEPSOCK_OK, also if the predecessor is gone; KEEPSOCK_ERR_INVALID_ARGUMENT, _OS, and
+///         those of options that the system refuses: the predecessor has heard nothing then.
+///         Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_inherited_ready(
     inherited: *mut keepsock_inherited,
@@ -346,15 +349,15 @@ pub unsafe extern "C" fn keepsock_inherited_free(inherited: *mut keepsock_inheri
 /// to end with exec, so that the server is that process; a program that goes into the background
 /// has ended. What else it starts is not ended with it, and has the sockets as long as it lives if
 /// it inherited them: it keeps them listening, though nobody may accept. No signal is blocked in
-/// the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed on,
-/// but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
+/// the new one; those that are not ignored, and SIGPIPE, are as by default. Variables are passed
+/// on, but systemd's WATCHDOG_PID, which names this process; systemd has to be told (MAINPID= of
 /// sd_notify(3)).
 ///
 /// @param argv        The program, a path or a name to be looked for in PATH, and its arguments;
 ///                    the last pointer is NULL. NULL: this program again, with its arguments; the
 ///                    file that has its name now, if it was replaced. Of a program that was started
-///                    by a symbolic link, that is what the link led to: give the link here if it may
-///                    lead elsewhere.
+///                    by a symbolic link, that is what the link led to: give the link here if it
+///                    may lead elsewhere.
 /// @param handed      What is handed over.
 /// @param count       How many; at least 1.
 /// @param timeout_ms  Milliseconds above 0 for the successor to be ready, or KEEPSOCK_INFINITE. It

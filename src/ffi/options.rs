@@ -239,7 +239,8 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
 /// Ends the connection for those who wait to read if nothing came for ms: their calls are
 /// KEEPSOCK_ERR_IDLE_LIMIT, or KEEPSOCK_ERR_HEARTBEAT_MISSED if there is a heartbeat, which
 /// the peer's program should have answered. A last word can still be written; then close, which
-/// waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one call, this is for the connection. Default: KEEPSOCK_INFINITE.
+/// waits for the peer as always, but not for one that missed heartbeats. A read timeout is for one
+/// call, this is for the connection. Default: KEEPSOCK_INFINITE.
 ///
 /// @param options  The options to change.
 /// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -256,8 +257,8 @@ pub unsafe extern "C" fn keepsock_options_set_idle_limit(
     unsafe { set(options, error, |o| Ok(o.idle_limit(timeout(ms, OPERATION)?))) }
 }
 
-/// As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect and
-/// say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
+/// As keepsock_options_set_idle_limit(), until the first byte has come: for clients that connect
+/// and say nothing. Default: KEEPSOCK_INFINITE, the idle limit holds from the beginning.
 ///
 /// @param options  The options to change.
 /// @param ms       Milliseconds above 0, or KEEPSOCK_INFINITE.
@@ -542,13 +543,14 @@ pub unsafe extern "C" fn keepsock_options_set_mptcp(
     unsafe { set(options, error, |o| Ok(o.mptcp(on))) }
 }
 
-/// Whether the kernel may hand over the datagrams of one sender that follow each other as one (UDP_GRO
-/// of udp(7), Linux 5.0); they are told one by one as always. For those who receive many thousand in a
-/// second: each is copied once more, one thread receives at a time, and it takes up to a megabyte. What is
-/// left over waits in the socket, so that its descriptor may not be readable though there is something
-/// to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK. Several that came as one and
-/// found no room are one in keepsock_datagram_stats.dropped, for the kernel counts so. UDP only; elsewhere binding is
-/// KEEPSOCK_ERR_UNSUPPORTED, and for other sockets KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
+/// Whether the kernel may hand over the datagrams of one sender that follow each other as one
+/// (UDP_GRO of udp(7), Linux 5.0); they are told one by one as always. For those who receive many
+/// thousand in a second: each is copied once more, one thread receives at a time, and it takes up
+/// to a megabyte. What is left over waits in the socket, so that its descriptor may not be readable
+/// though there is something to receive: whoever polls it goes on until KEEPSOCK_ERR_WOULD_BLOCK.
+/// Several that came as one and found no room are one in keepsock_datagram_stats.dropped, for the
+/// kernel counts so. UDP only; elsewhere binding is KEEPSOCK_ERR_UNSUPPORTED, and for other sockets
+/// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: no.
 ///
 /// @param options  The options to change.
 /// @param on       Whether.
@@ -585,8 +587,8 @@ pub unsafe extern "C" fn keepsock_options_set_save_syn(
 }
 
 /// The permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
-/// In force before anybody can. For servers and datagram sockets on a path; others have no file and are
-/// KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
+/// In force before anybody can. For servers and datagram sockets on a path; others have no file and
+/// are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: as the umask has it.
 ///
 /// @param options  The options to change.
 /// @param mode     At most 0777: 0660.
@@ -631,9 +633,10 @@ pub unsafe extern "C" fn keepsock_options_set_unix_owner(
 
 /// Adds a user who may connect to a listening Unix socket. Connections of others are closed at
 /// once, before the program sees them, and counted (keepsock_server_counters, denied). Root is no
-/// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others are
-/// passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on Unix sockets
-/// only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none, everybody may.
+/// exception. Of a bound Unix datagram socket (Linux) the users who may send: datagrams of others
+/// are passed over, and counted (keepsock_datagram_stats, denied). For listening and binding on
+/// Unix sockets only; others are KEEPSOCK_ERR_INVALID_ARGUMENT when they are made. Default: none,
+/// everybody may.
 ///
 /// @param options  The options to change.
 /// @param uid      The number of a user; not (uid_t)-1, which is nobody's.
@@ -655,11 +658,11 @@ pub unsafe extern "C" fn keepsock_options_allow_user(
 /// (KEEPSOCK_ERR_UNSUPPORTED). Default: false.
 ///
 /// A packet has at least one byte, for an empty one would look like the end, and at most what the
-/// socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that does
-/// not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
+/// socket's send buffer holds (Linux: about 200 KB by default; KEEPSOCK_ERR_TOO_LONG). One that
+/// does not fit into the reader's buffer is lost, with KEEPSOCK_ERR_TOO_LONG; the next one is not.
 /// Lines, messages, keepsock_client_read_exact() and files are for streams:
-/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or _WRONG_STATE
-/// for a connection that is added (keepsock_service_add()).
+/// KEEPSOCK_ERR_WRONG_STATE. Serving by events is, too: KEEPSOCK_ERR_INVALID_ARGUMENT, or
+/// _WRONG_STATE for a connection that is added (keepsock_service_add()).
 ///
 /// @param options  The options to change.
 /// @param on       Whether.
@@ -675,11 +678,11 @@ pub unsafe extern "C" fn keepsock_options_set_sequenced(
     unsafe { set(options, error, |o| Ok(o.sequenced(on))) }
 }
 
-/// Whether the listening socket, or the datagram socket, can be handed over to another process while this
-/// one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing it here does
-/// not end the listening. An accept costs one poll more, and the socket one descriptor; served by
-/// events, it costs the descriptor only, but must be set, too. What was taken over by a from_fd
-/// function or inherited is so in any case. Connecting a stream with it is
+/// Whether the listening socket, or the datagram socket, can be handed over to another process
+/// while this one goes on with it: keepsock_hand_over(). Both have the same socket then, so closing
+/// it here does not end the listening. An accept costs one poll more, and the socket one
+/// descriptor; served by events, it costs the descriptor only, but must be set, too. What was taken
+/// over by a from_fd function or inherited is so in any case. Connecting a stream with it is
 /// KEEPSOCK_ERR_INVALID_ARGUMENT. Default: false.
 ///
 /// @param options  The options to change.

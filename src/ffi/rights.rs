@@ -197,8 +197,8 @@ pub unsafe extern "C" fn keepsock_client_read_fds(
 /// @param len     How many bytes; UINT64_MAX for all that there are.
 /// @param sent    Receives how many were sent; may be NULL.
 /// @param error   See keepsock_error; may be NULL.
-/// @return Those of keepsock_client_write(); KEEPSOCK_ERR_INVALID_ARGUMENT for a directory, a pipe or
-///         a socket, and for a file that is not open for reading; _OS: it cannot be read;
+/// @return Those of keepsock_client_write(); KEEPSOCK_ERR_INVALID_ARGUMENT for a directory, a pipe
+///         or a socket, and for a file that is not open for reading; _OS: it cannot be read;
 ///         _WRONG_STATE for a socket for packets; _UNSUPPORTED on Windows. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_send_file(

@@ -159,9 +159,9 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
 
 /// Takes over a listening stream socket, or one for packets, as a service manager may pass it. The
 /// options are set on it, also to what is off by default; only a backlog that is not given stays as
-/// it was. Those that the process was started with keepsock_inherited_take() has. Other processes may have it, too, and go on
-/// accepting when it is closed here; so it is non-blocking from now on, in all of them, and
-/// accepting costs one poll more.
+/// it was. Those that the process was started with keepsock_inherited_take() has. Other processes
+/// may have it, too, and go on accepting when it is closed here; so it is non-blocking from now on,
+/// in all of them, and accepting costs one poll more.
 ///
 /// @param fd       A listening TCP or Unix socket. It belongs to the new
 ///                 server on success and stays the caller's on failure.
@@ -169,9 +169,9 @@ pub unsafe extern "C" fn keepsock_server_listen_all(
 /// @param server   Receives the socket; free it with keepsock_server_free().
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_WRONG_STATE (not listening, not a
-///         stream, or not for packets or Multipath TCP as the options ask), _OS (not a socket at all); for the interface option
-///         _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED; _INVALID_ARGUMENT.
-///         Since 0.1.
+///         stream, or not for packets or Multipath TCP as the options ask), _OS (not a socket at
+///         all); for the interface option _INVALID_ENDPOINT, _PERMISSION_DENIED, _UNSUPPORTED;
+///         _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_from_fd(
     fd: keepsock_fd,
@@ -461,8 +461,8 @@ pub unsafe extern "C" fn keepsock_server_release_fd(
 
 /// Stops listening. Accepts of other threads return KEEPSOCK_ERR_CLOSED; a
 /// service that accepts from it stops; connections that were accepted live on; other processes
-/// that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is fine. The object is still to
-/// be freed.
+/// that have the listening socket, too, go on. A Unix socket's file is removed. Closing twice is
+/// fine. The object is still to be freed.
 ///
 /// @param server  A listening socket.
 /// @param error   See keepsock_error; may be NULL.

@@ -47,7 +47,8 @@ impl Pooled for keepsock_serve_options {
 /// A server at work, made by keepsock_server_serve() or keepsock_server_serve_events().
 ///
 /// Threads: any thread may call any function, handlers included (but see
-/// keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for itself.
+/// keepsock_handler and keepsock_callbacks). Only keepsock_service_free() needs the object for
+/// itself.
 pub struct keepsock_service(pub(super) Service);
 
 impl Handle for keepsock_service {
@@ -162,9 +163,10 @@ pub unsafe extern "C" fn keepsock_serve_options_set_when_full(
     unsafe { set(options, error, change) }
 }
 
-/// How many connections of one address are served at once; of an IPv6 /64 network, which is what one
-/// host commonly has. More are accepted and reset at once, and counted (keepsock_server_counters). Not
-/// for Unix sockets, whose peers have no address. Default: no limit.
+/// How many connections of one address are served at once; of an IPv6 /64 network, which is what
+/// one host commonly has. More are accepted and reset at once, and counted
+/// (keepsock_server_counters). Not for Unix sockets, whose peers have no address. Default: no
+/// limit.
 ///
 /// @param options  The options to change.
 /// @param max      At least 1.
@@ -227,11 +229,11 @@ pub unsafe extern "C" fn keepsock_serve_options_deny(
     unsafe { set(options, error, change) }
 }
 
-/// How many threads serve, fixed. For keepsock_server_serve() a pool that is started at once and stays,
-/// each thread with one connection at a time; clients beyond that wait or are refused as when it is
-/// full. Default there: as many as there are connections, started when they come. For
-/// keepsock_server_serve_events() each has its share of the connections, at most 256 threads. Default
-/// there: one, so no two callbacks run at once.
+/// How many threads serve, fixed. For keepsock_server_serve() a pool that is started at once and
+/// stays, each thread with one connection at a time; clients beyond that wait or are refused as
+/// when it is full. Default there: as many as there are connections, started when they come. For
+/// keepsock_server_serve_events() each has its share of the connections, at most 256 threads.
+/// Default there: one, so no two callbacks run at once.
 ///
 /// @param options  The options to change.
 /// @param threads  Above 0.
@@ -251,9 +253,10 @@ pub unsafe extern "C" fn keepsock_serve_options_set_threads(
     unsafe { set(options, error, change) }
 }
 
-/// For keepsock_server_serve_events(): the data callback gets lines, without the LF or CRLF at their
-/// end, and LF is added to what is sent. The last line of a stream may come without. A longer line ends
-/// its connection, and nobody else's (KEEPSOCK_END_TOO_LONG). Default: bytes as they come.
+/// For keepsock_server_serve_events(): the data callback gets lines, without the LF or CRLF at
+/// their end, and LF is added to what is sent. The last line of a stream may come without. A longer
+/// line ends its connection, and nobody else's (KEEPSOCK_END_TOO_LONG). Default: bytes as they
+/// come.
 ///
 /// @param options  The options to change.
 /// @param max      Bytes in a line, above 0.
@@ -287,9 +290,9 @@ pub unsafe extern "C" fn keepsock_serve_options_set_delimiter(
     unsafe { set_framing(options, Framing::Delimited { delimiter, max }, error) }
 }
 
-/// As keepsock_serve_options_set_lines(), for messages that have their length before them: it is taken
-/// off for the data callback, and added to what is sent. A message that the stream ends within is
-/// dropped.
+/// As keepsock_serve_options_set_lines(), for messages that have their length before them: it is
+/// taken off for the data callback, and added to what is sent. A message that the stream ends
+/// within is dropped.
 ///
 /// @param options  The options to change.
 /// @param prefix   A value of enum keepsock_length_prefix.
@@ -330,8 +333,8 @@ unsafe fn set_framing(
 }
 
 /// For keepsock_server_serve_events(): how many bytes may wait in this program for one client whose
-/// kernel takes no more, so that all clients take at most that many bytes each. Each message counts 88
-/// bytes more than it has, which is what it takes up. Default: 1 MiB.
+/// kernel takes no more, so that all clients take at most that many bytes each. Each message counts
+/// 88 bytes more than it has, which is what it takes up. Default: 1 MiB.
 ///
 /// @param options  The options to change.
 /// @param bytes    Above 88; less is refused when it is to serve.
@@ -387,8 +390,8 @@ pub unsafe extern "C" fn keepsock_serve_options_free(options: *mut keepsock_serv
 /// @param options  Serve options, copied; NULL for the defaults.
 /// @param handler  See keepsock_handler.
 /// @param user     Passed to handler; may be NULL.
-/// @param service  Receives the service, before the first call of handler, so that user may be where
-///                 it is kept; free it with keepsock_service_free().
+/// @param service  Receives the service, before the first call of handler, so that user may be
+///                 where it is kept; free it with keepsock_service_free().
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK, KEEPSOCK_ERR_CLOSED, _NO_MEMORY (no thread can be
 ///         started), _INVALID_ARGUMENT, _OS. Since 0.1.
@@ -460,14 +463,14 @@ pub struct keepsock_broadcast {
     pub dropped: u32,
 }
 
-/// Sends a message to every live connection (but not to those that are being closed or that this side
-/// has shut down), and waits for none that is slow.
+/// Sends a message to every live connection (but not to those that are being closed or that this
+/// side has shut down), and waits for none that is slow.
 ///
-/// With a thread for each connection, a client whose kernel buffer does not take the whole message at
-/// once has not kept up and is reset, so it delays nobody and costs no memory; its calls return
-/// KEEPSOCK_ERR_CLOSED in its handler. Clients that another thread is writing to get their turn within
-/// 100 ms for all. Keep messages well below the size of the kernel's send buffer (a few hundred KiB):
-/// one that is larger resets even fast readers.
+/// With a thread for each connection, a client whose kernel buffer does not take the whole message
+/// at once has not kept up and is reset, so it delays nobody and costs no memory; its calls return
+/// KEEPSOCK_ERR_CLOSED in its handler. Clients that another thread is writing to get their turn
+/// within 100 ms for all. Keep messages well below the size of the kernel's send buffer (a few
+/// hundred KiB): one that is larger resets even fast readers.
 ///
 /// By events, what a client's kernel does not take waits for it within
 /// keepsock_serve_options_set_max_queued() bytes; one buffer serves all of them.
@@ -478,8 +481,8 @@ pub struct keepsock_broadcast {
 /// @param out      Filled in on success; may be NULL.
 /// @param size     sizeof *out; 0 if out is NULL.
 /// @param error    See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; by events only: _TOO_LONG for a message that
-///         alone is more than may wait. Since 0.1.
+/// @return KEEPSOCK_OK, or KEEPSOCK_ERR_INVALID_ARGUMENT; by events only: _TOO_LONG for a message
+///         that alone is more than may wait. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_broadcast(
     service: *mut keepsock_service,
@@ -509,8 +512,8 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 /// @param out      Filled in on success; may be NULL.
 /// @param size     sizeof *out; 0 if out is NULL.
 /// @param error    See keepsock_error; may be NULL.
-/// @return As keepsock_service_broadcast(); KEEPSOCK_ERR_WRONG_STATE: a thread serves each connection,
-///         and there are no groups. Since 0.1.
+/// @return As keepsock_service_broadcast(); KEEPSOCK_ERR_WRONG_STATE: a thread serves each
+///         connection, and there are no groups. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_broadcast_to(
     service: *mut keepsock_service,
@@ -549,18 +552,18 @@ unsafe fn write_broadcast(
     unsafe { write_sized(out, size, &value, BROADCAST) }
 }
 
-/// Takes a connection into serving by events that was made elsewhere: by connecting, or handed over.
-/// From then on it is as if it had been accepted: its open callback comes. No limit for addresses
-/// counts it. It keeps its keepalive, and has the limits that the server listens with. The object is
-/// then closed, and still to be freed.
+/// Takes a connection into serving by events that was made elsewhere: by connecting, or handed
+/// over. From then on it is as if it had been accepted: its open callback comes. No limit for
+/// addresses counts it. It keeps its keepalive, and has the limits that the server listens with.
+/// The object is then closed, and still to be freed.
 ///
 /// @param service  A service of keepsock_server_serve_events().
 /// @param client   A connection.
 /// @param data     What keepsock_connection_data() is from the beginning; may be NULL.
 /// @param error    See keepsock_error; may be NULL.
 /// @return KEEPSOCK_OK; and with the connection left as it was: KEEPSOCK_ERR_WRONG_STATE (a thread
-///         serves each connection here; every place is taken; another thread is in a call on it; bytes
-///         were read ahead; it was lent to a handler), _CLOSED, _INVALID_ARGUMENT. Since 0.1.
+///         serves each connection here; every place is taken; another thread is in a call on it;
+///         bytes were read ahead; it was lent to a handler), _CLOSED, _INVALID_ARGUMENT. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_add(
     service: *mut keepsock_service,
@@ -579,16 +582,16 @@ pub unsafe extern "C" fn keepsock_service_add(
 }
 
 /// Connects, without waiting, and takes the connection in as keepsock_service_add() does: the open
-/// callback is called once there is one, or connect_failed. Both have data, by which they tell which it
-/// is. May be called from inside callbacks: for proxies, and whoever asks others.
+/// callback is called once there is one, or connect_failed. Both have data, by which they tell
+/// which it is. May be called from inside callbacks: for proxies, and whoever asks others.
 ///
 /// @param service   A service of keepsock_server_serve_events().
 /// @param endpoint  Where to connect, as for keepsock_client_connect().
 /// @param options   Options, copied; NULL for the defaults.
 /// @param data      What keepsock_connection_data() is from the beginning; may be NULL.
 /// @param error     See keepsock_error; may be NULL.
-/// @return KEEPSOCK_OK; those of keepsock_connecting_start(); KEEPSOCK_ERR_WRONG_STATE: a thread serves
-///         each connection here; _CLOSED: the service has ended. Since 0.1.
+/// @return KEEPSOCK_OK; those of keepsock_connecting_start(); KEEPSOCK_ERR_WRONG_STATE: a thread
+///         serves each connection here; _CLOSED: the service has ended. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_connect(
     service: *mut keepsock_service,
@@ -639,8 +642,8 @@ pub struct keepsock_service_stats {
     pub dropped: i64,
     /// How many messages those were.
     pub dropped_messages: i64,
-    /// How connections have ended: how many by each value of enum keepsock_end. With a thread for each
-    /// its handler is asked, which has not always met the end.
+    /// How connections have ended: how many by each value of enum keepsock_end. With a thread for
+    /// each its handler is asked, which has not always met the end.
     pub ends: [u64; 16],
 }
 
@@ -689,8 +692,8 @@ pub unsafe extern "C" fn keepsock_service_snapshot(
     unsafe { with(service, error, OPERATION, body) }
 }
 
-/// What a service has done so far, and a line for each connection, as text for operators. Its words may
-/// change.
+/// What a service has done so far, and a line for each connection, as text for operators. Its words
+/// may change.
 ///
 /// @param service  A service.
 /// @param buf      Receives the text with its final NUL; may be NULL if cap is 0.
@@ -757,9 +760,9 @@ pub unsafe extern "C" fn keepsock_service_wait(
 }
 
 /// Stops accepting (keepsock_service_stop()), and waits until all connections have ended by
-/// themselves; they are not told. Those that still were there at the deadline go on, and are drained
-/// next: keepsock_service_drain(). So a request that is on its way while the server is replaced
-/// (keepsock_hand_over()) is still answered.
+/// themselves; they are not told. Those that still were there at the deadline go on, and are
+/// drained next: keepsock_service_drain(). So a request that is on its way while the server is
+/// replaced (keepsock_hand_over()) is still answered.
 ///
 /// @param service   A service.
 /// @param limit_ms  Milliseconds from now; 0: do not wait.
@@ -787,9 +790,9 @@ pub unsafe extern "C" fn keepsock_service_finish(
 
 /// Ends the service in order: stops accepting (keepsock_service_stop()); tells
 /// each live connection, whose reads then return KEEPSOCK_ERR_DRAINING while its
-/// writes still work, so that the handler can say goodbye (by events: the drain callback); waits until
-/// all have ended; and at the deadline resets the connections that are left. Clients
-/// that still waited to be accepted are reset by the system and not counted, unless another process
+/// writes still work, so that the handler can say goodbye (by events: the drain callback); waits
+/// until all have ended; and at the deadline resets the connections that are left. Clients that
+/// still waited to be accepted are reset by the system and not counted, unless another process
 /// accepts them (keepsock_hand_over()).
 ///
 /// @param service   A service.

@@ -1,6 +1,6 @@
 //! What only Unix sockets have: descriptors that travel with bytes (SCM_RIGHTS of unix(7)), who
-//! the peer is, packets in order, the mode and owner of a file. The functions take names, so that sockets without a peer can
-//! use them, too.
+//! the peer is, packets in order, the mode and owner of a file. The functions take names, so that
+//! sockets without a peer can use them, too.
 
 use std::io;
 use std::path::Path;

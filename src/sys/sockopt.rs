@@ -9,8 +9,8 @@ use libc::{c_int, socklen_t};
 use super::Borrowed;
 use super::unix::check_int;
 
-/// The value, in plain memory. A kernel that knows less leaves the rest zero; how many bytes it knew
-/// comes with it.
+/// The value, in plain memory. A kernel that knows less leaves the rest zero; how many bytes it
+/// knew comes with it.
 ///
 /// # Safety
 /// Every bit pattern is a valid `T`.

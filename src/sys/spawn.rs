@@ -178,8 +178,8 @@ mod platform {
     /// Where execvp(3) looks without PATH.
     const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-    /// The file that execvp(3) would find for a name, if PATH is this. An empty directory in it is the
-    /// working directory.
+    /// The file that execvp(3) would find for a name, if PATH is this. An empty directory in it is
+    /// the working directory.
     fn find(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
         if program.as_bytes().contains(&b'/') {
             return Ok(program.into());
@@ -241,7 +241,8 @@ mod platform {
             self.wait(libc::WNOHANG)
         }
 
-        /// Ends it, and waits until it has. `None`: it has become another user's process, and goes on.
+        /// Ends it, and waits until it has. `None`: it has become another user's process, and goes
+        /// on.
         pub(crate) fn end(self) -> Option<Ended> {
             if let Some(ended) = self.ended() {
                 return Some(ended);

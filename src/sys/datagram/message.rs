@@ -11,7 +11,7 @@ use libc::c_int;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::AT_ONCE;
-use super::{Buffers, Received, Reported, Run, Source, Told};
+use super::{Ancillary, Buffers, Received, Reported, Run, Source};
 use crate::error::ErrorKind;
 use crate::info::Address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -139,8 +139,8 @@ unsafe fn each_control(msg: &libc::msghdr, mut each: impl FnMut(c_int, c_int, *c
 
 /// # Safety
 /// As for [`read`].
-unsafe fn read_control(msg: &libc::msghdr, mut takes: Option<&mut Vec<OwnedFd>>) -> Told {
-    let mut told = Told::default();
+unsafe fn read_control(msg: &libc::msghdr, mut takes: Option<&mut Vec<OwnedFd>>) -> Ancillary {
+    let mut told = Ancillary::default();
     let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
@@ -198,7 +198,13 @@ unsafe fn read_control(msg: &libc::msghdr, mut takes: Option<&mut Vec<OwnedFd>>)
 /// # Safety
 /// `data` points to `len` readable bytes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-unsafe fn read_detail(level: c_int, kind: c_int, data: *const u8, len: usize, told: &mut Told) {
+unsafe fn read_detail(
+    level: c_int,
+    kind: c_int,
+    data: *const u8,
+    len: usize,
+    told: &mut Ancillary,
+) {
     // ip(7) has one byte for IP_TOS, all others are an int.
     let number = || match len {
         0 => 0,
@@ -233,7 +239,7 @@ unsafe fn read_detail(level: c_int, kind: c_int, data: *const u8, len: usize, to
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Told) {}
+unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Ancillary) {}
 
 /// Takes one datagram. What does not fit is lost, and told. `control`: whether the kernel is to
 /// tell more than who sent it.
@@ -320,7 +326,7 @@ pub(crate) unsafe fn read(
     unsafe {
         read_name(msg.msg_name.cast_const().cast(), msg.msg_namelen as usize, &mut received.from);
         if !msg.msg_control.is_null() {
-            received.beside = Some(read_control(msg, takes));
+            received.ancillary = Some(read_control(msg, takes));
         }
     }
 }

@@ -42,13 +42,13 @@ pub(crate) struct Received {
     pub truncated: bool,
     /// None: the sender has no name, or the socket was shut down.
     pub from: Option<Address>,
-    /// What came beside it, if the kernel was asked to tell more.
-    pub beside: Option<Told>,
+    /// None: the kernel was not asked to tell more.
+    pub ancillary: Option<Ancillary>,
 }
 
-/// What the control messages of a datagram told.
+/// What the control messages of a datagram told (ancillary data of recvmsg(2)).
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Ancillary {
     /// The address that it was sent to.
     pub to: Option<IpAddr>,
     /// The address of this machine that answers are to leave from.
