@@ -18,6 +18,7 @@ use crate::events::{self, Repeated};
 use crate::info::{Address, TcpState};
 use crate::inherited;
 use crate::options::SocketOptions;
+use crate::resolve::resolve;
 use crate::serve::Refusal;
 use crate::sys::{self, Borrowed, Descriptor, InUse, Interest, Owned};
 use crate::turn::{LOOK, Turn};
@@ -1199,8 +1200,10 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions, deadline: Deadline) -> Result<Bound> {
     options.refuse_unix_only(OPERATION).map_err(|e| e.at(endpoint))?;
+    let (family, cancel) = (options.family, options.cancel.as_ref());
+    let found = resolve(endpoint, Type::STREAM, family, deadline, cancel, OPERATION)?;
     let listen = |address, dual| listen_at(address, dual, options);
-    let bound = bind_first(endpoint, Type::STREAM, options, deadline, OPERATION, listen)?;
+    let bound = bind_first(endpoint, found, family, OPERATION, listen)?;
     let BoundInet { socket, local, endpoint, any_port, .. } = bound;
     Ok(Bound { file: None, socket, endpoint, address: local.into(), any_port })
 }

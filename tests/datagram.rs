@@ -723,9 +723,26 @@ fn a_batch_of_replies<A: Api>() {
         let client = A::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
         client.send_to(b"x", asked).unwrap();
         let (_, info) = server.recv_info(8).unwrap();
-        assert_eq!(server.reply_batch(&info, &[b"one", b"two", b"three"]).unwrap(), 3);
+        let answers = [b"one".as_slice(), b"two", b"three"].map(|bytes| (&info, bytes));
+        assert_eq!(server.reply_batch(&answers).unwrap(), 3);
         for (got, bytes) in receive::<A>(&client, 3).iter().zip(["one", "two", "three"]) {
             assert_eq!((got.bytes.as_slice(), got.from), (bytes.as_bytes(), asked));
+        }
+        // Answers of one length, but to two who asked, and from two addresses.
+        let other = A::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let there = at(server.port());
+        let questions = [(&client, asked), (&other, asked), (&client, there)].map(|(from, to)| {
+            from.send_to(b"x", to).unwrap();
+            server.recv_info(8).unwrap().1
+        });
+        let words = ["one", "two", "six"];
+        let answers = [0, 1, 2].map(|i| (&questions[i], words[i].as_bytes()));
+        assert_eq!(server.reply_batch(&answers).unwrap(), 3);
+        for (to, from, word) in
+            [(&client, asked, "one"), (&other, asked, "two"), (&client, there, "six")]
+        {
+            let got = to.recv(8).unwrap();
+            assert_eq!((got.bytes.as_slice(), got.from), (word.as_bytes(), from));
         }
     }
 }

@@ -35,6 +35,7 @@ both_apis![
     coalescing_goes_with_the_socket,
     giving_up_what_coalesces,
     giving_up_after_serving,
+    giving_up_what_met_errors,
     what_is_told_of_a_stranger,
     what_is_left_and_a_token,
     waiting_for_the_other_is_quiet,
@@ -374,6 +375,15 @@ fn giving_up_after_serving<A: Api>() {
     service.wait(10_000).unwrap();
     drop(service);
     server.release().unwrap();
+}
+
+/// D3, D2: errors that nobody has asked for are no datagrams that wait, and nobody waits behind them.
+fn giving_up_what_met_errors<A: Api>() {
+    let gone = UdpSocket::bind((A::own_address(102), 0)).unwrap().local_addr().unwrap();
+    let client = A::connect_datagram(&gone.to_string(), &[Opt::Coalescing(true)]).unwrap();
+    client.send(b"x").unwrap();
+    eventually("the refusal is there", || system::has_error(client.fd().unwrap()));
+    client.release().unwrap();
 }
 
 /// D1: what is told of a datagram is told of that one, and not of a stranger's before it, which was in

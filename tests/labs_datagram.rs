@@ -167,7 +167,10 @@ fn ask<A: Api>(link: &Link, server: &A::Datagram, asked: IpAddr) -> bool {
 
     server.send_to(b"chosen", from).unwrap();
     server.reply(&info, b"answer").unwrap();
-    assert_eq!(server.reply_batch(&info, &[b"1", b"two", b"3"]).unwrap(), 3);
+    assert_eq!(
+        server.reply_batch(&[b"1".as_slice(), b"two", b"3"].map(|bytes| (&info, bytes))).unwrap(),
+        3
+    );
     let mut buf = [0; 64];
     let mut next = || {
         let len = client.recv(&mut buf).unwrap();

@@ -742,7 +742,8 @@ fn a_batch_of_answers<A: Api>() {
         };
         client.send_to_endpoint(b"x", &dir.endpoint("s")).unwrap();
         let (_, info) = server.recv_info(8).unwrap();
-        assert_eq!(server.reply_batch(&info, &[b"one", b"two", b"three"]).unwrap(), 3);
+        let answers = [b"one".as_slice(), b"two", b"three"].map(|bytes| (&info, bytes));
+        assert_eq!(server.reply_batch(&answers).unwrap(), 3);
         for bytes in ["one", "two", "three"] {
             assert_eq!(client.recv(8).unwrap().bytes, bytes.as_bytes());
         }

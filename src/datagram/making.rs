@@ -431,9 +431,9 @@ fn new_socket(
 
 fn bind_inet(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     options.refuse_unix_only(BIND).map_err(|e| e.at(endpoint))?;
-    let deadline = Deadline::after(options.connect_timeout);
+    let found = addresses(endpoint, options, Deadline::after(options.connect_timeout), BIND)?;
     let bind = |address, dual| bind_at(address, dual, options);
-    let bound = bind_first(endpoint, Type::DGRAM, options, deadline, BIND, bind)?;
+    let bound = bind_first(endpoint, found, options.family, BIND, bind)?;
     let BoundInet { socket, local, endpoint, dual, any_port } = bound;
     Ok(Made {
         socket,

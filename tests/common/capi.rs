@@ -1373,13 +1373,13 @@ impl Datagrams<CApi> for CDatagram {
         self.send_all(&batch)
     }
 
-    fn reply_batch(&self, question: &keepsock_datagram_info, batch: &[&[u8]]) -> Outcome<usize> {
-        let batch: Vec<_> = batch
+    fn reply_batch(&self, answers: &[(&keepsock_datagram_info, &[u8])]) -> Outcome<usize> {
+        let batch: Vec<_> = answers
             .iter()
-            .map(|bytes| keepsock_outgoing {
+            .map(|(question, bytes)| keepsock_outgoing {
                 data: bytes.as_ptr().cast(),
                 len: bytes.len(),
-                question,
+                question: *question,
                 ..unsafe { std::mem::zeroed() }
             })
             .collect();

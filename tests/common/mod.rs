@@ -443,7 +443,7 @@ pub trait Datagrams<A: Api>: Send + Sync {
     }
     /// To the peer of a connected socket, or to an address.
     fn send_batch(&self, batch: &[(&[u8], Option<SocketAddr>)]) -> Outcome<usize>;
-    fn reply_batch(&self, question: &Self::Info, batch: &[&[u8]]) -> Outcome<usize>;
+    fn reply_batch(&self, answers: &[(&Self::Info, &[u8])]) -> Outcome<usize>;
     /// With a buffer of each size.
     fn recv_batch(&self, caps: &[usize]) -> Outcome<Vec<Got>>;
     fn set_broadcast(&self, on: bool) -> Outcome<()>;

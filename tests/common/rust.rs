@@ -820,8 +820,8 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::send_batch(self, &outgoing.collect::<Vec<_>>())?)
     }
 
-    fn reply_batch(&self, question: &Datagram, batch: &[&[u8]]) -> Outcome<usize> {
-        let batch: Vec<_> = batch.iter().map(|bytes| Outgoing::reply(question, *bytes)).collect();
+    fn reply_batch(&self, answers: &[(&Datagram, &[u8])]) -> Outcome<usize> {
+        let batch: Vec<_> = answers.iter().map(|(to, bytes)| Outgoing::reply(to, *bytes)).collect();
         Ok(DatagramSocket::send_batch(self, &batch)?)
     }
 

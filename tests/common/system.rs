@@ -595,3 +595,11 @@ pub fn coalesces(fd: RawFd) -> bool {
 pub fn coalesce(fd: RawFd) {
     set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
 }
+
+/// Whether an error waits in the socket (POLLERR of poll(2)).
+pub fn has_error(fd: RawFd) -> bool {
+    let mut asked = libc::pollfd { fd, events: 0, revents: 0 };
+    // SAFETY: one structure, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready == 1 && asked.revents & libc::POLLERR != 0
+}
