@@ -122,7 +122,8 @@ fn a_slow_reader_and_a_timeout<A: Api>() {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let slow = scope.spawn(|| {
-                let (mut read, mut buf) = (0, [0; 2048]);
+                // As much in each turn that a busy machine has it take several parts in time, too.
+                let (mut read, mut buf) = (0, [0; 8192]);
                 while !over.load(Ordering::Acquire) {
                     read += p.accepted.read(&mut buf).unwrap();
                     thread::sleep(Duration::from_millis(5));
