@@ -205,8 +205,18 @@ fn allocated() -> usize {
     unsafe { libc::mallinfo2().uordblks }
 }
 
+/// Those that live: one that was joined may be there for a moment yet, exiting (PF_EXITING, among
+/// the flags in stat of proc(5)).
 fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
+    const PF_EXITING: u32 = 4;
+    let lives = |task: std::io::Result<std::fs::DirEntry>| {
+        // It may have gone meanwhile.
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        let flags: u32 = after_name.split(' ').nth(6)?.parse().ok()?;
+        (flags & PF_EXITING == 0).then_some(())
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().filter_map(lives).count()
 }
 
 /// C2, T2: no descriptor, no thread and no memory is left, however a race ended.
