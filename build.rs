@@ -1,18 +1,23 @@
-//! Link metadata of the shared library. Writes nothing into the source tree.
+//! Sets the SONAME of the shared library. Writes nothing into the source tree.
 
 use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // Plain cargo gives a cdylib no SONAME, and a program linked against it
-    // would then ask for whatever path it was linked with. cargo-c sets a name
-    // of its own (and the cfg below); two of them would disagree.
+    // Plain cargo sets no SONAME for a cdylib. A program linked with it would then
+    // request the path that the linker found. cargo-c sets a SONAME itself (and the
+    // cfg below), and two of them would disagree.
     let capi = env::var_os("CARGO_FEATURE_CAPI").is_some();
     let cargo_c = env::var_os("CARGO_CFG_CARGO_C").is_some();
     let elf = matches!(
         env::var("CARGO_CFG_TARGET_OS").as_deref(),
         Ok("linux" | "android" | "freebsd" | "netbsd" | "openbsd" | "dragonfly")
     );
+    if capi && elf {
+        // Threads of the library, the closer's and the resolver's, run its code after the last
+        // call has returned: dlclose(3) must not take it away.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    }
     if capi && !cargo_c && elf {
         // Before 1.0 each minor version may break the ABI, so it is part of the name.
         let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();

@@ -4,7 +4,7 @@
  *     cancel
  *
  * Makes both sides of a connection itself, on 127.0.0.1 and any free port.
- * Exit status: 0 all as expected, 1 not.
+ * Exit status: 0 as expected, 1 not.
  */
 #define _POSIX_C_SOURCE 200809L /* sigaction, kill, nanosleep */
 #include <keepsock.h>
@@ -14,35 +14,35 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A signal handler has no argument of ours, so the token is global. */
-static keepsock_cancel *cancel;
+/* A signal handler has no user pointer, so the token is global. */
+static keepsock_cancel_token *cancel;
 
-/* keepsock_cancel_fire is one of the few calls that a handler may make. */
+/* keepsock_cancel_token_fire is one of the few calls that a handler may make. */
 static void on_signal(int signo)
 {
     (void)signo;
-    keepsock_cancel_fire(cancel);
+    keepsock_cancel_token_fire(cancel);
 }
 
-/* The pause is only there so that the read has something to wait for. */
+/* The pause lets the read start to wait. */
 static const struct timespec pause_time = { 0, 100000000 };
 
 static void *fire(void *unused)
 {
     nanosleep(&pause_time, NULL);
-    keepsock_cancel_fire(cancel);
+    keepsock_cancel_token_fire(cancel);
     return unused;
 }
 
 static void *interrupt(void *unused)
 {
     nanosleep(&pause_time, NULL);
-    kill(getpid(), SIGINT); /* what Ctrl-C does */
+    kill(getpid(), SIGINT); /* as Ctrl-C does */
     return unused;
 }
 
-/* Nobody sends, so this read would wait for ever; then somebody does send,
- * and the same connection reads it as if nothing had been. */
+/* The peer sends nothing, so this read would wait without end. It is cancelled;
+ * then the peer sends, and the same connection reads the data. */
 static int cancelled_read(keepsock_client *client, keepsock_client *peer, const char *how, void *(*canceller)(void *))
 {
     keepsock_error *error = NULL;
@@ -54,8 +54,8 @@ static int cancelled_read(keepsock_client *client, keepsock_client *peer, const 
         fprintf(stderr, "cancel: no thread\n");
         return 0;
     }
-    /* No race here: a token stays fired until it is reset, so a read that
-     * begins after the firing ends at once. */
+    /* There is no race: a token stays fired until it is reset, so a read that
+     * starts after the token was fired returns at once. */
     int32_t status = keepsock_client_read_line(client, line, sizeof line, NULL, &error);
     pthread_join(thread, NULL);
     if (status != KEEPSOCK_ERR_CANCELLED)
@@ -64,7 +64,7 @@ static int cancelled_read(keepsock_client *client, keepsock_client *peer, const 
     keepsock_error_free(error);
     error = NULL;
 
-    keepsock_cancel_reset(cancel);
+    keepsock_cancel_token_reset(cancel);
     if (keepsock_client_write_str(peer, "still connected\n", &error) != KEEPSOCK_OK
         || keepsock_client_read_line(client, line, sizeof line, NULL, &error) != KEEPSOCK_OK)
         goto done;
@@ -72,9 +72,7 @@ static int cancelled_read(keepsock_client *client, keepsock_client *peer, const 
     ok = 1;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "cancel: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("cancel", &error);
     return ok;
 }
 
@@ -84,16 +82,18 @@ int main(void)
     keepsock_server *server = NULL;
     keepsock_client *client = NULL, *peer = NULL;
     keepsock_error *error = NULL;
+    char where[KEEPSOCK_TEXT_SIZE];
     struct sigaction action = { 0 };
     int exit_status = 1;
 
-    /* A token in the options ends connect as well; the socket then keeps it.
-     * Only sockets with a token pay for being cancellable. */
-    if (keepsock_cancel_new(&cancel, &error) != KEEPSOCK_OK
+    /* A token in the options cancels connect as well, and the socket keeps it.
+     * Only sockets with a token pay for cancellation. */
+    if (keepsock_cancel_token_new(&cancel, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, cancel, &error) != KEEPSOCK_OK
         || keepsock_server_listen("127.0.0.1:0", NULL, &server, &error) != KEEPSOCK_OK
-        || keepsock_client_connect(keepsock_server_endpoint(server), options, &client, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK
+        || keepsock_client_connect(where, options, &client, &error) != KEEPSOCK_OK
         || keepsock_server_accept(server, &peer, &error) != KEEPSOCK_OK)
         goto done;
 
@@ -106,17 +106,15 @@ int main(void)
         && cancelled_read(client, peer, "by a signal handler", interrupt))
         exit_status = 0;
 
-    /* The token goes: no handler may find it any more. */
+    /* Before the token is freed: the handler must not use it any more. */
     signal(SIGINT, SIG_DFL);
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "cancel: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
-    keepsock_client_free(peer);
+    keepsock_error_print("cancel", &error);
     keepsock_client_free(client);
+    keepsock_client_free(peer);
     keepsock_server_free(server);
     keepsock_options_free(options);
-    keepsock_cancel_free(cancel);
+    keepsock_cancel_token_free(cancel);
     return exit_status;
 }

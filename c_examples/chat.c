@@ -2,14 +2,14 @@
  * chat.c - a chat server with rooms: any number of clients on one thread
  *
  *     chat [endpoint]
- *     nc localhost 7000      (who chats; any program that sends lines will do)
+ *     nc localhost 7000      (a client: any program that sends lines)
  *
  * Listens on endpoint (default 127.0.0.1:0, any free port) and prints where.
- * A client's first line is its name. "/join ROOM" and "/leave" are for
- * entering and leaving a room; every other line goes to all in that room, who
- * are also told who comes, who goes and why. Ctrl-C or SIGTERM ends it: it
- * says goodbye to everybody. Exit status: 0 ended as asked, 1 failed, 2 wrong
- * arguments.
+ * A client's first line is its name. "/join ROOM" and "/leave" enter and leave
+ * a room; every other line goes to all clients in that room, which also receive
+ * a line when a client joins or leaves, with the reason. On Ctrl-C or SIGTERM
+ * the server sends each client a goodbye and ends. Exit status: 0 ended by a
+ * signal, 1 failed, 2 wrong arguments.
  */
 #include <inttypes.h>
 #include <keepsock.h>
@@ -21,29 +21,29 @@
 
 #define MAX_LINE 500
 
-/* What goes with each connection, from its first callback to its last. */
+/* The state of one connection, from its first callback to its last. */
 struct person {
-    char name[32]; /* empty until the first line came */
-    char room[64]; /* the group's name, too; empty: in none */
+    char name[32]; /* empty until the first line has arrived */
+    char room[64]; /* also the name of the group; empty: in no room */
 };
 
-/* A signal handler has no argument of ours, so the token is global. */
-static keepsock_cancel *stop;
+/* A signal handler has no user pointer, so the token is global. */
+static keepsock_cancel_token *stop;
 
 static void on_signal(int signo)
 {
     (void)signo;
-    keepsock_cancel_fire(stop);
+    keepsock_cancel_token_fire(stop);
 }
 
-/* One line for one client. Should it not arrive, then the connection is over,
- * and the close callback says so: nothing is to be done about it here. */
-static void tell(keepsock_connection *connection, const char *text)
+/* Sends one line to one client. If the send fails, the connection is over, and
+ * on_close follows; there is nothing to do here. */
+static void tell(keepsock_conn conn, const char *text)
 {
-    keepsock_connection_send(connection, text, strlen(text), NULL);
+    keepsock_conn_send(conn, text, strlen(text), NULL);
 }
 
-/* One line for all in a room; user is where main keeps the service. */
+/* Sends one line to all clients in a room; user points to the service. */
 static void tell_room(void *user, const char *room, const char *format, ...)
 {
     keepsock_service **service = user;
@@ -53,95 +53,96 @@ static void tell_room(void *user, const char *room, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    keepsock_service_broadcast_to(*service, room, line, strlen(line), NULL, 0, NULL);
+    keepsock_service_broadcast(*service, room, line, strlen(line), NULL, NULL, NULL, NULL);
 }
 
-static void leave(keepsock_connection *connection, const char *why, void *user)
+static void leave(keepsock_conn conn, const char *why, void *user)
 {
-    struct person *person = keepsock_connection_data(connection);
+    struct person *person = keepsock_conn_user(conn);
 
     if (person == NULL || person->room[0] == '\0')
         return;
     tell_room(user, person->room, "* %s has left %s: %s", person->name, person->room, why);
-    keepsock_connection_leave(connection, person->room, NULL);
+    keepsock_conn_leave(conn, person->room, NULL);
     person->room[0] = '\0';
 }
 
-static void join(keepsock_connection *connection, const char *room, void *user)
+static void join(keepsock_conn conn, const char *room, void *user)
 {
-    struct person *person = keepsock_connection_data(connection);
+    struct person *person = keepsock_conn_user(conn);
     keepsock_error *error = NULL;
 
-    leave(connection, "went to another room", user);
+    leave(conn, "went to another room", user);
     snprintf(person->room, sizeof person->room, "%.*s", (int)sizeof person->room - 1, room);
-    if (keepsock_connection_join(connection, person->room, &error) == KEEPSOCK_OK) {
+    if (keepsock_conn_join(conn, person->room, &error) == KEEPSOCK_OK) {
         tell_room(user, person->room, "* %s has joined %s", person->name, person->room);
-    } else { /* its name is not UTF-8 */
-        tell(connection, keepsock_error_message(error));
+    } else { /* the name is not UTF-8 */
+        tell(conn, keepsock_error_message(error));
         person->room[0] = '\0';
     }
     keepsock_error_free(error);
 }
 
-static void on_open(keepsock_connection *connection, void *user)
+static void on_open(keepsock_conn conn, void *user)
 {
     struct person *person = calloc(1, sizeof *person);
 
     (void)user;
     if (person == NULL) {
-        keepsock_connection_abort(connection);
+        keepsock_conn_abort(conn, NULL);
         return;
     }
-    keepsock_connection_set_data(connection, person);
-    tell(connection, "* your name?");
+    keepsock_conn_set_user(conn, person, NULL);
+    tell(conn, "* your name?");
 }
 
-/* Lines come one at a time, without their LF; and without a NUL. */
-static void on_data(keepsock_connection *connection, const void *data, size_t len, void *user)
+/* The library passes one line at a time, without LF and without a final NUL. */
+static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
 {
-    struct person *person = keepsock_connection_data(connection);
+    struct person *person = keepsock_conn_user(conn);
     char line[MAX_LINE + 1];
 
-    memcpy(line, data, len);
+    memcpy(line, buf, len);
     line[len] = '\0';
     if (person->name[0] == '\0')
         snprintf(person->name, sizeof person->name, "%.*s", (int)sizeof person->name - 1, line);
     else if (strncmp(line, "/join ", 6) == 0 && line[6] != '\0')
-        join(connection, line + 6, user);
+        join(conn, line + 6, user);
     else if (strcmp(line, "/leave") == 0)
-        leave(connection, "by /leave", user);
+        leave(conn, "by /leave", user);
     else if (person->room[0] != '\0')
         tell_room(user, person->room, "%s: %s", person->name, line);
     else
-        tell(connection, "* you are in no room: /join ROOM");
+        tell(conn, "* you are in no room: /join ROOM");
 }
 
-/* Closing delivers what was sent before. */
-static void on_drain(keepsock_connection *connection, void *user)
+/* Closing delivers the queued lines first. */
+static void on_drain(keepsock_conn conn, void *user)
 {
     (void)user;
-    tell(connection, "* goodbye: the server ends");
-    keepsock_connection_close(connection);
+    tell(conn, "* goodbye: the server ends");
+    keepsock_conn_close(conn, NULL);
 }
 
-/* Comes for every connection, once, however it ended. */
-static void on_close(keepsock_connection *connection, int32_t end, void *user)
+/* Called once for every connection, whatever its close reason. */
+static void on_close(keepsock_conn conn, int32_t reason, void *user)
 {
-    leave(connection, keepsock_end_text(end), user);
-    free(keepsock_connection_data(connection));
+    leave(conn, keepsock_close_reason_str(reason), user);
+    free(keepsock_conn_user(conn));
 }
 
 int main(int argc, char **argv)
 {
     const keepsock_callbacks callbacks = {
-        .size = sizeof callbacks, .open = on_open, .data = on_data, .drain = on_drain, .close = on_close
+        .size = sizeof callbacks, .on_open = on_open, .on_data = on_data, .on_drain = on_drain, .on_close = on_close
     };
     keepsock_options *options = NULL;
     keepsock_serve_options *serve_options = NULL;
     keepsock_server *server = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
-    uint32_t finished, cut;
+    char where[KEEPSOCK_TEXT_SIZE];
+    uint32_t completed, reset;
     int exit_status = 1;
 
     if (argc > 2) {
@@ -149,38 +150,38 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* Who does not read is disconnected when 64 KiB wait for it, and who sends
-     * a line without end at MAX_LINE bytes: neither can fill the memory. */
-    if (keepsock_cancel_new(&stop, &error) != KEEPSOCK_OK
+    /* A client that does not read is disconnected when 64 KiB are queued for it,
+     * and a client that sends no LF is disconnected after MAX_LINE bytes: memory
+     * stays bounded. */
+    if (keepsock_cancel_token_new(&stop, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
         || keepsock_serve_options_new(&serve_options, &error) != KEEPSOCK_OK
         || keepsock_serve_options_set_lines(serve_options, MAX_LINE, &error) != KEEPSOCK_OK
-        || keepsock_serve_options_set_max_queued(serve_options, 65536, &error) != KEEPSOCK_OK
+        || keepsock_serve_options_set_queue_limit(serve_options, 65536, &error) != KEEPSOCK_OK
         || keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
-        || keepsock_server_serve_events(server, serve_options, &callbacks, &service, &service, &error) != KEEPSOCK_OK)
+        || keepsock_server_serve_events(server, serve_options, &callbacks, &service, &service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    puts(keepsock_server_endpoint(server));
+    puts(where);
     fflush(stdout);
 
-    if (keepsock_service_wait(service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
-        || keepsock_service_drain(service, 5000, &finished, &cut, &error) != KEEPSOCK_OK)
+    if (keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
+        || keepsock_service_drain(service, 5000, &completed, &reset, &error) != KEEPSOCK_OK)
         goto done;
-    printf("drained: %" PRIu32 " finished, %" PRIu32 " cut\n", finished, cut);
+    printf("drained: %" PRIu32 " completed, %" PRIu32 " reset\n", completed, reset);
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "chat: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("chat", &error);
     keepsock_service_free(service);
     keepsock_server_free(server);
     keepsock_serve_options_free(serve_options);
     keepsock_options_free(options);
-    signal(SIGINT, SIG_DFL); /* the handler must not find a token that is gone */
+    signal(SIGINT, SIG_DFL); /* the handler must not use a freed token */
     signal(SIGTERM, SIG_DFL);
-    keepsock_cancel_free(stop);
+    keepsock_cancel_token_free(stop);
     return exit_status;
 }

@@ -1,23 +1,22 @@
 /*
- * datagram_client.c - sends its standard input, each line a datagram, and
- * prints what is answered
+ * datagram_client.c - sends each line of its standard input as a datagram, and
+ * prints the replies
  *
  *     datagram_client endpoint
  *     date | datagram_client localhost:7000
  *
- * Datagrams may get lost, so each is sent up to three times, with a second
- * for the answer. The peer is datagram_server or any other echo service.
- * Exit status: 0 all were answered, 1 failed, 2 wrong arguments.
+ * Datagrams may get lost, so each is sent up to three times, and the program
+ * waits one second for a reply. The peer is datagram_server or any other echo
+ * service. Exit status: 0 all were answered, 1 failed, 2 wrong arguments.
  */
 #include <keepsock.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Sends, and waits for the answer; what got lost is sent again. Datagrams come
- * late, and twice, too: what is no answer to this line is one to an earlier.
- * But if nobody has the port there, its machine says so (ICMP). That fails no
- * call, for anybody on the way could forge it; keepsock keeps it for who wants
- * to know. */
+/* Sends a line until its reply arrives. Datagrams may arrive late or twice, so
+ * a different datagram is the reply to an earlier line. If no socket has the
+ * port, the peer's machine reports that (ICMP). Any node on the path could forge
+ * such a report, so it fails no call; keepsock_datagram_recv_error() returns it. */
 static int32_t ask(keepsock_datagram *socket, const char *line, size_t len, keepsock_error **error)
 {
     char reply[1024];
@@ -35,7 +34,7 @@ static int32_t ask(keepsock_datagram *socket, const char *line, size_t len, keep
             return status;
         if (keepsock_datagram_recv_error(socket, &report, sizeof report, NULL) == KEEPSOCK_OK
             && report.status != KEEPSOCK_OK) {
-            fprintf(stderr, "datagram_client: reported: %s\n", keepsock_status_text(report.status));
+            fprintf(stderr, "datagram_client: reported: %s\n", keepsock_status_str(report.status));
             return status;
         }
         keepsock_error_free(*error);
@@ -48,6 +47,7 @@ int main(int argc, char **argv)
     keepsock_options *options = NULL;
     keepsock_datagram *socket = NULL;
     keepsock_error *error = NULL;
+    keepsock_five_tuple addresses;
     char line[1024];
     int exit_status = 1;
 
@@ -58,9 +58,10 @@ int main(int argc, char **argv)
 
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_read_timeout(options, 1000, &error) != KEEPSOCK_OK
-        || keepsock_datagram_connect(argv[1], options, &socket, &error) != KEEPSOCK_OK)
+        || keepsock_datagram_connect(argv[1], options, &socket, &error) != KEEPSOCK_OK
+        || keepsock_datagram_five_tuple(socket, &addresses, sizeof addresses, &error) != KEEPSOCK_OK)
         goto done;
-    fprintf(stderr, "%s\n", keepsock_datagram_name(socket));
+    fprintf(stderr, "%s\n", addresses.text);
 
     while (fgets(line, sizeof line, stdin) != NULL) {
         if (ask(socket, line, strlen(line), &error) != KEEPSOCK_OK)
@@ -71,9 +72,7 @@ int main(int argc, char **argv)
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "datagram_client: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("datagram_client", &error);
     keepsock_datagram_free(socket);
     keepsock_options_free(options);
     return exit_status;

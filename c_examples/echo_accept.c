@@ -4,7 +4,7 @@
  *     echo_accept [--count N] [endpoint]
  *
  * Listens on endpoint (default 127.0.0.1:0, any free port), prints where, and
- * sends back what each client sends until that client has no more to say.
+ * sends back the data of each client until that client ends its stream.
  * With --count it ends after N clients. Exit status: 0 served N clients,
  * 1 failed, 2 wrong arguments.
  */
@@ -15,10 +15,11 @@
 
 int main(int argc, char **argv)
 {
-    long count = -1; /* for ever */
+    long count = -1; /* no limit */
     keepsock_server *server = NULL;
     keepsock_client *client = NULL;
     keepsock_error *error = NULL;
+    char where[KEEPSOCK_TEXT_SIZE];
     char buf[16384];
     size_t len;
     int exit_status = 1;
@@ -33,10 +34,11 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    if (keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", NULL, &server, &error) != KEEPSOCK_OK)
+    if (keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", NULL, &server, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
-    puts(keepsock_server_endpoint(server));
-    fflush(stdout); /* a program that reads it through a pipe is waiting */
+    puts(where);
+    fflush(stdout); /* a pipe is fully buffered */
 
     while (count != 0) {
         if (keepsock_server_accept(server, &client, &error) != KEEPSOCK_OK)
@@ -47,22 +49,16 @@ int main(int argc, char **argv)
                && keepsock_client_write_all(client, buf, len, &error) == KEEPSOCK_OK)
             ;
 
-        /* What goes wrong with one client is no reason to stop serving others. */
-        if (error != NULL) {
-            fprintf(stderr, "%s: %s\n", keepsock_client_name(client), keepsock_error_message(error));
-            keepsock_error_free(error);
-            error = NULL;
-        }
-        keepsock_client_free(client); /* closes it, too */
+        /* An error of one client must not stop the server. */
+        keepsock_error_print("echo_accept", &error);
+        keepsock_client_free(client); /* closes the connection as well */
         if (count > 0)
             count--;
     }
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "echo_accept: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("echo_accept", &error);
     keepsock_server_free(server);
     return exit_status;
 }

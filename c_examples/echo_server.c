@@ -4,24 +4,25 @@
  *     echo_server [endpoint]
  *
  * Listens on endpoint (default 127.0.0.1:0, any free port; '*:7000' is port
- * 7000 on every address, IPv4 and IPv6), prints where, and sends back what
- * each client sends. Ctrl-C or SIGTERM ends it: it stops accepting, gives the
- * clients that are still connected five seconds, and says how that went.
- * Exit status: 0 ended as asked, 1 failed, 2 wrong arguments.
+ * 7000 on every address, IPv4 and IPv6), prints where, and sends back the
+ * data of each client. On Ctrl-C or SIGTERM it stops accepting, gives open
+ * connections five seconds to end, and prints how many completed.
+ * Exit status: 0 ended by a signal, 1 failed, 2 wrong arguments.
  */
 #include <inttypes.h>
 #include <keepsock.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
-/* A signal handler has no argument of ours, so the token is global. */
-static keepsock_cancel *stop;
+/* A signal handler has no user pointer, so the token is global. */
+static keepsock_cancel_token *stop;
 
 /* Firing a token is one of the few things that a signal handler may do. */
 static void on_signal(int signo)
 {
     (void)signo;
-    keepsock_cancel_fire(stop);
+    keepsock_cancel_token_fire(stop);
 }
 
 /* The library calls this on a thread of its own for each connection, and
@@ -37,19 +38,22 @@ static void echo(keepsock_client *client, void *user)
            && keepsock_client_write_all(client, buf, len, &error) == KEEPSOCK_OK)
         ;
 
-    /* DRAINING is no failure: the server wants to end, and so do we. */
+    /* DRAINING is not a failure: the server is shutting down. */
+    /* The message names the connection. */
     if (error != NULL && keepsock_error_status(error) != KEEPSOCK_ERR_DRAINING)
-        fprintf(stderr, "%s: %s\n", keepsock_client_name(client), keepsock_error_message(error));
+        fprintf(stderr, "echo_server: %s\n", keepsock_error_message(error));
     keepsock_error_free(error);
 }
 
 int main(int argc, char **argv)
 {
+    const char *endpoint = argc > 1 ? argv[1] : "127.0.0.1:0";
     keepsock_options *options = NULL;
     keepsock_server *server = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
-    uint32_t finished, cut;
+    char where[KEEPSOCK_TEXT_SIZE];
+    uint32_t completed, reset;
     int exit_status = 1;
 
     if (argc > 2) {
@@ -57,38 +61,39 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* The listener's options are those of each connection that it accepts.
-     * An idle client that vanished is known after 60 s + 3 * 10 s. The token
-     * is the listener's alone: it ends accepting, not the connections. */
-    if (keepsock_cancel_new(&stop, &error) != KEEPSOCK_OK
+    /* Accepted connections inherit the listener's options. A vanished idle
+     * client is detected after 60 s + 3 * 10 s. The token applies to the listener
+     * only: it ends accepting, not the connections. */
+    if (keepsock_cancel_token_new(&stop, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
-        || keepsock_options_set_keepalive(options, 60000, 10000, 3, &error) != KEEPSOCK_OK
+        /* A Unix socket has no keepalive, and its options reject one. */
+        || (strncmp(endpoint, "unix:", 5) != 0
+            && keepsock_options_set_keepalive(options, 60000, 10000, 3, &error) != KEEPSOCK_OK)
         || keepsock_options_set_nodelay(options, true, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
-        || keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
-        || keepsock_server_serve(server, NULL, echo, NULL, &service, &error) != KEEPSOCK_OK)
+        || keepsock_server_listen(endpoint, options, &server, &error) != KEEPSOCK_OK
+        || keepsock_server_serve(server, NULL, echo, NULL, &service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    puts(keepsock_server_endpoint(server));
+    puts(where);
     fflush(stdout);
 
-    /* Serving goes on in other threads until the token is fired. */
-    if (keepsock_service_wait(service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
-        || keepsock_service_drain(service, 5000, &finished, &cut, &error) != KEEPSOCK_OK)
+    /* The library's threads serve until the token is fired. */
+    if (keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
+        || keepsock_service_drain(service, 5000, &completed, &reset, &error) != KEEPSOCK_OK)
         goto done;
-    printf("drained: %" PRIu32 " finished, %" PRIu32 " cut\n", finished, cut);
+    printf("drained: %" PRIu32 " completed, %" PRIu32 " reset\n", completed, reset);
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "echo_server: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("echo_server", &error);
     keepsock_service_free(service);
     keepsock_server_free(server);
     keepsock_options_free(options);
-    signal(SIGINT, SIG_DFL); /* the handler must not find a token that is gone */
+    signal(SIGINT, SIG_DFL); /* the handler must not use a freed token */
     signal(SIGTERM, SIG_DFL);
-    keepsock_cancel_free(stop);
+    keepsock_cancel_token_free(stop);
     return exit_status;
 }

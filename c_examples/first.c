@@ -3,8 +3,8 @@
  *
  *     first host:port
  *
- * Try it against echo_server or echo_accept. Exit status: 0 a line came back,
- * 1 anything else.
+ * Try it against echo_server or echo_accept. Exit status: 0 the reply arrived,
+ * 1 failed.
  */
 #include <keepsock.h>
 #include <stdio.h>
@@ -20,11 +20,11 @@ int main(int argc, char **argv)
         && keepsock_client_write_str(client, "hello\n", &error) == KEEPSOCK_OK
         && keepsock_client_read_line(client, line, sizeof line, NULL, &error) == KEEPSOCK_OK
         && puts(line) >= 0;
-    if (!ok)
-        fprintf(stderr, "first: %s\n", argc == 2 ? keepsock_error_message(error) : "usage: first host:port");
+    if (argc != 2)
+        fprintf(stderr, "usage: first host:port\n");
 
-    keepsock_error_free(error);
-    keepsock_client_close(client, NULL); /* the reply has come: how this ends is no matter */
+    keepsock_error_print("first", &error);
+    keepsock_client_close(client, NULL); /* the reply has arrived: an error no longer matters */
     keepsock_client_free(client);
     return ok ? 0 : 1;
 }

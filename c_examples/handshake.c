@@ -1,14 +1,14 @@
 /*
- * handshake.c - TCP's three-way handshake: flags, numbers, and both sides' states
+ * handshake.c - shows the TCP three-way handshake: flags, sequence numbers, states
  *
  *     handshake             between two sockets of this program, on 127.0.0.1
  *     handshake HOST:PORT   with a server
  *
- * To see all three packets needs the right to capture: run it as root, or inside
- * of "unshare -Urn" (there, bring the loopback up first: "ip link set lo up").
- * Without it, the SYN that opened an accepted connection can still be had.
+ * Capturing all three packets requires the right to capture: run it as root, or
+ * inside "unshare -Urn" (after "ip link set lo up"). Without that right, the
+ * kernel still returns the SYN that opened an accepted connection.
  *
- * Exit status: 0 shown, 1 failed, 2 usage, 3 no right to capture.
+ * Exit status: 0 shown, 1 failed, 2 wrong arguments, 3 no right to capture.
  */
 #include <inttypes.h>
 #include <keepsock.h>
@@ -18,43 +18,45 @@
 
 enum { PATIENCE_MS = 5000 };
 
-/* What any server can know of its peer, without privileges: the SYN. */
+/* Prints the SYN of the client, which a server can read without privileges. */
 static void show_syn(const keepsock_client *accepted)
 {
     keepsock_segment syn;
     keepsock_error *error = NULL;
 
-    if (keepsock_client_syn(accepted, &syn, sizeof syn, &error) == KEEPSOCK_OK) {
-        printf("The SYN, kept by the kernel:\n\n%s\n\n", syn.line);
+    if (keepsock_client_saved_syn(accepted, &syn, sizeof syn, &error) == KEEPSOCK_OK) {
+        printf("The SYN, saved by the kernel:\n\n%s\n\n", syn.line);
         printf("    from %s port %u: initial sequence number %" PRIu32 ", MSS %u, window scale %d, TTL %u\n\n",
                syn.source_address, (unsigned)syn.source_port, syn.seq, (unsigned)syn.mss, syn.window_scale,
                (unsigned)syn.ttl);
     } else {
-        /* Another system, or a kernel so busy that it used SYN cookies. */
+        /* Not supported on this system, or the kernel used SYN cookies under load. */
         printf("The SYN: %s\n\n", keepsock_error_message(error));
     }
     keepsock_error_free(error);
 }
 
-/* The three packets: as data, as lines, as a diagram. */
+/* Prints the three packets as lines, as data and as a diagram. */
 static int show_handshake(const keepsock_handshake *handshake, keepsock_error **error)
 {
-    keepsock_segment packet;
-    int32_t client, server;
-    uint32_t again;
+    keepsock_segment packets[3];
     size_t i;
 
-    printf("The handshake:\n\n%s\n\n", keepsock_handshake_lines(handshake));
+    printf("The handshake:\n\n");
     for (i = 0; i < 3; i++) {
-        if (keepsock_handshake_segment(handshake, i, &packet, sizeof packet, error) != KEEPSOCK_OK
-            || keepsock_handshake_states(handshake, i, &client, &server, error) != KEEPSOCK_OK
-            || keepsock_handshake_retransmissions(handshake, i, &again, error) != KEEPSOCK_OK)
+        if (keepsock_handshake_segment(handshake, i, &packets[i], sizeof packets[i], error) != KEEPSOCK_OK)
             return 0;
+        printf("%s\n", packets[i].line);
+    }
+    putchar('\n');
+    for (i = 0; i < 3; i++) {
+        const keepsock_segment *p = &packets[i];
+
         printf("    %-3s %-3s  seq %10" PRIu32 "  ack %10" PRIu32 "  then client %s, server %s",
-               packet.flags & KEEPSOCK_TCP_SYN ? "SYN" : "", packet.flags & KEEPSOCK_TCP_ACK ? "ACK" : "",
-               packet.seq, packet.ack, keepsock_tcp_state_name(client), keepsock_tcp_state_name(server));
-        if (again > 0)
-            printf(" (sent again: %" PRIu32 ")", again);
+               p->flags & KEEPSOCK_TCP_SYN ? "SYN" : "", p->flags & KEEPSOCK_TCP_ACK ? "ACK" : "", p->seq, p->ack,
+               keepsock_tcp_state_str(p->client_state), keepsock_tcp_state_str(p->server_state));
+        if (p->retransmissions > 0)
+            printf(" (sent again: %" PRIu32 ")", p->retransmissions);
         putchar('\n');
     }
     printf("\n%s\n", keepsock_handshake_diagram(handshake));
@@ -79,6 +81,8 @@ int main(int argc, char **argv)
     keepsock_capture *capture = NULL;
     keepsock_handshake *handshake = NULL;
     keepsock_error *error = NULL;
+    keepsock_five_tuple connection;
+    char where[KEEPSOCK_TEXT_SIZE];
     int32_t captures;
     int exit_status = 1;
 
@@ -87,31 +91,31 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* A server keeps SYNs if it is told to before it listens. */
+    /* The kernel saves SYNs only if the option is set before listen. */
     if (endpoint == NULL) {
         if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
             || keepsock_options_set_save_syn(options, true, &error) != KEEPSOCK_OK
-            || keepsock_server_listen("127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK)
+            || keepsock_server_listen("127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
+            || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
             goto done;
-        endpoint = keepsock_server_endpoint(server);
+        endpoint = where;
     }
 
-    /* The watch begins before the connection does. */
+    /* The capture must start before the connection. */
     captures = keepsock_capture_new(port_of(endpoint), &capture, &error);
     if (captures == KEEPSOCK_ERR_PERMISSION_DENIED || captures == KEEPSOCK_ERR_UNSUPPORTED) {
-        fprintf(stderr, "handshake: %s\n", keepsock_error_message(error));
-        keepsock_error_free(error);
-        error = NULL;
+        keepsock_error_print("handshake", &error);
         exit_status = 3;
-        if (server == NULL) /* the SYN that this side sends is not kept either */
+        if (server == NULL) /* the kernel saves received SYNs only, not the one that it sends */
             goto done;
     } else if (captures != KEEPSOCK_OK) {
         goto done;
     }
 
-    if (keepsock_client_connect(endpoint, NULL, &client, &error) != KEEPSOCK_OK)
+    if (keepsock_client_connect(endpoint, NULL, &client, &error) != KEEPSOCK_OK
+        || keepsock_client_five_tuple(client, &connection, sizeof connection, &error) != KEEPSOCK_OK)
         goto done;
-    printf("%s\n\n", keepsock_client_name(client));
+    printf("%s\n\n", connection.text);
     if (server != NULL) {
         if (keepsock_server_accept(server, &accepted, &error) != KEEPSOCK_OK)
             goto done;
@@ -119,16 +123,15 @@ int main(int argc, char **argv)
     }
 
     if (capture != NULL
-        && keepsock_capture_handshake(capture, client, PATIENCE_MS, &handshake, &error) == KEEPSOCK_OK
+        && keepsock_capture_handshake(capture, &connection, sizeof connection, PATIENCE_MS, &handshake, &error)
+            == KEEPSOCK_OK
         && show_handshake(handshake, &error))
         exit_status = 0;
 
 done:
-    if (error != NULL) {
-        fprintf(stderr, "handshake: %s\n", keepsock_error_message(error));
+    if (error != NULL)
         exit_status = 1;
-    }
-    keepsock_error_free(error);
+    keepsock_error_print("handshake", &error);
     keepsock_handshake_free(handshake);
     keepsock_capture_free(capture);
     keepsock_client_free(accepted);

@@ -1,10 +1,10 @@
 /*
- * keepalive.c - TCP keepalive: set it, read back what the kernel uses
+ * keepalive.c - sets TCP keepalive, and reads back the values that the kernel uses
  *
  *     keepalive
  *
  * Makes both sides of a connection itself, on 127.0.0.1 and any free port.
- * Exit status: 0 all as expected, 1 not.
+ * Exit status: 0 as expected, 1 not.
  */
 #include <inttypes.h>
 #include <keepsock.h>
@@ -30,28 +30,30 @@ int main(void)
     keepsock_server *server = NULL;
     keepsock_client *client = NULL, *accepted = NULL;
     keepsock_error *error = NULL;
+    char where[KEEPSOCK_TEXT_SIZE];
     int exit_status = 1;
 
-    /* Set before the socket exists: it holds from the first packet on, and on
-     * a listener for every connection that it will accept. */
+    /* Options are set before the socket exists: they apply from the first packet
+     * on, and on a listener to every connection that it accepts. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_keepalive(options, 60000, 10000, 3, &error) != KEEPSOCK_OK
         || keepsock_server_listen("127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
-        || keepsock_client_connect(keepsock_server_endpoint(server), NULL, &client, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK
+        || keepsock_client_connect(where, NULL, &client, &error) != KEEPSOCK_OK
         || keepsock_server_accept(server, &accepted, &error) != KEEPSOCK_OK)
         goto done;
     if (!show("accepted, from the listener", accepted, &error) || !show("connected, defaults", client, &error))
         goto done;
 
-    /* On an open connection. The kernel counts in seconds: parts of one are
-     * rounded up, and reading back shows it. */
+    /* On an open connection. The kernel uses whole seconds: values are rounded
+     * up, as reading them back shows. */
     if (keepsock_client_set_keepalive(client, 20500, 5000, 4, &error) != KEEPSOCK_OK
         || !show("set to 20.5 s, 5 s, 4", client, &error))
         goto done;
 
-    /* Out of range: refused as a whole, and nothing changes. */
+    /* A value out of range is rejected, and no value changes. */
     if (keepsock_client_set_keepalive(client, 20000, 0, 4, &error) == KEEPSOCK_OK) {
-        fprintf(stderr, "keepalive: an interval of 0 should have been refused\n");
+        fprintf(stderr, "keepalive: an interval of 0 should have been rejected\n");
         goto done;
     }
     printf("%-34s %s\n", "set to 20 s, 0 s, 4", keepsock_error_message(error));
@@ -60,14 +62,12 @@ int main(void)
     if (!show("still", client, &error))
         goto done;
 
-    if (keepsock_client_disable_keepalive(client, &error) != KEEPSOCK_OK || !show("disabled", client, &error))
+    if (keepsock_client_set_keepalive(client, KEEPSOCK_INFINITE, 0, 0, &error) != KEEPSOCK_OK || !show("disabled", client, &error))
         goto done;
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "keepalive: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("keepalive", &error);
     keepsock_client_free(accepted);
     keepsock_client_free(client);
     keepsock_server_free(server);

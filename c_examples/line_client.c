@@ -1,14 +1,14 @@
 /*
- * line_client.c - fetches a page over HTTP/1.0, all within one deadline
+ * line_client.c - fetches a page over HTTP/1.0 within one deadline
  *
  *     line_client host:port [path]
  *     line_client example.org:80 /
  *
- * Prints status line, headers and body. Shows reading by line and reading
- * what comes on the same connection, writing several buffers at once, and how
- * a deadline for a whole exchange is made from the timeouts of its calls.
- * Exit status: 0 a page came (2xx), 1 failed, 2 wrong arguments, 3 the server
- * answered with another status.
+ * Prints the status line, the headers and the body. Shows how to read lines and
+ * then bytes from one connection, how to write several buffers with one call,
+ * and how to derive the timeout of each call from the deadline of the exchange.
+ * Exit status: 0 the server returned a page (2xx), 1 failed, 2 wrong arguments,
+ * 3 the server returned another status.
  */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <keepsock.h>
@@ -26,9 +26,9 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* A timeout is for one call, and a server that sends one byte a second keeps
- * every call short. So each call gets what is left of the whole; at least one
- * millisecond, because -1 would mean KEEPSOCK_INFINITE. */
+/* Returns the remaining time for the next call. A timeout applies to one call,
+ * and a server that sends one byte a second keeps every call short. The result is
+ * at least 1 ms, because -1 would mean KEEPSOCK_INFINITE. */
 static int32_t set_time_left(keepsock_client *client, int64_t deadline, keepsock_error **error)
 {
     int64_t left = deadline - now_ms();
@@ -59,9 +59,8 @@ int main(int argc, char **argv)
         { end, strlen(end) },
     };
 
-    /* The connect timeout covers the name lookup and every address tried. The
-     * close timeout is for peers that may not have read all yet; ours answers
-     * only after it has, so closing need not wait for it. */
+    /* The connect timeout covers the name lookup and every attempt. Closing need
+     * not wait: the server replies only after it has read the whole request. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_connect_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK
         || keepsock_options_set_write_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK
@@ -70,8 +69,8 @@ int main(int argc, char **argv)
         || keepsock_client_write_slices(client, request, sizeof request / sizeof *request, &error) != KEEPSOCK_OK)
         goto done;
 
-    /* read_line takes the line ending off, so the empty line after the
-     * headers has length 0. A line longer than buf is an error. */
+    /* read_line removes the line ending, so the empty line after the headers has
+     * length 0. A line longer than buf is an error. */
     do {
         if (set_time_left(client, deadline, &error) != KEEPSOCK_OK
             || keepsock_client_read_line(client, buf, sizeof buf, &len, &error) != KEEPSOCK_OK)
@@ -83,7 +82,7 @@ int main(int argc, char **argv)
         }
     } while (len > 0);
 
-    /* HTTP/1.0 ends the body by closing. */
+    /* In HTTP/1.0 the server ends the body by closing. */
     do {
         if (set_time_left(client, deadline, &error) != KEEPSOCK_OK
             || keepsock_client_read(client, buf, sizeof buf, &len, &error) != KEEPSOCK_OK)
@@ -93,9 +92,7 @@ int main(int argc, char **argv)
     exit_status = code >= 200 && code < 300 ? 0 : 3;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "line_client: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("line_client", &error);
     keepsock_client_free(client);
     keepsock_options_free(options);
     return exit_status;

@@ -1,16 +1,15 @@
 /*
- * pass.c - one process accepts connections, another one serves them
+ * pass.c - accepts connections in one process, and serves them in another process
  *
  *     pass work unix:/run/worker &
  *     pass accept unix:/run/worker [--count N] [endpoint]
  *
- * The worker listens on a Unix socket that nobody but its own user may use. The
+ * The worker listens on a Unix socket that only its own user may use. The
  * acceptor listens on endpoint (default 127.0.0.1:0, any free port), prints
  * where, and passes each connection to the worker, which answers one line. The
- * acceptor ends after N clients; the worker when the acceptor has gone. So a
- * program can be started anew without refusing anybody, or let another program,
- * with fewer rights, do the work. Exit status: 0 done, 1 failed, 2 wrong
- * arguments.
+ * acceptor ends after N clients, and the worker ends when the acceptor has
+ * disconnected. This way a worker can be restarted while the acceptor listens, or
+ * can run with fewer rights. Exit status: 0 done, 1 failed, 2 wrong arguments.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <keepsock.h>
@@ -20,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What is done for each connection; it is the same whoever has accepted it. */
+/* Serves one connection, as if this process had accepted it. */
 static int32_t answer(keepsock_client *visitor, keepsock_error **error)
 {
     char line[256], reply[512];
@@ -32,7 +31,7 @@ static int32_t answer(keepsock_client *visitor, keepsock_error **error)
     return keepsock_client_write_str(visitor, reply, error);
 }
 
-/* Takes one connection after another, until the acceptor has gone. */
+/* Receives and serves connections until the acceptor disconnects. */
 static int work(keepsock_client *acceptor, const keepsock_options *options, keepsock_error **error)
 {
     for (;;) {
@@ -42,30 +41,28 @@ static int work(keepsock_client *acceptor, const keepsock_options *options, keep
         size_t len, count;
         char order;
 
-        /* A descriptor comes with a byte: one read, one connection. What comes
-         * in is close-on-exec, and ours to close. */
+        /* A descriptor travels with a byte: each read receives one connection. The
+         * descriptor is close-on-exec, and this function must close it. */
         if (keepsock_client_read_fds(acceptor, &order, 1, &fd, 1, &len, &count, NULL, error) != KEEPSOCK_OK)
             return 1;
         if (len == 0)
             return 0;
-        if (count == 0) { /* this process may have no more of them */
+        if (count == 0) { /* RLIMIT_NOFILE: this process may open no more descriptors */
             fprintf(stderr, "pass: a connection was lost\n");
             continue;
         }
         if (keepsock_client_from_fd(fd, options, &visitor, &failed) != KEEPSOCK_OK)
-            close(fd); /* it is not keepsock's */
+            close(fd); /* a failed from_fd leaves the descriptor to the caller */
         else if (answer(visitor, &failed) == KEEPSOCK_OK)
             keepsock_client_close(visitor, &failed);
 
-        /* What goes wrong with one client is no reason to stop serving others. */
-        if (failed != NULL)
-            fprintf(stderr, "pass: %s\n", keepsock_error_message(failed));
-        keepsock_error_free(failed);
+        /* An error of one client must not stop the worker. */
+        keepsock_error_print("pass", &failed);
         keepsock_client_free(visitor);
     }
 }
 
-/* Accepts, and gives away what it has accepted. */
+/* Accepts connections, and passes them to the worker. */
 static int dispatch(keepsock_server *server, keepsock_client *worker, long count, keepsock_error **error)
 {
     while (count != 0) {
@@ -79,8 +76,8 @@ static int dispatch(keepsock_server *server, keepsock_client *worker, long count
         if (status == KEEPSOCK_OK)
             status = keepsock_client_write_fds(worker, "c", 1, &fd, 1, &written, error);
 
-        /* The worker has the connection now, too. keepsock_client_close() would
-         * end it for both; release_fd and close() let go of it. */
+        /* The worker shares the connection now. keepsock_client_close() would end it
+         * for both processes; release_fd and close(2) close this copy only. */
         if (status == KEEPSOCK_OK)
             status = keepsock_client_release_fd(visitor, &fd, error);
         if (status == KEEPSOCK_OK)
@@ -96,12 +93,13 @@ static int dispatch(keepsock_server *server, keepsock_client *worker, long count
 
 int main(int argc, char **argv)
 {
-    long count = -1; /* for ever */
+    long count = -1; /* no limit */
     bool works = argc == 3 && strcmp(argv[1], "work") == 0;
     keepsock_options *options = NULL, *guarded = NULL;
     keepsock_server *server = NULL;
     keepsock_client *other = NULL;
     keepsock_error *error = NULL;
+    char where[KEEPSOCK_TEXT_SIZE];
     const char *endpoint = "127.0.0.1:0";
     int exit_status = 1;
 
@@ -117,37 +115,38 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* A client that says nothing must not keep the worker from others for ever. */
+    /* A client that sends nothing must not block the worker without end. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_read_timeout(options, 10000, &error) != KEEPSOCK_OK)
         goto done;
 
     if (works) {
-        /* Whoever may pass connections is trusted: nobody but this user, by the
-         * file's mode and by what the kernel says of who connects. */
+        /* A process that may pass connections is trusted. Only processes of this
+         * user may: the mode of the file and the peer's credentials ensure that. */
         if (keepsock_options_new(&guarded, &error) != KEEPSOCK_OK
             || keepsock_options_set_unix_mode(guarded, 0600, &error) != KEEPSOCK_OK
-            || keepsock_options_allow_user(guarded, (uint32_t)geteuid(), &error) != KEEPSOCK_OK
-            || keepsock_server_listen(argv[2], guarded, &server, &error) != KEEPSOCK_OK)
+            || keepsock_options_add_allowed_uid(guarded, (uint32_t)geteuid(), &error) != KEEPSOCK_OK
+            || keepsock_server_listen(argv[2], guarded, &server, &error) != KEEPSOCK_OK
+            || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
             goto done;
-        puts(keepsock_server_endpoint(server));
+        puts(where);
         fflush(stdout);
         if (keepsock_server_accept(server, &other, &error) != KEEPSOCK_OK)
             goto done;
         exit_status = work(other, options, &error);
     } else {
         if (keepsock_client_connect(argv[2], NULL, &other, &error) != KEEPSOCK_OK
-            || keepsock_server_listen(endpoint, NULL, &server, &error) != KEEPSOCK_OK)
+            || keepsock_server_listen(endpoint, NULL, &server, &error) != KEEPSOCK_OK
+            || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
             goto done;
-        puts(keepsock_server_endpoint(server));
+        puts(where);
         fflush(stdout);
         exit_status = dispatch(server, other, count, &error);
     }
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "pass: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("pass", &error);
+    keepsock_client_close(other, NULL); /* the worker reads to the end of the stream */
     keepsock_client_free(other);
     keepsock_server_free(server);
     keepsock_options_free(guarded);

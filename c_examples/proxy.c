@@ -6,9 +6,9 @@
  *
  * Listens on LISTEN (127.0.0.1:0 is any free port) and prints where. For each
  * client it connects to UPSTREAM, and passes on what either side sends, byte
- * for byte, no faster than the other side takes it, the end of each direction
- * by itself. Ctrl-C or SIGTERM ends it: it gives the connections that are left
- * five seconds. Exit status: 0 ended as asked, 1 failed, 2 wrong arguments.
+ * for byte, with back-pressure, each direction with its own end of stream.
+ * SIGINT (Ctrl-C) or SIGTERM stops it: open connections have five seconds to
+ * end. Exit status: 0 stopped by a signal, 1 failed, 2 wrong arguments.
  */
 #include <inttypes.h>
 #include <keepsock.h>
@@ -21,22 +21,22 @@ struct proxy {
     const char *upstream;
 };
 
-/* A client's connection and the one that was made for it: the data of both.
- * All callbacks run on one thread, as they do unless
- * keepsock_serve_options_set_threads() asks for more, so there are no locks. */
+/* A client's connection and the upstream connection made for it. Both have the
+ * pair as their user pointer. All callbacks run on one thread, because
+ * keepsock_serve_options_set_threads() is not called, so no lock is needed. */
 struct pair {
-    keepsock_connection *client, *upstream; /* NULL: not yet, or no more */
-    int finished; /* directions that have ended */
+    keepsock_conn client, upstream; /* id 0: not yet connected, or closed */
+    int finished; /* directions that have reached end of stream */
     int owners; /* the client; the upstream, or the connect that leads to it */
 };
 
-/* A signal handler has no argument of ours, so the token is global. */
-static keepsock_cancel *stop;
+/* A signal handler has no user pointer, so the token is global. */
+static keepsock_cancel_token *stop;
 
 static void on_signal(int signo)
 {
     (void)signo;
-    keepsock_cancel_fire(stop);
+    keepsock_cancel_token_fire(stop);
 }
 
 static void release(struct pair *pair)
@@ -45,124 +45,127 @@ static void release(struct pair *pair)
         free(pair);
 }
 
-/* NULL if there is none, which the functions below leave alone. */
-static keepsock_connection *other_of(keepsock_connection *one)
+/* The other connection of the pair. If it is not open, its id is 0 or stale:
+ * calls on it return an error and do nothing. */
+static keepsock_conn other_of(keepsock_conn one)
 {
-    struct pair *pair = keepsock_connection_data(one);
+    struct pair *pair = keepsock_conn_user(one);
 
-    return one == pair->client ? pair->upstream : pair->client;
+    return one.id == pair->client.id ? pair->upstream : pair->client;
 }
 
-/* A client that learns of this by a reset can tell it from an empty answer. */
-static void on_connect_failed(const keepsock_error *error, void *data, void *user)
+/* Resets the client, which can distinguish a reset from an empty answer. */
+static void on_connect_failed(const keepsock_error *error, void *conn_user, void *user)
 {
-    struct pair *pair = data;
+    struct pair *pair = conn_user;
 
     (void)user;
     fprintf(stderr, "proxy: %s\n", keepsock_error_message(error));
-    keepsock_connection_abort(pair->client);
+    keepsock_conn_abort(pair->client, NULL);
     release(pair);
 }
 
-static void on_open(keepsock_connection *connection, void *user)
+static void on_open(keepsock_conn conn, void *user)
 {
     const struct proxy *proxy = user;
-    struct pair *pair = keepsock_connection_data(connection);
+    struct pair *pair = keepsock_conn_user(conn);
     keepsock_error *error = NULL;
 
     if (pair != NULL) { /* the one that was connected for this pair */
-        pair->upstream = connection;
-        if (pair->client != NULL)
-            keepsock_connection_resume(pair->client);
-        else /* it has gone meanwhile */
-            keepsock_connection_abort(connection);
+        pair->upstream = conn;
+        if (pair->client.id != 0)
+            keepsock_conn_resume(pair->client, NULL);
+        else /* the client has closed in the meantime */
+            keepsock_conn_abort(conn, NULL);
         return;
     }
 
-    /* What the client sends stays with it until there is somebody to have it. */
-    keepsock_connection_pause(connection);
+    /* Read nothing from the client until the upstream is connected. */
+    keepsock_conn_pause(conn, NULL);
     pair = calloc(1, sizeof *pair);
     if (pair == NULL) {
-        keepsock_connection_abort(connection);
+        keepsock_conn_abort(conn, NULL);
         return;
     }
-    pair->client = connection;
+    pair->client = conn;
     pair->owners = 2;
-    keepsock_connection_set_data(connection, pair);
+    keepsock_conn_set_user(conn, pair, NULL);
     if (keepsock_service_connect(proxy->service, proxy->upstream, NULL, pair, &error) != KEEPSOCK_OK)
         on_connect_failed(error, pair, user);
     keepsock_error_free(error);
 }
 
-/* What the other side does not take at once waits here, so no more is read
- * until it is gone. A send that fails ends the other side: see on_close. */
-static void on_data(keepsock_connection *from, const void *data, size_t len, void *user)
+/* Bytes that the other side does not accept immediately are queued. Stop
+ * reading until its queue is empty. If the send fails, on_close follows. */
+static void on_data(keepsock_conn from, const void *buf, size_t len, void *user)
 {
-    keepsock_connection *to = other_of(from);
+    keepsock_conn to = other_of(from);
 
     (void)user;
-    keepsock_connection_send(to, data, len, NULL);
-    if (keepsock_connection_queued(to) > 0)
-        keepsock_connection_pause(from);
+    keepsock_conn_send(to, buf, len, NULL);
+    if (keepsock_conn_queued(to) > 0)
+        keepsock_conn_pause(from, NULL);
 }
 
-static void on_writable(keepsock_connection *to, void *user)
+static void on_writable(keepsock_conn to, void *user)
 {
     (void)user;
-    keepsock_connection_resume(other_of(to));
+    keepsock_conn_resume(other_of(to), NULL);
 }
 
-/* The end of one direction is passed on like data, and after it; the other
- * direction goes on until it ends as well. */
-static void on_finished(keepsock_connection *from, void *user)
+/* Passes the end of one direction on, after its data. The other direction
+ * continues until it ends as well. */
+static void on_eof(keepsock_conn from, void *user)
 {
-    struct pair *pair = keepsock_connection_data(from);
+    struct pair *pair = keepsock_conn_user(from);
 
     (void)user;
-    keepsock_connection_shutdown_write(other_of(from));
+    keepsock_conn_shutdown_write(other_of(from), NULL);
     if (++pair->finished == 2) {
-        keepsock_connection_close(pair->client);
-        keepsock_connection_close(pair->upstream);
+        keepsock_conn_close(pair->client, NULL);
+        keepsock_conn_close(pair->upstream, NULL);
     }
 }
 
-/* Connections under way may come to their end by themselves, and are reset
- * when the time is over. (Without a callback each would be closed.) */
-static void on_drain(keepsock_connection *connection, void *user)
+/* Open connections may end by themselves until the deadline of the drain, when
+ * the library resets the rest. (Without this callback it would close each.) */
+static void on_drain(keepsock_conn conn, void *user)
 {
-    (void)connection;
+    (void)conn;
     (void)user;
 }
 
-static void on_close(keepsock_connection *connection, int32_t end, void *user)
+static void on_close(keepsock_conn conn, int32_t reason, void *user)
 {
-    struct pair *pair = keepsock_connection_data(connection);
+    struct pair *pair = keepsock_conn_user(conn);
 
-    (void)end;
+    (void)reason;
     (void)user;
-    if (pair == NULL) /* there was no memory for it */
+    if (pair == NULL) /* on_open had no memory for it */
         return;
-    /* It broke off: the other side must not take what it has got for all. */
+    /* Not closed in order: reset the other side, so that its peer does not
+     * take the data received so far for all of it. */
     if (pair->finished < 2)
-        keepsock_connection_abort(other_of(connection));
-    if (connection == pair->client)
-        pair->client = NULL;
+        keepsock_conn_abort(other_of(conn), NULL);
+    if (conn.id == pair->client.id)
+        pair->client.id = 0;
     else
-        pair->upstream = NULL;
+        pair->upstream.id = 0;
     release(pair);
 }
 
 int main(int argc, char **argv)
 {
     const keepsock_callbacks callbacks = {
-        .size = sizeof callbacks, .open = on_open, .data = on_data, .writable = on_writable,
-        .finished = on_finished, .drain = on_drain, .close = on_close, .connect_failed = on_connect_failed
+        .size = sizeof callbacks, .on_open = on_open, .on_data = on_data, .on_writable = on_writable,
+        .on_eof = on_eof, .on_drain = on_drain, .on_close = on_close, .on_connect_failed = on_connect_failed
     };
     struct proxy proxy = { NULL, argc == 3 ? argv[2] : NULL };
     keepsock_options *options = NULL;
     keepsock_server *server = NULL;
     keepsock_error *error = NULL;
-    uint32_t finished, cut;
+    char where[KEEPSOCK_TEXT_SIZE];
+    uint32_t completed, reset;
     int exit_status = 1;
 
     if (argc != 3) {
@@ -170,32 +173,31 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    if (keepsock_cancel_new(&stop, &error) != KEEPSOCK_OK
+    if (keepsock_cancel_token_new(&stop, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
         || keepsock_server_listen(argv[1], options, &server, &error) != KEEPSOCK_OK
-        || keepsock_server_serve_events(server, NULL, &callbacks, &proxy, &proxy.service, &error) != KEEPSOCK_OK)
+        || keepsock_server_serve_events(server, NULL, &callbacks, &proxy, &proxy.service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    puts(keepsock_server_endpoint(server));
+    puts(where);
     fflush(stdout);
 
-    if (keepsock_service_wait(proxy.service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
-        || keepsock_service_drain(proxy.service, 5000, &finished, &cut, &error) != KEEPSOCK_OK)
+    if (keepsock_service_wait_stopped(proxy.service, KEEPSOCK_INFINITE, &error) != KEEPSOCK_OK
+        || keepsock_service_drain(proxy.service, 5000, &completed, &reset, &error) != KEEPSOCK_OK)
         goto done;
-    printf("drained: %" PRIu32 " finished, %" PRIu32 " cut\n", finished, cut);
+    printf("drained: %" PRIu32 " completed, %" PRIu32 " reset\n", completed, reset);
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "proxy: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("proxy", &error);
     keepsock_service_free(proxy.service);
     keepsock_server_free(server);
     keepsock_options_free(options);
-    signal(SIGINT, SIG_DFL); /* the handler must not find a token that is gone */
+    signal(SIGINT, SIG_DFL); /* the handler must not use a freed token */
     signal(SIGTERM, SIG_DFL);
-    keepsock_cancel_free(stop);
+    keepsock_cancel_token_free(stop);
     return exit_status;
 }

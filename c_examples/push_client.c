@@ -1,10 +1,10 @@
 /*
- * push_client.c - prints what a server sends, for as long as it sends
+ * push_client.c - prints the lines that a server sends
  *
  *     push_client [--count N] host:port
  *
  * The peer is push_server or anything that sends lines. With --count it ends
- * after N lines. Exit status: 0 the server closed, or N lines came; 1 failed,
+ * after N lines. Exit status: 0 the server closed, or N lines arrived; 1 failed,
  * 2 wrong arguments.
  */
 #include <keepsock.h>
@@ -14,7 +14,7 @@
 
 int main(int argc, char **argv)
 {
-    long count = -1; /* all */
+    long count = -1; /* no limit */
     keepsock_options *options = NULL;
     keepsock_client *client = NULL;
     keepsock_error *error = NULL;
@@ -31,13 +31,15 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* A client that only listens has two enemies: a firewall that forgets
-     * connections on which nothing moves, and a server that vanishes without
-     * closing. Keepalive deals with both: a probe after 30 s of silence keeps
-     * the one from forgetting, and 4 unanswered ones, 10 s apart, end the
-     * read with KEEPSOCK_ERR_DEAD. No read timeout, then: silence is normal. */
+    /* A client that only receives has two problems: a firewall may drop an idle
+     * connection, and a server may vanish without closing. Keepalive solves both:
+     * a probe after 30 s without traffic keeps the firewall's entry, and after 4
+     * unanswered probes, 10 s apart, the read returns KEEPSOCK_ERR_DEAD. There is
+     * no read timeout, because an idle server is normal. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
-        || keepsock_options_set_keepalive(options, 30000, 10000, 4, &error) != KEEPSOCK_OK
+        /* A Unix socket has no keepalive, and its options reject one. */
+        || (strncmp(argv[1], "unix:", 5) != 0
+            && keepsock_options_set_keepalive(options, 30000, 10000, 4, &error) != KEEPSOCK_OK)
         || keepsock_client_connect(argv[1], options, &client, &error) != KEEPSOCK_OK)
         goto done;
 
@@ -50,8 +52,8 @@ int main(int argc, char **argv)
             count--;
     }
 
-    /* The server has closed, after its last line. That's what we waited for,
-     * unless more lines were asked for. */
+    /* The server closed after its last line. That is success unless --count
+     * requires more lines. */
     if (error == NULL || (count < 0 && keepsock_error_status(error) == KEEPSOCK_ERR_END_OF_STREAM)) {
         keepsock_error_free(error);
         error = NULL;
@@ -59,9 +61,7 @@ int main(int argc, char **argv)
     }
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "push_client: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("push_client", &error);
     keepsock_client_free(client);
     keepsock_options_free(options);
     return exit_status;

@@ -5,18 +5,18 @@
  *     tail -f /var/log/messages | push_server '*:7000'
  *
  * Listens on endpoint (default 127.0.0.1:0, any free port) and prints where.
- * Clients connect and listen (push_client); the server sends whenever it has
- * something to say. At the end of its input it lets the clients go and ends.
- * Exit status: 0 ended so, 1 failed, 2 wrong arguments.
+ * Clients connect and receive (push_client); the server sends whenever it has
+ * a line. At the end of its input it closes the connections and ends.
+ * Exit status: 0 end of input, 1 failed, 2 wrong arguments.
  */
 #include <inttypes.h>
 #include <keepsock.h>
 #include <stdio.h>
 #include <string.h>
 
-/* One thread for each client. Sending is main's job, and clients have nothing
- * to say, so all that is left here is to greet and to wait for the end: the
- * client closes (length 0), vanishes (KEEPSOCK_ERR_DEAD) or main drains. */
+/* Runs on one thread for each client. main sends, and clients send nothing, so
+ * this function only greets and waits for the end of the connection: the client
+ * closes (length 0), vanishes (KEEPSOCK_ERR_DEAD), or main drains the service. */
 static void attend(keepsock_client *client, void *user)
 {
     keepsock_error *error = NULL;
@@ -28,8 +28,9 @@ static void attend(keepsock_client *client, void *user)
         while (len > 0 && keepsock_client_read(client, unwanted, sizeof unwanted, &len, &error) == KEEPSOCK_OK)
             ;
 
+    /* The message names the connection. */
     if (error != NULL && keepsock_error_status(error) != KEEPSOCK_ERR_DRAINING)
-        fprintf(stderr, "%s: %s\n", keepsock_client_name(client), keepsock_error_message(error));
+        fprintf(stderr, "push_server: %s\n", keepsock_error_message(error));
     keepsock_error_free(error);
 }
 
@@ -38,9 +39,9 @@ int main(int argc, char **argv)
     keepsock_server *server = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
+    char where[KEEPSOCK_TEXT_SIZE];
     char line[1024];
-    keepsock_broadcast result;
-    uint32_t finished, cut;
+    uint32_t sent, completed, reset;
     int exit_status = 1;
 
     if (argc > 2) {
@@ -48,32 +49,31 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* No options: the defaults keep idle connections alive through firewalls
-     * and notice a client that vanished within two minutes. */
+    /* No options: the default keepalive keeps idle connections alive in firewalls
+     * and detects a vanished client within two minutes. */
     if (keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", NULL, &server, &error) != KEEPSOCK_OK
-        || keepsock_server_serve(server, NULL, attend, NULL, &service, &error) != KEEPSOCK_OK)
+        || keepsock_server_serve(server, NULL, attend, NULL, &service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
-    puts(keepsock_server_endpoint(server));
+    puts(where);
     fflush(stdout);
 
-    /* broadcast never waits for a slow reader: one who has fallen so far
-     * behind that its buffer is full is cut off, and nobody else notices. */
+    /* broadcast never waits for a slow client: it resets a client whose buffer is
+     * full, and other clients are not affected. */
     while (fgets(line, sizeof line, stdin) != NULL) {
-        if (keepsock_service_broadcast(service, line, strlen(line), &result, sizeof result, &error) != KEEPSOCK_OK)
+        if (keepsock_service_broadcast(service, NULL, line, strlen(line), &sent, &reset, NULL, &error) != KEEPSOCK_OK)
             goto done;
-        printf("sent to %" PRIu32 ", cut off %" PRIu32 "\n", result.sent, result.cut);
+        printf("sent to %" PRIu32 ", reset %" PRIu32 "\n", sent, reset);
         fflush(stdout);
     }
 
-    if (keepsock_service_drain(service, 5000, &finished, &cut, &error) != KEEPSOCK_OK)
+    if (keepsock_service_drain(service, 5000, &completed, &reset, &error) != KEEPSOCK_OK)
         goto done;
-    printf("drained: %" PRIu32 " finished, %" PRIu32 " cut\n", finished, cut);
+    printf("drained: %" PRIu32 " completed, %" PRIu32 " reset\n", completed, reset);
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "push_server: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("push_server", &error);
     keepsock_service_free(service);
     keepsock_server_free(server);
     return exit_status;

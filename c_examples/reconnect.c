@@ -1,11 +1,11 @@
 /*
- * reconnect.c - prints what a server sends, and outlives the server
+ * reconnect.c - prints the lines of a server, and reconnects when the server restarts
  *
  *     reconnect [--sessions N] host:port
  *
- * The peer is push_server or anything that sends lines. End the server, start
- * it again: this client tells what happens, and is connected again. With
- * --sessions it ends after N connections. Exit status: 0 so many were made,
+ * The peer is push_server or anything that sends lines. Stop the server and
+ * start it again: this client prints the events, and connects again. With
+ * --sessions it ends after N connections. Exit status: 0 after N connections,
  * 1 failed, 2 wrong arguments.
  */
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Before each wait. Without an error it's the connection of before that ended. */
+/* Called before each delay. error is NULL if an established connection has ended. */
 static void on_retry(const keepsock_error *error, uint32_t tries, int64_t wait_ms, void *user)
 {
     (void)user;
@@ -28,11 +28,13 @@ static void on_retry(const keepsock_error *error, uint32_t tries, int64_t wait_m
 static void session(keepsock_client *client)
 {
     keepsock_error *error = NULL;
+    keepsock_five_tuple connection;
     char line[1024];
 
-    printf("connected: %s\n", keepsock_client_name(client));
+    if (keepsock_client_five_tuple(client, &connection, sizeof connection, NULL) == KEEPSOCK_OK)
+        printf("connected: %s\n", connection.text);
     fflush(stdout);
-    /* What the server has to know again, such as who we are, goes here. */
+    /* Send the login or subscription of each new connection here. */
     while (keepsock_client_read_line(client, line, sizeof line, NULL, &error) == KEEPSOCK_OK) {
         puts(line);
         fflush(stdout);
@@ -44,7 +46,7 @@ static void session(keepsock_client *client)
 
 int main(int argc, char **argv)
 {
-    long sessions = -1; /* for ever */
+    long sessions = -1; /* no limit */
     keepsock_options *options = NULL;
     keepsock_reconnect *reconnect = NULL;
     keepsock_client *client = NULL;
@@ -61,16 +63,16 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* Each connection will have these: a server that vanishes without closing
-     * is known in 10 s, and a try takes 5 s at most. Between tries passes a
-     * random time below 50 ms, 100 ms, 200 ms, ... 10 s, so that not all of a
-     * server's clients come back at once. After 10 minutes it's given up. */
+    /* These options apply to each connection: a vanished server is detected within
+     * 10 s, and a try takes at most 5 s. The delay between tries is random, below
+     * 50 ms, 100 ms, 200 ms, ... 10 s, so that the clients of a server do not all
+     * reconnect at once. The whole call fails after 10 minutes. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_dead_after(options, 10000, &error) != KEEPSOCK_OK
         || keepsock_options_set_connect_timeout(options, 5000, &error) != KEEPSOCK_OK
         || keepsock_reconnect_new(argv[1], options, &reconnect, &error) != KEEPSOCK_OK
-        || keepsock_reconnect_set_back_off(reconnect, 50, 10000, &error) != KEEPSOCK_OK
-        || keepsock_reconnect_set_limit(reconnect, 600000, &error) != KEEPSOCK_OK
+        || keepsock_reconnect_set_backoff(reconnect, 50, 10000, &error) != KEEPSOCK_OK
+        || keepsock_reconnect_set_timeout(reconnect, 600000, &error) != KEEPSOCK_OK
         || keepsock_reconnect_set_on_retry(reconnect, on_retry, NULL, &error) != KEEPSOCK_OK)
         goto done;
 
@@ -86,9 +88,7 @@ int main(int argc, char **argv)
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "reconnect: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("reconnect", &error);
     keepsock_client_free(client);
     keepsock_reconnect_free(reconnect);
     keepsock_options_free(options);

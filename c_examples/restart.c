@@ -1,20 +1,20 @@
 /*
- * restart.c - a server that is replaced while it runs, and refuses nobody
+ * restart.c - replaces a running server without refusing a connection
  *
  *     restart [endpoint]
  *     systemd-socket-activate -l 7000 restart '*:7000'
  *
- * Listens on endpoint (default 127.0.0.1:0, any free port), prints where and
- * the number of its process, and answers each client's line with the same line.
- * Started by systemd, or by itself, it has the listening socket already.
+ * Listens on endpoint (default 127.0.0.1:0, any free port), prints where and its
+ * process ID, and sends each client's line back. When systemd or its predecessor
+ * starts it, it inherits the listening socket.
  *
  *     kill -HUP PID
  *
- * starts a new copy of it, which has the same socket and says when it serves;
- * then the old one answers those who are connected, and ends. Replace the program's
- * file before, and it is an update. If the new one does not begin to serve, the old
- * one says why, and goes on. Ctrl-C or SIGTERM ends it.
- * Exit status: 0 ended as asked, 1 failed, 2 wrong arguments.
+ * starts a successor, which inherits the socket and reports when it serves. Then
+ * the old process finishes its connections and ends. Replace the program's file
+ * first to update it. If the successor fails to serve, the old process prints the
+ * reason and continues. Ctrl-C or SIGTERM ends the program.
+ * Exit status: 0 ended by a signal, 1 failed, 2 wrong arguments.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -24,8 +24,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* One line for each client. The library closes the connection afterwards, so that the
- * client receives every byte. */
+/* Answers one line. The library closes the connection afterwards, and the client
+ * receives every byte. */
 static void answer(keepsock_client *client, void *user)
 {
     char line[1024];
@@ -38,14 +38,14 @@ static void answer(keepsock_client *client, void *user)
 
 int main(int argc, char **argv)
 {
-    keepsock_inherited *inherited = NULL;
+    keepsock_activation *inherited = NULL;
     keepsock_server *server = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
-    keepsock_handed handed = { "main", NULL, NULL };
+    char where[KEEPSOCK_TEXT_SIZE];
+    keepsock_handover_item handed = { "main", NULL, NULL };
     sigset_t signals;
     int64_t pid;
-    uint32_t left;
     int signo, exit_status = 1;
 
     if (argc > 2) {
@@ -53,49 +53,48 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    /* The signals are waited for, and no thread is interrupted by them. */
+    /* Blocked in all threads: main takes the signals with sigwait(3). */
     sigemptyset(&signals);
     sigaddset(&signals, SIGHUP);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
 
-    /* The same whether somebody has started it with a listening socket or not. */
-    if (keepsock_inherited_take(&inherited, &error) != KEEPSOCK_OK
-        || keepsock_inherited_listen(inherited, argc > 1 ? argv[1] : "127.0.0.1:0", NULL, &server, &error)
+    /* Adopts an inherited listening socket, or creates one. */
+    if (keepsock_activation_from_env(&inherited, &error) != KEEPSOCK_OK
+        || keepsock_activation_listen(inherited, argc > 1 ? argv[1] : "127.0.0.1:0", NULL, &server, &error)
             != KEEPSOCK_OK
-        || keepsock_server_serve(server, NULL, answer, NULL, &service, &error) != KEEPSOCK_OK)
+        || keepsock_server_serve(server, NULL, answer, NULL, &service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
-    printf("%s %ld\n", keepsock_server_endpoint(server), (long)getpid());
+    printf("%s %ld\n", where, (long)getpid());
     fflush(stdout);
 
-    /* Nothing can fail any more: whoever was before may go. */
-    if (keepsock_inherited_ready(inherited, &error) != KEEPSOCK_OK)
+    /* No step can fail any more: the predecessor may end. */
+    if (keepsock_activation_ready(inherited, &error) != KEEPSOCK_OK)
         goto done;
 
     handed.server = server;
     while (sigwait(&signals, &signo) == 0 && signo == SIGHUP) {
-        if (keepsock_hand_over(NULL, &handed, 1, 10000, NULL, &pid, &error) == KEEPSOCK_OK) {
+        if (keepsock_handover_start(NULL, &handed, 1, 10000, NULL, &pid, &error) == KEEPSOCK_OK) {
             fprintf(stderr, "restart: process %" PRId64 " serves\n", pid);
             break;
         }
-        fprintf(stderr, "restart: still serving: %s\n", keepsock_error_message(error));
-        keepsock_error_free(error);
-        error = NULL;
+        keepsock_error_print("restart: still serving", &error);
     }
 
-    /* Requests that are under way are answered; whoever says nothing is told after 5 s. */
-    if (keepsock_service_finish(service, 5000, &left, &error) != KEEPSOCK_OK
-        || keepsock_service_drain(service, 5000, NULL, NULL, &error) != KEEPSOCK_OK)
+    /* Clients may finish their requests; idle clients are closed after 5 s. */
+    if (keepsock_service_stop(service, &error) != KEEPSOCK_OK)
+        goto done;
+    keepsock_service_wait(service, 5000, NULL);
+    if (keepsock_service_drain(service, 5000, NULL, NULL, &error) != KEEPSOCK_OK)
         goto done;
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "restart: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("restart", &error);
     keepsock_service_free(service);
     keepsock_server_free(server);
-    keepsock_inherited_free(inherited);
+    keepsock_activation_free(inherited);
     return exit_status;
 }

@@ -1,13 +1,13 @@
 /*
- * ticker.c - sends a line to all clients at a steady rate, whoever is slow
+ * ticker.c - sends a line to all clients at a steady rate, without waiting for slow ones
  *
- *     ticker [--rate N] [--cut] [endpoint]
+ *     ticker [--rate N] [--disconnect] [endpoint]
  *
  * Listens on endpoint (default 127.0.0.1:0, any free port), prints where, and
- * sends N lines a second (default 10, at most 1000) to whoever is there
- * (push_client). A client that does not keep up misses the oldest lines, or is
- * disconnected with --cut. Ctrl-C or SIGTERM ends it; then it prints what it
- * has done. Exit status: 0 ended as asked, 1 failed, 2 wrong arguments.
+ * sends N lines a second (default 10, at most 1000) to all clients
+ * (push_client). A slow client misses the oldest lines, or is disconnected with
+ * --disconnect. On Ctrl-C or SIGTERM it prints statistics and ends. Exit status: 0 ended
+ * by a signal, 1 failed, 2 wrong arguments.
  */
 #include <keepsock.h>
 #include <signal.h>
@@ -15,26 +15,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A signal handler has no argument of ours, so the token is global. */
-static keepsock_cancel *stop;
+/* A signal handler has no user pointer, so the token is global. */
+static keepsock_cancel_token *stop;
 
 static void on_signal(int signo)
 {
     (void)signo;
-    keepsock_cancel_fire(stop);
+    keepsock_cancel_token_fire(stop);
 }
 
 int main(int argc, char **argv)
 {
-    /* No callback at all: clients come, listen and go, which the library sees
-     * to. What they say is thrown away. */
+    /* No callbacks: the library accepts, closes, and discards the input of
+     * clients. */
     const keepsock_callbacks callbacks = { .size = sizeof callbacks };
     keepsock_options *options = NULL;
     keepsock_serve_options *serve_options = NULL;
     keepsock_server *server = NULL;
     keepsock_service *service = NULL;
     keepsock_error *error = NULL;
-    int32_t when_slow = KEEPSOCK_WHEN_SLOW_DROP_OLDEST;
+    char where[KEEPSOCK_TEXT_SIZE];
+    int32_t when_slow = KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST;
     long rate = 10;
     unsigned long tick = 0;
     char line[64], report[4096];
@@ -45,43 +46,44 @@ int main(int argc, char **argv)
         argc -= 2;
         argv += 2;
     }
-    if (argc > 1 && strcmp(argv[1], "--cut") == 0) {
-        when_slow = KEEPSOCK_WHEN_SLOW_DISCONNECT;
+    if (argc > 1 && strcmp(argv[1], "--disconnect") == 0) {
+        when_slow = KEEPSOCK_OVERFLOW_POLICY_DISCONNECT;
         argc--;
         argv++;
     }
     if (argc > 2 || rate < 1 || rate > 1000) {
-        fprintf(stderr, "usage: ticker [--rate N] [--cut] [endpoint]\n");
+        fprintf(stderr, "usage: ticker [--rate N] [--disconnect] [endpoint]\n");
         return 2;
     }
 
-    /* Old ticks are of no use to anybody: few may wait for a client, beside
-     * those that its kernel buffers hold. */
-    if (keepsock_cancel_new(&stop, &error) != KEEPSOCK_OK
+    /* Old ticks are useless, so the send queue is short. The kernel's buffers hold
+     * more. */
+    if (keepsock_cancel_token_new(&stop, &error) != KEEPSOCK_OK
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
         || keepsock_serve_options_new(&serve_options, &error) != KEEPSOCK_OK
-        || keepsock_serve_options_set_max_queued(serve_options, 4096, &error) != KEEPSOCK_OK
-        || keepsock_serve_options_set_when_slow(serve_options, when_slow, &error) != KEEPSOCK_OK
+        || keepsock_serve_options_set_queue_limit(serve_options, 4096, &error) != KEEPSOCK_OK
+        || keepsock_serve_options_set_overflow_policy(serve_options, when_slow, &error) != KEEPSOCK_OK
         || keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
-        || keepsock_server_serve_events(server, serve_options, &callbacks, NULL, &service, &error) != KEEPSOCK_OK)
+        || keepsock_server_serve_events(server, serve_options, &callbacks, NULL, &service, &error) != KEEPSOCK_OK
+        || keepsock_server_endpoint(server, 0, where, sizeof where, NULL, &error) != KEEPSOCK_OK)
         goto done;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    puts(keepsock_server_endpoint(server));
+    puts(where);
     fflush(stdout);
 
-    /* Waiting for the end of the service is the clock: until it has ended, the
-     * time has passed. A broadcast waits for nobody. */
-    while (keepsock_service_wait(service, 1000 / rate, NULL) == KEEPSOCK_ERR_TIMED_OUT) {
+    /* Waiting for the end of the service is the clock: a timeout means that it is
+     * time for the next tick. A broadcast does not wait for any client. */
+    while (keepsock_service_wait_stopped(service, 1000 / rate, NULL) == KEEPSOCK_ERR_TIMED_OUT) {
         snprintf(line, sizeof line, "tick %lu\n", ++tick);
-        if (keepsock_service_broadcast(service, line, strlen(line), NULL, 0, &error) != KEEPSOCK_OK)
+        if (keepsock_service_broadcast(service, NULL, line, strlen(line), NULL, NULL, NULL, &error) != KEEPSOCK_OK)
             goto done;
     }
 
-    /* Ended as asked, or for a reason that waiting once more tells. Drained,
-     * there are no connections left, whose lines would be in the report. */
-    if (keepsock_service_wait(service, 0, &error) != KEEPSOCK_OK
+    /* The service was stopped, or has failed; a second wait returns the error.
+     * After a drain no connections are left, so the report has no lines for them. */
+    if (keepsock_service_wait_stopped(service, 0, &error) != KEEPSOCK_OK
         || keepsock_service_drain(service, 2000, NULL, NULL, &error) != KEEPSOCK_OK
         || keepsock_service_dump(service, report, sizeof report, NULL, &error) != KEEPSOCK_OK)
         goto done;
@@ -89,15 +91,13 @@ int main(int argc, char **argv)
     exit_status = 0;
 
 done:
-    if (error != NULL)
-        fprintf(stderr, "ticker: %s\n", keepsock_error_message(error));
-    keepsock_error_free(error);
+    keepsock_error_print("ticker", &error);
     keepsock_service_free(service);
     keepsock_server_free(server);
     keepsock_serve_options_free(serve_options);
     keepsock_options_free(options);
-    signal(SIGINT, SIG_DFL); /* the handler must not find a token that is gone */
+    signal(SIGINT, SIG_DFL); /* the handler must not use a freed token */
     signal(SIGTERM, SIG_DFL);
-    keepsock_cancel_free(stop);
+    keepsock_cancel_token_free(stop);
     return exit_status;
 }

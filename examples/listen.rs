@@ -1,11 +1,11 @@
-//! Prints what a server sends, line by line, for as long as it sends.
+//! Prints the lines that a server sends, until the server closes the connection.
 //!
 //! ```text
 //! cargo run --example listen 127.0.0.1:7000
 //! ```
 //!
-//! A client that only listens must not be forgotten by a firewall on the way, and must
-//! notice a server that vanishes. Keepalive does both, and is on without asking.
+//! A firewall on the path must not forget a client that only receives, and the client must
+//! detect a vanished server. Keepalive does both, and is on by default.
 
 use std::env;
 use std::process::ExitCode;

@@ -1,42 +1,44 @@
-//! What `*`, and an endpoint of several addresses, mean to a listener and to a datagram socket
-//! alike.
+//! Binding to an endpoint: the meaning of `*` and of names, for listeners and datagram sockets.
 
 use std::io;
 use std::net::SocketAddr;
 
 use socket2::SockRef;
 
-use crate::endpoint::{Endpoint, Host, Port, Target};
-use crate::error::{Error, ErrorKind, Result, Stage};
-use crate::info::{Family, canonical};
+use crate::io::wait::Cause;
 use crate::sys::{self, Borrowed, Owned};
-use crate::wait::Cause;
+use crate::types::address::{Family, Unusable, canonical};
+use crate::types::endpoint::{Endpoint, Host, Port, Target};
+use crate::types::error::{Error, ErrorKind, Result, Stage};
 
-/// A socket that is bound and nobody's yet.
+/// A bound socket.
 pub(crate) struct BoundInet {
     pub socket: Owned,
-    /// With the port that the system has chosen.
+    /// The local address, with the port that the system chose.
     pub local: SocketAddr,
     pub endpoint: Endpoint,
-    /// It takes both families.
+    /// The socket accepts IPv4 and IPv6.
+    #[cfg(feature = "datagram")]
     pub dual: bool,
-    /// The system was to choose the port.
-    pub any_port: bool,
+    /// The endpoint has port 0, so the system chose the port.
+    pub ephemeral_port: bool,
 }
 
 pub(crate) type Step<T> = std::result::Result<T, (Stage, Cause)>;
 
-/// Binds to the first of the addresses that were found for `endpoint` in that family; `bind_at`
-/// makes the socket, and is told whether it is to take both families.
+/// Binds to the first address of `found` to which it can bind. `rejects` returns why an address cannot
+/// be used. `bind_at` creates and binds the
+/// socket; its second argument states whether the socket is to accept both families.
 pub(crate) fn bind_first(
     endpoint: &Endpoint,
     found: Vec<SocketAddr>,
     family: Family,
     operation: &'static str,
+    rejects: impl Fn(SocketAddr) -> Option<Unusable>,
     bind_at: impl Fn(SocketAddr, bool) -> Step<Owned>,
 ) -> Result<BoundInet> {
     let any = matches!(&endpoint.0, Target::Inet { host: Host::Any, .. });
-    let any_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
+    let ephemeral_port = matches!(&endpoint.0, Target::Inet { port: Port::Number(0), .. });
     let bind = |address, dual| -> Step<_> {
         let socket = bind_at(address, dual)?;
         let local = local_of(sys::borrow(&socket)).map_err(|e| (Stage::Bind, Cause::from(e)))?;
@@ -45,21 +47,32 @@ pub(crate) fn bind_first(
     let mut failure = None;
     for address in found {
         let dual = any && address.is_ipv6() && family == Family::Any;
+        if let Some(why) = rejects(address) {
+            let error = Error::new(ErrorKind::InvalidEndpoint, operation).at(endpoint);
+            return Err(error.stage(Stage::Bind).detail(why.describe(address.ip())));
+        }
         match bind(address, dual) {
             Ok((socket, local)) => {
-                // `*` stays `*`: that is what it is bound to.
+                // The endpoint of `*` stays `*`, with the port.
                 let port = Port::Number(local.port());
                 let endpoint = match any {
                     true => Endpoint(Target::Inet { host: Host::Any, port }),
                     false => canonical(local).into(),
                 };
-                return Ok(BoundInet { socket, local, endpoint, dual, any_port });
+                return Ok(BoundInet {
+                    socket,
+                    local,
+                    endpoint,
+                    #[cfg(feature = "datagram")]
+                    dual,
+                    ephemeral_port,
+                });
             }
-            // Only a machine without IPv6 goes on to IPv4: nothing else may make
-            // a server quietly serve less than it was asked to.
+            // IPv4 is tried only on a machine without IPv6. After any other error the server would
+            // accept fewer clients than configured.
             Err((stage, cause)) => {
                 let missing = matches!(&cause, Cause::Os(e) if sys::is_family_missing(e));
-                let error = cause.into_error(operation).at(endpoint).stage(stage);
+                let error = bind_error(cause, stage, ephemeral_port, operation, endpoint);
                 if !(dual && missing) {
                     return Err(error);
                 }
@@ -68,6 +81,20 @@ pub(crate) fn bind_first(
         }
     }
     Err(failure.unwrap_or_else(|| Error::new(ErrorKind::NotFound, operation).at(endpoint)))
+}
+
+/// The error of creating and binding a socket. bind(2) to port 0 fails with EADDRINUSE if no local
+/// port is free.
+pub(crate) fn bind_error(
+    cause: Cause,
+    stage: Stage,
+    ephemeral_port: bool,
+    operation: &'static str,
+    endpoint: &Endpoint,
+) -> Error {
+    let no_port = ephemeral_port && stage == Stage::Bind && cause.kind() == ErrorKind::AddressInUse;
+    let error = cause.into_error(operation).at(endpoint).stage(stage);
+    if no_port { error.detail("no free local port") } else { error }
 }
 
 pub(crate) fn local_of(socket: Borrowed<'_>) -> io::Result<SocketAddr> {
@@ -80,10 +107,10 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    /// L1: only `*` goes on to IPv4, and only where there is no IPv6: nobody is to serve less than
-    /// he was asked to.
+    /// L1: IPv4 is tried only for `*`, and only on a machine without IPv6. So a server never
+    /// accepts fewer clients than configured.
     #[test]
-    fn a_second_address_is_for_machines_without_ipv6() {
+    fn bind_first_tries_ipv4_only_without_ipv6() {
         let found = || ["[::]:80", "0.0.0.0:80"].map(|a| a.parse().unwrap()).to_vec();
         let tried = |endpoint: &str, family, code| {
             let tried = RefCell::new(Vec::new());
@@ -92,7 +119,8 @@ mod tests {
                 Err((Stage::Bind, Cause::from(io::Error::from_raw_os_error(code))))
             };
             let endpoint = endpoint.parse().unwrap();
-            let failed = bind_first(&endpoint, found(), family, "test", bind_at).err().unwrap();
+            let failed =
+                bind_first(&endpoint, found(), family, "test", |_| None, bind_at).err().unwrap();
             assert_eq!(failed.os_error(), Some(code));
             tried.into_inner()
         };
@@ -102,9 +130,9 @@ mod tests {
         assert_eq!(tried("*:80", Family::Any, libc::EADDRINUSE), first);
         assert_eq!(tried("*:80", Family::Ipv6, libc::EAFNOSUPPORT), [(true, false)]);
         assert_eq!(tried("name:80", Family::Any, libc::EADDRNOTAVAIL), [(true, false)]);
-        let none = bind_first(&"name:80".parse().unwrap(), vec![], Family::Any, "test", |_, _| {
-            panic!("there is nothing to bind to")
-        });
+        let name = "name:80".parse().unwrap();
+        let bind_at = |_, _| panic!("there is no address to bind to");
+        let none = bind_first(&name, vec![], Family::Any, "test", |_| None, bind_at);
         assert_eq!(none.err().unwrap().kind(), ErrorKind::NotFound);
     }
 }

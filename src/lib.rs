@@ -1,25 +1,27 @@
-//! Sockets that stay alive: listen, connect and accept with keepalive tuning,
-//! deadlines and errors one can act on, over TCP and Unix sockets; and UDP.
+//! TCP, Unix and UDP sockets with keepalive, deadlines, dead-peer detection and clear errors, and
+//! servers for one connection per thread or for thousands on one thread.
 //!
-//! - [`ClientSocket`] asks for a connection, or is one that a server accepted:
+//! - [`ClientSocket`] is one connection, from a connect or from an accept:
 //!   [`read`](ClientSocket::read), [`write_all`](ClientSocket::write_all),
-//!   [`read_line`](ClientSocket::read_line), [`close`](ClientSocket::close).
-//! - [`ServerSocket`] listens: [`accept`](ServerSocket::accept) for a loop of
-//!   your own, [`serve`](ServerSocket::serve) for a thread for each connection,
-//!   [`serve_events`](ServerSocket::serve_events) for many connections on few threads, which
-//!   are pushed to at any moment.
-//! - [`DatagramSocket`] is UDP, bound or connected: replies from the address that was asked,
-//!   batches, multicast.
-//! - [`SocketOptions`] are set before there is a descriptor: [`Keepalive`],
-//!   timeouts, local address. [`CancelToken`] ends a call from outside.
-//! - [`Inherited`] listeners come from a service manager, or from a predecessor: [`HandOver`]
-//!   replaces a server while it runs, and nobody is refused.
-//! - [`Reconnect`] connects again after the connection was lost, with exponential back-off.
-//! - [`ClientSocket::syn`] and [`Capture`] show how a connection began: the SYN that opened
-//!   it, or the whole three-way [`Handshake`].
-//! - [`Error`] is a kind for programs and a sentence for people.
+//!   [`read_line`](ClientSocket::read_line), [`close`](ClientSocket::close). [`PendingConnect`]
+//!   connects without waiting.
+//! - [`ServerSocket`] listens. [`accept`](ServerSocket::accept) is for a loop of the program.
+//!   [`serve`](ServerSocket::serve) runs a thread for each connection.
+//!   [`serve_events`](ServerSocket::serve_events) runs event loops for many connections, to which
+//!   any thread can send at any time.
+//! - [`DatagramSocket`] is a UDP or Unix datagram socket, bound or connected: batches, replies from
+//!   the address that the request was sent to, multicast.
+//! - [`SocketOptions`] are set before a socket is created: [`Keepalive`], timeouts, local address.
+//!   A [`CancelToken`] cancels calls from another thread or a signal handler.
+//! - [`Activation`] returns listeners that a service manager or a predecessor passed to this
+//!   process. [`Handover`] replaces a running server, and no client is refused.
+//! - [`Reconnect`] connects again after a connection was lost, with exponential backoff.
+//! - [`ClientSocket::saved_syn`] and [`Capture`] show how a connection was established: its SYN, or
+//!   the whole three-way [`Handshake`].
+//! - [`Error`] has a kind for programs and a one-line text for people.
 //!
 //! ```
+//! # #[cfg(feature = "serve")] {
 //! use keepsock::{ClientSocket, ServerSocket};
 //!
 //! let server = ServerSocket::listen("127.0.0.1:0")?;
@@ -29,110 +31,143 @@
 //! let client = ClientSocket::connect(server.endpoint())?;
 //! println!("{}", client.five_tuple());      // tcp 127.0.0.1:3337 -> 127.0.0.1:7788
 //! assert_eq!(client.read_line(100)?, "hello");
+//! # }
 //! # Ok::<(), keepsock::Error>(())
 //! ```
 //!
-//! # What is on without asking
+//! # Defaults
 //!
-//! Keepalive (45 s, 15 s, 5: a dead idle peer is known in two minutes, and no
-//! common firewall or NAT forgets the connection), TCP_NODELAY, close-on-exec, a
-//! deadline of 30 s for connecting, graceful closing. No call dies of SIGPIPE, and no
-//! signal disposition is changed.
+//! Keepalive (45 s, 15 s, 5: a dead idle peer is detected within two minutes, and common firewalls
+//! and NATs keep the connection), TCP_NODELAY, close-on-exec, a connect timeout of 30 s, graceful
+//! close. No call raises SIGPIPE, and no signal disposition is changed.
 //!
 //! # Threads
 //!
-//! Every type may be used by several threads at once, and
-//! [`close`](ClientSocket::close) may come from any of them while others are in calls.
+//! Several threads may use a value of every type at the same time. Any thread may call
+//! [`close`](ClientSocket::close) while other threads are in calls.
 //!
 //! # Logging
 //!
-//! Events go to the [`log`] facade, so nothing is told until the program has a logger.
-//! Loggers may call this crate, on the socket that the event is about, too. No
-//! event has a byte of what is read or written; its words may change.
+//! Events are emitted through the facade of the crate `log`, so the program needs a logger to
+//! receive them. A logger may call this crate, also on the socket of the event. Events contain no
+//! transferred data. Their messages may change between versions.
 //!
 //! | level | target | events |
 //! |---|---|---|
-//! | error | `keepsock::serve` | a handler panicked; a service cannot accept, or receive, any more |
-//! | warn | `keepsock::accept` | descriptors, memory or threads are used up; a client was refused: by a full service, or one that may not connect |
-//! | warn | `keepsock::serve` | a broadcast cut a client |
-//! | warn | `keepsock::lookup` | a lookup that did not end in time keeps its thread |
-//! | info | `keepsock::listen` | listening, and its end; handed over to another process |
-//! | info | `keepsock::serve` | a drain's beginning and end, with counts |
-//! | info | `keepsock::connection` | a connection broke off: reset, dead, unreachable, stalled |
-//! | debug | `keepsock::lookup` | a lookup and its answer |
-//! | debug | `keepsock::connect` | each attempt and how it ended; the connection |
-//! | debug | `keepsock::accept` | an accept failed and is tried again |
-//! | trace | `keepsock::accept`, `keepsock::connection` | each connection accepted; each one closed |
+//! | error | `keepsock::serve` | a handler panicked; a service stopped accepting or receiving |
+//! | warn | `keepsock::accept` | descriptors, memory or threads are exhausted; a connection was rejected, because the service is full or the client is not allowed |
+//! | warn | `keepsock::serve` | a slow consumer was reset |
+//! | warn | `keepsock::serve` | a datagram service retries after a transient error |
+//! | warn | `keepsock::lookup` | the thread of an abandoned lookup still waits for the resolver |
+//! | info | `keepsock::listen` | a listener started, was closed, or was handed over to another process |
+//! | info | `keepsock::serve` | a drain started, or ended with these counts |
+//! | info | `keepsock::connection` | a connection was lost: reset, dead, unreachable, stalled, or a timeout |
+//! | debug | `keepsock::lookup` | a lookup, and its answer |
+//! | debug | `keepsock::connect` | each attempt and its result; the connection |
+//! | debug | `keepsock::accept` | an accept failed and is retried |
+//! | trace | `keepsock::accept`, `keepsock::connection` | each accepted connection; each closed connection |
 //!
-//! Those of `keepsock::accept` below trace are told at most once in 5 s each for one
-//! listening socket, with the number of those held back.
+//! The events of `keepsock::accept` of level debug and above are limited to one in 5 s for each
+//! kind and listener. The message contains the number of suppressed events.
 //!
 //! # Platforms
 //!
-//! Linux is where keepsock is run and measured. macOS, FreeBSD and Windows are
-//! type-checked; what they lack returns
-//! [`ErrorKind::Unsupported`]. There a call that waits looks up every
-//! 25 ms, since their kernels do not wake it for a close from another thread.
+//! keepsock is tested and measured on Linux. For macOS, FreeBSD and Windows it is type-checked.
+//! Features that a platform lacks return [`ErrorKind::Unsupported`]. On these platforms a close
+//! from another thread does not wake a waiting call in the kernel, so waiting calls check for it
+//! every 25 ms.
+//!
+//! # Cargo features
+//!
+//! The core connects, listens, accepts, reads and writes, with all options, errors and cancel
+//! tokens. Features add the rest. All of them except `capi` are on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `serve` | [`Service`], [`ServeOptions`], [`Handler`], [`Connection`], [`Framing`] |
+//! | `datagram` | [`DatagramSocket`], and with `serve` also [`DatagramService`] |
+//! | `activation` | [`Activation`], [`Handover`] |
+//! | `diag` | [`ClientSocket::saved_syn`], [`Capture`], [`Handshake`] |
+//! | `capi` | the C functions of these features |
 //!
 //! # The C API
 //!
-//! The feature `capi` adds the symbols of `include/keepsock.h`, which is its
-//! manual. The C API calls this one and nothing beneath it.
+//! The feature `capi` adds the C functions, which call the Rust API. The headers under `include/` are
+//! their manual. The headers declare the functions of all features. A program that calls a function
+//! of a feature that the library was built without fails to link.
 
-mod back_off;
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "activation")]
+mod activation;
 mod bind;
-mod buffer;
-mod cancel;
-mod capture;
-mod client;
 mod connect;
+#[cfg(feature = "datagram")]
 mod datagram;
-mod endpoint;
-mod error;
-mod events;
+#[cfg(feature = "diag")]
+mod diag;
 #[cfg(feature = "capi")]
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod ffi;
-mod framing;
-mod hand_over;
-mod handshake;
-mod info;
-mod inherited;
-mod keepalive;
-mod liveness;
+#[cfg(feature = "capi")]
+mod internal;
+mod io;
+mod listener;
+mod log;
+#[cfg(any(test, doctest))]
+mod manual;
 mod options;
 mod reconnect;
 mod resolve;
+#[cfg(feature = "serve")]
 mod serve;
-mod server;
-mod snapshot;
+mod socket_file;
+mod stream;
 #[allow(unsafe_code)]
 mod sys;
-mod turn;
-mod unix;
-mod wait;
+mod types;
 
-pub use cancel::CancelToken;
-pub use capture::Capture;
-pub use client::{BorrowedSocket, ClientSocket, Credentials, Received};
-pub use connect::Connecting;
-pub use datagram::{
-    Datagram, DatagramError, DatagramService, DatagramSnapshot, DatagramSocket, Incoming, Outgoing,
-};
-pub use endpoint::Endpoint;
-pub use error::{Attempt, Error, ErrorKind, Result, Stage};
-pub use framing::{Framing, LengthPrefix};
-pub use hand_over::HandOver;
-pub use handshake::{Handshake, Segment, Step, TcpFlags, TcpOption};
-pub use info::{Address, End, Family, FiveTuple, Protocol, TcpState};
-pub use inherited::Inherited;
-pub use keepalive::Keepalive;
+#[cfg(feature = "activation")]
+#[cfg_attr(docsrs, doc(cfg(feature = "activation")))]
+pub use activation::handover::Handover;
+#[cfg(feature = "activation")]
+#[cfg_attr(docsrs, doc(cfg(feature = "activation")))]
+pub use activation::inherited::Activation;
+pub use connect::PendingConnect;
+#[cfg(all(feature = "datagram", feature = "serve"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "datagram", feature = "serve"))))]
+pub use datagram::DatagramService;
+#[cfg(feature = "datagram")]
+#[cfg_attr(docsrs, doc(cfg(feature = "datagram")))]
+pub use datagram::{Datagram, DatagramError, DatagramSocket, DatagramStats, Incoming, Outgoing};
+#[cfg(feature = "diag")]
+#[cfg_attr(docsrs, doc(cfg(feature = "diag")))]
+pub use diag::capture::Capture;
+#[cfg(feature = "diag")]
+#[cfg_attr(docsrs, doc(cfg(feature = "diag")))]
+pub use diag::handshake::{Handshake, HandshakeStep, Segment, TcpFlags, TcpOption};
+pub use io::cancel::CancelToken;
+pub use listener::{ServerSocket, ServerStats};
 pub use options::SocketOptions;
 pub use reconnect::{Reconnect, Retry};
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
 pub use serve::{
-    Broadcast, Bytes, Connection, Data, Drained, Handler, ServeOptions, Service, ServiceSnapshot,
-    WhenFull, WhenSlow,
+    AcceptPolicy, Broadcast, Connection, Data, Drained, Handler, OverflowPolicy, ServeOptions,
+    Service, ServiceStats, TrafficStats,
 };
-pub use server::{ServerCounters, ServerSocket};
-pub use snapshot::Snapshot;
+pub use stream::stats::ConnectionStats;
+pub use stream::{BorrowedSocket, ClientSocket, Received};
+pub use types::address::{Address, Family, FiveTuple, Protocol};
+pub use types::close_reason::CloseReason;
+pub use types::credentials::Credentials;
+pub use types::endpoint::Endpoint;
+pub use types::error::{Attempt, Error, ErrorKind, Result, Stage};
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
+pub use types::framing::Framing;
+pub use types::framing::LengthPrefix;
+pub use types::keepalive::Keepalive;
+pub use types::sockopt::Sockopt;
+pub use types::tcp_state::TcpState;

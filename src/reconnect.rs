@@ -1,43 +1,49 @@
-//! Connecting again and again: when to try, and which errors to try again after.
+//! Connecting with retries: the time of each retry, and the errors after which a retry is useful.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-use crate::back_off::BackOff;
-use crate::client::ClientSocket;
-use crate::endpoint::{Endpoint, Host, Target};
-use crate::error::{Error, ErrorKind, Result, Span};
+use crate::io::backoff::BackOff;
+use crate::io::deadline::Deadline;
+use crate::io::random::random;
+use crate::io::wait::wait;
 use crate::options::SocketOptions;
-use crate::wait::{Deadline, wait};
+use crate::stream::ClientSocket;
+use crate::types::endpoint::{Endpoint, Host, Target};
+use crate::types::error::{Error, ErrorKind, Result, Span};
 
 const OPERATION: &str = "connect";
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
-/// Between tries nobody means to wait for longer; and no clock overflows.
+/// The longest permitted backoff. It also prevents an overflow of the clock.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Connects, and connects again after the connection was lost: tries until it succeeds,
-/// and waits between the tries. Nothing is hidden: it works only inside
-/// [`connect`](Reconnect::connect), and what a lost connection had in flight is for the
-/// program to send again.
+/// A client that connects, and connects again after the connection was lost: it retries with
+/// backoff until it succeeds. It works only inside [`connect`](Reconnect::connect). The program
+/// itself repeats data that was in flight when a connection was lost.
 ///
-/// - Each try is a [`ClientSocket::connect_with`] of its own: the name is looked up again,
-///   and every option is applied again.
-/// - Between tries passes a random time from zero to 100 ms; after each failure twice as
-///   much, at most 30 s ("exponential backoff" with "full jitter", as in the article of that
-///   name in the AWS Architecture Blog; no RFC on TCP says anything about it). A thousand clients
-///   that lost their server at the same moment then do not come back at the same moment.
-///   [`set_back_off`](Reconnect::set_back_off) sets both times.
-/// - Only the very first try is made at once. A connection counts as a success if it was
-///   made at least the longest wait (30 s) before the next call of `connect`; the waits then
-///   begin anew at 100 ms. One that was lost sooner counts as a failure: a server that accepts
-///   and closes is not asked more and more often but less. If your program knows better, as
-///   when the server has accepted its password, it calls [`reset`](Reconnect::reset).
-/// - Errors that cannot pass end it at once: `InvalidArgument`, `InvalidEndpoint`,
-///   `Unsupported`, `PermissionDenied`, and a literal address that the options exclude. All
-///   others are tried again, a name that is not found and a Unix path that is not there included.
+/// - Each try is a separate [`ClientSocket::connect_with`]: the name is looked up again, and every
+///   option is applied again.
+/// - The wait before a retry is a random time between zero and a bound. The bound is 100 ms,
+///   doubles after each failure, and is at most 30 s ("exponential backoff" with "full jitter", as
+///   in the article of that name in the AWS Architecture Blog; no RFC on TCP describes it). So a
+///   thousand clients that lose their server at the same moment do not reconnect at the same
+///   moment. [`set_backoff`](Reconnect::set_backoff) sets both bounds.
+/// - Only the first try starts immediately. A connection counts as a success if it was established
+///   at least the longest bound (30 s) before the next call of `connect`; the bound then starts
+///   again at 100 ms. A connection that was lost sooner counts as a failure, so a server that
+///   accepts and immediately closes is retried with increasing delays. A program that knows better,
+///   for example because the server accepted its password, calls [`reset`](Reconnect::reset).
+/// - Permanent errors end the call immediately: `InvalidArgument`, `InvalidEndpoint` (such as
+///   port 0), `Unsupported` (this machine lacks the IP version or the
+///   option), `PermissionDenied` (a policy of this machine), `Cancelled`, and a numeric address
+///   that the options exclude.
+/// - All other errors are retried. Errors of the peer and the network are `Refused`, `Unreachable`
+///   (including a firewall that rejects), `TimedOut` and `Reset`. Errors of lookups are `LookupFailed`
+///   and `NotFound`, which also covers a missing Unix path. Errors of this machine are `AddressInUse`
+///   (including no free local port), `AddressNotAvailable` for a local address that does not exist
+///   yet, `NoMemory`, `NoDescriptors` and `Os`.
 ///
 /// ```
 /// use keepsock::{Reconnect, ServerSocket, SocketOptions};
@@ -60,21 +66,21 @@ pub struct Reconnect {
     options: SocketOptions,
     limit: Option<Duration>,
     pace: Pace,
-    /// What the last whole try failed with, since the last success.
+    /// The error of the last complete try since the last success.
     last: Option<Error>,
     on_retry: Option<Box<OnRetry>>,
 }
 
 type OnRetry = dyn FnMut(&Retry<'_>) + Send;
 
-/// What a [`Reconnect`] waits for, told before each wait. Prints as one line:
-/// `connect to 127.0.0.1:80: connection refused after 0.1 ms; next try in 83 ms`.
+/// A report about a failed try, which [`Reconnect::on_retry`] passes on before each wait. Displays
+/// as one line: `connect to 127.0.0.1:80: connection refused after 0.1 ms; next try in 83 ms`.
 ///
 /// ```
 /// # use keepsock::{Reconnect, SocketOptions};
 /// # use std::time::Duration;
 /// # let mut reconnect = Reconnect::new("127.0.0.1:1", &SocketOptions::new())?;
-/// # reconnect.set_limit(Duration::from_millis(20))?;
+/// # reconnect.set_timeout(Duration::from_millis(20))?;
 /// reconnect.on_retry(|retry| eprintln!("try {}: {retry}", retry.tries));
 /// # reconnect.connect().unwrap_err();
 /// # Ok::<(), keepsock::Error>(())
@@ -82,12 +88,11 @@ type OnRetry = dyn FnMut(&Retry<'_>) + Send;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Retry<'a> {
-    /// Why the last try failed. None: it succeeded, and that connection is the one that
-    /// was lost.
+    /// The error of the last try. `None`: the last try succeeded, and its connection was lost.
     pub error: Option<&'a Error>,
-    /// How many tries have failed since the last success.
+    /// The number of tries that have failed since the last success.
     pub tries: u32,
-    /// The time to the next try. The limit may end it sooner.
+    /// The time until the next try. The timeout may expire sooner.
     pub wait: Duration,
 }
 
@@ -102,12 +107,13 @@ impl fmt::Display for Retry<'_> {
 }
 
 impl Reconnect {
-    /// Nothing is connected yet. The options are copied; their connect timeout (30 s) is for each
-    /// try, and their cancel token ends a wait between tries within 50 ms, too.
+    /// Creates a client that is not connected. The options are copied. Their connect timeout (30 s
+    /// by default) applies to each try. Their cancel token also ends a wait between tries, within
+    /// 50 ms.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint),
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range.
+    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the endpoint has a syntax error.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): an option is out of range.
     ///
     /// ```
     /// use keepsock::{Reconnect, SocketOptions};
@@ -131,8 +137,8 @@ impl Reconnect {
         })
     }
 
-    /// The bound of the first wait, and of the longest; the waits begin anew. Default: 100 ms
-    /// and 30 s. Each wait is a random time below its bound, half of it in the mean.
+    /// Sets the first and the longest bound of the waits, and starts the backoff again. Default:
+    /// 100 ms and 30 s. Each wait is a random time below its bound, on average half of it.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) unless 1 ms ≤ first ≤ longest ≤ 24 hours.
@@ -141,43 +147,45 @@ impl Reconnect {
     /// # use keepsock::{Reconnect, SocketOptions};
     /// # use std::time::Duration;
     /// # let mut reconnect = Reconnect::new("example.com:80", &SocketOptions::new())?;
-    /// reconnect.set_back_off(Duration::from_secs(1), Duration::from_secs(120))?;
+    /// reconnect.set_backoff(Duration::from_secs(1), Duration::from_secs(120))?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn set_back_off(&mut self, first: Duration, longest: Duration) -> Result<()> {
+    pub fn set_backoff(&mut self, first: Duration, longest: Duration) -> Result<()> {
         if first < Duration::from_millis(1) || first > longest || longest > DAY {
             let what = format!(
-                "first {first:?}, longest {longest:?}: not from 1 ms to 24 hours, or the first is longer"
+                "first {first:?}, longest {longest:?}: not within 1 ms to 24 hours, or first is greater than longest"
             );
-            return Err(Error::new(ErrorKind::InvalidArgument, "back-off").detail(what));
+            return Err(Error::new(ErrorKind::InvalidArgument, "backoff").detail(what));
         }
         self.pace = Pace::new(first, longest);
         Ok(())
     }
 
-    /// The time for each call of [`connect`](Reconnect::connect), all its tries and waits
-    /// together. `None`: for ever. Default: for ever.
+    /// Sets the timeout of each call of [`connect`](Reconnect::connect), with all its tries and
+    /// waits. `None`: no timeout. Default: `None`.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for zero.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero.
     ///
     /// ```
     /// # use keepsock::{Reconnect, SocketOptions};
     /// # let mut reconnect = Reconnect::new("example.com:80", &SocketOptions::new())?;
-    /// reconnect.set_limit(std::time::Duration::from_secs(600))?;
+    /// reconnect.set_timeout(std::time::Duration::from_secs(600))?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn set_limit(&mut self, limit: impl Into<Option<Duration>>) -> Result<()> {
+    pub fn set_timeout(&mut self, limit: impl Into<Option<Duration>>) -> Result<()> {
         let limit = limit.into();
         if limit.is_some_and(|t| t.is_zero()) {
-            return Err(Error::new(ErrorKind::InvalidArgument, "limit").detail("limit is zero"));
+            return Err(Error::new(ErrorKind::InvalidArgument, "timeout")
+                .detail("timeout must be greater than zero"));
         }
         self.limit = limit;
         Ok(())
     }
 
-    /// Calls `told` before each wait, in the thread that connects: for a log. The time it
-    /// takes is part of the wait. Firing the cancel token from inside ends the call.
+    /// Sets a function that is called before each wait, in the thread that connects, for example to
+    /// log the error. Its run time is part of the wait. It may fire the cancel token, which ends
+    /// the call.
     ///
     /// ```
     /// # use keepsock::{Reconnect, SocketOptions};
@@ -185,12 +193,12 @@ impl Reconnect {
     /// reconnect.on_retry(|retry| eprintln!("{retry}"));
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn on_retry(&mut self, told: impl FnMut(&Retry<'_>) + Send + 'static) {
-        self.on_retry = Some(Box::new(told));
+    pub fn on_retry(&mut self, on_retry: impl FnMut(&Retry<'_>) + Send + 'static) {
+        self.on_retry = Some(Box::new(on_retry));
     }
 
-    /// The next try is made at once, and the waits begin anew. For a connection that has done
-    /// its work though it was short, or when something tells that the server is back.
+    /// Starts the backoff again: the next try starts immediately. Use it after a short connection
+    /// that completed its work, or if the program knows that the server is available again.
     ///
     /// ```
     /// # use keepsock::{Reconnect, ServerSocket, SocketOptions};
@@ -208,29 +216,28 @@ impl Reconnect {
         self.last = None;
     }
 
-    /// Tries until it is connected. Blocks; another thread, or a signal handler, ends it with the
-    /// options' [`CancelToken`](crate::CancelToken).
+    /// Connects, and retries until it succeeds. The call blocks. Another thread or a signal handler
+    /// can end it with the [`CancelToken`](crate::CancelToken) of the options.
     ///
-    /// The back-off goes on from call to call: one that follows another waits for its turn, also
-    /// if it has to spend all its limit on that.
+    /// The backoff continues from call to call: a call also waits for the time that an earlier
+    /// failure requires, even if its timeout expires during that wait.
     ///
     /// # Errors
-    /// When the limit is over, that of the last try, the real cause: its kind, its attempts, and
-    /// how many tries there were in how much time:
-    /// `connect to 127.0.0.1:80: connection refused after 7 tries in 10.0 s`. A try that the
-    /// limit cut short has nothing to say if there was one before it. If there was none, or the
-    /// limit left no time for one: [`TimedOut`](ErrorKind::TimedOut).
+    /// When the timeout expires, the error of the last try: its kind, its attempts, the number of
+    /// tries and the total time: `connect to 127.0.0.1:80: connection refused after 7 tries in 10.0
+    /// s`. A try that the timeout interrupted is ignored if there was an earlier one.
+    /// [`TimedOut`](ErrorKind::TimedOut): there was no complete try.
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled); errors that cannot pass, as told
-    /// [above](Reconnect).
+    /// [`Cancelled`](ErrorKind::Cancelled): the cancel token was fired. A permanent error ends the
+    /// call immediately: see [`Reconnect`].
     ///
     /// ```
     /// use keepsock::{ErrorKind, Reconnect, SocketOptions};
     /// let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     /// let mut reconnect = Reconnect::new(format!("127.0.0.1:{port}"), &SocketOptions::new())?;
-    /// reconnect.set_limit(std::time::Duration::from_millis(150))?;
+    /// reconnect.set_timeout(std::time::Duration::from_millis(500))?;
     /// let err = reconnect.connect().unwrap_err();
-    /// assert_eq!(err.kind(), ErrorKind::Refused);   // after some tries in 150 ms
+    /// assert_eq!(err.kind(), ErrorKind::Refused);   // after some tries in 500 ms
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn connect(&mut self) -> Result<ClientSocket> {
@@ -246,9 +253,9 @@ impl Reconnect {
             let remaining = limit.remaining();
             let own = self.options.connect_timeout;
             options.connect_timeout = remaining.into_iter().chain(own).min();
-            let is_cut = options.connect_timeout != own;
+            let is_shortened = options.connect_timeout != own;
             if remaining.is_some_and(|t| t.is_zero()) {
-                return Err(self.limit_is_over());
+                return Err(self.timeout_error());
             }
             self.pace.tries(Instant::now());
             let error = match ClientSocket::connect_with(self.endpoint.clone(), &options) {
@@ -260,28 +267,28 @@ impl Reconnect {
             };
             now = Instant::now();
             due = self.pace.failed(now, random());
-            let ends = !may_pass(&error, self.is_settled());
-            let says_nothing = error.kind() == ErrorKind::Cancelled
-                || (is_cut && error.kind() == ErrorKind::TimedOut);
-            if self.last.is_none() || !says_nothing {
+            let ends = !is_transient(&error, self.is_settled());
+            let is_uninformative = error.kind() == ErrorKind::Cancelled
+                || (is_shortened && error.kind() == ErrorKind::TimedOut);
+            if self.last.is_none() || !is_uninformative {
                 self.last = Some(error.clone());
             }
             if ends {
                 return Err(if self.pace.count > 1 { self.with_tries(error) } else { error });
             }
             if limit.has_passed() {
-                return Err(self.limit_is_over());
+                return Err(self.timeout_error());
             }
         }
     }
 
-    /// Tells why it waits, and waits.
+    /// Reports the failed try, and waits.
     fn wait_until(&mut self, due: Option<Instant>, now: Instant, limit: Deadline) -> Result<()> {
-        // After a failed try it is told also if the random time is next to none.
+        // A failed try is reported even if the random time is almost zero.
         let Some(due) = due.filter(|due| *due >= now) else { return Ok(()) };
-        if let Some(told) = &mut self.on_retry {
+        if let Some(on_retry) = &mut self.on_retry {
             let error = self.last.as_ref();
-            told(&Retry { error, tries: self.pace.count, wait: due - now });
+            on_retry(&Retry { error, tries: self.pace.count, wait: due - now });
         }
         let cancel = self.options.cancel.as_ref();
         wait(None, limit.earlier(Deadline(Some(due))), cancel, || false).map_err(|cause| {
@@ -291,10 +298,10 @@ impl Reconnect {
             }
             self.with_tries(error)
         })?;
-        if limit.has_passed() { Err(self.limit_is_over()) } else { Ok(()) }
+        if limit.has_passed() { Err(self.timeout_error()) } else { Ok(()) }
     }
 
-    fn limit_is_over(&self) -> Error {
+    fn timeout_error(&self) -> Error {
         self.with_tries(match &self.last {
             Some(last) => last.clone(),
             None => Error::new(ErrorKind::TimedOut, OPERATION)
@@ -310,7 +317,7 @@ impl Reconnect {
         }
     }
 
-    /// Whether the addresses on both sides are given, so that no lookup can change them.
+    /// Whether both addresses are numeric, so that no lookup can change them.
     fn is_settled(&self) -> bool {
         let is_literal = |endpoint: &Endpoint| matches!(&endpoint.0, Target::Inet { host, .. } if !matches!(host, Host::Name(_)));
         let remote = is_literal(&self.endpoint) || !self.options.addresses.is_empty();
@@ -330,13 +337,13 @@ impl fmt::Debug for Reconnect {
     }
 }
 
-/// Whether trying again may help: if it may for one of the attempts, it may.
-fn may_pass(error: &Error, is_settled: bool) -> bool {
+/// Whether a retry may succeed. It may if one of the attempts may.
+fn is_transient(error: &Error, is_settled: bool) -> bool {
     let may = |kind, os_error: Option<i32>| match kind {
-        // Names appear, and so do Unix paths; literals stay as they are.
+        // A name or a Unix path may be created later. A numeric address does not change.
         ErrorKind::NotFound => !is_settled,
-        // The system's: the address may come, or a port become free. Ours: no local address
-        // of that family was given.
+        // With an error number of the system: the address may be configured later, or a port may
+        // become free. Without one: the local endpoint has no address of that IP version.
         ErrorKind::AddressNotAvailable => os_error.is_some() || !is_settled,
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidEndpoint
@@ -357,17 +364,17 @@ fn may_pass(error: &Error, is_settled: bool) -> bool {
     }
 }
 
-/// When the next try is due. The clock and the random numbers are passed in.
+/// The times of the tries. The clock and the random numbers are arguments.
 #[derive(Debug)]
 struct Pace {
     first: Duration,
     longest: Duration,
-    back_off: BackOff,
-    /// When the last try ended, and whether it succeeded.
+    backoff: BackOff,
+    /// The time at which the last try ended, and whether it succeeded.
     ended: Option<(Instant, bool)>,
-    /// No try before; none: at once.
+    /// The time of the next try; `None`: immediately.
     due: Option<Instant>,
-    /// Tries since the last success, and when the first of them began.
+    /// The number of tries since the last success, and the start of the first of them.
     count: u32,
     since: Option<Instant>,
 }
@@ -377,7 +384,7 @@ impl Pace {
         Pace {
             first,
             longest,
-            back_off: BackOff::new(first, longest),
+            backoff: BackOff::new(first, longest),
             ended: None,
             due: None,
             count: 0,
@@ -385,20 +392,20 @@ impl Pace {
         }
     }
 
-    /// A call begins. After a connection that was made, it has been lost since; how long it
-    /// lived shows in the time that has passed. Whoever comes only once in the longest wait is
-    /// no burden, and so begins anew: no other time could be the measure, since a shorter one
-    /// would let a server that breaks each connection be asked more often than one that refuses.
+    /// Starts a call, and returns the time of its first try. A previous connection has been lost;
+    /// the elapsed time shows how long it lived. A client that connects only once in the longest
+    /// bound is no load, so its backoff starts again. A shorter limit would let a server that
+    /// closes each connection be contacted more often than a server that refuses.
     fn begin(&mut self, now: Instant, random: u64) -> Option<Instant> {
         let (at, connected) = self.ended?;
         if now.saturating_duration_since(at) >= self.longest {
-            self.back_off = BackOff::new(self.first, self.longest);
+            self.backoff = BackOff::new(self.first, self.longest);
             (self.count, self.since) = (0, None);
         }
         if connected {
             self.since = Some(now);
-            // Not at once after a long life either: those who lost the same server do so at
-            // the same moment.
+            // There is a wait even after a long connection, because all clients of a server lose it
+            // at the same moment.
             self.pause(now, random);
             self.ended = Some((now, false));
         }
@@ -422,31 +429,24 @@ impl Pace {
     }
 
     fn pause(&mut self, now: Instant, random: u64) {
-        self.due = now.checked_add(part(self.back_off.next(), random));
+        self.due = now.checked_add(part(self.backoff.next(), random));
     }
 }
 
-/// The part of a time, of zero to all of it, that a random number stands for.
+/// The part of a time, from zero to all of it, that a random number selects.
 fn part(time: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let scaled = ((u128::from(nanos) + 1) * u128::from(random)) >> 64;
     Duration::from_nanos(u64::try_from(scaled).unwrap_or(nanos))
 }
 
-/// A random number that differs between threads, processes and machines, which is all that
-/// is asked of it: the keys of the standard library's hash tables are random. Not for
-/// cryptography.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Attempt, Stage};
+    use crate::types::error::{Attempt, Stage};
 
     const S: Duration = Duration::from_secs(1);
-    /// Random numbers for all of a wait, half of it, none.
+    /// Random numbers that select all of a wait, half of it, and none of it.
     const ALL: u64 = u64::MAX;
     const HALF: u64 = 1 << 63;
     const NONE: u64 = 0;
@@ -459,9 +459,9 @@ mod tests {
         (Pace::new(ms(100), 30 * S), Instant::now())
     }
 
-    /// From zero to all of the time, each part as likely as any other.
+    /// The parts range from zero to the full time, with equal probability.
     #[test]
-    fn a_part_of_a_time() {
+    fn part_scales_with_random_number() {
         for time in [Duration::ZERO, Duration::from_nanos(1), ms(100), 30 * S, DAY] {
             assert_eq!(part(time, ALL), time);
             assert_eq!(part(time, NONE), Duration::ZERO);
@@ -471,9 +471,9 @@ mod tests {
         assert_eq!(part(Duration::MAX, ALL), Duration::from_nanos(u64::MAX));
     }
 
-    /// All parts of a wait are used; a constant, or a clock, would not do.
+    /// All parts of a wait occur, as they would not with a constant or a clock.
     #[test]
-    fn random_numbers_are_spread() {
+    fn random_covers_the_whole_range() {
         let mut tenths = [0; 10];
         for _ in 0..10_000 {
             let tenth = part(ms(999), random()).as_millis() / 100;
@@ -483,9 +483,9 @@ mod tests {
         assert!(tenths.iter().all(|n| (750..1250).contains(n)), "{tenths:?}");
     }
 
-    /// The first try is at once; then the waits double up to the longest, and stay there.
+    /// The first try is immediate. Then the waits double up to the longest.
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn pace_doubles_up_to_the_longest_wait() {
         let (mut pace, mut now) = pace();
         assert_eq!(pace.begin(now, ALL), None);
         for bound in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
@@ -504,9 +504,9 @@ mod tests {
         assert_eq!(pace.count, u32::MAX);
     }
 
-    /// A call that follows a failed one waits for its turn, and time that passed counts.
+    /// A call after a failed call waits for the rest of the backoff. Time between the calls counts.
     #[test]
-    fn the_back_off_goes_on_from_call_to_call() {
+    fn pace_continues_from_call_to_call() {
         let (mut pace, start) = pace();
         pace.begin(start, ALL);
         pace.tries(start);
@@ -516,17 +516,17 @@ mod tests {
         let due = pace.failed(start + ms(500), ALL);
         assert_eq!(due, Some(start + ms(700)), "doubled, not begun anew");
         assert_eq!((pace.count, pace.since), (1, Some(start)));
-        // Nothing was tried for the longest wait.
+        // No try was made during the longest wait.
         let later = start + ms(500) + 30 * S;
-        assert!(pace.begin(later, ALL) < Some(later), "at once");
+        assert!(pace.begin(later, ALL) < Some(later), "immediately");
         assert_eq!((pace.count, pace.since), (0, None));
         assert_eq!(pace.failed(later, ALL), Some(later + ms(100)));
     }
 
-    /// A connection that was lost soon counts as a failure, one that lived as a success; and
-    /// even then no try is made at once.
+    /// A connection that was lost soon counts as a failure, a long one as a success. There is a
+    /// wait after both.
     #[test]
-    fn how_long_a_connection_lived_decides() {
+    fn pace_restarts_after_a_long_connection() {
         let (mut pace, mut now) = pace();
         pace.begin(now, ALL);
         for bound in [100, 200, 400] {
@@ -535,7 +535,7 @@ mod tests {
             assert_eq!((pace.count, pace.since), (0, None));
             now += 30 * S - ms(1);
             assert_eq!(pace.begin(now, ALL), Some(now + ms(bound)), "the connection was short");
-            // A call that was cancelled meanwhile, and another one: the same wait.
+            // After a canceled call the next call waits for the same time.
             assert_eq!(pace.begin(now + ms(50), ALL), Some(now + ms(bound)));
             now += ms(bound);
         }
@@ -545,9 +545,9 @@ mod tests {
         assert_eq!(pace.failed(now, ALL), Some(now + ms(200)));
     }
 
-    /// In the long run a server that accepts and closes is asked as seldom as one that refuses.
+    /// A server that accepts and closes is contacted as rarely as a server that refuses.
     #[test]
-    fn accepting_and_closing_is_no_way_around() {
+    fn pace_slows_down_if_server_accepts_and_closes() {
         let (mut pace, start) = pace();
         let mut now = start;
         let mut tries = 0;
@@ -566,32 +566,33 @@ mod tests {
     }
 
     #[test]
-    fn which_errors_may_pass() {
+    fn is_transient_depends_on_the_kind() {
         use ErrorKind::*;
         for kind in [Refused, Unreachable, TimedOut, Reset, LookupFailed, AddressInUse] {
-            assert!(may_pass(&failed(kind, None), true), "{kind:?}");
+            assert!(is_transient(&failed(kind, None), true), "{kind:?}");
         }
         for kind in [NoDescriptors, NoMemory, Os] {
-            assert!(may_pass(&failed(kind, None), true), "{kind:?}");
+            assert!(is_transient(&failed(kind, None), true), "{kind:?}");
         }
         for kind in [InvalidArgument, InvalidEndpoint, Unsupported, PermissionDenied, WrongState] {
-            assert!(!may_pass(&failed(kind, None), false), "{kind:?}");
+            assert!(!is_transient(&failed(kind, None), false), "{kind:?}");
         }
         for kind in [Closed, Cancelled, Panic] {
-            assert!(!may_pass(&failed(kind, None), false), "{kind:?}");
+            assert!(!is_transient(&failed(kind, None), false), "{kind:?}");
         }
-        // A name may appear, a literal address does not become another.
+        // A name may be created later. A numeric address does not change.
         for kind in [NotFound, AddressNotAvailable] {
-            assert!(may_pass(&failed(kind, None), false));
-            assert!(!may_pass(&failed(kind, None), true));
+            assert!(is_transient(&failed(kind, None), false));
+            assert!(!is_transient(&failed(kind, None), true));
         }
-        assert!(may_pass(&failed(AddressNotAvailable, Some(libc::EADDRNOTAVAIL)), true));
+        assert!(is_transient(&failed(AddressNotAvailable, Some(libc::EADDRNOTAVAIL)), true));
     }
 
-    /// One attempt that may succeed the next time is enough; but a cancel is a cancel.
+    /// One transient attempt is sufficient for a retry. A cancellation is final.
     #[test]
-    fn one_of_several_attempts_may_pass() {
+    fn is_transient_if_one_attempt_is() {
         let attempt = |kind| Attempt {
+            detail: String::new(),
             address: crate::Address::Inet(([127, 0, 0, 1], 1).into()),
             stage: Stage::Connect,
             kind,
@@ -600,21 +601,21 @@ mod tests {
         };
         let (denied, refused) = (ErrorKind::PermissionDenied, ErrorKind::Refused);
         let both = vec![attempt(denied), attempt(refused)];
-        assert!(may_pass(&failed(denied, None).with_attempts(both.clone()), true));
-        assert!(!may_pass(&failed(denied, None).with_attempts(vec![attempt(denied)]), true));
-        assert!(!may_pass(&failed(ErrorKind::Cancelled, None).with_attempts(both), true));
+        assert!(is_transient(&failed(denied, None).with_attempts(both.clone()), true));
+        assert!(!is_transient(&failed(denied, None).with_attempts(vec![attempt(denied)]), true));
+        assert!(!is_transient(&failed(ErrorKind::Cancelled, None).with_attempts(both), true));
     }
 
     #[test]
-    fn what_no_lookup_can_change() {
+    fn is_settled_if_both_addresses_are_numeric() {
         let is_settled = |endpoint: &str, options: SocketOptions| {
             Reconnect::new(endpoint, &options).unwrap().is_settled()
         };
         let plain = SocketOptions::new;
-        let local = |text: &str| plain().local(text.parse::<Endpoint>().unwrap());
+        let local = |text: &str| plain().local_endpoint(text.parse::<Endpoint>().unwrap());
         assert!(is_settled("127.0.0.1:1", plain()));
         assert!(is_settled("[::1]:1", local("[::1]:0")));
-        assert!(is_settled("name:1", plain().address(([127, 0, 0, 1], 1).into())));
+        assert!(is_settled("name:1", plain().remote_address(([127, 0, 0, 1], 1).into())));
         assert!(!is_settled("name:1", plain()));
         assert!(!is_settled("127.0.0.1:1", local("name:0")));
         assert!(!is_settled("unix:/path", plain()));

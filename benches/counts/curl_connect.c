@@ -2,7 +2,7 @@
  * curl_connect PORT CONNECTIONS MESSAGES READ_TIMEOUT_MS - libcurl's easy interface, connection only
  *
  * One handle for all connections. TCP_NODELAY is curl's default. CURLOPT_TCP_KEEPCNT came with
- * 8.9, so the count is set in the callback that curl has for such things. A round trip is send,
+ * 8.9, so a curl callback sets the count. A round trip is send,
  * wait, receive, as curl_easy_recv(3) shows it.
  */
 #include "client.h"
@@ -72,7 +72,7 @@ int main(int argc, char **argv)
     curl_easy_setopt(curl, CURLOPT_TCP_KEEPIDLE, 45L);
     curl_easy_setopt(curl, CURLOPT_TCP_KEEPINTVL, 15L);
     curl_easy_setopt(curl, CURLOPT_SOCKOPTFUNCTION, set_count);
-    /* Without messages the connection is closed as soon as it is there. */
+    /* Without messages the connection is closed as soon as it is established. */
     curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
     curl_easy_setopt(curl, CURLOPT_FORBID_REUSE, task.messages == 0 ? 1L : 0L);
     while (task.connections-- > 0) {

@@ -1,10 +1,10 @@
 /*
- * What the UDP programs share: batches of datagrams that one thread sends to itself by loopback, so that
- * both ends are paid for, and receives and checks one by one.
+ * The common part of the UDP programs. One thread sends batches of datagrams to itself by loopback, so that
+ * the counts include both ends. It receives and checks each datagram.
  *
- * PROGRAM equal|unequal BATCHES  - so many, and the end
- * PROGRAM equal|unequal          - so many as each line of the input says; each is answered by the
- *                                  nanoseconds for one datagram: by the clock, and of the processor
+ * PROGRAM equal|unequal BATCHES  - sends BATCHES batches and exits
+ * PROGRAM equal|unequal          - sends as many batches as each input line says, and prints the
+ *                                  nanoseconds per datagram: elapsed time and processor time
  */
 #ifndef DATAGRAM_H
 #define DATAGRAM_H
@@ -16,30 +16,30 @@
 #include <time.h>
 #include <unistd.h>
 
-/* 64 bytes, or lengths about that which rise, so that the kernel can't take two as one. */
+/* 64 bytes, or rising lengths around that, which the kernel cannot coalesce. */
 enum { BATCH = 64, SIZE = 64, SHORTEST = 33, LONGEST = SHORTEST + BATCH - 1 };
 
-/* A run that hangs, for a datagram was lost, must not stay behind. */
+/* A run that hangs because of a lost datagram must end. */
 enum { GIVE_UP_AFTER_SECONDS = 120 };
 
 static char sent[BATCH * LONGEST]; /* one after another, without gaps */
 static char *data[BATCH];
 static size_t length[BATCH];
-static char got[BATCH][LONGEST + 1]; /* one byte more shows what is too long */
-static uint64_t number; /* of the batch's first datagram */
+static char got[BATCH][LONGEST + 1]; /* the additional byte shows a datagram that is too long */
+static uint64_t number; /* the number of the first datagram in the batch */
 
-/* What a program is: its sockets, and a batch sent and received. Each that came is shown to arrived(). */
+/* Each program defines its sockets, and sends and receives a batch. It passes each datagram to arrived(). */
 static void open_sockets(void);
 static void exchange(void);
 
-/* The i-th of the batch: in order, whole, and not an earlier one. */
+/* Checks that datagram i of the batch is in order, whole, and not from an earlier batch. */
 static inline void arrived(unsigned i, const char *bytes, size_t len)
 {
     uint64_t n;
 
     memcpy(&n, bytes, sizeof n);
     if (i >= BATCH || len != length[i] || n != number + i || bytes[len - 1] != (char)i) {
-        fprintf(stderr, "not what was sent: number %u of a batch, %zu bytes\n", i, len);
+        fprintf(stderr, "datagram differs from the sent one: number %u of a batch, %zu bytes\n", i, len);
         exit(1);
     }
 }

@@ -1,4 +1,4 @@
-/* What the event-driven servers share. */
+/* The common part of the event-driven servers. */
 #ifndef EVENTS_H
 #define EVENTS_H
 #include <stdio.h>
@@ -6,12 +6,12 @@
 #include <sys/resource.h>
 
 /*
- * No read waits in such a server, so READ_TIMEOUT_MS, which all servers are given, says
- * nothing to it. A message that begins with BROADCAST goes to every connection.
+ * No read waits in an event-driven server, so READ_TIMEOUT_MS, an argument of all servers,
+ * has no effect. A message that begins with BROADCAST is sent to every connection.
  */
 enum { SIZE = 256, BROADCAST = 'b' };
 
-/* Thousands of connections are more descriptors than the soft limit commonly allows. */
+/* Thousands of connections need more descriptors than the usual soft limit. */
 static inline void raise_descriptor_limit(void)
 {
     struct rlimit limit;

@@ -1,11 +1,11 @@
 /*
- * hold PORT CONNECTIONS - clients that stay, and do what they are told
+ * hold PORT CONNECTIONS - clients that stay connected and execute commands
  *
- * Opens the connections, has one message echoed on each, prints "ready", and takes orders on
- * standard input, each answered with "done":
- *   echo N       N messages on every connection, each after the answer to the one before
- *   broadcast N  N messages for all, each asked for by one client when all have the one before
- * At the end of the input it closes them all.
+ * Opens the connections, sends one message to be echoed on each, prints "ready", and reads commands
+ * from standard input. It answers each with "done":
+ *   echo N       N messages on every connection, each after the reply to the previous one
+ *   broadcast N  N messages to all, each requested by one client when all have the previous one
+ * At the end of the input it closes all connections.
  */
 #define _GNU_SOURCE
 #include "events.h"
@@ -13,13 +13,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-/* So many share a source address, which has 28,000 ports, some of them in use. */
+/* The connections per source address, which has 28,000 ports, some of them in use. */
 enum { FOR_EACH_ADDRESS = 1000, EVENTS = 256, LENGTH = 64 };
 
 struct connection {
     int fd;
     long left;      /* messages still to be sent */
-    size_t missing; /* bytes of the answer that is under way */
+    size_t missing; /* missing bytes of the current reply */
 };
 
 static struct connection *all;
@@ -48,7 +48,7 @@ static void start(struct connection *c, long number, const struct sockaddr_in *s
     must(epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) == 0, "epoll_ctl");
 }
 
-/* Takes what has come; true when the answer is complete. */
+/* Receives the available bytes. Returns true when the reply is complete. */
 static int take(struct connection *c, const char *message)
 {
     char buf[LENGTH];
@@ -60,7 +60,7 @@ static int take(struct connection *c, const char *message)
     return c->missing == 0;
 }
 
-/* Until each of them has its answer, and the answers to all that it has left to send. */
+/* Runs until each connection has the replies to all its messages. */
 static void take_all(long waiting, const char *message)
 {
     struct epoll_event events[EVENTS];

@@ -1,22 +1,12 @@
-/* What the keepsock servers share: their options, a listener on a free loopback port, and the echo. */
+/* The common part of the keepsock servers: options, a listener on a free loopback port, the echo. */
 #ifndef KEEP_H
 #define KEEP_H
-#include <keepsock.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "keep_must.h"
 #include <sys/prctl.h>
 #include <unistd.h>
 
-/* A counting run that hangs must not stay behind. */
+/* A run that hangs must end. */
 enum { GIVE_UP_AFTER_S = 120 };
-
-static inline void must(int32_t status, keepsock_error *error)
-{
-    if (status != KEEPSOCK_OK) {
-        fprintf(stderr, "%s\n", keepsock_error_message(error));
-        exit(1);
-    }
-}
 
 /* Keepalive and NODELAY are on by default. */
 static inline keepsock_options *options_with(long read_timeout_ms)
@@ -42,9 +32,14 @@ static inline keepsock_server *listen_loopback(keepsock_options *options)
         exit(1);
     must(keepsock_server_listen("127.0.0.1:0", options, &server, &error), error);
     keepsock_options_free(options);
+    return server;
+}
+
+/* The clients start when the port is printed. */
+static inline void print_port(keepsock_server *server)
+{
     printf("port %u\n", (unsigned)keepsock_server_port(server));
     fflush(stdout);
-    return server;
 }
 
 static inline void echo_until_end(keepsock_client *client)

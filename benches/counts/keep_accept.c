@@ -10,6 +10,7 @@ int main(int argc, char **argv)
 
     alarm(GIVE_UP_AFTER_S);
     keepsock_server *server = listen_loopback(options_with(timeout));
+    print_port(server);
     while (connections-- > 0) {
         keepsock_client *client = NULL;
 

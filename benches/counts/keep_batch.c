@@ -1,19 +1,19 @@
-/* keep_batch - keepsock: UDP in batches; what is equal is segmented */
+/* keep_batch - keepsock: UDP in batches, with GSO for datagrams of equal length */
 #include "keep_datagram.h"
 
 #ifndef COALESCING
 #define COALESCING false
 #endif
 
-static keepsock_outgoing outgoing[BATCH];
-static keepsock_incoming incoming[BATCH];
+static keepsock_send_item outgoing[BATCH];
+static keepsock_recv_item incoming[BATCH];
 
 static void open_sockets(void)
 {
     open_two(COALESCING);
     for (unsigned i = 0; i < BATCH; i++) {
-        outgoing[i] = (keepsock_outgoing){.data = data[i], .len = length[i]};
-        incoming[i] = (keepsock_incoming){.data = got[i], .cap = sizeof got[i]};
+        outgoing[i] = (keepsock_send_item){.buf = data[i], .len = length[i]};
+        incoming[i] = (keepsock_recv_item){.buf = got[i], .cap = sizeof got[i]};
     }
 }
 
@@ -23,11 +23,12 @@ static void exchange(void)
     size_t n;
 
     for (size_t done = 0; done < BATCH; done += n)
-        must(keepsock_datagram_send_batch(sender, outgoing + done, BATCH - done, &n, &error), error);
+        must(keepsock_datagram_send_batch(sender, outgoing + done, BATCH - done, sizeof *outgoing, &n,
+                                          &error), error);
     for (size_t done = 0; done < BATCH; done += n) {
         must(keepsock_datagram_recv_batch(receiver, incoming + done, BATCH - done, sizeof *incoming, &n,
                                           &error), error);
         for (size_t i = done; i < done + n; i++)
-            arrived((unsigned)i, incoming[i].data, incoming[i].info.len);
+            arrived((unsigned)i, incoming[i].buf, incoming[i].info.len);
     }
 }

@@ -1,4 +1,4 @@
-/* keep_connect PORT CONNECTIONS MESSAGES READ_TIMEOUT_MS - keepsock: connects, one after another */
+/* keep_connect PORT CONNECTIONS MESSAGES READ_TIMEOUT_MS [HOST] - keepsock: connects, one after another */
 #include "client.h"
 #include "keep.h"
 #include <string.h>
@@ -8,9 +8,9 @@ int main(int argc, char **argv)
     struct task task = task_of(argc, argv);
     keepsock_options *options = NULL;
     keepsock_error *error = NULL;
-    char endpoint[32], buf[SIZE];
+    char endpoint[64], buf[SIZE];
 
-    snprintf(endpoint, sizeof endpoint, "127.0.0.1:%u", (unsigned)task.port);
+    snprintf(endpoint, sizeof endpoint, "%s:%u", task.host, (unsigned)task.port);
     memset(buf, 'k', sizeof buf);
     /* Keepalive (idle, interval, count) and NODELAY are on by default. */
     must(keepsock_options_new(&options, &error), error);

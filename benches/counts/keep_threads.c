@@ -1,17 +1,20 @@
-/* keep_threads CONNECTIONS READ_TIMEOUT_MS - keepsock_server_serve: a thread for each connection */
+/*
+ * keep_threads CONNECTIONS READ_TIMEOUT_MS - keepsock_server_serve: a thread for each connection
+ *
+ * The main thread waits in the service, as that of most programs does.
+ */
 #include "keep.h"
-#include <semaphore.h>
 #include <stdatomic.h>
 
+static _Atomic(keepsock_service *) serving;
 static atomic_long left;
-static sem_t all_done;
 
 static void attend(keepsock_client *client, void *user)
 {
     (void)user;
     echo_until_end(client);
     if (atomic_fetch_sub(&left, 1) == 1)
-        sem_post(&all_done);
+        must(keepsock_service_stop(serving, NULL), NULL);
 }
 
 int main(int argc, char **argv)
@@ -24,11 +27,12 @@ int main(int argc, char **argv)
 
     alarm(GIVE_UP_AFTER_S);
     left = connections;
-    sem_init(&all_done, 0, 0);
 
     keepsock_server *server = listen_loopback(options_with(timeout));
     must(keepsock_server_serve(server, NULL, attend, NULL, &service, &error), error);
-    sem_wait(&all_done);
+    serving = service;
+    print_port(server);
+    must(keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, &error), error);
     must(keepsock_service_drain(service, 5000, NULL, NULL, &error), error);
     keepsock_service_free(service);
     keepsock_server_free(server);

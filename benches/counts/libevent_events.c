@@ -27,7 +27,7 @@ static void on_event(struct bufferevent *connection, short what, void *base)
     must((what & BEV_EVENT_EOF) != 0, "connection");
     if (evbuffer_get_length(bufferevent_get_output(connection)) == 0)
         end(connection, base);
-    else /* when the last answer is written */
+    else /* when the last reply is written */
         bufferevent_setcb(connection, NULL, end, NULL, base);
 }
 

@@ -1,11 +1,10 @@
 /*
- * load PORT CONNECTIONS AT_ONCE MESSAGES SIZE - the load for every server here
+ * load PORT CONNECTIONS AT_ONCE MESSAGES SIZE - the load for each server
  *
- * Opens CONNECTIONS connections to the loopback port, AT_ONCE of them at a time.
- * On each it sends MESSAGES messages of SIZE bytes, each after the answer to the
- * one before, checks that the same bytes come back, and closes. The next connection
- * comes when the server has closed too: else it would meet the end of the one before,
- * or not, as chance has it.
+ * Opens CONNECTIONS connections to the loopback port, AT_ONCE at a time.
+ * Each connection sends MESSAGES messages of SIZE bytes, each after the reply to the
+ * previous one, checks that the same bytes return, and closes. The next connection
+ * starts when the server has also closed, so that the order of events does not vary.
  */
 #define _GNU_SOURCE
 #include "raw.h"
@@ -17,7 +16,7 @@ enum { MOST_AT_ONCE = 256, LARGEST = 256 };
 struct connection {
     int fd;
     long left;      /* messages still to be sent */
-    size_t missing; /* bytes of the answer that is under way */
+    size_t missing; /* missing bytes of the current reply */
 };
 
 static struct sockaddr_in server;
@@ -45,7 +44,7 @@ static void start(struct connection *c, int epoll)
     ask(c);
 }
 
-/* Takes what has come; true when the server has closed, after the last answer. */
+/* Receives the available bytes. Returns true when the server has closed after the last reply. */
 static int take(struct connection *c)
 {
     char buf[LARGEST];

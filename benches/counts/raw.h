@@ -1,4 +1,4 @@
-/* What the plain C programs share: the options, a listener on a free loopback port, and the echo. */
+/* The common part of the plain C programs: options, a listener on a free loopback port, the echo. */
 #ifndef RAW_H
 #define RAW_H
 #include <netinet/in.h>
@@ -10,7 +10,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* A counting run that hangs must not stay behind. */
+/* A run that hangs must end. */
 enum { GIVE_UP_AFTER_S = 120 };
 
 static inline void must(int ok, const char *what)
@@ -26,7 +26,7 @@ static inline void set(int fd, int level, int option, int value)
     must(setsockopt(fd, level, option, &value, sizeof value) == 0, "setsockopt");
 }
 
-/* keepsock's defaults. Set on a listener they are inherited, on Linux, by every accepted socket. */
+/* keepsock's defaults. On Linux every accepted socket inherits them from the listener. */
 static inline void set_options(int fd)
 {
     set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -1,4 +1,4 @@
-/* raw_coalesce - plain C: UDP segmentation (equal ones only), and coalescing (UDP_GRO of udp(7)) */
+/* raw_coalesce - plain C: UDP segmentation offload (equal lengths only), and receive coalescing (UDP_GRO of udp(7)) */
 #define _GNU_SOURCE
 #include "raw_datagram.h"
 
@@ -12,7 +12,7 @@ static void open_sockets(void)
     must(setsockopt(receiver, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0, "UDP_GRO");
 }
 
-/* How long each of those that came as one is. */
+/* The length of each coalesced datagram. */
 static size_t size_of_each(struct msghdr *message, size_t len)
 {
     int size = 0;

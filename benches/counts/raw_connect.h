@@ -20,7 +20,7 @@ static inline void round_trip(int fd)
     }
 }
 
-/* timed: the kernel's timers, set once. SO_SNDTIMEO bounds connect too. */
+/* timed: the kernel's timers, set once. SO_SNDTIMEO also limits connect. */
 static inline int run(int argc, char **argv, int timed)
 {
     struct task task = task_of(argc, argv);

@@ -1,4 +1,4 @@
-/* What the plain C programs of UDP share: two sockets on loopback, and receiving many at once. */
+/* The common part of the plain C UDP programs: two sockets on loopback, and batch receives. */
 #ifndef RAW_DATAGRAM_H
 #define RAW_DATAGRAM_H
 #include <netinet/in.h>
@@ -47,7 +47,7 @@ static void open_two(int connected)
     }
 }
 
-/* All of a batch by recvmmsg, in one call if all are there. */
+/* Receives a batch with recvmmsg, in one call if all datagrams have arrived. */
 static inline void receive_many(void)
 {
     for (unsigned done = 0; done < BATCH;) {
@@ -61,7 +61,7 @@ static inline void receive_many(void)
     }
 }
 
-/* A batch as one, which the kernel cuts (UDP_SEGMENT of udp(7)): what lies in so many pieces. */
+/* Sends a batch from `count` buffers with one call, which the kernel splits (UDP_SEGMENT of udp(7)). */
 static inline void send_as_one(const struct iovec *parts, size_t count)
 {
     union {

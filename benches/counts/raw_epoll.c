@@ -9,9 +9,9 @@
 
 enum { MOST = 20000, EVENTS = 256 };
 
-/* By descriptor. Pages of it that are never used cost nothing. */
+/* By descriptor. Unused pages cost nothing. */
 static struct connection {
-    char *rest; /* what the kernel has not taken yet */
+    char *rest; /* bytes that the kernel has not accepted yet */
     unsigned rest_len;
     bool open;
 } connections[MOST];
@@ -26,7 +26,7 @@ static void watch(int operation, int fd, uint32_t what)
     must(epoll_ctl(epoll, operation, fd, &event) == 0, "epoll_ctl");
 }
 
-/* What could be sent; 0 when the kernel has no room. */
+/* Returns the number of sent bytes; 0 if the kernel has no room. */
 static size_t send_some(int fd, const char *data, size_t len)
 {
     ssize_t sent = send(fd, data, len, MSG_NOSIGNAL);
@@ -46,7 +46,7 @@ static void send_all(int fd, const char *data, size_t len)
             return;
         data += sent;
         len -= sent;
-        /* Until the rest is gone nothing is read: a client that takes nothing sends nothing. */
+        /* The server reads no data until the rest is sent: back-pressure. */
         watch(EPOLL_CTL_MOD, fd, EPOLLOUT);
     }
     c->rest = realloc(c->rest, c->rest_len + len);
@@ -98,7 +98,7 @@ static void welcome(int listener)
     connections[fd].open = true;
     if (fd > highest)
         highest = fd;
-    /* The first message has mostly come by now: this saves a wait. */
+    /* The first message has usually arrived, so this saves a wait. */
     attend(fd);
 }
 

@@ -1,4 +1,4 @@
-/* raw_pieces - plain C: UDP segmentation (equal ones only) of what lies in 64 pieces, and recvmmsg */
+/* raw_pieces - plain C: sends 64 separate buffers with UDP segmentation offload, receives with recvmmsg */
 #define _GNU_SOURCE
 #include "raw_datagram.h"
 

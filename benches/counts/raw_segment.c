@@ -1,4 +1,4 @@
-/* raw_segment - plain C: UDP segmentation (equal ones only), and recvmmsg */
+/* raw_segment - plain C: UDP segmentation offload (equal lengths only), and recvmmsg */
 #define _GNU_SOURCE
 #include "raw_datagram.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <uv.h>
 
-/* What the kernel did not take at once. */
+/* The bytes that the kernel did not accept immediately. */
 struct rest {
     uv_write_t request;
     char data[SIZE];
@@ -35,7 +35,7 @@ static void on_written(uv_write_t *request, int status)
 
     check(status, "write");
     free(request);
-    /* Reading has ended, and this was the last answer. */
+    /* The end of the stream was read, and this was the last reply. */
     if (!uv_is_active((uv_handle_t *)to) && !uv_is_closing((uv_handle_t *)to) && uv_stream_get_write_queue_size(to) == 0)
         uv_close((uv_handle_t *)to, on_closed);
 }
@@ -66,7 +66,7 @@ static void send_to(uv_handle_t *handle, void *message)
         send_all((uv_stream_t *)handle, buf->base, buf->len);
 }
 
-/* One buffer for all: what is read is answered at once. */
+/* One buffer for all connections, because each read is answered at once. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     static char room[SIZE];
@@ -78,7 +78,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_read(uv_stream_t *from, ssize_t got, const uv_buf_t *buf)
 {
     if (got == UV_EOF) {
-        /* Else the last answer that is written closes. */
+        /* Otherwise the last written reply closes the connection. */
         if (uv_stream_get_write_queue_size(from) == 0)
             uv_close((uv_handle_t *)from, on_closed);
         return;

@@ -1,11 +1,11 @@
 /*
- * activate.c - starts a program as systemd does with its sockets: for the tests
+ * activate.c - starts a program with a socket, as systemd does: for the tests
  *
  *     activate KIND ADDRESS PROGRAM ARGUMENT...
  *
  * KIND is tcp (ADDRESS: an IPv4 address, any port), unix (a path), udp (as tcp) or file (a
- * path). The program finds it as descriptor 3, and LISTEN_PID, LISTEN_FDS and
- * LISTEN_FDNAMES, which is "main".
+ * path). The program gets it as descriptor 3, and the variables LISTEN_PID, LISTEN_FDS
+ * and LISTEN_FDNAMES, which is "main".
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>

@@ -3,10 +3,10 @@
  *
  *     load ENDPOINT CONNECTIONS THREADS
  *
- * ENDPOINT is 127.0.0.1:PORT or unix:PATH. Each connection sends a line, and wants the
- * same line and then the end. Prints how many connections were made, and
- * how many were refused, reset, answered in part or failed otherwise. The server closes
- * first, so no port of this side is kept by TIME-WAIT. Exit status: 0 each was answered,
+ * ENDPOINT is 127.0.0.1:PORT or unix:PATH. Each connection sends a line, and expects the
+ * same line and then the end of the stream. Prints the number of connections, and how many
+ * were refused, reset, answered in part or failed otherwise. The server closes first, so
+ * TIME-WAIT blocks no port of this side. Exit status: 0 each connection was answered,
  * 1 not.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -65,7 +65,7 @@ static void ask(struct counts *counts, long number)
         return;
     }
     setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* for connect, too */
+    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* also for connect */
     if (connect(connection, &address.any, address_len) != 0) {
         count_error(counts, "connect");
     } else if (send(connection, line, len, MSG_NOSIGNAL) != (ssize_t)len) {

@@ -1,6 +1,6 @@
 /*
- * plain_http.c - a small HTTP/1.0 server on bare BSD sockets: a peer of another
- * make for line_client's test
+ * plain_http.c - a small HTTP/1.0 server on plain BSD sockets: the peer of line_client's
+ * test
  *
  *     plain_http N
  *

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Runs one example as a test: brings up its peer, compares what comes out, and
-# leaves nothing behind.
+# Runs one example as a test: starts its peer, compares the output, and removes
+# all files and processes.
 #
 #     run.sh TEST PROGRAM...
 #
-# Environment: KEEPSOCK_TEST_DIR   a directory to make, use and remove
+# Environment: KEEPSOCK_TEST_DIR   a directory to create, use and remove
 #              KEEPSOCK_VALGRIND   valgrind, to run each keepsock program under it
-#              KEEPSOCK_EMULATOR   words to put before a program built for another system
+#              KEEPSOCK_EMULATOR   the command that runs a program built for another system
 #              KEEPSOCK_PYTHON     python3, for the test that talks to its http.server
-#              KEEPSOCK_LOAD       how many connections the restart test makes; 50000 if not set
+#              KEEPSOCK_LOAD       the number of connections of the restart test; default 50000
 #
-# Servers listen on port 0 and print where. Everything waits for the other side
-# through pipes, but for what a server says on stderr, so nothing sleeps; whatever hangs is ended by ctest's timeout.
+# Servers listen on port 0 and print their endpoint. Each side waits for the other
+# through pipes, except for a server's output on stderr, so no test sleeps. The
+# timeout of ctest ends a test that hangs.
 set -eu
 
 name=$1
@@ -49,11 +50,11 @@ equal() { # WHAT EXPECTED FOUND
     [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
 
-# Words to put before a program, to change what it may do.
+# A command before each program, which changes its privileges.
 before=
 
-# Becomes the program; call it in the background or in a subshell, so that $!
-# is the program itself.
+# Executes the program in this shell. Call it in the background or in a subshell,
+# so that $! is the program itself.
 run() {
     if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
         # shellcheck disable=SC2086 # several words
@@ -64,7 +65,7 @@ run() {
     exec $before ${KEEPSOCK_EMULATOR:-} "$@"
 }
 
-# Waits for a background program and wants it to have succeeded.
+# Waits for a background program, which must succeed.
 ended() { # PID WHAT
     status=0
     wait "$1" || status=$?
@@ -72,7 +73,7 @@ ended() { # PID WHAT
     [ $status -eq 0 ] || fail "$2 ended with status $status"
 }
 
-# Three clients at once send $dir/text to $endpoint, and get it back.
+# Three concurrent clients send $dir/text to $endpoint, and receive it back.
 three_clients() { # PROGRAM
     clients=
     for i in 1 2 3; do
@@ -102,7 +103,7 @@ first)
     start "$2" --count 1
     equal "line" hello "$(run "$1" "$endpoint" 2>"$dir/first.err")"
     ended "$server" "server"
-    # Nobody listens there any more: a message and status 1.
+    # No process listens: a message and status 1.
     status=0
     message=$(run "$1" "$endpoint" 2>&1) || status=$?
     equal "status without a server" 1 $status
@@ -125,7 +126,7 @@ echo_server)
     awk 'BEGIN { for (i = 0; i < 200; i++) print "line", i, "of the text that the clients send" }' >"$dir/text"
     three_clients "$2"
 
-    # One client is still connected when the server is asked to end.
+    # One client is still connected when the server is stopped.
     mkfifo "$dir/in" "$dir/out"
     run "$2" "$endpoint" <"$dir/in" >"$dir/out" 2>"$dir/last.err" 3<&- &
     last=$!
@@ -137,7 +138,7 @@ echo_server)
     ended "$server" "server"
     read -r report <&3
     case $report in
-    "drained: "?*" finished, 0 cut") ;;
+    "drained: "?*" completed, 0 reset") ;;
     *) fail "report: $report" ;;
     esac
     exec 4>&-
@@ -153,7 +154,7 @@ datagram)
     ended "$server" "server"
     read -r report <&3
     equal "report" "12 received, 0 dropped" "$report"
-    # Nobody has the port any more, and its machine says so.
+    # No process has the port, and the host reports that.
     status=0
     (echo lost | run "$2" "$udp") >"$dir/lost" 2>"$dir/lost.err" || status=$?
     equal "status without a server" 1 $status
@@ -165,7 +166,7 @@ datagram)
     equal "reply" local "$(echo local | run "$2" "$endpoint" 2>"$dir/client.err")"
     kill -TERM "$server"
     ended "$server" "server"
-    [ ! -e "$dir/socket" ] || fail "the socket's file was left behind"
+    [ ! -e "$dir/socket" ] || fail "the file of the socket exists"
     ;;
 
 push)
@@ -176,7 +177,7 @@ push)
     exec 4>"$dir/in" 3<"$dir/server"
     read -r endpoint <&3 || fail "the server printed no endpoint"
 
-    # A client that kept descriptor 4 would keep the server's input open.
+    # A client with descriptor 4 would keep the server's input open.
     run "$2" --count 3 "$endpoint" >"$dir/a" 2>"$dir/a.err" 3<&- 4>&- &
     a=$!
     run "$2" "$endpoint" >"$dir/b" 2>"$dir/b.err" 3<&- 4>&- &
@@ -188,7 +189,7 @@ push)
     read -r line <&6 && equal "to b" welcome "$line"
     for text in first second; do
         echo $text >&4
-        read -r line <&3 && equal "report" "sent to 2, cut off 0" "$line"
+        read -r line <&3 && equal "report" "sent to 2, reset 0" "$line"
         read -r line <&5 && equal "to a" $text "$line"
         read -r line <&6 && equal "to b" $text "$line"
     done
@@ -207,7 +208,7 @@ chat)
     ann='' bob='' cid='' # processes
     enter() { # NAME IN OUT: a client of that name, which writes and reads these descriptors
         mkfifo "$dir/$1.in" "$dir/$1.out"
-        # A client that kept another's descriptors would keep its input open.
+        # A client that inherits the descriptors of another client would keep its input open.
         KEEPSOCK_VALGRIND='' run "$talk" "$endpoint" <"$dir/$1.in" >"$dir/$1.out" 2>"$dir/$1.err" \
             3<&- 4>&- 5<&- 6>&- 7<&- 8>&- 9<&- &
         pids="$pids $!"
@@ -216,11 +217,11 @@ chat)
         echo "$1" >&"$2"
     }
     hears() { # DESCRIPTOR LINE
-        read -r line <&"$1" || fail "the end instead of '$2'"
+        read -r line <&"$1" || fail "end of stream instead of '$2'"
         equal "on descriptor $1" "$2" "$line"
     }
     enter ann 4 5
-    echo "nobody hears this" >&4
+    echo "a line outside of any room" >&4
     hears 5 "* you are in no room: /join ROOM"
     echo "/join red" >&4
     hears 5 "* ann has joined red"
@@ -232,7 +233,7 @@ chat)
     echo "/join blue" >&8
     hears 9 "* cid has joined blue"
 
-    # What is said in one room nobody hears in the other: its next line is another one.
+    # A line in one room does not reach the other room, whose next line is different.
     echo "hello, red" >&4
     hears 5 "ann: hello, red"
     hears 7 "ann: hello, red"
@@ -263,7 +264,7 @@ chat)
     hears 9 "* goodbye: the server ends"
     ended "$cid" "cid"
     ended "$server" "server"
-    read -r line <&3 && equal "report" "drained: 1 finished, 0 cut" "$line"
+    read -r line <&3 && equal "report" "drained: 1 completed, 0 reset" "$line"
     ;;
 
 ticker)
@@ -291,38 +292,38 @@ ticker)
     end
     reports '^connections 0, opened 1, closed 1$'
 
-    # One reader is stopped, for as many ticks as its kernel might hold, and
-    # then some. A Unix socket holds few: each message counts some hundred bytes.
+    # One reader is stopped for more ticks than its kernel can hold. A Unix socket
+    # holds few: each message counts several hundred bytes.
     room=$(cat /proc/sys/net/core/wmem_default 2>/dev/null || echo 212992)
     most=$((room / 256 + 200))
     mkfifo "$dir/slow"
-    for cut in '' --cut; do
-        # shellcheck disable=SC2086 # no word or one
-        start "$ticker" --rate 1000 $cut unix:socket
+    for policy in '' --disconnect; do
+        # shellcheck disable=SC2086 # zero or one word
+        start "$ticker" --rate 1000 $policy unix:socket
         run "$reader" "$endpoint" >"$dir/slow" 2>"$dir/slow.err" 3<&- &
         slow=$!
         pids="$pids $slow"
         exec 4<"$dir/slow"
         read -r line <&4 || fail "no tick"
         kill -STOP "$slow"
-        # Others still get ticks. They come anew now and then, for they might not keep up themselves.
+        # Other readers still get ticks. They reconnect at times, because they may also be slow.
         tick=0
         while [ "$tick" -lt "$most" ]; do
-            read_ticks 100 4<&- || [ -n "$cut" ] || fail "a reader beside the slow one"
+            read_ticks 100 4<&- || [ -n "$policy" ] || fail "another reader was disconnected"
             tick=$(sed -n '$s/tick //p' "$dir/ticks")
             tick=${tick:-0}
         done
         kill -CONT "$slow"
-        if [ -z "$cut" ]; then
+        if [ -z "$policy" ]; then
             end
             cat <&4 >"$dir/missed"
             [ "$(gaps "$dir/missed")" -gt 0 ] || fail "the slow reader missed nothing"
-            reports ' dropped [1-9][0-9]*, in [1-9]'
-        else # Unix sockets have no reset: to the reader it is an end
+            reports ' dropped [1-9][0-9]* in [1-9]'
+        else # Unix sockets have no reset: the reader gets an end of stream
             cat <&4 >"$dir/missed"
             equal "gaps" 0 "$(gaps "$dir/missed")"
             end
-            reports '^ended: did not keep up 1$'
+            reports '^close reason: slow consumer, 1 connection'
         fi
         ended "$slow" "slow reader"
         exec 4<&-
@@ -332,7 +333,7 @@ ticker)
 proxy)
     cd "$dir" # a Unix socket's path must be short
     talk=$3
-    send() { # FILE: through the proxy; what comes back is in $dir/back
+    send() { # FILE: through the proxy; the reply is in $dir/back
         status=0
         (KEEPSOCK_VALGRIND='' run "$talk" "$endpoint") <"$1" >"$dir/back" 2>"$dir/talk.err" 3<&- 4<&- 5<&- 6>&- 7<&- || status=$?
     }
@@ -346,18 +347,18 @@ proxy)
     exec 5<&3
     rm "$dir/server"
 
-    # It comes back whole only if the end of each direction is passed on by itself.
+    # The reply is whole only if the proxy forwards the end of each direction separately.
     head -c 8388608 /dev/urandom >"$dir/sent"
     send "$dir/sent"
     equal "status" 0 "$status"
-    cmp "$dir/sent" "$dir/back" || fail "what came back differs"
+    cmp "$dir/sent" "$dir/back" || fail "the reply differs"
 
     kill -TERM "$echo_server"
     ended "$echo_server" "echo server"
     echo again >"$dir/again"
     send "$dir/again"
     equal "status without the echo server" 3 "$status"
-    grep -q '^proxy: connect to unix:echo: ' "$dir/server.err" || fail "the proxy did not say why"
+    grep -q '^proxy: connect to unix:echo: ' "$dir/server.err" || fail "the proxy did not print the reason"
 
     proxy_endpoint=$endpoint
     start "$2" unix:echo
@@ -365,26 +366,26 @@ proxy)
     send "$dir/again"
     equal "reply" again "$(cat "$dir/back")"
 
-    # One that is connected when the proxy is asked to end goes on until its own end.
+    # A connection that is open when the proxy is stopped continues until its own end.
     mkfifo "$dir/in" "$dir/out"
     KEEPSOCK_VALGRIND='' run "$talk" "$endpoint" <"$dir/in" >"$dir/out" 2>"$dir/talk.err" 3<&- 4<&- 5<&- &
     last=$!
     pids="$pids $last"
     exec 6>"$dir/in" 7<"$dir/out"
     echo before >&6
-    read -r line <&7 || fail "the end instead of 'before'"
+    read -r line <&7 || fail "end of stream instead of 'before'"
     equal "reply" before "$line"
     kill -TERM "$proxy"
-    while send "$dir/again" && [ "$status" -ne 1 ]; do :; done # until it is no longer there for others
+    while send "$dir/again" && [ "$status" -ne 1 ]; do :; done # until the proxy accepts no client
     echo after >&6 || fail "the connection has ended"
-    read -r line <&7 || fail "the end instead of 'after'"
+    read -r line <&7 || fail "end of stream instead of 'after'"
     equal "reply" after "$line"
     exec 6>&-
     ended "$last" "last client"
     ended "$proxy" "proxy"
     read -r line <&5
     case $line in
-    "drained: "?*" finished, 0 cut") ;;
+    "drained: "?*" completed, 0 reset") ;;
     *) fail "report: $line" ;;
     esac
     kill -TERM "$server"
@@ -394,18 +395,18 @@ proxy)
 restart)
     cd "$dir" # a Unix socket's path must be short
     restart=$1 load=$2 activate=$3
-    begun() { # takes the server's next line: where it serves, and its process
-        read -r line <&3 || fail "the end instead of a server"
+    begun() { # reads the server's next line: its endpoint and its process ID
+        read -r line <&3 || fail "end of stream instead of a server"
         endpoint=${line% *} pid=${line#* }
         pids="$pids $pid"
     }
-    begin() { # PROGRAM... : a server that the shell need not wait for
+    begin() { # PROGRAM... : a server for which the shell does not wait
         rm -f "$dir/server"
         start "$@"
         line=$endpoint
         endpoint=${line% *} pid=${line#* }
     }
-    end() { # ends the last one, and hears the end of all
+    end() { # stops the last server, and reads the end of all output
         kill -TERM "$pid"
         while read -r line <&3; do fail "after the end: $line"; done
         pids=
@@ -417,7 +418,7 @@ restart)
     [ -z "${KEEPSOCK_VALGRIND:-}" ] || connections=20000
 
     for where in 127.0.0.1:0 unix:socket; do
-        # Replaced again and again while clients come.
+        # The server is replaced repeatedly while clients connect.
         begin "$restart" "$where"
         first=$pid
         rm -f "$dir/load"
@@ -435,16 +436,16 @@ restart)
         done
         ended "$client" "load: $(cat "$dir/load")"
         equal "load" "$connections connections: 0 refused, 0 reset, 0 cut short, 0 failed" "$(cat "$dir/load")"
-        [ $restarts -ge 5 ] || fail "only $restarts restarts while clients came"
+        [ $restarts -ge 5 ] || fail "only $restarts restarts while clients connected"
         echo "$where: $(cat "$dir/load"); $restarts restarts"
         wait "$first" || fail "the first one ended with $?"
         answers "the last one"
-        connections=$((connections / 5)) # a Unix socket has less to go wrong
+        connections=$((connections / 5)) # a Unix socket has fewer failure modes
         end
-        [ ! -e socket ] || fail "the last one left the socket's file"
+        [ ! -e socket ] || fail "the last server did not remove the socket's file"
     done
 
-    # A copy that cannot begin: the old one says so, and goes on.
+    # A successor that cannot start: the predecessor prints the reason, and continues.
     cp "$restart" "$dir/program"
     begin "$dir/program"
     rm "$dir/program"
@@ -456,7 +457,7 @@ restart)
     kill -HUP "$pid"
     until grep -q 'still serving: .*exit status: 9' "$dir/server.err"; do kill -0 "$pid" || fail "it ended"; done
     answers "after a copy that ended"
-    # Another file of that name is the next version.
+    # A different file of that name is the next version.
     rm "$dir/program"
     cp "$restart" "$dir/program"
     kill -HUP "$pid"
@@ -464,7 +465,7 @@ restart)
     answers "the next version"
     end
 
-    # With a socket that somebody else has made.
+    # With a socket of another program.
     begin "$activate" tcp 127.0.0.9 "$restart" 127.0.0.9:0
     case $endpoint in 127.0.0.9:[1-9]*) ;; *) fail "activated on $endpoint" ;; esac
     end
@@ -474,15 +475,15 @@ restart)
     begun
     answers "activated, and replaced"
     end
-    [ -e activated ] || fail "the file was the service manager's"
-    # What is of another kind is left alone, and so there is a socket of its own.
+    [ -e activated ] || fail "the file of the service manager was removed"
+    # A descriptor of another kind is not adopted, and the program creates its own socket.
     begin "$activate" udp 127.0.0.1 "$restart"
     answers "beside a UDP socket"
     end
     status=0
     message=$(LISTEN_FDS=many exec sh -c 'LISTEN_PID=$$ exec "$@"' sh "$restart" 2>&1) || status=$?
     equal "status for garbage" 1 $status
-    case $message in *'LISTEN_FDS is "many", which is not a number') ;; *) fail "for garbage: $message" ;; esac
+    case $message in *'LISTEN_FDS: "many" is not a number') ;; *) fail "for garbage: $message" ;; esac
     ;;
 
 pass)
@@ -499,7 +500,7 @@ pass)
     done
     ended "$server" "acceptor"
     ended "$worker" "worker"
-    [ ! -e worker ] || fail "the worker has left its socket"
+    [ ! -e worker ] || fail "the worker did not remove its socket"
 
     # Without a worker: a message and status 1.
     status=0
@@ -520,41 +521,41 @@ reconnect)
         exec 4>"$dir/in" 3<"$dir/server"
         read -r endpoint <&3 || fail "the server printed no endpoint"
     }
-    end() { # ends it, and takes its last line from descriptor 3
+    end() { # stops it, and reads its last line from descriptor 3
         exec 4>&-
         ended "$server" "server"
-        read -r line <&3 && equal "report" "drained: 1 finished, 0 cut" "$line"
+        read -r line <&3 && equal "report" "drained: 1 completed, 0 reset" "$line"
     }
-    told() { # PATTERN: passes over what the client says, up to a line of that pattern
+    await_line() { # PATTERN: skips the client's output up to a line with that pattern
         while read -r line <&5; do
             # shellcheck disable=SC2254 # it is a pattern
             case $line in $1) return ;; esac
         done
-        fail "the client did not say '$1'"
+        fail "the client did not print '$1'"
     }
     mkfifo "$dir/server"
     begin "$1" 127.0.0.1:0
-    # A client that kept descriptor 4 would keep the server's input open.
+    # A client with descriptor 4 would keep the server's input open.
     run "$2" --sessions 2 "$endpoint" >"$dir/client" 2>"$dir/client.err" 3<&- 4>&- &
     client=$!
     pids="$pids $client"
     exec 5<"$dir/client"
-    told "connected: tcp *"
-    told welcome
+    await_line "connected: tcp *"
+    await_line welcome
     end
-    told "lost: *"
-    told "connect in * ms"
-    told "try *: connect to $endpoint: connection refused after *; next in * ms"
+    await_line "lost: *"
+    await_line "connect in * ms"
+    await_line "try *: connect to $endpoint: connection refused after *; next in * ms"
     begin "$1" "$endpoint" # again
-    told "connected: tcp *"
-    told welcome
+    await_line "connected: tcp *"
+    await_line welcome
     end
-    told "lost: *"
+    await_line "lost: *"
     ended "$client" "client"
     ;;
 
 line_client)
-    start_http() { # plain_http is no keepsock program: not for valgrind
+    start_http() { # plain_http does not use keepsock, so it runs without valgrind
         KEEPSOCK_VALGRIND='' start "$@"
     }
     start_http "$2" 2
@@ -600,17 +601,17 @@ handshake)
             grep -q "$line" "$dir/out" || fail "$1: no line like $line"
         done
     }
-    kept() { # WHAT: the SYN that the kernel kept is in $dir/out
+    saved() { # WHAT: the SYN that the kernel saved is in $dir/out
         if [ "$(uname)" = Linux ]; then
-            sed -n '/kept by the kernel/,/^    from/p' "$dir/out" | grep -q '^IP .*Flags \[S\], seq' || fail "$1: no SYN"
+            sed -n '/saved by the kernel/,/^    from/p' "$dir/out" | grep -q '^IP .*Flags \[S\], seq' || fail "$1: no SYN"
         fi
     }
 
-    # With the right to capture: this user's, or in a network of its own.
+    # With the privilege to capture: of this user, or in a new network namespace.
     status=0
     (run "$1") >"$dir/out" 2>"$dir/handshake.err" || status=$?
     if [ $status -eq 3 ]; then
-        kept "without the right"
+        saved "without the privilege"
         status=0
         before="unshare -Urn sh -c"
         if $before 'ip link set lo up' 2>"$dir/unshare.err"; then
@@ -623,26 +624,26 @@ handshake)
         before=
     fi
     if [ $status -eq 3 ]; then
-        [ "${CI:-}" != true ] || [ "$(uname)" != Linux ] || fail "nobody may capture here: $(cat "$dir/unshare.err")"
+        [ "${CI:-}" != true ] || [ "$(uname)" != Linux ] || fail "no user may capture here: $(cat "$dir/unshare.err")"
         echo "$name: the packets are skipped: $(cat "$dir/handshake.err")"
     else
         equal "status" 0 $status
-        kept "with the right"
+        saved "with the privilege"
         sed -n '/^The handshake:/,$p' "$dir/out" >"$dir/handshake"
-        shown "with the right"
+        shown "with the privilege"
     fi
 
-    # With a server that somebody else runs: no SYN is kept here.
+    # With a server of another program: this side saves no SYN.
     if [ $status -eq 0 ] && (run "$1") >/dev/null 2>&1; then
         start "$2" --count 1
         (run "$1" "$endpoint") >"$dir/out" 2>"$dir/handshake.err" || fail "no handshake with $endpoint"
         ended "$server" "server"
-        if grep -q 'kept by the kernel' "$dir/out"; then fail "a SYN that this side has sent"; fi
+        if grep -q 'saved by the kernel' "$dir/out"; then fail "a SYN that this side has sent"; fi
         cp "$dir/out" "$dir/handshake"
         shown "with a server"
     fi
 
-    # Without it, even as root.
+    # Without the privilege, even as root.
     if [ "$(id -u)" = 0 ]; then
         before="setpriv --bounding-set -net_raw --inh-caps -net_raw"
         if ! $before true 2>"$dir/setpriv.err"; then
@@ -653,15 +654,15 @@ handshake)
     if [ "$(id -u)" != 0 ] || [ -n "$before" ]; then
         status=0
         (run "$1") >"$dir/out" 2>"$dir/handshake.err" || status=$?
-        equal "status without the right" 3 $status
-        kept "without the right"
+        equal "status without the privilege" 3 $status
+        saved "without the privilege"
         for word in CAP_NET_RAW setcap 'unshare -Urn'; do
-            grep -q "permission denied: .*$word" "$dir/handshake.err" || fail "no word of $word"
+            grep -q "permission denied: .*$word" "$dir/handshake.err" || fail "$word is not named"
         done
-        if grep -q '^The handshake' "$dir/out"; then fail "a handshake without the right"; fi
+        if grep -q '^The handshake' "$dir/out"; then fail "a handshake without the privilege"; fi
         status=0
         (run "$1" 127.0.0.1:1) >"$dir/out" 2>"$dir/handshake.err" || status=$?
-        equal "status without the right and without a server" 3 $status
+        equal "status without the privilege and without a server" 3 $status
     fi
     before=
 
@@ -676,7 +677,7 @@ handshake)
     ;;
 esac
 
-# valgrind counts leaks as errors itself, but open descriptors only lists.
+# valgrind counts leaks as errors, but only lists open descriptors.
 if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
     for log in "$dir"/valgrind.*; do
         [ -s "$log" ] || fail "valgrind left no log"

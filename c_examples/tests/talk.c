@@ -1,11 +1,11 @@
 /*
- * talk.c - sends its standard input and prints what comes, both at once, on
- * bare BSD sockets: a client for the tests
+ * talk.c - sends its standard input and prints the received data, on plain BSD
+ * sockets: a client for the tests
  *
  *     talk 127.0.0.1:PORT
  *
- * The end of its input ends its side of the connection (FIN); it ends itself
- * when the other side has. Exit status: 0 ended so, 3 reset, 1 failed.
+ * The end of its input shuts down its side of the connection (FIN). It exits at
+ * the server's end of stream. Exit status: 0 end of stream, 3 reset, 1 failed.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
@@ -30,7 +30,7 @@ static int failed(const char *what)
 int main(int argc, char **argv)
 {
     static char out[65536], in[65536];
-    size_t len = 0, sent = 0; /* of out */
+    size_t len = 0, sent = 0; /* bytes in out */
     int ended = 0;
     struct sockaddr_in address = { 0 };
     const char *port = argc == 2 ? strrchr(argv[1], ':') : NULL;
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
         return failed("connect");
 
     for (;;) {
-        /* poll passes over a negative descriptor. */
+        /* poll ignores a negative descriptor. */
         fds[0].fd = sent < len || ended ? -1 : 0;
         fds[1].events = sent < len ? POLLIN | POLLOUT : POLLIN;
         if (poll(fds, 2, -1) < 0)

@@ -5,156 +5,233 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, SockAddr, SockRef};
 
-use super::{Candidate, Connected, Failure};
-use crate::error::{ErrorKind, Stage};
-use crate::info::Address;
+use crate::io::wait::Cause;
 use crate::options::SocketOptions;
-use crate::sys::{self, Borrowed, Owned};
+use crate::stream::Connected;
+use crate::sys::{self, Borrowed, Families, Handshake, Owned};
+use crate::types::address::{Address, AddressUse};
+use crate::types::error::{About, ErrorKind, Stage};
+use crate::types::sockopt::Sockets;
 
-/// What holds for every attempt of one connect.
-pub(super) struct Setting<'a> {
+/// An address to connect to.
+pub(super) struct Candidate {
+    /// The address as the kernel needs it.
+    pub name: SockAddr,
+    pub domain: Domain,
+    pub address: Address,
+}
+
+/// The parameters that all attempts of one connect share.
+pub(super) struct AttemptParams<'a> {
     pub options: &'a SocketOptions,
+    /// The addresses of the local endpoint.
     pub local: Option<&'a [SocketAddr]>,
-    /// There is no other address that this attempt is racing.
-    pub alone: bool,
+    /// The connect has no other address.
+    pub is_only: bool,
 }
 
-/// A socket whose handshake has ended.
-pub(super) struct Opened {
+/// A failed attempt: the stage and the cause.
+pub(super) struct AttemptError(pub Stage, pub Cause);
+
+/// A socket whose handshake has completed.
+pub(super) struct Established {
     socket: Owned,
-    /// Another socket is at the other end; else that is not known yet.
-    by_another: bool,
+    /// The peer is known to be another socket. Otherwise the socket may be connected to itself.
+    peer_is_other: bool,
 }
 
-/// How an attempt began.
-pub(super) enum Begun {
-    Connected(Opened),
-    /// The SYN is out; the socket becomes writable when the handshake has ended.
-    UnderWay(Owned),
-    /// The queue of a Unix listener is full: [`connect_unix`] again, later.
-    Busy(Owned),
+/// The result of starting an attempt.
+pub(super) enum AttemptStart {
+    Established(Established),
+    /// The SYN is sent. The socket becomes writable when the handshake has completed or failed.
+    InProgress(Owned),
+    /// The queue of a Unix listener is full. Call [`connect_unix`] again after a pause.
+    QueueFull(Owned),
 }
 
-/// Makes a socket and sends its SYN. Whatever fails, no descriptor is left.
-pub(super) fn begin(candidate: &Candidate, setting: &Setting<'_>) -> Result<Begun, Failure> {
-    let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
-    let socket = if setting.options.sequenced {
+impl Candidate {
+    pub(super) fn inet(address: SocketAddr) -> Candidate {
+        Candidate {
+            name: address.into(),
+            domain: Domain::for_address(address),
+            address: address.into(),
+        }
+    }
+
+    /// Whether no socket can connect to the address.
+    pub(super) fn is_unusable(&self, params: &AttemptParams<'_>) -> bool {
+        let Address::Inet(address) = self.address else {
+            return false;
+        };
+        let local = params.local.unwrap_or_default();
+        params.options.rejects_peer(address, AddressUse::StreamPeer, local).is_some()
+    }
+
+    fn is_discarded(&self, err: &io::Error) -> bool {
+        matches!(self.address, Address::Inet(address) if sys::is_discarded(err, address))
+    }
+
+    fn is_loopback(&self) -> bool {
+        matches!(&self.address, Address::Inet(address) if address.ip().is_loopback())
+    }
+}
+
+/// Creates a socket and sends its SYN. On failure the socket is closed.
+pub(super) fn start(
+    candidate: &Candidate,
+    params: &AttemptParams<'_>,
+) -> Result<AttemptStart, AttemptError> {
+    let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
+    let socket = if params.options.seqpacket {
         sys::packet_socket()
     } else {
-        sys::stream_socket(candidate.domain, setting.options.mptcp)
+        sys::stream_socket(candidate.domain, params.options.mptcp)
     };
     let socket = socket.map_err(at(Stage::Socket))?;
     let borrowed = sys::borrow(&socket);
-    if candidate.domain == Domain::UNIX {
+    let rejected = |cause| AttemptError(Stage::Options, cause);
+    let Address::Inet(to) = &candidate.address else {
+        let applied = params.options.apply_kernel(borrowed, Sockets::UNIX, Families::NONE);
+        applied.map_err(rejected)?;
         return connect_unix(socket, &candidate.name);
-    }
-    let ipv6 = candidate.domain == Domain::IPV6;
-    setting.options.apply_tcp(borrowed, ipv6).map_err(|cause| Failure(Stage::Options, cause))?;
-    if setting.options.fast_open && setting.alone {
+    };
+    let ipv6 = to.is_ipv6();
+    params.options.apply_tcp(borrowed, ipv6).map_err(rejected)?;
+    let applied = params.options.apply_kernel(borrowed, Sockets::CONNECT, Families::of(to));
+    applied.map_err(rejected)?;
+    if params.options.fast_open && params.is_only {
         sys::fast_open_connect(borrowed).map_err(at(Stage::Options))?;
     }
-    if let Some(local) = setting.local {
+    if let Some(local) = params.local {
         let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
-            return Err(Failure(Stage::Bind, ErrorKind::AddressNotAvailable.into()));
+            return Err(AttemptError(Stage::Bind, ErrorKind::AddressNotAvailable.into()));
         };
         if from.port() != 0 {
-            // The attempts of a race are bound to the same port.
+            // All attempts of a race are bound to the same port.
             sys::share_port(borrowed).map_err(at(Stage::Options))?;
+        } else {
+            sys::choose_port_late(borrowed).map_err(at(Stage::Options))?;
         }
         SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
     }
     match sys::connect(borrowed, &candidate.name) {
-        Ok(true) => Ok(Begun::Connected(Opened { socket, by_another: false })),
-        // Linux says EINPROGRESS though the answer has come by loopback within the call.
-        Ok(false) if candidate.is_loopback() && sys::is_answered_by_another(borrowed) => {
-            Ok(Begun::Connected(Opened { socket, by_another: true }))
+        Ok(true) => Ok(AttemptStart::Established(Established { socket, peer_is_other: false })),
+        // Linux returns EINPROGRESS even if the answer arrived over loopback during the call.
+        Ok(false) if candidate.is_loopback() => match sys::handshake(borrowed) {
+            Handshake::AnsweredByAnother => {
+                Ok(AttemptStart::Established(Established { socket, peer_is_other: true }))
+            }
+            Handshake::Failed => match SockRef::from(&borrowed).take_error() {
+                Ok(Some(e)) => Err(handshake_error(&e)),
+                _ => Ok(AttemptStart::InProgress(socket)),
+            },
+            Handshake::Unknown => Ok(AttemptStart::InProgress(socket)),
+        },
+        Ok(false) => Ok(AttemptStart::InProgress(socket)),
+        // The kernel checks a shared port only here: the same connection exists already.
+        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && params.has_local_port() => {
+            Err(AttemptError(Stage::Bind, ErrorKind::AddressInUse.into()))
         }
-        Ok(false) => Ok(Begun::UnderWay(socket)),
-        // A shared port is refused only here: this connection exists already.
-        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && has_port(setting) => {
-            Err(Failure(Stage::Bind, ErrorKind::AddressInUse.into()))
+        Err(e) if is_out_of_ports(&e, candidate, params) => {
+            Err(AttemptError(Stage::Connect, Cause::no_free_port(&e)))
         }
-        Err(e) => Err(Failure(Stage::Connect, e.into())),
+        Err(e) if candidate.is_discarded(&e) => {
+            Err(AttemptError(Stage::Connect, Cause::discarded(&e)))
+        }
+        Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
 }
 
-fn has_port(setting: &Setting<'_>) -> bool {
-    setting.local.is_some_and(|local| local.iter().any(|address| address.port() != 0))
+/// Whether connect(2) failed because no local port is free. The kernel returns EADDRNOTAVAIL. With
+/// IPv6, EADDRNOTAVAIL may also mean that this machine has no address from which the destination
+/// can be reached.
+fn is_out_of_ports(err: &io::Error, candidate: &Candidate, params: &AttemptParams<'_>) -> bool {
+    match err.kind() {
+        io::ErrorKind::WouldBlock => true,
+        io::ErrorKind::AddrNotAvailable if params.local.is_some() => true,
+        io::ErrorKind::AddrNotAvailable if candidate.domain == Domain::IPV6 => {
+            let interface = params.options.interface.as_deref();
+            sys::is_reachable(&candidate.name, interface).unwrap_or(false)
+        }
+        io::ErrorKind::AddrNotAvailable => true,
+        _ => false,
+    }
 }
 
-/// A Unix socket connects at once or not at all. But unix(7): a listener whose queue is full
-/// gives EAGAIN, and nothing to poll for.
-pub(super) fn connect_unix(socket: Owned, to: &SockAddr) -> Result<Begun, Failure> {
+impl AttemptParams<'_> {
+    fn has_local_port(&self) -> bool {
+        self.local.is_some_and(|local| local.iter().any(|address| address.port() != 0))
+    }
+}
+
+/// Connects a Unix socket, which completes or fails immediately. If the queue of the listener is
+/// full, connect(2) returns EAGAIN (unix(7)), and poll(2) does not report when it has space again.
+pub(super) fn connect_unix(socket: Owned, to: &SockAddr) -> Result<AttemptStart, AttemptError> {
     match sys::connect(sys::borrow(&socket), to) {
-        Ok(_) => Ok(Begun::Connected(Opened { socket, by_another: true })),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Begun::Busy(socket)),
-        Err(e) => Err(Failure(Stage::Connect, e.into())),
+        Ok(_) => Ok(AttemptStart::Established(Established { socket, peer_is_other: true })),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(AttemptStart::QueueFull(socket)),
+        Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
 }
 
-/// How the handshake of a socket that became writable ended: connect(2) puts it
-/// into SO_ERROR.
-pub(super) fn result(socket: Owned) -> Result<Opened, Failure> {
-    if sys::is_answered_by_another(sys::borrow(&socket)) {
-        return Ok(Opened { socket, by_another: true });
+/// The result of the handshake of a socket that became writable. The kernel stores the error of
+/// the handshake in SO_ERROR.
+pub(super) fn handshake_result(socket: Owned) -> Result<Established, AttemptError> {
+    if sys::handshake(sys::borrow(&socket)) == Handshake::AnsweredByAnother {
+        return Ok(Established { socket, peer_is_other: true });
     }
     match SockRef::from(&socket).take_error() {
-        Ok(None) => Ok(Opened { socket, by_another: false }),
-        Ok(Some(e)) | Err(e) => Err(Failure(Stage::Connect, e.into())),
+        Ok(None) => Ok(Established { socket, peer_is_other: false }),
+        Ok(Some(e)) => Err(handshake_error(&e)),
+        Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
 }
 
-/// Makes a connected socket ready for use.
+/// The error that SO_ERROR holds after a handshake.
+fn handshake_error(error: &io::Error) -> AttemptError {
+    AttemptError(Stage::Connect, Cause::reported(error, About::Handshake))
+}
+
+/// Sets the remaining options on an established socket, and rejects a connection to itself.
 pub(super) fn finish(
-    Opened { socket, by_another }: Opened,
+    Established { socket, peer_is_other }: Established,
     candidate: &Candidate,
-    setting: &Setting<'_>,
-) -> Result<Connected, Failure> {
-    let at = |stage| move |cause: io::Error| Failure(stage, cause.into());
+    params: &AttemptParams<'_>,
+) -> Result<Connected, AttemptError> {
+    let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
     let borrowed = sys::borrow(&socket);
-    let remote = if candidate.address.is_wildcard() {
-        // Linux takes 0.0.0.0 and :: for this machine.
-        sys::to_address(&SockRef::from(&borrowed).peer_addr().map_err(at(Stage::Connect))?)
-    } else {
-        candidate.address.clone()
-    };
+    let remote = candidate.address.clone();
     if candidate.domain != Domain::UNIX {
-        let applied = setting.options.apply_dead_after(borrowed);
-        applied.map_err(|cause| Failure(Stage::Options, cause))?;
+        let applied = params.options.apply_dead_after(borrowed);
+        applied.map_err(|cause| AttemptError(Stage::Options, cause))?;
     }
-    if by_another {
+    if peer_is_other {
         return Ok(Connected { socket, local: None, remote });
     }
-    let local = own_address(borrowed, &remote, setting).map_err(at(Stage::Connect))?;
+    let local = own_address(borrowed, &remote).map_err(at(Stage::Connect))?;
     if local.as_ref() == Some(&remote) {
-        // A port of the ephemeral range that nobody listens on may be chosen as
-        // our own: TCP's simultaneous open (RFC 9293 section 3.5) then joins the
-        // socket to itself. Nobody is there: that is a refusal.
-        return Err(Failure(Stage::Connect, ErrorKind::Refused.into()));
+        // The kernel may choose the destination port as the local port if no socket listens on it,
+        // also below 1024 (ip_local_port_range). TCP's simultaneous open (RFC 9293 section 3.5)
+        // then connects the socket to itself. No process listens there, so the connection is refused.
+        return Err(AttemptError(Stage::Connect, ErrorKind::Refused.into()));
     }
     Ok(Connected { socket, local, remote })
 }
 
-/// The local address, if it might be the peer's too: ports below 1024 are not
-/// given to clients that did not ask for them.
-fn own_address(
-    socket: Borrowed<'_>,
-    remote: &Address,
-    setting: &Setting<'_>,
-) -> io::Result<Option<Address>> {
-    let possible = remote.port() >= 1024 || setting.local.is_some();
-    if !possible || !matches!(remote, Address::Inet(_)) {
+/// The local address of an Internet socket. `None` for a Unix socket.
+fn own_address(socket: Borrowed<'_>, remote: &Address) -> io::Result<Option<Address>> {
+    if !matches!(remote, Address::Inet(_)) {
         return Ok(None);
     }
     Ok(Some(sys::to_address(&SockRef::from(&socket).local_addr()?)))
 }
 
 #[cfg(all(test, target_os = "linux"))]
-// Clippy's leave for tests is for test functions, not for what they call.
+// Clippy permits unwrap in test functions, and not in the functions that they call.
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::wait::Deadline;
+    use crate::io::deadline::Deadline;
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -163,28 +240,32 @@ mod tests {
         SockRef::from(&socket).bind(from).unwrap();
         if !sys::connect(sys::borrow(&socket), to).unwrap() {
             let deadline = Deadline::after(Some(Duration::from_secs(5)));
-            let found = crate::wait::wait_writable(&[sys::borrow(&socket)], None, deadline, None);
+            let found =
+                crate::io::wait::wait_writable(&[sys::borrow(&socket)], None, deadline, None);
             assert_eq!(found.unwrap(), Some(0));
         }
         assert!(SockRef::from(&socket).take_error().unwrap().is_none());
         socket
     }
 
-    /// C4: one question tells a peer from oneself.
+    /// C4: one system call distinguishes a peer from the socket itself, and a refused handshake from
+    /// one in progress.
     #[test]
-    fn another_answers_or_nobody() {
+    fn handshake_distinguishes_peer_self_connect_and_reset() {
         let any: SockAddr = SocketAddr::from(([127, 0, 0, 9], 0)).into();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = connected(&any, &listener.local_addr().unwrap().into());
-        assert!(sys::is_answered_by_another(sys::borrow(&socket)));
+        assert_eq!(sys::handshake(sys::borrow(&socket)), Handshake::AnsweredByAnother);
 
         let own = TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
         let alone = connected(&own.into(), &own.into());
         assert_eq!(SockRef::from(&alone).peer_addr().unwrap().as_socket(), Some(own));
-        assert!(!sys::is_answered_by_another(sys::borrow(&alone)));
+        assert_eq!(sys::handshake(sys::borrow(&alone)), Handshake::Unknown);
 
-        // Not begun.
         let socket = sys::stream_socket(Domain::IPV4, false).unwrap();
-        assert!(!sys::is_answered_by_another(sys::borrow(&socket)));
+        let refused = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(!sys::connect(sys::borrow(&socket), &refused.into()).unwrap());
+        assert_eq!(sys::handshake(sys::borrow(&socket)), Handshake::Failed);
     }
 }

@@ -1,16 +1,17 @@
-//! Happy Eyeballs (RFC 8305) as a state machine: which attempt starts when, and
-//! who wins. It knows numbers of attempts and a clock that is passed in; sockets
-//! and lookups are the driver's.
+//! Happy Eyeballs (RFC 8305) as a state machine: it decides when each attempt starts. It does no
+//! I/O. The driver owns the sockets and the lookup, identifies attempts by number, and passes the
+//! time as an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long addresses of the other family wait for those of the preferred one, if the
-/// families are looked up apart (RFC 8305 section 3, Resolution Delay).
+/// The time that addresses of the second family wait for addresses of the first one, if the
+/// families are looked up separately (RFC 8305 section 3, Resolution Delay).
 pub(super) const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// A queue of addresses: those of one family, or all of a list that keeps its order. The
-/// lanes take turns, and the first begins (section 4, First Address Family Count 1).
+/// A queue of addresses: the addresses of one family, or a list whose order is kept. Attempts
+/// alternate between the lanes and start with the first (RFC 8305 section 4, First Address Family
+/// Count 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     First,
@@ -26,32 +27,31 @@ impl Lane {
     }
 }
 
-/// What the driver is to do next.
+/// The next action of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextAttempt {
     /// Start this attempt now.
     Start(usize),
-    /// Wait for an attempt under way or for the lookup, and until then at most.
+    /// Wait for a running attempt or for the lookup, but not longer than until this time.
     Wait(Option<Instant>),
-    /// Every attempt has failed, and there will be no more.
-    Lost,
+    /// Every attempt has failed, and no more addresses will be added.
+    AllFailed,
 }
 
-/// A race. Addresses may arrive while it is on. An attempt that was started runs until it
-/// wins, fails, or another one wins: a later start never ends an earlier one.
+/// A race of attempts. Addresses may be added at any time. An attempt runs until it succeeds or
+/// fails, or until another attempt succeeds. The start of an attempt never ends an earlier one.
 #[derive(Debug)]
 pub(super) struct Race {
     lanes: [VecDeque<usize>; 2],
-    /// The lane whose turn it is.
-    turn: Lane,
+    next_lane: Lane,
     started: bool,
     running: usize,
-    /// More addresses may come.
+    /// More addresses may be added.
     open: bool,
     delay: Duration,
-    /// When the next attempt may start without a failure.
+    /// The earliest start of the next attempt if no attempt fails.
     next_start: Option<Instant>,
-    /// When addresses of the second lane need not wait for the first any longer.
+    /// The end of the resolution delay.
     wait_for_first: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ impl Race {
     pub(super) fn new(delay: Duration) -> Race {
         Race {
             lanes: Default::default(),
-            turn: Lane::First,
+            next_lane: Lane::First,
             started: false,
             running: 0,
             open: true,
@@ -69,7 +69,7 @@ impl Race {
         }
     }
 
-    /// An address arrived.
+    /// Adds the address of an attempt.
     pub(super) fn add(&mut self, lane: Lane, attempt: usize, now: Instant) {
         if lane == Lane::Second && self.wait_for_first.is_none() {
             self.wait_for_first = now.checked_add(RESOLUTION_DELAY);
@@ -77,19 +77,19 @@ impl Race {
         self.lanes[lane as usize].push_back(attempt);
     }
 
-    /// There will be no more addresses.
+    /// Records that no more addresses will be added.
     pub(super) fn close(&mut self) {
         self.open = false;
     }
 
-    /// What to do at `now`. An answer of `Start` counts that attempt as under way.
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    /// Returns the action at `now`. [`NextAttempt::Start`] counts the attempt as running.
+    pub(super) fn next(&mut self, now: Instant) -> NextAttempt {
         let queued = |lane: Lane| !self.lanes[lane as usize].is_empty();
-        let lane = if queued(self.turn) { self.turn } else { self.turn.other() };
+        let lane = if queued(self.next_lane) { self.next_lane } else { self.next_lane.other() };
         if !queued(lane) {
             return match (self.running, self.open) {
-                (0, false) => Next::Lost,
-                _ => Next::Wait(None),
+                (0, false) => NextAttempt::AllFailed,
+                _ => NextAttempt::Wait(None),
             };
         }
         let mut earliest = self.next_start;
@@ -97,23 +97,23 @@ impl Race {
             earliest = earliest.max(self.wait_for_first);
         }
         match earliest.filter(|at| *at > now) {
-            Some(at) => Next::Wait(Some(at)),
+            Some(at) => NextAttempt::Wait(Some(at)),
             None => self.start(lane, now),
         }
     }
 
-    fn start(&mut self, lane: Lane, now: Instant) -> Next {
+    fn start(&mut self, lane: Lane, now: Instant) -> NextAttempt {
         let Some(attempt) = self.lanes[lane as usize].pop_front() else {
-            return Next::Wait(None);
+            return NextAttempt::Wait(None);
         };
-        self.turn = lane.other();
+        self.next_lane = lane.other();
         self.started = true;
         self.running += 1;
         self.next_start = now.checked_add(self.delay);
-        Next::Start(attempt)
+        NextAttempt::Start(attempt)
     }
 
-    /// An attempt failed: the next one need not wait any longer.
+    /// Records that an attempt failed. The next one may start immediately.
     pub(super) fn failed(&mut self) {
         self.running = self.running.saturating_sub(1);
         self.next_start = None;
@@ -127,63 +127,63 @@ mod tests {
     const DELAY: Duration = Duration::from_millis(250);
     const STEP: Duration = Duration::from_millis(25);
 
-    /// The order in which attempts start that all fail at once.
+    /// The order in which attempts start if each of them fails immediately.
     fn order(lanes: &[(Lane, usize)]) -> Vec<usize> {
         let now = Instant::now();
         let mut race = Race::new(DELAY);
         lanes.iter().for_each(|(lane, attempt)| race.add(*lane, *attempt, now));
         race.close();
         let mut order = Vec::new();
-        while let Next::Start(attempt) = race.next(now) {
+        while let NextAttempt::Start(attempt) = race.next(now) {
             order.push(attempt);
             race.failed();
         }
         order
     }
 
-    /// C2: the families take turns, and the first one begins; a list keeps its order.
+    /// C2: the families alternate, starting with the first. The order of a list is kept.
     #[test]
-    fn families_are_interleaved() {
+    fn next_of_two_families_alternates() {
         use Lane::{First, Second};
         let given = [(First, 0), (First, 1), (First, 2), (Second, 3), (Second, 4)];
         assert_eq!(order(&given), [0, 3, 1, 4, 2]);
         let given = [(Second, 0), (Second, 1), (First, 2)];
         assert_eq!(order(&given), [2, 0, 1]);
         assert_eq!(order(&[(First, 0), (First, 1)]), [0, 1]);
-        assert_eq!(order(&[]), []);
+        assert!(order(&[]).is_empty());
     }
 
-    /// C2: the second family waits 50 ms for the first, no longer, and not once the lookup
-    /// has ended.
+    /// C2: the second family waits at most 50 ms for the first, and not after the lookup has
+    /// ended.
     #[test]
-    fn the_resolution_delay() {
+    fn next_of_second_family_waits_for_the_resolution_delay() {
         let now = Instant::now();
         let mut race = Race::new(DELAY);
-        assert_eq!(race.next(now), Next::Wait(None));
+        assert_eq!(race.next(now), NextAttempt::Wait(None));
         race.add(Lane::Second, 0, now);
-        assert_eq!(race.next(now), Next::Wait(Some(now + RESOLUTION_DELAY)));
-        assert_eq!(race.next(now + RESOLUTION_DELAY), Next::Start(0));
-        // The first family comes late: its turn is next, after the usual delay.
+        assert_eq!(race.next(now), NextAttempt::Wait(Some(now + RESOLUTION_DELAY)));
+        assert_eq!(race.next(now + RESOLUTION_DELAY), NextAttempt::Start(0));
+        // An address of the first family arrives late. It is next, after the usual delay.
         race.add(Lane::Second, 1, now);
         race.add(Lane::First, 2, now);
         assert_eq!(
             race.next(now + RESOLUTION_DELAY),
-            Next::Wait(Some(now + RESOLUTION_DELAY + DELAY))
+            NextAttempt::Wait(Some(now + RESOLUTION_DELAY + DELAY))
         );
-        assert_eq!(race.next(now + RESOLUTION_DELAY + DELAY), Next::Start(2));
+        assert_eq!(race.next(now + RESOLUTION_DELAY + DELAY), NextAttempt::Start(2));
 
         let mut race = Race::new(DELAY);
         race.add(Lane::Second, 0, now);
         race.close();
-        assert_eq!(race.next(now), Next::Start(0));
+        assert_eq!(race.next(now), NextAttempt::Start(0));
         let mut race = Race::new(DELAY);
         race.add(Lane::Second, 0, now);
         race.add(Lane::First, 1, now);
-        assert_eq!(race.next(now), Next::Start(1));
+        assert_eq!(race.next(now), NextAttempt::Start(1));
     }
 
-    /// One course of events: when each address arrives and in which lane, and when each
-    /// attempt ends after its start, and how. Times in steps of 25 ms.
+    /// A course of events: the lane and the time of each address, and the result of each attempt
+    /// with its duration. Times are in steps of 25 ms.
     #[derive(Debug, Clone)]
     struct Course {
         arrivals: Vec<(Lane, u32)>,
@@ -198,11 +198,15 @@ mod tests {
         Hangs,
     }
 
-    /// Runs a course to its end or to the deadline, and sees that the rules are kept: each
-    /// address is tried once; no two attempts start closer than the delay, unless one failed
-    /// between them; an attempt that is under way is never given up but for a winner; there is
-    /// one winner at most; nothing starts after it, nor after the deadline; the race is lost
-    /// exactly when all have failed and none can come; the driver never spins.
+    /// Runs a course to its end or to the deadline, and checks these rules:
+    ///
+    /// - Each address is tried once.
+    /// - Two attempts start at least the delay apart, unless an attempt failed between them.
+    /// - A running attempt is abandoned only after another attempt has succeeded.
+    /// - At most one attempt succeeds. No attempt starts after that or after the deadline.
+    /// - The race returns `AllFailed` if and only if all attempts have failed and no more addresses
+    ///   will be added.
+    /// - The driver never spins.
     fn run(course: &Course, deadline: u32) {
         let begin = Instant::now();
         let mut race = Race::new(DELAY);
@@ -235,16 +239,16 @@ mod tests {
                 _ => true,
             });
             if winners > 0 {
-                return; // the driver takes the first and asks no more
+                return; // the driver takes the first and does not call again
             }
-            let mut turns = 0;
+            let mut calls = 0;
             loop {
-                turns += 1;
-                assert!(turns < 20, "it spins: {course:?}");
+                calls += 1;
+                assert!(calls < 20, "the driver spins: {course:?}");
                 match race.next(now) {
-                    Next::Start(attempt) => {
+                    NextAttempt::Start(attempt) => {
                         assert!(!started.contains(&attempt), "tried twice: {course:?}");
-                        assert!(course.arrivals[attempt].1 <= tick, "not there yet: {course:?}");
+                        assert!(course.arrivals[attempt].1 <= tick, "not added yet: {course:?}");
                         if let Some(last) = last_start {
                             let apart = failed_since || STEP * (tick - last) >= DELAY;
                             assert!(apart, "too close: {course:?}");
@@ -261,7 +265,7 @@ mod tests {
                             _ => running.push((attempt, tick)),
                         }
                     }
-                    Next::Wait(until) => {
+                    NextAttempt::Wait(until) => {
                         assert!(until.is_none_or(|at| at > now && at <= now + DELAY), "{course:?}");
                         let all = started.len() == course.arrivals.len();
                         let ended = all && failures == started.len() && tick >= course.closes;
@@ -270,7 +274,7 @@ mod tests {
                         assert_eq!(until.is_some(), started.len() < due, "{course:?}");
                         break;
                     }
-                    Next::Lost => {
+                    NextAttempt::AllFailed => {
                         assert_eq!(failures, course.arrivals.len(), "{course:?}");
                         assert!(tick >= course.closes, "{course:?}");
                         return;
@@ -278,7 +282,7 @@ mod tests {
                 }
             }
         }
-        // Nobody won and it is not lost: something still hangs, or the deadline was short.
+        // The race is not decided: an attempt still runs, or the deadline was short.
         assert!(
             !running.is_empty()
                 || started.len() < course.arrivals.len()
@@ -286,11 +290,11 @@ mod tests {
         );
     }
 
-    /// C2, explored exhaustively for up to three addresses, and widely for four: in either lane,
-    /// at once or late; each fails or wins after none, some or all of the others have started,
-    /// or hangs.
+    /// C2: all courses of up to three addresses, and a sample of the courses of four. The
+    /// addresses arrive in either lane, immediately or late. Each attempt fails or succeeds after
+    /// none, some or all of the others have started, or does not end.
     #[test]
-    fn every_course_of_a_race_keeps_the_rules() {
+    fn race_on_every_course_keeps_the_rules() {
         const ARRIVALS: [(Lane, u32); 4] =
             [(Lane::First, 0), (Lane::Second, 0), (Lane::First, 3), (Lane::Second, 1)];
         const FATES: [Fate; 6] = [
@@ -303,7 +307,7 @@ mod tests {
         ];
         let mut courses = 0;
         for count in 0..=4u32 {
-            // A stride that has no factor in common with the choices.
+            // The stride has no factor in common with the number of choices.
             let stride = if count < 4 { 1 } else { 23 };
             for choice in (0..(ARRIVALS.len() * FATES.len()).pow(count)).step_by(stride) {
                 let mut rest = choice;

@@ -1,48 +1,48 @@
-//! Datagrams: one that is sent, and one that was received.
+//! A datagram to send, and a received datagram.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use crate::client::Credentials;
-use crate::info::Address;
+use crate::types::address::Address;
+use crate::types::credentials::Credentials;
 
-/// What [`DatagramSocket::recv`](crate::DatagramSocket::recv) received, but for the bytes.
+/// The metadata of a datagram that [`DatagramSocket::recv`](crate::DatagramSocket::recv) received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Datagram {
-    /// How many bytes were put into the buffer.
+    /// The number of bytes stored in the buffer.
     pub len: usize,
-    /// How many bytes the datagram had. Systems other than Linux do not tell: there it is `len`.
+    /// The original length of the datagram. Only Linux reports it; on other systems it equals `len`.
     pub original_len: usize,
-    /// Whether the buffer was too short, so that the rest of it is lost.
+    /// Whether the buffer was too short. The bytes beyond it are lost.
     pub truncated: bool,
-    /// Who sent it. A Unix socket that is not bound has no name, and cannot be answered.
+    /// The sender. A Unix socket that is not bound has no name, so a reply is impossible.
     pub from: Address,
-    /// The address that it was sent to, which may be a group's or a broadcast address. UDP only,
-    /// as are local, interface, ttl and tos.
+    /// The destination address, which may be a multicast or broadcast address. UDP only, as are `local`,
+    /// `interface`, `ttl` and `tos`.
     pub to: Option<SocketAddr>,
-    /// The address of this machine that a [`reply`](crate::DatagramSocket::reply) leaves from.
+    /// The address of this machine from which a [`reply`](crate::DatagramSocket::reply) leaves.
     pub local: Option<SocketAddr>,
-    /// The index of the interface by which it came, for a socket that is bound to a wildcard or
-    /// to a group, or with [details](crate::DatagramSocket::set_details), where the system tells.
+    /// The index of the receiving interface, if the socket is bound to a wildcard or group address or
+    /// requests [metadata](crate::DatagramSocket::set_recv_metadata), and the system reports it.
     pub interface: Option<u32>,
-    /// How many routers it might still have passed (TTL, hop limit), with
-    /// [details](crate::DatagramSocket::set_details).
+    /// The remaining TTL (hop limit), with
+    /// [metadata](crate::DatagramSocket::set_recv_metadata).
     pub ttl: Option<u8>,
-    /// Its TOS byte (IPv4), or traffic class (IPv6), with
-    /// [details](crate::DatagramSocket::set_details): DSCP in the upper six bits (RFC 2474), ECN in
+    /// The TOS byte (IPv4) or traffic class (IPv6), with
+    /// [metadata](crate::DatagramSocket::set_recv_metadata): DSCP in the upper six bits (RFC 2474), ECN in
     /// the lower two (RFC 3168).
     pub tos: Option<u8>,
-    /// When the kernel took it, by the clock of the day, with
-    /// [details](crate::DatagramSocket::set_details); of Unix sockets, too.
+    /// The time at which the kernel received the datagram, in the system's real time, with
+    /// [metadata](crate::DatagramSocket::set_recv_metadata). Also for Unix sockets.
     pub received_at: Option<SystemTime>,
-    /// The process that sent it, its user and its group, by what the kernel knows, with
-    /// [details](crate::DatagramSocket::set_details) or
-    /// [`allow_user`](crate::SocketOptions::allow_user); Unix sockets on Linux.
+    /// The process, user and group that sent the datagram, as the kernel knows them, with
+    /// [metadata](crate::DatagramSocket::set_recv_metadata) or
+    /// [`allowed_uid`](crate::SocketOptions::allowed_uid). Unix sockets on Linux only.
     pub credentials: Option<Credentials>,
 }
 
-/// One datagram of [`DatagramSocket::send_batch`](crate::DatagramSocket::send_batch).
+/// A datagram for [`DatagramSocket::send_batch`](crate::DatagramSocket::send_batch).
 ///
 /// ```
 /// use keepsock::Outgoing;
@@ -52,19 +52,19 @@ pub struct Datagram {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing<'a> {
-    /// What is sent.
+    /// The payload.
     pub bytes: &'a [u8],
-    /// To whom; `None`: to the peer of a connected socket.
+    /// The destination; `None`: the peer of a connected socket.
     pub to: Option<Address>,
-    /// From which address of this machine; `None`: the system chooses. For UDP sockets that are
-    /// bound to a wildcard; others have one address.
+    /// The source address; `None`: the system chooses. For UDP sockets that are bound to a wildcard;
+    /// other sockets have one address.
     pub local: Option<SocketAddr>,
-    /// By which interface, where the addresses need one: link-local and group addresses.
+    /// The outgoing interface, which link-local and multicast addresses need.
     pub interface: Option<u32>,
 }
 
 impl<'a> Outgoing<'a> {
-    /// To the peer of a connected socket.
+    /// Creates a datagram to the peer of a connected socket.
     ///
     /// ```
     /// let one = keepsock::Outgoing::new(b"hello");
@@ -73,7 +73,7 @@ impl<'a> Outgoing<'a> {
         Outgoing { bytes: bytes.as_ref(), to: None, local: None, interface: None }
     }
 
-    /// To an address.
+    /// Creates a datagram to an address.
     ///
     /// ```
     /// # use keepsock::{Address, Outgoing};
@@ -83,7 +83,7 @@ impl<'a> Outgoing<'a> {
         Outgoing { to: Some(to.into()), ..Outgoing::new(bytes) }
     }
 
-    /// An answer, as [`DatagramSocket::reply`](crate::DatagramSocket::reply) sends one.
+    /// Creates a reply, as [`DatagramSocket::reply`](crate::DatagramSocket::reply) sends it.
     ///
     /// ```
     /// # use keepsock::{DatagramSocket, Outgoing};
@@ -95,13 +95,13 @@ impl<'a> Outgoing<'a> {
     /// server.send_batch(&[Outgoing::reply(&question, b"one"), Outgoing::reply(&question, b"two")])?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn reply(question: &Datagram, bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Outgoing<'a> {
-        let (local, interface) = (question.local, question.interface);
-        Outgoing { local, interface, ..Outgoing::to(bytes, question.from.clone()) }
+    pub fn reply(reply_to: &Datagram, bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Outgoing<'a> {
+        let (local, interface) = (reply_to.local, reply_to.interface);
+        Outgoing { local, interface, ..Outgoing::to(bytes, reply_to.from.clone()) }
     }
 }
 
-/// A buffer for [`DatagramSocket::recv_batch`](crate::DatagramSocket::recv_batch), and what was
+/// A buffer for [`DatagramSocket::recv_batch`](crate::DatagramSocket::recv_batch), and the datagram
 /// received into it.
 ///
 /// ```
@@ -116,7 +116,7 @@ pub struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// A buffer for one datagram.
+    /// Creates an entry that receives into this buffer.
     ///
     /// ```
     /// let mut buf = [0; 1500];
@@ -126,7 +126,7 @@ impl<'a> Incoming<'a> {
         Incoming { buf, datagram: None }
     }
 
-    /// What was received last; `None`: nothing yet.
+    /// Returns the metadata of the last received datagram; `None` before the first.
     ///
     /// ```
     /// let mut buf = [0; 1500];
@@ -136,7 +136,7 @@ impl<'a> Incoming<'a> {
         self.datagram.as_ref()
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the last received datagram; empty before the first.
     ///
     /// ```
     /// let mut buf = [0; 1500];
@@ -146,7 +146,7 @@ impl<'a> Incoming<'a> {
         self.datagram().and_then(|d| self.buf.get(..d.len)).unwrap_or_default()
     }
 
-    /// The buffer as a whole.
+    /// Returns the complete buffer.
     ///
     /// ```
     /// let mut buf = [0; 1500];

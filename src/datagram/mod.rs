@@ -1,15 +1,16 @@
 //! DatagramSocket: UDP and Unix datagrams, bound or connected.
 
-mod coalesced;
-mod groups;
-mod making;
+mod config;
+mod construct;
+mod error_queue;
+mod gro;
 mod message;
-mod receive;
-mod reports;
-mod rights;
-mod send;
+mod multicast;
+pub(crate) mod recv;
+mod scm_rights;
+pub(crate) mod send;
+#[cfg(feature = "serve")]
 mod serve;
-mod settings;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,33 +21,33 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
-use crate::cancel::CancelToken;
-use crate::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind, Result};
-use crate::info::{Address, FiveTuple, Protocol, canonical};
+use crate::io::cancel::CancelToken;
+use crate::io::deadline::Deadline;
+use crate::io::lock::POLL_INTERVAL;
+use crate::io::timeout::TimeoutCell;
+use crate::io::wait::{Cause, Stop, wait, wait_any};
+use crate::log::ReceiveRetries;
 use crate::options::SocketOptions;
+#[cfg(feature = "activation")]
+use crate::socket_file::SharedFile;
+use crate::socket_file::SocketFile;
 use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
-#[cfg(feature = "capi")]
-pub(crate) use crate::sys::{Buffers, Details};
-use crate::turn::LOOK;
-use crate::unix::{Lent, SocketFile};
-use crate::wait::{Cause, Deadline, NO_TIMEOUT, millis, wait, wait_any};
-use coalesced::Coalesced;
+use crate::types::address::{Address, FiveTuple, Protocol, canonical};
+use crate::types::endpoint::Endpoint;
+use crate::types::error::{Error, ErrorKind, Result};
+pub use config::DatagramStats;
+pub use error_queue::DatagramError;
+use gro::Coalesced;
 pub use message::{Datagram, Incoming, Outgoing};
-#[cfg(feature = "capi")]
-pub(crate) use receive::{Batch, Facts};
-pub use reports::DatagramError;
-#[cfg(feature = "capi")]
-pub(crate) use send::Parts;
+#[cfg(feature = "serve")]
 pub use serve::DatagramService;
-pub use settings::DatagramSnapshot;
 
-/// A datagram socket, UDP or Unix: [bound](DatagramSocket::bind) to a local address, for datagrams
-/// from anybody, or [connected](DatagramSocket::connect) to one peer.
+/// A datagram socket, UDP or Unix: [bound](DatagramSocket::bind) to a local address, to receive
+/// from any sender, or [connected](DatagramSocket::connect) to one peer.
 ///
-/// All methods take `&self`, a clone is the same socket, and any number of threads may use it at
-/// once: a datagram is sent, and received, as a whole. [`close`](DatagramSocket::close) may come
-/// from any of them; the last clone to be dropped closes, too. Unix systems only so far.
+/// All methods take `&self`, clones share one socket, and any number of threads may use it at once.
+/// Each datagram is sent and received as a whole. Any thread may [`close`](DatagramSocket::close)
+/// the socket; dropping the last clone closes it as well. Unix systems only.
 ///
 /// ```
 /// use keepsock::DatagramSocket;
@@ -71,33 +72,37 @@ struct Shared {
     endpoint: Endpoint,
     side: Side,
     nonblocking: AtomicBool,
-    /// Milliseconds, or NO_TIMEOUT.
-    read_timeout: AtomicU64,
-    write_timeout: AtomicU64,
-    /// Locked while the descriptor's mode is changed, too.
+    read_timeout: TimeoutCell,
+    write_timeout: TimeoutCell,
+    /// Also locked while the mode of the descriptor changes.
     cancel: Mutex<Option<CancelToken>>,
-    /// There is a token, or the platform has no other way: calls wait in poll.
+    /// The socket has a token, or the platform requires it: calls wait in poll.
     polled: AtomicBool,
-    /// Nothing more is received; sending goes on.
+    /// Receiving has ended; sending continues.
     deaf: AtomicBool,
-    /// Of a socket that other processes have, too, or may have: set by a close, and by the end of
-    /// receiving. shutdown(2) would end receiving for all of them.
+    /// Only for a socket that other processes share or may share, for which shutdown(2) would end
+    /// receiving in all of them. Set by a close, and when receiving ends.
     closing: Option<sys::Event>,
-    /// How long equal datagrams may be that are given to the kernel as one: less than those that it
-    /// refused.
+    /// The maximum total length of datagrams that are passed to the kernel as one run. It shrinks when
+    /// the kernel rejects a run.
     longest_segment: AtomicUsize,
-    /// The kernel tells more of a datagram than who sent it.
-    control: AtomicBool,
-    /// What the kernel handed over as one, if it may.
+    /// The size of the control buffer of a datagram; 0: the kernel reports the sender only.
+    control: AtomicUsize,
+    /// Coalesced datagrams that the program has not received yet, if coalescing is on.
     coalesced: Option<Coalesced>,
     errors: Mutex<VecDeque<DatagramError>>,
     error_count: AtomicU64,
-    /// What was known when it was closed, if that was asked for.
+    /// The number of retries of receiving after a transient error.
+    retried: AtomicU64,
+    /// The number of datagrams that services have received.
+    served: AtomicU64,
+    retries: ReceiveRetries,
+    /// The last statistics, kept at the close if that was requested.
     keeps_last: bool,
-    last: OnceLock<DatagramSnapshot>,
+    last: OnceLock<DatagramStats>,
 }
 
-/// What a socket is.
+/// The addresses and the kind of a socket.
 #[derive(Debug)]
 enum Side {
     Inet(Inet),
@@ -107,16 +112,20 @@ enum Side {
 #[derive(Debug)]
 struct Inet {
     local: SocketAddr,
-    /// The only address that it receives at, and answers from, if it is one: then datagrams do not
-    /// tell.
+    /// The only address at which the socket receives and from which it replies, if there is one. The
+    /// kernel then need not report the destination of each datagram.
     own: Option<SocketAddr>,
     answers_from: Option<SocketAddr>,
     peer: Option<SocketAddr>,
-    /// What the socket is, and whether it takes IPv4 too if it is an IPv6 one.
+    /// The kind, and whether an IPv6 socket also receives IPv4.
     ipv6: bool,
     dual: bool,
-    /// It was asked for with port 0.
-    any_port: bool,
+    /// The program bound to port 0.
+    #[cfg_attr(
+        not(feature = "activation"),
+        expect(dead_code, reason = "only a handover reads it")
+    )]
+    ephemeral_port: bool,
 }
 
 #[derive(Debug)]
@@ -124,19 +133,22 @@ struct Unix {
     local: Address,
     peer: Option<UnixPeer>,
     file: Mutex<Option<SocketFile>>,
-    /// Who may send here; nobody in particular: everybody.
+    /// The users that may send to this socket; empty: all users.
     users: Vec<u32>,
-    /// How many datagrams were of others.
+    /// Each datagram reports its time and the sender's credentials.
+    details: AtomicBool,
+    /// The number of datagrams from users that may not send.
     denied: AtomicU64,
 }
 
 #[derive(Debug)]
 struct UnixPeer {
-    /// As it was asked for; and the same for the kernel, wherever this process goes.
+    /// The name that the program gave, and the name for the kernel, which does not depend on the
+    /// working directory.
     address: Address,
     name: SockAddr,
-    /// As the peer itself was bound, which may be another path to the same file: so its datagrams
-    /// have it.
+    /// The name that the peer itself is bound to, which may be another path to the same file. Its
+    /// datagrams carry this name.
     bound: Mutex<Address>,
 }
 
@@ -148,7 +160,8 @@ impl Side {
         options: &SocketOptions,
     ) -> Side {
         let (file, users) = (Mutex::new(file), options.users.clone());
-        Side::Unix(Box::new(Unix { local, peer, file, users, denied: AtomicU64::new(0) }))
+        let (details, denied) = (AtomicBool::new(false), AtomicU64::new(0));
+        Side::Unix(Box::new(Unix { local, peer, file, users, details, denied }))
     }
 }
 
@@ -158,7 +171,7 @@ impl Inet {
         let (local, peer) = (canonical(local), peer.map(canonical));
         let own = Some(local).filter(|own| !own.ip().is_unspecified());
         let answers_from = own.filter(|own| !own.ip().is_multicast());
-        Inet { local, own, answers_from, peer, ipv6, dual, any_port: false }
+        Inet { local, own, answers_from, peer, ipv6, dual, ephemeral_port: false }
     }
 
     fn families(&self) -> Families {
@@ -167,13 +180,13 @@ impl Inet {
 }
 
 impl DatagramSocket {
-    /// The socket, if it is one of UDP.
+    /// Returns the socket if it is a UDP socket.
     fn inet(&self, operation: &'static str) -> Result<&Inet> {
         match &self.0.side {
             Side::Inet(inet) => Ok(inet),
             Side::Unix(_) => {
                 let error = self.failed(operation, ErrorKind::Unsupported.into(), None);
-                Err(error.detail("a Unix socket has none"))
+                Err(error.detail("not available for Unix sockets"))
             }
         }
     }
@@ -190,9 +203,10 @@ impl DatagramSocket {
         io.ok_or_else(|| self.failed(operation, ErrorKind::Closed.into(), None))
     }
 
-    // ---- what it is ----------------------------------------------------------------------
+    // ---- addresses -----------------------------------------------------------------------
 
-    /// The local endpoint, with the port that the system chose. What was bound to `*` is `*`.
+    /// Returns the local endpoint, with the port that the kernel chose. A socket bound to `*` returns
+    /// `*`.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -204,7 +218,7 @@ impl DatagramSocket {
         &self.0.endpoint
     }
 
-    /// The local port; 0 for a Unix socket.
+    /// Returns the local port; 0 for a Unix socket.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -219,8 +233,9 @@ impl DatagramSocket {
         }
     }
 
-    /// Protocol, local and remote address; after close, too. The remote address of a socket that
-    /// is not connected is the wildcard with port 0, of a Unix one unnamed.
+    /// Returns the protocol, and the local and remote address. They stay readable after close. The
+    /// remote address of a socket that is not connected is the wildcard address with port 0; that of an
+    /// unconnected Unix socket is unnamed.
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -237,45 +252,41 @@ impl DatagramSocket {
 
     // ---- waiting -------------------------------------------------------------------------
 
-    fn deadline(&self, timeout: &AtomicU64) -> Deadline {
-        match timeout.load(Ordering::Relaxed) {
-            NO_TIMEOUT => Deadline(None),
-            ms => Deadline::after(Some(Duration::from_millis(ms))),
-        }
-    }
-
-    /// How a call is to wait: as the socket was told.
+    /// Returns the way to wait for a call with this deadline.
     #[inline]
-    fn patience(&self, deadline: Deadline) -> Patience {
+    fn wait_mode(&self, deadline: Deadline) -> WaitMode {
         let polled = self.0.polled.load(Ordering::Acquire);
-        Patience {
+        WaitMode {
             deadline,
             nonblocking: self.0.nonblocking.load(Ordering::Acquire),
             cancel: polled.then(|| self.cancel_token()).flatten(),
             polled,
+            serves: false,
         }
     }
 
-    /// One call of the kernel. Without limit and token it is the kernel that waits.
+    /// Makes one system call. Without a timeout and a token, the kernel waits.
     fn step<T>(
         &self,
         io: &InUse<'_>,
-        patience: &Patience,
+        mode: &WaitMode,
         interest: Interest,
         call: &mut impl FnMut(Wait) -> io::Result<T>,
     ) -> std::result::Result<T, Cause> {
         let reads = interest == Interest::Read;
         let is_deaf = || reads && self.0.deaf.load(Ordering::Acquire);
         let is_over = || io.is_closed() || is_deaf();
-        let cancel = patience.cancel.as_ref();
-        let mut waits = patience.deadline.0.is_none()
-            && !patience.nonblocking
-            && !patience.polled
+        let cancel = mode.cancel.as_ref();
+        let mut waits = mode.deadline.0.is_none()
+            && !mode.nonblocking
+            && !mode.polled
             && sys::BLOCKING_CALLS
-            // A sender that waits for room in another socket is not woken by a close of its own.
+            // Closing this socket does not wake a sender that waits for space in another socket.
             && (reads || matches!(self.0.side, Side::Inet(_)));
-        let mut back_off = send::FULL_PEER;
+        let mut backoff = send::FULL_PEER;
         let mut was_ready = false;
+        // The first call is not a cancellation point. A wait is one.
+        let mut disabled = None;
         loop {
             if cancel.is_some_and(CancelToken::is_fired) {
                 return Err(ErrorKind::Cancelled.into());
@@ -288,114 +299,135 @@ impl DatagramSocket {
                 return Err(ErrorKind::Closed.into());
             }
             match result {
-                // Also if it is the last thing that is received.
+                // The result counts even if receiving has ended since.
                 Ok(done) => return Ok(done),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if patience.nonblocking {
+                    if mode.nonblocking {
                         return Err(ErrorKind::WouldBlock.into());
                     }
-                    // poll says that there is something, and there is not: another one took it, or
-                    // somebody has shut the socket down, and poll will not wait any more.
+                    disabled.get_or_insert_with(sys::CancellationDisabled::new);
+                    // poll reported a datagram, but the receive found none: another thread took it, or
+                    // another process shut the socket down, and poll no longer waits.
                     if was_ready && reads && is_shut_down(io) {
                         return Err(ErrorKind::Closed.into());
                     }
-                    if was_ready && patience.deadline.has_passed() {
+                    if was_ready && mode.deadline.has_passed() {
                         return Err(ErrorKind::TimedOut.into());
                     }
-                    // If the kernel was to wait, somebody has made the descriptor non-blocking.
+                    // The kernel should have waited: the program made the descriptor non-blocking.
                     waits = false;
                     if !reads && self.polls_in_vain() {
-                        let pause = Deadline::after(Some(back_off.next()));
-                        wait(None, patience.deadline.earlier(pause), cancel, is_over)?;
-                        if patience.deadline.has_passed() {
+                        let pause = Deadline::after(Some(backoff.next()));
+                        wait(None, mode.deadline.earlier(pause), cancel, is_over)?;
+                        if mode.deadline.has_passed() {
                             return Err(ErrorKind::TimedOut.into());
                         }
                         continue;
                     }
                     was_ready = true;
                     if let Some(closing) = &self.0.closing {
-                        self.wait_shared(io, closing, patience, interest, is_over)?;
+                        self.wait_shared(io, closing, mode, interest, is_over)?;
                         continue;
                     }
                     let socket = Some((io.socket(), interest));
-                    let ready = wait(socket, patience.deadline, cancel, is_over)?;
+                    let ready = wait(socket, mode.deadline, cancel, is_over)?;
                     if ready.error {
                         self.take_reported(io);
                     }
                 }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
             }
         }
     }
 
-    /// Waits for a socket that may have other processes.
+    /// Waits on a socket that other processes may share.
     #[cold]
     fn wait_shared(
         &self,
         io: &InUse<'_>,
         closing: &sys::Event,
-        patience: &Patience,
+        mode: &WaitMode,
         interest: Interest,
         is_over: impl Fn() -> bool,
     ) -> std::result::Result<(), Cause> {
-        // The event stays set when receiving has ended, and who sends then looks up instead.
+        // The event stays set after receiving has ended. A waiting sender then checks periodically.
         let heard = interest == Interest::Read || !self.0.deaf.load(Ordering::Acquire);
-        let look = Deadline::after((!heard).then_some(LOOK));
-        let events = (patience.cancel.as_ref(), heard.then_some(closing));
-        let until = patience.deadline.earlier(look);
+        let look = Deadline::after((!heard).then_some(POLL_INTERVAL));
+        let events = (mode.cancel.as_ref(), heard.then_some(closing));
+        let until = mode.deadline.earlier(look);
         let is_deaf = || heard && self.0.deaf.load(Ordering::Acquire);
         match wait_any(&[io.socket()], interest, until, events, || is_over() || is_deaf()) {
             // Receiving has ended while this call waits to send.
             Err(cause) if cause.kind() == ErrorKind::Closed && !is_over() => {}
             Err(cause) if cause.kind() != ErrorKind::TimedOut => return Err(cause),
-            Err(cause) if patience.deadline.has_passed() => return Err(cause),
+            Err(cause) if mode.deadline.has_passed() => return Err(cause),
             _ => {}
         }
         self.take_reported(io);
         Ok(())
     }
 
-    /// The file of a Unix socket, while the socket is handed over.
-    pub(crate) fn lend_file(&self) -> Option<Lent<'_>> {
+    /// The file of a Unix socket, locked for a handover.
+    #[cfg(feature = "activation")]
+    pub(crate) fn lend_file(&self) -> Option<SharedFile<'_>> {
         match &self.0.side {
             Side::Inet(_) => None,
-            Side::Unix(unix) => Some(Lent::new(&unix.file, &self.0.descriptor)),
+            Side::Unix(unix) => Some(SharedFile::new(&unix.file, &self.0.descriptor)),
         }
     }
 
-    pub(crate) fn has_any_port(&self) -> bool {
-        matches!(&self.0.side, Side::Inet(inet) if inet.any_port)
+    #[cfg(feature = "activation")]
+    pub(crate) fn has_ephemeral_port(&self) -> bool {
+        matches!(&self.0.side, Side::Inet(inet) if inet.ephemeral_port)
     }
 
-    /// Whether other processes may have it, too.
+    /// Whether other processes may share the socket.
+    #[cfg(feature = "activation")]
     pub(crate) fn is_shared(&self) -> bool {
         self.0.closing.is_some()
     }
 
-    /// Whether poll would say that a Unix socket is writable, though the receiver's queue is full:
-    /// it looks at the peer of a connected socket only (unix_dgram_poll of net/unix/af_unix.c).
+    /// Whether poll may report a Unix socket as writable although the receiver's queue is full: poll
+    /// checks only the peer of a connected socket (unix_dgram_poll of net/unix/af_unix.c).
     fn polls_in_vain(&self) -> bool {
         matches!(&self.0.side, Side::Unix(unix) if unix.peer.is_none())
     }
 
-    /// The error of a call.
+    /// Converts the cause of a stop to an error.
+    #[cold]
+    pub(crate) fn stopped(&self, operation: &'static str, stop: Stop) -> Error {
+        match stop {
+            Stop::WouldBlock(_) => self.failed(operation, ErrorKind::WouldBlock.into(), None),
+            Stop::Failed(error) => error,
+        }
+    }
+
+    /// Converts the error of a system call.
     #[cold]
     fn failed(&self, operation: &'static str, cause: Cause, to: Option<&Address>) -> Error {
+        let remote = to.cloned().or_else(|| self.0.peer());
+        let is_discarded = |e: &io::Error| match &remote {
+            Some(Address::Inet(to)) if operation == send::SEND => {
+                sys::is_datagram_discarded(e, *to)
+            }
+            _ => false,
+        };
         let error = match cause {
             Cause::Os(e) if sys::is_too_long(&e) => {
                 Error::new(ErrorKind::TooLong, operation).with_os_error(e.raw_os_error())
             }
+            Cause::Os(e) if is_discarded(&e) => Cause::discarded(&e).into_error(operation),
             cause => cause.into_error(operation),
         };
-        match to.cloned().or_else(|| self.0.peer()) {
-            Some(remote) => error.at(self.0.tuple_to(remote)),
-            None => error.at(&self.0.endpoint),
+        match remote {
+            Some(remote) => error.on(self.0.tuple_to(remote)),
+            None => error.on(self.0.endpoint.clone()),
         }
     }
 }
 
-/// Whether nothing will be received any more.
+/// Whether receiving has ended.
 #[cold]
 fn is_shut_down(io: &InUse<'_>) -> bool {
     let hangup = Some((io.socket(), Interest::Hangup));
@@ -403,11 +435,13 @@ fn is_shut_down(io: &InUse<'_>) -> bool {
 }
 
 /// How a call waits.
-struct Patience {
+struct WaitMode {
     deadline: Deadline,
     nonblocking: bool,
     cancel: Option<CancelToken>,
     polled: bool,
+    /// The call belongs to a service: only an error that retrying cannot cure ends it.
+    serves: bool,
 }
 
 impl Shared {
@@ -442,14 +476,23 @@ impl Shared {
             if self.keeps_last && !self.descriptor.is_closed() {
                 let _ = self.last.set(self.look(&io));
             }
+            if self.descriptor.is_inherited() {
+                // The file is the parent's, and shutdown(2) and the event would end the parent's calls.
+                if let Side::Unix(unix) = &self.side {
+                    let file = sys::fork::lock_inherited(&unix.file).and_then(|mut f| f.take());
+                    file.into_iter().for_each(SocketFile::keep);
+                }
+                self.descriptor.close(&io);
+                return;
+            }
             if self.descriptor.close(&io) {
                 if let Side::Unix(unix) = &self.side {
-                    // The file first, as a listener's: who finds it must find somebody there.
+                    // The file first, as for a listener: a process that finds the file must find a receiver.
                     drop(unix.file.lock().unwrap_or_else(PoisonError::into_inner).take());
                 }
                 match &self.closing {
                     Some(closing) => closing.set(),
-                    // On Linux that wakes those who wait, though there be no connection (ENOTCONN).
+                    // On Linux this wakes waiting calls even without a connection (ENOTCONN).
                     None => sys::wake(io.socket()),
                 }
             }

@@ -1,4 +1,4 @@
-//! Sending: one by one, and in batches that the kernel takes as few.
+//! Sending datagrams one by one, and in batches that the kernel accepts as few.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -9,15 +9,17 @@ use std::time::Duration;
 use socket2::{SockAddr, SockRef};
 
 use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix};
-use crate::back_off::BackOff;
-use crate::error::{Error, ErrorKind, Result};
-use crate::info::{Address, canonical};
-use crate::sys::{self, AT_ONCE, InUse, Interest, Run, Source, Wait};
-use crate::wait::{Cause, Deadline};
+use crate::io::backoff::BackOff;
+use crate::io::deadline::Deadline;
+use crate::io::wait::Cause;
+use crate::sys::{self, InUse, Interest, MAX_BATCH, Run, Source, Wait};
+use crate::types::address::{Address, AddressUse, Unusable, canonical, lacks_zone};
+use crate::types::endpoint::{UNIX_ABSTRACT_MAX, UNIX_PATH_MAX};
+use crate::types::error::{About, Error, ErrorKind, Result};
 
 pub(super) const SEND: &str = "send";
 
-/// RFC 768: the length, header included, has 16 bits; over IPv4 the IP header counts, too.
+/// RFC 768: the length with the UDP header has 16 bits. Over IPv4 it includes the IP header.
 const MAX_V4: usize = 65_535 - 8 - 20;
 const MAX_V6: usize = 65_535 - 8;
 
@@ -25,22 +27,22 @@ fn max_len(to: SocketAddr) -> (usize, &'static str) {
     if to.is_ipv4() { (MAX_V4, "IPv4") } else { (MAX_V6, "IPv6") }
 }
 
-/// How long a sender waits that nobody tells when its receiver has room again.
+/// The interval at which a sender checks for space in its receiver, if nothing wakes it.
 pub(super) const FULL_PEER: BackOff =
     BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
 
-/// How often a datagram is tried at most that meets errors of others.
+/// The maximum number of tries of a datagram whose sends return errors of earlier datagrams.
 const TRIES: u32 = 1000;
 
-/// After how many errors in a row, for which the kernel's queue has no report, the error is this
-/// datagram's own: another thread may have taken the report.
-const UNEXPLAINED: u32 = 16;
+/// After this number of consecutive errors without an entry in the error queue, the error belongs to
+/// this datagram: another thread may have taken an entry.
+pub(super) const UNEXPLAINED: u32 = 16;
 
-/// The datagrams of a batch, as Rust's callers have them, and C's.
+/// The datagrams of a batch, in the form of Rust callers and of C callers.
 pub(crate) trait Parts {
     fn count(&self) -> usize;
     fn bytes(&self, at: usize) -> Result<&[u8]>;
-    /// Whether two go to one address, and from one.
+    /// Whether two datagrams have the same destination and source.
     fn are_alike(&self, a: usize, b: usize) -> bool;
     fn outgoing(&self, at: usize) -> Result<Outgoing<'_>>;
 }
@@ -64,9 +66,10 @@ impl Parts for [Outgoing<'_>] {
     }
 }
 
-/// How many datagrams, beginning with the one at `from`, whose lengths `pieces` are, the kernel can
-/// take as one: those of one length, the last perhaps shorter, to one address and from one, which
-/// together are no longer than a datagram can be. `longest`: those that are longer go one by one.
+/// Returns how many datagrams from `from` on, with the lengths `pieces`, the kernel can accept as one
+/// run: they have one length, except the last, which may be shorter; one destination and one source;
+/// and together they are not longer than a datagram. Datagrams longer than `longest` are sent one by
+/// one.
 fn run_len<P: Parts + ?Sized>(
     parts: &P,
     from: usize,
@@ -80,7 +83,7 @@ fn run_len<P: Parts + ?Sized>(
     for next in others.iter().take_while(|_| first.len() <= longest) {
         let fits = (1..=first.len()).contains(&next.len())
             && bytes + next.len() <= MAX_V4
-            && len < AT_ONCE
+            && len < MAX_BATCH
             && parts.are_alike(from, from + len);
         if !fits {
             break;
@@ -94,14 +97,14 @@ fn run_len<P: Parts + ?Sized>(
 }
 
 impl Inet {
-    /// Where an answer leaves from. A socket with an address of its own sends from that anyway.
+    /// The source address of a reply. A socket with an address of its own needs none.
     fn source_of(&self, to: IpAddr, local: Option<SocketAddr>, interface: Option<u32>) -> Source {
         if !self.local.ip().is_unspecified() {
             return Source::default();
         }
         let ip = local.map(|local| local.ip().to_canonical());
         let ip = ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());
-        // A link-local address is one only together with its interface (RFC 4007).
+        // A link-local address is complete only with its interface (RFC 4007).
         let on_link = match ip {
             _ if to.is_multicast() => true,
             Some(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
@@ -113,29 +116,32 @@ impl Inet {
         Source { ip, interface, mapped }
     }
 
-    /// What is wrong with sending so many bytes to an address.
+    /// Why a datagram of this length cannot be sent to the address.
     fn refusal(&self, len: usize, to: SocketAddr) -> Option<(ErrorKind, String)> {
         if let Some(peer) = self.peer {
             if (peer.ip(), peer.port()) != (to.ip(), to.port()) {
-                let what = format!("the socket is connected to {peer}");
+                let what = format!("the socket is connected to another address: {peer}");
                 return Some((ErrorKind::WrongState, what));
             }
         }
-        if to.port() == 0 {
-            return Some((ErrorKind::InvalidArgument, "port 0".to_owned()));
+        if let Some(why) = AddressUse::DatagramPeer.rejects(to) {
+            return Some((ErrorKind::InvalidEndpoint, why.describe(to.ip())));
         }
         if to.is_ipv6() != self.ipv6 && !(self.dual && to.is_ipv4()) {
             let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-            return Some((ErrorKind::InvalidArgument, format!("the socket is {family} only")));
+            return Some((
+                ErrorKind::InvalidArgument,
+                format!("the socket supports {family} only"),
+            ));
         }
         let (max, family) = max_len(to);
         (len > max).then(|| {
-            let what = format!("{len} bytes, and a datagram over {family} has at most {max}");
+            let what = format!("{len} bytes: a datagram over {family} has at most {max}");
             (ErrorKind::TooLong, what)
         })
     }
 
-    /// An address as this socket's kernel side wants it.
+    /// Converts an address to the form that the kernel expects for this socket.
     fn name_of(&self, to: SocketAddr) -> SockAddr {
         match to {
             SocketAddr::V4(v4) if self.ipv6 => {
@@ -147,9 +153,10 @@ impl Inet {
 }
 
 impl Unix {
-    /// Connects anew: the kernel has dissolved the connection when it found nobody there
-    /// (ECONNREFUSED, and ENOTCONN from then on), though somebody may have been bound there since.
+    /// Connects again. The kernel ends the connection when the receiver is gone (ECONNREFUSED, then
+    /// ENOTCONN), although another socket may have been bound to the name since.
     fn finds_peer_again(&self, io: &InUse<'_>) -> bool {
+        let _disabled = sys::CancellationDisabled::new();
         let socket = io.socket();
         let socket = SockRef::from(&socket);
         let Some(peer) = self.peer.as_ref().filter(|peer| socket.connect(&peer.name).is_ok())
@@ -162,10 +169,10 @@ impl Unix {
         true
     }
 
-    /// What is wrong with sending to an address.
+    /// Why the socket cannot send to the address.
     fn refusal(&self, to: &Address) -> Option<(ErrorKind, String)> {
         match &self.peer {
-            // It may be one without a name.
+            // The peer may have no name.
             Some(peer) if peer.address == *to => return None,
             Some(peer) => {
                 let what = format!("the socket is connected to {}", peer.address);
@@ -173,17 +180,16 @@ impl Unix {
             }
             None => {}
         }
-        let (len, what) = match to {
-            Address::UnixPath(path) => (path.as_os_str().len(), "path"),
-            Address::UnixAbstract(name) => (name.len(), "abstract name"),
+        let (len, what, max) = match to {
+            Address::UnixPath(path) => (path.as_os_str().len(), "path", UNIX_PATH_MAX),
+            Address::UnixAbstract(name) => (name.len(), "abstract name", UNIX_ABSTRACT_MAX),
             _ => {
                 let what = "the receiver has no name".to_owned();
                 return Some((ErrorKind::InvalidArgument, what));
             }
         };
-        let max = sys::UNIX_PATH_MAX;
         (!(1..=max).contains(&len)).then(|| {
-            let what = format!("{what} of {len} bytes: it has 1 to {max}");
+            let what = format!("{what} of {len} bytes: its length must be 1 to {max}");
             (ErrorKind::InvalidEndpoint, what)
         })
     }
@@ -192,7 +198,7 @@ impl Unix {
 /// Whether a Unix peer's socket is gone.
 fn is_gone(err: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, NotConnected};
-    // EPIPE: it is there, and receives nothing any more.
+    // EPIPE: the peer exists, but has shut down receiving.
     matches!(err.kind(), ConnectionRefused | NotConnected | BrokenPipe)
 }
 
@@ -204,24 +210,31 @@ fn if_gone(cause: Cause) -> Cause {
 }
 
 impl DatagramSocket {
-    /// Sends one datagram to the peer of a [connected](DatagramSocket::connect) socket. It
-    /// waits only while the system's buffer, or a Unix peer's queue, is full.
+    /// Sends one datagram to the peer of a [connected](DatagramSocket::connect) socket.
     ///
-    /// No bytes are a datagram, too. At most 65,507 bytes go into one over IPv4, 65,527 over
-    /// IPv6; over Unix sockets what the system's buffer holds (unix(7)).
+    /// Waits only while the send buffer, or the queue of a Unix peer, is full. An empty datagram is
+    /// valid. The maximum is 65,507 bytes over IPv4, 65,527 over IPv6, and over Unix sockets the size of
+    /// the send buffer (unix(7)).
+    ///
+    /// ICMP errors of earlier datagrams do not end the call: they are
+    /// [reported](DatagramSocket::recv_error), and sending is retried. When a Unix peer is gone, replies
+    /// that it sent and that were not received are lost. Sending works again as soon as a socket is bound
+    /// to the peer's name.
     ///
     /// # Errors
-    /// [`WrongState`](ErrorKind::WrongState) if the socket is not connected;
-    /// [`TooLong`](ErrorKind::TooLong) for the protocol, or for the way;
-    /// [`TimedOut`](ErrorKind::TimedOut), [`Cancelled`](ErrorKind::Cancelled),
-    /// [`Closed`](ErrorKind::Closed), [`Unreachable`](ErrorKind::Unreachable),
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied); [`NoMemory`](ErrorKind::NoMemory), also
-    /// if the interface has no room for it (Linux tells only sockets whose [errors are
-    /// reported](DatagramSocket::set_report_errors)); [`WouldBlock`](ErrorKind::WouldBlock) in
-    /// non-blocking mode. What ICMP said of an earlier datagram fails no call: it is
-    /// [reported](DatagramSocket::recv_error), and sending is tried again. A Unix peer that is
-    /// gone, or receives no more, is [`Refused`](ErrorKind::Refused); once somebody is bound there
-    /// again sending goes on. What it had answered, and was not received yet, is lost with it.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is not connected
+    /// - [`TooLong`](ErrorKind::TooLong): the datagram exceeds the protocol's maximum or, without
+    ///   fragmentation, the path MTU
+    /// - [`TimedOut`](ErrorKind::TimedOut): no space within the write timeout
+    /// - [`WouldBlock`](ErrorKind::WouldBlock): non-blocking mode, and no space
+    /// - [`Cancelled`](ErrorKind::Cancelled): the token was fired
+    /// - [`Closed`](ErrorKind::Closed): the socket was closed
+    /// - [`Refused`](ErrorKind::Refused): the Unix peer is gone, or has shut down receiving
+    /// - [`Unreachable`](ErrorKind::Unreachable): there is no route to the peer
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): local policy forbids the destination, or it is
+    ///   a broadcast address without [`set_broadcast`](DatagramSocket::set_broadcast)
+    /// - [`NoMemory`](ErrorKind::NoMemory): the kernel lacks memory, or the interface's queue is full
+    ///   (Linux reports that only with [`set_recv_errors`](DatagramSocket::set_recv_errors))
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -231,28 +244,31 @@ impl DatagramSocket {
     /// client.send(b"question")?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+    pub fn send(&self, buf: &[u8]) -> Result<()> {
         let connected = match &self.0.side {
-            Side::Inet(Inet { peer: Some(peer), .. }) => bytes.len() <= max_len(*peer).0,
+            Side::Inet(Inet { peer: Some(peer), .. }) => buf.len() <= max_len(*peer).0,
             Side::Inet(_) => false,
             Side::Unix(unix) => unix.peer.is_some(),
         };
         if !connected {
-            return self.send_one(&Outgoing::new(bytes));
+            return self.send_one(&Outgoing::new(buf));
         }
         let io = self.enter(SEND)?;
-        let call = |wait| sys::send(io.socket(), bytes, wait).map(drop);
-        self.send_step(&io, self.deadline(&self.0.write_timeout), call)
+        let call = |wait| sys::send(io.socket(), buf, wait).map(drop);
+        self.send_step(&io, self.0.write_timeout.deadline(), call)
             .map_err(|cause| self.failed(SEND, cause, None))
     }
 
     /// Sends one datagram to an address.
     ///
     /// # Errors
-    /// Those of [`send`](DatagramSocket::send), but
-    /// [`WrongState`](ErrorKind::WrongState) if the socket is connected to another one;
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for port 0, for an address of a
-    /// family that the socket does not have, and for a Unix socket without a name.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is connected to another address
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an address of a family that the socket does not
+    ///   have, or a Unix address without a name
+    /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): no destination (`0.0.0.0`, `[::]`, port 0), or a
+    ///   link-local address without a zone
+    ///
+    /// Otherwise the errors that [`send`](DatagramSocket::send) lists.
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -263,15 +279,15 @@ impl DatagramSocket {
     /// socket.send_to(b"hello", SocketAddr::from(([127, 0, 0, 1], other.port())))?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn send_to(&self, bytes: &[u8], to: impl Into<Address>) -> Result<()> {
-        self.send_one(&Outgoing::to(bytes, to))
+    pub fn send_to(&self, buf: &[u8], to: impl Into<Address>) -> Result<()> {
+        self.send_one(&Outgoing::to(buf, to))
     }
 
-    /// Answers a datagram: to whom it came from, and from the address that it was sent to, as
-    /// its sender expects it, though this machine have several.
+    /// Replies to a datagram: sends to its sender, from the address that it was sent to. The sender
+    /// expects that source address, also if this machine has several.
     ///
     /// # Errors
-    /// Those of [`send_to`](DatagramSocket::send_to).
+    /// The errors that [`send_to`](DatagramSocket::send_to) lists.
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -283,8 +299,8 @@ impl DatagramSocket {
     /// server.reply(&question, b"answer")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn reply(&self, question: &Datagram, bytes: &[u8]) -> Result<()> {
-        self.send_one(&Outgoing::reply(question, bytes))
+    pub fn reply(&self, reply_to: &Datagram, buf: &[u8]) -> Result<()> {
+        self.send_one(&Outgoing::reply(reply_to, buf))
     }
 
     pub(crate) fn send_one(&self, one: &Outgoing<'_>) -> Result<()> {
@@ -294,23 +310,22 @@ impl DatagramSocket {
         let run = self.run(one, &pieces)?;
         let ipv6 = self.is_ipv6();
         let call = |wait| sys::send_datagram(io.socket(), ipv6, &run, wait);
-        self.send_step(&io, self.deadline(&self.0.write_timeout), call).map_err(failed)
+        self.send_step(&io, self.0.write_timeout.deadline(), call).map_err(failed)
     }
 
     fn is_ipv6(&self) -> bool {
         matches!(&self.0.side, Side::Inet(inet) if inet.ipv6)
     }
 
-    /// Sends datagrams in their order; how many were sent, which is all unless something
-    /// prevents it: whoever sends the rest then is told what. On Linux one system call takes up
-    /// to 64 of them (sendmmsg), and the kernel takes those of UDP that follow each other to one
-    /// address with one length as one (UDP_SEGMENT of udp(7)), which is where most is saved.
-    /// Elsewhere they are sent one by one.
+    /// Sends datagrams in order, and returns how many were sent: all, unless an error occurs after the
+    /// first. The next call then returns that error.
     ///
-    /// The write timeout is for all together.
+    /// On Linux one system call accepts up to 64 datagrams (sendmmsg), and the kernel accepts consecutive
+    /// UDP datagrams of one length to one address as one run (UDP_SEGMENT of udp(7)), which saves most.
+    /// Other systems send them one by one. The write timeout applies to the whole call.
     ///
     /// # Errors
-    /// Those of [`send_to`](DatagramSocket::send_to), if not even the first was sent.
+    /// The errors that [`send_to`](DatagramSocket::send_to) lists, if the first datagram was not sent.
     ///
     /// ```
     /// use keepsock::{DatagramSocket, Outgoing};
@@ -327,7 +342,7 @@ impl DatagramSocket {
 
     pub(crate) fn send_parts<P: Parts + ?Sized>(&self, parts: &P) -> Result<usize> {
         let io = self.enter(SEND)?;
-        let deadline = self.deadline(&self.0.write_timeout);
+        let deadline = self.0.write_timeout.deadline();
         let mut sent = 0;
         while sent < parts.count() {
             match self.send_some(&io, parts, sent, deadline) {
@@ -339,7 +354,7 @@ impl DatagramSocket {
         Ok(sent)
     }
 
-    /// Sends at least one of the datagrams from the one at `from` on; how many.
+    /// Sends at least one datagram, starting with the one at `from`, and returns how many.
     fn send_some<P: Parts + ?Sized>(
         &self,
         io: &InUse<'_>,
@@ -347,13 +362,13 @@ impl DatagramSocket {
         from: usize,
         deadline: Deadline,
     ) -> Result<usize> {
-        let mut pieces = [IoSlice::new(&[]); AT_ONCE];
+        let mut pieces = [IoSlice::new(&[]); MAX_BATCH];
         let mut count = 0;
-        while count < AT_ONCE.min(parts.count() - from) {
+        while count < MAX_BATCH.min(parts.count() - from) {
             match parts.bytes(from + count) {
                 Ok(bytes) => pieces[count] = IoSlice::new(bytes),
                 Err(e) if count == 0 => return Err(e),
-                // It is the first of the next ones.
+                // It becomes the first datagram of the next call.
                 Err(_) => break,
             }
             count += 1;
@@ -375,7 +390,7 @@ impl DatagramSocket {
                 while at < count {
                     let next = at + run_len(parts, from + at, &pieces[at..], longest);
                     let pieces = &pieces[at..next];
-                    // Those after the first of a run are no longer, and to the same address.
+                    // The later datagrams of a run are not longer, and have the same destination.
                     let last = many.last().filter(|_| {
                         pieces[0].len() <= MAX_V4 && parts.are_alike(from + at - 1, from + at)
                     });
@@ -383,7 +398,7 @@ impl DatagramSocket {
                         Some(last) => Ok(Run { pieces, to: last.to.clone(), source: last.source }),
                         None => parts.outgoing(from + at).and_then(|one| self.run(&one, pieces)),
                     };
-                    // What cannot be sent is the first of the next ones.
+                    // A datagram that cannot be sent becomes the first of the next call.
                     let Ok(run) = run else {
                         break;
                     };
@@ -396,8 +411,8 @@ impl DatagramSocket {
             let call = |wait| sys::send_datagrams(io.socket(), ipv6, runs, wait);
             match self.send_step(io, deadline, call) {
                 Ok(count) => {
-                    // By themselves they pass. Shorter ones may pass as one: the way may be too
-                    // narrow for these.
+                    // One by one they may be accepted. Shorter datagrams may still form a run: the path MTU
+                    // may be too small for these.
                     if let Some(len) = refused {
                         self.0.longest_segment.fetch_min(len - 1, Ordering::Relaxed);
                     }
@@ -414,11 +429,11 @@ impl DatagramSocket {
         }
     }
 
-    /// What the kernel is given of datagrams that are alike; `one` is the first of them.
+    /// Describes a run to the kernel; `one` is its first datagram.
     pub(super) fn run<'p>(&self, one: &Outgoing<'_>, pieces: &'p [IoSlice<'p>]) -> Result<Run<'p>> {
         self.check(one)?;
         let (to, source) = match (&self.0.side, &one.to) {
-            // A connected socket needs no name.
+            // A connected socket needs no destination.
             (Side::Inet(Inet { peer: Some(_), .. }), _) => (None, Source::default()),
             (Side::Inet(inet), Some(Address::Inet(to))) => {
                 let to = canonical(*to);
@@ -435,7 +450,7 @@ impl DatagramSocket {
         Ok(Run { pieces, to, source })
     }
 
-    /// Refuses what cannot be sent, with words for what is wrong with it.
+    /// Rejects a datagram that cannot be sent, with the reason.
     fn check(&self, one: &Outgoing<'_>) -> Result<()> {
         if one.to.is_none() && !self.is_connected() {
             return Err(self.not_connected());
@@ -449,32 +464,48 @@ impl DatagramSocket {
             }
             (Side::Unix(_), None) => None,
             (Side::Inet(_), Some(to)) | (Side::Unix(_), Some(to @ Address::Inet(_))) => {
-                let what = format!("{to} is not of the socket's family");
+                let what = format!("{to} does not belong to the socket's address family");
                 Some((ErrorKind::InvalidArgument, what))
             }
             (Side::Unix(unix), Some(to)) => unix.refusal(to),
         };
-        match refusal {
+        match refusal.or_else(|| self.zone_refusal(one)) {
             Some((kind, what)) => Err(self.failed(SEND, kind.into(), one.to.as_ref()).detail(what)),
             None => Ok(()),
         }
     }
 
+    /// A link-local address without a zone: the kernel would choose an interface arbitrarily.
+    fn zone_refusal(&self, one: &Outgoing<'_>) -> Option<(ErrorKind, String)> {
+        let (Side::Inet(inet), Some(Address::Inet(to))) = (&self.0.side, &one.to) else {
+            return None;
+        };
+        let IpAddr::V6(ip) = to.ip() else {
+            return None;
+        };
+        if !lacks_zone(*to) || ip.is_multicast() || inet.peer.is_some() || one.interface.is_some() {
+            return None;
+        }
+        let bound = |io: InUse<'_>| sys::is_bound_to_interface(io.socket());
+        let bound = self.0.descriptor.enter().is_some_and(bound);
+        (!bound).then(|| (ErrorKind::InvalidEndpoint, Unusable::NoZone.describe(ip.into())))
+    }
+
     #[cold]
     fn not_connected(&self) -> Error {
         let error = Error::new(ErrorKind::WrongState, SEND).at(&self.0.endpoint);
-        error.detail("it is not connected: say to whom")
+        error.detail("the socket is not connected: pass a destination")
     }
 
-    /// One send to the kernel, waiting as this socket waits.
+    /// Makes one sending system call, and waits as this socket waits.
     pub(super) fn send_step<T>(
         &self,
         io: &InUse<'_>,
         deadline: Deadline,
         mut call: impl FnMut(Wait) -> io::Result<T>,
     ) -> std::result::Result<T, Cause> {
-        let patience = self.patience(deadline);
-        let mut step = || self.step(io, &patience, Interest::Write, &mut call);
+        let mode = self.wait_mode(deadline);
+        let mut step = || self.step(io, &mode, Interest::Write, &mut call);
         if let Side::Unix(unix) = &self.0.side {
             return match step() {
                 Err(Cause::Os(e)) if is_gone(&e) => match unix.finds_peer_again(io) {
@@ -487,16 +518,19 @@ impl DatagramSocket {
         let (mut pending, mut unexplained) = (None, 0);
         for _ in 0..TRIES {
             match step() {
-                // The kernel tells an error of an earlier datagram in place of sending: once
-                // more shows whether it was one. What other threads send may be refused meanwhile.
+                // The kernel reports an error of an earlier datagram instead of sending. A retry shows
+                // whether it was one. In that time sends of other threads may fail.
                 Err(Cause::Os(e)) if sys::is_reported(&e) => {
                     let taken = self.take_reports(io);
                     if taken.local.is_some() && taken.local == e.raw_os_error() {
-                        // It is this call's own.
+                        // The error belongs to this call.
                         return Err(e.into());
                     }
                     if taken.count == 0 && unexplained == UNEXPLAINED {
                         return Err(e.into());
+                    }
+                    if mode.deadline.has_passed() {
+                        return Err(ErrorKind::TimedOut.into());
                     }
                     unexplained = if taken.count > 0 { 0 } else { unexplained + 1 };
                     pending = Some((taken.count > 0, e));
@@ -510,7 +544,8 @@ impl DatagramSocket {
                 other => return other,
             }
         }
-        Err(pending.map_or_else(|| ErrorKind::WouldBlock.into(), |(_, e)| e.into()))
+        let reported = |(_, e): (bool, io::Error)| Cause::reported(&e, About::Datagram);
+        Err(pending.map_or_else(|| ErrorKind::WouldBlock.into(), reported))
     }
 }
 
@@ -534,7 +569,7 @@ mod tests {
         runs
     }
 
-    /// D3: what the kernel would cut otherwise than it was given is not given as one.
+    /// D3: Datagrams that the kernel would split differently do not form a run.
     #[test]
     fn runs_are_of_one_length_and_one_address() {
         const MAX: usize = usize::MAX;

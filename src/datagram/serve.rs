@@ -1,88 +1,92 @@
-//! Serving datagrams: a callback for each, from several threads.
+//! Serving datagrams with a callback, in one or more threads.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Datagram, DatagramSocket, Incoming, Side};
-use crate::error::{Error, ErrorKind, Result};
-use crate::events;
+use crate::io::condition::wait_on;
+use crate::io::deadline::Deadline;
+use crate::io::panic_guard::panics;
+use crate::log;
+use crate::serve::threads::{ServiceThreads, spawn_error};
+use crate::serve::{DatagramConfig, ServeOptions};
 use crate::sys;
-use crate::wait::{Deadline, wait_on};
+use crate::types::error::{Error, ErrorKind, Result};
 
 const SERVE: &str = "serve";
-const MAX_THREADS: u32 = 1024;
 
-/// What each thread has for what it receives at once; only what datagrams were written to is in
-/// use. No datagram of UDP is longer than a 16th of it; those of Unix are seldom longer than a
-/// fourth.
-const ROOM: usize = 1 << 20;
-const UDP_SLOT: usize = ROOM / 16;
-const UNIX_SLOT: usize = ROOM / 4;
+/// The size of each thread's receive buffer. Only pages that received bytes use memory. A UDP
+/// datagram fits in a sixteenth of the buffer, and few Unix datagrams exceed a fourth.
+const BUFFER: usize = 1 << 20;
+const UDP_SLOT: usize = BUFFER / 16;
+const UNIX_SLOT: usize = BUFFER / 4;
 
-thread_local! {
-    /// The service that this thread belongs to.
-    static SERVING: Cell<*const Serving> = const { Cell::new(std::ptr::null()) };
-}
-
-/// A datagram socket that is being served, from [`DatagramSocket::serve`]. Dropping it stops it and
-/// waits for handlers to return.
+/// A running datagram service, from [`DatagramSocket::serve`]. Dropping it stops it and waits until
+/// all handlers have returned, unless it is dropped inside one.
 ///
 /// ```
 /// # if cfg!(windows) { return Ok(()) }
 /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
-/// let service = socket.serve(1, |_, _, _| ())?;
+/// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
 /// drop(service);
 /// # Ok::<(), keepsock::Error>(())
 /// ```
 pub struct DatagramService {
     socket: DatagramSocket,
     serving: Arc<Serving>,
-    threads: Vec<JoinHandle<()>>,
 }
 
+/// The state that the threads of a service share.
 struct Serving {
-    /// Held until the service is where the program wants it.
-    begun: Mutex<()>,
-    /// Not all of its threads could be started.
-    given_up: AtomicBool,
+    threads: ServiceThreads,
     state: Mutex<State>,
     ended: Condvar,
-    received: AtomicU64,
 }
 
 struct State {
+    /// The number of threads that receive.
     running: u32,
-    /// Why receiving ended, unless it was asked to.
+    /// The error that ended receiving.
     failure: Option<Error>,
 }
 
 impl DatagramSocket {
-    /// Receives in `threads` threads, and calls `handler` for each datagram, with the socket, what
-    /// is told of the datagram, and its bytes. A handler answers with
-    /// [`reply`](DatagramSocket::reply); meanwhile any thread may send.
+    /// Receives in threads of the library, and calls `handler` with the socket, each datagram's
+    /// metadata and its bytes. The handler can answer with [`reply`](DatagramSocket::reply). Other
+    /// threads may send at the same time.
     ///
-    /// A thread takes up to 16 datagrams at once (4 of a Unix socket, whose datagrams are cut after
-    /// 256 KiB). With several threads those of
-    /// one sender may be handled at the same time, and out of their order. Timeouts and
-    /// non-blocking mode of the socket do not hold for the threads; its token ends the service. A
-    /// handler that panics is told as an event, and serving goes on. A thread whose receiving fails
-    /// ends, which is told, too; [`wait`](DatagramService::wait) says why. If the socket is served
-    /// twice, stopping either service ends both.
+    /// Two options apply: [`threads`](ServeOptions::threads), 1 by default, and
+    /// [`stack_size`](ServeOptions::stack_size), 2 MiB by default. The threads inherit the signal
+    /// mask of the calling thread.
+    ///
+    /// A thread receives up to 16 datagrams at once (4 on a Unix socket, where datagrams are
+    /// truncated to 256 KiB). With more than one thread, datagrams of one sender may be handled at
+    /// the same time and out of order. The timeouts and the non-blocking mode of the socket do not
+    /// apply to these threads. Firing the socket's cancel token ends the service. If a handler
+    /// panics, the service logs it and continues. If the socket is served twice, stopping one
+    /// service ends both.
+    ///
+    /// Transient errors do not end a service. After an error such as ENOMEM or ENOBUFS a thread
+    /// pauses for 5 to 50 ms and retries. The service counts such errors
+    /// ([`DatagramStats::retried`](crate::DatagramStats::retried)) and logs at most one event in 5
+    /// s. Fatal errors are those of the socket itself: EBADF, ENOTSOCK, EINVAL and EFAULT. They end
+    /// the thread; the service logs the error, and [`wait`](DatagramService::wait) returns it.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for 0 threads, or more than 1,024;
-    /// [`NoMemory`](ErrorKind::NoMemory): no thread can be started, or there is no memory for it;
-    /// [`Closed`](ErrorKind::Closed), also after a [`stop`](DatagramService::stop).
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the number of threads is 0 or above
+    ///   1,024; the stack size is out of range; or another option is set, which has no effect on
+    ///   datagrams.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the system starts no more threads, or has no memory for
+    ///   a receive buffer.
+    /// - [`Closed`](ErrorKind::Closed): the socket is closed, or receiving was ended by
+    ///   [`stop`](DatagramService::stop).
     ///
     /// ```
-    /// use keepsock::DatagramSocket;
+    /// use keepsock::{DatagramSocket, ServeOptions};
     /// # if cfg!(windows) { return Ok(()) }
     /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
-    /// let service = socket.serve(2, |socket, datagram, bytes| {
+    /// let service = socket.serve(&ServeOptions::new().threads(2), |socket, datagram, bytes| {
     ///     let _ = socket.reply(datagram, bytes);
     /// })?;
     /// let client = DatagramSocket::connect(socket.endpoint())?;
@@ -92,102 +96,63 @@ impl DatagramSocket {
     /// ```
     pub fn serve(
         &self,
-        threads: u32,
+        options: &ServeOptions,
         handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
     ) -> Result<DatagramService> {
-        self.serve_into(threads, handler, |service| service)
+        self.serve_into(options, handler, |service| service)
     }
 
-    /// The same; no handler is called before `take` has the service, for handlers may want it.
+    /// Serves as [`serve`](DatagramSocket::serve) does. The first handler runs after `take` has
+    /// returned, so handlers find the service where `take` stores it.
     pub(crate) fn serve_into<T>(
         &self,
-        threads: u32,
+        options: &ServeOptions,
         handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
         take: impl FnOnce(DatagramService) -> T,
     ) -> Result<T> {
-        if !(1..=MAX_THREADS).contains(&threads) {
-            let error = self.failed(SERVE, ErrorKind::InvalidArgument.into(), None);
-            return Err(error.detail(format!("{threads} threads: from 1 to {MAX_THREADS}")));
-        }
+        let at = |e: Error| e.at(self.endpoint());
+        let DatagramConfig { threads, stack_size } = options.datagram_config().map_err(at)?;
         drop(self.enter(SERVE)?);
         if self.0.deaf.load(Ordering::Acquire) {
             let error = self.failed(SERVE, ErrorKind::Closed.into(), None);
             return Err(error.detail("receiving was stopped"));
         }
-        let state = Mutex::new(State { running: 0, failure: None });
         let serving = Arc::new(Serving {
-            begun: Mutex::new(()),
-            given_up: AtomicBool::new(false),
-            state,
+            threads: ServiceThreads::new("keepsock-serve", stack_size),
+            state: Mutex::new(State { running: threads, failure: None }),
             ended: Condvar::new(),
-            received: AtomicU64::new(0),
         });
         let handler = Arc::new(handler);
-        let mut started = Vec::new();
-        let begins = serving.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..threads {
-            let Some(mut room) = sys::zeroed(ROOM) else {
-                return Err(self.give_up(&serving, started, begins, None));
-            };
-            serving.lock().running += 1;
-            let (socket, handler, serving_too) = (self.clone(), handler.clone(), serving.clone());
-            let work = move || {
-                let serving = serving_too;
-                SERVING.set(Arc::as_ptr(&serving));
-                drop(serving.begun.lock().unwrap_or_else(PoisonError::into_inner));
-                let given_up = serving.given_up.load(Ordering::Acquire);
-                let ended =
-                    if given_up { Ok(()) } else { socket.work(&mut room, &serving, &*handler) };
-                serving.leave(ended.err());
-            };
-            let thread = std::thread::Builder::new().name("keepsock-serve".to_owned()).spawn(work);
-            match thread {
-                Ok(thread) => started.push(thread),
-                Err(e) => {
-                    serving.leave(None);
-                    return Err(self.give_up(&serving, started, begins, Some(&e)));
-                }
+        let start = || {
+            for _ in 0..threads {
+                let Some(mut buffer) = sys::zeroed(BUFFER) else {
+                    let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
+                    return Err(error.detail("no memory for a receive buffer"));
+                };
+                let (socket, handler, of_thread) = (self.clone(), handler.clone(), serving.clone());
+                let work = move || {
+                    let ended = socket.work(&mut buffer, &*handler);
+                    of_thread.leave(ended.err());
+                };
+                serving.threads.spawn(work).map_err(|e| at(spawn_error(SERVE, &e)))?;
             }
-        }
-        let service =
-            DatagramService { socket: self.clone(), serving: serving.clone(), threads: started };
-        let taken = take(service);
-        drop(begins);
-        Ok(taken)
+            Ok(())
+        };
+        let service = || DatagramService { socket: self.clone(), serving: serving.clone() };
+        serving.threads.publish(start, || take(service()))
     }
 
-    /// Ends the threads that were started before one could not be; none has received yet.
-    #[cold]
-    fn give_up(
-        &self,
-        serving: &Serving,
-        started: Vec<JoinHandle<()>>,
-        begins: MutexGuard<'_, ()>,
-        cause: Option<&std::io::Error>,
-    ) -> Error {
-        serving.given_up.store(true, Ordering::Release);
-        drop(begins);
-        for thread in started {
-            let _ = thread.join();
-        }
-        // pthread_create(3) says EAGAIN for a limit that was reached.
-        let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
-        let error = error.with_os_error(cause.and_then(std::io::Error::raw_os_error));
-        error.detail(if cause.is_some() { "no thread can be started" } else { "no memory" })
-    }
-
-    /// A thread's life.
+    /// Receives and calls the handler, until receiving ends.
     fn work(
         &self,
-        room: &mut [u8],
-        serving: &Serving,
+        buffer: &mut [u8],
         handler: &impl Fn(&DatagramSocket, &Datagram, &[u8]),
     ) -> Result<()> {
         let slot = match &self.0.side {
             Side::Inet(_) => UDP_SLOT,
             Side::Unix(_) => UNIX_SLOT,
         };
-        let mut batch: Vec<_> = room.chunks_exact_mut(slot).map(Incoming::new).collect();
+        let mut batch: Vec<_> = buffer.chunks_exact_mut(slot).map(Incoming::new).collect();
         loop {
             let count = match self.recv_for_serve(&mut batch) {
                 Ok(count) => count,
@@ -195,25 +160,23 @@ impl DatagramSocket {
                     return Ok(());
                 }
                 Err(e) => {
-                    events::receiving_failed(&e);
+                    log::receiving_failed(&e);
                     return Err(e);
                 }
             };
-            serving.received.fetch_add(count as u64, Ordering::Relaxed);
+            self.0.served.fetch_add(count as u64, Ordering::Relaxed);
             for one in &batch[..count] {
                 let Some(datagram) = one.datagram() else {
                     continue;
                 };
-                let call = || handler(self, datagram, one.bytes());
-                if catch_unwind(AssertUnwindSafe(call)).is_err() {
-                    // The panic hook has told of it.
-                    events::datagram_handler_panicked(&self.0.tuple_to(datagram.from.clone()));
+                if panics(|| handler(self, datagram, one.bytes())) {
+                    log::datagram_handler_panicked(&self.0.tuple_to(datagram.from.clone()));
                 }
             }
         }
     }
 
-    /// Ends receiving for good, and every call that waits for it. Sending goes on.
+    /// Ends receiving permanently, and wakes all receiving calls. Sending still works.
     fn end_receiving(&self) {
         self.0.deaf.store(true, Ordering::Release);
         match (&self.0.closing, self.0.descriptor.enter()) {
@@ -239,12 +202,12 @@ impl Serving {
 }
 
 impl DatagramService {
-    /// The socket, to send with from anywhere.
+    /// Returns the socket. Any thread may send with it.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
-    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// assert_eq!(service.socket().port(), socket.port());
     /// # Ok::<(), keepsock::Error>(())
     /// ```
@@ -252,28 +215,15 @@ impl DatagramService {
         &self.socket
     }
 
-    /// How many datagrams were received so far.
+    /// Ends receiving on the socket permanently: receiving calls return
+    /// [`Closed`](ErrorKind::Closed) from now on. Sending still works. Datagrams that a thread has
+    /// already received are handled; those in the kernel's buffer are not. May be called from
+    /// inside a handler. Further calls do nothing.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
-    /// let service = socket.serve(1, |_, _, _| ())?;
-    /// assert_eq!(service.received(), 0);
-    /// # Ok::<(), keepsock::Error>(())
-    /// ```
-    pub fn received(&self) -> u64 {
-        self.serving.received.load(Ordering::Relaxed)
-    }
-
-    /// Ends receiving, for the socket as a whole and for good: its receiving calls return
-    /// [`Closed`](ErrorKind::Closed) from then on, but it can still send. What a thread has taken
-    /// already is handled; what waits in the kernel is not. May be called from inside a handler;
-    /// stopping twice is fine.
-    ///
-    /// ```
-    /// # if cfg!(windows) { return Ok(()) }
-    /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
-    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// service.stop();
     /// service.wait(None)?;
     /// # Ok::<(), keepsock::Error>(())
@@ -282,27 +232,32 @@ impl DatagramService {
         self.socket.end_receiving();
     }
 
-    /// Waits until all threads have ended, and so all handlers returned: after
-    /// [`stop`](DatagramService::stop), the socket's close, or its token. `None`: for as long as
-    /// that takes.
+    /// Waits until the service has ended: all threads have ended and all handlers have returned.
+    /// [`stop`](DatagramService::stop), closing the socket, and firing its cancel token end the
+    /// service. `None` waits without a limit.
     ///
     /// # Errors
-    /// [`TimedOut`](ErrorKind::TimedOut): it still receives; [`WrongState`](ErrorKind::WrongState)
-    /// from inside a handler, which would be waiting for itself. The error of a receiving call
-    /// that failed for good.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the service still receives after `timeout`.
+    /// - [`WrongState`](ErrorKind::WrongState): called from inside a handler, where it would wait
+    ///   for itself; or in a forked child, because the service runs in the parent.
+    /// - [`Os`](ErrorKind::Os): receiving ended with a fatal error.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
-    /// let service = socket.serve(1, |_, _, _| ())?;
+    /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// let waited = service.wait(std::time::Duration::from_millis(10));
     /// assert_eq!(waited.unwrap_err().kind(), keepsock::ErrorKind::TimedOut);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let failed = |kind: ErrorKind| self.socket.failed("wait", kind.into(), None);
-        if self.is_serving_here() {
+        if self.serving.threads.is_current() {
             return Err(failed(ErrorKind::WrongState).detail("called from inside a handler"));
+        }
+        if self.serving.threads.is_inherited() {
+            let error = failed(ErrorKind::WrongState);
+            return Err(error.detail("the service runs in the parent process"));
         }
         let deadline = Deadline::after(timeout.into());
         let mut state = self.serving.lock();
@@ -314,21 +269,18 @@ impl DatagramService {
         }
         state.failure.clone().map_or(Ok(()), Err)
     }
-
-    fn is_serving_here(&self) -> bool {
-        SERVING.get() == Arc::as_ptr(&self.serving)
-    }
 }
 
 impl Drop for DatagramService {
     fn drop(&mut self) {
-        self.stop();
-        if self.is_serving_here() {
+        let threads = &self.serving.threads;
+        // In a forked child the threads do not exist, and the parent continues to receive.
+        if threads.is_inherited() {
             return;
         }
-        for thread in self.threads.drain(..) {
-            // Handlers that panic are caught in the thread.
-            let _ = thread.join();
+        self.stop();
+        if !threads.is_current() {
+            threads.join();
         }
     }
 }

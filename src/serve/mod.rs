@@ -1,72 +1,83 @@
-//! Serving: a thread for each connection, or many connections on few threads.
+//! Serving streams: a thread for each connection, or event loops that serve many connections each.
 
-mod event;
-mod gate;
-mod limits;
+pub(crate) mod admission;
+mod blocking;
+mod capacity;
+mod lifecycle;
 mod options;
-mod snapshot;
-mod threads;
+mod reactor;
+mod stats;
+pub(crate) mod threads;
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::ClientSocket;
-use crate::connect::Connecting;
-use crate::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind, Result, Span};
-use crate::info::FiveTuple;
+use crate::connect::PendingConnect;
 use crate::options::SocketOptions;
-use event::Events;
-pub use event::{Connection, Data, Handler};
-pub(crate) use limits::Refusal;
-#[cfg(feature = "capi")]
-pub(crate) use limits::network;
-pub use options::{ServeOptions, WhenFull, WhenSlow};
-pub use snapshot::{Bytes, ServiceSnapshot};
-use threads::Threads;
+use crate::stream::ClientSocket;
+use crate::types::address::FiveTuple;
+use crate::types::endpoint::Endpoint;
+use crate::types::error::{Error, ErrorKind, Result, Span};
+use blocking::ThreadService;
+use lifecycle::Backend;
+#[cfg(feature = "datagram")]
+pub(crate) use options::DatagramConfig;
+pub use options::{AcceptPolicy, OverflowPolicy, ServeOptions};
+use reactor::ReactorService;
+pub use reactor::{Connection, Data, Handler};
+pub use stats::{ServiceStats, TrafficStats};
 
-/// How a [`drain`](Service::drain) went.
+/// The result of [`Service::drain`]. The counts include each connection that has ended since the
+/// first drain of the service began.
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
 /// # let service = server.serve(|_| ())?;
-/// let drained = service.drain(std::time::Duration::from_secs(5))?;
-/// println!("{} finished, {} cut", drained.finished, drained.cut);
+/// let result = service.drain(std::time::Duration::from_secs(5))?;
+/// println!("{} completed, {} reset", result.completed, result.reset);
 /// # Ok::<(), keepsock::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Connections whose handler ended by itself.
-    pub finished: u32,
-    /// Connections that were reset when the time was over.
-    pub cut: u32,
+    /// Connections that ended in order: the peer closed its side, or the service closed the
+    /// connection after everything was sent. The peer need not have closed its side by the
+    /// deadline, if it has received everything.
+    pub completed: u32,
+    /// Connections that ended otherwise: a reset by either side, a failure of the connection, a
+    /// panic of the handler or callback, or the deadline.
+    pub reset: u32,
 }
 
-/// How far a [`broadcast`](Service::broadcast) came.
+/// The result of [`Service::broadcast`] and [`Service::broadcast_to`].
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
 /// # let service = server.serve(|_| ())?;
 /// let result = service.broadcast(b"news\n")?;
-/// println!("sent to {}, cut off {}", result.sent, result.cut);
+/// println!("sent to {}, reset {}", result.sent, result.reset);
 /// # Ok::<(), keepsock::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Broadcast {
-    /// Clients whose kernel took the message, or for which it waits.
+    /// Connections for which the kernel accepted the message, or for which it is queued.
     pub sent: u32,
-    /// Clients that did not keep up, or were gone, and were reset.
-    pub cut: u32,
-    /// Clients among those above for which messages were dropped: older ones, or this one
-    /// ([`WhenSlow::DropOldest`]).
+    /// Connections that the service resets, because they are slow consumers or already broken.
+    pub reset: u32,
+    /// Connections, counted in `sent`, for which the service dropped this message or older ones
+    /// ([`OverflowPolicy::DropOldest`]).
     pub dropped: u32,
 }
 
-/// A server at work, from [`serve`](crate::ServerSocket::serve) or
-/// [`serve_events`](crate::ServerSocket::serve_events). Dropping it stops it, resets the live
-/// connections and waits for their handlers and callbacks to return.
+/// A running service, from [`ServerSocket::serve`](crate::ServerSocket::serve) or
+/// [`ServerSocket::serve_events`](crate::ServerSocket::serve_events).
+///
+/// Any thread may call any method. Dropping the service stops it, resets the live connections and
+/// waits until all handlers and callbacks have returned, unless it is dropped inside one. In a
+/// forked child, dropping it closes the child's descriptors only, and the parent continues to
+/// serve.
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -79,84 +90,77 @@ pub struct Broadcast {
 pub struct Service(Mode);
 
 enum Mode {
-    Threads(Arc<Threads>),
-    Events(Arc<Events>),
+    Blocking(Arc<ThreadService>),
+    Reactor(Arc<ReactorService>),
 }
 
-/// The same of either.
+/// Evaluates an expression for the backend of either mode.
 macro_rules! either {
-    ($service:expr, $mode:ident => $what:expr) => {
+    ($service:expr, $backend:ident => $result:expr) => {
         match &$service.0 {
-            Mode::Threads($mode) => $what,
-            Mode::Events($mode) => $what,
+            Mode::Blocking($backend) => $result,
+            Mode::Reactor($backend) => $result,
         }
     };
 }
 
 impl Service {
-    fn of_threads(threads: Arc<Threads>) -> Service {
-        Service(Mode::Threads(threads))
+    fn of_threads(service: Arc<ThreadService>) -> Service {
+        Service(Mode::Blocking(service))
     }
 
-    fn of_events(events: Arc<Events>) -> Service {
-        Service(Mode::Events(events))
+    fn of_reactor(service: Arc<ReactorService>) -> Service {
+        Service(Mode::Reactor(service))
     }
 
-    /// How many connections are being served.
+    /// Sends `message` to every live connection, without waiting for a slow client. Connections
+    /// that are being closed, or whose sending side is shut down, are skipped. May be called from
+    /// inside handlers and callbacks.
     ///
-    /// ```
-    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
-    /// # let service = server.serve(|_| ())?;
-    /// assert_eq!(service.connections(), 0);
-    /// # Ok::<(), keepsock::Error>(())
-    /// ```
-    pub fn connections(&self) -> u32 {
-        either!(self, mode => mode.gate().lock().live)
-    }
-
-    /// Sends `message` to every live connection (but not to those that are being
-    /// closed or that this side has shut down), waiting for none that is slow. May be called
-    /// from any thread, and from inside handlers.
+    /// With a thread for each connection, a client whose kernel buffer does not accept the whole
+    /// message at once is reset, so it neither delays other clients nor uses memory. The call
+    /// waits at most 100 ms in total for connections that another thread is writing to.
     ///
-    /// With a thread for each connection, a client whose kernel buffer does not take the whole
-    /// message at once has not kept up and is reset, so it delays nobody and costs no memory. A
-    /// client that another thread is writing to gets its turn within 100 ms for all.
-    ///
-    /// Event-driven, what a client's kernel does not take waits for it within
-    /// [`max_queued`](ServeOptions::max_queued) bytes; one buffer serves all of them.
+    /// With event loops, bytes that a client's kernel buffer does not accept are queued within the
+    /// [`queue_limit`](ServeOptions::queue_limit). All queues share one copy of the message.
     ///
     /// # Errors
-    /// Event-driven only: [`TooLong`](ErrorKind::TooLong) for a message that alone is more than
-    /// may wait, [`InvalidArgument`](ErrorKind::InvalidArgument) for one whose length the
-    /// framing cannot say. Nothing was sent.
+    /// With event loops only; the message is then sent to no connection:
+    /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
+    ///   [`framing`](ServeOptions::framing) (LF with lines), or the length prefix cannot represent
+    ///   its length.
     ///
     /// ```
     /// use keepsock::{ClientSocket, ServerSocket};
     /// # use std::time::{Duration, Instant};
     /// let server = ServerSocket::listen("127.0.0.1:0")?;
     /// let service = server.serve(|client| {
-    ///     let _ = client.wait_hangup(None);   // clients only listen
+    ///     let _ = client.wait_hangup(None);   // clients only receive
     /// #   #[cfg(not(target_os = "linux"))] let _ = client.read(&mut [0]);
     /// })?;
     /// let client = ClientSocket::connect(server.endpoint())?;
-    /// # while service.connections() < 1 { std::thread::yield_now(); }
+    /// # while service.stats().connections < 1 { std::thread::yield_now(); }
     /// assert_eq!(service.broadcast(b"news\n")?.sent, 1);
     /// assert_eq!(client.read_line(100)?, "news");
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn broadcast(&self, message: &[u8]) -> Result<Broadcast> {
         match &self.0 {
-            Mode::Threads(threads) => Ok(threads.broadcast(message)),
-            Mode::Events(events) => events.broadcast(message, None),
+            Mode::Blocking(threads) => Ok(threads.broadcast(message)),
+            Mode::Reactor(reactor) => reactor.broadcast(message, None),
         }
     }
 
     /// Sends `message` to the connections that have [joined](Connection::join) a group, as
-    /// [`broadcast`](Service::broadcast) does to all. A group that nobody is in is no error.
+    /// [`broadcast`](Service::broadcast) does to all. A group without members is not an error.
     ///
     /// # Errors
-    /// [`WrongState`](ErrorKind::WrongState): a thread serves each connection, and there are no
-    /// groups. Those of [`broadcast`](Service::broadcast).
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, and
+    ///   so no groups.
+    /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
+    ///   framing, or the length prefix cannot represent its length.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -176,22 +180,27 @@ impl Service {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn broadcast_to(&self, group: &str, message: &[u8]) -> Result<Broadcast> {
-        let events = self.events("broadcast")?;
-        events.broadcast(message, Some(group))
+        let reactor = self.reactor("broadcast")?;
+        reactor.broadcast(message, Some(group))
     }
 
-    /// Takes a connection into event-driven serving that was made elsewhere: by connecting, or
-    /// handed over. From then on it is as if it had been accepted, except that no limit for
-    /// addresses counts it, and that it has what it was made with where the kernel keeps that
-    /// (keepalive), and the server's options where the loops do. `data` is what
-    /// [`Connection::data`] has from the beginning.
+    /// Adds a connection that the program made, for example by connecting, to a service with
+    /// event loops. The service treats it as an accepted connection, with two differences:
+    /// [`max_per_address`](ServeOptions::max_per_address) does not count it, and it keeps the
+    /// keepalive, `dead_after`, heartbeat, idle timeout, first-byte timeout and close timeout that
+    /// it was made with.
+    ///
+    /// `data` is the initial value of [`Connection::data`].
     ///
     /// # Errors
-    /// The socket is given back, as it was.
-    /// [`WrongState`](ErrorKind::WrongState): a thread serves each connection here, or every
-    /// place is taken, or another thread is in a call on the socket, or bytes were
-    /// [read ahead](ClientSocket::buffered). [`Closed`](ErrorKind::Closed): it is closed, or
-    /// the service has ended.
+    /// The error comes with the socket, which is unchanged.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection;
+    ///   [`max_connections`](ServeOptions::max_connections) connections are being served; another
+    ///   thread is in a call on the socket; the socket has
+    ///   [buffered bytes](ClientSocket::buffered); or it is a `SOCK_SEQPACKET` socket.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket was made with
+    ///   [`keep_stats`](crate::SocketOptions::keep_stats), which has no effect here.
+    /// - [`Closed`](ErrorKind::Closed): the socket is closed, or the service has ended.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -208,7 +217,7 @@ impl Service {
     /// # }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    #[allow(clippy::result_large_err)] // the socket, and why it was refused
+    #[allow(clippy::result_large_err)] // The error returns the socket to the caller.
     pub fn add(
         &self,
         socket: ClientSocket,
@@ -220,34 +229,50 @@ impl Service {
         }
     }
 
-    /// As [`add`](Service::add), for one whose object stays with its owner, closed.
+    /// Adds a connection as [`add`](Service::add) does. The socket object stays with the caller,
+    /// and is closed on success.
     pub(crate) fn add_borrowed(
         &self,
         socket: &ClientSocket,
         data: Option<Data>,
     ) -> Result<Connection> {
         const OPERATION: &str = "add";
-        let events = self.events(OPERATION)?;
+        let reactor = self.reactor(OPERATION)?;
+        let reject = |kind, why| Err(reactor.state().error(kind, OPERATION).detail(why));
         if socket.buffered() > 0 {
-            let error = events.gate().error(ErrorKind::WrongState, OPERATION);
-            return Err(error.detail("bytes were read ahead"));
+            return reject(ErrorKind::WrongState, "bytes were read ahead");
         }
-        if socket.is_for_packets() {
-            let error = events.gate().error(ErrorKind::WrongState, OPERATION);
-            return Err(error.detail("packets are not served by events"));
+        if socket.keeps_stats() {
+            let why = "keep_stats has no effect on connections of event-driven serving";
+            return reject(ErrorKind::InvalidArgument, why);
         }
-        events.add(socket, data)
+        if socket.is_seqpacket() {
+            return reject(ErrorKind::WrongState, "event loops do not serve seqpacket sockets");
+        }
+        reactor.add(socket, data)
     }
 
-    /// Connects, without waiting, and takes the connection in as [`add`](Service::add) does: the
-    /// handler's [`open`](Handler::open) is called once there is one, or
-    /// [`connect_failed`](Handler::connect_failed). Both have `data`, by which they tell which
-    /// it is. May be called from inside callbacks: for proxies, and whoever asks others.
+    /// Starts to connect, and returns without waiting. The service then adds the connection as
+    /// [`add`](Service::add) does and calls [`on_open`](Handler::on_open). If connecting fails, it
+    /// calls [`on_connect_failed`](Handler::on_connect_failed). Both callbacks can identify the
+    /// connection by `data`.
+    ///
+    /// The keepalive, `dead_after`, heartbeat, idle timeout, first-byte timeout and close timeout
+    /// of `options` apply to this connection, and not those of the server socket. May be called
+    /// from callbacks, for example by a proxy or by a server that queries an upstream server.
     ///
     /// # Errors
-    /// Those of [`Connecting::start`](crate::Connecting::start), also for options that cannot be
-    /// met; [`WrongState`](ErrorKind::WrongState): a thread serves each connection here;
-    /// [`Closed`](ErrorKind::Closed): the service has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, or
+    ///   [`max_connections`](ServeOptions::max_connections) connections are being served.
+    /// - [`Closed`](ErrorKind::Closed): the service has ended.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an option has no effect here, for example
+    ///   a read or write timeout.
+    /// - Each error of [`PendingConnect::start`](crate::PendingConnect::start), also for options
+    ///   that cannot be applied.
+    ///
+    /// `on_connect_failed` receives `WrongState` if the limit was reached while this call
+    /// connected, and `Closed` if the service ended in that time: a [`drain`](Service::drain)
+    /// ends pending connects when it ends.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -256,10 +281,10 @@ impl Service {
     /// # let upstream = ServerSocket::listen("127.0.0.1:0")?;
     /// struct Hello;
     /// impl Handler for Hello {
-    ///     fn open(&self, connection: &Connection) {
+    ///     fn on_open(&self, connection: &Connection) {
     ///         let _ = connection.send(b"hello\n");
     ///     }
-    ///     fn data(&self, _: &Connection, _: &[u8]) {}
+    ///     fn on_data(&self, _: &Connection, _: &[u8]) {}
     /// }
     /// let service = server.serve_events(&ServeOptions::new(), Hello)?;
     /// service.connect(upstream.endpoint(), &SocketOptions::new(), None)?;
@@ -273,134 +298,153 @@ impl Service {
         Error: From<E::Error>,
     {
         const OPERATION: &str = "connect";
-        let events = self.events(OPERATION)?;
-        if options.sequenced {
-            let error = events.gate().error(ErrorKind::InvalidArgument, OPERATION);
-            return Err(error.detail("packets are not served by events"));
-        }
-        events.connect(Connecting::start(endpoint, options)?, data)
+        let reactor = self.reactor(OPERATION)?;
+        options.refuse_calls_only(OPERATION)?;
+        reactor.require_free_slot(OPERATION)?;
+        reactor.connect(PendingConnect::start(endpoint, options)?, data)
     }
 
-    /// Stops accepting: closes the server socket, which cannot serve again. Live
-    /// connections go on. May be called from inside a handler; stopping twice is fine.
+    /// Stops accepting: closes the server socket, which cannot serve again. Live connections
+    /// continue. May be called from inside handlers and callbacks. Further calls do nothing.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
     /// # let service = server.serve(|_| ())?;
     /// service.stop();
-    /// service.wait(None)?;
+    /// service.wait_stopped(None)?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn stop(&self) {
-        match &self.0 {
-            Mode::Threads(threads) => threads.gate().stop(),
-            Mode::Events(events) => events.stop(),
-        }
+        either!(self, backend => backend.stop());
     }
 
-    /// Waits until accepting has ended: by [`stop`](Service::stop) or
-    /// [`drain`](Service::drain) from another thread or a handler, by closing the
-    /// server socket, or by firing its cancel token, as a signal handler may.
-    /// `None`: for as long as that takes.
+    /// Waits until the service has stopped accepting: by [`stop`](Service::stop) or
+    /// [`drain`](Service::drain) in another thread or a handler, by closing the server socket, or by
+    /// firing its cancel token, which a signal handler may do. `None` waits without a limit. `main`
+    /// calls it while the service runs, and drains the service afterwards.
     ///
     /// # Errors
-    /// [`TimedOut`](ErrorKind::TimedOut): it still accepts. The error of an accept that failed
-    /// for good.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the service still accepts after `timeout`.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
+    /// - The error of accept(2), if a fatal one ended accepting.
     ///
     /// ```
     /// use keepsock::{CancelToken, ServerSocket, SocketOptions};
     /// let token = CancelToken::new()?;
     /// let server = ServerSocket::listen_with("127.0.0.1:0", &SocketOptions::new().cancel(&token))?;
     /// let service = server.serve(|_client| ())?;
-    /// token.fire();              // in real life: from a signal handler
-    /// service.wait(None)?;
+    /// token.fire();              // a program does this in a signal handler
+    /// service.wait_stopped(None)?;
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+    pub fn wait_stopped(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        either!(self, mode => mode.gate().wait_stopped(timeout))
+        either!(self, backend => backend.state().wait_stopped(timeout))
     }
 
-    /// Stops accepting, and waits until all connections have ended by themselves; they are not
-    /// told. Returns how many there still were when `limit` was over: they go on, and are
-    /// [drained](Service::drain) next. So a request that is on its way while the server is
-    /// [replaced](crate::HandOver) is still answered.
+    /// Waits until the service has ended: it has stopped accepting, its last connection has ended,
+    /// and all handlers and callbacks have returned. `None` waits without a limit.
+    ///
+    /// The call does not stop the service and does not notify connections. Requests in progress
+    /// complete after [`stop`](Service::stop), for example while the server is
+    /// [replaced](crate::Handover). Connections that outlive `timeout` continue, and the program
+    /// then [drains](Service::drain) them.
     ///
     /// # Errors
-    /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting
-    /// for itself.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the service has not ended within `timeout`.
+    ///   [`stats`](Service::stats) counts the open connections.
+    /// - [`WrongState`](ErrorKind::WrongState): called from inside a handler or callback, where it
+    ///   would wait for itself; or in a forked child, because the service runs in the parent.
+    /// - The error of accept(2), if a fatal one ended accepting.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
     /// # let service = server.serve(|_| ())?;
-    /// if service.finish(Duration::from_secs(5))? > 0 {
-    ///     service.drain(Duration::from_secs(25))?;   // they stay longer than a request takes
+    /// service.stop();
+    /// if service.wait(Duration::from_secs(5)).is_err() {
+    ///     service.drain(Duration::from_secs(25))?;   // connections that outlive a request
     /// }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn finish(&self, limit: Duration) -> Result<u32> {
-        either!(self, mode => mode.finish(limit))
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        let timeout = timeout.into();
+        either!(self, backend => backend.wait_ended(timeout))
     }
 
-    /// Ends the service in order: stops accepting; tells each live connection,
-    /// whose reads then return [`Draining`](ErrorKind::Draining) while its
-    /// writes still work, so that the handler can say goodbye; waits until all
-    /// handlers have returned; and after `limit` resets the connections that are left.
-    /// Clients that still waited to be accepted are reset by the system and not counted, unless
-    /// another process accepts them ([`HandOver`](crate::HandOver)).
+    /// Ends the service in order, in four steps:
+    /// 1. It stops accepting.
+    /// 2. It notifies each live connection. With a thread for each connection, reads then return
+    ///    [`Draining`](ErrorKind::Draining), and writes still work, so the handler can send a last
+    ///    message. With event loops it calls [`on_drain`](Handler::on_drain).
+    /// 3. It waits until all connections have ended. With event loops, a connection that is closed
+    ///    with bytes in its send queue has the whole `timeout` to send them, also if its
+    ///    [`close_timeout`](crate::SocketOptions::close_timeout) is shorter.
+    /// 4. After `timeout` it resets the connections that are left. A connection that is being
+    ///    closed is closed without a reset if only the peer's FIN is missing.
+    ///
+    /// The call returns after the last callback of each connection
+    /// ([`on_close`](Handler::on_close)), or after its handler has returned. A handler or callback
+    /// that waits, for example for a lock that the caller holds, delays the call beyond `timeout`.
+    ///
+    /// The kernel resets clients that wait in the listen queue, and they are not counted, unless
+    /// another process accepts them ([`Handover`](crate::Handover)).
+    ///
+    /// Several threads may call it. The earliest deadline applies. Each call, also a later one,
+    /// returns the counts since the first call.
     ///
     /// # Errors
-    /// [`WrongState`](ErrorKind::WrongState) from inside a handler, which would be waiting
-    /// for itself: [`stop`](Service::stop) may be called there.
+    /// - [`WrongState`](ErrorKind::WrongState): called from inside a handler or callback, where it
+    ///   would wait for itself ([`stop`](Service::stop) may be called there); or in a forked child,
+    ///   because the service runs in the parent.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
     /// # let service = server.serve(|_| ())?;
-    /// let drained = service.drain(std::time::Duration::from_secs(5))?;
-    /// assert_eq!(drained.cut, 0);
+    /// let result = service.drain(std::time::Duration::from_secs(5))?;
+    /// assert_eq!(result.reset, 0);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn drain(&self, limit: Duration) -> Result<Drained> {
-        either!(self, mode => mode.drain(limit))
+    pub fn drain(&self, timeout: Duration) -> Result<Drained> {
+        either!(self, backend => backend.drain(timeout))
     }
 
-    /// What it has done so far, and what is going on.
+    /// Returns a snapshot of the service's statistics.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
     /// # let service = server.serve(|_| ())?;
-    /// assert_eq!(service.snapshot().connections, 0);
+    /// assert_eq!(service.stats().connections, 0);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn snapshot(&self) -> ServiceSnapshot {
-        let traffic = either!(self, mode => mode.traffic());
-        let (bytes, queued) = match &self.0 {
-            Mode::Threads(_) => (None, None),
-            Mode::Events(events) => (Some(traffic.bytes()), Some(events.queued())),
+    pub fn stats(&self) -> ServiceStats {
+        let counters = either!(self, backend => backend.traffic());
+        let traffic = match &self.0 {
+            Mode::Blocking(_) => None,
+            Mode::Reactor(reactor) => Some(counters.stats(reactor.queued_bytes())),
         };
-        either!(self, mode => {
-            let gate = mode.gate();
-            let state = gate.lock();
-            let (live, opened, accepting) = (state.live, state.opened, !state.stopped);
-            drop(state);
-            ServiceSnapshot {
-                endpoints: gate.server.endpoints().cloned().collect(),
-                uptime: gate.born.elapsed(),
+        either!(self, backend => {
+            let state = backend.state();
+            let locked = state.lock();
+            let (live, opened, accepting) = (locked.live, locked.opened, !locked.stopped);
+            drop(locked);
+            ServiceStats {
+                endpoints: state.server.endpoints().cloned().collect(),
+                uptime: state.started_at.elapsed(),
                 accepting,
                 connections: live,
                 opened,
                 closed: opened - u64::from(live),
-                ends: traffic.ends(),
-                counters: gate.server.counters(),
-                bytes,
-                queued,
+                close_reasons: counters.close_reasons(),
+                server: state.server.stats(),
+                traffic,
             }
         })
     }
 
-    /// The [snapshot](Service::snapshot) and a line for each connection, as text for operators.
-    /// Its words may change.
+    /// Returns the [statistics](Service::stats) and a line for each connection, as text for
+    /// operators. The format may change between versions.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -409,19 +453,18 @@ impl Service {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn dump(&self) -> String {
-        use std::fmt::Write;
-        let mut text = self.snapshot().to_string();
-        let mut line = |tuple: FiveTuple, more: String| {
-            let _ = writeln!(text, "{tuple}{more}");
+        let mut text = self.stats().to_string();
+        let mut line = |tuple: FiveTuple, details: String| {
+            let _ = writeln!(text, "{tuple}{details}");
         };
         match &self.0 {
-            Mode::Threads(threads) => {
+            Mode::Blocking(threads) => {
                 for client in threads.clients() {
                     line(client.five_tuple(), String::new());
                 }
             }
-            Mode::Events(events) => {
-                for (tuple, queued, quiet) in events.list() {
+            Mode::Reactor(reactor) => {
+                for (tuple, queued, quiet) in reactor.connection_states() {
                     let quiet =
                         quiet.map_or_else(String::new, |t| format!(", quiet for {}", Span(t)));
                     line(tuple, format!(", queued {queued}{quiet}"));
@@ -431,19 +474,19 @@ impl Service {
         text
     }
 
-    fn events(&self, operation: &'static str) -> Result<&Arc<Events>> {
+    fn reactor(&self, operation: &'static str) -> Result<&Arc<ReactorService>> {
         match &self.0 {
-            Mode::Events(events) => Ok(events),
-            Mode::Threads(threads) => Err(threads
-                .gate()
+            Mode::Reactor(reactor) => Ok(reactor),
+            Mode::Blocking(threads) => Err(threads
+                .state()
                 .error(ErrorKind::WrongState, operation)
-                .detail("a thread serves each connection")),
+                .detail("the service has a thread for each connection; use serve_events")),
         }
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        either!(self, mode => mode.end());
+        either!(self, backend => backend.shut_down());
     }
 }

@@ -1,65 +1,91 @@
-//! How a server serves: what is asked for, and whether it can be.
+//! The options for serving, and the configurations that each serving mode derives from them.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::framing::Framing;
-use crate::serve::event::OVERHEAD;
-use crate::serve::limits::{Limits, network};
+use crate::listener::ServerSocket;
+use crate::serve::admission::{AdmissionPolicy, network};
+use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
+use crate::types::endpoint::Target;
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::framing::Framing;
 
-/// What a server does with a client that comes when every place is taken.
+/// How a service treats a client that connects while the maximum number of connections are open.
+///
+/// ```
+/// use keepsock::{AcceptPolicy, ServeOptions};
+/// let options = ServeOptions::new().accept_policy(AcceptPolicy::Reject);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i32)]
-pub enum WhenFull {
-    /// It waits in the listen queue until a connection ends.
+pub enum AcceptPolicy {
+    /// The client waits in the listen queue until a connection ends.
     #[default]
     Wait = 0,
-    /// It is accepted and reset at once.
-    Refuse = 1,
+    /// The service accepts the connection and resets it immediately.
+    Reject = 1,
 }
 
-/// What event-driven serving does with a message for which a client's queue has no room.
+/// How a service with event loops treats a message that exceeds the
+/// [`queue_limit`](ServeOptions::queue_limit) of a connection.
+///
+/// ```
+/// use keepsock::{OverflowPolicy, ServeOptions};
+/// let options = ServeOptions::new().overflow_policy(OverflowPolicy::DropOldest);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i32)]
-pub enum WhenSlow {
-    /// The client has not kept up: it is reset, and that is the reason of its end.
+pub enum OverflowPolicy {
+    /// The service resets the connection. Its close reason is
+    /// [`SlowConsumer`](crate::CloseReason::SlowConsumer).
     #[default]
     Disconnect = 0,
-    /// The oldest messages that wait are dropped, whole ones, and counted, until there is room.
-    /// One that is on its way is finished first.
+    /// The service drops the oldest queued messages, and counts them, until the new message fits.
+    /// It drops whole messages only: a message that is partly sent stays in the queue.
     DropOldest = 1,
 }
 
-/// How [`ServerSocket::serve_with`](crate::ServerSocket::serve_with) and
-/// [`serve_events`](crate::ServerSocket::serve_events) serve.
+/// Options for serving. [`ServerSocket::serve_with`](crate::ServerSocket::serve_with),
+/// [`ServerSocket::serve_events`](crate::ServerSocket::serve_events) and
+/// [`DatagramSocket::serve`](crate::DatagramSocket::serve) check them and reject an
+/// option that has no effect there.
 ///
 /// ```
-/// use keepsock::{ServeOptions, WhenFull};
-/// let options = ServeOptions::new().max_connections(100).when_full(WhenFull::Refuse);
+/// use keepsock::{AcceptPolicy, ServeOptions};
+/// let options = ServeOptions::new().max_connections(100).accept_policy(AcceptPolicy::Reject);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct ServeOptions {
     max_connections: Option<u32>,
-    when_full: WhenFull,
+    accept_policy: AcceptPolicy,
     max_per_address: Option<u32>,
-    allow: Vec<String>,
-    deny: Vec<String>,
+    allowed_networks: Vec<String>,
+    denied_networks: Vec<String>,
     threads: Option<u32>,
     framing: Option<Framing>,
-    max_queued: Option<usize>,
-    when_slow: Option<WhenSlow>,
+    queue_limit: Option<usize>,
+    overflow_policy: Option<OverflowPolicy>,
+    stack_size: Option<usize>,
 }
 
-/// A thread for each connection: beyond this it is memory that the machine has too little of.
+/// The default limit of connections with a thread each: more threads need more memory than most
+/// machines have.
 const MAX_THREADS: u32 = 1024;
-/// The descriptors of a process end before that on most machines.
-const MAX_EVENT_CONNECTIONS: u32 = 65_536;
-/// Places have numbers of 24 bits.
-const MOST_EVENT_CONNECTIONS: u32 = 1 << 24;
-/// More loops than any machine has processors for.
+/// The default limit of connections with event loops. Most processes may open fewer descriptors.
+const DEFAULT_EVENT_CONNECTIONS: u32 = 65_536;
+/// The index of a connection entry has 24 bits.
+const MAX_EVENT_CONNECTIONS: u32 = (1 << 24) - SPARE_ENTRIES;
+/// More event loops than any machine has processors.
 const MAX_LOOPS: u32 = 256;
-const MAX_QUEUED: usize = 1024 * 1024;
+#[cfg(feature = "datagram")]
+const MAX_DATAGRAM_THREADS: u32 = 1024;
+const DEFAULT_QUEUE_LIMIT: usize = 1024 * 1024;
+const DEFAULT_STACK_SIZE: usize = 2 * 1024 * 1024;
+/// Several times the stack that the library itself uses.
+const MIN_STACK_SIZE: usize = 64 * 1024;
+const MAX_STACK_SIZE: usize = 1024 * 1024 * 1024;
+
+const OPERATION: &str = "serve";
 
 impl ServeOptions {
-    /// The defaults.
+    /// Creates options with the default values.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new();
@@ -68,10 +94,14 @@ impl ServeOptions {
         ServeOptions::default()
     }
 
-    /// How many connections are served at once. With a thread for each that is how many
-    /// threads there are at most (one more if it is to refuse). Default: 1024 for
-    /// [`serve`](crate::ServerSocket::serve), 65,536 for
-    /// [`serve_events`](crate::ServerSocket::serve_events), where it may be up to 16,777,216.
+    /// Limits the number of connections that are served at the same time.
+    ///
+    /// - [`serve`](crate::ServerSocket::serve): also the maximum number of threads (with
+    ///   [`AcceptPolicy::Reject`] there is one thread more). Default: 1024, or
+    ///   [`threads`](ServeOptions::threads) if that is more.
+    /// - [`serve_events`](crate::ServerSocket::serve_events): at most 16,760,832. Default: 65,536.
+    ///
+    /// 0 is not valid.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new().max_connections(50);
@@ -82,22 +112,27 @@ impl ServeOptions {
         self
     }
 
-    /// What happens to a client beyond that. Default: it waits.
+    /// Sets what the service does with a client that exceeds
+    /// [`max_connections`](ServeOptions::max_connections). Default: [`AcceptPolicy::Wait`].
     ///
     /// ```
-    /// use keepsock::{ServeOptions, WhenFull};
-    /// let options = ServeOptions::new().when_full(WhenFull::Wait);
+    /// use keepsock::{AcceptPolicy, ServeOptions};
+    /// let options = ServeOptions::new().accept_policy(AcceptPolicy::Wait);
     /// ```
     #[must_use]
-    pub fn when_full(mut self, when_full: WhenFull) -> Self {
-        self.when_full = when_full;
+    pub fn accept_policy(mut self, accept_policy: AcceptPolicy) -> Self {
+        self.accept_policy = accept_policy;
         self
     }
 
-    /// How many connections of one address are served at once; of an IPv6 /64 network, which
-    /// is what one host commonly has. More are accepted and reset at once, and counted
-    /// ([`ServerCounters::crowded`](crate::ServerCounters::crowded)). Not for Unix
-    /// sockets, whose peers have no address. Default: `None`, no limit.
+    /// Limits the number of connections from one IPv4 address or one IPv6 /64 network, which
+    /// commonly belongs to one host. The service accepts further connections, resets them
+    /// immediately and counts them
+    /// ([`ServerStats::over_address_limit`](crate::ServerStats::over_address_limit)).
+    ///
+    /// The limit applies to IP clients only, because Unix clients have no address. A server that
+    /// listens on Unix sockets only rejects the option. `None` sets no limit, which is the
+    /// default. 0 is not valid.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new().max_per_address(10);
@@ -108,37 +143,59 @@ impl ServeOptions {
         self
     }
 
-    /// Adds a network whose clients may connect: `192.0.2.0/24`, `2001:db8::/32`, or one
-    /// address. With one or more, all others are accepted and reset at once, and counted
-    /// ([`ServerCounters::denied`](crate::ServerCounters::denied)). Default: none, so all
-    /// may. What is no network serving refuses.
+    /// Adds a network whose clients may connect: `192.0.2.0/24`, `2001:db8::/32`, or one address.
+    /// With one or more allowed networks, the service accepts connections from other networks,
+    /// resets them immediately and counts them
+    /// ([`ServerStats::denied`](crate::ServerStats::denied)). Default: no list, so every client
+    /// may connect. Serving fails if the text is not a network.
+    ///
+    /// `allowed_network` and [`denied_network`](ServeOptions::denied_network) apply to IP clients
+    /// only. If the server also listens on Unix sockets, it serves every Unix client that the mode
+    /// of the socket file and [`allowed_uid`](crate::SocketOptions::allowed_uid) admit. A server
+    /// that listens on Unix sockets only rejects both options.
+    ///
+    /// A network of IPv4-mapped addresses (`::ffff:192.0.2.0/120`) is the IPv4 network. `::/0` is
+    /// every IPv6 address and no IPv4 address. Another network that contains the mapped addresses
+    /// (`::/80`) is rejected, because its meaning for IPv4 clients is ambiguous.
     ///
     /// ```
-    /// let options = keepsock::ServeOptions::new().allow("127.0.0.0/8").allow("::1");
+    /// use keepsock::ServeOptions;
+    /// let options = ServeOptions::new().allowed_network("127.0.0.0/8").allowed_network("::1");
     /// ```
     #[must_use]
-    pub fn allow(mut self, network: impl Into<String>) -> Self {
-        self.allow.push(network.into());
+    pub fn allowed_network(mut self, network: impl Into<String>) -> Self {
+        self.allowed_networks.push(network.into());
         self
     }
 
-    /// Adds a network whose clients may not connect, even if another one allows them.
+    /// Adds a network whose clients may not connect, also if an
+    /// [allowed network](ServeOptions::allowed_network) contains them. The syntax, and the rule for
+    /// Unix clients, are those of `allowed_network`.
     ///
     /// ```
-    /// let options = keepsock::ServeOptions::new().deny("192.0.2.66");
+    /// let options = keepsock::ServeOptions::new().denied_network("192.0.2.66");
     /// ```
     #[must_use]
-    pub fn deny(mut self, network: impl Into<String>) -> Self {
-        self.deny.push(network.into());
+    pub fn denied_network(mut self, network: impl Into<String>) -> Self {
+        self.denied_networks.push(network.into());
         self
     }
 
-    /// How many threads serve, fixed. For [`serve`](crate::ServerSocket::serve) a pool that is
-    /// started at once and stays, each thread with one connection at a time; clients beyond
-    /// that wait or are refused as when it is full. Default there: as many as there are
-    /// connections, started when they come. For
-    /// [`serve_events`](crate::ServerSocket::serve_events) loops, each with its share of the
-    /// connections, at most 256. Default there: one, so no two callbacks run at once.
+    /// Sets the number of threads. 0 is not valid.
+    ///
+    /// - [`serve`](crate::ServerSocket::serve): the size of a fixed pool, whose threads start
+    ///   immediately and stay. Each thread serves one connection at a time. A client that exceeds
+    ///   the pool waits or is rejected, as [`accept_policy`](ServeOptions::accept_policy) says.
+    ///   Default: no pool; the service starts threads when clients connect.
+    /// - [`serve_events`](crate::ServerSocket::serve_events): the number of event loops that share
+    ///   the connections, at most 256. Default: 1, so callbacks never run at the same time.
+    /// - [`DatagramSocket::serve`](crate::DatagramSocket::serve): the number of
+    ///   threads that receive, at most 1,024. Default: 1.
+    ///
+    /// A single event loop also accepts, so a callback that blocks delays new clients. With two
+    /// or more loops another thread accepts. It assigns a new connection to the loop with the
+    /// fewest connections, and avoids a loop that has been in callbacks for 40 ms while another
+    /// loop is free.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new().threads(4);
@@ -149,8 +206,8 @@ impl ServeOptions {
         self
     }
 
-    /// For [`serve_events`](crate::ServerSocket::serve_events): how what comes in is cut into
-    /// messages, and what goes out is marked as one. Default: [`Framing::Raw`].
+    /// For [`serve_events`](crate::ServerSocket::serve_events): sets how received bytes are split
+    /// into messages, and how sent messages are delimited. Default: [`Framing::Raw`].
     ///
     /// ```
     /// use keepsock::{Framing, ServeOptions};
@@ -162,113 +219,256 @@ impl ServeOptions {
         self
     }
 
-    /// For [`serve_events`](crate::ServerSocket::serve_events): how many bytes may wait in this
-    /// program for one client whose kernel takes no more. So all clients take at most that many
-    /// bytes each: a message counts 88 bytes more than it has, which is what it takes up.
-    /// Default: 1 MiB.
+    /// For [`serve_events`](crate::ServerSocket::serve_events): limits the send queue of each
+    /// connection, in bytes. The queue holds bytes that the kernel does not accept yet. Each
+    /// message counts 88 bytes more than its length, for the memory of its queue entry. The limit
+    /// must be above 88. Default: 1 MiB.
+    ///
+    /// The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
+    /// callback, from another connection's callback, or from another thread. All queued bytes
+    /// count.
+    ///
+    /// Replies are messages that the connection's own `on_open`, `on_data`, `on_writable` and
+    /// `on_eof` callbacks send to it. They are always queued. While more than 64 KiB of replies (a
+    /// quarter of the limit, if that is less) are queued, the loop does not read from the
+    /// connection. It reads again when half of that is left. So one connection uses at most the
+    /// limit, that high-water mark and the replies of one callback.
     ///
     /// ```
-    /// let options = keepsock::ServeOptions::new().max_queued(64 * 1024);
+    /// let options = keepsock::ServeOptions::new().queue_limit(64 * 1024);
     /// ```
     #[must_use]
-    pub fn max_queued(mut self, bytes: usize) -> Self {
-        self.max_queued = Some(bytes);
+    pub fn queue_limit(mut self, bytes: usize) -> Self {
+        self.queue_limit = Some(bytes);
         self
     }
 
-    /// For [`serve_events`](crate::ServerSocket::serve_events): what happens when a message
-    /// finds no room. Default: [`WhenSlow::Disconnect`].
+    /// For [`serve_events`](crate::ServerSocket::serve_events): sets what happens when a pushed
+    /// message exceeds the [`queue_limit`](ServeOptions::queue_limit). The policy does not apply to
+    /// replies. Default: [`OverflowPolicy::Disconnect`].
     ///
     /// ```
-    /// use keepsock::{ServeOptions, WhenSlow};
-    /// let options = ServeOptions::new().when_slow(WhenSlow::DropOldest);
+    /// use keepsock::{OverflowPolicy, ServeOptions};
+    /// let options = ServeOptions::new().overflow_policy(OverflowPolicy::DropOldest);
     /// ```
     #[must_use]
-    pub fn when_slow(mut self, when_slow: WhenSlow) -> Self {
-        self.when_slow = Some(when_slow);
+    pub fn overflow_policy(mut self, overflow_policy: OverflowPolicy) -> Self {
+        self.overflow_policy = Some(overflow_policy);
         self
     }
 
-    /// How many connections event-driven serving may have.
+    /// Sets the stack size, in bytes, of each thread that runs handlers or callbacks: from 65,536
+    /// to 1,073,741,824. The system rounds it up to whole pages. Default: 2 MiB, also if other
+    /// threads of the program have more (commonly 8 MiB). A handler that overflows its stack
+    /// terminates the process.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().stack_size(8 * 1024 * 1024);
+    /// ```
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// The number of connection entries that a service with event loops may use.
     #[cfg(feature = "capi")]
-    pub(crate) fn event_connections(&self) -> usize {
-        self.max_connections.unwrap_or(MAX_EVENT_CONNECTIONS).min(MOST_EVENT_CONNECTIONS) as usize
+    pub(crate) fn event_entries(&self) -> usize {
+        let max = self.max_connections.unwrap_or(DEFAULT_EVENT_CONNECTIONS);
+        (max.min(MAX_EVENT_CONNECTIONS) + SPARE_ENTRIES) as usize
     }
 
-    fn limits(&self, max_connections: u32, operation: &'static str) -> Result<Limits> {
-        let refuse =
-            |what: &str| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
-        if max_connections == 0 {
-            return refuse("at most zero connections");
-        }
-        if self.max_per_address == Some(0) {
-            return refuse("at most zero connections of one address");
-        }
-        if self.threads == Some(0) {
-            return refuse("no threads");
-        }
-        let parse = |texts: &[String]| -> Result<Vec<_>> {
-            texts.iter().map(|text| network(text, operation)).collect()
-        };
-        Ok(Limits {
-            connections: max_connections,
-            when_full: self.when_full,
-            per_address: self.max_per_address,
-            allow: parse(&self.allow)?,
-            deny: parse(&self.deny)?,
+    /// Checks the options for serving with a thread for each connection.
+    pub(super) fn blocking_config(&self, server: &ServerSocket) -> Result<BlockingConfig> {
+        self.check_blocking(server).map_err(|e| e.at(server.endpoint()))
+    }
+
+    fn check_blocking(&self, server: &ServerSocket) -> Result<BlockingConfig> {
+        let (max, pool) = self.worker_limits();
+        reject_set(&self.event_options(), "in serve; it is for serve_events")?;
+        Ok(BlockingConfig {
+            admission: self.admission(max, server)?,
+            pool,
+            stack_size: self.checked_stack_size(OPERATION)?,
         })
     }
 
-    /// What a thread for each connection needs of it: the limits, and the size of the pool.
-    pub(super) fn for_threads(&self, operation: &'static str) -> Result<(Limits, Option<usize>)> {
-        let only = [
-            (self.framing.is_some(), "framing"),
-            (self.max_queued.is_some(), "max_queued"),
-            (self.when_slow.is_some(), "when_slow"),
-        ];
-        if let Some((_, name)) = only.into_iter().find(|(set, _)| *set) {
-            let what = format!("{name} is for serve_events");
-            return Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
-        }
-        let most = self.max_connections.unwrap_or(MAX_THREADS);
-        let most = self.threads.map_or(most, |threads| most.min(threads));
-        let limits = self.limits(most, operation)?;
-        let refusing = usize::from(self.when_full == WhenFull::Refuse);
-        Ok((limits, self.threads.map(|_| most as usize + refusing)))
+    /// The maximum number of connections with a thread each, and the size of a fixed pool.
+    fn worker_limits(&self) -> (u32, Option<usize>) {
+        let max = self.max_connections.unwrap_or(MAX_THREADS.max(self.threads.unwrap_or(0)));
+        let max = self.threads.map_or(max, |threads| max.min(threads));
+        // One more worker rejects the clients that exceed the limit.
+        let rejecting = usize::from(self.accept_policy == AcceptPolicy::Reject);
+        (max, self.threads.map(|_| max as usize + rejecting))
     }
 
-    /// What event-driven serving needs of it.
-    pub(super) fn for_events(&self, operation: &'static str) -> Result<(Limits, Push)> {
-        let refuse =
-            |what: String| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
-        let most = self.max_connections.unwrap_or(MAX_EVENT_CONNECTIONS);
-        if most > MOST_EVENT_CONNECTIONS {
-            return refuse(format!("{most} connections are more than {MOST_EVENT_CONNECTIONS}"));
+    /// Checks the options for serving with event loops.
+    pub(super) fn reactor_config(&self, server: &ServerSocket) -> Result<ReactorConfig> {
+        self.check_reactor(server).map_err(|e| e.at(server.endpoint()))
+    }
+
+    fn check_reactor(&self, server: &ServerSocket) -> Result<ReactorConfig> {
+        let max = self.max_connections.unwrap_or(DEFAULT_EVENT_CONNECTIONS);
+        if max > MAX_EVENT_CONNECTIONS {
+            return invalid(format!(
+                "max_connections must be from 1 to {MAX_EVENT_CONNECTIONS}, not {max}"
+            ));
         }
         let loops = self.threads.unwrap_or(1);
         if loops > MAX_LOOPS {
-            return refuse(format!("{loops} threads are more than {MAX_LOOPS}"));
+            return invalid(format!("threads must be from 1 to {MAX_LOOPS}, not {loops}"));
         }
-        if self.max_queued.is_some_and(|most| most <= OVERHEAD) {
-            return refuse(format!("max_queued is not above {OVERHEAD}, what a message takes"));
+        if let Some(limit) = self.queue_limit.filter(|limit| *limit <= MESSAGE_OVERHEAD) {
+            return invalid(format!(
+                "queue_limit must be greater than {MESSAGE_OVERHEAD} bytes, which each message takes in \
+                 addition to its length, not {limit}"
+            ));
         }
         let framing = self.framing.unwrap_or_default();
-        framing.validate(operation)?;
-        let push = Push {
+        framing.validate(OPERATION)?;
+        Ok(ReactorConfig {
+            admission: self.admission(max, server)?,
             loops,
-            framing,
-            max_queued: self.max_queued.unwrap_or(MAX_QUEUED),
-            when_slow: self.when_slow.unwrap_or_default(),
+            stack_size: self.checked_stack_size(OPERATION)?,
+            messages: MessageConfig {
+                framing,
+                queue_limit: self.queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT),
+                overflow_policy: self.overflow_policy.unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Checks the options for serving datagrams.
+    #[cfg(feature = "datagram")]
+    pub(crate) fn datagram_config(&self) -> Result<DatagramConfig> {
+        reject_set(
+            &[
+                (self.max_connections.is_some(), "max_connections"),
+                (self.accept_policy != AcceptPolicy::default(), "accept_policy"),
+            ],
+            "on datagrams",
+        )?;
+        reject_set(&self.address_options(), "on datagrams")?;
+        reject_set(&self.event_options(), "on datagrams")?;
+        let threads = self.threads.unwrap_or(1);
+        if !(1..=MAX_DATAGRAM_THREADS).contains(&threads) {
+            return invalid(format!(
+                "threads must be from 1 to {MAX_DATAGRAM_THREADS}, not {threads}"
+            ));
+        }
+        Ok(DatagramConfig { threads, stack_size: self.checked_stack_size(OPERATION)? })
+    }
+
+    /// The options that depend on the address of a peer, and whether each is set.
+    fn address_options(&self) -> [(bool, &'static str); 3] {
+        [
+            (self.max_per_address.is_some(), "max_per_address"),
+            (!self.allowed_networks.is_empty(), "allowed_network"),
+            (!self.denied_networks.is_empty(), "denied_network"),
+        ]
+    }
+
+    /// The options for event loops only, and whether each is set.
+    fn event_options(&self) -> [(bool, &'static str); 3] {
+        [
+            (self.framing.is_some(), "framing"),
+            (self.queue_limit.is_some(), "queue_limit"),
+            (self.overflow_policy.is_some(), "overflow_policy"),
+        ]
+    }
+
+    fn admission(&self, max_connections: u32, server: &ServerSocket) -> Result<AdmissionPolicy> {
+        let limits = [
+            (max_connections == 0, "max_connections"),
+            (self.max_per_address == Some(0), "max_per_address"),
+            (self.threads == Some(0), "threads"),
+        ];
+        if let Some((_, name)) = limits.into_iter().rev().find(|(is_zero, _)| *is_zero) {
+            return invalid(format!("{name} must be greater than zero"));
+        }
+        if server.endpoints().all(|endpoint| !matches!(endpoint.0, Target::Inet { .. })) {
+            let sockets = "on Unix sockets, whose peers have no address";
+            reject_set(&self.address_options(), sockets)?;
+        }
+        let parse = |texts: &[String]| -> Result<Vec<_>> {
+            texts.iter().map(|text| network(text, OPERATION)).collect()
         };
-        Ok((self.limits(most, operation)?, push))
+        Ok(AdmissionPolicy {
+            max_connections,
+            accept_policy: self.accept_policy,
+            max_per_address: self.max_per_address,
+            allowed: parse(&self.allowed_networks)?,
+            denied: parse(&self.denied_networks)?,
+        })
+    }
+
+    /// The stack size of threads that run handlers or callbacks, in bytes.
+    pub(crate) fn checked_stack_size(&self, operation: &'static str) -> Result<usize> {
+        match self.stack_size {
+            None => Ok(DEFAULT_STACK_SIZE),
+            Some(bytes) if (MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&bytes) => Ok(bytes),
+            Some(bytes) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(format!(
+                "stack_size must be from {MIN_STACK_SIZE} to {MAX_STACK_SIZE} bytes, not {bytes}"
+            ))),
+        }
     }
 }
 
-/// What is asked of event-driven serving beyond who may connect.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Push {
+fn invalid<T>(detail: String) -> Result<T> {
+    Err(Error::new(ErrorKind::InvalidArgument, OPERATION).detail(detail))
+}
+
+/// Rejects the first option that is set. `place` says where the option has no effect.
+fn reject_set(options: &[(bool, &'static str)], place: &str) -> Result<()> {
+    match options.iter().find(|(is_set, _)| *is_set) {
+        Some((_, name)) => invalid(format!("{name} has no effect {place}")),
+        None => Ok(()),
+    }
+}
+
+/// The configuration of a service with a thread for each connection.
+pub(super) struct BlockingConfig {
+    pub admission: AdmissionPolicy,
+    /// The size of a fixed pool.
+    pub pool: Option<usize>,
+    pub stack_size: usize,
+}
+
+/// The configuration of a service with event loops.
+pub(super) struct ReactorConfig {
+    pub admission: AdmissionPolicy,
     pub loops: u32,
+    pub stack_size: usize,
+    pub messages: MessageConfig,
+}
+
+/// How event loops split and queue messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessageConfig {
     pub framing: Framing,
-    pub max_queued: usize,
-    pub when_slow: WhenSlow,
+    pub queue_limit: usize,
+    pub overflow_policy: OverflowPolicy,
+}
+
+/// The configuration of a datagram service.
+#[cfg(feature = "datagram")]
+pub(crate) struct DatagramConfig {
+    pub threads: u32,
+    pub stack_size: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// V1: the pool has as many threads as were configured, also beyond the default limit.
+    #[test]
+    fn threads_above_the_default_limit_are_honored() {
+        for (threads, max, pool) in [(1100, None, 1100), (4, None, 4), (1100, Some(10), 10)] {
+            let mut options = ServeOptions::new().threads(threads);
+            options.max_connections = max;
+            assert_eq!(options.worker_limits(), (pool, Some(pool as usize)));
+        }
+        assert_eq!(ServeOptions::new().worker_limits(), (MAX_THREADS, None));
+    }
 }

@@ -1,26 +1,27 @@
 //! Packets of one TCP port, as they pass this machine's interfaces.
 //!
-//! Linux: a packet socket (packet(7)), whose filter drops in the kernel what is not asked for.
+//! Linux: a packet socket (packet(7)). Its filter makes the kernel drop all other packets.
 
 use std::io;
 use std::time::SystemTime;
 
 use super::{Borrowed, Owned};
 
-/// What a packet socket tells of a packet beside its bytes.
+/// The metadata that a packet socket reports for a packet.
 pub(crate) struct Packet {
-    /// How many bytes of the buffer it fills, from its IP header on. Data is cut off.
+    /// The number of bytes stored in the buffer, starting with the IP header. Payload beyond the
+    /// buffer is truncated.
     pub len: usize,
-    /// The number of the interface.
+    /// The index of the interface.
     pub interface: u32,
-    /// It was on its way out of there.
+    /// The packet was leaving through the interface.
     pub outgoing: bool,
-    /// When it passed.
+    /// The time at which the packet passed the interface.
     pub time: Option<SystemTime>,
 }
 
-/// Headers, and no more than a little data: IPv4 and TCP have at most 60 bytes each; IPv6
-/// has 40 and extensions.
+/// Space for the headers and a little payload: IPv4 and TCP headers have at most 60 bytes each;
+/// IPv6 has 40 bytes and extension headers.
 pub(crate) const PACKET_MAX: usize = 256;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -54,35 +55,35 @@ mod linux {
     use libc::{c_int, socklen_t};
     use socket2::{Domain, Socket, Type};
 
+    use super::super::errno::{check, check_int};
     use super::super::sockopt;
-    use super::super::unix::{check, check_int};
     use super::*;
 
-    // Not in every libc that this crate takes (linux/if_packet.h, linux/if_arp.h).
+    // Some versions of the libc crate do not declare these (linux/if_packet.h, linux/if_arp.h).
     const PACKET_OUTGOING: u8 = 4;
     const PACKET_STATISTICS: c_int = 6;
     const ARPHRD_LOOPBACK: u32 = 772;
 
     /// SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE (linux/net_tstamp.h): the times
-    /// at which packets came to the kernel.
+    /// at which the kernel received the packets.
     const TIMES: c_int = 1 << 3 | 1 << 4;
 
-    /// Room for the packets that come before they are read.
+    /// The size of the queue of packets that the library has not read yet.
     const QUEUE: c_int = 4 << 20;
 
-    /// Begins to queue the packets from or to the port, on every interface of this network
+    /// Starts to queue the packets from or to the port, on every interface of this network
     /// namespace.
     pub(crate) fn capture(port: u16) -> io::Result<Owned> {
-        // Without a protocol nothing is queued until bind: no packet comes past the filter.
-        // DGRAM: packets begin with their IP header, whatever the interface.
+        // With protocol 0 the kernel queues nothing until bind(2), so no packet bypasses the filter.
+        // DGRAM: packets start with their IP header on every kind of interface.
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new_raw(Domain::PACKET, kind, None)?;
-        // Beyond the system's limit where that is allowed; a shorter queue will do, too.
+        // Beyond the system's limit where the process may do that. A shorter queue is acceptable.
         if sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &QUEUE).is_err() {
             let _ = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &QUEUE);
         }
-        // Not SO_TIMESTAMP: the kernel takes times only some moments after it was asked to, and
-        // that would give packets of before the time at which they are read.
+        // Not SO_TIMESTAMP: the kernel starts to take timestamps some moments after the option is
+        // set, and stamps packets that were queued before with the time at which they are read.
         sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &TIMES)?;
         let mut steps = filter(port);
         let program = libc::sock_fprog {
@@ -90,10 +91,10 @@ mod linux {
             filter: steps.as_mut_ptr(),
         };
         sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
-        // SAFETY: an all-zero sockaddr_ll is a valid one: of every interface.
+        // SAFETY: sockaddr_ll consists of integers; all zeros mean every interface.
         let mut name: libc::sockaddr_ll = unsafe { mem::zeroed() };
         name.sll_family = libc::AF_PACKET as u16;
-        // Only "all protocols" sees what this machine sends.
+        // Only a socket for all protocols receives the packets that this machine sends.
         name.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         let len = mem::size_of_val(&name) as socklen_t;
         // SAFETY: the name outlives the call, and len is its size.
@@ -101,19 +102,19 @@ mod linux {
         Ok(socket.into())
     }
 
-    /// Space for a control message with three times, aligned as control messages are.
+    /// Space for a control message with three timestamps, aligned as control messages are.
     #[repr(C)]
     union Control {
         _align: libc::cmsghdr,
         bytes: [u8; 128],
     }
 
-    /// Takes the next packet off the queue; `WouldBlock` if there is none.
+    /// Takes the next packet from the queue, or returns `WouldBlock`.
     pub(crate) fn capture_next(
         socket: Borrowed<'_>,
         buf: &mut [u8; PACKET_MAX],
     ) -> io::Result<Packet> {
-        // SAFETY: all-zero values of both are valid.
+        // SAFETY: both are C structures of integers and pointers; all zeros are valid.
         let (mut name, mut msg): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };
         let mut control = Control { bytes: [0; 128] };
         let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -136,20 +137,22 @@ mod linux {
     }
 
     /// # Safety
-    /// `msg` was filled by recvmsg, and its control buffer is alive.
+    /// recvmsg(2) filled `msg`, and its control buffer is alive.
     unsafe fn time(msg: &libc::msghdr) -> Option<SystemTime> {
-        // SAFETY: as the caller promises; the kernel's control messages are well-formed.
+        // SAFETY: the caller guarantees a control buffer that the kernel filled with well-formed
+        // messages.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(msg) };
         while !next.is_null() {
             // SAFETY: next points to a message inside of the control buffer.
             let header = unsafe { &*next };
             // SAFETY: no memory is touched.
             let whole = unsafe { libc::CMSG_LEN(mem::size_of::<[libc::timespec; 3]>() as u32) };
-            // SCM_TIMESTAMPING has the option's number; the first of its times is the kernel's.
+            // SCM_TIMESTAMPING has the option's number. The first of its three timestamps is the
+            // kernel's.
             let is_time =
                 (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SO_TIMESTAMPING);
             if is_time && header.cmsg_len as usize == whole as usize {
-                // SAFETY: the message has the length of three times, which may be unaligned.
+                // SAFETY: the message holds three timestamps, which may be unaligned.
                 let time: libc::timespec =
                     unsafe { ptr::read_unaligned(libc::CMSG_DATA(next).cast()) };
                 let since = Duration::new(
@@ -161,16 +164,16 @@ mod linux {
                 }
                 return UNIX_EPOCH.checked_add(since);
             }
-            // SAFETY: as above.
+            // SAFETY: the message is inside of the control buffer, which the caller keeps alive.
             next = unsafe { libc::CMSG_NXTHDR(msg, next) };
         }
         None
     }
 
-    /// How many packets found the queue full since this was asked before.
+    /// The number of packets dropped because of a full queue since the last call.
     pub(crate) fn capture_drops(socket: Borrowed<'_>) -> u32 {
-        // struct tpacket_stats: all packets, those that were dropped.
-        // SAFETY: an array of numbers.
+        // struct tpacket_stats: the number of all packets, and of the dropped ones.
+        // SAFETY: the kernel fills an array of integers of the given size.
         let counts =
             unsafe { sockopt::get::<[u32; 2]>(socket, libc::SOL_PACKET, PACKET_STATISTICS) };
         counts.map_or(0, |([_, dropped], _)| dropped)
@@ -178,7 +181,7 @@ mod linux {
 
     // ---- the filter ----------------------------------------------------------------------
 
-    /// Where a jump leads.
+    /// The destination of a jump.
     #[derive(Clone, Copy, PartialEq)]
     enum To {
         Next,
@@ -190,20 +193,21 @@ mod linux {
         Drop,
     }
 
-    /// A step of the filter before its jumps are counted out.
+    /// A step of the filter, with symbolic jump destinations.
     enum Step {
         Here(To),
-        /// Loads: the mode and size, and the offset.
+        /// A load: the mode and size, and the offset.
         Do(u32, u32),
-        /// If the value is this one, or has one of these bits, there; else there.
+        /// A comparison: the first destination if the loaded value equals this value (or has one of
+        /// these bits), otherwise the second.
         Jump(u32, u32, To, To),
         Return(u32),
     }
 
-    /// The classic BPF program (linux/filter.h, socket(7)) that lets TCP of one port pass, over
-    /// IPv4 and IPv6, but of what the loopback interface shows twice only what comes in, as
-    /// libpcap does. IPv6 packets with extension headers pass too, for a program cannot walk
-    /// them; the parser finds out what they are.
+    /// The classic BPF program (linux/filter.h, socket(7)) that accepts the TCP packets of one port,
+    /// over IPv4 and IPv6. The loopback interface shows each packet twice: the program accepts the
+    /// incoming copy only, as libpcap does. It accepts every IPv6 packet with extension headers,
+    /// because a BPF program cannot walk them; the parser identifies those packets.
     fn filter(port: u16) -> Vec<libc::sock_filter> {
         use Step::{Do, Here, Jump, Return};
         use libc::{BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JSET, BPF_LD, BPF_LDX, BPF_MSH};
@@ -221,7 +225,7 @@ mod linux {
             Do(half, ancillary(libc::SKF_AD_PROTOCOL)),
             Jump(BPF_JEQ, libc::ETH_P_IPV6 as u32, To::Ipv6, To::Next),
             Jump(BPF_JEQ, libc::ETH_P_IP as u32, To::Next, To::Drop),
-            // IPv4: the protocol; not a later fragment; ports after a header of any length.
+            // IPv4: the protocol; no later fragment; the ports after a header of any length.
             Do(byte, 9),
             Jump(BPF_JEQ, tcp, To::Next, To::Drop),
             Do(half, 6),
@@ -255,7 +259,7 @@ mod linux {
 
     fn assemble(steps: &[Step]) -> Vec<libc::sock_filter> {
         let is_step = |step: &&Step| !matches!(step, Step::Here(_));
-        // How many steps are passed over on the way from the one at `at`; all jumps go forward.
+        // The number of steps between `at` and the destination. All jumps go forward.
         let distance = |at: usize, to: To| {
             let after = steps.iter().skip(at + 1);
             let between = after.take_while(|s| !matches!(s, Step::Here(here) if *here == to));
@@ -279,14 +283,14 @@ mod linux {
     mod tests {
         use super::*;
 
-        /// What the kernel knows of a packet.
+        /// The metadata that the kernel's filter sees.
         struct About {
             hatype: u32,
             pkttype: u32,
             protocol: u32,
         }
 
-        /// Runs a filter as the kernel does: how much of the packet passes.
+        /// Runs a filter as the kernel does. Returns the number of bytes that it accepts.
         fn run(filter: &[libc::sock_filter], packet: &[u8], about: &About) -> u32 {
             let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
             loop {
@@ -349,7 +353,7 @@ mod linux {
             packet
         }
 
-        /// N3: the filter lets TCP of the port pass, both ways and both families, and no more.
+        /// N3: The filter accepts TCP of the port only, in both directions and both families.
         #[test]
         fn the_filter_takes_one_port() {
             const ETHER: u32 = 1;
@@ -374,7 +378,7 @@ mod linux {
             assert!(!four(vec![0x45; 9]), "cut off");
         }
 
-        /// N3: of the two copies that loopback shows, the one that comes in passes.
+        /// N3: The filter accepts the incoming one of the two copies that loopback shows.
         #[test]
         fn the_filter_takes_each_packet_of_loopback_once() {
             let filter = filter(443);

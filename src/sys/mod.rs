@@ -12,14 +12,18 @@
 //! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
 //! - `spawn`, `take_inherited`, `describe`: descriptors given to a new process, and taken by it
 //! - [`Wakeup`], one descriptor that is readable for many reasons
-//! - `lookup`, `zone_index`, `lock_directory`
+//! - [`fork`]: which process made a socket, and whether another process may hold a copy
+//! - `lookup`, `is_reachable`, `zone_index`, `lock_file`
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
+//! - `get_option`, `set_option`, `set_congestion_control`, `set_raw_option`: options that a program
+//!   sets; `owner_of`: the options that this library sets
 //! - [`tcp`]: what the kernel knows of a connection, and how long it tries
 //! - `send_with_rights`, `recv_with_rights`, `peer_credentials`, `packet_socket`: what only
 //!   Unix sockets have
 //! - `send_file`, `read_at`: files
 //! - `save_syn`, `saved_syn`: the SYN of an accepted connection
 //! - `capture`, `capture_next`, `capture_drops`: the packets of a port
+//! - [`CancellationDisabled`]: a while in which pthread_cancel does not act on the thread
 //! - `Tick`, a start time that costs next to nothing to take
 //! - the `is_…` functions, which sort error numbers
 //! - constants that say what the platform can do:
@@ -30,50 +34,74 @@
 //!     after which it looks again.
 //!   - `ACCEPT_INHERITS`: an accepted connection has the listener's options.
 //!   - `SEGMENTS`: several datagrams are given to the kernel as one.
-//!   - `SEES_HANGUP`: poll tells FIN without reading.
-//!   - `UNIX_PATH_MAX`: bytes in a Unix socket's path.
+//!   - `SEES_HANGUP`: poll distinguishes FIN without reading.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockAddr, SockRef, TcpKeepalive};
 
-use crate::keepalive::Keepalive;
+use crate::types::address::needs_zone;
+use crate::types::keepalive::Keepalive;
 
+mod ancillary;
+mod cancellation;
+#[cfg(feature = "diag")]
 mod capture;
+mod convert;
+#[cfg(feature = "datagram")]
 mod datagram;
-mod descriptor;
-mod file;
+#[cfg(unix)]
+mod errno;
+mod fd;
+pub(crate) mod fork;
+mod poll_set;
 mod poller;
-mod rights;
+#[cfg(feature = "activation")]
+mod process;
+mod saved_syn;
+mod scm_rights;
+mod sendfile;
+mod socket_option;
 #[cfg(unix)]
 mod sockopt;
-mod spawn;
-mod syn;
 mod tcp;
 #[cfg(unix)]
 mod unix;
-mod wakeup;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(feature = "datagram")]
+pub(crate) use ancillary::Details;
+pub(crate) use ancillary::Received;
+pub(crate) use cancellation::CancellationDisabled;
+#[cfg(feature = "diag")]
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
+#[cfg(feature = "datagram")]
 pub(crate) use datagram::*;
-pub(crate) use descriptor::{Descriptor, InUse};
-pub(crate) use file::*;
-pub(crate) use poller::{LISTENERS_STAY_READY, Occurred, Poller, Registry};
-pub(crate) use rights::*;
-pub(crate) use spawn::*;
-pub(crate) use syn::{save_syn, saved_syn};
+pub(crate) use fd::{Descriptor, Hold, InUse};
+pub(crate) use poll_set::Wakeup;
+#[cfg(feature = "serve")]
+pub(crate) use poller::{LISTENERS_STAY_READY, Occurred};
+pub(crate) use poller::{Poller, Registry};
+#[cfg(feature = "activation")]
+pub(crate) use process::*;
+pub(crate) use saved_syn::save_syn;
+#[cfg(feature = "diag")]
+pub(crate) use saved_syn::saved_syn;
+pub(crate) use scm_rights::*;
+pub(crate) use sendfile::*;
+pub(crate) use socket_option::{
+    get_option, owner_of, set_congestion_control, set_option, set_raw_option,
+};
 pub(crate) use tcp::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
-pub(crate) use wakeup::Wakeup;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
-/// Memory of zeros, which is not in use before it is written to; `None`: there is none.
+/// Zeroed memory that the kernel provides when it is written to; `None` if there is not enough.
 pub(crate) fn zeroed(len: usize) -> Option<Box<[u8]>> {
     let layout = std::alloc::Layout::array::<u8>(len.max(1)).ok()?;
     // SAFETY: the layout has a size, and the memory is as many zeros, allocated as a box's are.
@@ -84,6 +112,19 @@ pub(crate) fn zeroed(len: usize) -> Option<Box<[u8]>> {
     }
 }
 
+/// Sets the state of a released descriptor: the mode that the program has set, and no kernel
+/// timeouts. An open socket cannot reject these calls.
+pub(crate) fn prepare_release(socket: Borrowed<'_>, nonblocking: bool) {
+    let _ = set_nonblocking(socket, nonblocking);
+    let _ = SockRef::from(&socket).set_read_timeout(None);
+    let _ = SockRef::from(&socket).set_write_timeout(None);
+}
+
+/// Takes the pending error of a socket (SO_ERROR).
+pub(crate) fn pending_error(socket: Borrowed<'_>) -> Option<io::Error> {
+    SockRef::from(&socket).take_error().ok().flatten()
+}
+
 /// Whether a call may wait in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -91,15 +132,36 @@ pub(crate) enum Wait {
     No,
 }
 
-/// What a descriptor for connections is.
+/// The families that a socket has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Families {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// A Unix socket has neither.
+    pub(crate) const NONE: Families = Families { ipv4: false, ipv6: false };
+
+    pub(crate) fn of(address: &SocketAddr) -> Families {
+        Families { ipv4: address.is_ipv4(), ipv6: address.is_ipv6() }
+    }
+
+    /// The families of a socket that is bound to an address; `dual`: it has both.
+    pub(crate) fn of_bound(address: &SocketAddr, dual: bool) -> Families {
+        Families { ipv4: dual || address.is_ipv4(), ipv6: address.is_ipv6() }
+    }
+}
+
+/// The kind of a descriptor for connections.
 #[derive(Clone, Copy)]
 pub(crate) struct ConnectionKind {
     pub listens: bool,
-    /// Not a stream: a Unix socket for packets.
+    /// A Unix socket for packets (SOCK_SEQPACKET).
     pub packets: bool,
 }
 
-/// What a poll waits for.
+/// The events that a poll waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     Read,
@@ -108,37 +170,37 @@ pub(crate) enum Interest {
     Hangup,
 }
 
-/// What a poll found.
+/// The result of a poll.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Ready {
-    /// Readable, writable or hung up, as was asked.
+    /// Readable, writable or hung up, as requested.
     pub socket: bool,
-    /// The socket holds an error: it was reset, or the kernel gave up.
+    /// The socket holds an error: the connection was reset, or the kernel's retries ended.
     pub error: bool,
 }
 
-/// What a poll of several sockets found.
+/// The result of a poll of several sockets.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Woken {
-    /// The number of the first socket that is ready, or holds an error.
+    /// The index of the first socket that is ready or holds an error.
     pub socket: Option<usize>,
     pub events: [bool; 2],
 }
 
-/// Why a name could not be looked up.
+/// Why a name lookup failed: the text and the code of getaddrinfo(3).
 #[derive(Debug)]
 pub(crate) enum LookupError {
     /// The name, or the service, does not exist.
-    NotFound(String),
-    /// The resolver could not say.
-    Failed(String),
-    /// The resolver ran into an operating-system error.
-    Os(io::Error),
+    NotFound(String, Option<i32>),
+    /// The resolver could not answer.
+    Failed(String, Option<i32>),
+    /// An operating-system error occurred in the resolver.
+    Os(io::Error, Option<i32>),
 }
 
 pub(crate) type Lookup = Result<Vec<SocketAddr>, LookupError>;
 
-/// Poll counts in milliseconds; rounding up keeps a wait from ending early.
+/// poll(2) takes milliseconds; rounding up keeps a wait from ending early.
 fn poll_ms(timeout: Option<Duration>) -> i32 {
     match timeout {
         None => -1,
@@ -146,9 +208,91 @@ fn poll_ms(timeout: Option<Duration>) -> i32 {
     }
 }
 
-/// Turns keepalive on with these values, or off. Several system calls: when one
-/// is refused, those before it hold. [`Keepalive`] has checked the ranges.
-/// Windows takes the count since Windows 10 1709 (TCP_KEEPCNT).
+/// Whether this machine has an address and a route for the destination. This sends nothing:
+/// connecting a datagram socket only selects both.
+pub(crate) fn is_reachable(to: &SockAddr, interface: Option<&str>) -> io::Result<bool> {
+    let socket = match datagram_socket(to.domain()) {
+        Err(e) if is_family_missing(&e) => return Ok(false),
+        other => other?,
+    };
+    if let Some(name) = interface {
+        bind_interface(borrow(&socket), name, to.is_ipv6())?;
+    }
+    Ok(SockRef::from(&socket).connect(to).is_ok())
+}
+
+/// Changes keepalive from known values, and sets only the values that differ.
+pub(crate) fn change_keepalive(
+    socket: Borrowed<'_>,
+    old: Option<Keepalive>,
+    new: Option<Keepalive>,
+) -> io::Result<()> {
+    let (Some(before), Some(after)) = (old, new) else {
+        return if old == new { Ok(()) } else { set_keepalive(socket, new) };
+    };
+    // Windows has one call for all values.
+    if before == after || cfg!(windows) {
+        return if before == after { Ok(()) } else { set_keepalive(socket, new) };
+    }
+    let mut changed = TcpKeepalive::new();
+    if before.idle() != after.idle() {
+        changed = changed.with_time(after.idle());
+    }
+    if before.interval() != after.interval() {
+        changed = changed.with_interval(after.interval());
+    }
+    if before.count() != after.count() {
+        changed = changed.with_retries(after.count());
+    }
+    SockRef::from(&socket).set_tcp_keepalive(&changed)
+}
+
+/// Whether connect(2) or sendto(2) failed because a route of this machine discards all packets to the
+/// destination (`ip route add blackhole`). Linux then returns EINVAL, which has no other cause for a
+/// destination that is valid and not link-local. The caller has checked the destination.
+pub(crate) fn is_discarded(err: &io::Error, to: SocketAddr) -> bool {
+    let is_link_local = matches!(to.ip(), IpAddr::V6(ip) if needs_zone(ip));
+    IS_EINVAL_BLACKHOLE && err.raw_os_error() == Some(libc::EINVAL) && !is_link_local
+}
+
+/// Whether sendto(2), which has more arguments than connect(2), failed for the same reason.
+#[cfg(feature = "datagram")]
+pub(crate) fn is_datagram_discarded(err: &io::Error, to: SocketAddr) -> bool {
+    is_discarded(err, to) && {
+        let socket = datagram_socket(Domain::for_address(to));
+        let connected = socket.and_then(|socket| SockRef::from(&socket).connect(&to.into()));
+        connected.is_err_and(|e| is_discarded(&e, to))
+    }
+}
+
+/// Whether EINVAL may mean that a route discards all packets.
+const IS_EINVAL_BLACKHOLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Whether the address is the broadcast address of a network of this machine. The kernel lets a TCP
+/// socket be bound to it, and no peer can connect to it. This sends nothing.
+pub(crate) fn is_broadcast(ip: IpAddr) -> bool {
+    let IpAddr::V4(v4) = ip else {
+        return false;
+    };
+    // The host part of at least two bits is all ones, or before Linux 5.14 all zeros.
+    if !matches!(v4.octets()[3] & 3, 0 | 3) || v4.is_unspecified() {
+        return false;
+    }
+    let to = SocketAddr::new(ip, 9).into();
+    let Ok(socket) = datagram_socket(Domain::IPV4) else {
+        return false;
+    };
+    // EACCES may have other causes, so the connect must succeed with SO_BROADCAST.
+    let socket = SockRef::from(&socket);
+    let denied = |e: io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+    socket.connect(&to).is_err_and(denied)
+        && socket.set_broadcast(true).is_ok()
+        && socket.connect(&to).is_ok()
+}
+
+/// Turns keepalive on with these values, or off. This takes several system calls; if one fails,
+/// the earlier ones remain in effect. [`Keepalive`] has checked the ranges. Windows supports the
+/// count since Windows 10 1709 (TCP_KEEPCNT).
 pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     match keepalive {

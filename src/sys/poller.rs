@@ -1,10 +1,9 @@
-//! Readiness of many sockets, for event-driven serving: mio behind our names.
+//! Readiness of many sockets, for event-driven serving, on top of mio.
 //!
-//! Why mio: a wait is one system call. The polling crate, which was measured beside it, makes
-//! five of one (it sets a timerfd and renews two registrations each time). mio is
-//! edge-triggered only, which costs a listener one accept4 more for each wake-up, to find that
-//! nobody else waits; so on Linux listeners are put into mio's epoll(7) by hand,
-//! level-triggered.
+//! Why mio: a wait is one system call. With the polling crate a wait was measured at five system
+//! calls (it sets a timerfd and renews two registrations each time). mio is edge-triggered only,
+//! which would cost a listener a second accept4(2) per wake-up to find its queue empty. On Linux,
+//! listeners are therefore added to mio's epoll(7) directly, level-triggered.
 
 #[cfg(unix)]
 mod platform {
@@ -15,23 +14,25 @@ mod platform {
     use mio::unix::SourceFd;
     use mio::{Events, Interest, Poll, Token};
 
-    use super::super::{Borrowed, Event};
+    #[cfg(feature = "serve")]
+    use super::super::Event;
+    use super::super::{Borrowed, CancellationDisabled};
     use super::Occurred;
 
-    /// A loop's own half: it waits.
+    /// The loop's half: waiting.
     pub(crate) struct Poller {
         poll: Poll,
         events: Events,
     }
 
-    /// What any thread may use of it.
+    /// The half that every thread may use: registration and waking.
     pub(crate) struct Registry {
         registry: mio::Registry,
         waker: mio::Waker,
     }
 
     const WAKER: Token = Token(usize::MAX);
-    /// What is taken of the kernel at a time.
+    /// The number of events per system call.
     const EVENTS: usize = 256;
 
     impl Poller {
@@ -43,7 +44,7 @@ mod platform {
             Ok((poller, Registry { registry, waker }))
         }
 
-        /// Waits until something occurs, or for so long.
+        /// Waits for an event, or until the timeout expires.
         #[inline]
         pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
             match self.poll.poll(&mut self.events, timeout) {
@@ -55,27 +56,33 @@ mod platform {
             }
         }
 
-        /// What occurred; none for a wake-up.
+        /// The events of the last wait. A wake-up adds none.
         #[inline]
         pub(crate) fn occurred(&self) -> impl Iterator<Item = Occurred> {
             self.events.iter().filter(|e| e.token() != WAKER).map(|e| Occurred {
                 key: e.token().0,
+                #[cfg(feature = "serve")]
                 readable: e.is_readable() || e.is_error(),
+                #[cfg(feature = "serve")]
                 writable: e.is_writable(),
+                #[cfg(feature = "serve")]
                 ended: e.is_read_closed() || e.is_error(),
+                #[cfg(feature = "serve")]
+                short: e.is_priority() || !READS_TO_THE_END,
             })
         }
     }
 
     impl Registry {
-        /// Ends a wait from any thread, or the next one.
+        /// Wakes the current wait, or the next one, from any thread.
         pub(crate) fn wake(&self) {
-            // It fails only when the system lacks memory; the loop then looks later.
+            let _disabled = CancellationDisabled::new();
+            // Fails only when the system lacks memory; the loop then notices at its next wait.
             let _ = self.waker.wake();
         }
 
-        /// Tells once when something comes, and once when there is room again after there
-        /// was none. Closing the socket takes it out.
+        /// Reports once when data arrives, and once when the send buffer has space again after it
+        /// was full. Closing the socket removes it.
         pub(crate) fn add(
             &self,
             socket: Borrowed<'_>,
@@ -86,26 +93,36 @@ mod platform {
             self.registry.register(&mut SourceFd(&socket), Token(key), interest(writable))
         }
 
-        /// From now on tells of room, too.
+        /// Also reports space in the send buffer from now on.
+        #[cfg(feature = "serve")]
         pub(crate) fn add_writable(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             let socket = socket.as_raw_fd();
             self.registry.reregister(&mut SourceFd(&socket), Token(key), interest(true))
         }
 
-        /// Tells for as long as somebody waits (Linux), or once when somebody comes.
+        /// Reports while connections wait (Linux), or once when a connection arrives.
+        #[cfg(feature = "serve")]
         #[cfg(any(target_os = "linux", target_os = "android"))]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             self.control(libc::EPOLL_CTL_ADD, libc::EPOLLIN, socket, key)
         }
 
-        /// No longer tells of those that wait, or does again. Linux still tells when it is
-        /// closed.
+        /// Pauses or resumes the reports of waiting connections. Linux still reports a listener that
+        /// was shut down, in every wait: [`remove`](Registry::remove) ends that.
+        #[cfg(feature = "serve")]
         #[cfg(any(target_os = "linux", target_os = "android"))]
         pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
             let events = if on { libc::EPOLLIN } else { 0 };
-            self.control(libc::EPOLL_CTL_MOD, events, socket, key)
+            match self.control(libc::EPOLL_CTL_MOD, events, socket, key) {
+                // The listener was removed while it was paused.
+                Err(e) if on && e.raw_os_error() == Some(libc::ENOENT) => {
+                    self.add_listener(socket, key)
+                }
+                other => other,
+            }
         }
 
+        #[cfg(feature = "serve")]
         #[cfg(any(target_os = "linux", target_os = "android"))]
         fn control(
             &self,
@@ -117,18 +134,17 @@ mod platform {
             let events = events as u32;
             let mut event = libc::epoll_event { events, u64: key as u64 };
             let (epoll, socket) = (self.registry.as_raw_fd(), socket.as_raw_fd());
-            // SAFETY: the kernel reads one epoll_event. mio takes the number in it for a token,
-            // which is what it is.
+            // SAFETY: the kernel reads one epoll_event. mio uses the number in it as a token.
             let done = unsafe { libc::epoll_ctl(epoll, what, socket, &raw mut event) };
-            super::super::unix::check_int(done).map(drop)
+            super::super::errno::check_int(done).map(drop)
         }
 
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        #[cfg(all(feature = "serve", not(any(target_os = "linux", target_os = "android"))))]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             self.add(socket, key, false)
         }
 
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        #[cfg(all(feature = "serve", not(any(target_os = "linux", target_os = "android"))))]
         pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
             if on {
                 return self.add(socket, key, false);
@@ -137,20 +153,33 @@ mod platform {
             Ok(())
         }
 
+        #[cfg(feature = "serve")]
         pub(crate) fn add_event(&self, event: &Event, key: usize) -> io::Result<()> {
             self.add(event.reader(), key, false)
         }
 
+        #[cfg(feature = "serve")]
         pub(crate) fn remove(&self, socket: Borrowed<'_>) {
             let socket = socket.as_raw_fd();
-            // It fails if it is not there, which is what is wanted.
+            // Fails if the listener is not registered, which is the desired state.
             let _ = self.registry.deregister(&mut SourceFd(&socket));
         }
     }
 
     fn interest(writable: bool) -> Interest {
-        if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+        // EPOLLPRI reports urgent data, at which the kernel ends a receive early.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let readable = Interest::READABLE | Interest::PRIORITY;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let readable = Interest::READABLE;
+        if writable { readable | Interest::WRITABLE } else { readable }
     }
+
+    /// On a TCP socket without urgent data, a receive that returns less than the buffer holds has
+    /// emptied the socket: Linux (tcp_recvmsg) stops early only at the urgent mark. Bytes
+    /// that arrive after the wait raise an event of their own.
+    #[cfg(feature = "serve")]
+    const READS_TO_THE_END: bool = cfg!(any(target_os = "linux", target_os = "android"));
 }
 
 #[cfg(not(unix))]
@@ -211,16 +240,24 @@ mod platform {
 
 pub(crate) use platform::{Poller, Registry};
 
-/// A listener is told of for as long as somebody waits, so that not all need be accepted at once.
+/// The report of a listener repeats while connections wait, so the loop need not accept all at once.
+#[cfg(feature = "serve")]
 pub(crate) const LISTENERS_STAY_READY: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// What a wait found.
+/// One event of a wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Occurred {
-    /// What the socket was added with.
+    /// The token given at registration.
     pub key: usize,
+    #[cfg(feature = "serve")]
     pub readable: bool,
+    #[cfg(feature = "serve")]
     pub writable: bool,
-    /// The peer has ended its side, or the connection is over: it is to be read to the end.
+    /// The peer sent FIN, or the connection is over: the loop reads until end of stream.
+    #[cfg(feature = "serve")]
     pub ended: bool,
+    /// A receive may return less than the kernel holds: the loop reads until the kernel reports that
+    /// nothing is left.
+    #[cfg(feature = "serve")]
+    pub short: bool,
 }

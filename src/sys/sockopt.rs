@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use libc::{c_int, socklen_t};
 
 use super::Borrowed;
-use super::unix::check_int;
+use super::errno::check_int;
 
 /// The value, in plain memory. A kernel that knows less leaves the rest zero; how many bytes it
 /// knew comes with it.
@@ -37,6 +37,21 @@ pub(super) fn set<T>(socket: Borrowed<'_>, level: c_int, name: c_int, value: &T)
     check_int(unsafe {
         let value = std::ptr::from_ref(value).cast();
         libc::setsockopt(socket.as_raw_fd(), level, name, value, len)
+    })?;
+    Ok(())
+}
+
+/// Sets the value to these bytes.
+pub(super) fn set_bytes(
+    socket: Borrowed<'_>,
+    level: c_int,
+    name: c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let len = socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads at most `len` bytes of value.
+    check_int(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len)
     })?;
     Ok(())
 }

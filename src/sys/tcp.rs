@@ -1,36 +1,37 @@
-//! What the kernel knows of a TCP connection, and how long it tries.
+//! The kernel's knowledge of a TCP connection, and its limits for retries.
 //!
-//! - `tcp_info`: state, times, counters ([`TcpInfo`]); what a system does not tell is `None`
-//! - `silence`: for how long nothing came, where `TELLS_SILENCE`
+//! - `tcp_info`: state, times, counters ([`TcpInfo`]); `None` for what a system does not report
+//! - `silence`: the time since the last segment from the peer, where `TELLS_SILENCE`
+//! - `acknowledged`: how many of the sent bytes the peer has acknowledged, and when (Linux)
 //! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
-//! - `is_answered_by_another`, `is_gone`, `unacknowledged`, `unread`
+//! - `handshake`, `is_answered`, `is_gone`, `unacknowledged`, `unread`
 //! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp`, `is_made_for_mptcp` (RFC 8684)
 
 use std::io;
 use std::time::Duration;
 
-use crate::info::TcpState;
+use crate::types::tcp_state::TcpState;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use elsewhere::*;
 pub(crate) use platform::*;
 
-/// As far as the system tells.
+/// TCP_INFO. Members that the system does not report are `None`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TcpInfo {
     pub state: Option<TcpState>,
     pub rtt: Option<Duration>,
     pub rtt_variation: Option<Duration>,
     pub min_rtt: Option<Duration>,
-    /// Segments.
+    /// In segments.
     pub retransmits: Option<u64>,
     pub last_sent: Option<Duration>,
     pub last_received: Option<Duration>,
     pub mss: Option<u32>,
-    /// Segments.
+    /// In segments.
     pub congestion_window: Option<u64>,
     pub peer_window: Option<u64>,
-    /// Written bytes: on their way, and not sent yet.
+    /// Written bytes that are in flight, and written bytes that are not sent yet.
     pub unacknowledged: Option<u64>,
     pub unsent: Option<u64>,
     pub bytes_sent: Option<u64>,
@@ -40,20 +41,35 @@ pub(crate) struct TcpInfo {
     pub congestion_control: Option<String>,
 }
 
-/// Elsewhere nothing tells both in one call.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn is_answered_by_another(_socket: super::Borrowed<'_>) -> bool {
-    false
+/// The state of the handshake that connect(2) has started on a socket, as one call reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    expect(dead_code, reason = "only Linux reports more than `Unknown`")
+)]
+pub(crate) enum Handshake {
+    /// It is complete, and the socket is not connected to itself.
+    AnsweredByAnother,
+    /// It has failed. SO_ERROR has the cause.
+    Failed,
+    /// It is in progress, or it is complete and the socket may be connected to itself.
+    Unknown,
 }
 
-/// Whole seconds as an option takes them, rounded up.
+/// No other system reports both in one call.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn handshake(_socket: super::Borrowed<'_>) -> Handshake {
+    Handshake::Unknown
+}
+
+/// Rounds up to whole seconds, the unit of the option.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn seconds(time: Duration) -> u32 {
     let up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     u32::try_from(up).unwrap_or(u32::MAX)
 }
 
-/// An ioctl(2) that writes an int; 0 if it fails.
+/// Calls an ioctl(2) that writes an int; 0 if it fails.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
     use std::os::fd::AsRawFd;
@@ -66,24 +82,26 @@ fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod platform {
+    use std::os::fd::AsRawFd;
+
     use socket2::{Domain, SockRef};
 
     use super::super::Borrowed;
     use super::super::sockopt;
-    use super::{Duration, TcpInfo, io};
-    use crate::info::TcpState;
-    use crate::liveness::Silence;
+    use super::{Duration, Handshake, TcpInfo, io};
+    use crate::types::liveness::{Acknowledged, Silence};
+    use crate::types::tcp_state::TcpState;
 
-    /// The ages of the last ACK and of the last data are in TCP_INFO.
+    /// TCP_INFO has the ages of the last ACK and of the last data.
     pub(crate) const TELLS_SILENCE: bool = true;
-    /// The error of a connection that was given up.
-    pub(crate) const GIVEN_UP: i32 = libc::ETIMEDOUT;
+    /// The error of a connection whose retries the kernel has ended.
+    pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
-    /// Linux 6.15; not in libc yet.
+    /// Since Linux 6.15; not declared by the libc crate.
     const TCP_RTO_MAX_MS: libc::c_int = 44;
-    const SIOCOUTQNSD: libc::c_ulong = 0x894B; // linux/sockios.h; not in libc
+    const SIOCOUTQNSD: libc::c_ulong = 0x894B; // linux/sockios.h; not declared by the libc crate
 
-    /// struct tcp_info of linux/tcp.h up to tcpi_snd_wnd (Linux 5.4). libc's ends sooner.
+    /// struct tcp_info of linux/tcp.h up to tcpi_snd_wnd (Linux 5.4). The libc crate's is shorter.
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Raw {
@@ -141,13 +159,13 @@ mod platform {
     }
 
     fn raw(socket: Borrowed<'_>) -> io::Result<(Raw, usize)> {
-        // SAFETY: Raw is integers.
+        // SAFETY: Raw consists of integers.
         unsafe { sockopt::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
     }
 
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
         let (raw, len) = raw(socket)?;
-        // Kernels add fields at the end.
+        // Newer kernels add members at the end.
         let knows = |end: usize| len >= end;
         macro_rules! since {
             ($field:ident, $value:expr) => {
@@ -157,16 +175,14 @@ mod platform {
         let ms = |n: u32| Duration::from_millis(n.into());
         let us = |n: u32| Duration::from_micros(n.into());
         let queued = super::count(socket, libc::TIOCOUTQ as _) as u64;
-        let unsent = super::count(socket, SIOCOUTQNSD) as u64;
-        let congestion_control = SockRef::from(&socket)
-            .tcp_congestion()
-            .ok()
-            .map(|name| String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned());
+        // Since Linux 4.6 TCP_INFO has the value of SIOCOUTQNSD.
+        let unsent = since!(notsent_bytes, raw.notsent_bytes.into());
+        let unsent = unsent.unwrap_or_else(|| super::count(socket, SIOCOUTQNSD) as u64);
         Ok(TcpInfo {
             state: TcpState::from_linux(raw.state),
             rtt: Some(us(raw.rtt)),
             rtt_variation: Some(us(raw.rttvar)),
-            // ~0 says that there was no sample.
+            // ~0 means that there was no sample.
             min_rtt: since!(min_rtt, us(raw.min_rtt)).filter(|_| raw.min_rtt != u32::MAX),
             retransmits: Some(raw.total_retrans.into()),
             last_sent: Some(ms(raw.last_data_sent)),
@@ -180,12 +196,24 @@ mod platform {
             bytes_received: since!(bytes_received, raw.bytes_received),
             segments_sent: since!(segs_out, raw.segs_out.into()),
             segments_received: since!(segs_in, raw.segs_in.into()),
-            congestion_control,
+            congestion_control: congestion_control(socket),
         })
     }
 
-    /// The probes that are counted are those of keepalive and of a closed window alike. One may
-    /// get lost, and before Linux 6.15 the next one may be minutes later.
+    /// The name of the algorithm, which ends with NUL bytes.
+    fn congestion_control(socket: Borrowed<'_>) -> Option<String> {
+        const NAME_MAX: usize = 16; // TCP_CA_NAME_MAX of net/tcp.h
+        // SAFETY: every byte is valid.
+        let name = unsafe {
+            sockopt::get::<[u8; NAME_MAX]>(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION)
+        };
+        let name = name.ok()?.0;
+        let name = name.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// The kernel counts probes of keepalive and of a closed window in one number. A probe may get
+    /// lost, and before Linux 6.15 the next one may follow minutes later.
     pub(crate) fn silence(socket: Borrowed<'_>) -> io::Result<Silence> {
         let (raw, _) = raw(socket)?;
         let heard = raw.last_data_recv.min(raw.last_ack_recv);
@@ -196,9 +224,28 @@ mod platform {
         })
     }
 
-    /// Before Linux 6.15 the kernel asks a peer whose window is closed less and less often,
-    /// up to each two minutes, and so notices its death late; TCP_RTO_MAX_MS keeps it asking.
-    /// With `strict` the kernel gives up by itself whatever was not taken in time.
+    /// How many of the sent bytes the peer's kernel has acknowledged, and when.
+    pub(crate) fn acknowledged(socket: Borrowed<'_>) -> Option<Acknowledged> {
+        let (raw, _) = raw(socket).ok()?;
+        Some(Acknowledged {
+            bytes: raw.bytes_acked,
+            in_flight: raw.unacked > 0,
+            outstanding: raw.unacked > 0 || raw.notsent_bytes > 0,
+            heard: Duration::from_millis(raw.last_ack_recv.into()),
+            sent: Duration::from_millis(raw.last_data_sent.into()),
+            rtt: Duration::from_micros(raw.rtt.into()),
+        })
+    }
+
+    /// The time since the last segment with data arrived.
+    pub(crate) fn data_arrived(socket: Borrowed<'_>) -> Option<Duration> {
+        let (raw, _) = raw(socket).ok()?;
+        Some(Duration::from_millis(raw.last_data_recv.into()))
+    }
+
+    /// Before Linux 6.15 the kernel probes a closed window at growing intervals, up to two minutes,
+    /// and so detects a dead peer late; TCP_RTO_MAX_MS bounds the interval. With `strict` the kernel
+    /// itself ends a connection whose peer did not accept the data in time.
     pub(crate) fn set_dead_after(
         socket: Borrowed<'_>,
         time: Duration,
@@ -214,18 +261,19 @@ mod platform {
         }
     }
 
-    /// As a new socket is, which has the system's own limit (tcp_rto_max_ms in ip-sysctl.rst).
+    /// Restores the state of a new socket, which has the system's own limit (tcp_rto_max_ms in
+    /// ip-sysctl.rst).
     pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
-        // Multipath TCP has neither limit: setting one is refused.
+        // Multipath TCP has neither limit: the kernel rejects the option.
         if is_made_for_mptcp(socket) {
             return Ok(());
         }
         SockRef::from(&socket).set_tcp_user_timeout(None)?;
         let rto_max = |socket| {
-            // SAFETY: an int.
+            // SAFETY: setsockopt reads one int.
             unsafe { sockopt::get::<u32>(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS) }
         };
-        // Linux before 6.15 has no such limit to set.
+        // Linux before 6.15 does not have this option.
         let Ok((now, _)) = rto_max(socket) else {
             return Ok(());
         };
@@ -242,58 +290,118 @@ mod platform {
         Ok(timeout.filter(|t| !t.is_zero()))
     }
 
-    /// Whether the handshake has ended well, with another socket. One call for what
-    /// otherwise SO_ERROR and getsockname(2) tell. False: neither is known.
+    /// The state of the handshake. If the peer has answered, this call replaces SO_ERROR and
+    /// getsockname(2).
     ///
-    /// A socket that is joined to itself (RFC 9293 section 3.5, simultaneous open) has
-    /// received its own SYN before it was established. If one segment was all that came, it
-    /// was the SYN-ACK of somebody else.
-    pub(crate) fn is_answered_by_another(socket: Borrowed<'_>) -> bool {
-        raw(socket).is_ok_and(|(raw, _)| {
-            TcpState::from_linux(raw.state) == Some(TcpState::Established) && raw.segs_in == 1
-        })
+    /// A socket connected to itself (RFC 9293 section 3.5, simultaneous open) has received its own
+    /// SYN before it was established. If exactly one segment has arrived, it was the SYN-ACK of
+    /// another socket.
+    pub(crate) fn handshake(socket: Borrowed<'_>) -> Handshake {
+        let Ok((raw, _)) = raw(socket) else {
+            return Handshake::Unknown;
+        };
+        match TcpState::from_linux(raw.state) {
+            Some(TcpState::Established) if raw.segs_in == 1 => Handshake::AnsweredByAnother,
+            Some(TcpState::Closed) => Handshake::Failed,
+            _ => Handshake::Unknown,
+        }
     }
 
-    /// Whether the TCP connection is over in both directions: reset, given up, or
-    /// closed by both sides (tcp(7), TCP_INFO). False where the system does not tell.
+    /// Whether the peer has acknowledged the SYN of this side.
+    pub(crate) fn is_answered(socket: Borrowed<'_>) -> bool {
+        raw(socket).is_ok_and(|(raw, _)| raw.bytes_acked > 0)
+    }
+
+    /// Whether the TCP connection is over in both directions: reset, timed out, or closed by both
+    /// sides (tcp(7), TCP_INFO). False where the system does not report it.
     pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
         // SAFETY: the state is the first byte of struct tcp_info.
         let state = unsafe { sockopt::get::<u8>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
         state.is_ok_and(|(state, _)| i32::from(state) == TcpState::Closed as i32)
     }
 
-    /// Bytes that were written and that the peer's kernel has not acknowledged; 0
-    /// where the system does not tell (tcp(7), SIOCOUTQ).
+    /// Whether a connection is over without the peer's FIN: a call on the socket, perhaps in another
+    /// process, has met a reset. `None`: the connection is over, and the kernel does not report the
+    /// cause. Linux 5.1 and later report it through TCP_INQ, which counts a received FIN as one byte;
+    /// struct tcp_info has that size since 5.4.
+    pub(crate) fn ended_without_fin(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+        const TCP_INQ: libc::c_int = 36; // linux/tcp.h, as TCP_CM_INQ; not declared by the libc crate
+        // SAFETY: tcp_info consists of integers.
+        let info = unsafe { sockopt::get::<Raw>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
+        let (info, known) = info?;
+        if i32::from(info.state) != TcpState::Closed as i32 {
+            return Ok(Some(false));
+        }
+        if known < size_of::<Raw>() || sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &1).is_err()
+        {
+            return Ok(None);
+        }
+        let (mut byte, mut control) = (0u8, [0u64; 8]);
+        let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: msghdr consists of integers and pointers; all zeros are valid.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: the message and the buffers that it describes outlive the call.
+        let peeked = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+        let error = io::Error::last_os_error();
+        let _ = sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &0);
+        match peeked {
+            // SAFETY: recvmsg filled the message, and its buffers are alive.
+            0 => Ok(unsafe { control_int(&message, libc::IPPROTO_TCP, TCP_INQ) }.map(|n| n == 0)),
+            n if n > 0 => Ok(None),
+            _ => Err(error),
+        }
+    }
+
+    /// Returns the int in the first control message, if the message has this type.
+    ///
+    /// # Safety
+    /// recvmsg(2) filled the message, and its buffers are alive.
+    unsafe fn control_int(message: &libc::msghdr, level: i32, kind: i32) -> Option<i32> {
+        // SAFETY: the caller guarantees a filled message; the read may be unaligned.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(message).as_ref()?;
+            (header.cmsg_level == level && header.cmsg_type == kind)
+                .then(|| libc::CMSG_DATA(header).cast::<i32>().read_unaligned())
+        }
+    }
+
+    /// The number of written bytes that the peer's kernel has not acknowledged; 0 where the system
+    /// does not report it (tcp(7), SIOCOUTQ).
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
         // TIOCOUTQ has SIOCOUTQ's number.
         super::count(socket, libc::TIOCOUTQ as _)
     }
 
-    /// The next connect sends no SYN if there is a cookie; the first write does.
+    /// With a cookie, the next connect sends no SYN, and the first write sends SYN and data.
     pub(crate) fn fast_open_connect(socket: Borrowed<'_>) -> io::Result<()> {
         sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &1)
     }
 
-    /// At most `pending` connections that have data and no ACK yet.
+    /// Accepts data in the SYN, for at most `pending` connections without a complete handshake.
     pub(crate) fn fast_open_listen(socket: Borrowed<'_>, pending: u32) -> io::Result<()> {
         sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &pending)
     }
 
-    /// Linux 5.16; false where the kernel does not know.
+    /// Since Linux 5.16; false on older kernels.
     pub(crate) fn is_mptcp(socket: Borrowed<'_>) -> bool {
-        const TCP_IS_MPTCP: libc::c_int = 43; // linux/tcp.h; not in libc
-        // SAFETY: an int.
+        const TCP_IS_MPTCP: libc::c_int = 43; // linux/tcp.h; not declared by the libc crate
+        // SAFETY: getsockopt writes one int.
         let is = unsafe { sockopt::get::<i32>(socket, libc::IPPROTO_TCP, TCP_IS_MPTCP) };
         is.is_ok_and(|(is, _)| is != 0)
     }
 
-    /// Whether it was made for Multipath TCP, whatever became of it.
+    /// Whether the socket was created for Multipath TCP, even if the connection uses plain TCP.
     pub(crate) fn is_made_for_mptcp(socket: Borrowed<'_>) -> bool {
         let protocol = SockRef::from(&socket).protocol();
         protocol.is_ok_and(|protocol| protocol == Some(socket2::Protocol::MPTCP))
     }
 
-    /// Bytes that came and were not read (tcp(7), SIOCINQ).
+    /// The number of received bytes that the program has not read (tcp(7), SIOCINQ).
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
         Some(super::count(socket, libc::FIONREAD as _) as u64)
     }
@@ -304,19 +412,20 @@ mod platform {
     use super::super::Borrowed;
     use super::super::sockopt;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::info::TcpState;
-    use crate::liveness::Silence;
+    use crate::types::liveness::Silence;
+    use crate::types::tcp_state::TcpState;
 
     pub(crate) const TELLS_SILENCE: bool = false;
-    pub(crate) const GIVEN_UP: i32 = libc::ETIMEDOUT;
+    pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
-    /// netinet/tcp.h: the time after which retransmitting ends, in seconds. Not in libc.
+    /// netinet/tcp.h: the time after which retransmission ends, in seconds. The libc crate does not
+    /// declare it.
     const TCP_RXT_CONNDROPTIME: libc::c_int = 0x80;
 
-    /// TCP_CONNECTION_INFO (netinet/tcp.h). Its states have the numbers of
-    /// netinet/tcp_fsm.h, its times are milliseconds.
+    /// TCP_CONNECTION_INFO (netinet/tcp.h). Its states have the numbers of netinet/tcp_fsm.h, its
+    /// times are in milliseconds.
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
-        // SAFETY: the structure is integers.
+        // SAFETY: the structure consists of integers.
         let (raw, _) = unsafe {
             sockopt::get::<libc::tcp_connection_info>(
                 socket,
@@ -345,8 +454,8 @@ mod platform {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The kernel gives up retransmitting after that time; probing a closed window goes
-    /// on. It cannot be told to give up a peer that takes no data.
+    /// The kernel ends retransmission after this time, but continues to probe a closed window. It has
+    /// no option to end a connection whose peer accepts no data.
     pub(crate) fn set_dead_after(
         socket: Borrowed<'_>,
         time: Duration,
@@ -368,14 +477,14 @@ mod platform {
 
     /// SO_NWRITE.
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
-        // SAFETY: an int.
+        // SAFETY: getsockopt writes one int.
         let bytes = unsafe { sockopt::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NWRITE) };
         bytes.map_or(0, |(bytes, _)| usize::try_from(bytes).unwrap_or(0))
     }
 
     /// SO_NREAD.
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
-        // SAFETY: an int.
+        // SAFETY: getsockopt writes one int.
         let bytes = unsafe { sockopt::get::<i32>(socket, libc::SOL_SOCKET, libc::SO_NREAD) };
         bytes.ok().and_then(|(bytes, _)| u64::try_from(bytes).ok())
     }
@@ -386,18 +495,18 @@ mod platform {
     use super::super::Borrowed;
     use super::super::sockopt;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::info::TcpState;
-    use crate::liveness::Silence;
+    use crate::types::liveness::Silence;
+    use crate::types::tcp_state::TcpState;
 
-    /// TCP_INFO tells when the last segment came, but not whether a probe of a closed
-    /// window is unanswered.
+    /// TCP_INFO reports when the last segment arrived, but not whether a probe of a closed window is
+    /// unanswered.
     pub(crate) const TELLS_SILENCE: bool = false;
-    pub(crate) const GIVEN_UP: i32 = libc::ETIMEDOUT;
+    pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
-    /// struct tcp_info of netinet/tcp.h (FreeBSD 13): states with the numbers of
-    /// netinet/tcp_fsm.h, times in microseconds. Fields with __ in C are not filled.
+    /// struct tcp_info of netinet/tcp.h (FreeBSD 13): states with the numbers of netinet/tcp_fsm.h,
+    /// times in microseconds. The kernel does not fill members that start with __ in C.
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
-        // SAFETY: the structure is integers.
+        // SAFETY: the structure consists of integers.
         let (raw, _) =
             unsafe { sockopt::get::<libc::tcp_info>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }?;
         let us = |n: u32| Some(Duration::from_micros(n.into()));
@@ -418,8 +527,8 @@ mod platform {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// TCP_MAXUNACKTIME gives up whatever makes no progress, a peer that takes no data
-    /// included; without `strict` there is nothing.
+    /// TCP_MAXUNACKTIME ends every connection that makes no progress, including one whose peer
+    /// accepts no data, and is therefore set with `strict` only.
     pub(crate) fn set_dead_after(
         socket: Borrowed<'_>,
         time: Duration,
@@ -432,7 +541,7 @@ mod platform {
     }
 
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
-        // SAFETY: an unsigned int.
+        // SAFETY: setsockopt reads one unsigned int.
         let (s, _) =
             unsafe { sockopt::get::<u32>(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME) }?;
         Ok((s > 0).then(|| Duration::from_secs(s.into())))
@@ -460,11 +569,11 @@ mod platform {
 
     use super::super::{Borrowed, tcp_option};
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::info::TcpState;
-    use crate::liveness::Silence;
+    use crate::types::liveness::Silence;
+    use crate::types::tcp_state::TcpState;
 
     pub(crate) const TELLS_SILENCE: bool = false;
-    pub(crate) const GIVEN_UP: i32 = ws::WSAETIMEDOUT;
+    pub(crate) const TIMEOUT_ERRNO: i32 = ws::WSAETIMEDOUT;
 
     /// SIO_TCP_INFO: Windows 10 1703 and later.
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
@@ -486,7 +595,7 @@ mod platform {
             )
         };
         if code != 0 {
-            // SAFETY: no memory is passed.
+            // SAFETY: WSAGetLastError takes no pointer.
             return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
         }
         Ok(TcpInfo {
@@ -523,8 +632,8 @@ mod platform {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// TCP_MAXRT: seconds of retransmitting. A peer that takes no data is not given up, and
-    /// there is no option that would.
+    /// TCP_MAXRT: seconds of retransmission. Windows has no option to end a connection whose peer
+    /// accepts no data.
     pub(crate) fn set_dead_after(
         socket: Borrowed<'_>,
         time: Duration,
@@ -545,24 +654,24 @@ mod platform {
             )
         };
         if code != 0 {
-            // SAFETY: no memory is passed.
+            // SAFETY: WSAGetLastError takes no pointer.
             return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
         }
         Ok(())
     }
 
-    /// TCP_MAXRT, the nearest that Windows has; 0xFFFFFFFF is for ever.
+    /// TCP_MAXRT is the closest option of Windows; 0xFFFFFFFF means no limit.
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
         let s = tcp_option(socket, ws::TCP_MAXRT)?;
         Ok((s != 0 && s != u32::MAX).then(|| Duration::from_secs(s.into())))
     }
 
-    /// Windows does not tell.
+    /// Windows does not report it.
     pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
         false
     }
 
-    /// Windows tells of what is in flight only, and not of what waits to be sent.
+    /// Windows reports the bytes in flight only, not the unsent bytes.
     pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
         0
     }
@@ -587,10 +696,10 @@ mod platform {
 mod platform {
     use super::super::Borrowed;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::liveness::Silence;
+    use crate::types::liveness::Silence;
 
     pub(crate) const TELLS_SILENCE: bool = false;
-    pub(crate) const GIVEN_UP: i32 = libc::ETIMEDOUT;
+    pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
     pub(crate) fn tcp_info(_socket: Borrowed<'_>) -> io::Result<TcpInfo> {
         Err(io::ErrorKind::Unsupported.into())
@@ -621,17 +730,38 @@ mod platform {
     }
 }
 
-/// Fast Open and Multipath TCP are offered on Linux only.
+/// Fast Open and Multipath TCP are supported on Linux only.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod elsewhere {
     use super::super::Borrowed;
     use super::io;
+    use crate::types::liveness::Acknowledged;
+
+    /// Unknown: the caller counts what the kernel accepts.
+    pub(crate) fn acknowledged(_socket: Borrowed<'_>) -> Option<Acknowledged> {
+        None
+    }
+
+    /// Unknown.
+    pub(crate) fn ended_without_fin(_socket: Borrowed<'_>) -> io::Result<Option<bool>> {
+        Ok(Some(false))
+    }
+
+    /// Unknown: the caller counts unread bytes.
+    pub(crate) fn data_arrived(_socket: Borrowed<'_>) -> Option<std::time::Duration> {
+        None
+    }
 
     pub(crate) fn fast_open_connect(_socket: Borrowed<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Here each connection has its own limit, set after accept.
+    /// Without Fast Open a connected socket has always been answered.
+    pub(crate) fn is_answered(_socket: Borrowed<'_>) -> bool {
+        true
+    }
+
+    /// On this platform each connection has a limit of its own, set after accept.
     pub(crate) fn unset_dead_after(_socket: Borrowed<'_>) -> io::Result<()> {
         Ok(())
     }

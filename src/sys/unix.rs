@@ -1,83 +1,135 @@
-//! Linux, macOS, FreeBSD and their kin. What only Linux has is marked.
+//! Linux, macOS, FreeBSD and other Unix systems. Linux-only parts are marked.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
 use libc::c_int;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
-use crate::endpoint::{Endpoint, Target};
-use crate::info::{Address, Family};
-use crate::keepalive::Keepalive;
+use super::errno::check_int;
+use super::{
+    CancellationDisabled, ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken,
+    poll_ms,
+};
+use crate::types::address::{Address, Family};
+use crate::types::endpoint::{Endpoint, Target, UNIX_PATH_MAX};
+use crate::types::keepalive::Keepalive;
 
 pub(crate) type Owned = OwnedFd;
 pub(crate) type Borrowed<'a> = BorrowedFd<'a>;
-pub(crate) type Raw = RawFd;
 
 pub(super) const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
-/// Measured on Linux: shutdown wakes accept, recv, send and connect. Elsewhere a
-/// listener cannot be shut down (ENOTCONN).
+/// Measured on Linux: shutdown wakes accept, recv, send and connect. Other systems cannot shut down
+/// a listener (ENOTCONN).
 pub(crate) const BLOCKING_CALLS: bool = LINUX;
 pub(crate) const MAX_WAIT: Option<Duration> =
     if LINUX { None } else { Some(Duration::from_millis(25)) };
 pub(crate) const ACCEPT_INHERITS: bool = LINUX;
-/// POLLRDHUP: Linux 2.6.17, FreeBSD 13. libc names it where it is.
+/// POLLRDHUP: Linux 2.6.17, FreeBSD 13. The libc crate declares it where it exists.
 pub(crate) const SEES_HANGUP: bool =
     cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
-/// sun_path without its final NUL.
-pub(crate) const UNIX_PATH_MAX: usize = if LINUX { 107 } else { 103 };
 
+#[inline]
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
     owned.as_fd()
 }
 
-pub(super) fn into_raw(owned: Owned) -> Raw {
-    owned.into_raw_fd()
-}
-
+/// Makes a system call directly. libc's functions prepare for pthread_cancel(3) in each call, which
+/// costs more than the rest of the call, and a cancellation would unwind through Rust frames, which
+/// do not permit that. A call made here is not a cancellation point.
+///
 /// # Safety
-/// `raw` is open and nobody else will close it.
-pub(super) unsafe fn from_raw(raw: Raw) -> Owned {
-    // SAFETY: as the caller promises.
-    unsafe { OwnedFd::from_raw_fd(raw) }
+/// The same requirements as the system call.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline(always)]
+pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    let [a, b, c, d, e, f] = arguments;
+    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+    {
+        let result: isize;
+        // SAFETY: the caller keeps the call's requirements. The kernel changes rax, rcx and r11 and
+        // no other register (syscall(2), "Architecture calling conventions").
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                inlateout("rax") number as isize => result,
+                in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+                lateout("rcx") _, lateout("r11") _,
+                options(nostack),
+            );
+        }
+        if result < 0 { Err(failed(result)) } else { Ok(result as usize) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
+    // SAFETY: the caller keeps the call's requirements.
+    super::errno::check(unsafe { libc::syscall(number, a, b, c, d, e, f) } as isize)
 }
 
-/// # Safety
-/// `raw` stays open for as long as the result lives.
+/// The kernel returns an error number as a negative result.
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    target_arch = "x86_64",
+    target_pointer_width = "64"
+))]
+#[cold]
+#[inline(never)]
+fn failed(result: isize) -> io::Error {
+    io::Error::from_raw_os_error(-result as c_int)
+}
+
+/// Closes a descriptor. The caller can do nothing about an error of close(2), so it is ignored.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
-pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
-    // SAFETY: as the caller promises.
-    unsafe { BorrowedFd::borrow_raw(raw) }
+pub(super) fn close(owned: Owned) {
+    // SAFETY: this function owns the descriptor, which no other code uses afterwards.
+    let _ = unsafe { syscall(libc::SYS_close, [owned.into_raw_fd() as usize, 0, 0, 0, 0, 0]) };
 }
 
-#[inline]
-pub(super) fn check(n: isize) -> io::Result<usize> {
-    // A negative result is the only one that does not fit.
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn close(owned: Owned) {
+    // close(2) is a cancellation point.
+    let _disabled = CancellationDisabled::new();
+    drop(owned);
 }
 
-#[inline]
-pub(super) fn check_int(n: c_int) -> io::Result<c_int> {
-    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n) }
+// ---- creating, connecting, accepting -----------------------------------------------
+
+/// Whether the descriptor is a datagram socket of IP, or of Unix.
+#[cfg(any(feature = "datagram", feature = "activation"))]
+pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
+    let socket = SockRef::from(&socket);
+    let name = socket.local_addr()?;
+    let known = name.as_socket().is_some() || name.family() == libc::AF_UNIX as libc::sa_family_t;
+    if !known || socket.r#type()? != Type::DGRAM {
+        return Ok(false);
+    }
+    // icmp(7): "ping sockets" are datagram sockets of another protocol.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if name.as_socket().is_some() {
+        return Ok(socket.protocol()? == Some(socket2::Protocol::UDP));
+    }
+    Ok(true)
 }
 
-// ---- making, connecting, accepting -------------------------------------------------
+/// Creates a datagram socket in blocking mode, close-on-exec.
+pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
+    Ok(Socket::new(domain, Type::DGRAM, None)?.into())
+}
 
-/// A stream socket, non-blocking and close-on-exec from the start.
+/// Creates a stream socket, non-blocking and close-on-exec.
 pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let protocol = mptcp.then_some(Protocol::MPTCP);
+    let protocol = mptcp.then_some(socket2::Protocol::MPTCP);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -91,32 +143,45 @@ pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     Ok(socket.into())
 }
 
-/// Starts connecting a non-blocking socket. True: connected already.
+/// Starts connecting a non-blocking socket. Returns true if it is connected already.
 pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
     match SockRef::from(&socket).connect(to) {
         Ok(()) => Ok(true),
-        // connect(2): EINTR leaves the handshake going on, as EINPROGRESS does.
+        // connect(2): after EINTR the handshake continues, as after EINPROGRESS.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-/// Takes one connection off the listener's queue: one system call.
+/// Takes one connection from the listener's queue, with one system call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes of name, and then their number into len.
-    let fd = check_int(unsafe {
-        let name = name.as_mut_ptr().cast();
-        libc::accept4(listener.as_raw_fd(), name, &raw mut len, libc::SOCK_CLOEXEC)
-    })?;
-    // SAFETY: the descriptor is new and ours.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A debug build calls libc's function, which tests replace with a failing one.
+    #[cfg(debug_assertions)]
+    let fd = {
+        let _disabled = CancellationDisabled::new();
+        let to = name.as_mut_ptr().cast();
+        // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
+        check_int(unsafe {
+            libc::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC)
+        })?
+    };
+    #[cfg(not(debug_assertions))]
+    let fd = {
+        let to = name.as_mut_ptr().expose_provenance();
+        let room = (&raw mut len).expose_provenance();
+        let fd = listener.as_raw_fd() as usize;
+        // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
+        unsafe { syscall(libc::SYS_accept4, [fd, to, room, libc::SOCK_CLOEXEC as usize, 0, 0]) }?
+    };
+    // SAFETY: the kernel returned a new descriptor that only this function owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
     let inet = name.as_ptr().cast::<libc::sockaddr_in>();
-    // SAFETY: the family is at the beginning of every name; a name of AF_INET
-    // is a sockaddr_in. An unnamed Unix peer has the family and no more.
+    // SAFETY: every name starts with its family; a name of AF_INET is a sockaddr_in. An unnamed Unix
+    // peer has a family only.
     let address = unsafe {
         if len as usize >= mem::size_of::<libc::sockaddr_in>()
             && (*inet).sin_family == libc::AF_INET as libc::sa_family_t
@@ -131,16 +196,16 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
 }
 
 /// # Safety
-/// As for [`copy_name`].
+/// The same requirements as [`copy_name`].
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline(never)]
 unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Address {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller keeps the requirements of copy_name.
     unsafe { copy_name(name, len) }.map_or(Address::UnixUnnamed, |name| to_address(&name))
 }
 
-/// Takes one connection off the listener's queue. The BSDs inherit non-blocking
-/// mode, others do not.
+/// Takes one connection from the listener's queue. On the BSDs it inherits non-blocking mode, on
+/// other systems it does not.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
@@ -156,26 +221,27 @@ pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Ends every call that waits on the socket, in any thread.
+/// Wakes every call that waits on the socket, in any thread.
 pub(crate) fn wake(socket: Borrowed<'_>) {
-    // Failure means that there is no connection to wait for (ENOTCONN).
-    // SAFETY: no memory is passed.
+    // Fails without a connection (ENOTCONN): then no call waits.
+    // SAFETY: shutdown takes no pointer.
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
-/// Ends every call that waits to receive, in any thread, and those to come; sending goes on. Linux
-/// does so though there be no connection (ENOTCONN).
+/// Ends every present and future call that waits to receive, in any thread. Sending continues. Linux
+/// does so even without a connection (ENOTCONN).
+#[cfg(all(feature = "serve", feature = "datagram"))]
 pub(crate) fn wake_receivers(socket: Borrowed<'_>) {
-    // SAFETY: no memory is passed.
+    // SAFETY: shutdown takes no pointer.
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
 }
 
-/// Dissolves a TCP connection at once, by RST, and ends every call that waits on it,
-/// in any thread. False: this system, or this kind of socket, does not do that
-/// (some kernels between Linux 6.1 and 6.6 not while a thread waits).
+/// Resets a TCP connection at once, and wakes every call that waits on it, in any thread. Returns
+/// false if this system, or this kind of socket, does not support it (some kernels between Linux
+/// 6.1 and 6.6 fail while a thread waits).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn disconnect(socket: Borrowed<'_>) -> bool {
-    // SAFETY: an all-zero sockaddr is a valid one of the family AF_UNSPEC.
+    // SAFETY: sockaddr consists of integers; all zeros have the family AF_UNSPEC.
     let nobody: libc::sockaddr = unsafe { mem::zeroed() };
     let len = mem::size_of_val(&nobody) as libc::socklen_t;
     // SAFETY: the address outlives the call, and len is its size.
@@ -187,21 +253,52 @@ pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
     false
 }
 
-/// What the descriptor is if it is one for connections: a stream, or a Unix socket for packets.
+/// Returns the kind of a descriptor for connections: a stream, or a Unix socket for packets.
 pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<ConnectionKind>> {
     let socket = SockRef::from(&socket);
     let kind = socket.r#type()?;
-    // SEQPACKET of other families (SCTP) is something else.
+    // SOCK_SEQPACKET of other families (SCTP) has other semantics.
     let packets = kind == Type::SEQPACKET && socket.local_addr()?.is_unix();
     if kind != Type::STREAM && !packets {
         return Ok(None);
     }
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     let listens = socket.is_listener()?;
-    // Elsewhere: only a connected socket has a peer.
+    // Without SO_ACCEPTCONN, a socket with a peer is a connection.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let listens = socket.peer_addr().is_err();
     Ok(Some(ConnectionKind { listens, packets }))
+}
+
+/// The number of descriptors that this process may have.
+pub(crate) fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit.
+    let code = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if code == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 }
+}
+
+/// The number of the descriptor. It estimates how many descriptors are in use, because the kernel
+/// assigns the lowest free number.
+pub(crate) fn number(socket: &Owned) -> usize {
+    usize::try_from(socket.as_raw_fd()).unwrap_or(0)
+}
+
+/// Starts a thread that receives no signals, and detaches it.
+pub(crate) fn spawn_without_signals(
+    builder: std::thread::Builder,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    // SAFETY: sigset_t consists of integers; both calls fill their sets, and the last one stores the
+    // previous mask.
+    unsafe {
+        let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let started = builder.spawn(run);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        started.map(drop)
+    }
 }
 
 // ---- moving bytes --------------------------------------------------------------------
@@ -213,84 +310,124 @@ pub(super) fn flags(wait: Wait) -> c_int {
     }
 }
 
-/// By the system call itself: in a program with threads, libc's recv makes way for
-/// pthread_cancel(3) each time, which is more work than the rest of it, and would unwind through
-/// frames that do not allow that.
+/// Receives through the system call itself: libc's recv prepares for pthread_cancel(3) in each call
+/// of a program with threads, which costs more than the rest of the call, and a cancellation would
+/// unwind through Rust frames, which do not permit that.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-    let (fd, null) = (socket.as_raw_fd(), std::ptr::null_mut::<libc::c_void>());
+    let (fd, to, len) = (socket.as_raw_fd(), buf.as_mut_ptr().expose_provenance(), buf.len());
+    let arguments = [fd as usize, to, len, flags(wait) as usize, 0, 0];
     // SAFETY: the kernel writes at most buf.len() bytes into buf, and no name.
-    let n = unsafe {
-        libc::syscall(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags(wait), null, null)
-    };
-    check(n as isize)
+    unsafe { syscall(libc::SYS_recvfrom, arguments) }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
-    check(unsafe {
+    super::errno::check(unsafe {
         libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags(wait))
     })
 }
 
-/// macOS has no MSG_NOSIGNAL; there SO_NOSIGPIPE is set when the socket is made.
+/// macOS has no MSG_NOSIGNAL; SO_NOSIGPIPE is set when the socket is created.
 #[cfg(target_vendor = "apple")]
 pub(super) const NO_SIGPIPE: c_int = 0;
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
 
-/// As [`recv`].
+/// Makes the system call directly, as [`recv`] does.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let (fd, flags) = (socket.as_raw_fd(), flags(wait) | NO_SIGPIPE);
-    let null = std::ptr::null::<libc::c_void>();
+    let arguments =
+        [fd as usize, buf.as_ptr().expose_provenance(), buf.len(), flags as usize, 0, 0];
     // SAFETY: the kernel reads at most buf.len() bytes from buf, and no name.
-    let n = unsafe { libc::syscall(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), flags, null, 0) };
-    check(n as isize)
+    unsafe { syscall(libc::SYS_sendto, arguments) }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let flags = flags(wait) | NO_SIGPIPE;
     // SAFETY: the kernel reads at most buf.len() bytes from buf.
-    check(unsafe { libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+    super::errno::check(unsafe {
+        libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags)
+    })
 }
 
-/// IOV_MAX: how many buffers the kernel takes in one call.
+/// Makes the system call directly, as [`recv`] does.
+///
+/// # Safety
+/// `msg` describes memory that the kernel may write to.
+#[inline]
+unsafe fn recvmsg(socket: Borrowed<'_>, msg: *mut libc::msghdr, flags: c_int) -> io::Result<usize> {
+    let fd = socket.as_raw_fd();
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let arguments = [fd as usize, msg.expose_provenance(), flags as usize, 0, 0, 0];
+        // SAFETY: the caller guarantees writable memory.
+        unsafe { syscall(libc::SYS_recvmsg, arguments) }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // SAFETY: the caller guarantees writable memory.
+    super::errno::check(unsafe { libc::recvmsg(fd, msg, flags) })
+}
+
+/// Makes the system call directly, as [`recv`] does.
+///
+/// # Safety
+/// `msg` describes memory that the kernel may read.
+#[inline]
+unsafe fn sendmsg(
+    socket: Borrowed<'_>,
+    msg: *const libc::msghdr,
+    flags: c_int,
+) -> io::Result<usize> {
+    let fd = socket.as_raw_fd();
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let arguments = [fd as usize, msg.expose_provenance(), flags as usize, 0, 0, 0];
+        // SAFETY: the caller guarantees readable memory.
+        unsafe { syscall(libc::SYS_sendmsg, arguments) }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // SAFETY: the caller guarantees readable memory.
+    super::errno::check(unsafe { libc::sendmsg(fd, msg, flags) })
+}
+
+/// IOV_MAX: the number of buffers that the kernel accepts in one call.
 pub(crate) const SLICES_MAX: usize = 1024;
 
-/// Into several buffers in one call. The kernel takes at most SLICES_MAX of them.
+/// Receives into several buffers with one call. The kernel uses at most SLICES_MAX buffers.
 pub(crate) fn recv_slices(
     socket: Borrowed<'_>,
     bufs: &mut [IoSliceMut<'_>],
     wait: Wait,
 ) -> io::Result<usize> {
-    // SAFETY: an all-zero msghdr is a valid, empty one.
+    // SAFETY: msghdr consists of integers and pointers; all zeros are an empty message.
     let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-    // IoSliceMut is an iovec by the standard library's promise.
+    // The standard library guarantees that IoSliceMut has the layout of iovec.
     msg.msg_iov = bufs.as_mut_ptr().cast();
     msg.msg_iovlen = bufs.len().min(SLICES_MAX) as _;
     // SAFETY: msg describes buffers that outlive the call.
-    check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags(wait)) })
+    unsafe { recvmsg(socket, &raw mut msg, flags(wait)) }
 }
 
-/// Several buffers in one call. The kernel takes at most SLICES_MAX of them.
+/// Sends several buffers with one call. The kernel uses at most SLICES_MAX buffers.
 pub(crate) fn send_slices(
     socket: Borrowed<'_>,
     bufs: &[IoSlice<'_>],
     wait: Wait,
 ) -> io::Result<usize> {
-    // SAFETY: an all-zero msghdr is a valid, empty one.
+    // SAFETY: msghdr consists of integers and pointers; all zeros are an empty message.
     let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-    // IoSlice is an iovec by the standard library's promise; sendmsg only reads it.
+    // The standard library guarantees that IoSlice has the layout of iovec; sendmsg only reads it.
     msg.msg_iov = bufs.as_ptr().cast_mut().cast();
     msg.msg_iovlen = bufs.len().min(SLICES_MAX) as _;
     let flags = flags(wait) | NO_SIGPIPE;
     // SAFETY: msg describes buffers that outlive the call.
-    check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
+    unsafe { sendmsg(socket, &raw const msg, flags) }
 }
 
 /// macOS has no MSG_NOSIGNAL; socket2 sets this on sockets of its own.
@@ -316,28 +453,58 @@ fn poll_events(interest: Interest) -> libc::c_short {
     }
 }
 
-/// Waits for the socket, the event, or the time. Without a socket it waits for
-/// the other two. EINTR is returned as the error that it is.
+/// One entry of a poll.
+fn entry(fd: BorrowedFd<'_>, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+}
+
+/// Calls poll(2). EINVAL means that RLIMIT_NOFILE, which the program may lower after it has opened
+/// descriptors, is less than the number of entries: that is a lack of descriptors.
+fn poll_all(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    // SAFETY: the slice holds that many entries.
+    let polled = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) };
+    match check_int(polled) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            Err(io::Error::from_raw_os_error(libc::EMFILE))
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Waits for the socket, the event, or the timeout. The socket is optional. EINTR is returned as an
+/// error.
 pub(crate) fn poll(
     socket: Option<(Borrowed<'_>, Interest)>,
     event: Option<&Event>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
-    // poll(2) passes over negative descriptors.
-    let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 2];
+    // No entry without a socket: each entry counts against RLIMIT_NOFILE.
+    let unused = libc::pollfd { fd: -1, events: 0, revents: 0 };
+    let mut fds = [unused; 2];
+    let mut count = 0;
     if let Some((socket, interest)) = socket {
-        fds[0].fd = socket.as_raw_fd();
-        fds[0].events = poll_events(interest);
+        fds[0] = entry(socket, poll_events(interest));
+        count = 1;
     }
-    let mut count = 1;
     if let Some(event) = event {
-        fds[1].fd = event.reader.as_raw_fd();
-        fds[1].events = libc::POLLIN;
-        count = 2;
+        fds[count] = entry(event.reader(), libc::POLLIN);
+        count += 1;
     }
-    // SAFETY: the array holds `count` entries.
-    check_int(unsafe { libc::poll(fds.as_mut_ptr(), count, poll_ms(timeout)) })?;
-    Ok(Ready { socket: fds[0].revents != 0, error: fds[0].revents & libc::POLLERR != 0 })
+    poll_all(&mut fds[..count], timeout)?;
+    let found = if socket.is_some() { fds[0].revents } else { 0 };
+    Ok(Ready { socket: found != 0, error: found & libc::POLLERR != 0 })
+}
+
+/// Whether a stream is over in both directions, so that no read or write can wait any more: reset,
+/// failed, or ended by both sides. Linux and FreeBSD report POLLHUP (poll(2)) in this state only.
+pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
+    if !SEES_HANGUP {
+        return super::is_gone(socket);
+    }
+    let mut fd = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut fd, 1, 0) };
+    ready == 1 && fd.revents & libc::POLLHUP != 0
 }
 
 /// Waits until one of the sockets is ready or holds an error, or one of the events is set.
@@ -347,21 +514,19 @@ pub(crate) fn poll_any(
     events: [Option<&Event>; 2],
     timeout: Option<Duration>,
 ) -> io::Result<Woken> {
-    let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
     let wanted = poll_events(interest);
-    let mut fds: Vec<_> = sockets.iter().map(|s| entry(s.as_raw_fd(), wanted)).collect();
-    // poll(2) passes over negative descriptors.
-    fds.extend(events.map(|e| entry(e.map_or(-1, |e| e.reader.as_raw_fd()), libc::POLLIN)));
-    // SAFETY: the array holds that many entries.
-    check_int(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) })?;
-    let (sockets, events) = fds.split_at(sockets.len());
-    let is_set = |i: usize| events.get(i).is_some_and(|fd| fd.revents != 0);
+    let mut fds: Vec<_> = sockets.iter().map(|socket| entry(*socket, wanted)).collect();
+    fds.extend(events.iter().flatten().map(|event| entry(event.reader(), libc::POLLIN)));
+    poll_all(&mut fds, timeout)?;
+    let (sockets, set) = fds.split_at(sockets.len());
+    let mut set = set.iter();
+    let events = events.map(|e| e.is_some() && set.next().is_some_and(|fd| fd.revents != 0));
     let socket = sockets.iter().position(|fd| fd.revents != 0);
-    Ok(Woken { socket, events: [is_set(0), is_set(1)] })
+    Ok(Woken { socket, events })
 }
 
-/// Something that ends a poll: an eventfd on Linux, a socket pair elsewhere. It is set
-/// until it is cleared, for any number of waiting threads.
+/// An event that ends a poll: an eventfd on Linux, a socket pair on other systems. It stays set until
+/// it is cleared, for any number of waiting threads.
 #[derive(Debug)]
 pub(crate) struct Event {
     reader: OwnedFd,
@@ -372,9 +537,9 @@ pub(crate) struct Event {
 impl Event {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn new() -> io::Result<Event> {
-        // SAFETY: no memory is passed.
+        // SAFETY: eventfd takes no pointer.
         let fd = check_int(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the descriptor is new and ours.
+        // SAFETY: the kernel returned a new descriptor that only this function owns.
         Ok(Event { reader: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
@@ -400,25 +565,27 @@ impl Event {
         self.reader.as_fd()
     }
 
-    /// Async-signal-safe: one write(2). The caller sets only a cleared event, so
-    /// the write cannot fail and errno stays as it was.
+    /// Async-signal-safe: one write(2). The caller sets a cleared event only, so the write cannot fail
+    /// and errno does not change.
     pub(crate) fn set(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: the kernel reads the eight bytes that an eventfd wants.
+        // write(2) is a cancellation point.
+        let _disabled = CancellationDisabled::new();
+        // SAFETY: the kernel reads eight bytes, as eventfd(2) requires.
         unsafe { libc::write(self.writer().as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     pub(crate) fn clear(&self) {
         let mut count = [0u8; 8];
-        // SAFETY: the kernel writes at most eight bytes. An event that was not
-        // set gives EAGAIN, which is as good.
+        let _disabled = CancellationDisabled::new();
+        // SAFETY: the kernel writes at most eight bytes. EAGAIN means that the event was not set, which
+        // is the desired state.
         unsafe { libc::read(self.reader.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }
 
-/// The moment a call began. Linux's coarse clock is read without asking the
-/// hardware; it lags by at most a scheduler tick (10 ms at 100 Hz), so what has
-/// elapsed is never shown as more than it is.
+/// The start time of a call. Linux's coarse clock needs no hardware access; it lags by at most a
+/// scheduler tick (10 ms at 100 Hz), so the elapsed time is never overestimated.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Clone, Copy)]
 pub(crate) struct Tick(libc::timespec);
@@ -429,7 +596,7 @@ impl Tick {
 
     fn read(clock: libc::clockid_t) -> libc::timespec {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: now is a valid timespec. Both clocks exist since Linux 2.6.32.
+        // SAFETY: clock_gettime writes one timespec. Both clocks exist since Linux 2.6.32.
         unsafe { libc::clock_gettime(clock, &raw mut now) };
         now
     }
@@ -448,7 +615,8 @@ impl Tick {
         now.saturating_sub(Tick::since_boot(self.0)).saturating_sub(Tick::LAG)
     }
 
-    /// The time between two, as rough as they are.
+    /// The time between two ticks, with their precision.
+    #[cfg(feature = "serve")]
     #[inline]
     pub(crate) fn since(self, start: Tick) -> Duration {
         Tick::since_boot(self.0).saturating_sub(Tick::since_boot(start.0))
@@ -478,22 +646,24 @@ impl Tick {
 
 // ---- options -----------------------------------------------------------------------------
 
-/// The values in force, `None` if keepalive is off.
+/// The effective values; `None` if keepalive is off.
 pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
+    if SockRef::from(&socket).keepalive()? { keepalive_values(socket).map(Some) } else { Ok(None) }
+}
+
+/// The values that the socket has, also while keepalive is off.
+pub(crate) fn keepalive_values(socket: Borrowed<'_>) -> io::Result<Keepalive> {
     let socket = SockRef::from(&socket);
-    if !socket.keepalive()? {
-        return Ok(None);
-    }
     let keepalive = Keepalive::new(
         socket.tcp_keepalive_time()?,
         socket.tcp_keepalive_interval()?,
         socket.tcp_keepalive_retries()?,
     );
-    keepalive.map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    keepalive.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// Binds the socket to an interface: its traffic uses no other. Linux 5.7 and
-/// later let every user do so; before, CAP_NET_RAW.
+/// Binds the socket to an interface: the socket uses no other. Since Linux 5.7 every user may do
+/// this; before, it required CAP_NET_RAW.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn bind_interface(socket: Borrowed<'_>, name: &str, _ipv6: bool) -> io::Result<()> {
     SockRef::from(&socket).bind_device(Some(name.as_bytes()))
@@ -518,24 +688,55 @@ pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) ->
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// On Unix SO_REUSEADDR lets a server bind while old connections of its port are
-/// in TIME-WAIT; a port that is listened on stays taken.
+/// Whether the socket uses one interface only, by SO_BINDTODEVICE or by the zone of its local
+/// address. True where the kernel does not report it.
+#[cfg(feature = "datagram")]
+pub(crate) fn is_bound_to_interface(socket: Borrowed<'_>) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return SockRef::from(&socket).device().is_ok_and(|name| name.is_some());
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = socket;
+        true
+    }
+}
+
+/// On Unix SO_REUSEADDR lets a server bind while old connections of its port are in TIME-WAIT. A port
+/// with a listener stays in use.
 pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_reuse_address(true)
 }
 
-/// Lets several sockets that do not listen be bound to one port, each with a peer of
-/// its own.
+/// Lets several sockets that do not listen bind to one port, each with a peer of its own.
 pub(crate) fn share_port(socket: Borrowed<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_reuse_address(true)
 }
 
+/// Leaves the choice of the local port to connect(2), which may choose a port that is in use for
+/// other destinations (ip(7), IP_BIND_ADDRESS_NO_PORT, also of IPv6 sockets; Linux 4.2). On a kernel
+/// without this option, bind(2) reserves a port for this socket alone.
+pub(crate) fn choose_port_late(socket: Borrowed<'_>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let on: c_int = 1;
+        match super::sockopt::set(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on) {
+            Err(e) if is_unsupported(&e) => {}
+            other => other?,
+        }
+    }
+    let _ = socket;
+    Ok(())
+}
+
 // ---- names ---------------------------------------------------------------------------------
 
-/// The index of a zone given as an interface name or as a number.
+/// The index of a zone, which is an interface name or a number; `None`: no such interface.
 pub(crate) fn zone_index(zone: &str) -> Option<u32> {
     if let Ok(index) = zone.parse() {
-        return Some(index);
+        let mut name = [0; libc::IF_NAMESIZE];
+        // SAFETY: the buffer has the size that if_indextoname(3) requires.
+        let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+        return (!found.is_null()).then_some(index);
     }
     let name = CString::new(zone).ok()?;
     // SAFETY: name is a NUL-terminated string.
@@ -545,16 +746,18 @@ pub(crate) fn zone_index(zone: &str) -> Option<u32> {
     }
 }
 
-/// getaddrinfo(3), which waits for as long as it likes. Without a host, only the
-/// service is looked up and the addresses are wildcards.
+/// Calls getaddrinfo(3), which has no timeout. Without a host, it looks up only the service, and the
+/// addresses are wildcards.
 pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Family) -> Lookup {
-    let not_found = |what: &str| LookupError::NotFound(format!("{what:?} holds a NUL byte"));
+    let not_found = |what: &str| {
+        LookupError::NotFound(format!("{what:?} holds a NUL byte"), Some(libc::EAI_NONAME))
+    };
     let node = match host {
         Some(h) => Some(CString::new(h).map_err(|_| not_found(h))?),
         None => None,
     };
     let name = CString::new(service).map_err(|_| not_found(service))?;
-    // SAFETY: an all-zero addrinfo is the documented "no hints".
+    // SAFETY: addrinfo consists of integers and pointers; all zeros mean no hints.
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
     hints.ai_socktype = kind.into();
     hints.ai_family = match family {
@@ -576,11 +779,11 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Fami
         let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
         let text = text.to_string_lossy().to_lowercase();
         return Err(match code {
-            libc::EAI_SYSTEM => LookupError::Os(os_error),
+            libc::EAI_SYSTEM => LookupError::Os(os_error, Some(code)),
             // Debian's glibc gives EAI_NODATA (-5) for a name that exists
             // without an address of the family; its value is not in POSIX.
-            libc::EAI_NONAME | libc::EAI_SERVICE | -5 => LookupError::NotFound(text),
-            _ => LookupError::Failed(text),
+            libc::EAI_NONAME | libc::EAI_SERVICE | -5 => LookupError::NotFound(text, Some(code)),
+            _ => LookupError::Failed(text, Some(code)),
         });
     }
     let mut found = Vec::new();
@@ -621,24 +824,62 @@ pub(super) unsafe fn copy_name(
     Ok(copied?.1)
 }
 
-/// The kernel's form of a Unix endpoint's name.
+/// Returns the kernel's form of a Unix endpoint's name.
 pub(crate) fn unix_name(endpoint: &Endpoint) -> io::Result<SockAddr> {
     match &endpoint.0 {
-        Target::UnixPath(path) => SockAddr::unix(path),
-        // unix(7): a leading NUL marks the abstract namespace, which only Linux has.
+        Target::UnixPath(path) => name_of_path(path),
+        // unix(7): a leading NUL marks the abstract namespace of Linux.
         Target::UnixAbstract(name) if LINUX => {
             let mut bytes = vec![0];
-            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(name);
             SockAddr::unix(OsStr::from_bytes(&bytes))
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-/// The same of an address.
+/// socket2 requires space for a NUL after the path.
+fn name_of_path(path: &Path) -> io::Result<SockAddr> {
+    let bytes = path.as_os_str().as_bytes();
+    if !LINUX || bytes.len() != UNIX_PATH_MAX {
+        return SockAddr::unix(path);
+    }
+    // SAFETY: the storage has space for a sockaddr_un with a path of this length, and the length is
+    // the number of bytes written.
+    let name = unsafe {
+        SockAddr::try_init(|storage, len| {
+            let name = storage.cast::<libc::sockaddr_un>();
+            (*name).sun_family = libc::AF_UNIX as libc::sa_family_t;
+            let path = (&raw mut (*name).sun_path).cast::<u8>();
+            path.copy_from_nonoverlapping(bytes.as_ptr(), UNIX_PATH_MAX);
+            *len = (mem::offset_of!(libc::sockaddr_un, sun_path) + UNIX_PATH_MAX) as _;
+            Ok(())
+        })
+    };
+    Ok(name?.1)
+}
+
+/// Returns the path in a Unix socket's name, with or without a final NUL.
+fn path_of(name: &SockAddr) -> Option<&Path> {
+    const BEFORE: usize = mem::offset_of!(libc::sockaddr_un, sun_path);
+    if !name.is_unix() {
+        return None;
+    }
+    let len = (name.len() as usize).min(mem::size_of::<libc::sockaddr_storage>());
+    // SAFETY: the path has this many bytes, inside of the name's storage.
+    let bytes = unsafe {
+        let path = name.as_ptr().cast::<u8>().add(BEFORE);
+        std::slice::from_raw_parts(path, len.saturating_sub(BEFORE))
+    };
+    let path = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    (!path.is_empty()).then(|| Path::new(OsStr::from_bytes(path)))
+}
+
+/// Returns the path in an address.
+#[cfg(feature = "datagram")]
 pub(crate) fn name_of_unix(address: &Address) -> io::Result<SockAddr> {
     match address {
-        Address::UnixPath(path) => SockAddr::unix(path),
+        Address::UnixPath(path) => name_of_path(path),
         Address::UnixAbstract(name) if LINUX => {
             SockAddr::unix(OsStr::from_bytes(&[&[0], name.as_slice()].concat()))
         }
@@ -646,26 +887,27 @@ pub(crate) fn name_of_unix(address: &Address) -> io::Result<SockAddr> {
     }
 }
 
-/// Gives a Unix socket a name of the kernel's choice, so that it can be answered: unix(7),
-/// "Autobind feature". Elsewhere it stays without.
+/// Lets the kernel choose a name for a Unix socket, so that peers can reply to it: unix(7), "Autobind
+/// feature". Other systems have no such feature, and the socket stays unnamed.
+#[cfg(feature = "datagram")]
 pub(crate) fn autobind(socket: Borrowed<'_>) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         let family = libc::AF_UNIX as libc::sa_family_t;
         let len = mem::size_of_val(&family) as libc::socklen_t;
-        // SAFETY: the kernel reads as many bytes as the family has.
+        // SAFETY: the kernel reads a family only, of the given size.
         check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const family).cast(), len) })?;
     }
     let _ = socket;
     Ok(())
 }
 
-/// An address as the kernel gave it.
+/// Converts an address that the kernel returned.
 pub(crate) fn to_address(name: &SockAddr) -> Address {
     if let Some(inet) = name.as_socket() {
         return inet.into();
     }
-    if let Some(path) = name.as_pathname() {
+    if let Some(path) = path_of(name) {
         return Address::UnixPath(path.to_owned());
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -675,11 +917,25 @@ pub(crate) fn to_address(name: &SockAddr) -> Address {
     Address::UnixUnnamed
 }
 
-/// An advisory lock on a directory, held while the result lives: unlike a lock
-/// file it leaves nothing behind. `None`: somebody else holds it.
-pub(crate) fn lock_directory(dir: &Path) -> io::Result<Option<std::fs::File>> {
-    let file = std::fs::File::open(dir)?;
-    // SAFETY: no memory is passed.
+/// An advisory lock on a file, held while the result lives. `how`: whether to create the file. Only
+/// the file's owner can open it. `None`: another process holds the lock.
+pub(crate) fn lock_file(
+    path: &Path,
+    how: &mut std::fs::OpenOptions,
+) -> io::Result<Option<std::fs::File>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // O_NONBLOCK: opening another kind of file of this name, such as a FIFO, must not wait.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let opened = how.read(true).write(true).mode(0o600).custom_flags(flags).open(path);
+    let file = match opened {
+        Ok(file) if file.metadata()?.is_file() => file,
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENXIO)) => {
+            return Err(e);
+        }
+        // A file of another kind has the name of the lock file.
+        _ => return Err(io::ErrorKind::AddrInUse.into()),
+    };
+    // SAFETY: flock takes no pointer.
     match check_int(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
         Ok(_) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -689,7 +945,7 @@ pub(crate) fn lock_directory(dir: &Path) -> io::Result<Option<std::fs::File>> {
 
 // ---- errors --------------------------------------------------------------------------------
 
-/// unix(7): ETOOMANYREFS, too many descriptors are on their way to other processes.
+/// unix(7): ETOOMANYREFS, too many descriptors are in flight to other processes.
 pub(crate) fn is_out_of_descriptors(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ETOOMANYREFS))
 }
@@ -705,15 +961,23 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
     )
 }
 
-/// A blocking connect whose time is over shows as EINPROGRESS, and so does a write that makes
+/// A blocking connect whose timeout expires returns EINPROGRESS, and so does a write that performs
 /// the handshake (Fast Open).
 pub(crate) fn is_in_progress(err: &io::Error) -> bool {
     err.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
-/// Whether an error of an established connection comes from the network, or from giving it up,
-/// and not from this call: reset, timed out, or what ICMP said before the kernel gave up
-/// (tcp(7), ip(7)).
+/// The error of a connection that the peer reset.
+pub(crate) const RESET: i32 = libc::ECONNRESET;
+
+/// Whether the datagram was longer than the path or the protocol permits.
+pub(crate) fn is_too_long(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+/// Whether an error of an established connection comes from the network or from the end of the
+/// kernel's retries, and not from this call: a reset, a timeout, or an ICMP error that the kernel
+/// remembered (tcp(7), ip(7)).
 pub(crate) fn is_from_network(err: &io::Error) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if err.raw_os_error() == Some(libc::ENONET) {
@@ -738,37 +1002,22 @@ pub(crate) fn is_from_network(err: &io::Error) -> bool {
     )
 }
 
-/// Whether the machine has no such interface: ENODEV on Linux, ENXIO where the
-/// interface is given by its index.
+/// Whether the error means that the machine has no such interface: ENODEV on Linux, ENXIO for an
+/// interface given by its index.
 pub(crate) fn is_no_interface(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }
 
-/// Whether this machine has no such address family at all.
+/// Whether the error means that this machine does not support the address family.
 pub(crate) fn is_family_missing(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-/// Errors of accept(2) that concern the one connection, or pass by themselves:
-/// Linux hands over errors that are already pending on the new socket.
-pub(crate) fn is_transient_accept(err: &io::Error) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if err.raw_os_error() == Some(libc::ENONET) {
-        return true;
-    }
+/// Whether retrying accept(2) cannot succeed: the descriptor is not a listening socket. All other
+/// errors concern one connection, or pass.
+pub(crate) fn is_fatal_accept(err: &io::Error) -> bool {
     matches!(
         err.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EINTR
-                | libc::EPERM
-                | libc::ENETDOWN
-                | libc::EPROTO
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP)
     )
 }

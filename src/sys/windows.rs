@@ -1,11 +1,9 @@
-//! Windows. Sockets are always non-blocking and every wait is a WSAPoll that
-//! looks again after 25 ms, since WSAPoll waits for nothing but sockets.
+//! Windows. Sockets are always non-blocking, and every wait is a WSAPoll of at most 25 ms, because
+//! WSAPoll can wait for sockets only.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::windows::io::{
-    AsRawSocket, AsSocket, BorrowedSocket, FromRawSocket, IntoRawSocket, OwnedSocket, RawSocket,
-};
+use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, OwnedSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,40 +11,24 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
 
 use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
-use crate::endpoint::Endpoint;
-use crate::info::{Address, Family};
-use crate::keepalive::Keepalive;
+use crate::types::address::{Address, Family};
+use crate::types::endpoint::Endpoint;
+use crate::types::keepalive::Keepalive;
 
 pub(crate) type Owned = OwnedSocket;
 pub(crate) type Borrowed<'a> = BorrowedSocket<'a>;
-pub(crate) type Raw = RawSocket;
 
 pub(crate) const BLOCKING_CALLS: bool = false;
 pub(crate) const MAX_WAIT: Option<Duration> = Some(Duration::from_millis(25));
 pub(crate) const ACCEPT_INHERITS: bool = false;
 pub(crate) const SEES_HANGUP: bool = false;
-pub(crate) const UNIX_PATH_MAX: usize = 107;
 
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
     owned.as_socket()
 }
 
-pub(super) fn into_raw(owned: Owned) -> Raw {
-    owned.into_raw_socket()
-}
-
-/// # Safety
-/// `raw` is open and nobody else will close it.
-pub(super) unsafe fn from_raw(raw: Raw) -> Owned {
-    // SAFETY: as the caller promises.
-    unsafe { OwnedSocket::from_raw_socket(raw) }
-}
-
-/// # Safety
-/// `raw` stays open for as long as the result lives.
-pub(super) unsafe fn borrow_raw<'a>(raw: Raw) -> Borrowed<'a> {
-    // SAFETY: as the caller promises.
-    unsafe { BorrowedSocket::borrow_raw(raw) }
+pub(super) fn close(owned: Owned) {
+    drop(owned);
 }
 
 pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
@@ -82,7 +64,23 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
 }
 
-/// Only Linux dissolves a connection that others wait on.
+pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
+    super::is_gone(socket)
+}
+
+/// The system has no such limit.
+pub(crate) fn descriptor_limit() -> usize {
+    usize::MAX
+}
+
+pub(crate) fn spawn_without_signals(
+    builder: std::thread::Builder,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    builder.spawn(run).map(drop)
+}
+
+/// Only Linux resets a connection on which other threads wait.
 pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
     false
 }
@@ -103,7 +101,7 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usiz
     (&*SockRef::from(&socket)).write(buf)
 }
 
-/// For packets, and there are none here.
+/// Windows has no Unix sockets for packets.
 pub(crate) const SLICES_MAX: usize = 1024;
 
 pub(crate) fn recv_slices(
@@ -148,7 +146,7 @@ pub(crate) fn poll(
     let mut fd = poll_entry(socket, interest);
     // SAFETY: one valid entry.
     if unsafe { ws::WSAPoll(&raw mut fd, 1, poll_ms(timeout)) } < 0 {
-        // SAFETY: no memory is passed.
+        // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
     Ok(Ready { socket: fd.revents != 0, error: fd.revents & ws::POLLERR != 0 })
@@ -161,21 +159,21 @@ pub(crate) fn poll_any(
     timeout: Option<Duration>,
 ) -> io::Result<Woken> {
     if sockets.is_empty() {
-        // WSAPoll wants one.
+        // WSAPoll requires an entry.
         std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
         return Ok(Woken::default());
     }
     let mut fds: Vec<_> = sockets.iter().map(|s| poll_entry(*s, interest)).collect();
     // SAFETY: the array holds that many entries.
     if unsafe { ws::WSAPoll(fds.as_mut_ptr(), fds.len() as u32, poll_ms(timeout)) } < 0 {
-        // SAFETY: no memory is passed.
+        // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
     let socket = fds.iter().position(|fd| fd.revents != 0);
     Ok(Woken { socket, ..Woken::default() })
 }
 
-/// Nothing here: waits look at what set it after MAX_WAIT.
+/// Has no content: waits check their conditions after MAX_WAIT.
 #[derive(Debug)]
 pub(crate) struct Event;
 
@@ -222,31 +220,33 @@ pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
         )
     };
     if code != 0 {
-        // SAFETY: no memory is passed.
+        // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
     Ok(value)
 }
 
 pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
-    if !SockRef::from(&socket).keepalive()? {
-        return Ok(None);
-    }
+    if SockRef::from(&socket).keepalive()? { keepalive_values(socket).map(Some) } else { Ok(None) }
+}
+
+/// The values that the socket has, also while keepalive is off.
+pub(crate) fn keepalive_values(socket: Borrowed<'_>) -> io::Result<Keepalive> {
     let seconds = |name| tcp_option(socket, name).map(|s| Duration::from_secs(s.into()));
     let keepalive = Keepalive::new(
         seconds(ws::TCP_KEEPIDLE)?,
         seconds(ws::TCP_KEEPINTVL)?,
         tcp_option(socket, ws::TCP_KEEPCNT)?,
     );
-    keepalive.map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    keepalive.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// SO_REUSEADDR would let anybody steal the port; SO_EXCLUSIVEADDRUSE is what
-/// Unix users mean by its absence.
+/// With SO_REUSEADDR any process could take the port. SO_EXCLUSIVEADDRUSE has the semantics that Unix
+/// programs expect.
 pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
     let on = 1u32;
     // SAFETY: the system reads four bytes from `on`.
@@ -260,26 +260,26 @@ pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
         )
     };
     if code != 0 {
-        // SAFETY: no memory is passed.
+        // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
     Ok(())
 }
 
-/// On Windows that would let others take the port: attempts after the first may fail.
+/// On Windows this would let other processes take the port: attempts after the first may fail.
 pub(crate) fn share_port(_socket: Borrowed<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Interface names are not looked up on Windows; their numbers work.
+/// Windows does not look up interface names; indexes work.
 pub(crate) fn zone_index(zone: &str) -> Option<u32> {
     zone.parse().ok()
 }
 
-/// Names by the standard library; service names are not supported here.
+/// Looks up names through the standard library. Service names are not supported.
 pub(crate) fn lookup(host: Option<&str>, service: &str, _kind: Type, family: Family) -> Lookup {
     let Ok(port) = service.parse::<u16>() else {
-        return Err(LookupError::Os(io::ErrorKind::Unsupported.into()));
+        return Err(LookupError::Os(io::ErrorKind::Unsupported.into(), None));
     };
     let found = match host {
         Some(host) => (host, port).to_socket_addrs(),
@@ -288,13 +288,13 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, _kind: Type, family: Fam
     match found {
         Ok(list) => Ok(list.filter(|a| family.allows(a.ip())).collect()),
         Err(e) if e.raw_os_error() == Some(ws::WSAHOST_NOT_FOUND) => {
-            Err(LookupError::NotFound(e.to_string()))
+            Err(LookupError::NotFound(e.to_string(), None))
         }
-        Err(e) => Err(LookupError::Failed(e.to_string())),
+        Err(e) => Err(LookupError::Failed(e.to_string(), None)),
     }
 }
 
-/// Unix sockets are not offered on Windows yet.
+/// Unix sockets are not supported on Windows yet.
 pub(crate) fn wake_receivers(_socket: Borrowed<'_>) {}
 
 pub(crate) fn name_of_unix(_address: &Address) -> io::Result<SockAddr> {
@@ -313,8 +313,25 @@ pub(crate) fn to_address(name: &SockAddr) -> Address {
     name.as_socket().map_or(Address::UnixUnnamed, Address::from)
 }
 
-pub(crate) fn lock_directory(_dir: &Path) -> io::Result<Option<std::fs::File>> {
+pub(crate) fn lock_file(
+    _path: &Path,
+    _how: &mut std::fs::OpenOptions,
+) -> io::Result<Option<std::fs::File>> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn is_bound_to_interface(_socket: Borrowed<'_>) -> bool {
+    true
+}
+
+/// Windows has no such option: bind(2) reserves a port.
+pub(crate) fn choose_port_late(_socket: Borrowed<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Handles are not small numbers.
+pub(crate) fn number(_socket: &Owned) -> usize {
+    0
 }
 
 pub(crate) fn is_out_of_descriptors(err: &io::Error) -> bool {
@@ -331,6 +348,9 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
         Some(ws::WSAEAFNOSUPPORT | ws::WSAEPROTONOSUPPORT | ws::WSAEOPNOTSUPP | ws::WSAENOPROTOOPT)
     )
 }
+
+/// The error of a connection that the peer reset.
+pub(crate) const RESET: i32 = ws::WSAECONNRESET;
 
 pub(crate) fn is_from_network(err: &io::Error) -> bool {
     matches!(
@@ -349,12 +369,12 @@ pub(crate) fn is_from_network(err: &io::Error) -> bool {
     )
 }
 
-/// No write makes a handshake here.
+/// No write performs a handshake on Windows.
 pub(crate) fn is_in_progress(_err: &io::Error) -> bool {
     false
 }
 
-/// Sockets are not bound to interfaces here.
+/// Sockets cannot be bound to interfaces on Windows.
 pub(crate) fn is_no_interface(_err: &io::Error) -> bool {
     false
 }
@@ -363,9 +383,30 @@ pub(crate) fn is_family_missing(err: &io::Error) -> bool {
     matches!(err.raw_os_error(), Some(ws::WSAEAFNOSUPPORT | ws::WSAEADDRNOTAVAIL))
 }
 
-pub(crate) fn is_transient_accept(err: &io::Error) -> bool {
+pub(crate) fn is_fatal_accept(err: &io::Error) -> bool {
     matches!(
         err.raw_os_error(),
-        Some(ws::WSAECONNRESET | ws::WSAECONNABORTED | ws::WSAEINTR | ws::WSAENETDOWN)
+        Some(
+            ws::WSAEINVAL
+                | ws::WSAENOTSOCK
+                | ws::WSAEFAULT
+                | ws::WSAEOPNOTSUPP
+                | ws::WSANOTINITIALISED
+        )
     )
+}
+
+/// Datagram sockets are not supported on Windows yet.
+pub(crate) fn datagram_socket(_: Domain) -> io::Result<Owned> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// No call that reports this is supported on Windows yet.
+pub(crate) fn is_too_long(_: &io::Error) -> bool {
+    false
+}
+
+#[cfg(any(feature = "datagram", feature = "activation"))]
+pub(crate) fn is_datagram(_: Borrowed<'_>) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -1,4 +1,4 @@
-//! The CMake build and its tests: every C example, linked both ways.
+//! The CMake build and its tests: every C example, with the shared and the static library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::run::{MINUTE, Workspace, read_file, show};
 use crate::steps::Stop;
 use crate::tools::{self, on_path};
 
-/// One configured build folder.
+/// A configured build folder.
 pub struct Build {
     cmake: PathBuf,
     ctest: PathBuf,
@@ -27,14 +27,14 @@ impl Build {
         let mut configure = ws.command(&build.cmake);
         configure.arg("-S").arg(source).arg("-B").arg(&build.folder);
         let generator = choose_generator(ws, &mut configure)?;
-        build.forget_if_made_otherwise(generator)?;
+        build.remove_if_incompatible(generator)?;
         configure.args(settings.iter().map(|setting| format!("-D{setting}")));
         show(&mut configure, 5 * MINUTE)?;
         show(ws.command(&build.cmake).arg("--build").arg(&build.folder), 20 * MINUTE)?;
         Ok(build)
     }
 
-    /// Runs the tests whose names match. None at all is a failure.
+    /// Runs the tests whose names match. If no name matches, that is a failure.
     pub fn test(&self, ws: &Workspace, names: &str) -> Result<String, Stop> {
         let mut ctest = ws.command(&self.ctest);
         ctest.arg("--test-dir").arg(&self.folder);
@@ -54,8 +54,8 @@ impl Build {
         Ok(())
     }
 
-    /// CMake refuses a folder that another generator or another source folder made.
-    fn forget_if_made_otherwise(&self, generator: &str) -> Result<(), Stop> {
+    /// Removes a build folder of another generator or another source folder, which CMake rejects.
+    fn remove_if_incompatible(&self, generator: &str) -> Result<(), Stop> {
         let cache = self.folder.join("CMakeCache.txt");
         if !cache.exists() {
             return Ok(());
@@ -72,7 +72,7 @@ impl Build {
     }
 }
 
-/// Ninja where it is, else make, else Ninja installed.
+/// Chooses Ninja if it is installed, else make if it is installed, else installs Ninja.
 fn choose_generator(ws: &Workspace, configure: &mut Command) -> Result<&'static str, Stop> {
     let generator = if tools::NINJA.find(ws).is_none() && on_path("make").is_some() {
         "Unix Makefiles"

@@ -1,11 +1,11 @@
-//! Type checks for systems that are not here.
+//! Type checks for other platforms.
 //!
-//! Each target needs a standard library. rustup has them ready-made; where it is missing
-//! or refuses, the standard library is checked from source, which Debian ships.
+//! Each target needs a standard library. rustup installs compiled ones. Without rustup, the
+//! standard library is checked from source, which Debian packages.
 
 use std::path::PathBuf;
 
-use crate::debian::Apt;
+use crate::apt::Apt;
 use crate::run::{MINUTE, Workspace, capture, show};
 use crate::steps::Stop;
 use crate::tools::on_path;
@@ -17,23 +17,22 @@ const TARGETS: [&str; 4] = [
     "aarch64-unknown-linux-musl",
 ];
 
-/// Where the standard library's source is to be found as a package, for every recent
-/// release of Rust.
+/// The suite with the standard library's source for every recent release of Rust.
 const SOURCE_SUITE: &str = "trixie-backports";
 
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let mut std = Std { rustup: Ok(()), source: None };
-    let (mut ready_made, mut broken, mut missing) = (0, Vec::new(), None);
+    let (mut compiled, mut broken, mut missing) = (0, Vec::new(), None);
     for target in TARGETS {
         let mut check =
             ws.cargo(&["check", "--quiet", "--lib", "--features", "capi", "--target", target]);
         check.env("CARGO_TARGET_DIR", ws.target.join("cross"));
-        if let Err(reason) = std.ready_made(ws, target) {
-            println!("{target}: no ready-made standard library ({reason})");
+        if let Err(reason) = std.compiled(ws, target) {
+            println!("{target}: no compiled standard library: {reason}");
             match std.source(ws) {
                 Ok(library) => {
-                    // Checking std from source is not a stable feature, and cargo would
-                    // look for the source inside the toolchain, which stays as it is.
+                    // Checking std from source is an unstable feature. cargo searches for the
+                    // source inside the toolchain, which must not be changed.
                     check.env("RUSTC_BOOTSTRAP", "1");
                     check.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
                     check.arg("-Zbuild-std=std,panic_abort");
@@ -44,7 +43,7 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
                 }
             }
         } else {
-            ready_made += 1;
+            compiled += 1;
         }
         if let Err(message) = show(&mut check, 10 * MINUTE) {
             println!("{message}");
@@ -52,36 +51,34 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
         }
     }
     if !broken.is_empty() {
-        return Err(Stop::Fail(format!("it does not compile for {}", broken.join(", "))));
+        return Err(Stop::Fail(format!("the library does not compile for {}", broken.join(", "))));
     }
     if let Some(reason) = missing {
         return Err(Stop::Skip(reason));
     }
     let all = TARGETS.len();
-    Ok(format!(
-        "{all} systems; std ready-made for {ready_made}, from source for {}",
-        all - ready_made
-    ))
+    Ok(format!("{all} targets; std compiled for {compiled}, from source for {}", all - compiled))
 }
 
-/// Where the standard libraries of the targets come from. What failed once is not tried
-/// for the next target: where the network is closed, each attempt may take its whole time.
+/// The sources of the targets' standard libraries. A source that has failed is not tried for the
+/// next target: without a network, each attempt may last until its timeout.
 struct Std {
     rustup: Result<(), String>,
     source: Option<Result<PathBuf, String>>,
 }
 
 impl Std {
-    /// Sees to a ready-made standard library for a target.
-    fn ready_made(&mut self, ws: &Workspace, target: &str) -> Result<(), String> {
-        let mut ask = ws.command("rustc");
-        let library = capture(ask.args(["--print", "target-libdir", "--target", target]), MINUTE)?;
+    /// Installs a compiled standard library for a target.
+    fn compiled(&mut self, ws: &Workspace, target: &str) -> Result<(), String> {
+        let mut query = ws.command("rustc");
+        let library =
+            capture(query.args(["--print", "target-libdir", "--target", target]), MINUTE)?;
         if PathBuf::from(library.trim()).is_dir() {
             return Ok(());
         }
         self.rustup.clone()?;
         if on_path("rustup").is_none() {
-            self.rustup = Err("no rustup here".to_owned());
+            self.rustup = Err("rustup is not installed".to_owned());
         } else {
             let mut add = ws.command("rustup");
             add.args(["target", "add", target]);
@@ -95,7 +92,7 @@ impl Std {
     }
 }
 
-/// The source of the standard library of this very compiler.
+/// The source of the standard library of the installed compiler.
 pub fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
     let version = rustc_version(ws)?;
     let unpacked = ws.tools().join(format!("rust-src-{version}"));
@@ -105,7 +102,7 @@ pub fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
     }
     let apt = Apt::open(ws, Some(SOURCE_SUITE))?;
     let package = apt.version(ws, "rust-src", &version).map_err(|e| {
-        format!("the standard library's source must be of the same version as rustc: {e}")
+        format!("the source of the standard library must have the version of rustc: {e}")
     })?;
     apt.unpack(ws, &format!("rust-src={package}"), &unpacked)?;
     if library.is_dir() {
@@ -115,12 +112,12 @@ pub fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
     }
 }
 
-/// The release of the compiler in use, such as 1.95.0.
+/// The release of the installed compiler, such as 1.95.0.
 pub fn rustc_version(ws: &Workspace) -> Result<String, String> {
     let about = capture(ws.command("rustc").arg("-vV"), MINUTE)?;
     about
         .lines()
         .find_map(|line| line.strip_prefix("release: "))
         .map(str::to_owned)
-        .ok_or_else(|| "`rustc -vV` names no release".to_owned())
+        .ok_or_else(|| "`rustc -vV` prints no release".to_owned())
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: what keepsock is for, at work on this machine.
+//! `cargo xtask demo`: shows the main use of keepsock on this machine.
 //!
-//! A server in C pushes lines to clients that only listen: two in C, one in Rust, and
-//! one that knows nothing of keepsock. Everything is on loopback, and takes seconds.
+//! A server in C pushes lines to clients that only listen: two in C, one in Rust, and one program
+//! that does not use keepsock. All connections are on loopback. The demo takes seconds.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::library;
+use crate::abi_check;
 use crate::run::{self, MINUTE, Reader, Workspace, capture, create_dir, show};
 use crate::sockets::{self, Connection};
 use crate::tools::{self, on_path};
 
-/// On loopback each step takes milliseconds; this is for a machine that is very busy.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// On loopback each step takes milliseconds; a busy machine may need longer.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn demo(ws: &Workspace) -> Result<bool, String> {
     let programs = Programs::build(ws)?;
 
     heading("A push server, written in C");
     let mut server = Server::start(ws, &programs.server)?;
-    println!("$ push_server          listens on {}, a port the system chose", server.endpoint);
+    println!("$ push_server          listens on {}, a port that the kernel chose", server.endpoint);
 
-    heading("Four clients connect. From now on they only listen");
+    heading("Four clients connect. They only listen from now on");
     let at = server.endpoint.as_str();
     let mut clients = vec![
         Client::start("C client 1", ws.command(&programs.client).arg(at))?,
@@ -35,22 +35,22 @@ pub fn demo(ws: &Workspace) -> Result<bool, String> {
     expect_all(&clients, "welcome")?;
     print_connections(&clients, server.address);
     for line in clients[2].output.text().lines().take(2) {
-        println!("the Rust client asks the library itself:  {line}");
+        println!("the Rust client prints what the library reports:  {line}");
     }
 
-    heading("The server has something to say: one broadcast, nobody asked for it");
+    heading("The server broadcasts a message that no client has requested");
     server.push(&clients, "the tea is ready")?;
 
-    heading("C client 2 vanishes: SIGKILL, no goodbye");
+    heading("C client 2 is killed by SIGKILL");
     vanish(&mut clients, 1, &server)?;
     server.push(&clients, "and so is the cake")?;
 
-    heading("The server is asked to end, and drains");
+    heading("The server drains its connections and ends");
     server.drain()?;
     for client in &mut clients {
         client.expect_end()?;
     }
-    println!("\nEverything worked.");
+    println!("\nEvery step succeeded.");
     Ok(true)
 }
 
@@ -66,8 +66,8 @@ struct Programs {
 
 impl Programs {
     fn build(ws: &Workspace) -> Result<Self, String> {
-        println!("Building the library, two C programs and one in Rust");
-        let library = library::build(ws)?;
+        println!("Building the library, two C programs and one Rust program");
+        let library = abi_check::build(ws)?;
         let mut example = ws.cargo(&["build", "--example", "listen"]);
         show(example.env("CARGO_TARGET_DIR", &ws.target), 10 * MINUTE)?;
         let folder = ws.target.join("demo");
@@ -76,7 +76,7 @@ impl Programs {
             let mut compile = ws.command(tools::c_compiler()?);
             compile.args(["-O2", "-pthread", "-o"]).arg(folder.join(name));
             compile.arg(ws.root.join("c_examples").join(name).with_extension("c"));
-            library::link(ws, &library, &mut compile)?;
+            abi_check::link(ws, &library, &mut compile)?;
             capture(&mut compile, 2 * MINUTE)?;
             Ok::<PathBuf, String>(folder.join(name))
         };
@@ -88,7 +88,7 @@ impl Programs {
     }
 }
 
-/// A program of ours; it never outlives the demo.
+/// A program of the demo. It is killed when the demo ends.
 struct Running {
     child: Child,
     name: String,
@@ -113,9 +113,9 @@ impl Running {
     }
 
     fn expect_end(&mut self) -> Result<(), String> {
-        // Some end only when their own input has ended, too.
+        // Some programs end only after the end of their input.
         self.child.stdin = None;
-        match run::wait(&mut self.child, PATIENCE)? {
+        match run::wait(&mut self.child, STEP_TIMEOUT)? {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(format!("{} ended with {status}", self.name)),
             None => Err(format!("{} does not end", self.name)),
@@ -125,7 +125,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Does nothing to one that has ended already.
+        // This has no effect on a program that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -145,8 +145,9 @@ impl Server {
         let mut running = Running::start("push_server", &mut ws.command(program))?;
         let (output, complaints) = running.output()?;
         let input = running.child.stdin.take();
-        let endpoint = run::wait_for(PATIENCE, || output.text().lines().next().map(str::to_owned))
-            .ok_or_else(|| format!("push_server prints no endpoint: {}", complaints.text()))?;
+        let endpoint =
+            run::wait_for(STEP_TIMEOUT, || output.text().lines().next().map(str::to_owned))
+                .ok_or_else(|| format!("push_server prints no endpoint: {}", complaints.text()))?;
         let address =
             endpoint.parse().map_err(|e| format!("push_server's endpoint {endpoint}: {e}"))?;
         Ok(Self { running, input, output, complaints, endpoint, address })
@@ -163,9 +164,10 @@ impl Server {
         for client in clients {
             println!("{:<12} got \"{line}\"", client.running.name);
         }
-        let report =
-            run::wait_for(PATIENCE, || self.output.text().lines().nth(before).map(str::to_owned))
-                .ok_or("push_server reports nothing")?;
+        let report = run::wait_for(STEP_TIMEOUT, || {
+            self.output.text().lines().nth(before).map(str::to_owned)
+        })
+        .ok_or("push_server reports nothing")?;
         println!("the server reports: {report}   (all arrived within {} ms)", milliseconds(time));
         let expected = format!("sent to {},", clients.len());
         if report.starts_with(&expected) {
@@ -184,9 +186,9 @@ impl Server {
         println!("the server reports: {report}");
         let complaints = self.complaints.text();
         for line in complaints.lines() {
-            println!("the server says:    {line}");
+            println!("the server prints:   {line}");
         }
-        if report.starts_with("drained") && report.contains(" 0 cut") {
+        if report.starts_with("drained") && report.ends_with(" 0 reset") {
             Ok(())
         } else {
             Err("the server did not drain cleanly".to_owned())
@@ -209,7 +211,10 @@ impl Client {
 
     fn expect_end(&mut self) -> Result<(), String> {
         self.running.expect_end()?;
-        println!("{:<12} saw the end of the stream and ended well", self.running.name);
+        println!(
+            "{:<12} received the end of the stream and ended without an error",
+            self.running.name
+        );
         Ok(())
     }
 }
@@ -228,11 +233,11 @@ fn foreign_client(ws: &Workspace, endpoint: &str) -> Result<Client, String> {
     if let Some(python) = on_path("python3") {
         return Client::start("Python", ws.command(python).args(["-c", PYTHON, endpoint]));
     }
-    // Keeps its end open when the server closes: the drain takes longer.
+    // nc keeps its end open after the server has closed, so the drain takes longer.
     if let Some(nc) = on_path("nc") {
         return Client::start("nc", ws.command(nc).args([host, port]));
     }
-    let bash = on_path("bash").ok_or("a foreign client needs socat, python3, nc or bash")?;
+    let bash = on_path("bash").ok_or("the fourth client needs socat, python3, nc or bash")?;
     let script = format!("exec cat </dev/tcp/{host}/{port}");
     Client::start("bash", ws.command(bash).args(["-c", &script]))
 }
@@ -240,22 +245,22 @@ fn foreign_client(ws: &Workspace, endpoint: &str) -> Result<Client, String> {
 fn expect_all(clients: &[Client], line: &str) -> Result<(), String> {
     for client in clients {
         let has_it = || client.output.text().lines().any(|l| l == line).then_some(());
-        run::wait_for(PATIENCE, has_it).ok_or_else(|| {
+        run::wait_for(STEP_TIMEOUT, has_it).ok_or_else(|| {
             let said = client.complaints.text();
-            format!("{} never got \"{line}\": {said}", client.running.name)
+            format!("{} did not receive \"{line}\": {said}", client.running.name)
         })?;
     }
     Ok(())
 }
 
-/// Shows each connection as the kernel sees it, from both ends. The timer is the time
-/// until the first keepalive probe if nothing moves.
+/// Prints each connection as the kernel reports it, from both ends. The timer is the time until the
+/// first keepalive probe of an idle connection.
 fn print_connections(clients: &[Client], server: SocketAddr) {
     let all = sockets::connections(server.port());
     println!("{:<12} {:<45} {:<20} at the server", "", "five-tuple", "keepalive probe in");
     for client in clients {
         let Some(near) = find_near(&all, client, server) else {
-            println!("{:<12} (only Linux shows its connections this way)", client.running.name);
+            println!("{:<12} (available on Linux only)", client.running.name);
             continue;
         };
         let far = find_far(&all, near);
@@ -271,11 +276,11 @@ fn print_connections(clients: &[Client], server: SocketAddr) {
             timer(far)
         );
     }
-    println!("The server looks after every client, whatever the client itself does:");
+    println!("The server detects every dead client, whether or not the client uses keepalive:");
     println!("its listener has keepalive on, and each accepted connection inherits it.");
 }
 
-/// Kills a client, and shows how and when the server learns of it.
+/// Kills a client, and prints how and when the server detects that.
 fn vanish(clients: &mut Vec<Client>, index: usize, server: &Server) -> Result<(), String> {
     let mut victim = clients.remove(index);
     let all = sockets::connections(server.address.port());
@@ -285,20 +290,25 @@ fn vanish(clients: &mut Vec<Client>, index: usize, server: &Server) -> Result<()
     victim.running.child.kill().map_err(|e| format!("kill {name}: {e}"))?;
     let started = Instant::now();
     let Some(far) = far else {
-        println!("(how soon the server notices can be shown on Linux only)");
+        println!("(the time until the server detects it can be measured on Linux only)");
         return Ok(());
     };
     let pid = server.running.child.id();
     let closed = || (!sockets::inodes_of(pid).contains(&far)).then_some(());
-    run::wait_for(PATIENCE, closed).ok_or("the server still holds the connection")?;
-    println!("its kernel closes the connection for it (FIN), the server's wait for a hang-up");
-    println!("ends, and its side is closed after {} ms.", milliseconds(started.elapsed()));
-    println!("Had the whole machine vanished, no FIN would come: then keepalive's probes find");
-    println!("out, 45 s + 5 x 15 s = 120 s after the last sign of life, by default.");
+    run::wait_for(STEP_TIMEOUT, closed).ok_or("the server still holds the connection")?;
+    println!(
+        "The kernel closes the connection of the killed client (FIN). The server's wait for a"
+    );
+    println!(
+        "hang-up ends, and the server closes its end after {} ms.",
+        milliseconds(started.elapsed())
+    );
+    println!("If the whole machine vanishes, no FIN arrives. Then the keepalive probes detect it,");
+    println!("by default 45 s + 5 x 15 s = 120 s after the last received segment.");
     Ok(())
 }
 
-/// A client's own end of its connection.
+/// The client's end of its connection.
 fn find_near<'a>(
     all: &'a [Connection],
     client: &Client,
@@ -308,7 +318,7 @@ fn find_near<'a>(
     all.iter().find(|c| c.remote == server && inodes.contains(&c.inode))
 }
 
-/// The other end of a connection, which is on this machine, too.
+/// The server's end of a connection, which is on this machine as well.
 fn find_far<'a>(all: &'a [Connection], near: &Connection) -> Option<&'a Connection> {
     all.iter().find(|c| c.local == near.remote && c.remote == near.local)
 }

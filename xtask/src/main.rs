@@ -1,16 +1,18 @@
 //! The workspace's task runner, started as `cargo xtask <command>`.
 //!
-//! No dependencies: it is the first thing a fresh machine builds.
+//! It has no dependencies because it is the first program that a fresh machine builds.
 
+mod apt;
 mod cmake;
 mod counts;
 mod cross;
-mod debian;
+
+mod abi_check;
 mod demo;
-mod labs;
-mod library;
+mod features;
+mod install_check;
 mod msrv;
-mod prefix;
+mod netns;
 mod run;
 mod sanitize;
 mod sockets;
@@ -23,21 +25,25 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask <command>
 
-  test            format, lints, Rust tests, C examples: the fast loop
-  test --full     the same, then every other check: other systems, oldest Rust,
-                  valgrind, the labs, the bars of `counts`, the shared library,
-                  documentation, the installed prefix
-  labs            every lab, the long ones too: networks that drop, forget and delay,
-                  and what was measured in them, as a table beside the controls
+  test            format, lints, Rust tests, C examples
+  test --full     the same, then every other check: other platforms, oldest supported
+                  Rust, valgrind, netns tests, the budgets of `counts`, the shared library,
+                  documentation, installed files, demo
+  netns           runs all tests in network namespaces, including the long ones: networks that drop,
+                  delay and forget packets. Prints each measurement next to its control case
   sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
-  demo            a push server and its clients at work, with every line explained
-  counts          system calls, instructions, memory beside plain C and others, as a table
-  counts --gate   the same, and fails when a bar is exceeded
-  ratios          processor time of a server, and of datagrams, beside plain C and others,
-                  in turn: no gate
+  demo            runs a push server and its clients, and explains each line of output
+  counts          prints system calls, instructions and memory of keepsock, plain C, and other
+                  libraries as a table
+  counts --gate   the same, and fails if a budget is exceeded
+  ratios          prints processor time of a server and of datagrams as ratios to plain C,
+                  measured in rounds; never fails because of a ratio
 
-Tools that are missing (cmake, valgrind, strace, ...) are installed where that can be
-done; else the message says what to install. With CI=true a skipped step is a failure.
+xtask installs missing tools (cmake, valgrind, strace, ...): into target/ with pip where
+possible, else as Debian packages with apt-get, only if it runs as root. It prints each
+apt-get command and the packages before it runs the command. KEEPSOCK_NO_INSTALL=1 prevents
+every installation: xtask prints what to install instead. With CI=true a skipped step is a
+failure.
 ";
 
 fn main() -> ExitCode {
@@ -46,7 +52,7 @@ fn main() -> ExitCode {
     let command: fn(&run::Workspace) -> Result<bool, String> = match words.as_slice() {
         ["test"] => |ws| Ok(suite::test(ws, false)),
         ["test", "--full"] => |ws| Ok(suite::test(ws, true)),
-        ["labs"] => labs::labs,
+        ["netns"] => netns::netns,
         ["demo"] => demo::demo,
         ["counts"] => |ws| Ok(counts::counts(ws, false)?),
         ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),

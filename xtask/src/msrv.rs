@@ -1,10 +1,10 @@
-//! A check with the oldest Rust that keepsock promises to build with.
+//! A type check with the oldest Rust that keepsock supports.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::apt::Apt;
 use crate::cross::rustc_version;
-use crate::debian::Apt;
 use crate::run::{MINUTE, Workspace, capture, read_file, show, succeeds};
 use crate::steps::Stop;
 use crate::tools::on_path;
@@ -12,14 +12,14 @@ use crate::tools::on_path;
 const CHECK: [&str; 5] = ["check", "--quiet", "--workspace", "--all-features", "--all-targets"];
 
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
-    let oldest = promised(ws)?;
-    // Of its own, or each compiler would throw away the other's work.
+    let oldest = oldest_supported(ws)?;
+    // A separate folder: each compiler would rebuild the output of the other compiler.
     let target = ws.target.join("msrv");
     let mut tried = Vec::new();
 
     if rustc_version(ws)?.starts_with(&format!("{oldest}.")) {
         show(ws.cargo(&CHECK).env("CARGO_TARGET_DIR", &target), 10 * MINUTE)?;
-        return Ok(format!("Rust {oldest}, the one in use"));
+        return Ok(format!("Rust {oldest}, the installed one"));
     }
     match with_rustup(ws, &oldest) {
         Ok(()) => {
@@ -46,8 +46,8 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
     }
 }
 
-/// What Cargo.toml says, so that it is said in one place.
-fn promised(ws: &Workspace) -> Result<String, String> {
+/// The oldest supported version, from Cargo.toml.
+fn oldest_supported(ws: &Workspace) -> Result<String, String> {
     read_file(&ws.root.join("Cargo.toml"))?
         .lines()
         .find_map(|line| {
@@ -58,12 +58,12 @@ fn promised(ws: &Workspace) -> Result<String, String> {
 
 fn with_rustup(ws: &Workspace, version: &str) -> Result<(), String> {
     if on_path("rustup").is_none() {
-        return Err("no rustup here".to_owned());
+        return Err("rustup is not installed".to_owned());
     }
     if succeeds(ws.command("rustup").args(["run", version, "rustc", "--version"]), MINUTE) {
         return Ok(());
     }
-    // Where the network is closed this may hang rather than fail.
+    // Without a network this may hang instead of failing.
     capture(
         ws.command("rustup").args(["toolchain", "install", version, "--profile", "minimal"]),
         4 * MINUTE,
@@ -71,8 +71,8 @@ fn with_rustup(ws: &Workspace, version: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Debian's compiler, unpacked below target/tools. The release has it under the second
-/// name when its own compiler is older.
+/// Debian's compiler, unpacked below target/tools. Debian names it rustc-web in a release whose rustc
+/// is older.
 fn from_packages(ws: &Workspace, version: &str) -> Result<PathBuf, String> {
     let unpacked = ws.tools().join(format!("rust-{version}"));
     if unpacked.is_dir() {
@@ -90,7 +90,7 @@ fn from_packages(ws: &Workspace, version: &str) -> Result<PathBuf, String> {
         format!("cargo{suffix}={package}"),
         format!("libstd-rust{suffix}-dev={package}"),
     ];
-    apt.unpack_with_needed(ws, &packages, &unpacked)?;
+    apt.unpack_with_dependencies(ws, &packages, &unpacked)?;
     Ok(unpacked)
 }
 

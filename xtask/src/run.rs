@@ -1,5 +1,5 @@
-//! Where things are, and how other programs are run: always with a time limit, and
-//! with an error that names the command.
+//! The folders of the workspace, and starting other programs: always with a timeout, and with an
+//! error that names the command.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a wait for the end of a program looks again.
+/// The interval at which a wait for the end of a program polls.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a reader may outlive the program it reads from. A background process that
-/// a test left behind holds the pipe open, and must not hold us.
+/// How long a reader continues after the program has ended. A background process of a test may keep
+/// the pipe open; xtask must not wait for it.
 const READER_GRACE: Duration = Duration::from_secs(1);
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn find() -> Result<Self, String> {
-        // Set by `cargo run`; the compiled-in value serves when the program is started by hand.
+        // `cargo run` sets the variable. The compiled-in value is used if a user starts the program.
         let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest_dir
@@ -44,12 +44,12 @@ impl Workspace {
         Ok(Self { root, target, cargo })
     }
 
-    /// Tools and packages that were fetched for this workspace only; safe to delete.
+    /// Tools and packages that xtask downloaded for this workspace. The folder can be deleted.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
     }
 
-    /// A command that starts in the workspace's root.
+    /// A command that runs in the root of the workspace.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
@@ -63,7 +63,7 @@ impl Workspace {
     }
 }
 
-/// Whether this run must not skip anything.
+/// Whether a skipped step is a failure.
 pub fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
 }
@@ -80,15 +80,15 @@ pub fn write_file(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|e| format!("write {}: {e}", path.display()))
 }
 
-/// Runs a command with its output shown as it comes; returns that output.
+/// Runs a command, prints its output immediately, and returns the output.
 pub fn show(command: &mut Command, limit: Duration) -> Result<String, String> {
     println!("$ {}", line_of(command));
     let ended = run(command, limit, true)?;
     check(command, ended.status).map(|()| ended.stdout + &ended.stderr)
 }
 
-/// Runs a command silently; returns its standard output. On failure the error carries
-/// the end of what it printed.
+/// Runs a command silently and returns its standard output. The error contains the end of the
+/// command's output.
 pub fn capture(command: &mut Command, limit: Duration) -> Result<String, String> {
     let ended = run(command, limit, false)?;
     check(command, ended.status).map_err(|message| {
@@ -100,13 +100,13 @@ pub fn capture(command: &mut Command, limit: Duration) -> Result<String, String>
     Ok(ended.stdout)
 }
 
-/// Runs a command silently; returns whether it ended well, and all that it printed.
+/// Runs a command silently. Returns whether it succeeded, and its output.
 pub fn collect(command: &mut Command, limit: Duration) -> Result<(bool, String), String> {
     let ended = run(command, limit, false)?;
     Ok((ended.status.success(), ended.stdout + &ended.stderr))
 }
 
-/// Whether a command can be started and ends well.
+/// Whether a command can be started and succeeds.
 pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
     run(command, limit, false).is_ok_and(|ended| ended.status.success())
 }
@@ -125,7 +125,11 @@ fn run(command: &mut Command, limit: Duration, echo: bool) -> Result<Ended, Stri
     let stderr = child.stderr.take().map(|pipe| Reader::start(pipe, echo));
     let Some(status) = wait(&mut child, limit)? else {
         kill_tree(&mut child);
-        return Err(format!("`{}` was stopped after {} s", line_of(command), limit.as_secs()));
+        return Err(format!(
+            "`{}` did not end within {} s and was killed",
+            line_of(command),
+            limit.as_secs()
+        ));
     };
     let text = |reader: Option<Reader>| reader.map_or_else(String::new, Reader::finish);
     Ok(Ended { status, stdout: text(stdout), stderr: text(stderr) })
@@ -139,7 +143,7 @@ fn check(command: &Command, status: ExitStatus) -> Result<(), String> {
     }
 }
 
-/// Waits for a child, for a limited time; `None` when it is still running then.
+/// Waits for a child process for a limited time. Returns `None` if the child is still running.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>, String> {
     let end = Instant::now() + limit;
     loop {
@@ -153,7 +157,7 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>, St
     }
 }
 
-/// Looks again and again, for a limited time, until `look` finds something.
+/// Calls `look` repeatedly, for a limited time, until it returns a value.
 pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -163,16 +167,16 @@ pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Opti
         if Instant::now() >= end {
             return None;
         }
-        // Short, since what is waited for is often measured.
+        // Short, because callers measure the time until the event.
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Ends a child that overran, and what it started.
+/// Kills a child process and its descendants.
 pub fn kill_tree(child: &mut Child) {
-    // Gathered first: the children of a process that is gone can't be found any more.
+    // The descendants are listed first: the children of a process that has ended have another parent.
     for pid in descendants(child.id()) {
-        // The shell's own: `kill` as a program is not on every machine.
+        // The shell's built-in: not every machine has `kill` as a program.
         let line = format!("kill -9 {pid}");
         let _ = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).status();
     }
@@ -188,7 +192,7 @@ fn descendants(of: u32) -> Vec<u32> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The name in parentheses may hold spaces: fields are counted from its end.
+            // The name in parentheses may contain spaces, so fields are counted from its end.
             let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             Some((pid, parent))
         })
@@ -203,7 +207,7 @@ fn descendants(of: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// Collects what a program prints, line by line, and shows it on the way when asked.
+/// Collects the output of a program line by line, and prints it if requested.
 pub struct Reader {
     text: Arc<Mutex<String>>,
     done: mpsc::Receiver<()>,
@@ -231,19 +235,19 @@ impl Reader {
         Self { text, done }
     }
 
-    /// What has been printed so far.
+    /// The output up to now.
     pub fn text(&self) -> String {
         self.text.lock().map_or_else(|_| String::new(), |text| text.clone())
     }
 
-    /// What had been printed when the program ended.
+    /// The output at the end of the program.
     pub fn finish(self) -> String {
         let _ = self.done.recv_timeout(READER_GRACE);
         self.text()
     }
 }
 
-/// A command as one would type it, shortened by the folders that say nothing.
+/// A command as a user would type it, without the folder of the program.
 pub fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str());
@@ -260,23 +264,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_overruns_is_stopped_with_what_it_started() {
+    fn command_beyond_its_timeout_is_killed_with_its_children() {
         let note = env::temp_dir().join(format!("xtask-overrun-{}", std::process::id()));
-        let script = format!("sleep 30 & echo $! > '{}'; wait", note.display());
+        let script = format!("sleep 100 & echo $! > '{}'; wait", note.display());
         let mut command = Command::new("sh");
         command.args(["-c", &script]);
-        let error = capture(&mut command, Duration::from_millis(500)).unwrap_err();
+        let error = capture(&mut command, Duration::from_secs(3)).unwrap_err();
         let sleeper = read_file(&note).unwrap();
         let _ = fs::remove_file(&note);
-        assert!(error.contains("was stopped"), "{error}");
+        assert!(error.contains("was killed"), "{error}");
         let stat = Path::new("/proc").join(sleeper.trim()).join("stat");
-        // Gone, or dead and not yet collected by init.
+        // It has ended, or is a zombie that init has not yet collected.
         let gone = || fs::read_to_string(&stat).map_or(true, |s| s.contains(") Z ")).then_some(());
-        assert!(wait_for(Duration::from_secs(5), gone).is_some(), "the sleeper lives on");
+        assert!(wait_for(Duration::from_secs(30), gone).is_some(), "the sleeper still runs");
     }
 
     #[test]
-    fn an_error_names_the_command_and_carries_its_words() {
+    fn capture_error_contains_the_command_and_its_output() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo reason >&2; exit 3"]);
         let error = capture(&mut command, MINUTE).unwrap_err();
@@ -287,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn a_background_process_does_not_hold_the_reader() {
+    fn reader_does_not_wait_for_a_background_process() {
         let started = Instant::now();
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 6 & echo done"]);
+        command.args(["-c", "sleep 40 & echo done"]);
         assert_eq!(capture(&mut command, MINUTE).unwrap(), "done\n");
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(30));
     }
 }

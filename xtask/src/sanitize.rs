@@ -1,9 +1,9 @@
-//! `cargo xtask sanitize`: event-driven serving and datagram sockets, where many threads meet, under
-//! AddressSanitizer (leaks as well) and ThreadSanitizer.
+//! `cargo xtask sanitize`: the tests of event-driven serving and of datagram sockets, which use many
+//! threads, under AddressSanitizer (with leak detection) and ThreadSanitizer.
 //!
-//! Both are unstable features of the compiler, which RUSTC_BOOTSTRAP lets a stable one have.
-//! ThreadSanitizer needs a standard library that was compiled with it, or it reports races that
-//! are none: that is made from source, as for the systems that are not here.
+//! Both are unstable features; RUSTC_BOOTSTRAP enables them in a stable compiler. ThreadSanitizer
+//! reports false races unless the standard library is compiled with it as well, so the standard
+//! library is compiled from source.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,14 @@ use crate::cross;
 use crate::run::{MINUTE, Workspace, capture, is_ci, show};
 use crate::steps::Stop;
 
-/// The test programs in which threads meet.
-const PROGRAMS: [&str; 5] = ["events", "scale", "datagram", "datagram_details", "unix_datagram"];
+/// The modules of tests/it/ in which several threads use the same sockets.
+const MODULES: [&str; 5] =
+    ["serve_events::", "stress::", "datagram::", "datagram_metadata::", "unix_datagram::"];
 
-/// Where rustc brings the sanitizers.
+/// The targets for which rustc has the sanitizers.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
-/// Runs it as a command of its own.
+/// The command. Returns whether it passed.
 pub fn sanitize(ws: &Workspace) -> Result<bool, String> {
     match run(ws) {
         Ok(note) => {
@@ -36,9 +37,11 @@ fn run(ws: &Workspace) -> Result<String, Stop> {
     let target = target(ws)?;
     test(ws, &target, "address", None)?;
     let std = cross::std_source(ws);
-    let std = std.map_err(|e| Stop::Skip(format!("address: good; thread: no std source: {e}")))?;
+    let std = std.map_err(|e| {
+        Stop::Skip(format!("address: passed; thread: no source of the standard library: {e}"))
+    })?;
     test(ws, &target, "thread", Some(std))?;
-    Ok("address and thread: nothing found".to_owned())
+    Ok("AddressSanitizer and ThreadSanitizer reported nothing".to_owned())
 }
 
 fn test(
@@ -51,30 +54,30 @@ fn test(
     test.env("CARGO_TARGET_DIR", ws.target.join("sanitize").join(sanitizer));
     test.env("RUSTC_BOOTSTRAP", "1");
     test.env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"));
-    // Tests panic on purpose, and finding names for a trace takes many seconds here.
+    // Some tests panic on purpose, and a sanitizer takes many seconds to print a backtrace.
     test.env("RUST_BACKTRACE", "0");
     if let Some(library) = std {
         test.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
         test.arg("-Zbuild-std");
     }
-    test.args(PROGRAMS.iter().flat_map(|program| ["--test", program]));
+    test.args(["--test", "it", "--"]).args(MODULES);
     show(&mut test, 15 * MINUTE)
 }
 
-/// This machine's own target, if the compiler has the sanitizers for it.
+/// The target of this machine, if the compiler has the sanitizers for it.
 fn target(ws: &Workspace) -> Result<String, Stop> {
     let about = capture(ws.command("rustc").arg("-vV"), MINUTE)?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     if !TARGETS.contains(&host) {
-        return Err(Stop::Skip(format!("no sanitizers for {host:?}")));
+        return Err(Stop::Skip(format!("rustc has no sanitizers for {host:?}")));
     }
-    let mut ask = ws.command("rustc");
-    let library = capture(ask.args(["--print", "target-libdir"]), MINUTE)?;
+    let mut query = ws.command("rustc");
+    let library = capture(query.args(["--print", "target-libdir"]), MINUTE)?;
     let library = PathBuf::from(library.trim());
     let names = std::fs::read_dir(&library).map_err(|e| format!("{}: {e}", library.display()))?;
     let there = names.flatten().any(|file| file.file_name().to_string_lossy().contains("_rt.tsan"));
     if !there {
-        return Err(Stop::Skip("this compiler brings no sanitizers".to_owned()));
+        return Err(Stop::Skip("the installed compiler has no sanitizers".to_owned()));
     }
     Ok(host.to_owned())
 }

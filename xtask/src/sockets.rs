@@ -1,4 +1,4 @@
-//! The kernel's own table of TCP connections, where there is one to read (Linux).
+//! Reads the kernel's table of TCP connections (Linux).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,21 +12,21 @@ pub struct Connection {
     pub keepalive_timer: Option<Duration>,
 }
 
-/// The kind of timer that the table gives as 2: keepalive.
+/// The number of the keepalive timer in the table.
 const KEEPALIVE: &str = "02";
 
-/// The table's unit of time, on every architecture keepsock is run on.
+/// The table's unit of time, on every architecture that keepsock supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The IPv4 connections from or to a port; none where there is no such table.
+/// The IPv4 connections from or to a port. Without such a table the list is empty.
 pub fn connections(port: u16) -> Vec<Connection> {
-    // The table may hold tens of thousands of lines: few are looked at closely.
+    // The table may have tens of thousands of lines, so only those with the port are parsed.
     let mark = format!(":{port:04X} ");
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     table.lines().filter(|line| line.contains(&mark)).filter_map(parse).collect()
 }
 
-/// The sockets that a process has open.
+/// The inodes of the sockets that a process has open.
 pub fn inodes_of(pid: u32) -> Vec<u64> {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -53,7 +53,7 @@ fn parse(line: &str) -> Option<Connection> {
     })
 }
 
-/// `0100007F:1F90`: the address as the machine's own integer, the port as a number.
+/// Parses `0100007F:1F90`: the address in the byte order of the machine, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let host = u32::from_str_radix(host, 16).ok()?.to_ne_bytes();
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn a_line_of_the_table_is_understood() {
+    fn parse_reads_a_line_of_the_table() {
         let line = "   1: 0100007F:1F90 0100007F:D431 01 00000000:00000000 02:00001194 00000000 \
                     0 0 4711 2 0000000000000000 20 4 0 10 -1";
         let connection = parse(line).unwrap();

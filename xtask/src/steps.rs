@@ -1,8 +1,8 @@
-//! Named steps, one after another, and the table at the end.
+//! The steps of a run, one after another, and the summary table.
 
 use std::time::{Duration, Instant};
 
-/// Why a step did not pass. A plain error is a failure.
+/// The reason why a step did not pass. An error that is a plain text is a failure.
 pub enum Stop {
     Fail(String),
     Skip(String),
@@ -36,15 +36,15 @@ struct Row {
     time: Duration,
 }
 
-/// The steps of one run. All of them run, whatever the earlier ones gave: one run
-/// shows everything that is wrong.
+/// The steps of one run. A failed step does not prevent the later ones, so that one run reports every
+/// failure.
 #[derive(Default)]
 pub struct Steps {
     rows: Vec<Row>,
 }
 
 impl Steps {
-    /// Runs one step. What it returns on success is its note in the table.
+    /// Runs one step. The text that the step returns on success is its note in the table.
     pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<String, Stop>) {
         println!("\n=== {name}");
         let started = Instant::now();
@@ -61,7 +61,7 @@ impl Steps {
         self.rows.push(Row { name: name.to_owned(), outcome, note, time });
     }
 
-    /// Prints the table and the closing line; true when the run is good.
+    /// Prints the table and the totals. Returns whether the run passed.
     pub fn finish(&self, ci: bool) -> bool {
         let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
         println!("\n=== summary");
@@ -71,7 +71,7 @@ impl Steps {
                 row.name,
                 label(row.outcome),
                 row.time.as_secs_f64(),
-                first_words(&row.note)
+                shortened(&row.note)
             );
         }
         let [passed, failed, skipped] =
@@ -88,11 +88,11 @@ impl Steps {
     }
 }
 
-/// A note cut to what a table has room for; all of it was printed in its step.
-fn first_words(note: &str) -> String {
-    const ROOM: usize = 100;
+/// The beginning of a note, short enough for the table. The step has printed all of it.
+fn shortened(note: &str) -> String {
+    const LENGTH: usize = 100;
     let line = note.lines().next().unwrap_or("");
-    match line.char_indices().nth(ROOM) {
+    match line.char_indices().nth(LENGTH) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line.to_owned(),
     }
@@ -119,20 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_fails_the_run() {
+    fn run_with_a_failed_step_fails() {
         assert!(run(vec![Ok(String::new())], true));
         assert!(!run(vec![Ok(String::new()), Err(Stop::Fail("x".into()))], false));
     }
 
     #[test]
-    fn a_skip_fails_the_run_in_ci_only() {
+    fn run_with_a_skipped_step_fails_in_ci_only() {
         let skip = || Err(Stop::Skip("no tool".into()));
         assert!(run(vec![Ok(String::new()), skip()], false));
         assert!(!run(vec![Ok(String::new()), skip()], true));
     }
 
     #[test]
-    fn a_run_without_a_passed_step_is_not_good() {
+    fn run_without_a_passed_step_fails() {
         assert!(!run(vec![], false));
     }
 }

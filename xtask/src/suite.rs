@@ -1,11 +1,12 @@
-//! `cargo xtask test`: which checks there are, and in which order.
+//! `cargo xtask test`: the list of the checks, in their order.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
-use crate::{counts, cross, labs, library, msrv, prefix, tools};
+use crate::{abi_check, counts, cross, demo, features, install_check, msrv, netns, tools};
 
 const LONG: Duration = Duration::from_secs(20 * 60);
 
@@ -28,63 +29,94 @@ fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
             .map(|_| String::new())
     });
-    // The full run has a step for all labs: it need not run the shorter ones twice.
-    steps.step("Rust tests", || if full { tests_without_labs(ws) } else { all_tests(ws) });
+    // The full run has a step for all netns tests: it does not run the short ones twice.
+    steps.step("Rust tests", || if full { tests_without_netns(ws) } else { all_tests(ws) });
     steps.step("C examples", || c_examples(ws, false)?.test(ws, "."));
 }
 
 fn all_tests(ws: &Workspace) -> Result<String, Stop> {
-    labs::prepare(ws);
+    netns::prepare(ws);
     count_rust_tests(&show(&mut ws.cargo(&TEST), LONG)?)
 }
 
-/// What `cargo test` runs, but for the test programs that are labs.
-fn tests_without_labs(ws: &Workspace) -> Result<String, Stop> {
-    labs::prepare(ws);
-    let (_, programs) = labs::programs(ws)?;
+/// Runs what `cargo test` runs, except the netns tests.
+fn tests_without_netns(ws: &Workspace) -> Result<String, Stop> {
+    netns::prepare(ws);
     let mut tests = ws.cargo(&TEST);
     tests.args(["--lib", "--bins", "--examples"]);
-    tests.args(programs.iter().flat_map(|program| ["--test", program]));
+    let programs = test_programs(ws)?.into_iter().filter(|name| name != netns::PROGRAM);
+    tests.args(programs.flat_map(|name| ["--test".to_owned(), name]));
     let mut output = show(&mut tests, LONG)?;
     output += &show(ws.cargo(&TEST).arg("--doc"), LONG)?;
     count_rust_tests(&output)
 }
 
+/// The test programs: `tests/NAME.rs` and `tests/NAME/main.rs`.
+fn test_programs(ws: &Workspace) -> Result<Vec<String>, String> {
+    let folder = ws.root.join("tests");
+    let entries = fs::read_dir(&folder).map_err(|e| format!("read {}: {e}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            match name.strip_suffix(".rs") {
+                Some(name) => Some(name.to_owned()),
+                None => entry.path().join("main.rs").is_file().then_some(name),
+            }
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
 fn rest(ws: &Workspace, steps: &mut Steps) {
-    steps.step("labs", || labs::run(ws));
+    steps.step("netns tests", || netns::run(ws));
     steps.step("C examples under valgrind", || {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "valgrind$")
     });
-    steps.step("other systems", || cross::check(ws));
+    // O1: the library type-checks for the other platforms.
+    steps.step("other platforms", || cross::check(ws));
+    // Every combination of Cargo features compiles without warnings.
+    steps.step("features", || features::check(ws));
     steps.step("oldest Rust", || msrv::check(ws));
-    steps.step("shared library", || library::check(ws));
+    // A1, F17: exported names, SONAME and needed libraries; the size is printed.
+    steps.step("shared library", || abi_check::check(ws));
+    // A2: the documentation has no warning.
     steps.step("documentation", || {
         let mut doc = ws.cargo(&["doc", "--no-deps", "--all-features"]);
         show(doc.env("RUSTDOCFLAGS", "-Dwarnings"), LONG)?;
         Ok(String::new())
     });
+    // P1: the C examples build against the installed CMake package.
     steps.step("installed, CMake", || {
         let build = c_examples(ws, false)?;
-        prefix::cmake_user(ws, &build)
+        install_check::cmake_user(ws, &build)
     });
-    steps.step("installed, pkg-config", || prefix::pkg_config_user(ws));
+    // P1: a program builds with what pkg-config prints, shared and static.
+    steps.step("installed, pkg-config", || install_check::pkg_config_user(ws));
+    // P2: the command that shows the main job. This gate is the other command.
+    steps.step("demo", || {
+        demo::demo(ws)?;
+        Ok(String::new())
+    });
+    // I6: the instructions of calls that would block are among the budgets.
     steps.step("counts", || {
         if counts::counts(ws, true)? {
-            Ok("every bar met".to_owned())
+            Ok("all budgets are met".to_owned())
         } else {
-            Err(Stop::Fail("a bar is exceeded".to_owned()))
+            Err(Stop::Fail("a budget is exceeded: see the lines with EXCEEDED".to_owned()))
         }
     });
 }
 
 fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
-    // Said both ways: CMake remembers what it was told last.
+    // The value is always passed, because CMake remembers the last one.
     let valgrind = format!("KEEPSOCK_VALGRIND={}", if valgrind { "ON" } else { "OFF" });
     Build::make(ws, &ws.root, ws.target.join("cmake"), &[valgrind])
 }
 
-/// Adds up the results of the test programs and of the documentation's examples.
+/// Adds up the results of the test programs and the documentation examples.
 fn count_rust_tests(output: &str) -> Result<String, Stop> {
     let mut sums = [0_u64; 3];
     for line in output.lines().filter(|line| line.contains("test result: ")) {
@@ -108,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_all_test_programs_are_added_up() {
+    fn count_rust_tests_adds_up_all_test_programs() {
         let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
                       test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured\n";
         let counted = count_rust_tests(output).ok();

@@ -1,4 +1,4 @@
-//! The one place that finds a tool, or installs it.
+//! Finds tools, and installs missing ones.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,14 @@ use std::sync::Once;
 use crate::run::{MINUTE, Workspace, capture, create_dir, show, succeeds};
 use crate::steps::Stop;
 
+/// The environment variable that forbids every installation.
+const NO_INSTALL: &str = "KEEPSOCK_NO_INSTALL";
+
 pub struct Tool {
     program: &'static str,
-    /// Debian's package.
+    /// The name of the Debian package.
     apt: &'static str,
-    /// The package on PyPI, for tools that are there as ready-made programs, and where
-    /// the program lies in it.
+    /// For tools that PyPI has as compiled programs: the package, and the path of the program in it.
     pip: Option<(&'static str, &'static str)>,
 }
 
@@ -39,11 +41,11 @@ pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: Non
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
 pub const TASKSET: Tool = Tool { program: "taskset", apt: "util-linux", pip: None };
 
-/// A library that C programs are compiled with.
+/// A library that C programs are compiled with, for comparison.
 pub struct Library {
-    /// Its name for pkg-config.
+    /// The name for pkg-config.
     module: &'static str,
-    /// Debian's package.
+    /// The name of the Debian package.
     apt: &'static str,
 }
 
@@ -52,15 +54,15 @@ pub const LIBUV: Library = Library { module: "libuv", apt: "libuv1-dev" };
 pub const LIBEVENT: Library = Library { module: "libevent", apt: "libevent-dev" };
 
 impl Library {
-    /// What to compile with. Installs the library where it is missing.
+    /// The compiler flags. Installs the library if it is missing.
     pub fn flags(&self, ws: &Workspace) -> Result<Vec<String>, String> {
         let config = PKG_CONFIG.find_or_install(ws)?;
-        let ask = || capture(ws.command(&config).args(["--cflags", "--libs", self.module]), MINUTE);
-        let flags = ask().or_else(|_| {
-            println!("{} is missing: installing it", self.module);
-            install_package(ws, self.apt).and_then(|()| ask()).map_err(|reason| {
+        let query =
+            || capture(ws.command(&config).args(["--cflags", "--libs", self.module]), MINUTE);
+        let flags = query().or_else(|_| {
+            install_package(ws, self.apt).and_then(|()| query()).map_err(|reason| {
                 format!(
-                    "{} is missing; install it (Debian, Ubuntu: `apt-get install {}`) and run again ({reason})",
+                    "{} is missing ({reason}). Install it (Debian, Ubuntu: `apt-get install {}`) and run again",
                     self.module, self.apt
                 )
             })
@@ -70,8 +72,8 @@ impl Library {
 }
 
 impl Tool {
-    /// Finds the tool on PATH or in target/tools, else installs it; a step that needs
-    /// it is skipped when that can't be done.
+    /// Finds the tool on PATH or in target/tools, else installs it. If that fails, the step that
+    /// needs the tool is skipped.
     pub fn need(&self, ws: &Workspace) -> Result<PathBuf, Stop> {
         self.find_or_install(ws).map_err(Stop::Skip)
     }
@@ -80,22 +82,21 @@ impl Tool {
         if let Some(found) = self.find(ws) {
             return Ok(found);
         }
-        println!("{} is missing: installing it", self.program);
-        // A private copy first: it changes nothing outside target/.
+        // pip first: it changes nothing outside target/.
         let mut tried = Vec::new();
         for install in [Self::install_with_pip, Self::install_with_apt] {
             match install(self, ws).map(|()| self.find(ws)) {
                 Ok(Some(found)) => return Ok(found),
-                Ok(None) => tried.push("the installation left no program".to_owned()),
+                Ok(None) => tried.push("the installed package has no such program".to_owned()),
                 Err(reason) => tried.push(reason),
             }
         }
         tried.retain(|reason| !reason.is_empty());
         Err(format!(
-            "{} is missing; install it (Debian, Ubuntu: `apt-get install {}`) and run again ({})",
+            "{} is missing ({}). Install it (Debian, Ubuntu: `apt-get install {}`) and run again",
             self.program,
-            self.apt,
-            tried.join("; ")
+            tried.join("; "),
+            self.apt
         ))
     }
 
@@ -110,8 +111,10 @@ impl Tool {
         let Some((package, _)) = self.pip else {
             return Err(String::new());
         };
+        allow_install()?;
         let folder = pip_folder(ws);
         let python = pip(ws)?;
+        println!("{} is missing: pip installs it into {}", self.program, folder.display());
         show(
             ws.command(python)
                 .env("PIP_ROOT_USER_ACTION", "ignore")
@@ -136,36 +139,57 @@ impl Tool {
     }
 }
 
-/// Installs one of Debian's packages.
+/// Installs a Debian package for the whole system. Prints the command and the packages first.
 fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
     static UPDATE: Once = Once::new();
+    allow_install()?;
     if on_path("apt-get").is_none() {
-        return Err("no apt-get here".to_owned());
+        return Err("apt-get is not installed".to_owned());
     }
     if !is_root() {
-        return Err("not root".to_owned());
+        return Err("apt-get needs root rights".to_owned());
     }
-    let install = || {
+    let apt_get = |options: &[&str]| {
         let mut install = ws.command("apt-get");
         install.env("DEBIAN_FRONTEND", "noninteractive");
-        install.args(["install", "-y", "--no-install-recommends", package]);
+        install.args(["install", "-y", "--no-install-recommends"]).args(options).arg(package);
         capture(&mut install, 5 * MINUTE)
     };
-    let first = install();
-    if first.is_ok() {
-        return Ok(());
-    }
-    // A fresh machine has no package lists yet, or has old ones.
-    UPDATE.call_once(|| {
-        if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
-            println!("{reason}");
-        }
-    });
-    install().map(|_| ())
+    let install = || {
+        let plan = apt_get(&["--simulate"])?;
+        println!(
+            "As root: apt-get install --no-install-recommends {package}\n    installs for the whole system: {}",
+            planned(&plan).join(", ")
+        );
+        apt_get(&[]).map(|_| ())
+    };
+    install().or_else(|_| {
+        // A fresh machine has no package lists, or old ones.
+        UPDATE.call_once(|| {
+            println!("As root: apt-get update");
+            if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
+                println!("{reason}");
+            }
+        });
+        install()
+    })
 }
 
-/// The first program of that name on PATH, or among the administrator's programs, which
-/// a user's PATH may lack.
+/// The packages in the output of a simulated installation: `Inst name (version ...)`.
+fn planned(simulation: &str) -> Vec<&str> {
+    let names = simulation.lines().filter_map(|line| line.strip_prefix("Inst "));
+    names.filter_map(|rest| rest.split(' ').next()).collect()
+}
+
+/// An error if the user has forbidden installations.
+fn allow_install() -> Result<(), String> {
+    match env::var_os(NO_INSTALL) {
+        Some(value) if !value.is_empty() => Err(format!("{NO_INSTALL} is set")),
+        _ => Ok(()),
+    }
+}
+
+/// The first program of that name on PATH or in the sbin folders, which a user's PATH may lack.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let name = format!("{program}{}", env::consts::EXE_SUFFIX);
@@ -175,13 +199,14 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| is_program(file))
 }
 
-/// The C compiler: $CC, else the first that is there.
+/// The C compiler: $CC, else the first one that is installed.
 pub fn c_compiler() -> Result<PathBuf, String> {
     if let Some(cc) = env::var_os("CC") {
         return Ok(cc.into());
     }
     ["cc", "gcc", "clang"].into_iter().find_map(on_path).ok_or_else(|| {
-        "no C compiler: install one (Debian, Ubuntu: `apt-get install gcc libc6-dev`)".to_owned()
+        "no C compiler found. Install one (Debian, Ubuntu: `apt-get install gcc libc6-dev`)"
+            .to_owned()
     })
 }
 
@@ -189,12 +214,11 @@ fn pip_folder(ws: &Workspace) -> PathBuf {
     ws.tools().join("pip")
 }
 
-/// A Python that has pip. Debian's has neither pip nor what `venv` needs to bring it,
-/// so both are tried.
+/// A Python with pip. Debian's Python may lack pip, and a virtual environment may have it.
 fn pip(ws: &Workspace) -> Result<PathBuf, String> {
     let has_pip =
         |python: &Path| succeeds(ws.command(python).args(["-m", "pip", "--version"]), MINUTE);
-    let python = on_path("python3").ok_or("no python3 here")?;
+    let python = on_path("python3").ok_or("python3 is not installed")?;
     if has_pip(&python) {
         return Ok(python);
     }
@@ -204,7 +228,11 @@ fn pip(ws: &Workspace) -> Result<PathBuf, String> {
         return Err("python3 has neither pip nor venv".to_owned());
     }
     let python = venv.join("bin").join("python3");
-    if has_pip(&python) { Ok(python) } else { Err("python3's venv brings no pip".to_owned()) }
+    if has_pip(&python) {
+        Ok(python)
+    } else {
+        Err("the virtual environment of python3 has no pip".to_owned())
+    }
 }
 
 fn works(ws: &Workspace, program: &Path) -> bool {
@@ -224,4 +252,16 @@ fn is_program(file: &Path) -> bool {
 
 pub fn is_root() -> bool {
     capture(std::process::Command::new("id").arg("-u"), MINUTE).is_ok_and(|id| id.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planned_returns_the_packages_of_a_simulated_installation() {
+        let simulation = "Reading package lists...\nInst libunwind8 (1.6.2-3 Debian:12 [amd64])\n\
+                          Inst strace (6.1-0.1 Debian:12 [amd64])\nConf strace (6.1-0.1)\n";
+        assert_eq!(planned(simulation), ["libunwind8", "strace"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! What datagram sockets are set to, and what the kernel knows of them.
+//! Options and state of datagram sockets.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,15 +8,9 @@ use std::net::SocketAddr;
 use libc::c_int;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 use socket2::SockAddr;
-use socket2::{Domain, Socket, Type};
 
-use super::{Families, Memory, Sending, ToGroups};
-use crate::sys::{Borrowed, Owned, sockopt};
-
-/// A datagram socket in blocking mode, close-on-exec from the start.
-pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
-    Ok(Socket::new(domain, Type::DGRAM, None)?.into())
-}
+use super::{Memory, Sending, ToGroups};
+use crate::sys::{Borrowed, Families, sockopt};
 
 fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     sockopt::set(socket, level, name, &c_int::from(on))
@@ -27,28 +21,27 @@ const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 const WANT_DESTINATION: c_int = libc::IP_RECVDSTADDR;
 
-/// Asks for the address that each datagram was sent to: ip(7), RFC 3542 section 4.
+/// Requests the destination address of each datagram: ip(7), RFC 3542 section 4.
 pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<()> {
     if !ipv6 {
         return set(socket, libc::IPPROTO_IP, WANT_DESTINATION, true);
     }
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, true)?;
-    // Linux tells of IPv4 datagrams to an IPv6 socket which address of its interface
-    // they came to, too. Others have no such option there.
+    // Linux also reports, for an IPv4 datagram to an IPv6 socket, the local address of its interface.
+    // Other systems have no such option.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     set(socket, libc::IPPROTO_IP, WANT_DESTINATION, true)?;
     Ok(())
 }
 
-/// Whether the kernel tells of each datagram its TTL, its TOS byte and when it took it: ip(7),
-/// RFC 3542, socket(7). None: a Unix socket, which has the time only.
+/// Requests the TTL, the TOS byte and the receive time of each UDP datagram: ip(7), RFC 3542,
+/// socket(7).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn want_details(
     socket: Borrowed<'_>,
-    families: Option<Families>,
+    Families { ipv4, ipv6 }: Families,
     on: bool,
 ) -> io::Result<()> {
-    let Families { ipv4, ipv6 } = families.unwrap_or(Families { ipv4: false, ipv6: false });
     if ipv6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, on)?;
@@ -60,38 +53,38 @@ pub(crate) fn want_details(
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on)
 }
 
-/// Whether the kernel tells of each datagram of a Unix socket who sent it: SO_PASSCRED of unix(7).
+/// Requests the sender's credentials (SO_PASSCRED of unix(7)) and the time of each datagram of a Unix
+/// socket. Always both: together they fill [`UNIX_CONTROL`](super::UNIX_CONTROL), so that the kernel
+/// has no space for descriptors.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn want_credentials(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, on)
+pub(crate) fn want_sender(socket: Borrowed<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, true)?;
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, true)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn want_credentials(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
+pub(crate) fn want_sender(_: Borrowed<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn want_details(
-    _: Borrowed<'_>,
-    _families: Option<Families>,
-    _on: bool,
-) -> io::Result<()> {
+pub(crate) fn want_details(_: Borrowed<'_>, _: Families, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether no datagram waits. poll says otherwise of a socket that was shut down.
+/// Whether no datagram waits. For a socket that was shut down, poll reports the opposite.
 pub(crate) fn is_empty(socket: Borrowed<'_>) -> bool {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let peeked = socket2::SockRef::from(&socket).recv_with_flags(&mut [], flags);
     peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether the kernel may hand over several datagrams as one.
+/// Whether the kernel may return several datagrams in one buffer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn coalesces(socket: Borrowed<'_>) -> bool {
-    // SAFETY: an int.
-    let on = unsafe { sockopt::get::<c_int>(socket, libc::SOL_UDP, super::message::UDP_GRO) };
+    // SAFETY: getsockopt writes one int.
+    let on =
+        unsafe { sockopt::get::<c_int>(socket, libc::SOL_UDP, crate::sys::ancillary::UDP_GRO) };
     on.is_ok_and(|(on, _)| on != 0)
 }
 
@@ -100,10 +93,10 @@ pub(crate) fn coalesces(_: Borrowed<'_>) -> bool {
     false
 }
 
-/// Lets the kernel hand over several datagrams of one sender as one: UDP_GRO of udp(7), Linux 5.0.
+/// Lets the kernel return several datagrams of one sender in one buffer: UDP_GRO of udp(7), Linux 5.0.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn coalesce(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
-    match set(socket, libc::SOL_UDP, super::message::UDP_GRO, on) {
+    match set(socket, libc::SOL_UDP, crate::sys::ancillary::UDP_GRO, on) {
         Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             Err(io::ErrorKind::Unsupported.into())
         }
@@ -130,8 +123,8 @@ pub(crate) fn set_sending(
         Sending::Ttl(ttl) => (libc::IP_TTL, libc::IPV6_UNICAST_HOPS, c_int::from(ttl)),
         Sending::Tos(tos) => (libc::IP_TOS, libc::IPV6_TCLASS, c_int::from(tos)),
         Sending::Whole(on) => match whole {
-            // IP_PMTUDISC_DO, and _WANT, which is how a socket begins: it cuts what is too
-            // long for the way. IPv6 has the same numbers (ip(7), ipv6(7)).
+            // IP_PMTUDISC_DO, or IP_PMTUDISC_WANT, the state of a new socket, which fragments
+            // datagrams that are too long for the path. IPv6 has the same numbers (ip(7), ipv6(7)).
             Some((v4, v6)) => (v4, v6, if on { 2 } else { 1 }),
             None => return Err(io::ErrorKind::Unsupported.into()),
         },
@@ -145,15 +138,14 @@ pub(crate) fn set_sending(
     Ok(())
 }
 
-/// How long a packet to the peer of a connected socket may be, headers included, as far as is
-/// known: IP_MTU of ip(7).
+/// The known path MTU to the peer of a connected socket, headers included: IP_MTU of ip(7).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn path_mtu(socket: Borrowed<'_>, ipv6: bool) -> io::Result<u32> {
     let (level, name) = match ipv6 {
         true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
         false => (libc::IPPROTO_IP, libc::IP_MTU),
     };
-    // SAFETY: an int.
+    // SAFETY: getsockopt writes one int.
     let (mtu, _) = unsafe { sockopt::get::<c_int>(socket, level, name) }?;
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
@@ -163,12 +155,12 @@ pub(crate) fn path_mtu(_: Borrowed<'_>, _ipv6: bool) -> io::Result<u32> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// SO_MEMINFO, Linux 4.12: unlike SO_RXQ_OVFL it costs the datagrams nothing. The order is that of
+/// SO_MEMINFO, Linux 4.12: unlike SO_RXQ_OVFL it adds no cost to the datagrams. The order is that of
 /// linux/sock_diag.h.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn memory(socket: Borrowed<'_>) -> Memory {
     const SO_MEMINFO: c_int = 55;
-    // SAFETY: an array of numbers.
+    // SAFETY: getsockopt fills an array of integers of the given size.
     let got = unsafe { sockopt::get::<[u32; 9]>(socket, libc::SOL_SOCKET, SO_MEMINFO) };
     let Ok((values, len)) = got else {
         return Memory::default();
@@ -189,7 +181,7 @@ pub(crate) fn memory(_: Borrowed<'_>) -> Memory {
     Memory::default()
 }
 
-/// Whether the kernel queues what ICMP says of datagrams (ip(7), IP_RECVERR).
+/// Whether the kernel queues ICMP errors of datagrams (ip(7), IP_RECVERR).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn report_errors(socket: Borrowed<'_>, ipv6: bool, on: bool) -> io::Result<()> {
     if ipv6 {
@@ -203,8 +195,8 @@ pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Resu
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Joins a group, or leaves it, on an interface (0: as routed), for all senders or for one:
-/// RFC 3678 section 5, whose structures these are. Apple packs them otherwise.
+/// Joins or leaves a group on an interface (0: as routed), for all senders or for one: RFC 3678
+/// section 5, which defines these structures. Apple packs them differently.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(crate) fn set_member(
     socket: Borrowed<'_>,
@@ -232,7 +224,7 @@ pub(crate) fn set_member(
     let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
     let name = |ip| {
         let name = SockAddr::from(SocketAddr::new(ip, 0));
-        // SAFETY: all zero is a valid, empty name; no name is longer than the storage.
+        // SAFETY: sockaddr_storage consists of integers; no address is longer.
         unsafe {
             let mut storage: libc::sockaddr_storage = std::mem::zeroed();
             let (from, len) = (name.as_ptr().cast::<u8>(), name.len() as usize);
@@ -240,12 +232,13 @@ pub(crate) fn set_member(
             storage
         }
     };
-    // Linux would hand over what other sockets of the machine have joined, too (ip(7),
-    // IP_MULTICAST_ALL; ipv6 since 4.20, before which nothing can be done).
+    // By default Linux delivers datagrams of groups that other sockets of the machine have joined
+    // (ip(7), IP_MULTICAST_ALL; for IPv6 the option exists since 4.20).
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         const IPV6_MULTICAST_ALL: c_int = 29; // linux/in6.h
-        // Of both: a socket may have both families, and one that has not refuses the other.
+        // Both options: a socket may have both families, and rejects the option of a family that it
+        // does not have.
         let _ = set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, false);
         let _ = set(socket, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, false);
     }
@@ -316,20 +309,4 @@ pub(crate) fn to_groups(_: Borrowed<'_>, _families: Families, setting: ToGroups)
         ToGroups::Interface(index) => index,
     };
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Whether the descriptor is a datagram socket of IP, or of Unix.
-pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
-    let socket = socket2::SockRef::from(&socket);
-    let name = socket.local_addr()?;
-    let known = name.as_socket().is_some() || name.family() == libc::AF_UNIX as libc::sa_family_t;
-    if !known || socket.r#type()? != Type::DGRAM {
-        return Ok(false);
-    }
-    // ICMP has such sockets, too (icmp(7), "ping sockets").
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    if name.as_socket().is_some() {
-        return Ok(socket.protocol()? == Some(socket2::Protocol::UDP));
-    }
-    Ok(true)
 }

@@ -12,7 +12,7 @@ use crate::tools;
 const READS_AND_WRITES: [&str; 8] =
     ["read", "readv", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg"];
 
-/// What one cycle, echo, connect, round trip or batch costs the program.
+/// The cost of one cycle, echo, connect, round trip or batch.
 pub struct Cost {
     pub calls: BTreeMap<String, f64>,
     pub instructions: f64,
@@ -31,7 +31,12 @@ impl Cost {
             .sum()
     }
 
-    /// The calls one by one, those that are made at least once in twenty times.
+    /// The calls by which threads wait for each other and wake each other.
+    pub fn futexes(&self) -> f64 {
+        self.calls.get("futex").copied().unwrap_or(0.0)
+    }
+
+    /// The calls by name, if they are made at least once in twenty repetitions.
     pub fn list(&self) -> String {
         let mut calls: Vec<(&String, &f64)> =
             self.calls.iter().filter(|(_, n)| **n >= 0.05).collect();
@@ -40,7 +45,7 @@ impl Cost {
     }
 }
 
-/// What counts the programs.
+/// Runs the programs under the counting tools.
 pub struct Counter<'a> {
     programs: &'a Programs,
     strace: PathBuf,
@@ -65,7 +70,7 @@ impl<'a> Counter<'a> {
         Ok(Cost { calls, instructions: more / n as f64 })
     }
 
-    /// How often one of them asks the heap for memory.
+    /// The number of heap allocations of one repetition.
     pub fn allocations(&self, program: &str, work: Work) -> Result<f64, Stop> {
         let n = work.repeats();
         let count = |repeats| {
@@ -85,8 +90,8 @@ impl<'a> Counter<'a> {
     ) -> Result<BTreeMap<String, u64>, Stop> {
         let trace = self.programs.file("strace.out");
         let mut command = Command::new(&self.strace);
-        // The calls are counted here and not by -c, which leaves out those that don't
-        // return, such as the end of a thread.
+        // The option -c omits calls that do not return, such as the end of a thread, so the calls in
+        // the trace are counted.
         command.args(["-f", "-qq", "-s", "0", "-e", "signal=none", "-o"]).arg(&trace);
         self.run(command, program, work, repeats)?;
         Ok(count_calls(&read_file(&trace)?))
@@ -100,7 +105,7 @@ impl<'a> Counter<'a> {
             .ok_or_else(|| Stop::Fail(format!("callgrind printed no count for {program}:\n{said}")))
     }
 
-    /// Runs a program under one of valgrind's tools; returns what that found.
+    /// Runs a program under one of valgrind's tools, and returns the tool's output.
     fn valgrind(
         &self,
         tool: &[&str],
@@ -115,7 +120,7 @@ impl<'a> Counter<'a> {
         read_file(&log)
     }
 
-    /// Runs a program under a counting tool, and its other side.
+    /// Runs a program under a counting tool, with its peer.
     fn run(
         &self,
         mut counted: Command,
@@ -125,7 +130,14 @@ impl<'a> Counter<'a> {
     ) -> Result<(), String> {
         counted.arg(self.programs.file(program));
         let ran = match work {
-            Work::Connect | Work::RoundTrip => self.run_client(counted, work, repeats),
+            Work::Connect | Work::ConnectByName | Work::RoundTrip => {
+                self.run_client(counted, work, repeats)
+            }
+            Work::WouldBlock { datagram } => {
+                let kind = if datagram { "datagram" } else { "stream" };
+                counted.args([kind, &repeats.to_string()]);
+                capture(&mut counted, RUN_LIMIT).map(|_| ())
+            }
             Work::Datagrams { equal } => {
                 counted.args([length_of(equal), &repeats.to_string()]);
                 capture(&mut counted, RUN_LIMIT).map(|_| ())
@@ -140,15 +152,18 @@ impl<'a> Counter<'a> {
 
     fn run_client(&self, mut counted: Command, work: Work, repeats: u64) -> Result<(), String> {
         let connections = work.connections(repeats);
-        let messages = if work == Work::Connect { 0 } else { repeats };
-        // It waits for its clients to close, so that what they do does not hang on who
-        // is quicker.
+        let messages = if work == Work::RoundTrip { repeats } else { 0 };
+        // The server waits until its clients close, so that the calls do not depend on the order of
+        // the two closes.
         let server = Server::start(
             Command::new(self.programs.file("raw_accept"))
                 .args([connections.to_string(), "0".to_owned()]),
         )?;
         counted.arg(server.port.to_string());
         counted.args([connections, messages, work.read_timeout_ms()].map(|n| n.to_string()));
+        if work == Work::ConnectByName {
+            counted.arg("localhost");
+        }
         let ran = capture(&mut counted, RUN_LIMIT).map(|_| ());
         server.finish(ran)
     }
@@ -156,7 +171,7 @@ impl<'a> Counter<'a> {
     fn run_server(&self, mut counted: Command, work: Work, repeats: u64) -> Result<(), String> {
         let server = Server::start(&mut counted)?;
         let connections = work.connections(repeats);
-        // Connections, of which how many at once, messages on each, bytes in each.
+        // The number of connections, how many at once, messages on each, bytes in each message.
         let load = |load: [u64; 4]| {
             let mut clients = Command::new(self.programs.file("load"));
             clients.arg(server.port.to_string()).args(load.map(|number| number.to_string()));
@@ -177,8 +192,8 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Counts the calls in a trace: `1234  accept4(3, ...`. The second half of a call that
-/// was interrupted (`<... accept4 resumed>`) is not another one.
+/// Counts the calls in a trace: `1234  accept4(3, ...`. The second line of an interrupted call
+/// (`<... accept4 resumed>`) is not counted again.
 fn count_calls(trace: &str) -> BTreeMap<String, u64> {
     let mut calls = BTreeMap::new();
     for line in trace.lines() {
@@ -192,7 +207,7 @@ fn count_calls(trace: &str) -> BTreeMap<String, u64> {
     calls
 }
 
-/// Finds a number that valgrind prints: `==1234== Collected : 451344`, or
+/// Finds a number in valgrind's output: `==1234== Collected : 451344`, or
 /// `==1234==   total heap usage: 1,024 allocs, ...`.
 fn number_after(said: &str, words: &str) -> Option<u64> {
     said.lines().find_map(|line| {
@@ -205,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_once_also_when_they_are_interrupted() {
+    fn interrupted_calls_are_counted_once() {
         let trace = "10 accept4(3,  <unfinished ...>\n11 exit(0)   = ?\n10 <... accept4 resumed>NULL) = 4\n\
                      10 recvfrom(4, \"\"..., 256) = 1\n11 +++ exited with 0 +++\n";
         let calls = count_calls(trace);
@@ -214,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_valgrind_prints_is_understood() {
+    fn number_after_reads_the_output_of_valgrind() {
         let said = "==1== Events : Ir\n==1== Collected : 451344\n";
         assert_eq!(number_after(said, "Collected : "), Some(451_344));
         let said = "==1==   total heap usage: 1,024 allocs, 1,020 frees, 9 bytes allocated\n";

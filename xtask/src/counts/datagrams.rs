@@ -1,31 +1,31 @@
-//! F15: what a datagram costs both ends, as a ratio to plain C with sendto and recvfrom.
+//! F15: the cost of a datagram for both ends, as a ratio to plain C with sendto and recvfrom.
 //!
-//! Each program sends 64 datagrams to itself by loopback, receives and checks them, again and
-//! again; what it cannot receive as it was sent ends it. One thread has both ends, so the time is
-//! that of both, by the clock and of the processor. The programs take turns, as in `ratios.rs`.
+//! Each program repeatedly sends 64 datagrams to itself over loopback, receives them and checks
+//! them. It fails if a datagram differs from the sent one. One thread has both ends, so the time
+//! includes both: wall-clock time and processor time. The programs run in rounds, as in `ratios.rs`.
 
 use super::programs::{PROGRAMS, Programs, Worker, length_of};
 use super::ratios::{Cores, TURNS, spread};
 use crate::steps::Stop;
 
-/// Batches in a turn: a fifth of a second for the slowest.
+/// The number of batches in a round, which takes the slowest program a fifth of a second.
 const BATCHES: u32 = 1000;
 
-/// A program at its work, what it is beside (a row above it), and what these ratios are meant to be.
+/// A program and its work, a row above it to compare with, and the intended ratios.
 struct Row {
     program: &'static str,
     equal: bool,
     aim: Option<f64>,
-    beside: Option<(usize, Option<f64>)>,
+    compared_with: Option<(usize, Option<f64>)>,
 }
 
 const fn row(program: &'static str, equal: bool) -> Row {
-    Row { program, equal, aim: None, beside: None }
+    Row { program, equal, aim: None, compared_with: None }
 }
 
 impl Row {
-    const fn beside(mut self, row: usize, aim: Option<f64>) -> Self {
-        self.beside = Some((row, aim));
+    const fn compared_with(mut self, row: usize, aim: Option<f64>) -> Self {
+        self.compared_with = Some((row, aim));
         self
     }
 
@@ -35,22 +35,22 @@ impl Row {
     }
 }
 
-/// Plain C stands there twice: how far its second is from 1 tells what the digits are worth.
+/// Plain C is listed twice. The distance of its second ratio from 1 is the error of measurement.
 const ROWS: [Row; 11] = [
     row("raw_sendto", true),
     row("raw_sendto", true),
     row("raw_send", true),
     row("raw_sendmmsg", false),
     row("raw_segment", true),
-    row("raw_pieces", true).beside(4, None),
+    row("raw_pieces", true).compared_with(4, None),
     row("raw_coalesce", true),
-    row("keep_datagram", true).beside(2, None),
-    row("keep_batch", true).aim(0.25).beside(4, Some(1.03)),
-    row("keep_batch", false).beside(3, None),
-    row("keep_coalesce", true).aim(0.25).beside(6, None),
+    row("keep_datagram", true).compared_with(2, None),
+    row("keep_batch", true).aim(0.25).compared_with(4, Some(1.03)),
+    row("keep_batch", false).compared_with(3, None),
+    row("keep_coalesce", true).aim(0.25).compared_with(6, None),
 ];
 
-/// Measures and prints.
+/// Measures the programs and prints the table.
 pub fn measure(programs: &Programs, cores: &Cores) -> Result<(), Stop> {
     println!(
         "\nF15: a UDP datagram of 64 bytes, 64 at a time, both ends in one thread on one core"
@@ -81,10 +81,10 @@ pub fn measure(programs: &Programs, cores: &Cores) -> Result<(), Stop> {
             median(&processor),
             verdict(ratios(&processor[at], &processor[0]), row.aim),
         );
-        if let Some((other, aim)) = row.beside {
+        if let Some((other, aim)) = row.compared_with {
             println!(
                 "{:<42}  {:>6.3}  {:>9}  {}",
-                format!("  beside {}", label(ROWS[other].program)),
+                format!("  compared with {}", label(ROWS[other].program)),
                 ratios(&clock[at], &clock[other]).0,
                 "",
                 verdict(ratios(&processor[at], &processor[other]), aim),
@@ -97,7 +97,7 @@ pub fn measure(programs: &Programs, cores: &Cores) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A program with the nanoseconds for a datagram of each turn: by the clock, and of the processor.
+/// A program with the nanoseconds for a datagram in each round: wall-clock time and processor time.
 struct Run {
     worker: Worker,
     times: Vec<[f64; 2]>,
@@ -108,7 +108,7 @@ impl Run {
         let mut command = cores.server(programs.file(row.program).as_os_str());
         let worker = Worker::start(command.arg(length_of(row.equal)))?;
         let mut run = Self { worker, times: Vec::new() };
-        // The first time touches memory that is not there yet.
+        // The first run allocates memory, so it is not measured.
         run.take_turn()?;
         run.times.clear();
         Ok(run)
@@ -116,7 +116,10 @@ impl Run {
 
     fn take_turn(&mut self) -> Result<(), String> {
         let said = self.worker.order(&BATCHES.to_string())?;
-        self.times.push(two_numbers(&said).ok_or_else(|| format!("no two times: {said}"))?);
+        self.times.push(
+            two_numbers(&said)
+                .ok_or_else(|| format!("expected two times, the program printed: {said}"))?,
+        );
         Ok(())
     }
 }
@@ -127,12 +130,12 @@ fn two_numbers(line: &str) -> Option<[f64; 2]> {
     two.iter().all(|time| *time > 0.0).then_some(two)
 }
 
-/// The median of the turns' ratios, the least and the most.
+/// The median, the minimum and the maximum of the ratios of all rounds.
 fn ratios(times: &[f64], base: &[f64]) -> (f64, f64, f64) {
     spread(times.iter().zip(base).map(|(a, b)| a / b).collect())
 }
 
-/// Of the processor's time, which a busy machine makes less wrong than the clock's.
+/// The ratio of processor times, which vary less on a busy machine than wall-clock times.
 fn verdict((ratio, least, most): (f64, f64, f64), aim: Option<f64>) -> String {
     let met = match aim {
         Some(aim) if ratio <= aim => format!("  aim {aim:.2}: met"),
@@ -151,15 +154,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_beside_is_a_row_before() {
+    fn rows_are_compared_with_an_earlier_row() {
         for (at, row) in ROWS.iter().enumerate() {
             assert!(PROGRAMS.iter().any(|program| program.name == row.program), "{}", row.program);
-            assert!(row.beside.is_none_or(|(other, _)| other < at));
+            assert!(row.compared_with.is_none_or(|(other, _)| other < at));
         }
     }
 
     #[test]
-    fn times_are_two_numbers_and_more_than_none() {
+    fn two_numbers_rejects_other_output() {
         assert_eq!(two_numbers("3450.25 3449.00"), Some([3450.25, 3449.0]));
         assert_eq!(two_numbers("3450.25"), None);
         assert_eq!(two_numbers("0.00 1.00"), None);

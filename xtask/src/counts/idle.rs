@@ -1,4 +1,4 @@
-//! What connections cost on which nothing happens: memory, and waking up for them.
+//! The cost of idle connections: memory, and wake-ups of the server.
 
 use std::fs;
 use std::process::Command;
@@ -8,19 +8,19 @@ use std::time::Duration;
 use super::programs::{Held, Programs, Server, Work};
 use crate::run::read_file;
 
-/// For the server to go back to its wait after the last answer.
+/// The time after the last answer until the server waits again.
 const SETTLE: Duration = Duration::from_millis(300);
-/// How long wake-ups are counted.
+/// The time for which wake-ups are counted.
 const WATCH: Duration = Duration::from_secs(3);
 
 pub struct Idle {
     /// User memory for one connection.
     pub bytes: f64,
-    /// Of the whole server, with twice the connections.
+    /// Wake-ups of the whole server, with twice the number of connections.
     pub wake_ups: f64,
 }
 
-/// Holds N and then 2N connections: what a server needs without any cancels out.
+/// Holds N and then 2N connections. The difference does not include the memory of the server itself.
 pub fn idle(programs: &Programs, program: &str, work: Work) -> Result<Idle, String> {
     let n = work.repeats();
     let held = |connections, look: fn(u32) -> Result<(u64, u64), String>| {
@@ -44,9 +44,9 @@ pub fn idle(programs: &Programs, program: &str, work: Work) -> Result<Idle, Stri
     look().map_err(|e| format!("{program}, {}: {e}", work.name()))
 }
 
-/// The memory that is the process's own and was written to, in bytes. Not the heap's count:
-/// that lacks stacks, tables in static memory and what malloc adds itself. Whole pages, but
-/// over thousands of connections these are less than a byte for each, and they repeat.
+/// The private memory that the process has written, in bytes. The size of the heap would omit stacks,
+/// static tables and the overhead of malloc. The kernel counts whole pages. With thousands of
+/// connections the error is less than a byte for each, and equal in every run.
 fn private_dirty(pid: u32) -> Result<u64, String> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
         .map_err(|e| format!("smaps_rollup: {e}"))?;
@@ -54,18 +54,18 @@ fn private_dirty(pid: u32) -> Result<u64, String> {
     Ok(kilobytes * 1024)
 }
 
-/// How often any thread of the server wakes up while nothing happens.
+/// The number of wake-ups of all threads of the server while its connections are idle.
 fn wake_ups(pid: u32) -> Result<u64, String> {
     let before = switches(pid)?;
-    // It has slept between its clients' messages. Without that it is not what was read.
+    // The server has slept between the messages of its clients. A count of zero is a wrong reading.
     if before == 0 {
-        return Err("no context switch was seen while it worked".to_owned());
+        return Err("the server made no context switch while its clients sent messages".to_owned());
     }
     thread::sleep(WATCH);
     Ok(switches(pid)?.saturating_sub(before))
 }
 
-/// How often its threads have gone to sleep, which a thread that wakes up does again.
+/// The number of times that the threads have gone to sleep. A thread that wakes up goes to sleep again.
 fn switches(pid: u32) -> Result<u64, String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| format!("threads: {e}"))?;
     let mut sum = 0;
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_by_its_whole_name() {
+    fn field_matches_the_whole_name() {
         let status = "nonvoluntary_ctxt_switches:\t7\nvoluntary_ctxt_switches:\t3\n";
         assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(3));
         assert_eq!(field("Private_Dirty:       272 kB\n", "Private_Dirty:"), Some(272));

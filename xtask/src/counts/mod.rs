@@ -1,11 +1,12 @@
-//! `cargo xtask counts`: what keepsock costs, counted beside plain C in one run.
-//! `cargo xtask ratios`: where only time tells, as a ratio to plain C.
+//! `cargo xtask counts`: the costs of keepsock, of plain C, and of other libraries, counted in one run.
+//! `cargo xtask ratios`: processor time as a ratio to plain C.
 //!
-//! Times on a shared machine swing; system calls (strace), user instructions (callgrind),
-//! memory and wake-ups repeat. Each program runs with N and with 2N cycles, echoes, connects,
-//! batches or connections, and the difference divided by N is what one of them costs: start-up cancels out.
+//! Times on a shared machine vary. System calls (strace), user instructions (callgrind), memory and
+//! wake-ups are equal in every run. Each program runs with N and with 2N cycles, echoes, connects,
+//! batches or connections. The difference divided by N is the cost of one of them, without the cost
+//! of the program's start.
 
-mod bars;
+mod budgets;
 mod costs;
 mod datagrams;
 mod idle;
@@ -14,7 +15,7 @@ mod ratios;
 
 use std::collections::BTreeMap;
 
-use bars::{Counts, Unit};
+use budgets::{Counts, Unit};
 use costs::Counter;
 use programs::{PROGRAMS, Programs, Work};
 pub use ratios::ratios;
@@ -22,10 +23,10 @@ pub use ratios::ratios;
 use crate::run::Workspace;
 use crate::steps::Stop;
 
-/// Counts and prints; false when `gate` is asked for and a bar is exceeded.
+/// Counts, and prints the tables. Returns false if `gate` is true and a budget is exceeded.
 pub fn counts(ws: &Workspace, gate: bool) -> Result<bool, Stop> {
     if !cfg!(target_os = "linux") {
-        return Err(Stop::Skip("counts with strace and valgrind: Linux only".to_owned()));
+        return Err(Stop::Skip("strace and valgrind are needed, which only Linux has".to_owned()));
     }
     let programs = Programs::prepare(ws)?;
     let counter = Counter::prepare(ws, &programs)?;
@@ -44,15 +45,16 @@ pub fn counts(ws: &Workspace, gate: bool) -> Result<bool, Stop> {
             let cost = counter.cost(program.name, *work)?;
             found(Unit::Calls, cost.calls());
             found(Unit::CallsBeyondIo, cost.calls_beyond_io());
+            found(Unit::Futexes, cost.futexes());
             found(Unit::Instructions, cost.instructions);
             lists.insert((program.name, *work), cost.list());
-            if bars::asks_for(program.name, *work, Unit::Allocations) {
+            if budgets::is_needed(program.name, *work, Unit::Allocations) {
                 found(Unit::Allocations, counter.allocations(program.name, *work)?);
             }
         }
     }
     print_tables(&counts, &lists);
-    Ok(bars::judge(&counts, &programs)? || !gate)
+    Ok(budgets::judge(&counts, &programs)? || !gate)
 }
 
 fn print_tables(counts: &Counts, lists: &BTreeMap<(&str, Work), String>) {
@@ -60,7 +62,7 @@ fn print_tables(counts: &Counts, lists: &BTreeMap<(&str, Work), String>) {
         PROGRAMS.iter().flat_map(|program| program.works.iter().map(move |work| (program, *work)))
     };
     println!(
-        "\n{:<27} {:<18} {:>6} {:>13}  calls one by one",
+        "\n{:<27} {:<18} {:>6} {:>13}  calls by name",
         "program", "work", "calls", "instructions"
     );
     for (program, work) in rows() {

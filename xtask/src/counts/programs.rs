@@ -1,4 +1,4 @@
-//! The programs that are counted: which there are, how they are compiled and started.
+//! The programs whose costs are counted, and how they are compiled and started.
 
 use std::fs;
 use std::io::Write;
@@ -6,42 +6,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use crate::library;
+use crate::abi_check;
 use crate::run::{self, MINUTE, Reader, Workspace, capture, create_dir};
 use crate::steps::Stop;
 use crate::tools::{self, Library};
 
-/// Enough that a call or two made by chance vanish in the first decimal.
+/// Enough repetitions that one or two additional calls do not change the first decimal.
 const CYCLES: u64 = 400;
-/// More where the number of threads that are made at first is a matter of chance.
+/// More repetitions for servers that start a varying number of threads at first.
 const CYCLES_AT_ONCE: u64 = 2000;
 const ECHOES: u64 = 1000;
 const ECHOES_ON_EACH: u64 = 40;
-/// Enough that the connects before, which chance batches, vanish too.
+/// Enough repetitions that the varying number of calls for the connects does not change the result.
 const BROADCASTS: u64 = 20;
 const BATCHES: u64 = 200;
 
-/// Everything on loopback; only valgrind's own start takes a moment.
+/// All connections are on loopback. The start of valgrind takes most of the time.
 const START_LIMIT: Duration = Duration::from_secs(30);
 pub const RUN_LIMIT: Duration = Duration::from_secs(90);
 
-/// What a program is put to: a server's work, a client's, and what one thread does with itself.
+/// The work of a program: of a server, of a client, or of one thread that has both ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
-    /// Connect, one byte there and one back, close.
+    /// Connect, send one byte, receive one byte, close.
     Cycle { at_once: u64 },
-    /// 64 bytes answered on an open connection; the blocking servers have a read timeout.
+    /// Echo 64 bytes on an open connection. The blocking servers have a read timeout.
     Echo { connections: u64 },
-    /// 64 bytes to each of the clients.
+    /// Echo 64 bytes on an open connection while the server's connects to a full queue are pending.
+    EchoDuringConnects { connects: u64 },
+    /// Send 64 bytes to each of the clients.
     Broadcast { clients: u64 },
-    /// That many connections, and then twice as many, on which nothing happens.
+    /// Hold that number of idle connections, and then twice the number.
     Idle { connections: u64 },
-    /// Connect to a numeric address with five options and a deadline, close.
+    /// Connect to a numeric address with five options and a deadline, and close.
     Connect,
-    /// 64 bytes sent, and as many received, on an open connection that has a read timeout.
+    /// Connect to `localhost` with the same options, and close. The server listens on 127.0.0.1
+    /// only, so the attempt to `::1` is refused.
+    ConnectByName,
+    /// Send and receive 64 bytes on an open connection that has a read timeout.
     RoundTrip,
-    /// 64 UDP datagrams sent and received by one thread: of 64 bytes each, or of lengths about
-    /// that which rise, so that no two can be one for the kernel.
+    /// A non-blocking read that would block, without an error object.
+    WouldBlock { datagram: bool },
+    /// Send and receive 64 UDP datagrams in one thread: each of 64 bytes, or of increasing lengths,
+    /// which the kernel cannot combine into one segment.
     Datagrams { equal: bool },
 }
 
@@ -49,10 +56,13 @@ pub const CYCLE: Work = Work::Cycle { at_once: 1 };
 pub const CYCLE_64: Work = Work::Cycle { at_once: 64 };
 pub const ECHO: Work = Work::Echo { connections: 1 };
 pub const ECHO_64: Work = Work::Echo { connections: 64 };
+pub const ECHO_CONNECTS: Work = Work::EchoDuringConnects { connects: 100 };
 pub const BROADCAST: Work = Work::Broadcast { clients: 500 };
 pub const IDLE: Work = Work::Idle { connections: 5000 };
-/// A thread for each.
+/// Servers with a thread for each connection.
 pub const IDLE_THREADS: Work = Work::Idle { connections: 500 };
+pub const BLOCKED: Work = Work::WouldBlock { datagram: false };
+pub const BLOCKED_DATAGRAM: Work = Work::WouldBlock { datagram: true };
 pub const EQUAL: Work = Work::Datagrams { equal: true };
 pub const UNEQUAL: Work = Work::Datagrams { equal: false };
 
@@ -63,10 +73,14 @@ impl Work {
             Self::Cycle { at_once } => format!("cycle, {at_once} at once"),
             Self::Echo { connections: 1 } => "echo".to_owned(),
             Self::Echo { connections } => format!("echo, {connections} clients"),
+            Self::EchoDuringConnects { connects } => format!("echo, {connects} connects"),
             Self::Broadcast { .. } => "broadcast".to_owned(),
             Self::Idle { .. } => "idle connection".to_owned(),
             Self::Connect => "connect, close".to_owned(),
+            Self::ConnectByName => "connect by name".to_owned(),
             Self::RoundTrip => "round trip".to_owned(),
+            Self::WouldBlock { datagram: false } => "would block".to_owned(),
+            Self::WouldBlock { datagram: true } => "would block, UDP".to_owned(),
             Self::Datagrams { equal: true } => "64 datagrams".to_owned(),
             Self::Datagrams { equal: false } => "64 unequal ones".to_owned(),
         }
@@ -74,9 +88,12 @@ impl Work {
 
     pub fn repeats(self) -> u64 {
         match self {
-            Self::Cycle { at_once: 1 } | Self::Connect => CYCLES,
+            Self::Cycle { at_once: 1 } | Self::Connect | Self::ConnectByName => CYCLES,
             Self::Cycle { .. } => CYCLES_AT_ONCE,
-            Self::Echo { connections: 1 } | Self::RoundTrip => ECHOES,
+            Self::Echo { connections: 1 }
+            | Self::EchoDuringConnects { .. }
+            | Self::RoundTrip
+            | Self::WouldBlock { .. } => ECHOES,
             Self::Echo { connections } => ECHOES_ON_EACH * connections,
             Self::Broadcast { clients } => BROADCASTS * clients,
             Self::Idle { connections } => connections,
@@ -84,14 +101,14 @@ impl Work {
         }
     }
 
-    /// How many connections there are in a run.
+    /// The number of connections in a run.
     pub fn connections(self, repeats: u64) -> u64 {
         match self {
-            Self::Cycle { .. } | Self::Connect | Self::Idle { .. } => repeats,
+            Self::Cycle { .. } | Self::Connect | Self::ConnectByName | Self::Idle { .. } => repeats,
             Self::Echo { connections } => connections,
             Self::Broadcast { clients } => clients,
-            Self::RoundTrip => 1,
-            Self::Datagrams { .. } => 0,
+            Self::RoundTrip | Self::EchoDuringConnects { .. } => 1,
+            Self::Datagrams { .. } | Self::WouldBlock { .. } => 0,
         }
     }
 
@@ -100,23 +117,28 @@ impl Work {
     }
 }
 
-/// A program that is counted.
+/// A program whose costs are counted.
 pub struct Program {
     pub label: &'static str,
     pub name: &'static str,
     pub works: &'static [Work],
-    /// It is left out where this can't be had.
+    /// The library that the program needs. Without the library the program is left out.
     library: Option<&'static Library>,
 }
 
 const SERVER: &[Work] = &[CYCLE, ECHO];
 const THREADED_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, IDLE_THREADS];
 const EVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE, BROADCAST];
-/// Its users keep the list of connections that a broadcast needs.
+const KEEP_EVENT_SERVER: &[Work] =
+    &[CYCLE, CYCLE_64, ECHO, ECHO_64, ECHO_CONNECTS, IDLE, BROADCAST];
+/// These libraries have no broadcast: the program keeps the list of its connections.
 const LIBEVENT_SERVER: &[Work] = &[CYCLE, CYCLE_64, ECHO, ECHO_64, IDLE];
 const CLIENT: &[Work] = &[Work::Connect, Work::RoundTrip];
+const CLIENT_BY_NAME: &[Work] = &[Work::Connect, Work::ConnectByName, Work::RoundTrip];
+const BY_NAME: &[Work] = &[Work::ConnectByName];
+const WOULD_BLOCK: &[Work] = &[BLOCKED, BLOCKED_DATAGRAM];
 const DATAGRAMS: &[Work] = &[EQUAL, UNEQUAL];
-/// The kernel cuts equal ones only.
+/// The kernel splits a segment into datagrams of equal length only.
 const SEGMENTS: &[Work] = &[EQUAL];
 
 const fn program(label: &'static str, name: &'static str, works: &'static [Work]) -> Program {
@@ -130,7 +152,7 @@ impl Program {
     }
 }
 
-pub const PROGRAMS: [Program; 23] = [
+pub const PROGRAMS: [Program; 25] = [
     program("plain C, blocking accept", "raw_accept", SERVER),
     program("keepsock, blocking accept", "keep_accept", SERVER),
     program("plain C, thread for each", "raw_threads", THREADED_SERVER),
@@ -139,12 +161,13 @@ pub const PROGRAMS: [Program; 23] = [
     program("plain C, epoll", "raw_epoll", EVENT_SERVER),
     program("libuv", "uv_events", EVENT_SERVER).with(&tools::LIBUV),
     program("libevent", "libevent_events", LIBEVENT_SERVER).with(&tools::LIBEVENT),
-    program("keepsock, serve_events", "keep_events", EVENT_SERVER),
+    program("keepsock, serve_events", "keep_events", KEEP_EVENT_SERVER),
     program("plain C, no deadline", "raw_connect", CLIENT),
     program("plain C, kernel's timeouts", "raw_connect_timed", CLIENT),
     program("Rust std", "std_connect", CLIENT),
     program("libcurl, easy interface", "curl_connect", CLIENT).with(&tools::LIBCURL),
-    program("keepsock", "keep_connect", CLIENT),
+    program("plain C, getaddrinfo", "raw_connect_name", BY_NAME),
+    program("keepsock", "keep_connect", CLIENT_BY_NAME),
     program("plain C, sendto, recvfrom", "raw_sendto", DATAGRAMS),
     program("plain C, send, recv", "raw_send", DATAGRAMS),
     program("plain C, sendmmsg, recvmmsg", "raw_sendmmsg", DATAGRAMS),
@@ -154,6 +177,7 @@ pub const PROGRAMS: [Program; 23] = [
     program("keepsock, one by one", "keep_datagram", DATAGRAMS),
     program("keepsock, batches", "keep_batch", DATAGRAMS),
     program("keepsock, batches, GRO", "keep_coalesce", SEGMENTS),
+    program("keepsock, non-blocking", "keep_blocked", WOULD_BLOCK),
 ];
 
 /// The compiled programs.
@@ -165,7 +189,7 @@ impl Programs {
     pub fn prepare(ws: &Workspace) -> Result<Self, Stop> {
         let programs = Self { folder: ws.target.join("counts") };
         create_dir(&programs.folder)?;
-        let library = library::build(ws)?;
+        let library = abi_check::build(ws)?;
         for name in ["load", "hold"] {
             programs.compile(ws, &library, name, &[])?;
         }
@@ -174,8 +198,8 @@ impl Programs {
             match flags {
                 Ok(flags) => programs.compile(ws, &library, program.name, &flags)?,
                 Err(why) => {
-                    println!("{} is not counted: {why}", program.label);
-                    // One of an earlier run may be of another library.
+                    println!("{} is left out: {why}", program.label);
+                    // A program of an earlier run may use another version of the library.
                     let _ = fs::remove_file(programs.file(program.name));
                 }
             }
@@ -200,7 +224,7 @@ impl Programs {
             compile.args(["-O2", "-Wall", "-Wextra", "-pthread"]).arg(source.with_extension("c"));
         }
         if name.starts_with("keep") {
-            library::link(ws, library, &mut compile)?;
+            abi_check::link(ws, library, &mut compile)?;
         }
         capture(compile.args(flags), 2 * MINUTE).map(|_| ())
     }
@@ -209,29 +233,33 @@ impl Programs {
         self.folder.join(name)
     }
 
-    /// Whether it could be compiled.
+    /// Whether the program could be compiled.
     pub fn has(&self, name: &str) -> bool {
         self.file(name).exists()
     }
 
-    /// The arguments of a server that ends after so many repeats.
+    /// The arguments of a server that ends after that number of repetitions.
     pub fn server_arguments(name: &str, work: Work, repeats: u64) -> Vec<String> {
         let mut arguments =
             vec![work.connections(repeats).to_string(), work.read_timeout_ms().to_string()];
-        // A bar is about connections that have all that costs memory.
-        if name == "keep_events" && matches!(work, Work::Idle { .. }) {
-            arguments.push("limits".to_owned());
+        match work {
+            // The budget is for connections with every option that needs memory.
+            Work::Idle { .. } if name == "keep_events" => arguments.push("limits".to_owned()),
+            Work::EchoDuringConnects { connects } => {
+                arguments.extend(["connects".to_owned(), connects.to_string()]);
+            }
+            _ => {}
         }
         arguments
     }
 }
 
-/// As `benches/counts/datagram.h` takes it.
+/// The argument for `benches/counts/datagram.h`.
 pub fn length_of(equal: bool) -> &'static str {
     if equal { "equal" } else { "unequal" }
 }
 
-/// A program that runs beside this one, until its end or for as long as it is needed.
+/// A program that runs until its end, or until this value is dropped.
 struct Process {
     child: Child,
     stdout: Reader,
@@ -251,21 +279,21 @@ impl Process {
         Ok(Self { child, stdout, stderr })
     }
 
-    /// Waits until it has printed what `look` finds.
+    /// Waits until `look` finds a value in the program's output.
     fn wait_for<T>(
         &mut self,
         limit: Duration,
         look: impl Fn(&str) -> Option<T>,
     ) -> Result<T, String> {
         let found = run::wait_for(limit, || {
-            // Looked for first: what has ended may have printed it before.
+            // The output first: a program that has ended may have printed the value before.
             let ended = matches!(self.child.try_wait(), Ok(Some(_)));
             look(&self.stdout.text()).map(Some).or(ended.then_some(None))
         });
-        found.flatten().ok_or_else(|| self.failure("did not print what it should"))
+        found.flatten().ok_or_else(|| self.failure("did not print the expected output"))
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits until the program has ended. An exit status other than 0 is an error.
     fn finish(&mut self) -> Result<(), String> {
         match run::wait(&mut self.child, RUN_LIMIT)? {
             Some(status) if status.success() => Ok(()),
@@ -274,7 +302,7 @@ impl Process {
         }
     }
 
-    /// An error that carries what the program said itself.
+    /// An error with the program's error output.
     fn failure(&self, what: &str) -> String {
         format!("it {what}\n{}", self.stderr.text())
     }
@@ -288,14 +316,14 @@ impl Drop for Process {
     }
 }
 
-/// A server at work.
+/// A running server.
 pub struct Server {
     process: Process,
     pub port: u16,
 }
 
 impl Server {
-    /// Starts it, and waits until it has printed its port.
+    /// Starts the server, and waits until it has printed its port.
     pub fn start(command: &mut Command) -> Result<Self, String> {
         let mut process =
             Process::start(command.stdin(Stdio::null())).map_err(|e| format!("the server: {e}"))?;
@@ -308,7 +336,7 @@ impl Server {
         self.process.child.id()
     }
 
-    /// Waits until it has ended by itself, when all went well with its clients.
+    /// Waits until the server has ended. Its clients must have ended without an error before.
     pub fn finish<T>(mut self, clients: Result<T, String>) -> Result<T, String> {
         let value = clients
             .map_err(|e| format!("{e}\n{}", self.process.failure("served these clients")))?;
@@ -317,7 +345,7 @@ impl Server {
     }
 }
 
-/// A program that is told by lines what to do, and says by one line that it has done it.
+/// A program that reads one command per line, and answers each by one line.
 pub struct Worker {
     process: Process,
     orders: Option<ChildStdin>,
@@ -331,7 +359,7 @@ impl Worker {
         Ok(Self { process, orders, answers: 0 })
     }
 
-    /// Returns what it says when it is done.
+    /// Sends a command and returns the answer.
     pub fn order(&mut self, what: &str) -> Result<String, String> {
         if let Some(orders) = &mut self.orders {
             writeln!(orders, "{what}").map_err(|e| format!("`{what}`: {e}"))?;
@@ -339,7 +367,7 @@ impl Worker {
         self.answer()
     }
 
-    /// Its next line.
+    /// The next line of its output.
     fn answer(&mut self) -> Result<String, String> {
         let before = self.answers;
         self.answers += 1;
@@ -354,11 +382,11 @@ impl Worker {
     }
 }
 
-/// Clients that stay, and do what they are told: `benches/counts/hold.c`.
+/// Clients that stay connected and obey commands: `benches/counts/hold.c`.
 pub struct Held(Worker);
 
 impl Held {
-    /// Starts them, and waits until all are connected and have had one message echoed.
+    /// Starts the clients, and waits until each has connected and received one echo.
     pub fn open(command: &mut Command, port: u16, connections: u64) -> Result<Self, String> {
         let mut held =
             Self(Worker::start(command.args([port.to_string(), connections.to_string()]))?);
@@ -366,7 +394,7 @@ impl Held {
         Ok(held)
     }
 
-    /// Returns when it is done.
+    /// Sends a command and waits for the answer.
     pub fn order(&mut self, what: &str, times: u64) -> Result<(), String> {
         let done = self.0.order(&format!("{what} {times}"));
         done.map(|_| ()).map_err(|e| format!("the clients: {e}"))
@@ -386,13 +414,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_printed_port_is_understood() {
+    fn port_of_reads_the_printed_port() {
         assert_eq!(port_of("port 4711\n"), Some(4711));
         assert_eq!(port_of("4711\n"), None);
     }
 
     #[test]
-    fn a_program_that_ends_early_is_not_waited_for() {
+    fn wait_for_ends_when_the_program_has_ended() {
         let started = std::time::Instant::now();
         let mut command = Command::new("sh");
         command.args(["-c", "echo reason >&2; exit 3"]);

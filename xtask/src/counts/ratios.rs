@@ -1,10 +1,10 @@
-//! Processor time of the event-driven servers, as a ratio to plain C with epoll; datagrams are in
-//! `datagrams.rs`.
+//! Processor time of the event-driven servers as a ratio to plain C with epoll. `datagrams.rs` has the
+//! datagrams.
 //!
-//! All servers stand ready with their clients, and do the same work in turn, again and again.
-//! What swings the machine swings neighbours alike, so the ratio within a turn swings less
-//! than the times, and the median of the ratios less than that. Plain C stands there twice:
-//! how far its second is from 1 tells what the others' digits are worth.
+//! All servers run with their clients and repeat the same work in rounds. A disturbance of the machine
+//! affects neighboring rounds alike, so the ratio within a round varies less than the times, and the
+//! median of the ratios varies least. Plain C is listed twice. The distance of its second ratio from 1
+//! is the error of measurement.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,19 +19,19 @@ use crate::tools;
 
 pub const TURNS: usize = 7;
 
-/// What the others are held against.
+/// The program that the others are compared with.
 const PLAIN: &str = "raw_epoll";
 
-/// What the servers are put to, over and over.
+/// The work that the servers repeat.
 struct Measure {
     id: &'static str,
     what: &'static str,
-    /// An order of the clients: `benches/counts/hold.c`.
+    /// The command for the clients: `benches/counts/hold.c`.
     order: &'static str,
     times: u64,
     connections: u64,
     programs: &'static [&'static str],
-    /// What keepsock's ratio is meant to be.
+    /// The intended ratio of keepsock.
     aim: f64,
 }
 
@@ -56,10 +56,12 @@ const MEASURES: [Measure; 2] = [
     },
 ];
 
-/// Measures and prints. Ratios swing a little, so they are no gate.
+/// Measures the programs and prints the tables. Ratios vary, so no ratio is a failure.
 pub fn ratios(ws: &Workspace) -> Result<bool, Stop> {
     if !cfg!(target_os = "linux") {
-        return Err(Stop::Skip("processor time from /proc: Linux only".to_owned()));
+        return Err(Stop::Skip(
+            "processor time is read from /proc, which only Linux has".to_owned(),
+        ));
     }
     let programs = Programs::prepare(ws)?;
     let cores = Cores::find(ws)?;
@@ -78,7 +80,7 @@ impl Measure {
             let program = PROGRAMS
                 .iter()
                 .find(|program| program.name == *name)
-                .ok_or_else(|| format!("{name} is no program"))?;
+                .ok_or_else(|| format!("{name} is not in the list of programs"))?;
             peers.push(Peer::start(program, self, programs, cores)?);
         }
         for _ in 0..TURNS {
@@ -112,7 +114,7 @@ impl Measure {
     }
 }
 
-/// A server with its clients, and the time that it took in each turn.
+/// A server with its clients, and its processor time in each round.
 struct Peer {
     program: &'static Program,
     server: Server,
@@ -134,7 +136,7 @@ impl Peer {
         let server = Server::start(&mut command)?;
         let mut command = cores.clients(programs.file("hold").as_os_str());
         let mut clients = Held::open(&mut command, server.port, measure.connections)?;
-        // The first time touches memory that is not there yet.
+        // The first run allocates memory, so it is not measured.
         clients.order(measure.order, measure.times)?;
         Ok(Self { program, server, clients, times: Vec::new() })
     }
@@ -153,8 +155,8 @@ impl Peer {
     }
 }
 
-/// Nanoseconds that all threads of a process have run, in the kernel too. `stat` tells the
-/// same in hundredths of a second only.
+/// The processor time of all threads of a process in nanoseconds, including time in the kernel. The
+/// file `stat` has hundredths of a second only.
 fn processor_time(pid: u32) -> Result<u64, String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| format!("threads: {e}"))?;
     let mut sum = 0;
@@ -167,7 +169,7 @@ fn processor_time(pid: u32) -> Result<u64, String> {
     Ok(sum)
 }
 
-/// The servers' core and the clients', where there are two.
+/// The core of the servers and the core of the clients, if there are two.
 pub struct Cores {
     taskset: PathBuf,
     pair: Option<(u32, u32)>,
@@ -212,7 +214,7 @@ fn first_two(list: &str) -> Option<(u32, u32)> {
     cores.next().zip(cores.next())
 }
 
-/// The median, the least and the most of an odd number of values.
+/// The median, the minimum and the maximum of an odd number of values.
 pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     (values[values.len() / 2], values[0], values[values.len() - 1])
@@ -223,14 +225,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_two_cores_are_found_in_every_kind_of_list() {
+    fn first_two_reads_every_form_of_list() {
         assert_eq!(first_two("\t0-1\n"), Some((0, 1)));
         assert_eq!(first_two("3,7-8"), Some((3, 7)));
         assert_eq!(first_two("2"), None);
     }
 
     #[test]
-    fn a_median_does_not_mind_the_ends() {
+    fn median_ignores_the_extremes() {
         assert_eq!(spread(vec![9.0, 1.0, 2.0]), (2.0, 1.0, 9.0));
     }
 }

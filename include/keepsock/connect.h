@@ -1,0 +1,366 @@
+/**
+ * @file keepsock/connect.h
+ * @brief Connecting without blocking, and connecting again after a connection was lost.
+ *
+ * keepsock_client_connect() in keepsock/client.h connects in one call. The functions here are for
+ * programs with their own event loop, and for clients that must reconnect.
+ *
+ * Contents
+ *  1. Connecting without blocking: keepsock_pending_connect_start, keepsock_pending_connect_fd,
+ *     keepsock_pending_connect_timeout, keepsock_pending_connect_finish,
+ *     keepsock_pending_connect_wait, keepsock_pending_connect_free
+ *  2. Attempts of a pending connect: keepsock_pending_connect_attempt
+ *  3. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
+ *     keepsock_reconnect_set_timeout, keepsock_reconnect_set_on_retry, keepsock_reconnect_connect,
+ *     keepsock_reconnect_reset, keepsock_reconnect_free
+ *
+ * Where a BSD call has a counterpart here:
+ *   connect with O_NONBLOCK, EINPROGRESS  keepsock_pending_connect_start
+ *   getsockopt(SO_ERROR)                  keepsock_pending_connect_finish
+ *   poll(POLLOUT)                         keepsock_pending_connect_fd
+ *
+ * @since 0.1, unless the comment of a function names a later version.
+ */
+
+#ifndef KEEPSOCK_CONNECT_H
+#define KEEPSOCK_CONNECT_H
+
+#include "basics.h"
+#include "options.h"
+#include "client.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * ---- 1. Connecting without blocking -------------------------------------------------------------
+ */
+
+/**
+ * A connect in progress, for programs that wait in their own event loop or for several connects.
+ *
+ * The lookup, the race and the deadline are those of keepsock_client_connect(). Poll the
+ * descriptor of keepsock_pending_connect_fd(). When it is readable, call
+ * keepsock_pending_connect_finish(), until it returns another status than
+ * KEEPSOCK_ERR_WOULD_BLOCK.
+ *
+ * Threads: one thread at a time.
+ */
+typedef struct keepsock_pending_connect keepsock_pending_connect;
+
+/**
+ * Starts connecting, without waiting (connect(2) with O_NONBLOCK).
+ *
+ * The function starts the lookup, or sends the first SYN.
+ *
+ * @param endpoint  The endpoint, as for keepsock_client_connect().
+ * @param options   Socket options, copied. NULL for the defaults.
+ * @param pending   Receives the object. Free it with keepsock_pending_connect_free().
+ * @return KEEPSOCK_OK if the connect is in progress. keepsock_pending_connect_finish() returns
+ *   all other failures of connecting.
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
+ *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+ *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
+ *     the local endpoint is a host name, whose lookup would wait
+ *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+ *     memory or no socket buffers
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks an option
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_options *options,
+                                       keepsock_pending_connect **pending, keepsock_error **error);
+
+/**
+ * Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).
+ *
+ * The descriptor is readable when keepsock_pending_connect_finish() has something to do. It stays
+ * the same until the connect has finished, and is readable then: remove it from the event loop.
+ * The object keeps it; do not close it. The first call uses two descriptors.
+ *
+ * @param pending  A connect in progress.
+ * @param fd       Receives the descriptor.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_timeout()
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_fd *fd,
+                                    keepsock_error **error);
+
+/**
+ * Returns the time after which keepsock_pending_connect_finish() must be called.
+ *
+ * A program that waits for keepsock_pending_connect_fd() does not need it: that descriptor becomes
+ * readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
+ *
+ * @param pending     A connect in progress.
+ * @param timeout_ms  Receives milliseconds. KEEPSOCK_INFINITE means that no call is due: there
+ *                    is no timeout, or the connect has finished.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_pending_connect_timeout(keepsock_pending_connect *pending, int64_t *timeout_ms,
+                                         keepsock_error **error);
+
+/**
+ * Continues the connect without waiting, and returns the connection when there is one.
+ *
+ * The connection is in blocking mode: an event loop calls keepsock_client_set_nonblocking().
+ *
+ * @param pending  A connect in progress.
+ * @param client   Receives the connection. Free it with keepsock_client_free().
+ * @param error    KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The message
+ *                 lists every attempt.
+ * @return KEEPSOCK_OK if the connection is made, otherwise
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: the connect is in progress
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
+ *   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_RESET: the peer reset the connection while it was being made
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_ADDRESS_IN_USE: the local address is taken, or no local port is free
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids the connection
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+ *     memory or no socket buffers
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the address family or an option
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
+ *     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+ */
+int32_t keepsock_pending_connect_finish(keepsock_pending_connect *pending, keepsock_client **client,
+                                        keepsock_error **error);
+
+/**
+ * Waits until the connection is made or the connect timeout expires.
+ * @param pending  A connect in progress.
+ * @param client   Receives the connection. Free it with keepsock_client_free().
+ * @param error    Its message lists every attempt.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
+ *   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_RESET: the peer reset the connection while it was being made
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_ADDRESS_IN_USE: the local address is taken, or no local port is free
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids the connection
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+ *     memory or no socket buffers
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the address family or an option
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
+ *     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+ */
+int32_t keepsock_pending_connect_wait(keepsock_pending_connect *pending, keepsock_client **client,
+                                      keepsock_error **error);
+
+/** Frees the object and cancels a connect in progress. A connection that it returned continues. */
+void keepsock_pending_connect_free(keepsock_pending_connect *pending);
+
+/*
+ * ---- 2. Attempts of a pending connect -----------------------------------------------------------
+ */
+
+/**
+ * Returns one attempt. The attempts that ended without a connection come first, in the order in
+ * which they ended. The attempts in progress follow.
+ *
+ * When one attempt wins, the other attempts in progress end with KEEPSOCK_ERR_CLOSED.
+ *
+ * @param pending  A connect, in progress or finished.
+ * @param index    From 0.
+ * @param out      Receives the attempt.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_NOT_FOUND: no attempt has that index
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or no version has that size
+ */
+int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size_t index,
+                                         keepsock_attempt *out, size_t size,
+                                         keepsock_error **error);
+
+/*
+ * ---- 3. Reconnecting ----------------------------------------------------------------------------
+ */
+
+/**
+ * Connects, and connects again after the connection was lost, with exponential backoff.
+ *
+ * It works only inside keepsock_reconnect_connect() and starts no thread. Each try works like
+ * keepsock_client_connect(): it looks the name up and applies every option again. The program must
+ * send again what a lost connection had in transit.
+ *
+ * - The delay between tries is random, from 0 to a bound. The bound is 100 ms at first, doubles
+ *   after each failure, and is at most 30 s ("full jitter", AWS Architecture Blog). So clients
+ *   that lose their server at the same moment do not return at the same moment.
+ * - The first try starts immediately. A connection that was made at least the longest delay (30 s)
+ *   before the next keepsock_reconnect_connect() counts as a success, and the delays start again
+ *   at 100 ms. A connection that was lost sooner counts as a failure: a server that accepts and
+ *   immediately closes is retried with increasing delays. keepsock_reconnect_reset() overrides
+ *   this.
+ * - Permanent errors end the retries: KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_INVALID_ENDPOINT
+ *   (such as port 0), KEEPSOCK_ERR_UNSUPPORTED (this machine lacks
+ *   the family or the option), KEEPSOCK_ERR_PERMISSION_DENIED (the policy of this machine),
+ *   KEEPSOCK_ERR_CANCELLED, and a numeric address that the options exclude
+ *   (KEEPSOCK_ERR_NOT_FOUND, KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE).
+ * - All other errors are retried: KEEPSOCK_ERR_REFUSED, KEEPSOCK_ERR_UNREACHABLE (also a firewall
+ *   that rejects), KEEPSOCK_ERR_TIMED_OUT, KEEPSOCK_ERR_RESET, KEEPSOCK_ERR_LOOKUP_FAILED,
+ *   KEEPSOCK_ERR_NOT_FOUND for a name or a Unix path, KEEPSOCK_ERR_ADDRESS_IN_USE,
+ *   KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a local address that this machine does not have yet,
+ *   KEEPSOCK_ERR_NO_MEMORY, KEEPSOCK_ERR_NO_DESCRIPTORS and KEEPSOCK_ERR_OS.
+ *
+ * Threads: one thread at a time. A call during another call, from another thread or from the
+ * keepsock_on_retry callback, returns KEEPSOCK_ERR_WRONG_STATE. To end a call, fire the cancel
+ * token of the options.
+ */
+typedef struct keepsock_reconnect keepsock_reconnect;
+
+/**
+ * Called before each delay of keepsock_reconnect_connect(), in the calling thread, for logging.
+ *
+ * The time that it takes is part of the delay. It may fire the cancel token. It must not free the
+ * keepsock_reconnect.
+ *
+ * @param error    Why the last try failed, valid until the callback returns. NULL means that the
+ *                 last try succeeded and its connection was lost.
+ * @param tries    The number of failed tries since the last success.
+ * @param wait_ms  The time until the next try in milliseconds, rounded up. The timeout may end
+ *                 it sooner.
+ * @param user     The pointer that the program passed with the callback.
+ */
+typedef void (*keepsock_on_retry)(const keepsock_error *error, uint32_t tries, int64_t wait_ms,
+                                  void *user);
+
+/**
+ * Creates the object. It does not connect.
+ * @param endpoint   The endpoint, as for keepsock_client_connect().
+ * @param options    Socket options, copied. NULL for the defaults. Their connect timeout (30 s)
+ *                   limits each try. Their cancel token also ends a delay, within 50 ms.
+ * @param reconnect  Receives the object. Free it with keepsock_reconnect_free().
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
+ */
+int32_t keepsock_reconnect_new(const char *endpoint, const keepsock_options *options,
+                               keepsock_reconnect **reconnect, keepsock_error **error);
+
+/**
+ * Sets the bounds of the delays, and starts the delays again at the first bound.
+ *
+ * Each delay is a random time below its bound, on average half of it. Default: 100 ms and 30 s.
+ *
+ * @param first_ms    The first bound: 1 millisecond or more.
+ * @param longest_ms  The longest bound: from `first_ms` to 86,400,000 milliseconds (24 hours).
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ */
+int32_t keepsock_reconnect_set_backoff(keepsock_reconnect *reconnect, int64_t first_ms,
+                                       int64_t longest_ms, keepsock_error **error);
+
+/**
+ * Sets the time that each keepsock_reconnect_connect() may take, including all tries and delays.
+ *
+ * Default: KEEPSOCK_INFINITE.
+ *
+ * @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ */
+int32_t keepsock_reconnect_set_timeout(keepsock_reconnect *reconnect, int64_t timeout_ms,
+                                       keepsock_error **error);
+
+/**
+ * Sets the callback that is called before each delay.
+ * @param on_retry  The callback. NULL, the default, means none.
+ * @param user      Passed to the callback; valid until the callback is replaced or the object is
+ *                  freed.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `reconnect` is NULL
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ */
+int32_t keepsock_reconnect_set_on_retry(keepsock_reconnect *reconnect, keepsock_on_retry on_retry,
+                                        void *user, keepsock_error **error);
+
+/**
+ * Tries to connect until it succeeds.
+ *
+ * Call it for the first connection, and again after each connection was lost. The backoff
+ * continues from call to call: a call waits for its delay first, even if the delay takes all of
+ * its timeout.
+ *
+ * When the timeout expires, the status and the error are those of the last try, with the number
+ * of tries and the time: "connect to 127.0.0.1:80: connection refused after 7 tries in 10.0 s".
+ * If the timeout ended the last try early, the error is that of the try before. If there was
+ * none, the status is KEEPSOCK_ERR_TIMED_OUT.
+ *
+ * @param client  Receives the connection. Free it with keepsock_client_free().
+ * @param error   Its message lists every attempt of the last try.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
+ *   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_RESET: the peer reset the connection while it was being made
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_ADDRESS_IN_USE: the local address is taken, or no local port is free
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids the connection
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+ *     memory or no socket buffers
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the address family or an option
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: no peer can have the address of the endpoint or its name ("*",
+ *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+ *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+ */
+int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect, keepsock_client **client,
+                                   keepsock_error **error);
+
+/**
+ * Starts the next try immediately, and the delays again at the first bound.
+ *
+ * Call it if a short connection has done its work, or if the program knows that the server is
+ * available again.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ */
+int32_t keepsock_reconnect_reset(keepsock_reconnect *reconnect, keepsock_error **error);
+
+/** Frees the object. A connection that it made continues. */
+void keepsock_reconnect_free(keepsock_reconnect *reconnect);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KEEPSOCK_CONNECT_H */

@@ -1,0 +1,1134 @@
+/**
+ * @file keepsock/serving.h
+ * @brief Services: the library accepts connections and serves them by threads or by events.
+ *
+ * keepsock_server_serve() calls a handler in a thread for each connection. The handler uses the
+ * blocking functions of keepsock/client.h. keepsock_server_serve_events() calls callbacks from one or
+ * more event loops, for thousands of connections. Both return a keepsock_service.
+ *
+ * Contents
+ *  1. Serving with threads: keepsock_server_serve
+ *  2. Serving by events: keepsock_server_serve_events, keepsock_service_add,
+ *     keepsock_service_connect
+ *  3. Sending and receiving by events: keepsock_conn_send, keepsock_conn_queued,
+ *     keepsock_conn_pause, keepsock_conn_resume, keepsock_conn_set_timer,
+ *     keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort
+ *  4. Connection state: keepsock_conn_is_open, keepsock_conn_set_user, keepsock_conn_user,
+ *     keepsock_conn_close_reason, keepsock_conn_five_tuple, keepsock_conn_get_stats,
+ *     keepsock_conn_keepalive, keepsock_conn_set_keepalive, keepsock_conn_set_dead_after,
+ *     keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
+ *     keepsock_conn_set_heartbeat_timeout, keepsock_conn_set_sockopt, keepsock_conn_sockopt
+ *  5. Broadcasts and groups: keepsock_service_broadcast, keepsock_conn_join,
+ *     keepsock_conn_leave
+ *  6. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
+ *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size
+ *  7. Limits and access: keepsock_serve_options_set_max_connections,
+ *     keepsock_serve_options_set_accept_policy, keepsock_serve_options_set_max_per_address,
+ *     keepsock_serve_options_add_allowed_network, keepsock_serve_options_add_denied_network
+ *  8. Framing and send queues: keepsock_serve_options_set_lines,
+ *     keepsock_serve_options_set_delimiter, keepsock_serve_options_set_length_prefix,
+ *     keepsock_serve_options_set_queue_limit, keepsock_serve_options_set_overflow_policy
+ *  9. Stopping a service: keepsock_service_drain, keepsock_service_stop,
+ *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
+ * 10. Statistics: keepsock_service_get_stats, keepsock_service_dump
+ *
+ * @since 0.1, unless the comment of a function names a later version.
+ */
+
+#ifndef KEEPSOCK_SERVING_H
+#define KEEPSOCK_SERVING_H
+
+#include "basics.h"
+#include "options.h"
+#include "client.h"
+#include "server.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * ---- 1. Serving with threads --------------------------------------------------------------------
+ */
+
+/**
+ * A service: threads of the library that accept connections and serve them.
+ *
+ * - The server object may be freed before the service. If serving fails, the server still listens.
+ * - If a server is served twice, the kernel gives each client to one of the two services. Stopping
+ *   one of them closes the server and so ends accepting in both. Open connections continue.
+ * - The threads have a stack of 2 MiB (keepsock_serve_options_set_stack_size()), and the signal
+ *   mask of the thread that starts the service. To receive a signal in threads of the program
+ *   only, block it before the start and unblock it in those threads afterwards.
+ *
+ * Threads: any thread may call any function at any time, with the exceptions that keepsock_handler
+ * and keepsock_callbacks list. Only keepsock_service_free() requires that no other thread uses the
+ * object.
+ */
+typedef struct keepsock_service keepsock_service;
+
+/**
+ * Options of keepsock_server_serve(), keepsock_server_serve_events() and
+ * keepsock_datagram_serve().
+ *
+ * Serving rejects an option that has no effect there with KEEPSOCK_ERR_INVALID_ARGUMENT.
+ *
+ * Threads: no other thread may use the object while a thread sets an option.
+ */
+typedef struct keepsock_serve_options keepsock_serve_options;
+
+/**
+ * Serves one connection. keepsock_server_serve() calls it in a thread of the library, once for
+ * each accepted connection.
+ *
+ * The library owns the connection. When the handler returns, the library closes the connection as
+ * keepsock_client_close() does. To keep a connection, a handler releases its descriptor
+ * (keepsock_client_release_fd()): the service then neither closes it nor waits for it.
+ *
+ * A handler may call every function on the connection and on the service, except that
+ * keepsock_service_drain() and keepsock_service_wait() return KEEPSOCK_ERR_WRONG_STATE, and
+ * that it must not call keepsock_service_free().
+ *
+ * @param client  The connection, valid until the handler returns.
+ * @param user    The pointer that the program passed with the handler.
+ * @note Handlers of different connections run at the same time.
+ */
+typedef void (*keepsock_handler)(keepsock_client *client, void *user);
+
+/**
+ * Serves each accepted connection in a thread of its own, and returns immediately.
+ *
+ * A handler that changes the signal mask of its thread restores it before it returns.
+ *
+ * @code
+ * static void hello(keepsock_client *client, void *user)
+ * {
+ *     keepsock_client_write_str(client, "hello\n", NULL);
+ * }
+ *
+ * keepsock_service *service = NULL;
+ * if (keepsock_server_serve(server, NULL, hello, NULL, &service, NULL) == KEEPSOCK_OK)
+ *     keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, NULL);
+ * keepsock_service_free(service);
+ * @endcode
+ *
+ * @param options  Serve options, copied. NULL for the defaults.
+ * @param handler  The function that serves one connection.
+ * @param user     Passed to `handler`; valid until keepsock_service_free() has returned.
+ * @param service  Receives the service, before the first call of `handler`. Free it with
+ *                 keepsock_service_free().
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the server
+ *   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process has no memory for the
+ *     object
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `handler` or `service` is NULL, or an option has no
+ *     effect here (framing, send queues, limits by address on Unix sockets)
+ */
+int32_t keepsock_server_serve(keepsock_server *server, const keepsock_serve_options *options,
+                              keepsock_handler handler, void *user, keepsock_service **service,
+                              keepsock_error **error);
+
+/*
+ * ---- 2. Serving by events -----------------------------------------------------------------------
+ */
+
+/**
+ * A connection of an event-driven service (keepsock_server_serve_events()).
+ *
+ * It is a value: copy it, store it, and compare two of them by their id. It needs no free. The
+ * library creates it before on_open and ends it when on_close returns. From then on every call
+ * with it returns KEEPSOCK_ERR_WRONG_STATE, also after the service was freed. No two connections
+ * have the same id.
+ *
+ * Threads: any thread may call any function at any time, also inside callbacks. No function waits.
+ */
+typedef struct {
+    uint64_t id;  /**< Unique in the process. 0 refers to no connection. */
+} keepsock_conn;
+
+/**
+ * The callbacks of an event-driven service (keepsock_server_serve_events()).
+ *
+ * The library does not call a NULL member. The description of a member states the default action.
+ * Set `size`, and set the members that you do not use to NULL, as the example of
+ * keepsock_server_serve_events() does.
+ *
+ * The callbacks of one connection run one at a time: on_open first, on_close last. With more than
+ * one thread (keepsock_serve_options_set_threads()), callbacks of different connections run at the
+ * same time. A callback that waits delays every connection of its thread.
+ *
+ * The library holds no lock during a callback. A callback may call every function, on any
+ * connection and on the service, except that keepsock_service_drain() and
+ * keepsock_service_wait() return KEEPSOCK_ERR_WRONG_STATE, and that it must not call
+ * keepsock_service_free().
+ */
+typedef struct {
+    /** sizeof(keepsock_callbacks). */
+    size_t size;
+    /** The first callback of a connection. The service accepted the connection, or it was added
+        by keepsock_service_add() or keepsock_service_connect(). Default: no action. */
+    void (*on_open)(keepsock_conn conn, void *user);
+    /** A message arrived; without framing, some bytes arrived. The `len` bytes at `buf` are
+        valid until the callback returns. Default: the library discards the data. */
+    void (*on_data)(keepsock_conn conn, const void *buf, size_t len, void *user);
+    /** The send queue has become empty: the kernel has accepted all queued bytes. Default: no
+        action. */
+    void (*on_writable)(keepsock_conn conn, void *user);
+    /** End of stream: the peer has shut down its write side (FIN). The peer may still read. The
+        connection ends when this side is shut down as well (keepsock_conn_shutdown_write()) and
+        the send queue is empty. Default: the library closes the connection. */
+    void (*on_eof)(keepsock_conn conn, void *user);
+    /** The timer set by keepsock_conn_set_timer() has expired. Default: no action. */
+    void (*on_timer)(keepsock_conn conn, void *user);
+    /** keepsock_service_drain() was called. Send the last message and close the connection.
+        Default: the library closes the connection. */
+    void (*on_drain)(keepsock_conn conn, void *user);
+    /** The last callback of a connection. `reason` is a keepsock_close_reason. The statistics
+        and the addresses of the connection are available until the callback returns.
+        keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action. */
+    void (*on_close)(keepsock_conn conn, int32_t reason, void *user);
+    /** A keepsock_service_connect() failed, and the library does not call on_open for it.
+        `conn_user` is the pointer that was passed to that call. `error` is valid until the
+        callback returns; do not free it. Default: no action. */
+    void (*on_connect_failed)(const keepsock_error *error, void *conn_user, void *user);
+} keepsock_callbacks;
+
+/**
+ * Serves many connections with few threads, one by default, and returns immediately.
+ *
+ * Each thread runs an event loop and calls the callbacks. An idle connection uses about a hundred
+ * bytes and no processor time. Any thread may send to any connection.
+ *
+ * The event loops apply the heartbeat, idle timeout, first-byte timeout, dead_after and close
+ * timeout of the server's options to the accepted connections. Read and write timeouts have no
+ * effect, because no call waits.
+ *
+ * @code
+ * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+ * {
+ *     keepsock_conn_send(conn, buf, len, NULL);
+ * }
+ *
+ * keepsock_callbacks callbacks = {.size = sizeof callbacks, .on_data = on_data};
+ * keepsock_service *service = NULL;
+ * if (keepsock_server_serve_events(server, NULL, &callbacks, NULL, &service, NULL) == KEEPSOCK_OK)
+ *     keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, NULL);
+ * keepsock_service_free(service);
+ * @endcode
+ *
+ * @param options    Serve options, copied. NULL for the defaults.
+ * @param callbacks  The callbacks, copied.
+ * @param user       Passed to every callback; valid until keepsock_service_free() has returned.
+ * @param service    Receives the service, before the first callback runs. Free it with
+ *                   keepsock_service_free().
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the server
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set,
+ *     or the platform is Windows
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process or the kernel has no
+ *     memory
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `callbacks` or `service` is NULL, no version has
+ *     this `callbacks->size`, or an option is out of range or has no effect here. Options of the
+ *     server without effect are saved SYNs, keepsock_options_set_keep_stats(), seqpacket, and the
+ *     read and write timeouts, which apply to a keepsock_client only
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_serve_options *options,
+                                     const keepsock_callbacks *callbacks, void *user,
+                                     keepsock_service **service, keepsock_error **error);
+
+/**
+ * Moves a connection that the program made into an event-driven service.
+ *
+ * The library then treats it as an accepted connection, and calls on_open. The client object is
+ * closed and must still be freed. The connection keeps the keepalive, dead_after, heartbeat, idle
+ * timeout, first-byte timeout and close timeout that it was made with; those of the server do not
+ * apply. The limit per address does not count it.
+ *
+ * @param service    A service of keepsock_server_serve_events().
+ * @param client     A connection, connected or adopted. On failure it is unchanged.
+ * @param conn_user  The first value of keepsock_conn_user(). May be NULL.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
+ *     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
+ *     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
+ *     inside a call on it
+ *   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
+ *     keepsock_options_set_keep_stats(), which has no effect here
+ * @note May be called from inside callbacks.
+ */
+int32_t keepsock_service_add(keepsock_service *service, keepsock_client *client, void *conn_user,
+                             keepsock_error **error);
+
+/**
+ * Connects without waiting, and adds the connection to an event-driven service.
+ *
+ * The library calls on_open when the connection is established, or on_connect_failed. `conn_user`
+ * identifies the connection in both. The keepalive, dead_after, heartbeat, idle timeout,
+ * first-byte timeout and close timeout of `options` apply; those of the server do not. The limit
+ * per address does not count the connection.
+ *
+ * on_connect_failed receives the error of the connect. The status is KEEPSOCK_ERR_WRONG_STATE if
+ * the service has reached the maximum number of connections by then, and KEEPSOCK_ERR_CLOSED if
+ * the service has ended. A drain cancels pending connects when it ends.
+ *
+ * @param service    A service of keepsock_server_serve_events().
+ * @param endpoint   The endpoint, as for keepsock_client_connect().
+ * @param options    Socket options, copied. NULL for the defaults.
+ * @param conn_user  The first value of keepsock_conn_user(). May be NULL.
+ * @return KEEPSOCK_OK if the connect is in progress, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
+ *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+ *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
+ *     maximum number of connections (keepsock_serve_options_set_max_connections())
+ *   - KEEPSOCK_ERR_CLOSED: the service has ended
+ *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the kind of socket or an option
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or no thread can be
+ *     started for the lookup
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `endpoint` is NULL, an option has no effect on
+ *     this kind of connection, or the local endpoint is a host name, whose lookup would wait
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ * @note May be called from inside callbacks, for example by a proxy.
+ */
+int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint,
+                                 const keepsock_options *options, void *conn_user,
+                                 keepsock_error **error);
+
+/*
+ * ---- 3. Sending and receiving by events ---------------------------------------------------------
+ */
+
+/**
+ * Sends a message, in the framing of the service.
+ *
+ * Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
+ * order in which they were sent. keepsock_serve_options_set_queue_limit() limits the queue, except
+ * for replies: messages that the on_open, on_data, on_writable and on_eof callbacks of a
+ * connection send to that same connection. With KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST the library
+ * drops and counts messages that exceed the limit, and returns KEEPSOCK_OK.
+ *
+ * @param buf  The message.
+ * @param len  Its length in bytes.
+ * @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
+ *     down or freed the service, or a timeout or limit ended it
+ *   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, and the library resets the
+ *     connection; or the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
+ *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
+ *     contains the delimiter of the framing (LF with lines), or the length prefix cannot represent
+ *     `len`
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keepsock_error **error);
+
+/**
+ * Returns the number of bytes in the send queue of the connection.
+ * @return A number of bytes; 0 if the connection has ended.
+ */
+size_t keepsock_conn_queued(keepsock_conn conn);
+
+/**
+ * Stops reading until keepsock_conn_resume() is called.
+ *
+ * Input stays in the kernel, whose flow control then slows the sender down. The idle timeout does
+ * not apply while the connection is paused. Use it for back-pressure, for example in a proxy whose
+ * other side is slow. The library itself stops reading while too many replies are queued
+ * (keepsock_serve_options_set_queue_limit()).
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_pause(keepsock_conn conn, keepsock_error **error);
+
+/**
+ * Starts reading again after keepsock_conn_pause().
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_resume(keepsock_conn conn, keepsock_error **error);
+
+/**
+ * Sets the timer of the connection: on_timer is called once, after `timeout_ms`.
+ *
+ * The call is at most some tens of milliseconds late. A new timeout replaces the previous one.
+ *
+ * @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_set_timer(keepsock_conn conn, int64_t timeout_ms, keepsock_error **error);
+
+/**
+ * Shuts down the write side (FIN, shutdown(2) with SHUT_WR) once the send queue is sent.
+ *
+ * The peer can still send. Later calls of keepsock_conn_send() return KEEPSOCK_ERR_CLOSED.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_shutdown_write(keepsock_conn conn, keepsock_error **error);
+
+/**
+ * Closes the connection gracefully, and returns immediately. on_close follows.
+ *
+ * The library sends the send queue and FIN, then discards input until the peer closes its side. If
+ * nothing was sent, or the peer has already closed its side, the connection ends as soon as its
+ * send queue is empty. All of this takes at most the close timeout: that of the server for an
+ * accepted connection, and its own for a connection of keepsock_service_connect() or
+ * keepsock_service_add(). During keepsock_service_drain() the limit is the deadline of the drain.
+ * Closing twice returns KEEPSOCK_OK.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_close(keepsock_conn conn, keepsock_error **error);
+
+/**
+ * Resets the connection (RST), and returns immediately. on_close follows.
+ *
+ * Data that the peer has not received is lost.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_abort(keepsock_conn conn, keepsock_error **error);
+
+/*
+ * ---- 4. Connection state ------------------------------------------------------------------------
+ */
+
+/**
+ * Returns whether the connection is open: false once it is closing or closed.
+ * @return Whether the connection is open; false if it has ended.
+ */
+bool keepsock_conn_is_open(keepsock_conn conn);
+
+/**
+ * Stores a pointer of the program with the connection. keepsock_conn_user() returns it.
+ *
+ * The pointer is NULL at first, unless keepsock_service_add() or keepsock_service_connect() set
+ * it.
+ *
+ * @param user  Any pointer. The library does not use the memory that it points to.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_set_user(keepsock_conn conn, void *user, keepsock_error **error);
+
+/**
+ * Returns the pointer that was stored last.
+ * @return The pointer; NULL if none was stored, or the connection has ended.
+ */
+void *keepsock_conn_user(keepsock_conn conn);
+
+/**
+ * Returns why the connection ends: the first cause that was observed.
+ * @return A keepsock_close_reason, from the cause on: KEEPSOCK_CLOSE_PEER_CLOSED already in
+ *   on_eof, although the connection may still send. 0 before the cause, and after on_close.
+ */
+int32_t keepsock_conn_close_reason(keepsock_conn conn);
+
+/**
+ * Returns the protocol and the addresses (getsockname(2), getpeername(2)). It also works in
+ * on_close.
+ *
+ * @param out  Receives the five-tuple.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_five_tuple(keepsock_conn conn, keepsock_five_tuple *out, size_t size,
+                                 keepsock_error **error);
+
+/**
+ * Fills in a snapshot of the connection's statistics. It also works in on_close.
+ * @param out  Receives the statistics.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system does not report TCP statistics
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_get_stats(keepsock_conn conn, keepsock_connection_stats *out, size_t size,
+                                keepsock_error **error);
+
+/**
+ * Returns the keepalive settings in effect (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL,
+ * TCP_KEEPCNT).
+ *
+ * @param out  Receives the settings.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, size_t size,
+                                keepsock_error **error);
+
+/**
+ * Sets the keepalive values of an open connection (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+ *
+ * keepsock_options_set_keepalive() describes the values. If the call fails, the connection is
+ * unchanged.
+ *
+ * @param conn         The connection.
+ * @param idle_ms      1 to 32,767,000 milliseconds, rounded up to whole seconds. KEEPSOCK_INFINITE
+ *                     turns keepalive off; `interval_ms` and `count` are then ignored.
+ * @param interval_ms  1 to 32,767,000 milliseconds, rounded up to whole seconds.
+ * @param count        1 to 127.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
+ *     dead_after or the middlebox timeout
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t interval_ms,
+                                    uint32_t count, keepsock_error **error);
+
+/**
+ * Sets dead_after of an open connection: the time within which a vanished peer is detected.
+ *
+ * keepsock_options_set_dead_after() describes it. The function adjusts keepalive to fit, unless
+ * the program set keepalive itself. The peer of a Unix socket cannot vanish. If the call fails,
+ * the connection is unchanged.
+ *
+ * @param conn        The connection.
+ * @param timeout_ms  2,000 to 163,880,000 milliseconds. KEEPSOCK_INFINITE turns it off.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
+ *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
+ *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_set_dead_after(keepsock_conn conn, int64_t timeout_ms,
+                                     keepsock_error **error);
+
+/**
+ * Sets the idle timeout of an open connection.
+ *
+ * keepsock_options_set_idle_timeout() describes it. If the call fails, the connection is
+ * unchanged.
+ *
+ * @param conn        The connection.
+ * @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
+ *     interval; KEEPSOCK_INFINITE with idle_receive_only
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
+                                       keepsock_error **error);
+
+/**
+ * Sets the heartbeat of an open connection, which keepsock_options_set_heartbeat() describes.
+ * @param conn         The connection.
+ * @param interval_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns the heartbeat off.
+ * @param buf          The bytes of a heartbeat, copied. With KEEPSOCK_INFINITE it is ignored and
+ *                     may be NULL.
+ * @param len          The number of bytes, greater than 0.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
+ *     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, const void *buf,
+                                    size_t len, keepsock_error **error);
+
+/**
+ * Sets the heartbeat timeout of an open connection.
+ *
+ * keepsock_options_set_heartbeat_timeout() describes it. If the call fails, the connection is
+ * unchanged.
+ *
+ * @param conn        The connection.
+ * @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
+ *     heartbeat
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_ms,
+                                            keepsock_error **error);
+
+/**
+ * Sets an option of the operating system on an open connection (setsockopt(2)).
+ *
+ * For the options that may change after the handshake: the sizes of the buffers, tos,
+ * notsent_lowat, mark, priority, oob_inline, nodelay and cork. If the call fails, the connection
+ * is unchanged.
+ *
+ * @param option  A keepsock_sockopt.
+ * @param value   The value. An option that is off or on has 0 or 1.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, `value`
+ *     is out of its range, or the option has no effect on an open connection
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_set_sockopt(keepsock_conn conn, int32_t option, uint32_t value,
+                                  keepsock_error **error);
+
+/**
+ * Returns the value of an option of the operating system that the kernel uses (getsockopt(2)).
+ * @param option  A keepsock_sockopt.
+ * @param value   Receives the value. Linux returns twice the size of a buffer that was set.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, or
+ *     `value` is NULL
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *value,
+                              keepsock_error **error);
+
+/*
+ * ---- 5. Broadcasts and groups -------------------------------------------------------------------
+ */
+
+/**
+ * Sends a message to all connections of a service or of a group, and waits for no slow client.
+ *
+ * Connections that are closing, or whose write side is shut down, are skipped.
+ *
+ * - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
+ *   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
+ *   message.
+ * - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
+ *   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
+ *   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
+ *   the send buffer of the kernel (a few hundred KiB): a larger message also resets fast readers.
+ *
+ * @param group    The name of a group, which may have no connections. NULL sends to all
+ *                 connections.
+ * @param buf      The message.
+ * @param len      Its length in bytes.
+ * @param sent     Receives the number of connections whose kernel accepted the message, or for
+ *                 which it is queued.
+ * @param reset    Receives the number of connections that the service resets, because they are
+ *                 slow consumers or have failed.
+ * @param dropped  Receives the number of connections counted in `sent` for which the service
+ *                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
+ * @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
+ *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
+ *   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
+ *     keepsock_server_serve(), which has no groups
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
+ *     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
+ *     length prefix cannot represent `len`
+ * @note May be called from inside handlers and callbacks.
+ */
+int32_t keepsock_service_broadcast(keepsock_service *service, const char *group, const void *buf,
+                                   size_t len, uint32_t *sent, uint32_t *reset, uint32_t *dropped,
+                                   keepsock_error **error);
+
+/**
+ * Joins a group, to which keepsock_service_broadcast() can send.
+ *
+ * A connection may be in any number of groups. It leaves them when it ends.
+ *
+ * @param group  The name of the group: any text.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closed, and its on_close callback is about to run or
+ *     runs
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error **error);
+
+/**
+ * Leaves a group, if the connection is in it.
+ * @param group  The name of the group.
+ * @return KEEPSOCK_OK on success, also if the connection is not in the group; otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_leave(keepsock_conn conn, const char *group, keepsock_error **error);
+
+/*
+ * ---- 6. Serve options ---------------------------------------------------------------------------
+ */
+
+/**
+ * Creates serve options with the default values.
+ * @param options  Receives the options. Free them with keepsock_serve_options_free().
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
+ */
+int32_t keepsock_serve_options_new(keepsock_serve_options **options, keepsock_error **error);
+
+/** Frees serve options. Services that were started with them continue. */
+void keepsock_serve_options_free(keepsock_serve_options *options);
+
+/**
+ * Sets the number of threads that serve.
+ *
+ * - keepsock_server_serve(): a fixed pool, which starts immediately. Each thread serves one
+ *   connection at a time, and the accept policy decides about further clients. Default: no pool;
+ *   the service starts a thread for each connection when it is needed.
+ * - keepsock_server_serve_events(): at most 256 event loops, which share the connections. Default:
+ *   1, so no two callbacks run at the same time. One event loop also accepts, so a callback that
+ *   blocks delays new clients. With two or more event loops another thread accepts. It gives a new
+ *   connection to the event loop with the fewest connections, and avoids an event loop that has
+ *   been in callbacks for 40 ms while another is free.
+ * - keepsock_datagram_serve(): at most 1,024 threads, which receive. Default: 1.
+ *
+ * @param threads  Threads, above 0.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `threads` is 0
+ */
+int32_t keepsock_serve_options_set_threads(keepsock_serve_options *options, uint32_t threads,
+                                           keepsock_error **error);
+
+/**
+ * Sets the stack size of the threads that run handlers or callbacks.
+ *
+ * The system rounds it up to whole pages. A handler that overflows its stack terminates the
+ * process. Default: 2 MiB, also if threads of the program have more (commonly 8 MiB).
+ *
+ * @param bytes  Bytes, from 65,536 to 1,073,741,824.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `bytes` is out of range
+ */
+int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, size_t bytes,
+                                              keepsock_error **error);
+
+/*
+ * ---- 7. Limits and access -----------------------------------------------------------------------
+ *
+ * The service ends a TCP connection for these causes, and the peer receives FIN or RST:
+ *
+ *   cause                                     close reason                      the peer receives
+ *   ----------------------------------------  --------------------------------  -----------------
+ *   idle or first-byte timeout                KEEPSOCK_CLOSE_IDLE_TIMEOUT       FIN (1)
+ *   heartbeat timeout                         KEEPSOCK_CLOSE_HEARTBEAT_TIMEOUT  RST (2)
+ *   keepalive or dead_after: peer vanished    KEEPSOCK_CLOSE_DEAD or            RST, if it returns
+ *                                             KEEPSOCK_CLOSE_UNREACHABLE        and sends
+ *   fail_on_stall: peer does not read         KEEPSOCK_CLOSE_STALLED            RST
+ *   queue limit: peer reads too slowly        KEEPSOCK_CLOSE_SLOW_CONSUMER      RST
+ *   message longer than the framing permits   KEEPSOCK_CLOSE_MESSAGE_TOO_LONG   RST
+ *   maximum of connections (REJECT) or per    none: the service counts the      RST
+ *   address, denied network                   client in keepsock_server_stats
+ *   keepsock_conn_close(), handler returned   KEEPSOCK_CLOSE_LOCAL              FIN (3)
+ *   keepsock_conn_abort()                     KEEPSOCK_CLOSE_LOCAL              RST
+ *   broadcast to a slow client of threads     KEEPSOCK_CLOSE_LOCAL              RST
+ *   drain: ended before the timeout           KEEPSOCK_CLOSE_LOCAL              FIN (3)
+ *   drain: open at the end of the timeout     KEEPSOCK_CLOSE_LOCAL              RST
+ *   keepsock_service_free()                   KEEPSOCK_CLOSE_LOCAL              RST
+ *
+ * (1) After the bytes that were sent. RST if bytes are left in the send queue.
+ * (2) With keepsock_server_serve() the handler decides: its call returns the status. The peer receives
+ *     FIN when the handler returns, and RST if the handler calls keepsock_client_abort().
+ * (3) RST is possible if this side wrote nothing and did not read all received bytes.
+ */
+
+/** How a service treats a client that connects while the maximum number of connections are open. */
+typedef int32_t keepsock_accept_policy;
+enum {
+    KEEPSOCK_ACCEPT_POLICY_WAIT = 0,    /**< The client waits in the listen queue until a
+                                             connection ends. */
+    KEEPSOCK_ACCEPT_POLICY_REJECT = 1   /**< The service accepts the connection and resets it
+                                             immediately. */
+};
+
+/**
+ * Sets how many connections a service serves at the same time.
+ *
+ * The default of keepsock_server_serve() is 1,024, or the number of threads
+ * (keepsock_serve_options_set_threads()) if that is greater. The default of
+ * keepsock_server_serve_events() is 65,536, and its maximum is 16,760,832.
+ *
+ * @param max  Connections, above 0.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ */
+int32_t keepsock_serve_options_set_max_connections(keepsock_serve_options *options, uint32_t max,
+                                                   keepsock_error **error);
+
+/**
+ * Sets how a service treats a new client while it serves the maximum number of connections.
+ *
+ * Default: KEEPSOCK_ACCEPT_POLICY_WAIT.
+ *
+ * @param accept_policy  A keepsock_accept_policy.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `accept_policy` is not a
+ *     keepsock_accept_policy
+ */
+int32_t keepsock_serve_options_set_accept_policy(keepsock_serve_options *options,
+                                                 int32_t accept_policy, keepsock_error **error);
+
+/**
+ * Limits the number of connections from one client address.
+ *
+ * For IPv6 the limit applies to the /64 network, which commonly belongs to one host. The service
+ * accepts further connections of the address, resets them immediately and counts them
+ * (`over_address_limit` of keepsock_server_stats). Unix clients have no address, so the limit does
+ * not apply to them. A server that listens on Unix sockets only rejects the option. Default: no
+ * limit.
+ *
+ * @param max  Connections, above 0.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ */
+int32_t keepsock_serve_options_set_max_per_address(keepsock_serve_options *options, uint32_t max,
+                                                   keepsock_error **error);
+
+/**
+ * Adds a network whose clients may connect.
+ *
+ * With one or more allowed networks, the service accepts connections from other networks, resets
+ * them immediately and counts them (`denied` of keepsock_server_stats). Default: no allowed
+ * network, so every client may connect.
+ *
+ * Networks apply to IP clients only. For Unix clients use the mode of the socket file and
+ * keepsock_options_add_allowed_uid(). A server that listens on Unix sockets only rejects the
+ * option.
+ *
+ * A network of IPv4-mapped addresses ("::ffff:192.0.2.0/120") is the IPv4 network. "::/0" is every
+ * IPv6 address and no IPv4 address. Another network that contains the mapped addresses ("::/80")
+ * is rejected, because its meaning for IPv4 clients is ambiguous.
+ *
+ * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+ *     it contains the IPv4-mapped addresses and more
+ */
+int32_t keepsock_serve_options_add_allowed_network(keepsock_serve_options *options,
+                                                   const char *network, keepsock_error **error);
+
+/**
+ * Adds a network whose clients are rejected, also if an allowed network contains it.
+ *
+ * Default: no denied network. keepsock_serve_options_add_allowed_network() describes the syntax
+ * and the rule for Unix clients.
+ *
+ * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+ *     it contains the IPv4-mapped addresses and more
+ */
+int32_t keepsock_serve_options_add_denied_network(keepsock_serve_options *options,
+                                                  const char *network, keepsock_error **error);
+
+/*
+ * ---- 8. Framing and send queues -----------------------------------------------------------------
+ */
+
+/**
+ * How a service with event loops treats a message that exceeds the
+ * keepsock_serve_options_set_queue_limit() of a connection.
+ */
+typedef int32_t keepsock_overflow_policy;
+enum {
+    /** The service resets the connection. Its close reason is KEEPSOCK_CLOSE_SLOW_CONSUMER. */
+    KEEPSOCK_OVERFLOW_POLICY_DISCONNECT = 0,
+    /** The service drops the oldest queued messages, and counts them, until the new message
+        fits. It drops whole messages only: a message that is partly sent stays in the queue. */
+    KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST = 1
+};
+
+/**
+ * Sets framing by lines for keepsock_server_serve_events().
+ *
+ * on_data receives one line at a time, without the LF or CRLF at its end. keepsock_conn_send() and
+ * keepsock_service_broadcast() add LF, and reject a message that contains LF. The last line of a
+ * stream may lack LF. A line that exceeds `max` closes its connection
+ * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected. Default: no framing, so
+ * on_data receives the bytes as they arrive.
+ *
+ * @param max  Maximum length of a received line in bytes, above 0, without LF or CRLF.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ */
+int32_t keepsock_serve_options_set_lines(keepsock_serve_options *options, size_t max,
+                                         keepsock_error **error);
+
+/**
+ * Sets framing by a delimiter for keepsock_server_serve_events().
+ *
+ * on_data receives one message at a time, without the delimiter at its end. keepsock_conn_send()
+ * and keepsock_service_broadcast() add the delimiter, and reject a message that contains it. The
+ * last message of a stream may lack it. A message that exceeds `max` closes its connection
+ * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
+ *
+ * @param delimiter  The byte that ends a message.
+ * @param max        Maximum length of a received message in bytes, above 0, without the delimiter.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ */
+int32_t keepsock_serve_options_set_delimiter(keepsock_serve_options *options, uint8_t delimiter,
+                                             size_t max, keepsock_error **error);
+
+/**
+ * Sets framing by a length prefix for keepsock_server_serve_events().
+ *
+ * on_data receives one message at a time, without the prefix. keepsock_conn_send() and
+ * keepsock_service_broadcast() add the prefix. The library discards a message that is incomplete
+ * at the end of the stream. A message that exceeds `max` closes its connection
+ * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
+ *
+ * @param prefix  A keepsock_length_prefix.
+ * @param max     Maximum length of a received message in bytes, above 0, without the prefix.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, `prefix` is not a keepsock_length_prefix,
+ *     `max` is 0, or the prefix cannot represent `max`
+ */
+int32_t keepsock_serve_options_set_length_prefix(keepsock_serve_options *options, int32_t prefix,
+                                                 size_t max, keepsock_error **error);
+
+/**
+ * Limits the send queue of each connection of keepsock_server_serve_events().
+ *
+ * The queue holds the bytes that the kernel does not accept yet. Each message counts 88 bytes more
+ * than its length, for the memory of its entry. Default: 1 MiB.
+ *
+ * The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
+ * callback, from another connection's callback or from another thread. All queued bytes count.
+ *
+ * Replies (keepsock_conn_send()) are always queued. While more than 64 KiB of replies (a quarter
+ * of the limit, if that is less) are queued, the library does not read from the connection. It
+ * reads again when half of that is left. So one client uses at most the limit, that high-water
+ * mark, and the replies of one callback.
+ *
+ * @param bytes  Bytes, above 88. keepsock_server_serve_events() rejects a smaller limit.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
+ */
+int32_t keepsock_serve_options_set_queue_limit(keepsock_serve_options *options, size_t bytes,
+                                               keepsock_error **error);
+
+/**
+ * Sets what happens to a pushed message that exceeds the queue limit.
+ *
+ * Replies are not affected. Default: KEEPSOCK_OVERFLOW_POLICY_DISCONNECT.
+ *
+ * @param overflow_policy  A keepsock_overflow_policy.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `overflow_policy` is not a
+ *     keepsock_overflow_policy
+ */
+int32_t keepsock_serve_options_set_overflow_policy(keepsock_serve_options *options,
+                                                   int32_t overflow_policy, keepsock_error **error);
+
+/*
+ * ---- 9. Stopping a service ----------------------------------------------------------------------
+ */
+
+/**
+ * Drains the service: notifies the open connections, waits until they have ended, and resets the
+ * rest.
+ *
+ * The function first stops accepting, as keepsock_service_stop() does. After the timeout it resets
+ * the connections that are still open. A connection that is being closed is closed without a reset
+ * if only the peer's FIN is missing.
+ *
+ * - keepsock_server_serve(): reads of the handlers return KEEPSOCK_ERR_DRAINING. Writes still
+ *   work, so a handler can send a last message and return.
+ * - keepsock_server_serve_events(): the library calls on_drain. A connection that is closed with
+ *   bytes in its send queue has until the end of the timeout to send them, also if its close
+ *   timeout is shorter.
+ *
+ * The function returns after the last callback of each connection, on_close, or after its handler
+ * has returned. A handler or callback that waits, for example for a lock that the caller holds,
+ * delays the function beyond the timeout.
+ *
+ * The kernel resets clients that were not accepted, unless another process accepts them
+ * (keepsock_handover_start()). The function does not count them.
+ *
+ * Several threads may call the function. The earliest deadline applies. Each call, also a later
+ * one, returns the counts since the first call.
+ *
+ * @param timeout_ms  Milliseconds. 0 resets all connections immediately. KEEPSOCK_INFINITE means
+ *                    no limit.
+ * @param completed   Receives the number of connections that ended in order: the peer closed its
+ *                    side, or the service closed the connection after everything was sent. The
+ *                    peer need not have closed its side by the deadline, if it has received
+ *                    everything.
+ * @param reset       Receives the number of connections that ended otherwise: a reset by either
+ *                    side, a failure of the connection, a panic of the handler or callback, or
+ *                    the deadline.
+ * @return KEEPSOCK_OK on success, also if connections were reset, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler or callback of the service, or
+ *     from a forked child; the service runs in the parent
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+ */
+int32_t keepsock_service_drain(keepsock_service *service, int64_t timeout_ms, uint32_t *completed,
+                               uint32_t *reset, keepsock_error **error);
+
+/**
+ * Stops accepting, and leaves the open connections as they are.
+ *
+ * The function closes the server, which cannot serve again. Stopping twice returns KEEPSOCK_OK.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+ * @note May be called from inside handlers and callbacks.
+ */
+int32_t keepsock_service_stop(keepsock_service *service, keepsock_error **error);
+
+/**
+ * Waits until the service has stopped accepting. main() calls it while the service runs, and drains
+ * the service afterwards.
+ *
+ * These events end accepting:
+ *
+ * - keepsock_service_stop(), keepsock_service_drain() or keepsock_server_close()
+ * - the cancel token of the server is fired, which a signal handler may do
+ * - accept(2) fails with a fatal error (keepsock_server_accept())
+ *
+ * @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
+ * @return KEEPSOCK_OK if the program ended accepting, otherwise
+ *   - KEEPSOCK_ERR_TIMED_OUT: the service still accepts
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+ *   - KEEPSOCK_ERR_UNSUPPORTED: accept(2) failed with EOPNOTSUPP, which ended accepting
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+ *   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error, which ended accepting
+ * @note May be called from inside handlers and callbacks.
+ */
+int32_t keepsock_service_wait_stopped(keepsock_service *service, int64_t timeout_ms,
+                                      keepsock_error **error);
+
+/**
+ * Waits until the service has ended: it has stopped accepting, its last connection has ended, and
+ * all handlers and callbacks have returned.
+ *
+ * The function does not stop the service and does not notify connections. Requests in progress
+ * complete after keepsock_service_stop(), for example while a successor process accepts new
+ * connections (keepsock_handover_start()). Connections that outlive the timeout
+ * continue; call keepsock_service_drain() next.
+ *
+ * @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
+ * @return KEEPSOCK_OK if the service has ended, otherwise
+ *   - KEEPSOCK_ERR_TIMED_OUT: the service has not ended; keepsock_service_get_stats() returns the
+ *     number of open connections
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler or callback of the service, or
+ *     from a forked child; the service runs in the parent
+ *   - KEEPSOCK_ERR_UNSUPPORTED: accept(2) failed with EOPNOTSUPP, which ended accepting
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+ *   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error, which ended accepting
+ */
+int32_t keepsock_service_wait(keepsock_service *service, int64_t timeout_ms,
+                              keepsock_error **error);
+
+/**
+ * Frees a service, after every handler and callback has returned.
+ *
+ * The function stops accepting, resets the open connections and waits. Afterwards no handler or
+ * callback runs, and the memory that `user` points to may be freed. To end connections in order,
+ * call keepsock_service_drain() first. It must not be called inside a handler or callback of the
+ * service.
+ */
+void keepsock_service_free(keepsock_service *service);
+
+/*
+ * ---- 10. Statistics -----------------------------------------------------------------------------
+ */
+
+/**
+ * The statistics of a service. keepsock_server_stats counts the clients that it accepted and
+ * rejected.
+ *
+ * -1 means unknown: the handlers of keepsock_server_serve() transfer the bytes, and the service
+ * does not count them.
+ */
+typedef struct {
+    /** Milliseconds since the service was started. */
+    int64_t uptime_ms;
+    /** Whether the service accepts connections. */
+    bool accepting;
+    /** Open connections. */
+    uint32_t connections;
+    /** Connections opened since the start. */
+    uint64_t opened;
+    /** Connections closed since the start: `opened` minus `connections`. */
+    uint64_t closed;
+    /** Bytes received. */
+    int64_t received;
+    /** Bytes of the messages that the program sent. Each byte is then sent, queued or dropped. */
+    int64_t written;
+    /** Bytes that the kernel accepted. */
+    int64_t sent;
+    /** Bytes in the send queues. */
+    int64_t queued;
+    /** Bytes of dropped messages: a send queue was full, or the connection ended. */
+    int64_t dropped;
+    /** The number of dropped messages. */
+    int64_t dropped_messages;
+    /** Closed connections by close reason: the index is a keepsock_close_reason. With
+        keepsock_server_serve() the service counts the reasons that calls of the handler or the
+        final close observed. */
+    uint64_t close_reasons[16];
+} keepsock_service_stats;
+
+/**
+ * Fills in a snapshot of the service's statistics.
+ * @param out  Receives the statistics.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `out` is NULL, or no version has this `size`
+ */
+int32_t keepsock_service_get_stats(const keepsock_service *service, keepsock_service_stats *out,
+                                   size_t size, keepsock_error **error);
+
+/**
+ * Writes the statistics of the service and one line per connection, as text for operators.
+ *
+ * The format may change between versions.
+ *
+ * @param buf            Receives the text.
+ * @param cap            The size of `buf`.
+ * @param required_size  Receives the size that the text needs. The text
+ *                       of a later call may need more.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_TOO_LONG: `cap` is smaller than the required size; `buf` is unchanged
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `buf` is NULL and `cap` is not 0
+ */
+int32_t keepsock_service_dump(const keepsock_service *service, char *buf, size_t cap,
+                              size_t *required_size, keepsock_error **error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KEEPSOCK_SERVING_H */

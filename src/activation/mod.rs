@@ -1,0 +1,11 @@
+//! Socket activation, and handover of listening sockets to a successor process.
+//!
+//! [`note`] is the protocol, [`handover`] its sender, [`inherited`] its receiver.
+
+pub(crate) mod handover;
+pub(crate) mod inherited;
+mod item;
+mod note;
+
+/// The operation that errors of an [`Activation`](inherited::Activation) name.
+const OPERATION: &str = "inherit";

@@ -1,0 +1,414 @@
+//! Options of an open datagram socket, its statistics, and its descriptor.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{DatagramSocket, Shared, Side};
+use crate::io::cancel::CancelToken;
+use crate::io::timeout::TimeoutCell;
+use crate::stream::BorrowedSocket;
+use crate::sys::{self, InUse, Owned, Sending};
+use crate::types::address::FiveTuple;
+use crate::types::error::{ErrorKind, Result};
+
+/// Statistics of a datagram socket, from [`DatagramSocket::stats`].
+///
+/// A member is `None` where the system does not report it; Linux reports all of them (SO_MEMINFO of
+/// linux/sock_diag.h). Memory is the kernel's, which for small datagrams is several times the number
+/// of their bytes.
+///
+/// ```
+/// # if cfg!(windows) { return Ok(()) }
+/// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+/// let snapshot = socket.stats()?;
+/// println!("{}: {:?} dropped", snapshot.five_tuple, snapshot.dropped);
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramStats {
+    /// The protocol, the local and the remote address.
+    pub five_tuple: FiveTuple,
+    /// The number of datagrams dropped because the receive buffer was full.
+    pub dropped: Option<u64>,
+    /// The memory in bytes of datagrams that wait to be received, and its limit.
+    pub unread: Option<u64>,
+    /// The limit of [`unread`](DatagramStats::unread), in bytes.
+    pub receive_buffer: Option<u64>,
+    /// The memory in bytes of datagrams that wait to be sent, and its limit.
+    pub unsent: Option<u64>,
+    /// The limit of [`unsent`](DatagramStats::unsent), in bytes.
+    pub send_buffer: Option<u64>,
+    /// The number of skipped datagrams from users that are not
+    /// [allowed](crate::SocketOptions::allowed_uid).
+    pub denied: u64,
+    /// The number of [reported](DatagramSocket::recv_error) errors.
+    pub errors: u64,
+    /// The number of times that receiving was retried after a transient error: see
+    /// [`serve`](DatagramSocket::serve).
+    pub retried: u64,
+    /// The number of datagrams that [`serve`](DatagramSocket::serve) has passed to handlers.
+    pub served: u64,
+    /// The path MTU to the peer of a [connected](DatagramSocket::connect) UDP socket, in bytes with IP
+    /// and UDP headers. `None`: the socket is not connected, or the system is not Linux.
+    ///
+    /// A datagram whose payload is 28 bytes shorter (IPv4), or 48 bytes shorter (IPv6), needs no
+    /// fragmentation. The MTU of the first network is known from the start, a smaller one on the path
+    /// after a router has reported it.
+    pub path_mtu: Option<u32>,
+}
+
+impl Shared {
+    pub(super) fn look(&self, io: &InUse<'_>) -> DatagramStats {
+        let memory = sys::memory(io.socket());
+        let path_mtu = match &self.side {
+            Side::Inet(inet) if inet.peer.is_some() => sys::path_mtu(io.socket(), inet.ipv6).ok(),
+            _ => None,
+        };
+        DatagramStats {
+            five_tuple: self.five_tuple(),
+            dropped: memory.dropped,
+            unread: memory.unread,
+            receive_buffer: memory.receive_buffer,
+            unsent: memory.unsent,
+            send_buffer: memory.send_buffer,
+            denied: match &self.side {
+                Side::Inet(_) => 0,
+                Side::Unix(unix) => unix.denied.load(Ordering::Relaxed),
+            },
+            errors: self.error_count.load(Ordering::Relaxed),
+            retried: self.retried.load(Ordering::Relaxed),
+            served: self.served.load(Ordering::Relaxed),
+            path_mtu,
+        }
+    }
+}
+
+impl DatagramSocket {
+    // ---- sending options and metadata ------------------------------------------------------
+
+    /// Sets the TTL (called hop limit in IPv6) for outgoing unicast datagrams. For multicast see
+    /// [`set_multicast_ttl`](DatagramSocket::set_multicast_ttl). Default: the system's, usually 64.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the TTL is 0.
+    /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("*:0")?;
+    /// socket.set_ttl(255)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_ttl(&self, ttl: u8) -> Result<()> {
+        const OPERATION: &str = "TTL";
+        if ttl == 0 {
+            let zero = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), None);
+            return Err(zero.detail("TTL must be greater than zero"));
+        }
+        self.set_sending(OPERATION, Sending::Ttl(ttl))
+    }
+
+    /// Sets the TOS byte (called traffic class in IPv6) for outgoing datagrams. The upper six bits are
+    /// DSCP (RFC 2474), the lower two are ECN (RFC 3168). Default: 0.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket.
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied): the system reserves the value for privileged
+    /// programs. [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("*:0")?;
+    /// socket.set_tos(46 << 2 | 0b10)?;   // expedited forwarding; ECN-capable: ECT(0)
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_tos(&self, tos: u8) -> Result<()> {
+        self.set_sending("TOS", Sending::Tos(tos))
+    }
+
+    /// Forbids fragmentation of outgoing datagrams, by routers and by this machine.
+    ///
+    /// A datagram above the path MTU then fails with [`TooLong`](ErrorKind::TooLong): at once, or, if a
+    /// router reports it later, in the next call. [`recv_error`](DatagramSocket::recv_error) returns the
+    /// path MTU. Default: false, datagrams are fragmented where necessary.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, or a Unix socket.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("*:0")?;
+    /// socket.set_dont_fragment(true)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_dont_fragment(&self, on: bool) -> Result<()> {
+        self.set_sending("fragments", Sending::Whole(on))
+    }
+
+    fn set_sending(&self, operation: &'static str, setting: Sending) -> Result<()> {
+        let io = self.enter(operation)?;
+        let families = self.inet(operation)?.families();
+        sys::set_sending(io.socket(), families, setting)
+            .map_err(|e| self.failed(operation, e.into(), None))
+    }
+
+    /// Reports metadata with each received datagram: [`ttl`](crate::Datagram::ttl),
+    /// [`tos`](crate::Datagram::tos), [`received_at`](crate::Datagram::received_at) and, for every local
+    /// address, the [`interface`](crate::Datagram::interface); for Unix sockets
+    /// [`received_at`](crate::Datagram::received_at) and
+    /// [`credentials`](crate::Datagram::credentials). The kernel then does more work per datagram.
+    /// Default: false.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # use keepsock::DatagramSocket;
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// server.set_recv_metadata(true)?;
+    /// let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.set_ttl(7)?;
+    /// client.send(b"hello")?;
+    /// let datagram = server.recv(&mut [0; 8])?;
+    /// assert_eq!((datagram.ttl, datagram.tos), (Some(7), Some(0)));
+    /// println!("it came at {:?}", datagram.received_at);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_recv_metadata(&self, on: bool) -> Result<()> {
+        const OPERATION: &str = "details";
+        let io = self.enter(OPERATION)?;
+        let (set, control) = match &self.0.side {
+            Side::Inet(inet) => {
+                let (socket, ipv6) = (io.socket(), inet.ipv6);
+                let set = if on { sys::want_destination(socket, ipv6) } else { Ok(()) };
+                let set = set.and_then(|()| sys::want_details(socket, inet.families(), on));
+                (set, sys::UDP_CONTROL)
+            }
+            // Turning it off concerns this program only. The kernel continues to report both, because a
+            // receiver in another thread has space for both or for none.
+            Side::Unix(_) => {
+                (if on { sys::want_sender(io.socket()) } else { Ok(()) }, sys::UNIX_CONTROL)
+            }
+        };
+        set.map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        if let Side::Unix(unix) = &self.0.side {
+            unix.details.store(on, Ordering::Relaxed);
+        }
+        if on {
+            // The space stays: datagrams that were queued before may carry both.
+            self.0.control.store(control, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Returns the current statistics; after close, the last ones, if
+    /// [`keep_stats`](crate::SocketOptions::keep_stats) was set.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed): the socket was closed, and kept no statistics.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// assert_eq!(socket.stats()?.errors, 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn stats(&self) -> Result<DatagramStats> {
+        match (self.0.descriptor.enter(), self.0.last.get()) {
+            (Some(io), _) => Ok(self.0.look(&io)),
+            (None, Some(last)) => Ok(last.clone()),
+            (None, None) => Err(self.failed("snapshot", ErrorKind::Closed.into(), None)),
+        }
+    }
+
+    // ---- waiting, and the descriptor -------------------------------------------------------
+
+    /// Sets the timeout of each receiving call as a whole; `None`: no timeout. Calls in progress keep
+    /// theirs. With a timeout a call that has to wait makes two more system calls.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero; use
+    /// [`set_nonblocking`](DatagramSocket::set_nonblocking) to not wait at all.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.set_read_timeout(std::time::Duration::from_millis(20))?;
+    /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::TimedOut);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        self.set_timeout(&self.0.read_timeout, timeout.into())
+    }
+
+    /// Sets the timeout of each sending call as a whole; `None`: no timeout. Calls in progress keep
+    /// theirs.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.set_write_timeout(std::time::Duration::from_secs(5))?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        self.set_timeout(&self.0.write_timeout, timeout.into())
+    }
+
+    fn set_timeout(&self, cell: &TimeoutCell, timeout: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "timeout";
+        if self.0.descriptor.is_closed() {
+            return Err(self.failed(OPERATION, ErrorKind::Closed.into(), None));
+        }
+        if timeout.is_some_and(|t| t.is_zero()) {
+            let zero = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), None);
+            return Err(zero.detail("timeout must be greater than zero"));
+        }
+        cell.set(timeout);
+        Ok(())
+    }
+
+    /// Sets non-blocking mode: calls that would wait return [`WouldBlock`](ErrorKind::WouldBlock), and
+    /// the descriptor has O_NONBLOCK. Calls that already wait continue to wait.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.set_nonblocking(true)?;
+    /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::WouldBlock);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+        const OPERATION: &str = "non-blocking mode";
+        let io = self.enter(OPERATION)?;
+        let _mode = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
+            .map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        self.0.nonblocking.store(on, Ordering::Release);
+        Ok(())
+    }
+
+    /// Sets a token that cancels the calls of this socket; `None` removes it. Calls in progress are not
+    /// affected.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let token = keepsock::CancelToken::new()?;
+    /// socket.set_cancel(Some(&token));
+    /// token.fire();
+    /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::Cancelled);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_cancel(&self, token: Option<&CancelToken>) {
+        let mut cancel = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        *cancel = token.cloned();
+        let polled = cancel.is_some() || self.0.closing.is_some() || !sys::BLOCKING_CALLS;
+        self.0.polled.store(polled, Ordering::Release);
+    }
+
+    pub(super) fn cancel_token(&self) -> Option<CancelToken> {
+        self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Borrows the descriptor, for an event loop or an option that keepsock does not have. The
+    /// descriptor stays open while the guard lives, even if another thread closes the socket.
+    ///
+    /// Do not set options that add control messages (SO_PASSSEC, SO_TIMESTAMP) on a Unix socket with
+    /// [`allowed_uid`](crate::SocketOptions::allowed_uid): they take the space of the credentials, and a
+    /// datagram without credentials is rejected.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let borrowed = socket.borrow()?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
+        self.enter("borrow").map(|io| BorrowedSocket(io.hold()))
+    }
+
+    /// Releases the descriptor, which the caller then owns. For this object the socket is closed. The
+    /// file of a Unix socket stays.
+    ///
+    /// The descriptor is in blocking mode unless [`set_nonblocking`](DatagramSocket::set_nonblocking) was
+    /// last called with true, independent of its mode when it was adopted. It has no SO_RCVTIMEO and
+    /// SO_SNDTIMEO. Other options keep their values: SO_PASSCRED and SO_TIMESTAMPNS after
+    /// [`set_recv_metadata`](DatagramSocket::set_recv_metadata) or
+    /// [`allowed_uid`](crate::SocketOptions::allowed_uid), IP_RECVERR and IP_PKTINFO of UDP.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// [`WrongState`](ErrorKind::WrongState): another thread is in a call on it, or datagrams wait that
+    /// the kernel may have [coalesced](crate::SocketOptions::udp_gro), which the next owner would read as
+    /// one datagram.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// let socket = std::net::UdpSocket::from(socket.release()?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn release(&self) -> Result<Owned> {
+        const OPERATION: &str = "release";
+        let wrong = |what| self.failed(OPERATION, ErrorKind::WrongState.into(), None).detail(what);
+        let busy = || wrong("another thread is using it");
+        let io = self.enter(OPERATION)?;
+        let coalesced = self.0.coalesced.as_ref();
+        if let Some(coalesced) = coalesced {
+            match self.uncoalesce(coalesced, &io) {
+                Some(true) => {}
+                Some(false) => {
+                    return Err(wrong("datagrams wait in it that may have come as one"));
+                }
+                None => return Err(busy()),
+            }
+        }
+        let Some(owned) = self.0.descriptor.release(io) else {
+            // Restores the previous state.
+            if let (Some(_), Some(io)) = (coalesced, self.0.descriptor.enter()) {
+                let _ = sys::coalesce(io.socket(), true);
+            }
+            return Err(busy());
+        };
+        // fcntl(2) does not fail for an open descriptor.
+        let _ =
+            sys::set_nonblocking(sys::borrow(&owned), self.0.nonblocking.load(Ordering::Acquire));
+        if let Side::Unix(unix) = &self.0.side {
+            if let Some(file) = unix.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                file.keep();
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Closes the socket. Calls of other threads return [`Closed`](ErrorKind::Closed). Datagrams that
+    /// were sent are delivered. Any thread may close at any time; closing twice is harmless.
+    ///
+    /// ```
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.close();
+    /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::Closed);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn close(&self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,169 @@
+//! Errors that ICMP reports for sent datagrams.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::recv::RECEIVE;
+use super::{DatagramSocket, Inet, Side};
+use crate::sys::{self, InUse};
+use crate::types::error::{About, ErrorKind, Result};
+
+/// The number of errors kept for [`DatagramSocket::recv_error`]. Older errors are discarded.
+const KEPT_ERRORS: usize = 64;
+
+/// The number of entries taken from the kernel's error queue in one call, so that a peer that causes
+/// many errors does not delay the call.
+const ERRORS_AT_ONCE: usize = 256;
+
+/// An error reported for a datagram that this socket sent: [`DatagramSocket::recv_error`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramError {
+    /// The kind: [`Refused`](ErrorKind::Refused) if no socket has the destination port,
+    /// [`Unreachable`](ErrorKind::Unreachable) if a router or firewall rejected it (host, network or
+    /// protocol unreachable, administratively prohibited), [`TooLong`](ErrorKind::TooLong) if it exceeded
+    /// the path MTU, otherwise [`Os`](ErrorKind::Os).
+    pub kind: ErrorKind,
+    /// The operating system's error number.
+    pub os_error: Option<i32>,
+    /// The destination of the datagram, if reported.
+    pub to: Option<SocketAddr>,
+    /// The node that reported the error: the destination or a router, if known.
+    pub from: Option<IpAddr>,
+    /// With [`TooLong`](ErrorKind::TooLong): the path MTU in bytes, headers included, if reported.
+    pub path_mtu: Option<u32>,
+}
+
+impl DatagramError {
+    /// An error without a report: its kind, and the peer of a connected socket.
+    fn unknown(err: &io::Error, peer: Option<SocketAddr>) -> DatagramError {
+        let kind = ErrorKind::reported(err, About::Datagram);
+        DatagramError { kind, os_error: err.raw_os_error(), to: peer, from: None, path_mtu: None }
+    }
+}
+
+impl DatagramSocket {
+    /// Keeps ICMP errors of sent datagrams for [`recv_error`](DatagramSocket::recv_error). Default: true
+    /// for a connected socket, false for a bound one, for which the kernel discards them by default
+    /// (IP_RECVERR of ip(7), Linux).
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, or a Unix socket, whose calls
+    /// return such errors directly. [`Closed`](ErrorKind::Closed): the socket was closed.
+    ///
+    /// ```
+    /// # use keepsock::DatagramSocket;
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.set_recv_errors(true)?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_recv_errors(&self, on: bool) -> Result<()> {
+        const OPERATION: &str = "error reports";
+        let io = self.enter(OPERATION)?;
+        let inet = self.inet(OPERATION)?;
+        sys::report_errors(io.socket(), inet.ipv6, on)
+            .map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        Ok(())
+    }
+
+    /// Takes the oldest reported error of a sent datagram; `None` if there is none. Never waits.
+    ///
+    /// The socket keeps at most 64 errors and discards older ones;
+    /// [`DatagramStats::errors`](crate::DatagramStats::errors) counts all of them.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed): the socket was closed, and no error is left.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, ErrorKind};
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let gone = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let client = DatagramSocket::connect(gone.endpoint())?;
+    /// gone.close();
+    /// client.send(b"question")?;
+    /// let reported = client.recv_error()?.expect("over loopback the report arrives at once");
+    /// assert_eq!(reported.kind, ErrorKind::Refused);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn recv_error(&self) -> Result<Option<DatagramError>> {
+        let io = self.0.descriptor.enter();
+        if let Some(io) = &io {
+            self.take_reported(io);
+        }
+        match self.kept_errors().pop_front() {
+            None if io.is_none() => Err(self.failed(RECEIVE, ErrorKind::Closed.into(), None)),
+            kept => Ok(kept),
+        }
+    }
+
+    fn inet_peer(&self) -> Option<SocketAddr> {
+        match &self.0.side {
+            Side::Inet(inet) => inet.peer,
+            Side::Unix(_) => None,
+        }
+    }
+
+    fn kept_errors(&self) -> MutexGuard<'_, VecDeque<DatagramError>> {
+        self.0.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_error(&self, error: DatagramError) {
+        self.0.error_count.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.kept_errors();
+        if kept.len() == KEPT_ERRORS {
+            kept.pop_front();
+        }
+        kept.push_back(error);
+    }
+
+    /// Keeps the error of a call, on a system without an error queue. With a queue the error has been
+    /// taken from it: Linux queues an error before a call returns it. Another thread may have taken the
+    /// entry, or the program did not request reports.
+    pub(super) fn keep_untold(&self, err: &io::Error) {
+        if !sys::REPORTS {
+            self.keep_error(DatagramError::unknown(err, self.inet_peer()));
+        }
+    }
+
+    /// Takes the entries of the kernel's error queue, and returns their number. A poll does not wait while
+    /// entries remain.
+    pub(super) fn take_reported(&self, io: &InUse<'_>) -> usize {
+        self.take_reports(io).count
+    }
+
+    pub(super) fn take_reports(&self, io: &InUse<'_>) -> Taken {
+        let mut taken = Taken { count: 0, local: None };
+        let Side::Inet(Inet { peer, .. }) = self.0.side else {
+            // A Unix socket has no error queue, and the kernel would receive a datagram instead.
+            return taken;
+        };
+        for _ in 0..ERRORS_AT_ONCE {
+            let reported = match sys::next_reported(io.socket()) {
+                Ok(Some(reported)) => reported,
+                Ok(None) => continue,
+                Err(_) => break,
+            };
+            taken.count += 1;
+            if reported.local {
+                taken.local = Some(reported.code);
+            }
+            let mut error =
+                DatagramError::unknown(&io::Error::from_raw_os_error(reported.code), peer);
+            error.to = reported.to.or(error.to);
+            (error.from, error.path_mtu) = (reported.by, reported.mtu);
+            self.keep_error(error);
+        }
+        taken
+    }
+}
+
+/// The result of reading the kernel's error queue.
+pub(super) struct Taken {
+    pub count: usize,
+    /// An error that this machine reported to the sending call.
+    pub local: Option<i32>,
+}

@@ -1,0 +1,4 @@
+//! Packet capture, and the three-way handshakes that it finds.
+
+pub(crate) mod capture;
+pub(crate) mod handshake;

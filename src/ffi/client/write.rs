@@ -1,0 +1,287 @@
+//! Writing to a `keepsock_client`.
+
+use std::ffi::{c_char, c_void};
+
+use crate::ClientSocket;
+use crate::ffi::{
+    Array, Bytes, ErrorOut, Optional, Ref, Result, Text, keepsock_client, keepsock_error,
+    keepsock_fd, keepsock_slice, length_prefix, with, with_frequent,
+};
+use crate::internal::CancellationDisabled;
+
+/// Writes one message with a length prefix, in one system call.
+///
+/// One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
+/// returns the number of bytes that the kernel accepted, including those of the prefix.
+///
+/// @param prefix  A keepsock_length_prefix.
+/// @param buf     The message.
+/// @param len     The number of bytes, which the prefix must be able to express.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `prefix` is not a keepsock_length_prefix, or it
+///     cannot express `len`
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write_message(
+    client: *mut keepsock_client,
+    prefix: i32,
+    buf: *const c_void,
+    len: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `len`
+    // readable bytes; `error` is NULL or writable.
+    let (client, buf, error) =
+        unsafe { (Ref::new(client), Bytes::new(buf, len), ErrorOut::new(error)) };
+    with(client, error, "write", |socket| socket.write_message(length_prefix(prefix)?, buf.get()?))
+}
+
+/// Writes at least one byte: waits until the kernel accepts some.
+///
+/// Most programs call keepsock_client_write_all().
+///
+/// @param buf      The bytes.
+/// @param len      The number of bytes.
+/// @param written  Receives the number of bytes that the kernel accepted.
+/// @param error    A write that would block allocates nothing if it is NULL.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write(
+    client: *mut keepsock_client,
+    buf: *const c_void,
+    len: usize,
+    written: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `len`
+    // readable bytes; `written` and `error` are NULL or writable.
+    let (client, buf, written, error) = unsafe {
+        (Ref::new(client), Bytes::new(buf, len), Optional::new(written), ErrorOut::new(error))
+    };
+    with_frequent(client, error, "write", |socket| {
+        let _disabled = CancellationDisabled::new();
+        written.write(socket.try_write(buf.get()?)?);
+        Ok(())
+    })
+}
+
+/// Writes all bytes of a buffer.
+///
+/// One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
+/// returns the number of bytes that the kernel accepted.
+///
+/// @param buf  The bytes.
+/// @param len  The number of bytes.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write_all(
+    client: *mut keepsock_client,
+    buf: *const c_void,
+    len: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `len`
+    // readable bytes; `error` is NULL or writable.
+    let (client, buf, error) =
+        unsafe { (Ref::new(client), Bytes::new(buf, len), ErrorOut::new(error)) };
+    with_frequent(client, error, "write", |socket| socket.try_write_all(buf.get()?))
+}
+
+/// Writes all of a string, without its NUL, as keepsock_client_write_all() does.
+///
+/// @param text  A NUL-terminated string in any encoding.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write_str(
+    client: *mut keepsock_client,
+    text: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `text` is NULL or
+    // ends with NUL; `error` is NULL or writable.
+    let (client, text, error) =
+        unsafe { (Ref::new(client), Text::new(text, "text"), ErrorOut::new(error)) };
+    with(client, error, "write", |socket| socket.write_all(text.bytes()?))
+}
+
+/// Writes all bytes of several buffers, without copying them together.
+///
+/// A header and a body leave in one system call. One write timeout covers the whole call. If the
+/// call fails, keepsock_error_transferred() returns the number of bytes that the kernel accepted.
+///
+/// @param slices  The buffers.
+/// @param count   The number of buffers.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
+///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a packet in
+///     several buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_write_slices(
+    client: *mut keepsock_client,
+    slices: *const keepsock_slice,
+    count: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `slices` has
+    // `count` valid elements; `error` is NULL or writable.
+    let (client, slices, error) =
+        unsafe { (Ref::new(client), Array::new(slices, count, "slices"), ErrorOut::new(error)) };
+    with_frequent(client, error, "write", |socket| {
+        let _disabled = CancellationDisabled::new();
+        socket.try_write_slices(&mut slices.slices()?)
+    })
+}
+
+/// Writes a part of a file (sendfile(2)).
+///
+/// The function writes `len` bytes from `offset`, or as many as there are up to the end of the
+/// file. One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
+/// returns the number of bytes that the kernel accepted. Bytes that other threads write come before
+/// or after the part. The file's own position is neither used nor changed.
+///
+/// On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
+/// rejects the file, the library reads the file in pieces and sends them. After success the kernel
+/// may still refer to the pages of the file. If a program overwrites or truncates the file before
+/// the peer's kernel has acknowledged the bytes, the peer may receive the new content.
+///
+/// @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
+/// @param offset   Where to start, in bytes from the beginning of the file.
+/// @param len      The number of bytes. UINT64_MAX means up to the end of the file.
+/// @param written  Receives the number of bytes that the kernel accepted.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `fd` is negative, closed, a directory, a pipe, a
+///     socket or not open for reading
+///   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_send_file(
+    client: *mut keepsock_client,
+    fd: keepsock_fd,
+    offset: u64,
+    len: u64,
+    written: *mut u64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call, and `written` and
+    // `error` are NULL or writable.
+    let (client, written, error) =
+        unsafe { (Ref::new(client), Optional::new(written), ErrorOut::new(error)) };
+    with(client, error, "send file", |socket| {
+        // SAFETY: the header requires that `fd`, if it is open, stays open during the call.
+        let n = unsafe { send_file(socket, &fd, offset, len) }?;
+        written.write(n);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As for [`borrow`].
+#[cfg(unix)]
+unsafe fn send_file(socket: &ClientSocket, fd: &keepsock_fd, offset: u64, len: u64) -> Result<u64> {
+    if *fd < 0 {
+        return Err(crate::ffi::invalid("fd is negative"));
+    }
+    // SAFETY: the caller meets the requirement of this function, which is the same.
+    socket.send_file(unsafe { crate::ffi::borrow(fd) }?, offset, len)
+}
+
+/// # Safety
+/// None on this platform.
+#[cfg(windows)]
+unsafe fn send_file(_: &ClientSocket, _: &keepsock_fd, _: u64, _: u64) -> Result<u64> {
+    Err(crate::Error::new(crate::ErrorKind::Unsupported, "send file"))
+}

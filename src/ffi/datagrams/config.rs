@@ -1,0 +1,249 @@
+//! Options of an open `keepsock_datagram`, and its descriptor.
+
+use crate::ffi::{
+    ErrorOut, Handle, Out, Ref, fd_of_socket, into_fd, keepsock_cancel_token, keepsock_datagram,
+    keepsock_error, keepsock_fd, timeout, with,
+};
+
+/// Sets the TTL (IPv4) or the hop limit (IPv6) for unicast datagrams (IP_TTL, IPV6_UNICAST_HOPS).
+///
+/// Default: that of the system, usually 64.
+///
+/// @param datagram  A UDP socket.
+/// @param ttl       1 to 255.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `ttl` is 0
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_ttl(
+    datagram: *mut keepsock_datagram,
+    ttl: u8,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "TTL", |socket| socket.set_ttl(ttl))
+}
+
+/// Sets the TOS byte (IPv4) or the traffic class (IPv6) for datagrams (IP_TOS, IPV6_TCLASS).
+///
+/// The upper six bits are the DSCP (RFC 2474), the lower two are ECN (RFC 3168). Default: 0.
+///
+/// @param datagram  A UDP socket.
+/// @param tos       The byte.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set this priority
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_tos(
+    datagram: *mut keepsock_datagram,
+    tos: u8,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "TOS", |socket| socket.set_tos(tos))
+}
+
+/// Sets whether routers and this machine must not fragment datagrams (IP_MTU_DISCOVER).
+///
+/// Sending a datagram that is longer than the path MTU returns KEEPSOCK_ERR_TOO_LONG: immediately,
+/// or for the next datagram if a router reports it later. keepsock_datagram_recv_error() returns
+/// the path MTU. Default: false. Linux only.
+///
+/// @param datagram  A UDP socket.
+/// @param on        true to forbid fragments.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "fragments", |socket| socket.set_dont_fragment(on))
+}
+
+/// Sets whether received datagrams have additional metadata (IP_RECVTTL, IP_RECVTOS,
+/// SO_TIMESTAMPNS).
+///
+/// UDP: the members ttl, tos and received_at_ns of keepsock_datagram_info, and interface_index for
+/// every kind of local address. Unix sockets: received_at_ns and credentials. It adds a small cost
+/// for each datagram. Default: false. Linux only.
+///
+/// @param on  true to receive metadata.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_recv_metadata(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "details", |socket| socket.set_recv_metadata(on))
+}
+
+/// Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).
+///
+/// Calls in progress keep their timeout. Default: KEEPSOCK_INFINITE.
+///
+/// @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_read_timeout(
+    datagram: *mut keepsock_datagram,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "timeout", |socket| socket.set_read_timeout(timeout(timeout_ms)?))
+}
+
+/// Sets the write timeout: the time that each sending call may take as a whole (SO_SNDTIMEO).
+///
+/// Calls in progress keep their timeout. Default: KEEPSOCK_INFINITE.
+///
+/// @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_write_timeout(
+    datagram: *mut keepsock_datagram,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "timeout", |socket| socket.set_write_timeout(timeout(timeout_ms)?))
+}
+
+/// Turns non-blocking mode on or off (O_NONBLOCK).
+///
+/// In non-blocking mode, calls that would wait return KEEPSOCK_ERR_WOULD_BLOCK. Calls that already
+/// wait continue.
+///
+/// @param on  true for non-blocking mode.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: the descriptor cannot become non-blocking
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_nonblocking(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "non-blocking mode", |socket| socket.set_nonblocking(on))
+}
+
+/// Sets the cancel token of a socket. Calls in progress keep the previous token. Each thread of
+/// keepsock_datagram_serve() uses the new token after its next datagram.
+///
+/// @param cancel  A token, which the socket shares from now on. NULL removes the token.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `datagram` is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_cancel(
+    datagram: *mut keepsock_datagram,
+    cancel: *const keepsock_cancel_token,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` or `cancel` during the call, and
+    // `error` is NULL or writable.
+    let (datagram, cancel, error) =
+        unsafe { (Ref::new(datagram), Ref::new(cancel), ErrorOut::new(error)) };
+    with(datagram, error, "cancel", |socket| {
+        socket.set_cancel(cancel.optional()?.map(Handle::target));
+        Ok(())
+    })
+}
+
+/// Borrows the descriptor, for poll(2), epoll(7) or setsockopt(2). Do not close it.
+///
+/// Do not set options that add control messages (SO_PASSSEC, SO_TIMESTAMP) on a Unix socket with
+/// allowed users: they use the buffer of the credentials, and the library rejects datagrams without
+/// credentials.
+///
+/// @param fd  Receives the descriptor.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_fd(
+    datagram: *const keepsock_datagram,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `fd` and
+    // `error` are NULL or writable.
+    let (datagram, fd, error) =
+        unsafe { (Ref::new(datagram), Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with(datagram, error, "borrow", |socket| {
+        let out = fd.required()?;
+        out.write(fd_of_socket(&socket.borrow()?));
+        Ok(())
+    })
+}
+
+/// Releases the descriptor: the caller owns and closes it.
+///
+/// The object is then closed and must still be freed. A Unix socket's file stays. The descriptor
+/// is in blocking mode unless keepsock_datagram_set_nonblocking() was last called with true. It
+/// has no SO_RCVTIMEO and SO_SNDTIMEO. Other options stay as they are: SO_PASSCRED and
+/// SO_TIMESTAMPNS after keepsock_datagram_set_recv_metadata() or
+/// keepsock_options_add_allowed_uid(), and IP_RECVERR and IP_PKTINFO of UDP.
+///
+/// @param fd  Receives the descriptor.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call, or coalesced datagrams are left
+///     (keepsock_options_set_udp_gro()); receive them first
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_release_fd(
+    datagram: *mut keepsock_datagram,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `fd` and
+    // `error` are NULL or writable.
+    let (datagram, fd, error) =
+        unsafe { (Ref::new(datagram), Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with(datagram, error, "release", |socket| {
+        let out = fd.required()?;
+        out.write(into_fd(socket.release()?));
+        Ok(())
+    })
+}

@@ -1,0 +1,188 @@
+//! `keepsock_datagram_service`.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+
+use crate::ffi::{
+    ErrorOut, Out, Ref, handle, keepsock_datagram, keepsock_datagram_info, keepsock_error,
+    keepsock_serve_options, null, timeout, with, write_info,
+};
+use crate::{Datagram, DatagramService, DatagramSocket, ServeOptions};
+
+/// Called for each datagram, in a thread of the library.
+///
+/// With more than one thread, several calls run at the same time. The handler may call every
+/// function except keepsock_datagram_service_wait(), which would wait for the handler, and the
+/// _free functions of the socket and the service. The last call has returned when
+/// keepsock_datagram_service_wait() returns KEEPSOCK_OK, or keepsock_datagram_service_free()
+/// returns.
+///
+/// @param datagram  The served socket. Reply with keepsock_datagram_reply().
+/// @param info      The sender, the length and the metadata, valid until the handler returns.
+///                  Later versions may add members at the end.
+/// @param buf       The bytes, valid until the handler returns.
+/// @param len       The number of bytes.
+/// @param user      The pointer that the program passed with the callback.
+pub type keepsock_datagram_handler = Option<
+    unsafe extern "C" fn(
+        datagram: *mut keepsock_datagram,
+        info: *const keepsock_datagram_info,
+        buf: *const c_void,
+        len: usize,
+        user: *mut c_void,
+    ),
+>;
+
+/// A service that receives datagrams in threads of the library.
+///
+/// Threads: any thread may call any function, also from inside a handler, except as
+/// keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
+/// thread uses the object.
+pub struct keepsock_datagram_service(DatagramService);
+
+handle!(keepsock_datagram_service, DatagramService, "service", 0: DatagramService);
+
+/// A keepsock_datagram_handler that is not NULL.
+type Handler = unsafe extern "C" fn(
+    *mut keepsock_datagram,
+    *const keepsock_datagram_info,
+    *const c_void,
+    usize,
+    *mut c_void,
+);
+
+/// The arguments that all calls of a handler have in common.
+struct Program {
+    datagram: *mut keepsock_datagram,
+    user: *mut c_void,
+}
+
+// SAFETY: the header states that the library's threads call the handler with `user`. `datagram` is a
+// handle, which every thread may use until the program frees the socket, after the service.
+unsafe impl Send for Program {}
+// SAFETY: the header states that several threads call the handler at the same time.
+unsafe impl Sync for Program {}
+
+impl Program {
+    #[inline]
+    fn receive(&self, handler: Handler, datagram: &Datagram, bytes: &[u8]) {
+        let mut info = MaybeUninit::<keepsock_datagram_info>::zeroed();
+        let size = size_of_val(&info);
+        // SAFETY: `info` has `size` bytes.
+        datagram.with_meta(|facts| unsafe { write_info(info.as_mut_ptr(), size, facts) });
+        let (buf, len) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: `handler` is a function of the program with this signature. `info` and `buf` are
+        // readable until it returns.
+        unsafe { handler(self.datagram, info.as_ptr(), buf, len, self.user) };
+    }
+}
+
+/// Receives datagrams in threads of the library, and calls a handler for each.
+///
+/// The function returns after the threads have started. While it serves, any thread may send with
+/// the socket. A thread receives up to 16 datagrams at a time, and 4 from a Unix socket, whose
+/// datagrams are truncated after 256 KiB. With several threads, datagrams of one sender may be
+/// handled at the same time and out of order. The socket's timeouts and non-blocking mode do not
+/// apply to the threads; its cancel token ends the service. If a socket is served twice, stopping
+/// one service ends both. The threads inherit the signal mask of the calling thread and have a
+/// stack of 2 MiB (keepsock_serve_options_set_stack_size()).
+///
+/// After a temporary error such as ENOMEM or ENOBUFS, a thread pauses for 5 to 50 ms and retries.
+/// The service counts these errors (`retried` of keepsock_datagram_stats) and logs at most one
+/// event in 5 s. Errors of the socket itself (EBADF, ENOTSOCK, EINVAL, EFAULT) end the thread.
+/// The service logs the error, and keepsock_datagram_service_wait() returns it.
+///
+/// @param datagram  A socket. Free it after the service.
+/// @param options   Serve options, copied. NULL for the defaults. The number of threads (default 1,
+///                  at most 1,024) and the stack size apply; options of connections are rejected.
+/// @param handler   The handler.
+/// @param user      Passed to the handler; valid until keepsock_datagram_service_free() returns.
+/// @param service   Receives the service, before the first call of the handler. Free it with
+///                  keepsock_datagram_service_free().
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the socket is closed, or keepsock_datagram_service_stop() ended
+///     receiving
+///   - KEEPSOCK_ERR_NO_MEMORY: the system starts no more threads, or there is no memory for their
+///     buffers or for the object
+///   - KEEPSOCK_ERR_WRONG_STATE: `datagram` or `options` was freed
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, the number of threads or the stack size is out of
+///     range, or an option has no effect on datagrams
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_serve(
+    datagram: *mut keepsock_datagram,
+    options: *const keepsock_serve_options,
+    handler: keepsock_datagram_handler,
+    user: *mut c_void,
+    service: *mut *mut keepsock_datagram_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` before the service is freed, or
+    // `options` during the call; `service` and `error` are NULL or writable.
+    let (socket, options, service, error) = unsafe {
+        (Ref::new(datagram), Ref::new(options), Out::new(service, "service"), ErrorOut::new(error))
+    };
+    let program = Program { datagram, user };
+    with(socket, error, "serve", |socket| {
+        let out = service.reserved()?;
+        let handler = handler.ok_or_else(|| null("handler"))?;
+        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let receive = move |_: &DatagramSocket, datagram: &Datagram, bytes: &[u8]| {
+            program.receive(handler, datagram, bytes);
+        };
+        socket.serve_into(&options, receive, |service| out.put(keepsock_datagram_service(service)))
+    })
+}
+
+/// Stops receiving on the socket, permanently.
+///
+/// From then on, receiving calls on the socket return KEEPSOCK_ERR_CLOSED; the socket can still
+/// send. Datagrams that a thread has already received are handled, datagrams in the kernel are
+/// not. The function may be called from inside a handler. Stopping twice has no effect.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_service_stop(
+    service: *mut keepsock_datagram_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "stop", |service| {
+        service.stop();
+        Ok(())
+    })
+}
+
+/// Waits until the service has ended: its threads have ended, and all handlers have returned.
+///
+/// keepsock_datagram_service_stop(), closing the socket and firing its cancel token end the service.
+///
+/// @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
+/// @return KEEPSOCK_OK if the service has ended, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the service has not ended within the timeout
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler of the service, or from a
+///     forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+///   - KEEPSOCK_ERR_OS: an error of the socket ended receiving: EBADF, ENOTSOCK, EINVAL or EFAULT
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_service_wait(
+    service: *mut keepsock_datagram_service,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "wait", |service| service.wait(timeout(timeout_ms)?))
+}
+
+/// Stops a service, waits until its handlers have returned, and frees it.
+///
+/// Do not call it from inside a handler. The socket stays open and can send.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_service_free(service: *mut keepsock_datagram_service) {
+    // SAFETY: the header requires that no other thread uses `service`.
+    unsafe { handle::free(service) };
+}

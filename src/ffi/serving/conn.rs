@@ -1,0 +1,930 @@
+//! `keepsock_conn` and `keepsock_callbacks`: serving by events.
+
+use std::ffi::{c_char, c_void};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::ffi::arguments::{
+    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, invalid, null, timeout,
+};
+use crate::ffi::handle::{Id, Pinned, Table};
+use crate::ffi::{
+    KEEPSOCK_INFINITE, Object, Result, Versioned, call, call_frequent, credentials_to_c, fill,
+    handle, keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error,
+    keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options, keepsock_server,
+    keepsock_service, options, shield, snapshot_to_c, sockopt, tuple_to_c, versioned, with,
+};
+use crate::internal::{event_slots, slot_index};
+use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler, ServeOptions};
+
+/// A connection of an event-driven service (keepsock_server_serve_events()).
+///
+/// It is a value: copy it, store it, and compare two of them by their id. It needs no free. The
+/// library creates it before on_open and ends it when on_close returns. From then on every call
+/// with it returns KEEPSOCK_ERR_WRONG_STATE, also after the service was freed. No two connections
+/// have the same id.
+///
+/// Threads: any thread may call any function at any time, also inside callbacks. No function waits.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct keepsock_conn {
+    /// Unique in the process. 0 refers to no connection.
+    pub id: u64,
+}
+
+/// The connection that a [`keepsock_conn`] refers to, with the pointer of the program.
+struct Entry {
+    connection: Connection,
+    user: AtomicPtr<c_void>,
+}
+
+handle!(Entry, Connection, "conn", connection: Connection, {
+    const BLOCK: u32 = 256;
+    const SLOTS: u64 = handle::ID_SLOTS;
+});
+
+/// The callbacks of an event-driven service (keepsock_server_serve_events()).
+///
+/// The library does not call a NULL member. The description of a member states the default action.
+/// Set `size`, and set the members that you do not use to NULL, as the example of
+/// keepsock_server_serve_events() does.
+///
+/// The callbacks of one connection run one at a time: on_open first, on_close last. With more than
+/// one thread (keepsock_serve_options_set_threads()), callbacks of different connections run at the
+/// same time. A callback that waits delays every connection of its thread.
+///
+/// The library holds no lock during a callback. A callback may call every function, on any
+/// connection and on the service, except that keepsock_service_drain() and
+/// keepsock_service_wait() return KEEPSOCK_ERR_WRONG_STATE, and that it must not call
+/// keepsock_service_free().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_callbacks {
+    /// sizeof(keepsock_callbacks).
+    pub size: usize,
+    /// The first callback of a connection. The service accepted the connection, or it was added by
+    /// keepsock_service_add() or keepsock_service_connect(). Default: no action.
+    pub on_open: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
+    /// A message arrived; without framing, some bytes arrived. The `len` bytes at `buf` are valid
+    /// until the callback returns. Default: the library discards the data.
+    pub on_data: Option<
+        unsafe extern "C" fn(
+            conn: keepsock_conn,
+            buf: *const c_void,
+            len: usize,
+            user: *mut c_void,
+        ),
+    >,
+    /// The send queue has become empty: the kernel has accepted all queued bytes. Default: no
+    /// action.
+    pub on_writable: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
+    /// End of stream: the peer has shut down its write side (FIN). The peer may still read. The
+    /// connection ends when this side is shut down as well (keepsock_conn_shutdown_write()) and the
+    /// send queue is empty. Default: the library closes the connection.
+    pub on_eof: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
+    /// The timer set by keepsock_conn_set_timer() has expired. Default: no action.
+    pub on_timer: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
+    /// keepsock_service_drain() was called. Send the last message and close the connection.
+    /// Default: the library closes the connection.
+    pub on_drain: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
+    /// The last callback of a connection. `reason` is a keepsock_close_reason. The statistics and
+    /// the addresses of the connection are available until the callback returns.
+    /// keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action.
+    pub on_close: Option<unsafe extern "C" fn(conn: keepsock_conn, reason: i32, user: *mut c_void)>,
+    /// A keepsock_service_connect() failed, and the library does not call on_open for it.
+    /// `conn_user` is the pointer that was passed to that call. `error` is valid until the callback
+    /// returns; do not free it. Default: no action.
+    pub on_connect_failed: Option<
+        unsafe extern "C" fn(
+            error: *const keepsock_error,
+            conn_user: *mut c_void,
+            user: *mut c_void,
+        ),
+    >,
+}
+
+versioned!(keepsock_callbacks: 72);
+
+/// The callbacks of a C program as a [`Handler`].
+struct Program {
+    callbacks: keepsock_callbacks,
+    user: *mut c_void,
+    entries: Table<Entry>,
+}
+
+// SAFETY: the header states that callbacks run in threads of the library, with `user`.
+unsafe impl Send for Program {}
+// SAFETY: the header states that several callbacks run at the same time.
+unsafe impl Sync for Program {}
+
+/// The `user` pointer of one connection.
+struct Pointer(*mut c_void);
+// SAFETY: the library never dereferences the pointer; it returns it to the C program.
+unsafe impl Send for Pointer {}
+// SAFETY: a shared reference to the pointer permits only to copy it.
+unsafe impl Sync for Pointer {}
+
+/// The `user` pointer for a connection that is made later.
+pub(crate) fn data(pointer: *mut c_void) -> Option<Data> {
+    (!pointer.is_null()).then(|| -> Data { Arc::new(Pointer(pointer)) })
+}
+
+fn pointer_of(data: Option<Data>) -> *mut c_void {
+    data.and_then(|data| data.downcast::<Pointer>().ok()).map_or(std::ptr::null_mut(), |p| p.0)
+}
+
+impl Program {
+    #[inline]
+    fn conn(&self, connection: &Connection) -> keepsock_conn {
+        keepsock_conn { id: self.entries.id(slot_index(connection)).0 }
+    }
+}
+
+// Each call below runs a function of the C program with what the header promises: the id of a
+// connection whose on_close callback has not returned, and the `user` that the program passed.
+impl Handler for Program {
+    fn on_open(&self, connection: &Connection) {
+        let user = AtomicPtr::new(pointer_of(connection.any_data()));
+        let entry = Entry { connection: connection.clone(), user };
+        // SAFETY: the event loop of the connection alone puts and takes the object of this place.
+        let Some(Id(id)) = (unsafe { self.entries.put(slot_index(connection), entry) }) else {
+            // The process has no memory for the entry.
+            return connection.abort();
+        };
+        if let Some(on_open) = self.callbacks.on_open {
+            // SAFETY: the header requires a function with this signature.
+            unsafe { on_open(keepsock_conn { id }, self.user) };
+        }
+    }
+
+    #[inline]
+    fn on_data(&self, connection: &Connection, data: &[u8]) {
+        if let Some(on_data) = self.callbacks.on_data {
+            let conn = self.conn(connection);
+            // SAFETY: as in `on_open`; `buf` is readable until the callback returns.
+            unsafe { on_data(conn, data.as_ptr().cast(), data.len(), self.user) };
+        }
+    }
+
+    fn on_writable(&self, connection: &Connection) {
+        if let Some(on_writable) = self.callbacks.on_writable {
+            // SAFETY: as in `on_open`.
+            unsafe { on_writable(self.conn(connection), self.user) };
+        }
+    }
+
+    fn on_eof(&self, connection: &Connection) {
+        match self.callbacks.on_eof {
+            // SAFETY: as in `on_open`.
+            Some(on_eof) => unsafe { on_eof(self.conn(connection), self.user) },
+            None => connection.close(),
+        }
+    }
+
+    fn on_timer(&self, connection: &Connection) {
+        if let Some(on_timer) = self.callbacks.on_timer {
+            // SAFETY: as in `on_open`.
+            unsafe { on_timer(self.conn(connection), self.user) };
+        }
+    }
+
+    fn on_drain(&self, connection: &Connection) {
+        match self.callbacks.on_drain {
+            // SAFETY: as in `on_open`.
+            Some(on_drain) => unsafe { on_drain(self.conn(connection), self.user) },
+            None => connection.close(),
+        }
+    }
+
+    fn on_close(&self, connection: &Connection, reason: CloseReason) {
+        if let Some(on_close) = self.callbacks.on_close {
+            // SAFETY: as in `on_open`.
+            unsafe { on_close(self.conn(connection), reason as i32, self.user) };
+        }
+        self.entries.take(slot_index(connection));
+    }
+
+    fn on_connect_failed(&self, error: &Error, data: Option<Data>) {
+        if let Some(on_connect_failed) = self.callbacks.on_connect_failed {
+            let mut error = handle::lend(keepsock_error::new(error.clone()));
+            // SAFETY: as in `on_open`; the error lives until the callback returns.
+            unsafe { on_connect_failed(error.pointer(), pointer_of(data), self.user) };
+        }
+    }
+}
+
+/// The largest size of the structure that a later version may have.
+const CALLBACKS_MAX: usize = 64 * size_of::<usize>();
+
+const NO_CALLBACKS: keepsock_callbacks = keepsock_callbacks {
+    size: 0,
+    on_open: None,
+    on_data: None,
+    on_writable: None,
+    on_eof: None,
+    on_timer: None,
+    on_drain: None,
+    on_close: None,
+    on_connect_failed: None,
+};
+
+/// The callbacks of the program. The structure may be of an earlier or a later version.
+struct CallbacksIn<'a>(*const keepsock_callbacks, PhantomData<&'a keepsock_callbacks>);
+
+impl CallbacksIn<'_> {
+    /// # Safety
+    /// `callbacks` is NULL, or its first member is readable during the call and states how many bytes
+    /// of the structure are readable.
+    unsafe fn new(callbacks: *const keepsock_callbacks) -> Self {
+        CallbacksIn(callbacks, PhantomData)
+    }
+
+    fn read(self) -> Result<keepsock_callbacks> {
+        if self.0.is_null() {
+            return Err(null("callbacks"));
+        }
+        // SAFETY: `new` requires a readable first member, and the pointer is not NULL.
+        let size = unsafe { (&raw const (*self.0).size).read() };
+        keepsock_callbacks::check_size(size, "callbacks.size")?;
+        if size > CALLBACKS_MAX {
+            let what =
+                format!("callbacks.size is {size}, more than {CALLBACKS_MAX}: pass its sizeof");
+            return Err(invalid(what));
+        }
+        let from = self.0.cast::<u8>();
+        let known = size.min(size_of::<keepsock_callbacks>());
+        let mut callbacks = NO_CALLBACKS;
+        // SAFETY: `new` requires `size` readable bytes, which are not those of the local variable.
+        // `known` bytes are at most as many as either has. The members of the structure leave no
+        // gaps, and each is a number or a function of the program.
+        let unknown = unsafe {
+            std::ptr::copy_nonoverlapping(from, (&raw mut callbacks).cast(), known);
+            std::slice::from_raw_parts(from.add(known), size - known)
+        };
+        if unknown.iter().any(|byte| *byte != 0) {
+            let what = "callbacks has a callback that this version of the library does not know";
+            return Err(Error::new(ErrorKind::Unsupported, NO_OPERATION).detail(what));
+        }
+        Ok(callbacks)
+    }
+}
+
+/// Serves many connections with few threads, one by default, and returns immediately.
+///
+/// Each thread runs an event loop and calls the callbacks. An idle connection uses about a hundred
+/// bytes and no processor time. Any thread may send to any connection.
+///
+/// The event loops apply the heartbeat, idle timeout, first-byte timeout, dead_after and close
+/// timeout of the server's options to the accepted connections. Read and write timeouts have no
+/// effect, because no call waits.
+///
+/// @code
+/// static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+/// {
+///     keepsock_conn_send(conn, buf, len, NULL);
+/// }
+///
+/// keepsock_callbacks callbacks = {.size = sizeof callbacks, .on_data = on_data};
+/// keepsock_service *service = NULL;
+/// if (keepsock_server_serve_events(server, NULL, &callbacks, NULL, &service, NULL) == KEEPSOCK_OK)
+///     keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, NULL);
+/// keepsock_service_free(service);
+/// @endcode
+///
+/// @param options    Serve options, copied. NULL for the defaults.
+/// @param callbacks  The callbacks, copied.
+/// @param user       Passed to every callback; valid until keepsock_service_free() has returned.
+/// @param service    Receives the service, before the first callback runs. Free it with
+///                   keepsock_service_free().
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: this process closed the server
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set,
+///     or the platform is Windows
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+///   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process or the kernel has no
+///     memory
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `callbacks` or `service` is NULL, no version has
+///     this `callbacks->size`, or an option is out of range or has no effect here. Options of the
+///     server without effect are saved SYNs, keepsock_options_set_keep_stats(), seqpacket, and the
+///     read and write timeouts, which apply to a keepsock_client only
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_serve_events(
+    server: *mut keepsock_server,
+    options: *const keepsock_serve_options,
+    callbacks: *const keepsock_callbacks,
+    user: *mut c_void,
+    service: *mut *mut keepsock_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `server` or `options` during the call;
+    // `callbacks` is NULL or has the size that it states; `service` and `error` are NULL or
+    // writable.
+    let (server, options, callbacks, service, error) = unsafe {
+        (
+            Ref::new(server),
+            Ref::new(options),
+            CallbacksIn::new(callbacks),
+            Out::new(service, "service"),
+            ErrorOut::new(error),
+        )
+    };
+    with(server, error, "serve", |socket| {
+        let out = service.reserved()?;
+        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let program = Program {
+            callbacks: callbacks.read()?,
+            user,
+            entries: Table::new(event_slots(&options)),
+        };
+        socket.serve_events_for(&options, program, |made| out.put(keepsock_service(made)))
+    })
+}
+
+#[inline]
+fn pinned(conn: keepsock_conn) -> Result<Pinned<Entry>> {
+    handle::pin(Id(conn.id)).ok_or_else(|| refers_to_none(conn))
+}
+
+#[cold]
+fn refers_to_none(conn: keepsock_conn) -> Error {
+    if conn.id == 0 {
+        return invalid("conn.id is 0, which is not a connection");
+    }
+    let what = format!("conn.id is {:#x}, which is not an open connection", conn.id);
+    Error::new(ErrorKind::WrongState, NO_OPERATION).detail(what)
+}
+
+impl Object for keepsock_conn {
+    type Target = Connection;
+
+    #[inline]
+    fn with<R>(self, body: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
+        body(&pinned(self)?.connection)
+    }
+}
+
+/// Sends a message, in the framing of the service.
+///
+/// Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
+/// order in which they were sent. keepsock_serve_options_set_queue_limit() limits the queue, except
+/// for replies: messages that the on_open, on_data, on_writable and on_eof callbacks of a
+/// connection send to that same connection. With KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST the library
+/// drops and counts messages that exceed the limit, and returns KEEPSOCK_OK.
+///
+/// @param buf  The message.
+/// @param len  Its length in bytes.
+/// @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
+///     down or freed the service, or a timeout or limit ended it
+///   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, and the library resets the
+///     connection; or the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
+///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
+///     contains the delimiter of the framing (LF with lines), or the length prefix cannot represent
+///     `len`
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_send(
+    conn: keepsock_conn,
+    buf: *const c_void,
+    len: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `buf` has `len` readable bytes, and `error` is NULL or
+    // writable.
+    let (buf, error) = unsafe { (Bytes::new(buf, len), ErrorOut::new(error)) };
+    call_frequent(error, "send", || {
+        let pinned = pinned(conn)?;
+        pinned.connection.send(buf.get()?)
+    })
+}
+
+/// Closes the connection gracefully, and returns immediately. on_close follows.
+///
+/// The library sends the send queue and FIN, then discards input until the peer closes its side. If
+/// nothing was sent, or the peer has already closed its side, the connection ends as soon as its
+/// send queue is empty. All of this takes at most the close timeout: that of the server for an
+/// accepted connection, and its own for a connection of keepsock_service_connect() or
+/// keepsock_service_add(). During keepsock_service_drain() the limit is the deadline of the drain.
+/// Closing twice returns KEEPSOCK_OK.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_close(
+    conn: keepsock_conn,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "close", |connection| {
+        connection.close();
+        Ok(())
+    })
+}
+
+/// Resets the connection (RST), and returns immediately. on_close follows.
+///
+/// Data that the peer has not received is lost.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_abort(
+    conn: keepsock_conn,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "abort", |connection| {
+        connection.abort();
+        Ok(())
+    })
+}
+
+/// Shuts down the write side (FIN, shutdown(2) with SHUT_WR) once the send queue is sent.
+///
+/// The peer can still send. Later calls of keepsock_conn_send() return KEEPSOCK_ERR_CLOSED.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_shutdown_write(
+    conn: keepsock_conn,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "shutdown", |connection| {
+        connection.shutdown_write();
+        Ok(())
+    })
+}
+
+/// Stops reading until keepsock_conn_resume() is called.
+///
+/// Input stays in the kernel, whose flow control then slows the sender down. The idle timeout does
+/// not apply while the connection is paused. Use it for back-pressure, for example in a proxy whose
+/// other side is slow. The library itself stops reading while too many replies are queued
+/// (keepsock_serve_options_set_queue_limit()).
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_pause(
+    conn: keepsock_conn,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "pause", |connection| {
+        connection.pause();
+        Ok(())
+    })
+}
+
+/// Starts reading again after keepsock_conn_pause().
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_resume(
+    conn: keepsock_conn,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "resume", |connection| {
+        connection.resume();
+        Ok(())
+    })
+}
+
+/// Returns the number of bytes in the send queue of the connection.
+///
+/// @return A number of bytes; 0 if the connection has ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn keepsock_conn_queued(conn: keepsock_conn) -> usize {
+    let entry = handle::pin::<Entry>(Id(conn.id));
+    shield(0, || entry.map_or(0, |entry| entry.connection.queued()))
+}
+
+/// Returns whether the connection is open: false once it is closing or closed.
+///
+/// @return Whether the connection is open; false if it has ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn keepsock_conn_is_open(conn: keepsock_conn) -> bool {
+    let entry = handle::pin::<Entry>(Id(conn.id));
+    shield(false, || entry.is_some_and(|entry| entry.connection.is_open()))
+}
+
+/// Sets the timer of the connection: on_timer is called once, after `timeout_ms`.
+///
+/// The call is at most some tens of milliseconds late. A new timeout replaces the previous one.
+///
+/// @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_timer(
+    conn: keepsock_conn,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "timer", |connection| {
+        connection.set_timer(timeout(timeout_ms)?);
+        Ok(())
+    })
+}
+
+/// Joins a group, to which keepsock_service_broadcast() can send.
+///
+/// A connection may be in any number of groups. It leaves them when it ends.
+///
+/// @param group  The name of the group: any text.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection is closed, and its on_close callback is about to run or
+///     runs
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_join(
+    conn: keepsock_conn,
+    group: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `group` is NULL or ends with NUL, and `error` is NULL or
+    // writable.
+    let (group, error) = unsafe { (Text::new(group, "group"), ErrorOut::new(error)) };
+    with(conn, error, "join", |connection| connection.join(group.get()?))
+}
+
+/// Leaves a group, if the connection is in it.
+///
+/// @param group  The name of the group.
+/// @return KEEPSOCK_OK on success, also if the connection is not in the group; otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_leave(
+    conn: keepsock_conn,
+    group: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `group` is NULL or ends with NUL, and `error` is NULL or
+    // writable.
+    let (group, error) = unsafe { (Text::new(group, "group"), ErrorOut::new(error)) };
+    with(conn, error, "leave", |connection| {
+        connection.leave(group.get()?);
+        Ok(())
+    })
+}
+
+/// Stores a pointer of the program with the connection. keepsock_conn_user() returns it.
+///
+/// The pointer is NULL at first, unless keepsock_service_add() or keepsock_service_connect() set
+/// it.
+///
+/// @param user  Any pointer. The library does not use the memory that it points to.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_user(
+    conn: keepsock_conn,
+    user: *mut c_void,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    call(error, "user", || {
+        pinned(conn)?.user.store(user, Ordering::Release);
+        Ok(())
+    })
+}
+
+/// Returns the pointer that was stored last.
+///
+/// @return The pointer; NULL if none was stored, or the connection has ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn keepsock_conn_user(conn: keepsock_conn) -> *mut c_void {
+    let entry = handle::pin::<Entry>(Id(conn.id));
+    entry.map_or(std::ptr::null_mut(), |entry| entry.user.load(Ordering::Acquire))
+}
+
+/// Returns why the connection ends: the first cause that was observed.
+///
+/// @return A keepsock_close_reason, from the cause on: KEEPSOCK_CLOSE_PEER_CLOSED already in
+///   on_eof, although the connection may still send. 0 before the cause, and after on_close.
+#[unsafe(no_mangle)]
+pub extern "C" fn keepsock_conn_close_reason(conn: keepsock_conn) -> i32 {
+    let entry = handle::pin::<Entry>(Id(conn.id));
+    let reason = || entry.and_then(|entry| entry.connection.close_reason());
+    shield(0, || reason().map_or(0, |reason| reason as i32))
+}
+
+/// Returns the protocol and the addresses (getsockname(2), getpeername(2)). It also works in
+/// on_close.
+///
+/// @param out  Receives the five-tuple.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_five_tuple(
+    conn: keepsock_conn,
+    out: *mut keepsock_five_tuple,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `out` has `size` writable bytes, and `error` is NULL or
+    // writable.
+    let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
+    fill(conn, out, error, "five-tuple", |connection| Ok(tuple_to_c(&connection.five_tuple()?)))
+}
+
+/// Fills in a snapshot of the connection's statistics. It also works in on_close.
+///
+/// @param out  Receives the statistics.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_UNSUPPORTED: this system does not report TCP statistics
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_get_stats(
+    conn: keepsock_conn,
+    out: *mut keepsock_connection_stats,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `out` has `size` writable bytes, and `error` is NULL or
+    // writable.
+    let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
+    fill(conn, out, error, "statistics", |connection| Ok(snapshot_to_c(&connection.stats()?)))
+}
+
+/// Returns the process, user and group of the peer of a Unix socket (SO_PEERCRED).
+///
+/// @param out  Receives the credentials.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_UNSUPPORTED: a TCP connection, or a system without peer credentials
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_peer_credentials(
+    conn: keepsock_conn,
+    out: *mut keepsock_credentials,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `out` has `size` writable bytes, and `error` is NULL or
+    // writable.
+    let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
+    fill(conn, out, error, "peer credentials", |connection| {
+        Ok(credentials_to_c(connection.peer_credentials()?))
+    })
+}
+
+/// Returns the keepalive settings in effect (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL,
+/// TCP_KEEPCNT).
+///
+/// @param out  Receives the settings.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_keepalive(
+    conn: keepsock_conn,
+    out: *mut keepsock_keepalive,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `out` has `size` writable bytes, and `error` is NULL or
+    // writable.
+    let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
+    fill(conn, out, error, "keepalive", |connection| {
+        Ok(match connection.keepalive()? {
+            Some(values) => keepalive_to_c(true, values),
+            None => keepalive_to_c(false, connection.keepalive_values()?),
+        })
+    })
+}
+
+/// Sets an option of the operating system on an open connection (setsockopt(2)).
+///
+/// For the options that may change after the handshake: the sizes of the buffers, tos,
+/// notsent_lowat, mark, priority, oob_inline, nodelay and cork. If the call fails, the connection
+/// is unchanged.
+///
+/// @param option  A keepsock_sockopt.
+/// @param value   The value. An option that is off or on has 0 or 1.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, `value`
+///     is out of its range, or the option has no effect on an open connection
+///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_sockopt(
+    conn: keepsock_conn,
+    option: i32,
+    value: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "sockopt", |connection| connection.set_sockopt(sockopt(option)?, value))
+}
+
+/// Returns the value of an option of the operating system that the kernel uses (getsockopt(2)).
+///
+/// @param option  A keepsock_sockopt.
+/// @param value   Receives the value. Linux returns twice the size of a buffer that was set.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, or
+///     `value` is NULL
+///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_sockopt(
+    conn: keepsock_conn,
+    option: i32,
+    value: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `value` and `error` are NULL or writable.
+    let (value, error) = unsafe { (Out::new(value, "value"), ErrorOut::new(error)) };
+    with(conn, error, "sockopt", |connection| {
+        let value = value.required()?;
+        value.write(connection.sockopt(sockopt(option)?)?);
+        Ok(())
+    })
+}
+
+/// Sets the keepalive values of an open connection (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+///
+/// keepsock_options_set_keepalive() describes the values. If the call fails, the connection is
+/// unchanged.
+///
+/// @param conn         The connection.
+/// @param idle_ms      1 to 32,767,000 milliseconds, rounded up to whole seconds. KEEPSOCK_INFINITE
+///                     turns keepalive off; `interval_ms` and `count` are then ignored.
+/// @param interval_ms  1 to 32,767,000 milliseconds, rounded up to whole seconds.
+/// @param count        1 to 127.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
+///     dead_after or the middlebox timeout
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_keepalive(
+    conn: keepsock_conn,
+    idle_ms: i64,
+    interval_ms: i64,
+    count: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "keepalive", |connection| {
+        connection.set_keepalive(options::keepalive(idle_ms, interval_ms, count)?)
+    })
+}
+
+/// Sets dead_after of an open connection: the time within which a vanished peer is detected.
+///
+/// keepsock_options_set_dead_after() describes it. The function adjusts keepalive to fit, unless
+/// the program set keepalive itself. The peer of a Unix socket cannot vanish. If the call fails,
+/// the connection is unchanged.
+///
+/// @param conn        The connection.
+/// @param timeout_ms  2,000 to 163,880,000 milliseconds. KEEPSOCK_INFINITE turns it off.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
+///     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
+///   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_dead_after(
+    conn: keepsock_conn,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "dead_after", |connection| connection.set_dead_after(timeout(timeout_ms)?))
+}
+
+/// Sets the idle timeout of an open connection.
+///
+/// keepsock_options_set_idle_timeout() describes it. If the call fails, the connection is
+/// unchanged.
+///
+/// @param conn        The connection.
+/// @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
+///     interval; KEEPSOCK_INFINITE with idle_receive_only
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
+    conn: keepsock_conn,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "idle timeout", |connection| {
+        connection.set_idle_timeout(timeout(timeout_ms)?)
+    })
+}
+
+/// Sets the heartbeat of an open connection, which keepsock_options_set_heartbeat() describes.
+///
+/// @param conn         The connection.
+/// @param interval_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns the heartbeat off.
+/// @param buf          The bytes of a heartbeat, copied. With KEEPSOCK_INFINITE it is ignored and
+///                     may be NULL.
+/// @param len          The number of bytes, greater than 0.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
+///     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
+    conn: keepsock_conn,
+    interval_ms: i64,
+    buf: *const c_void,
+    len: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    let len = if interval_ms == KEEPSOCK_INFINITE { 0 } else { len };
+    // SAFETY: the header requires that `buf` has `len` readable bytes, and `error` is NULL or
+    // writable.
+    let (buf, error) = unsafe { (Bytes::new(buf, len), ErrorOut::new(error)) };
+    with(conn, error, "heartbeat", |connection| {
+        let interval = timeout(interval_ms)?;
+        connection.set_heartbeat(buf.get()?, interval)
+    })
+}
+
+/// Sets the heartbeat timeout of an open connection.
+///
+/// keepsock_options_set_heartbeat_timeout() describes it. If the call fails, the connection is
+/// unchanged.
+///
+/// @param conn        The connection.
+/// @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
+///     heartbeat
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_heartbeat_timeout(
+    conn: keepsock_conn,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "heartbeat timeout", |connection| {
+        connection.set_heartbeat_timeout(timeout(timeout_ms)?)
+    })
+}

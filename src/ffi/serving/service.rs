@@ -1,0 +1,896 @@
+//! `keepsock_service`: a server at work, with a thread for each connection or by events.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ffi::{
+    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, Structure, Text, TextOut, create, data, fill,
+    handle, invalid, keepsock_client, keepsock_error, keepsock_options, keepsock_server, millis,
+    null, optional_to_c, timeout, versioned, with, with_mut,
+};
+use crate::internal::{length_prefix_from_number, parse_network};
+use crate::{
+    AcceptPolicy, ClientSocket, Framing, OverflowPolicy, ServeOptions, Service, TrafficStats,
+};
+
+/// Serves one connection. keepsock_server_serve() calls it in a thread of the library, once for
+/// each accepted connection.
+///
+/// The library owns the connection. When the handler returns, the library closes the connection as
+/// keepsock_client_close() does. To keep a connection, a handler releases its descriptor
+/// (keepsock_client_release_fd()): the service then neither closes it nor waits for it.
+///
+/// A handler may call every function on the connection and on the service, except that
+/// keepsock_service_drain() and keepsock_service_wait() return KEEPSOCK_ERR_WRONG_STATE, and
+/// that it must not call keepsock_service_free().
+///
+/// @param client  The connection, valid until the handler returns.
+/// @param user    The pointer that the program passed with the handler.
+/// @note Handlers of different connections run at the same time.
+pub type keepsock_handler =
+    Option<unsafe extern "C" fn(client: *mut keepsock_client, user: *mut c_void)>;
+
+/// Options of keepsock_server_serve(), keepsock_server_serve_events() and
+/// keepsock_datagram_serve().
+///
+/// Serving rejects an option that has no effect there with KEEPSOCK_ERR_INVALID_ARGUMENT.
+///
+/// Threads: no other thread may use the object while a thread sets an option.
+pub struct keepsock_serve_options(pub(crate) ServeOptions);
+
+handle!(keepsock_serve_options, ServeOptions, "options", 0: ServeOptions);
+
+/// A service: threads of the library that accept connections and serve them.
+///
+/// - The server object may be freed before the service. If serving fails, the server still listens.
+/// - If a server is served twice, the kernel gives each client to one of the two services. Stopping
+///   one of them closes the server and so ends accepting in both. Open connections continue.
+/// - The threads have a stack of 2 MiB (keepsock_serve_options_set_stack_size()), and the signal
+///   mask of the thread that starts the service. To receive a signal in threads of the program
+///   only, block it before the start and unblock it in those threads afterwards.
+///
+/// Threads: any thread may call any function at any time, with the exceptions that keepsock_handler
+/// and keepsock_callbacks list. Only keepsock_service_free() requires that no other thread uses the
+/// object.
+pub struct keepsock_service(pub(crate) Service);
+
+handle!(keepsock_service, Service, "service", 0: Service);
+
+const OPTIONS: &str = "serve options";
+
+/// Replaces the options by changed ones, unless the change is rejected.
+fn set(
+    options: Mut<'_, keepsock_serve_options>,
+    error: ErrorOut<'_>,
+    change: impl FnOnce(ServeOptions) -> Result<ServeOptions>,
+) -> i32 {
+    with_mut(options, error, OPTIONS, |options| {
+        options.0 = change(options.0.clone())?;
+        Ok(())
+    })
+}
+
+fn positive(number: u32, name: &str) -> Result<u32> {
+    if number > 0 { Ok(number) } else { Err(invalid(format!("{name} must be greater than zero"))) }
+}
+
+/// Creates serve options with the default values.
+///
+/// @param options  Receives the options. Free them with keepsock_serve_options_free().
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_new(
+    options: *mut *mut keepsock_serve_options,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `options` and `error` are NULL or writable.
+    let (options, error) = unsafe { (Out::new(options, "options"), ErrorOut::new(error)) };
+    create(options, error, OPTIONS, || Ok(keepsock_serve_options(ServeOptions::default())))
+}
+
+/// Sets how many connections a service serves at the same time.
+///
+/// The default of keepsock_server_serve() is 1,024, or the number of threads
+/// (keepsock_serve_options_set_threads()) if that is greater. The default of
+/// keepsock_server_serve_events() is 65,536, and its maximum is 16,760,832.
+///
+/// @param max  Connections, above 0.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_max_connections(
+    options: *mut keepsock_serve_options,
+    max: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.max_connections(positive(max, "max")?)))
+}
+
+/// Sets how a service treats a new client while it serves the maximum number of connections.
+///
+/// Default: KEEPSOCK_ACCEPT_POLICY_WAIT.
+///
+/// @param accept_policy  A keepsock_accept_policy.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `accept_policy` is not a
+///     keepsock_accept_policy
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_accept_policy(
+    options: *mut keepsock_serve_options,
+    accept_policy: i32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    let all = [AcceptPolicy::Wait, AcceptPolicy::Reject];
+    let known = all.into_iter().find(|policy| *policy as i32 == accept_policy);
+    set(options, error, |o| match known {
+        Some(policy) => Ok(o.accept_policy(policy)),
+        None => Err(invalid(format!("{accept_policy} is not a keepsock_accept_policy"))),
+    })
+}
+
+/// Limits the number of connections from one client address.
+///
+/// For IPv6 the limit applies to the /64 network, which commonly belongs to one host. The service
+/// accepts further connections of the address, resets them immediately and counts them
+/// (`over_address_limit` of keepsock_server_stats). Unix clients have no address, so the limit does
+/// not apply to them. A server that listens on Unix sockets only rejects the option. Default: no
+/// limit.
+///
+/// @param max  Connections, above 0.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_max_per_address(
+    options: *mut keepsock_serve_options,
+    max: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.max_per_address(positive(max, "max")?)))
+}
+
+/// Adds a network whose clients may connect.
+///
+/// With one or more allowed networks, the service accepts connections from other networks, resets
+/// them immediately and counts them (`denied` of keepsock_server_stats). Default: no allowed
+/// network, so every client may connect.
+///
+/// Networks apply to IP clients only. For Unix clients use the mode of the socket file and
+/// keepsock_options_add_allowed_uid(). A server that listens on Unix sockets only rejects the
+/// option.
+///
+/// A network of IPv4-mapped addresses ("::ffff:192.0.2.0/120") is the IPv4 network. "::/0" is every
+/// IPv6 address and no IPv4 address. Another network that contains the mapped addresses ("::/80")
+/// is rejected, because its meaning for IPv4 clients is ambiguous.
+///
+/// @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+///     it contains the IPv4-mapped addresses and more
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_add_allowed_network(
+    options: *mut keepsock_serve_options,
+    network: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`; `network` is NULL or ends
+    // with NUL; `error` is NULL or writable.
+    let (options, network, error) =
+        unsafe { (Mut::new(options), Text::new(network, "network"), ErrorOut::new(error)) };
+    set(options, error, |o| {
+        let network = network.get()?;
+        parse_network(network, OPTIONS).map(|_| o.allowed_network(network))
+    })
+}
+
+/// Adds a network whose clients are rejected, also if an allowed network contains it.
+///
+/// Default: no denied network. keepsock_serve_options_add_allowed_network() describes the syntax
+/// and the rule for Unix clients.
+///
+/// @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+///     it contains the IPv4-mapped addresses and more
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_add_denied_network(
+    options: *mut keepsock_serve_options,
+    network: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`; `network` is NULL or ends
+    // with NUL; `error` is NULL or writable.
+    let (options, network, error) =
+        unsafe { (Mut::new(options), Text::new(network, "network"), ErrorOut::new(error)) };
+    set(options, error, |o| {
+        let network = network.get()?;
+        parse_network(network, OPTIONS).map(|_| o.denied_network(network))
+    })
+}
+
+/// Sets the number of threads that serve.
+///
+/// - keepsock_server_serve(): a fixed pool, which starts immediately. Each thread serves one
+///   connection at a time, and the accept policy decides about further clients. Default: no pool;
+///   the service starts a thread for each connection when it is needed.
+/// - keepsock_server_serve_events(): at most 256 event loops, which share the connections. Default:
+///   1, so no two callbacks run at the same time. One event loop also accepts, so a callback that
+///   blocks delays new clients. With two or more event loops another thread accepts. It gives a new
+///   connection to the event loop with the fewest connections, and avoids an event loop that has
+///   been in callbacks for 40 ms while another is free.
+/// - keepsock_datagram_serve(): at most 1,024 threads, which receive. Default: 1.
+///
+/// @param threads  Threads, above 0.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `threads` is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_threads(
+    options: *mut keepsock_serve_options,
+    threads: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.threads(positive(threads, "threads")?)))
+}
+
+/// Sets framing by lines for keepsock_server_serve_events().
+///
+/// on_data receives one line at a time, without the LF or CRLF at its end. keepsock_conn_send() and
+/// keepsock_service_broadcast() add LF, and reject a message that contains LF. The last line of a
+/// stream may lack LF. A line that exceeds `max` closes its connection
+/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected. Default: no framing, so
+/// on_data receives the bytes as they arrive.
+///
+/// @param max  Maximum length of a received line in bytes, above 0, without LF or CRLF.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_lines(
+    options: *mut keepsock_serve_options,
+    max: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| with_framing(o, Framing::Lines { max }))
+}
+
+/// Sets framing by a delimiter for keepsock_server_serve_events().
+///
+/// on_data receives one message at a time, without the delimiter at its end. keepsock_conn_send()
+/// and keepsock_service_broadcast() add the delimiter, and reject a message that contains it. The
+/// last message of a stream may lack it. A message that exceeds `max` closes its connection
+/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
+///
+/// @param delimiter  The byte that ends a message.
+/// @param max        Maximum length of a received message in bytes, above 0, without the delimiter.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_delimiter(
+    options: *mut keepsock_serve_options,
+    delimiter: u8,
+    max: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| with_framing(o, Framing::Delimited { delimiter, max }))
+}
+
+/// Sets framing by a length prefix for keepsock_server_serve_events().
+///
+/// on_data receives one message at a time, without the prefix. keepsock_conn_send() and
+/// keepsock_service_broadcast() add the prefix. The library discards a message that is incomplete
+/// at the end of the stream. A message that exceeds `max` closes its connection
+/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
+///
+/// @param prefix  A keepsock_length_prefix.
+/// @param max     Maximum length of a received message in bytes, above 0, without the prefix.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, `prefix` is not a keepsock_length_prefix,
+///     `max` is 0, or the prefix cannot represent `max`
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_length_prefix(
+    options: *mut keepsock_serve_options,
+    prefix: i32,
+    max: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| match length_prefix_from_number(prefix) {
+        Some(prefix) => with_framing(o, Framing::Prefixed { prefix, max }),
+        None => Err(invalid(format!("{prefix} is not a keepsock_length_prefix"))),
+    })
+}
+
+fn with_framing(options: ServeOptions, framing: Framing) -> Result<ServeOptions> {
+    framing.validate(OPTIONS)?;
+    Ok(options.framing(framing))
+}
+
+/// Limits the send queue of each connection of keepsock_server_serve_events().
+///
+/// The queue holds the bytes that the kernel does not accept yet. Each message counts 88 bytes more
+/// than its length, for the memory of its entry. Default: 1 MiB.
+///
+/// The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
+/// callback, from another connection's callback or from another thread. All queued bytes count.
+///
+/// Replies (keepsock_conn_send()) are always queued. While more than 64 KiB of replies (a quarter
+/// of the limit, if that is less) are queued, the library does not read from the connection. It
+/// reads again when half of that is left. So one client uses at most the limit, that high-water
+/// mark, and the replies of one callback.
+///
+/// @param bytes  Bytes, above 88. keepsock_server_serve_events() rejects a smaller limit.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_queue_limit(
+    options: *mut keepsock_serve_options,
+    bytes: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.queue_limit(bytes)))
+}
+
+/// Sets what happens to a pushed message that exceeds the queue limit.
+///
+/// Replies are not affected. Default: KEEPSOCK_OVERFLOW_POLICY_DISCONNECT.
+///
+/// @param overflow_policy  A keepsock_overflow_policy.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `overflow_policy` is not a
+///     keepsock_overflow_policy
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_overflow_policy(
+    options: *mut keepsock_serve_options,
+    overflow_policy: i32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    let all = [OverflowPolicy::Disconnect, OverflowPolicy::DropOldest];
+    let known = all.into_iter().find(|policy| *policy as i32 == overflow_policy);
+    set(options, error, |o| match known {
+        Some(policy) => Ok(o.overflow_policy(policy)),
+        None => Err(invalid(format!("{overflow_policy} is not a keepsock_overflow_policy"))),
+    })
+}
+
+/// Sets the stack size of the threads that run handlers or callbacks.
+///
+/// The system rounds it up to whole pages. A handler that overflows its stack terminates the
+/// process. Default: 2 MiB, also if threads of the program have more (commonly 8 MiB).
+///
+/// @param bytes  Bytes, from 65,536 to 1,073,741,824.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `bytes` is out of range
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_stack_size(
+    options: *mut keepsock_serve_options,
+    bytes: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| {
+        let o = o.stack_size(bytes);
+        o.checked_stack_size(OPTIONS)?;
+        Ok(o)
+    })
+}
+
+/// Frees serve options. Services that were started with them continue.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_free(options: *mut keepsock_serve_options) {
+    // SAFETY: the header requires that no other thread uses `options`.
+    unsafe { handle::free(options) };
+}
+
+/// Serves each accepted connection in a thread of its own, and returns immediately.
+///
+/// A handler that changes the signal mask of its thread restores it before it returns.
+///
+/// @code
+/// static void hello(keepsock_client *client, void *user)
+/// {
+///     keepsock_client_write_str(client, "hello\n", NULL);
+/// }
+///
+/// keepsock_service *service = NULL;
+/// if (keepsock_server_serve(server, NULL, hello, NULL, &service, NULL) == KEEPSOCK_OK)
+///     keepsock_service_wait_stopped(service, KEEPSOCK_INFINITE, NULL);
+/// keepsock_service_free(service);
+/// @endcode
+///
+/// @param options  Serve options, copied. NULL for the defaults.
+/// @param handler  The function that serves one connection.
+/// @param user     Passed to `handler`; valid until keepsock_service_free() has returned.
+/// @param service  Receives the service, before the first call of `handler`. Free it with
+///                 keepsock_service_free().
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: this process closed the server
+///   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process has no memory for the
+///     object
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `handler` or `service` is NULL, or an option has no
+///     effect here (framing, send queues, limits by address on Unix sockets)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_server_serve(
+    server: *mut keepsock_server,
+    options: *const keepsock_serve_options,
+    handler: keepsock_handler,
+    user: *mut c_void,
+    service: *mut *mut keepsock_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    thread_local! {
+        static LENDER: handle::Lender<keepsock_client> = const { handle::Lender::new() };
+    }
+    /// The argument of the handlers, which run in threads of the library.
+    struct User(*mut c_void);
+    // SAFETY: the header states that the handlers run in other threads; the library passes the
+    // pointer and does not use it.
+    unsafe impl Send for User {}
+    // SAFETY: the header states that several handlers run at the same time.
+    unsafe impl Sync for User {}
+    impl User {
+        fn get(&self) -> *mut c_void {
+            self.0
+        }
+    }
+    // SAFETY: the header requires that no thread frees `server` or `options` during the call, and
+    // `service` and `error` are NULL or writable.
+    let (server, options, service, error) = unsafe {
+        (Ref::new(server), Ref::new(options), Out::new(service, "service"), ErrorOut::new(error))
+    };
+    with(server, error, "serve", |socket| {
+        let out = service.reserved()?;
+        let handler = handler.ok_or_else(|| null("handler"))?;
+        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let user = User(user);
+        let serve = move |socket: &Arc<ClientSocket>| {
+            let call = |client| {
+                // SAFETY: `handler` is a function of the program with this signature. `client` is a
+                // handle that is valid until the function returns.
+                unsafe { handler(client, user.get()) };
+            };
+            LENDER.with(|lender| lender.lend(|| keepsock_client::lent(socket.clone()), call));
+        };
+        socket.serve_for(&options, serve, |made| out.put(keepsock_service(made)))
+    })
+}
+
+/// Sends a message to all connections of a service or of a group, and waits for no slow client.
+///
+/// Connections that are closing, or whose write side is shut down, are skipped.
+///
+/// - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
+///   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
+///   message.
+/// - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
+///   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
+///   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
+///   the send buffer of the kernel (a few hundred KiB): a larger message also resets fast readers.
+///
+/// @param group    The name of a group, which may have no connections. NULL sends to all
+///                 connections.
+/// @param buf      The message.
+/// @param len      Its length in bytes.
+/// @param sent     Receives the number of connections whose kernel accepted the message, or for
+///                 which it is queued.
+/// @param reset    Receives the number of connections that the service resets, because they are
+///                 slow consumers or have failed.
+/// @param dropped  Receives the number of connections counted in `sent` for which the service
+///                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
+/// @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
+///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
+///   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
+///     keepsock_server_serve(), which has no groups
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
+///     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
+///     length prefix cannot represent `len`
+/// @note May be called from inside handlers and callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_broadcast(
+    service: *mut keepsock_service,
+    group: *const c_char,
+    buf: *const c_void,
+    len: usize,
+    sent: *mut u32,
+    reset: *mut u32,
+    dropped: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call; `group` is NULL
+    // or ends with NUL; `buf` has `len` readable bytes; `sent`, `reset`, `dropped` and `error` are
+    // NULL or writable.
+    let (service, group, buf, sent, reset, dropped, error) = unsafe {
+        (
+            Ref::new(service),
+            Text::new(group, "group"),
+            Bytes::new(buf, len),
+            Optional::new(sent),
+            Optional::new(reset),
+            Optional::new(dropped),
+            ErrorOut::new(error),
+        )
+    };
+    with(service, error, "broadcast", |service| {
+        let message = buf.get()?;
+        let result = match group.optional()? {
+            None => service.broadcast(message)?,
+            Some(group) => service.broadcast_to(group, message)?,
+        };
+        sent.write(result.sent);
+        reset.write(result.reset);
+        dropped.write(result.dropped);
+        Ok(())
+    })
+}
+
+/// Moves a connection that the program made into an event-driven service.
+///
+/// The library then treats it as an accepted connection, and calls on_open. The client object is
+/// closed and must still be freed. The connection keeps the keepalive, dead_after, heartbeat, idle
+/// timeout, first-byte timeout and close timeout that it was made with; those of the server do not
+/// apply. The limit per address does not count it.
+///
+/// @param service    A service of keepsock_server_serve_events().
+/// @param client     A connection, connected or adopted. On failure it is unchanged.
+/// @param conn_user  The first value of keepsock_conn_user(). May be NULL.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
+///     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
+///     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
+///     inside a call on it
+///   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
+///     keepsock_options_set_keep_stats(), which has no effect here
+/// @note May be called from inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_add(
+    service: *mut keepsock_service,
+    client: *mut keepsock_client,
+    conn_user: *mut c_void,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` or `client` during the call, and
+    // `error` is NULL or writable.
+    let (service, client, error) =
+        unsafe { (Ref::new(service), Ref::new(client), ErrorOut::new(error)) };
+    with(service, error, "add", |service| {
+        service.add_borrowed(client.get()?.socket(), data(conn_user)).map(drop)
+    })
+}
+
+/// Connects without waiting, and adds the connection to an event-driven service.
+///
+/// The library calls on_open when the connection is established, or on_connect_failed. `conn_user`
+/// identifies the connection in both. The keepalive, dead_after, heartbeat, idle timeout,
+/// first-byte timeout and close timeout of `options` apply; those of the server do not. The limit
+/// per address does not count the connection.
+///
+/// on_connect_failed receives the error of the connect. The status is KEEPSOCK_ERR_WRONG_STATE if
+/// the service has reached the maximum number of connections by then, and KEEPSOCK_ERR_CLOSED if
+/// the service has ended. A drain cancels pending connects when it ends.
+///
+/// @param service    A service of keepsock_server_serve_events().
+/// @param endpoint   The endpoint, as for keepsock_client_connect().
+/// @param options    Socket options, copied. NULL for the defaults.
+/// @param conn_user  The first value of keepsock_conn_user(). May be NULL.
+/// @return KEEPSOCK_OK if the connect is in progress, otherwise
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
+///     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+///     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
+///     maximum number of connections (keepsock_serve_options_set_max_connections())
+///   - KEEPSOCK_ERR_CLOSED: the service has ended
+///   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
+///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the kind of socket or an option
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or no thread can be
+///     started for the lookup
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `endpoint` is NULL, an option has no effect on
+///     this kind of connection, or the local endpoint is a host name, whose lookup would wait
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+/// @note May be called from inside callbacks, for example by a proxy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_connect(
+    service: *mut keepsock_service,
+    endpoint: *const c_char,
+    options: *const keepsock_options,
+    conn_user: *mut c_void,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` or `options` during the call;
+    // `endpoint` is NULL or ends with NUL; `error` is NULL or writable.
+    let (service, endpoint, options, error) = unsafe {
+        (
+            Ref::new(service),
+            Text::new(endpoint, "endpoint"),
+            Ref::new(options),
+            ErrorOut::new(error),
+        )
+    };
+    with(service, error, "connect", |service| {
+        service.connect(endpoint.endpoint()?, &*options.or_default()?, data(conn_user))
+    })
+}
+
+/// The statistics of a service. keepsock_server_stats counts the clients that it accepted and
+/// rejected.
+///
+/// -1 means unknown: the handlers of keepsock_server_serve() transfer the bytes, and the service
+/// does not count them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct keepsock_service_stats {
+    /// Milliseconds since the service was started.
+    pub uptime_ms: i64,
+    /// Whether the service accepts connections.
+    pub accepting: bool,
+    /// Open connections.
+    pub connections: u32,
+    /// Connections opened since the start.
+    pub opened: u64,
+    /// Connections closed since the start: `opened` minus `connections`.
+    pub closed: u64,
+    /// Bytes received.
+    pub received: i64,
+    /// Bytes of the messages that the program sent. Each byte is then sent, queued or dropped.
+    pub written: i64,
+    /// Bytes that the kernel accepted.
+    pub sent: i64,
+    /// Bytes in the send queues.
+    pub queued: i64,
+    /// Bytes of dropped messages: a send queue was full, or the connection ended.
+    pub dropped: i64,
+    /// The number of dropped messages.
+    pub dropped_messages: i64,
+    /// Closed connections by close reason: the index is a keepsock_close_reason. With
+    /// keepsock_server_serve() the service counts the reasons that calls of the handler or the
+    /// final close observed.
+    pub close_reasons: [u64; 16],
+}
+
+versioned!(keepsock_service_stats: 208);
+
+/// Fills in a snapshot of the service's statistics.
+///
+/// @param out  Receives the statistics.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `out` is NULL, or no version has this `size`
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_get_stats(
+    service: *const keepsock_service,
+    out: *mut keepsock_service_stats,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call; `out` has `size`
+    // writable bytes; `error` is NULL or writable.
+    let (service, out, error) =
+        unsafe { (Ref::new(service), Structure::new(out, size), ErrorOut::new(error)) };
+    fill(service, out, error, "statistics", |service| {
+        let snapshot = service.stats();
+        let traffic = snapshot.traffic;
+        let moved = |get: fn(&TrafficStats) -> u64| optional_to_c(traffic.as_ref().map(get));
+        let mut value = keepsock_service_stats {
+            uptime_ms: millis(snapshot.uptime),
+            accepting: snapshot.accepting,
+            connections: snapshot.connections,
+            opened: snapshot.opened,
+            closed: snapshot.closed,
+            received: moved(|b| b.received),
+            written: moved(|b| b.written),
+            sent: moved(|b| b.sent),
+            queued: moved(|b| b.queued),
+            dropped: moved(|b| b.dropped),
+            dropped_messages: moved(|b| b.dropped_messages),
+            close_reasons: [0; 16],
+        };
+        for (reason, count) in snapshot.close_reasons {
+            if let Some(place) = value.close_reasons.get_mut(reason as usize) {
+                *place = count;
+            }
+        }
+        Ok(value)
+    })
+}
+
+/// Writes the statistics of the service and one line per connection, as text for operators.
+///
+/// The format may change between versions.
+///
+/// @param buf            Receives the text.
+/// @param cap            The size of `buf`.
+/// @param required_size  Receives the size that the text needs. The text
+///                       of a later call may need more.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TOO_LONG: `cap` is smaller than the required size; `buf` is unchanged
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `buf` is NULL and `cap` is not 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_dump(
+    service: *const keepsock_service,
+    buf: *mut c_char,
+    cap: usize,
+    required_size: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call; `buf` has `cap`
+    // writable bytes; `required_size` and `error` are NULL or writable.
+    let (service, text, error) =
+        unsafe { (Ref::new(service), TextOut::new(buf, cap, required_size), ErrorOut::new(error)) };
+    with(service, error, "dump", |service| text.write(service.dump()))
+}
+
+/// Stops accepting, and leaves the open connections as they are.
+///
+/// The function closes the server, which cannot serve again. Stopping twice returns KEEPSOCK_OK.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+/// @note May be called from inside handlers and callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_stop(
+    service: *mut keepsock_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "stop", |service| {
+        service.stop();
+        Ok(())
+    })
+}
+
+/// Waits until the service has stopped accepting. main() calls it while the service runs, and drains
+/// the service afterwards.
+///
+/// These events end accepting:
+///
+/// - keepsock_service_stop(), keepsock_service_drain() or keepsock_server_close()
+/// - the cancel token of the server is fired, which a signal handler may do
+/// - accept(2) fails with a fatal error (keepsock_server_accept())
+///
+/// @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
+/// @return KEEPSOCK_OK if the program ended accepting, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the service still accepts
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_UNSUPPORTED: accept(2) failed with EOPNOTSUPP, which ended accepting
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+///   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error, which ended accepting
+/// @note May be called from inside handlers and callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_wait_stopped(
+    service: *mut keepsock_service,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "wait until stopped", |service| service.wait_stopped(timeout(timeout_ms)?))
+}
+
+/// Waits until the service has ended: it has stopped accepting, its last connection has ended, and
+/// all handlers and callbacks have returned.
+///
+/// The function does not stop the service and does not notify connections. Requests in progress
+/// complete after keepsock_service_stop(), for example while a successor process accepts new
+/// connections (keepsock_handover_start()). Connections that outlive the timeout
+/// continue; call keepsock_service_drain() next.
+///
+/// @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
+/// @return KEEPSOCK_OK if the service has ended, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the service has not ended; keepsock_service_get_stats() returns the
+///     number of open connections
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler or callback of the service, or
+///     from a forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_UNSUPPORTED: accept(2) failed with EOPNOTSUPP, which ended accepting
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+///   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error, which ended accepting
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_wait(
+    service: *mut keepsock_service,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "wait", |service| service.wait(timeout(timeout_ms)?))
+}
+
+/// Drains the service: notifies the open connections, waits until they have ended, and resets the
+/// rest.
+///
+/// The function first stops accepting, as keepsock_service_stop() does. After the timeout it resets
+/// the connections that are still open. A connection that is being closed is closed without a reset
+/// if only the peer's FIN is missing.
+///
+/// - keepsock_server_serve(): reads of the handlers return KEEPSOCK_ERR_DRAINING. Writes still
+///   work, so a handler can send a last message and return.
+/// - keepsock_server_serve_events(): the library calls on_drain. A connection that is closed with
+///   bytes in its send queue has until the end of the timeout to send them, also if its close
+///   timeout is shorter.
+///
+/// The function returns after the last callback of each connection, on_close, or after its handler
+/// has returned. A handler or callback that waits, for example for a lock that the caller holds,
+/// delays the function beyond the timeout.
+///
+/// The kernel resets clients that were not accepted, unless another process accepts them
+/// (keepsock_handover_start()). The function does not count them.
+///
+/// Several threads may call the function. The earliest deadline applies. Each call, also a later
+/// one, returns the counts since the first call.
+///
+/// @param timeout_ms  Milliseconds. 0 resets all connections immediately. KEEPSOCK_INFINITE means
+///                    no limit.
+/// @param completed   Receives the number of connections that ended in order: the peer closed its
+///                    side, or the service closed the connection after everything was sent. The
+///                    peer need not have closed its side by the deadline, if it has received
+///                    everything.
+/// @param reset       Receives the number of connections that ended otherwise: a reset by either
+///                    side, a failure of the connection, a panic of the handler or callback, or
+///                    the deadline.
+/// @return KEEPSOCK_OK on success, also if connections were reset, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler or callback of the service, or
+///     from a forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `timeout_ms` is out of range
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_drain(
+    service: *mut keepsock_service,
+    timeout_ms: i64,
+    completed: *mut u32,
+    reset: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `completed`,
+    // `reset` and `error` are NULL or writable.
+    let (service, completed, reset, error) = unsafe {
+        (Ref::new(service), Optional::new(completed), Optional::new(reset), ErrorOut::new(error))
+    };
+    with(service, error, "drain", |service| {
+        let result = service.drain(timeout(timeout_ms)?.unwrap_or(Duration::MAX))?;
+        completed.write(result.completed);
+        reset.write(result.reset);
+        Ok(())
+    })
+}
+
+/// Frees a service, after every handler and callback has returned.
+///
+/// The function stops accepting, resets the open connections and waits. Afterwards no handler or
+/// callback runs, and the memory that `user` points to may be freed. To end connections in order,
+/// call keepsock_service_drain() first. It must not be called inside a handler or callback of the
+/// service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_free(service: *mut keepsock_service) {
+    // SAFETY: the header requires that no other thread uses `service`.
+    unsafe { handle::free(service) };
+}

@@ -1,0 +1,87 @@
+//! The entrance of the C API into the crate: the items that it needs in addition to the public API.
+//!
+//! `src/ffi` imports public items of the crate and items of this module, and no others. It also calls
+//! the following methods of public types, which are visible in the crate only. So a change behind the
+//! public API shows here whether it concerns C. `tests/architecture.rs` compares the table with the
+//! calls.
+//!
+//! | type | methods | reason |
+//! |---|---|---|
+//! | `ClientSocket` | `try_read`, `try_read_exact`, `try_read_slices`, `try_write`, `try_write_all`, `try_write_slices` | "would block" costs no error object |
+//! | `ClientSocket` | `read_line_bytes`, `read_message_bytes`, `read_until_bytes` | C copies from the read buffer into its own buffer |
+//! | `ClientSocket` | `from_connected`, `finish_connect` | a socket is constructed in its handle |
+//! | `ServerSocket` | `accept_socket`, `into_client`, `configure` | an accepted socket is constructed in its handle |
+//! | `ServerSocket` | `serve_for`, `serve_events_for` | a service is stored in its handle before the first callback |
+//! | `Service` | `add_borrowed` | the handle of the connection stays with the caller |
+//! | `Connection` | `any_data` | the user pointer of a connection |
+//! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
+//! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |
+//! | options | `validate`, `checked_stack_size` | C checks an option when it is set |
+//! | `Error` | `detail`, `during` | errors of arguments (with `Error::new`) |
+//! | others | `from_number`, `to_socket_addr` | C has numbers and text |
+
+use std::time::Instant;
+
+use crate::stream::Connected;
+use crate::{ClientSocket, Endpoint, LengthPrefix, Result, SocketOptions};
+#[cfg(feature = "serve")]
+use crate::{Connection, ServeOptions};
+
+// Batches of datagrams are converted to C structures without a `Datagram` in between.
+#[cfg(feature = "datagram")]
+pub(crate) use crate::datagram::recv::{Batch, Facts};
+#[cfg(feature = "datagram")]
+pub(crate) use crate::datagram::send::Parts;
+// A panic of the program's code must not unwind into C.
+pub(crate) use crate::io::panic_guard::panics;
+// The reason why a call did not complete, before an error object is created.
+pub(crate) use crate::io::wait::Stop;
+// A network is checked when it is added, because C has no builder that returns the error later.
+#[cfg(feature = "serve")]
+pub(crate) use crate::serve::admission::network as parse_network;
+// Descriptors: numbers in C. Locks of handle tables survive fork(2), and a call of the C API
+// disables pthread_cancel(3).
+#[cfg(feature = "serve")]
+pub(crate) use crate::sys::fork::lock_shared;
+pub(crate) use crate::sys::{Borrowed, CancellationDisabled, Owned};
+// The buffers of a batch, and what one receive returns of each datagram.
+#[cfg(feature = "datagram")]
+pub(crate) use crate::sys::{Buffers, Details, MAX_BATCH};
+
+/// Connects as [`ClientSocket::connect_with`] does. `put` constructs the socket in its final place
+/// by [`ClientSocket::from_connected`], because the socket is large, and calls
+/// [`ClientSocket::finish_connect`].
+#[inline(always)]
+pub(crate) fn connect_into<T>(
+    endpoint: &Endpoint,
+    options: &SocketOptions,
+    put: impl FnOnce(Connected, Instant) -> Result<T>,
+) -> Result<T> {
+    let since = Instant::now();
+    put(crate::connect::connect(endpoint, options, since)?, since)
+}
+
+/// Whether dropping the socket is one system call that does not wait.
+#[inline]
+pub(crate) fn closes_at_once(client: &ClientSocket) -> bool {
+    client.closes_at_once()
+}
+
+/// The index of the connection's slot in the tables of all event loops.
+#[inline]
+#[cfg(feature = "serve")]
+pub(crate) fn slot_index(connection: &Connection) -> usize {
+    connection.slot_index()
+}
+
+/// The number of connection slots that event-driven serving with these options may use.
+#[cfg(feature = "serve")]
+pub(crate) fn event_slots(options: &ServeOptions) -> usize {
+    options.event_entries()
+}
+
+/// The length prefix with this number in the C API.
+pub(crate) fn length_prefix_from_number(number: i32) -> Option<LengthPrefix> {
+    use LengthPrefix::*;
+    [U8, U16Be, U16Le, U32Be, U32Le].into_iter().find(|prefix| *prefix as i32 == number)
+}

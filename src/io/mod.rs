@@ -1,0 +1,14 @@
+//! Waiting, cancellation and locking, for all kinds of sockets.
+
+pub(crate) mod backoff;
+pub(crate) mod cancel;
+#[cfg(any(feature = "serve", feature = "diag"))]
+pub(crate) mod condition;
+pub(crate) mod deadline;
+pub(crate) mod lock;
+#[cfg(any(feature = "serve", feature = "capi"))]
+pub(crate) mod panic_guard;
+pub(crate) mod random;
+pub(crate) mod read_buffer;
+pub(crate) mod timeout;
+pub(crate) mod wait;

@@ -1,0 +1,90 @@
+//! Applying the options to a socket.
+
+use std::result::Result;
+
+use socket2::SockRef;
+
+use super::{FAST_OPEN_PENDING, SocketOptions};
+use crate::io::wait::Cause;
+use crate::sys::{self, Borrowed};
+use crate::types::keepalive::KeepaliveSetting;
+
+impl SocketOptions {
+    /// Resets settings of an adopted socket that sockets of keepsock never have. SO_LINGER makes a
+    /// close block, the kernel's timeouts would be mistaken for those of the library, and accepted
+    /// connections would inherit them.
+    pub(crate) fn adopt(&self, socket: Borrowed<'_>, nonblocking: bool) -> Result<(), Cause> {
+        sys::set_nonblocking(socket, nonblocking)?;
+        sys::forbid_sigpipe(socket)?;
+        let socket = SockRef::from(&socket);
+        socket.set_linger(None)?;
+        socket.set_read_timeout(None)?;
+        socket.set_write_timeout(None)?;
+        Ok(())
+    }
+
+    /// Applies the options to an adopted TCP socket.
+    pub(crate) fn adopt_tcp(&self, socket: Borrowed<'_>, ipv6: bool) -> Result<(), Cause> {
+        self.apply_tcp(socket, ipv6)?;
+        self.apply_dead_after(socket)?;
+        if self.keepalive == KeepaliveSetting::Off {
+            sys::set_keepalive(socket, None)?;
+        }
+        if !self.nodelay {
+            SockRef::from(&socket).set_tcp_nodelay(false)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the options of a listener to a TCP socket, before or after it starts to listen.
+    pub(crate) fn apply_listener(&self, socket: Borrowed<'_>) -> Result<(), Cause> {
+        if self.save_syn {
+            sys::save_syn(socket, true)?;
+        }
+        if self.fast_open {
+            sys::fast_open_listen(socket, FAST_OPEN_PENDING)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the options of a listener to an adopted one.
+    pub(crate) fn adopt_listener(&self, socket: Borrowed<'_>) -> Result<(), Cause> {
+        let set = sys::save_syn(socket, self.save_syn);
+        // Turning off an option that the system does not support may fail.
+        if self.save_syn {
+            set?;
+        }
+        let pending = if self.fast_open { FAST_OPEN_PENDING } else { 0 };
+        let set = sys::fast_open_listen(socket, pending);
+        if self.fast_open {
+            set?;
+        }
+        // The previous owner may have set it.
+        Ok(sys::unset_dead_after(socket)?)
+    }
+
+    /// Applies `dead_after`: to a listener, for the connections that it will accept, and to an
+    /// established connection. Not before the connection is established, because the kernel's
+    /// timeout would shorten the connect timeout.
+    pub(crate) fn apply_dead_after(&self, socket: Borrowed<'_>) -> Result<(), Cause> {
+        match self.liveness.dead_after {
+            Some(time) => Ok(sys::set_dead_after(socket, time, self.liveness.fail_on_stall)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies the options to a new TCP socket.
+    pub(crate) fn apply_tcp(&self, socket: Borrowed<'_>, ipv6: bool) -> Result<(), Cause> {
+        // The option that may fail comes first, so a failure leaves an adopted socket unchanged.
+        if let Some(name) = &self.interface {
+            sys::bind_interface(socket, name, ipv6)?;
+        }
+        if let Ok(Some(keepalive)) = self.effective_keepalive() {
+            sys::set_keepalive(socket, Some(keepalive))?;
+        }
+        if self.nodelay {
+            SockRef::from(&socket).set_tcp_nodelay(true)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Admission of clients: allowed and denied networks, and the number of connections per address.
+//! This module does no I/O.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::listener::Rejection;
+use crate::serve::AcceptPolicy;
+use crate::types::address::Address;
+use crate::types::error::{Error, ErrorKind, Result};
+
+/// The rules of a service for its clients.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AdmissionPolicy {
+    pub max_connections: u32,
+    pub accept_policy: AcceptPolicy,
+    pub max_per_address: Option<u32>,
+    pub allowed: Vec<IpNet>,
+    pub denied: Vec<IpNet>,
+}
+
+/// The prefix length of the IPv4-mapped addresses, `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
+/// Parses `192.0.2.0/24`, `2001:db8::/32`, or one address.
+///
+/// The address of a peer is never an IPv4-mapped address. So a mapped network becomes the IPv4
+/// network. A wider network that contains the mapped addresses is rejected, because it would not
+/// match IPv4 peers. Only `::/0` is accepted, and means every IPv6 address.
+pub(crate) fn network(text: &str, operation: &'static str) -> Result<IpNet> {
+    let reject = |what: String| Error::new(ErrorKind::InvalidArgument, operation).detail(what);
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or_else(|_| one()).map_err(|_| {
+        reject(format!("{text:?} is not a network; write 192.0.2.0/24 or an address"))
+    })?;
+    let IpNet::V6(wide) = network else {
+        return Ok(network);
+    };
+    let (address, prefix) = (wide.addr(), wide.prefix_len());
+    match address.to_ipv4_mapped() {
+        Some(ipv4) if prefix >= MAPPED_PREFIX => {
+            let known = Ipv4Net::new(ipv4, prefix - MAPPED_PREFIX);
+            known.map(IpNet::V4).map_err(|e| reject(format!("{text:?}: {e}")))
+        }
+        _ if prefix > 0 && wide.contains(&Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()) => {
+            let what = "contains the IPv4-mapped addresses and more; write an IPv4 network, \
+                        such as 0.0.0.0/0, and each IPv6 network";
+            Err(reject(format!("{text:?} {what}")))
+        }
+        _ => Ok(network),
+    }
+}
+
+impl AdmissionPolicy {
+    /// Admits and counts a peer while `live` connections are being served, or returns why the
+    /// service rejects it.
+    pub(crate) fn admit(
+        &self,
+        peer: &Address,
+        live: u32,
+        per_address: &mut PerAddressCount,
+    ) -> std::result::Result<(), Rejection> {
+        if !self.permits(peer) {
+            Err(Rejection::Denied)
+        } else if live >= self.max_connections {
+            Err(Rejection::Full)
+        } else if self.max_per_address.is_some_and(|max| !per_address.try_add(peer, max)) {
+            Err(Rejection::OverAddressLimit)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the networks permit a peer. A denied network takes precedence over an allowed one.
+    /// Unix peers have no address and are always permitted.
+    pub(crate) fn permits(&self, peer: &Address) -> bool {
+        let Address::Inet(peer) = peer else {
+            return true;
+        };
+        let ip = peer.ip();
+        let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        !is_in(&self.denied) && (self.allowed.is_empty() || is_in(&self.allowed))
+    }
+}
+
+/// The number of connections from each address. An IPv6 host commonly has a whole /64 network
+/// (RFC 4291 section 2.5.4), so each /64 network counts as one address.
+#[derive(Debug, Default)]
+pub(crate) struct PerAddressCount(HashMap<IpAddr, u32>);
+
+impl PerAddressCount {
+    fn key(peer: &Address) -> Option<IpAddr> {
+        match peer {
+            Address::Inet(peer) => Some(match peer.ip() {
+                IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+                v4 @ IpAddr::V4(_) => v4,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Counts one connection more. Returns false, and counts nothing, if the address already has
+    /// `max` connections.
+    pub(crate) fn try_add(&mut self, peer: &Address, max: u32) -> bool {
+        let Some(key) = PerAddressCount::key(peer) else {
+            return true;
+        };
+        let count = self.0.entry(key).or_default();
+        if *count >= max {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// Counts one connection less.
+    pub(crate) fn remove(&mut self, peer: &Address) {
+        let Some(key) = PerAddressCount::key(peer) else {
+            return;
+        };
+        if let Some(count) = self.0.get_mut(&key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.0.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn peer(ip: &str) -> Address {
+        Address::from(SocketAddr::new(ip.parse().unwrap(), 1))
+    }
+
+    fn networks(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| network(text, "test").unwrap()).collect()
+    }
+
+    /// V4: allowed and denied networks; a denied network takes precedence.
+    #[test]
+    fn denied_network_takes_precedence() {
+        let limits = AdmissionPolicy {
+            allowed: networks(&["192.0.2.0/24", "2001:db8::/32", "198.51.100.7"]),
+            denied: networks(&["192.0.2.128/25", "2001:db8:bad::/48"]),
+            ..AdmissionPolicy::default()
+        };
+        for (ip, permitted) in [
+            ("192.0.2.1", true),
+            ("192.0.2.200", false),
+            ("198.51.100.7", true),
+            ("198.51.100.8", false),
+            ("2001:db8::1", true),
+            ("2001:db8:bad::1", false),
+            ("2001:db9::1", false),
+            // An IPv4 peer of a dual-stack listener.
+            ("::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.200", false),
+        ] {
+            assert_eq!(limits.permits(&peer(ip)), permitted, "{ip}");
+        }
+        assert!(limits.permits(&Address::UnixUnnamed));
+        assert!(AdmissionPolicy::default().permits(&peer("203.0.113.1")));
+    }
+
+    /// L1, V4: a mapped network is the IPv4 network, and no network silently misses IPv4 peers.
+    #[test]
+    fn network_ipv4_mapped_is_the_ipv4_network() {
+        for (text, same) in [
+            ("::ffff:127.0.0.1", "127.0.0.1/32"),
+            ("::ffff:7f00:1/128", "127.0.0.1/32"),
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("::127.0.0.1", "::7f00:1/128"),
+            ("::/96", "::/96"),
+            ("64:ff9b::/96", "64:ff9b::/96"),
+        ] {
+            assert_eq!(network(text, "test").unwrap(), same.parse().unwrap(), "{text}");
+        }
+        for text in ["::ffff:127.0.0.1/95", "::ffff:0:0/64", "::fffe:0:0/95", "::/80", "::/1"] {
+            let err = network(text, "serve").unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+            assert!(err.to_string().contains("write an IPv4 network"), "{err}");
+        }
+        let deny =
+            |text| AdmissionPolicy { denied: networks(&[text]), ..AdmissionPolicy::default() };
+        for (text, ip, permitted) in [
+            ("::ffff:127.0.0.1", "127.0.0.1", false),
+            ("::ffff:127.0.0.1", "127.0.0.2", true),
+            ("::ffff:127.0.0.0/104", "127.9.9.9", false),
+            ("::ffff:127.0.0.0/104", "::ffff:127.9.9.9", false),
+            ("::/0", "2001:db8::1", false),
+            ("::/0", "127.0.0.1", true),
+        ] {
+            assert_eq!(deny(text).permits(&peer(ip)), permitted, "{text} {ip}");
+        }
+    }
+
+    #[test]
+    fn network_invalid_text_is_in_the_error() {
+        for text in ["", "192.0.2.0/33", "192.0.2", "example.com", "2001:db8::/129", "1.2.3.4/"] {
+            let err = network(text, "serve").unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+            assert!(err.to_string().contains(&format!("{text:?}")), "{err}");
+        }
+    }
+
+    /// V4: the limit holds for each address alone, and a closed connection makes room.
+    #[test]
+    fn per_address_limit_counts_each_address_alone() {
+        let mut counts = PerAddressCount::default();
+        let (one, other) = (peer("192.0.2.1"), peer("192.0.2.2"));
+        assert!(counts.try_add(&one, 2) && counts.try_add(&one, 2) && !counts.try_add(&one, 2));
+        assert!(counts.try_add(&other, 2));
+        counts.remove(&one);
+        assert!(counts.try_add(&one, 2) && !counts.try_add(&one, 2));
+        // A /64 network counts as one address.
+        assert!(counts.try_add(&peer("2001:db8::1"), 1));
+        assert!(!counts.try_add(&peer("2001:db8::2"), 1));
+        assert!(counts.try_add(&peer("2001:db8:0:1::1"), 1));
+        assert!(
+            counts.try_add(&Address::UnixUnnamed, 1) && counts.try_add(&Address::UnixUnnamed, 1)
+        );
+        for peer in [&one, &one, &other] {
+            counts.remove(peer);
+        }
+        counts.remove(&peer("2001:db8::3"));
+        counts.remove(&peer("2001:db8:0:1::9"));
+        assert!(counts.0.is_empty(), "{counts:?}: an address without connections takes no memory");
+    }
+}

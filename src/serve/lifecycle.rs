@@ -1,0 +1,331 @@
+//! The state of a stream service, from its start to its end, for both serving modes.
+
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::io::condition::wait_on;
+use crate::io::deadline::Deadline;
+use crate::listener::{Rejection, ServerSocket};
+use crate::log;
+use crate::serve::admission::{AdmissionPolicy, PerAddressCount};
+use crate::serve::threads::ServiceThreads;
+use crate::serve::{AcceptPolicy, Drained};
+use crate::sys;
+use crate::types::address::Address;
+use crate::types::error::{Error, ErrorKind, Result};
+
+/// The operations of a serving mode that stopping, draining and ending a service use.
+pub(super) trait Backend {
+    /// The part of the mode's state that the lock of [`ServiceState`] protects.
+    type Members;
+
+    fn state(&self) -> &ServiceState<Self::Members>;
+
+    /// Whether a connection that was accepted before accepting stopped may still be admitted.
+    fn is_admitting(members: &Self::Members) -> bool;
+
+    /// Notifies each live connection, and each one admitted from now on, that the service
+    /// drains. `timeout` is the time until [`end_connections`](Backend::end_connections).
+    fn notify_draining(&self, members: &mut Self::Members, timeout: Duration);
+
+    /// Ends each live connection. [`Locked::ended`] is already set. A connection that is being
+    /// closed, and whose peer has received everything, is closed. All others are reset.
+    fn end_connections(&self, members: &mut Self::Members);
+
+    /// Lets the threads of the service end as soon as no connection is left.
+    fn end_when_empty(&self) {}
+
+    /// Closes this process's copies of the connections' descriptors, in a forked child.
+    fn close_copies(&self);
+
+    /// Stops accepting, and closes the server socket. Live connections continue.
+    fn stop(&self) {
+        self.state().stop();
+    }
+
+    /// Waits until accepting has stopped, no connection is left and no connect is in progress.
+    fn wait_ended(&self, timeout: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "wait";
+        let state = self.state();
+        state.require_outside(OPERATION)?;
+        let deadline = Deadline::after(timeout);
+        let mut locked = state.lock();
+        while !locked.stopped || !locked.is_idle() || Self::is_admitting(&locked.members) {
+            if deadline.has_passed() {
+                return Err(state.error(ErrorKind::TimedOut, OPERATION));
+            }
+            locked = state.wait(locked, deadline);
+        }
+        locked.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Stops accepting, notifies the connections, waits until they have ended, and ends the
+    /// connections that are left after `timeout`. Returns after the last callback of each
+    /// connection.
+    fn drain(&self, timeout: Duration) -> Result<Drained> {
+        let state = self.state();
+        state.require_outside("drain")?;
+        let since = Instant::now();
+        let endpoint = state.server.endpoint();
+        // The program's logger may call any function of this library, so no lock is held here.
+        let live = state.lock().live;
+        log::drain_started(endpoint, live, timeout);
+        self.stop();
+        let deadline = Deadline::after(Some(timeout));
+        let mut locked = state.lock();
+        locked.draining = true;
+        self.notify_draining(&mut locked.members, timeout);
+        let is_admitting = |locked: &Locked<_>| Self::is_admitting(&locked.members);
+        while (locked.live > 0 || is_admitting(&locked)) && !deadline.has_passed() {
+            locked = state.wait(locked, deadline);
+        }
+        locked.ended = true;
+        self.end_connections(&mut locked.members);
+        while !locked.is_idle() {
+            locked = state.wait(locked, Deadline(None));
+        }
+        let result = Drained { completed: locked.completed, reset: locked.reset };
+        drop(locked);
+        log::drain_ended(endpoint, result.completed, result.reset, since);
+        Ok(result)
+    }
+
+    /// Stops accepting, resets the connections that are left, and waits for the threads, unless
+    /// the calling thread is one of them. A forked child only closes its descriptors.
+    fn shut_down(&self) {
+        let state = self.state();
+        if state.threads.is_inherited() {
+            state.server.close_copies();
+            return self.close_copies();
+        }
+        self.stop();
+        self.end_when_empty();
+        let mut locked = state.lock();
+        locked.ended = true;
+        self.end_connections(&mut locked.members);
+        drop(locked);
+        if !state.threads.is_current() {
+            state.threads.join();
+        }
+    }
+}
+
+/// The state that both serving modes share. `M` is [`Backend::Members`].
+pub(super) struct ServiceState<M> {
+    pub server: ServerSocket,
+    pub admission: AdmissionPolicy,
+    pub started_at: Instant,
+    pub threads: ServiceThreads,
+    locked: Mutex<Locked<M>>,
+    /// Signaled when accepting stops. The main thread of most programs waits for this, so it has
+    /// its own condition variable: a connection that opens or closes does not wake that thread.
+    stopped: Condvar,
+    /// Signaled by [`notify`](ServiceState::notify), and when accepting stops.
+    changed: Condvar,
+}
+
+/// The part of [`ServiceState`] that its lock protects.
+#[derive(Debug, Default)]
+pub(super) struct Locked<M> {
+    /// The number of connections being served.
+    pub live: u32,
+    /// The number of connects in progress, with event loops.
+    pub connects: u32,
+    /// The number of connections served since the start.
+    pub opened: u64,
+    per_address: PerAddressCount,
+    /// Accepting has stopped.
+    pub stopped: bool,
+    /// The error that stopped accepting.
+    failure: Option<Error>,
+    pub draining: bool,
+    /// The service has reset its connections. It admits no more, including connections that
+    /// were already accepted.
+    pub ended: bool,
+    /// The number of connections that ended in order since the first drain began.
+    completed: u32,
+    /// The number of connections that were reset since the first drain began.
+    reset: u32,
+    /// The number of threads that wait for `changed`.
+    waiting: usize,
+    pub members: M,
+}
+
+impl<M> Locked<M> {
+    /// Whether no connection is left and no connect is in progress.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live == 0 && self.connects == 0
+    }
+
+    /// Whether the threads that wait for the end of the service have to check it.
+    pub(super) fn may_have_ended(&self) -> bool {
+        self.stopped && self.is_idle()
+    }
+}
+
+impl<M> ServiceState<M> {
+    pub(super) fn new(
+        server: &ServerSocket,
+        admission: AdmissionPolicy,
+        threads: ServiceThreads,
+        members: M,
+    ) -> ServiceState<M> {
+        let locked = Locked {
+            live: 0,
+            connects: 0,
+            opened: 0,
+            per_address: PerAddressCount::default(),
+            stopped: false,
+            failure: None,
+            draining: false,
+            ended: false,
+            completed: 0,
+            reset: 0,
+            waiting: 0,
+            members,
+        };
+        ServiceState {
+            server: server.clone(),
+            admission,
+            started_at: Instant::now(),
+            threads,
+            locked: Mutex::new(locked),
+            stopped: Condvar::new(),
+            changed: Condvar::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, Locked<M>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the state in a forked child. Returns `None` if a thread of the parent held the lock
+    /// at the time of the fork.
+    pub(super) fn lock_inherited(&self) -> Option<MutexGuard<'_, Locked<M>>> {
+        sys::fork::lock_inherited(&self.locked)
+    }
+
+    /// Waits for a change that [`notify`](ServiceState::notify) reports, for the end of
+    /// accepting, or for the deadline.
+    pub(super) fn wait<'a>(
+        &self,
+        mut locked: MutexGuard<'a, Locked<M>>,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, Locked<M>> {
+        locked.waiting += 1;
+        let mut locked = wait_on(&self.changed, locked, deadline);
+        locked.waiting -= 1;
+        locked
+    }
+
+    /// Releases the lock, and wakes the threads in [`wait`](ServiceState::wait) if the change
+    /// is `relevant` to them. Without a waiting thread it makes no system call.
+    pub(super) fn notify(&self, locked: MutexGuard<'_, Locked<M>>, relevant: bool) {
+        let waiting = locked.waiting > 0;
+        drop(locked);
+        if waiting && relevant {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Admits an accepted connection, or returns why it is rejected. The caller counts the
+    /// rejection.
+    pub(super) fn admit(
+        &self,
+        locked: &mut Locked<M>,
+        peer: &Address,
+    ) -> std::result::Result<(), Rejection> {
+        self.admission.admit(peer, locked.live, &mut locked.per_address)?;
+        self.count_opened(locked);
+        Ok(())
+    }
+
+    /// Counts a connection that the program made, without the checks of
+    /// [`admit`](ServiceState::admit).
+    pub(super) fn count_opened(&self, locked: &mut Locked<M>) {
+        locked.live += 1;
+        locked.opened += 1;
+    }
+
+    /// Whether the next connection has to wait in the listen queue.
+    pub(super) fn is_full(&self, locked: &Locked<M>) -> bool {
+        self.admission.accept_policy == AcceptPolicy::Wait
+            && locked.live >= self.admission.max_connections
+    }
+
+    /// Counts a connection that has ended, by a reset or in order. `peer` is the address of a
+    /// connection that [`admit`](ServiceState::admit) admitted.
+    pub(super) fn count_closed(&self, locked: &mut Locked<M>, peer: Option<&Address>, reset: bool) {
+        if let (Some(peer), Some(_)) = (peer, self.admission.max_per_address) {
+            locked.per_address.remove(peer);
+        }
+        locked.live -= 1;
+        if locked.draining {
+            match reset {
+                true => locked.reset += 1,
+                false => locked.completed += 1,
+            }
+        }
+    }
+
+    /// Closes the server socket. Live connections continue.
+    pub(super) fn stop(&self) {
+        self.server.close();
+        self.accepting_ended(None);
+    }
+
+    /// Records that accepting has stopped, and the error if one stopped it.
+    pub(super) fn accepting_ended(&self, failure: Option<Error>) {
+        let cause = failure.as_ref().map(Error::to_string);
+        let mut locked = self.lock();
+        let is_first = !mem::replace(&mut locked.stopped, true);
+        locked.failure = failure.or(locked.failure.take());
+        drop(locked);
+        self.stopped.notify_all();
+        self.changed.notify_all();
+        if let Some(cause) = cause.filter(|_| is_first) {
+            log::accepting_failed(&cause);
+        }
+    }
+
+    /// Waits until accepting has stopped.
+    pub(super) fn wait_stopped(&self, timeout: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "wait until stopped";
+        self.require_own_process(OPERATION)?;
+        let deadline = Deadline::after(timeout);
+        let mut locked = self.lock();
+        while !locked.stopped {
+            if deadline.has_passed() {
+                return Err(self.error(ErrorKind::TimedOut, OPERATION));
+            }
+            locked = wait_on(&self.stopped, locked, deadline);
+        }
+        locked.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Rejects a call that waits for the threads of the service, in one of these threads: the call
+    /// would wait for its own thread.
+    fn require_outside(&self, operation: &'static str) -> Result<()> {
+        if self.threads.is_current() {
+            let error = self.error(ErrorKind::WrongState, operation);
+            return Err(error.detail("called from inside a handler or callback"));
+        }
+        self.require_own_process(operation)
+    }
+
+    /// Rejects a call that waits, in a forked child: the threads of the service exist in the parent
+    /// only, and so the call would wait forever.
+    fn require_own_process(&self, operation: &'static str) -> Result<()> {
+        if self.threads.is_inherited() {
+            let error = self.error(ErrorKind::WrongState, operation);
+            return Err(error.detail("the service runs in the parent process"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        Error::new(kind, operation).at(self.server.endpoint())
+    }
+}

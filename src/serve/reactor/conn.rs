@@ -1,0 +1,530 @@
+//! The methods of [`Connection`].
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::steps;
+use super::conn_table::{
+    CLOSED, CLOSING, ConnEntry, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
+};
+use super::send::SendOutcome;
+use super::{Connection, Data};
+use crate::stream::stats::ConnectionStats;
+use crate::sys::{self, TcpInfo};
+use crate::types::address::FiveTuple;
+use crate::types::close_reason::CloseReason;
+use crate::types::credentials::Credentials;
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::keepalive::NO_KEEPALIVE;
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.service, &other.service) && self.id() == other.id()
+    }
+}
+
+impl Eq for Connection {}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.with(|entry| self.service.five_tuple(entry)) {
+            Some(tuple) => write!(f, "Connection({tuple})"),
+            None => f.write_str("Connection(closed)"),
+        }
+    }
+}
+
+impl Connection {
+    /// Returns an id for the program's own tables. No other live connection of the service has it,
+    /// and it is not reused for a long time.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, CloseReason};
+    /// # use std::{collections::HashMap, sync::Mutex};
+    /// struct Names(Mutex<HashMap<u64, String>>);
+    /// impl Handler for Names {
+    ///     fn on_data(&self, connection: &Connection, name: &[u8]) {
+    ///         let name = String::from_utf8_lossy(name).into_owned();
+    ///         self.0.lock().unwrap().insert(connection.id(), name);
+    ///     }
+    ///     fn on_close(&self, connection: &Connection, _: CloseReason) {
+    ///         self.0.lock().unwrap().remove(&connection.id());
+    ///     }
+    /// }
+    /// ```
+    pub fn id(&self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    #[cfg(feature = "capi")]
+    pub(crate) fn slot_index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// Sends a message in the service's [framing](crate::ServeOptions::framing). Bytes that the
+    /// kernel does not accept immediately are queued. Messages are delivered in the order in which
+    /// they were sent.
+    ///
+    /// Replies are messages that the connection's own `on_open`, `on_data`, `on_writable` or
+    /// `on_eof` callback sends to it. They are always queued, whatever their size. Other messages
+    /// are subject to the [`queue_limit`](crate::ServeOptions::queue_limit).
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the connection is closed or closing.
+    /// - [`Stalled`](ErrorKind::Stalled): the queue limit is exceeded, and the service resets the
+    ///   connection. With [`DropOldest`](crate::OverflowPolicy::DropOldest) it drops and counts
+    ///   messages instead. Not for replies.
+    /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit. It was not
+    ///   sent. Not for replies.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
+    ///   framing (LF with lines), or the length prefix cannot represent its length.
+    /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
+    ///   [`Unreachable`](ErrorKind::Unreachable): the connection has failed.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Hello;
+    /// # impl Handler for Hello {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_open(&self, connection: &Connection) {
+    ///     let _ = connection.send(b"hello\n");
+    /// }
+    /// # }
+    /// ```
+    #[inline]
+    pub fn send(&self, message: &[u8]) -> Result<()> {
+        let service = &*self.service;
+        // The length is neither 0 nor above `max_plain`.
+        let sent = if message.len().wrapping_sub(1) < service.max_plain {
+            service.send_plain(self.index, self.generation, message)
+        } else {
+            let message = service.message(message, Some(self.index), "send")?;
+            service.send(self.index, self.generation, &message)
+        };
+        match sent {
+            SendOutcome::Accepted | SendOutcome::Dropped => Ok(()),
+            other => Err(self.send_error(other)),
+        }
+    }
+
+    #[cold]
+    fn send_error(&self, outcome: SendOutcome) -> Error {
+        self.at(Error::new(
+            match outcome {
+                SendOutcome::Failed(reason) => reason.kind(),
+                SendOutcome::SlowConsumer => ErrorKind::Stalled,
+                _ => ErrorKind::Closed,
+            },
+            "send",
+        ))
+    }
+
+    pub(super) fn at(&self, error: Error) -> Error {
+        match self.with(|entry| self.service.five_tuple(entry)) {
+            Some(tuple) => error.on(tuple),
+            None => error,
+        }
+    }
+
+    /// Closes the connection gracefully, and returns immediately. The event loop sends the queued
+    /// bytes and a FIN, discards what the peer still sends, and waits for the peer's FIN. All this
+    /// takes at most the [`close_timeout`](crate::SocketOptions::close_timeout) of the connection.
+    /// The last callback is [`on_close`](crate::Handler::on_close). Further calls do nothing.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Once;
+    /// # impl Handler for Once {
+    /// fn on_data(&self, connection: &Connection, question: &[u8]) {
+    ///     let _ = connection.send(question);
+    ///     connection.close();
+    /// }
+    /// # }
+    /// ```
+    pub fn close(&self) {
+        self.service.close(self.index, self.generation);
+    }
+
+    /// Resets the connection (RST). Bytes that the peer has not received are lost.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Strict;
+    /// # impl Handler for Strict {
+    /// fn on_data(&self, connection: &Connection, data: &[u8]) {
+    ///     if !data.is_ascii() {
+    ///         connection.abort();
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn abort(&self) {
+        self.service.abort(self.index, self.generation);
+    }
+
+    /// Shuts down the sending side (FIN) once the queued bytes are sent. The peer can still send.
+    /// Use it for protocols in which the end of the stream marks the end of a message.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Reply;
+    /// # impl Handler for Reply {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_open(&self, connection: &Connection) {
+    ///     let _ = connection.send(b"all there is");
+    ///     connection.shutdown_write();
+    /// }
+    /// # }
+    /// ```
+    pub fn shutdown_write(&self) {
+        self.change(|entry| entry.flags |= FIN_WANTED);
+    }
+
+    /// Stops reading until [`resume`](Connection::resume). Received bytes stay in the kernel, which
+    /// then slows down the peer. Use it for back-pressure, for example in a proxy whose other side
+    /// is slow. The idle timeout does not apply while the connection is paused.
+    ///
+    /// A pause because of replies to the same connection is not necessary: the event loop stops
+    /// reading while [too many replies are queued](crate::ServeOptions::queue_limit).
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Relay { other: Connection }
+    /// # impl Handler for Relay {
+    /// fn on_data(&self, from: &Connection, data: &[u8]) {
+    ///     let _ = self.other.send(data);
+    ///     if self.other.queued() > 0 {
+    ///         from.pause();        // and resume it when `other` is writable
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.change(|entry| entry.flags |= PAUSED);
+    }
+
+    /// Starts reading again after [`pause`](Connection::pause).
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Relay { other: Connection }
+    /// # impl Handler for Relay {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_writable(&self, _: &Connection) {
+    ///     self.other.resume();
+    /// }
+    /// # }
+    /// ```
+    pub fn resume(&self) {
+        self.change(|entry| {
+            if entry.has(PAUSED) {
+                entry.flags = entry.flags & !PAUSED | READ_PENDING;
+                // The idle timeout does not count the time of the pause.
+                entry.received = self.service.now() as u32;
+            }
+        });
+    }
+
+    /// Returns the number of bytes in the send queue. Returns 0 when the connection has ended.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// fn on_data(&self, connection: &Connection, data: &[u8]) {
+    ///     if connection.queued() == 0 {
+    ///         let _ = connection.send(data);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn queued(&self) -> usize {
+        self.with(|entry| entry.queued_bytes()).unwrap_or(0)
+    }
+
+    /// Sets the timer of the connection: [`on_timer`](crate::Handler::on_timer) runs once after
+    /// `time`, at most some tens of milliseconds late. `None` cancels the timer. A connection has
+    /// one timer, and a new time replaces the old one.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # use std::time::Duration;
+    /// # struct Ticker;
+    /// # impl Handler for Ticker {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_timer(Duration::from_secs(1));
+    /// }
+    /// fn on_timer(&self, connection: &Connection) {
+    ///     let _ = connection.send(b"tick\n");
+    ///     connection.set_timer(Duration::from_secs(1));
+    /// }
+    /// # }
+    /// ```
+    pub fn set_timer(&self, time: impl Into<Option<Duration>>) {
+        // The current step is already partly over.
+        let at = time.into().map(|time| self.service.now().saturating_add(steps(time) + 1));
+        self.change(|entry| entry.cold().timer = at);
+    }
+
+    /// Joins a group, to which [`broadcast_to`](crate::Service::broadcast_to) sends. A connection
+    /// may be in any number of groups. It leaves them when it ends.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Rooms;
+    /// # impl Handler for Rooms {
+    /// fn on_data(&self, connection: &Connection, room: &[u8]) {
+    ///     let _ = connection.join(&String::from_utf8_lossy(room));
+    /// }
+    /// # }
+    /// ```
+    pub fn join(&self, group: &str) -> Result<()> {
+        let joined = self.service.groups.join(group, (self.index, self.generation), |name| {
+            let join = |entry: &mut ConnEntry| {
+                let lives = !entry.has(CLOSED);
+                if lives {
+                    entry.cold().groups.insert(name.clone());
+                }
+                lives
+            };
+            self.with(join) == Some(true)
+        });
+        if joined { Ok(()) } else { Err(Error::new(ErrorKind::Closed, "join")) }
+    }
+
+    /// Leaves a group. Does nothing if the connection is not in it.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Rooms;
+    /// # impl Handler for Rooms {
+    /// fn on_data(&self, connection: &Connection, room: &[u8]) {
+    ///     connection.leave(&String::from_utf8_lossy(room));
+    /// }
+    /// # }
+    /// ```
+    pub fn leave(&self, group: &str) {
+        self.service.groups.leave((self.index, self.generation), || {
+            self.with(|entry| entry.cold.as_mut()?.groups.take(group)).flatten()
+        });
+    }
+
+    /// Stores a value of the program with the connection, until the connection ends. It replaces
+    /// the previous value.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # use std::sync::Arc;
+    /// # struct Named;
+    /// # impl Handler for Named {
+    /// fn on_data(&self, connection: &Connection, data: &[u8]) {
+    ///     match connection.data::<String>() {
+    ///         None => connection.set_data(Arc::new(String::from_utf8_lossy(data).into_owned())),
+    ///         Some(name) => println!("{name} says {data:?}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn set_data(&self, data: Data) {
+        // Dropping the previous value may run any code of the program, so it is dropped after the
+        // lock is released.
+        let mut old = Some(data);
+        self.with(|entry| std::mem::swap(&mut entry.cold().data, &mut old));
+    }
+
+    /// Returns the value stored by [`set_data`](Connection::set_data), or `None` if there is none
+    /// of this type.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, CloseReason};
+    /// # struct Named;
+    /// # impl Handler for Named {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_close(&self, connection: &Connection, reason: CloseReason) {
+    ///     if let Some(name) = connection.data::<String>() {
+    ///         println!("{name} has left: {reason}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn data<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.any_data().and_then(|data| data.downcast().ok())
+    }
+
+    pub(crate) fn any_data(&self) -> Option<Data> {
+        self.with(|entry| entry.cold.as_ref().and_then(|cold| cold.data.clone())).flatten()
+    }
+
+    /// Returns the protocol, the local address and the remote address. Also available in
+    /// `on_close`.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_open(&self, connection: &Connection) {
+    ///     if let Ok(tuple) = connection.five_tuple() {
+    ///         println!("{tuple}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn five_tuple(&self) -> Result<FiveTuple> {
+        let tuple = self.with(|entry| self.service.five_tuple(entry));
+        tuple.ok_or_else(|| Error::new(ErrorKind::Closed, "five-tuple"))
+    }
+
+    /// Returns why the connection ended. Returns `None` while the connection is open, if the reason
+    /// is not known, and after `on_close`, which receives the reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_data(&self, connection: &Connection, _: &[u8]) {
+    ///     assert_eq!(connection.close_reason(), None);
+    /// }
+    /// # }
+    /// ```
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.with(|entry| entry.close_reason()).flatten()
+    }
+
+    /// Returns whether the program can still send to the connection.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_data(&self, connection: &Connection, _: &[u8]) {
+    ///     connection.close();
+    ///     assert!(!connection.is_open());
+    /// }
+    /// # }
+    /// ```
+    pub fn is_open(&self) -> bool {
+        self.with(|entry| !entry.has(CLOSING | RESET_PENDING | CLOSED)).unwrap_or(false)
+    }
+
+    /// Returns a snapshot of the connection's statistics: TCP state, times, bytes in flight,
+    /// counters.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    /// - [`Os`](ErrorKind::Os): getsockopt(2) failed, for example because a sandbox forbids it.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_data(&self, connection: &Connection, _: &[u8]) {
+    ///     if let Ok(snapshot) = connection.stats() {
+    ///         println!("round trip {:?}", snapshot.rtt);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Result<ConnectionStats> {
+        let look = |entry: &mut ConnEntry| {
+            let socket = entry.socket.as_ref().map(sys::borrow);
+            let tcp = match socket.filter(|_| entry.is_inet()) {
+                Some(socket) => sys::tcp_info(socket)?,
+                None => TcpInfo::default(),
+            };
+            let mut snapshot = ConnectionStats::new(self.service.five_tuple(entry), tcp);
+            if let Some(socket) = socket.filter(|_| entry.is_inet()) {
+                snapshot.read_tcp_options(socket);
+            }
+            snapshot.close_reason = entry.close_reason();
+            snapshot.unread = socket.and_then(sys::unread);
+            Ok(snapshot)
+        };
+        match self.with(look) {
+            Some(found) => found.map_err(|e: std::io::Error| Error::os("snapshot", &e)),
+            None => Err(Error::new(ErrorKind::Closed, "snapshot")),
+        }
+    }
+
+    /// Returns the keepalive settings in effect, or `None` if keepalive is off.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the connection is a Unix socket.
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    /// - [`Os`](ErrorKind::Os): getsockopt(2) failed.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, Keepalive};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_data(&self, connection: &Connection, _: &[u8]) {
+    ///     assert_eq!(connection.keepalive().unwrap(), Some(Keepalive::default()));
+    /// }
+    /// # }
+    /// ```
+    pub fn keepalive(&self) -> Result<Option<crate::Keepalive>> {
+        const OPERATION: &str = "keepalive";
+        let look = |entry: &mut ConnEntry| {
+            let socket = entry.socket.as_ref().map(sys::borrow)?;
+            Some(entry.is_inet().then(|| sys::keepalive(socket)))
+        };
+        match self.with(look).flatten() {
+            Some(Some(found)) => found.map_err(|e| self.at(Error::os(OPERATION, &e))),
+            Some(None) => {
+                Err(self.at(Error::new(ErrorKind::Unsupported, OPERATION).detail(NO_KEEPALIVE)))
+            }
+            None => Err(Error::new(ErrorKind::Closed, OPERATION)),
+        }
+    }
+
+    /// Returns the credentials of the peer of a Unix socket, as
+    /// [`ClientSocket::peer_credentials`](crate::ClientSocket::peer_credentials) does.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the connection is a TCP connection.
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    /// - [`Os`](ErrorKind::Os): getsockopt(2) failed.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_data(&self, connection: &Connection, _: &[u8]) {
+    ///     let is_root = connection.peer_credentials().is_ok_and(|peer| peer.uid == 0);
+    /// }
+    /// # }
+    /// ```
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        const OPERATION: &str = "peer credentials";
+        let look = |entry: &mut ConnEntry| {
+            let socket = entry.socket.as_ref().map(sys::borrow)?;
+            Some((!entry.is_inet()).then(|| sys::peer_credentials(socket)))
+        };
+        match self.with(look).flatten() {
+            Some(Some(found)) => found.map_err(|e| self.at(Error::os(OPERATION, &e))),
+            Some(None) => Err(self.at(Error::new(ErrorKind::Unsupported, OPERATION))),
+            None => Err(Error::new(ErrorKind::Closed, OPERATION)),
+        }
+    }
+
+    /// Accesses the entry under its lock. Returns `None` if the connection has ended.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut ConnEntry) -> T) -> Option<T> {
+        match self.service.table.lock(self.index) {
+            Some(mut entry) if entry.generation == self.generation => Some(look(&mut entry)),
+            _ => None,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ConnEntry)) {
+        self.service.change(self.index, self.generation, change);
+    }
+}

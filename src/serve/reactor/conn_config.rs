@@ -1,0 +1,331 @@
+//! The settings of an open connection that may change.
+
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use super::conn_table::{CLOSED, ConnConfig, ConnEntry, OWN_CONFIG};
+use crate::io::wait::Cause;
+use crate::options::option_failure;
+use crate::stream::liveness::PeerWatch;
+use crate::stream::{keepalive, sockopt};
+use crate::sys::{self, Borrowed};
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::keepalive::{Keepalive, KeepaliveSetting, NO_KEEPALIVE};
+use crate::types::liveness::{Heartbeat, LivenessConfig};
+use crate::types::sockopt::Sockopt;
+
+impl Connection {
+    /// Sets an option of the operating system on the open connection, as
+    /// [`ClientSocket::set_sockopt`](crate::ClientSocket::set_sockopt) does.
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the value is out of range, or the option
+    ///   has no effect after the handshake.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform or this kind of socket does not have
+    ///   the option.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): the process may not set it.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
+    ///   another reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, Sockopt};
+    /// # struct Bulk;
+    /// # impl Handler for Bulk {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_sockopt(Sockopt::Nodelay, 0).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_sockopt(&self, option: Sockopt, value: u32) -> Result<()> {
+        self.configure("sockopt", |entry| {
+            check_sockopt(entry, option, Some(value))?;
+            let families = sockopt::families_of(&entry.peer());
+            sys::set_option(socket_of(entry)?, option, value, families)
+                .map_err(|e| from_cause(option_failure(option, value, &e)))
+        })
+    }
+
+    /// Returns the value of an option that the kernel uses, as
+    /// [`ClientSocket::sockopt`](crate::ClientSocket::sockopt) does.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform or this kind of socket does not have
+    ///   the option.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, Sockopt};
+    /// # struct Bulk;
+    /// # impl Handler for Bulk {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     assert_eq!(connection.sockopt(Sockopt::Nodelay).unwrap(), 1);
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn sockopt(&self, option: Sockopt) -> Result<u32> {
+        self.configure("sockopt", |entry| {
+            check_sockopt(entry, option, None)?;
+            let families = sockopt::families_of(&entry.peer());
+            sys::get_option(socket_of(entry)?, option, families)
+                .map_err(|e| from_cause(sockopt::query_failure(option, e)))
+        })
+    }
+
+    /// Sets TCP keepalive. `None` turns it off.
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the connection is a Unix socket.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): with these values the connection could not
+    ///   keep its `dead_after` or its `middlebox_timeout`.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler, Keepalive};
+    /// # struct Patient;
+    /// # impl Handler for Patient {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_keepalive(Keepalive::default()).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_keepalive(&self, keepalive: impl Into<Option<Keepalive>>) -> Result<()> {
+        let keepalive = keepalive.into();
+        self.configure("keepalive", |entry| {
+            if !entry.is_inet() {
+                return Err(Error::new(ErrorKind::Unsupported, "").detail(NO_KEEPALIVE));
+            }
+            let setting = keepalive.map_or(KeepaliveSetting::Off, KeepaliveSetting::Own);
+            let config = &self.service.config(entry).liveness;
+            setting.resolve(config.dead_after, config.middlebox_timeout)?;
+            let socket = socket_of(entry)?;
+            let before = sys::keepalive(socket).map_err(|e| Error::os("", &e))?;
+            sys::change_keepalive(socket, before, keepalive).map_err(|e| {
+                let _ = sys::set_keepalive(socket, before);
+                Error::os("", &e)
+            })
+        })
+    }
+
+    /// Returns the keepalive values that the socket has, also while keepalive is off, as
+    /// [`ClientSocket::keepalive_values`](crate::ClientSocket::keepalive_values) does.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the connection is a Unix socket.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Curious;
+    /// # impl Handler for Curious {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     println!("{:?}", connection.keepalive_values());
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn keepalive_values(&self) -> Result<Keepalive> {
+        self.configure("keepalive", |entry| {
+            if !entry.is_inet() {
+                return Err(Error::new(ErrorKind::Unsupported, "").detail(NO_KEEPALIVE));
+            }
+            sys::keepalive_values(socket_of(entry)?).map_err(|e| Error::os("", &e))
+        })
+    }
+
+    /// Sets `dead_after` of the open connection, as
+    /// [`ClientSocket::set_dead_after`](crate::ClientSocket::set_dead_after) does. `None` turns the
+    /// detection of a dead peer off.
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is not within 2 s to 163,880 s; or
+    ///   keepalive is off, or the program has set it to values that detect a dead peer later; or
+    ///   `time` is `None` and `fail_on_stall` is set; or the connection is Multipath TCP.
+    /// - [`Unsupported`](ErrorKind::Unsupported): on FreeBSD without `fail_on_stall`.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Strict;
+    /// # impl Handler for Strict {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_dead_after(std::time::Duration::from_secs(10)).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_dead_after(&self, time: impl Into<Option<Duration>>) -> Result<()> {
+        let time = time.into();
+        self.configure("dead_after", |entry| {
+            let config = self.service.config(entry).liveness.clone();
+            LivenessConfig { dead_after: time, ..config.clone() }.validate("")?;
+            if !entry.is_inet() || time == config.dead_after {
+                return Ok(());
+            }
+            let socket = socket_of(entry)?;
+            keepalive::refuse_mptcp(socket, time)?;
+            let current = sys::keepalive(socket).map_err(|e| Error::os("", &e))?;
+            let new = keepalive::adapted(&config, time, current)?;
+            keepalive::apply_dead_after(socket, &config, time, (current, new))
+                .map_err(from_cause)?;
+            self.change_liveness(entry, |config| config.dead_after = time)
+        })
+    }
+
+    /// Sets the idle timeout of the open connection. `None` turns it off. See
+    /// [`idle_timeout`](crate::SocketOptions::idle_timeout).
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is zero or not above the heartbeat
+    ///   interval; or `time` is `None` and `idle_receive_only` is set.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Login;
+    /// # impl Handler for Login {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_idle_timeout(std::time::Duration::from_secs(60)).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_idle_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
+        let time = time.into();
+        self.configure("idle timeout", |entry| {
+            self.change_liveness(entry, |config| config.idle_timeout = time)
+        })
+    }
+
+    /// Sets the heartbeat of the open connection: its bytes and its interval. If `interval` is
+    /// `None`, the call turns the heartbeat off and ignores `bytes`. See
+    /// [`heartbeat`](crate::SocketOptions::heartbeat).
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `bytes` is empty; or `interval` is zero or
+    ///   not below the idle timeout; or `interval` is `None` and the connection has a heartbeat
+    ///   timeout.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Pinger;
+    /// # impl Handler for Pinger {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_heartbeat(b"PING\r\n", std::time::Duration::from_secs(20)).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_heartbeat(
+        &self,
+        bytes: impl AsRef<[u8]>,
+        interval: impl Into<Option<Duration>>,
+    ) -> Result<()> {
+        let interval = interval.into();
+        let heartbeat = interval.map(|every| Heartbeat { bytes: bytes.as_ref().into(), every });
+        self.configure("heartbeat", |entry| {
+            self.change_liveness(entry, |config| config.heartbeat.clone_from(&heartbeat))
+        })
+    }
+
+    /// Sets the heartbeat timeout of the open connection. `None` turns it off. See
+    /// [`heartbeat_timeout`](crate::SocketOptions::heartbeat_timeout).
+    ///
+    /// # Errors
+    /// The connection is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is zero, or the connection has no
+    ///   heartbeat.
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # use std::time::Duration;
+    /// # struct Pinger;
+    /// # impl Handler for Pinger {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     connection.set_heartbeat(b"PING\r\n", Duration::from_secs(20)).ok();
+    ///     connection.set_heartbeat_timeout(Duration::from_secs(10)).ok();
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    pub fn set_heartbeat_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
+        let time = time.into();
+        self.configure("heartbeat timeout", |entry| {
+            self.change_liveness(entry, |config| config.heartbeat_timeout = time)
+        })
+    }
+
+    /// Gives the connection a configuration of its own, with a change, and lets its loop set its
+    /// timers.
+    fn change_liveness(
+        &self,
+        entry: &mut ConnEntry,
+        change: impl FnOnce(&mut LivenessConfig),
+    ) -> Result<()> {
+        let before = self.service.config(entry).clone();
+        let mut liveness = before.liveness.clone();
+        change(&mut liveness);
+        liveness.validate("")?;
+        let now = self.service.now() as u32;
+        // Without limits, the loop does not record these times.
+        if !before.liveness.has_limits() {
+            entry.received = now;
+        }
+        if !before.stamps_writes {
+            entry.wrote = now;
+        }
+        (entry.beat, entry.beats) = (now, 0);
+        let watched = liveness.watched().filter(|_| entry.is_inet());
+        let dead_after_changed = liveness.dead_after != before.liveness.dead_after;
+        let cold = entry.cold();
+        if dead_after_changed {
+            cold.watch = watched.map(|time| PeerWatch::new(Instant::now(), time));
+        }
+        cold.own_config = Some(ConnConfig::new(liveness, before.close_timeout));
+        entry.flags |= OWN_CONFIG;
+        self.service.schedule(entry, self.index);
+        Ok(())
+    }
+
+    /// Calls `body` with the entry of the connection, which is locked, so its socket stays open.
+    fn configure<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&mut ConnEntry) -> Result<T>,
+    ) -> Result<T> {
+        let done = self.with(|entry| (!entry.has(CLOSED)).then(|| body(entry)));
+        match done.flatten() {
+            Some(done) => done.map_err(|e| self.at(e.during(operation))),
+            None => Err(Error::new(ErrorKind::Closed, operation)),
+        }
+    }
+}
+
+fn socket_of(entry: &ConnEntry) -> Result<Borrowed<'_>> {
+    let socket = entry.socket.as_ref().map(sys::borrow);
+    socket.ok_or_else(|| Error::new(ErrorKind::Closed, ""))
+}
+
+/// The error of a cause; the caller adds the operation.
+fn from_cause(cause: Cause) -> Error {
+    cause.into_error("")
+}
+
+fn check_sockopt(entry: &ConnEntry, option: Sockopt, value: Option<u32>) -> Result<()> {
+    sockopt::check(option, value, entry.is_inet())
+        .map_err(|(kind, what)| Error::new(kind, "").detail(what))
+}

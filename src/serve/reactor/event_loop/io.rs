@@ -1,0 +1,316 @@
+//! Reads, delivery of messages, and sends of queued bytes.
+
+use std::io;
+use std::mem;
+
+use socket2::SockRef;
+
+use super::super::conn_table::{
+    BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, Input, PAUSED, READ_PENDING, RECEIVED,
+    RECV_EOF, RESET_PENDING, THROTTLED,
+};
+use super::Loop;
+use crate::sys::{self, Wait};
+use crate::types::close_reason::CloseReason;
+use crate::types::framing::{Framing, Split};
+
+/// The maximum number of reads from one connection before other connections are handled.
+const ROUNDS: usize = 16;
+/// The number of buffers for partial messages that are kept for reuse, and their maximum size.
+const SPARE: usize = 16;
+const SPARE_SIZE: usize = super::READ;
+
+/// The result of one read.
+enum ReadOutcome {
+    Bytes(usize),
+    End,
+    /// The bytes were discarded, or the read was interrupted.
+    Again,
+    Nothing,
+}
+
+impl<'a> Loop<'a> {
+    /// Reads from a connection; with `to_end` until the end of stream or error that the poller has
+    /// reported. Returns true if the entry needs no further processing.
+    pub(super) fn read(&mut self, index: u32, to_end: bool) -> bool {
+        let mut buf = mem::take(&mut self.buf);
+        let plain = self.read_with(index, to_end, &mut buf);
+        self.buf = buf;
+        plain
+    }
+
+    #[inline]
+    fn read_with(&mut self, index: u32, to_end: bool, buf: &mut [u8]) -> bool {
+        let mut changed = false;
+        for _ in 0..ROUNDS {
+            let Some(mut entry) = self.lock(index) else {
+                return false;
+            };
+            let generation = entry.generation;
+            // The first received byte replaces the first-byte timeout by the idle timeout.
+            changed |= !entry.has(RECEIVED) && self.service.has_first_byte_timeout(&entry);
+            let got = self.receive(&mut entry, index, buf, to_end);
+            // On a Unix socket a read ends at passed descriptors and at urgent data.
+            let may_be_short = to_end || !entry.is_inet();
+            drop(entry);
+            match got {
+                ReadOutcome::Bytes(n) => {
+                    changed |= self.deliver(index, generation, &buf[..n], false);
+                    if n < buf.len() && !may_be_short {
+                        return !changed;
+                    }
+                }
+                ReadOutcome::Again => {}
+                ReadOutcome::End => {
+                    self.deliver(index, generation, &[], true);
+                    self.deliver_eof(index, generation);
+                    return false;
+                }
+                ReadOutcome::Nothing => return false,
+            }
+        }
+        // More bytes may be available, which the poller does not report again.
+        if let Some(mut entry) = self.lock(index) {
+            entry.flags |= READ_PENDING;
+        }
+        false
+    }
+
+    #[inline]
+    fn receive(
+        &self,
+        entry: &mut ConnEntry,
+        index: u32,
+        buf: &mut [u8],
+        to_end: bool,
+    ) -> ReadOutcome {
+        let discards = entry.has(CLOSING) && !entry.has(RESET_PENDING | CLOSED | RECV_EOF);
+        let Some(socket) = entry.socket.as_ref().map(sys::borrow) else {
+            return ReadOutcome::Nothing;
+        };
+        if !entry.may_read() && !discards {
+            if to_end && !entry.has(RESET_PENDING | CLOSED) {
+                // The connection is paused, throttled or half-closed. An error must still be found.
+                if let Ok(Some(e)) = SockRef::from(&socket).take_error() {
+                    self.service.record_error(entry, index, &e);
+                }
+            }
+            return ReadOutcome::Nothing;
+        }
+        match sys::recv(socket, buf, Wait::No) {
+            Ok(0) => {
+                entry.flags |= RECV_EOF;
+                entry.received = self.now as u32;
+                entry.record_close_reason(CloseReason::PeerClosed);
+                if discards { ReadOutcome::Nothing } else { ReadOutcome::End }
+            }
+            Ok(_) if discards => ReadOutcome::Again,
+            Ok(n) => {
+                entry.flags |= RECEIVED;
+                entry.received = self.now as u32;
+                self.service.traffic.count_received(n);
+                ReadOutcome::Bytes(n)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => ReadOutcome::Again,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
+            Err(e) if sys::is_out_of_memory(&e) => {
+                self.service.schedule_retry(entry);
+                ReadOutcome::Nothing
+            }
+            Err(e) => {
+                self.service.record_error(entry, index, &e);
+                ReadOutcome::Nothing
+            }
+        }
+    }
+
+    /// Delivers received bytes. Returns true if the connection was changed.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        index: u32,
+        generation: u32,
+        data: &[u8],
+        ended: bool,
+    ) -> bool {
+        match self.service.config.framing {
+            Framing::Raw if data.is_empty() => false,
+            Framing::Raw => self
+                .call(index, generation, |handler, connection| handler.on_data(connection, data)),
+            framing => {
+                self.deliver_messages(index, generation, data, framing, ended);
+                true
+            }
+        }
+    }
+
+    /// Delivers complete messages. Keeps the beginning of a message, and messages that the program
+    /// does not accept yet. At the end of the stream it drops an incomplete message.
+    fn deliver_messages(
+        &mut self,
+        index: u32,
+        generation: u32,
+        data: &[u8],
+        framing: Framing,
+        ended: bool,
+    ) {
+        let Some(fresh) = framing.splitter() else {
+            return;
+        };
+        let kept = self.lock(index).and_then(|mut entry| {
+            entry.flags &= !BUFFERED;
+            entry.cold.as_mut()?.input.take()
+        });
+        let (mut kept, mut splitter) = match kept {
+            Some(mut input) => {
+                input.bytes.extend_from_slice(data);
+                (Some(input.bytes), input.splitter)
+            }
+            None => (None, fresh),
+        };
+        let bytes: &[u8] = kept.as_deref().unwrap_or(data);
+        let mut done = 0;
+        let mut is_partial = false;
+        while self.takes_messages(index) {
+            match splitter.split(&bytes[done..], ended) {
+                Split::Message { range, len } => {
+                    let message = &bytes[done..][range];
+                    self.call(index, generation, |handler, connection| {
+                        handler.on_data(connection, message);
+                    });
+                    done += len;
+                    if let Some(fresh) = framing.splitter() {
+                        splitter = fresh;
+                    }
+                }
+                Split::Incomplete => {
+                    is_partial = true;
+                    break;
+                }
+                Split::TooLong => {
+                    if let Some(mut entry) = self.lock(index) {
+                        entry.record_close_reason(CloseReason::MessageTooLong);
+                        entry.flags |= RESET_PENDING;
+                    }
+                    return;
+                }
+            }
+        }
+        if done == bytes.len() || is_partial && ended {
+            self.recycle(kept);
+            return;
+        }
+        let rest = match kept.take() {
+            Some(mut bytes) => {
+                bytes.drain(..done);
+                bytes
+            }
+            None => {
+                let mut bytes = self.spare.pop().unwrap_or_default();
+                bytes.extend_from_slice(&data[done..]);
+                bytes
+            }
+        };
+        match self.lock(index) {
+            Some(mut entry) if !entry.has(CLOSING | RESET_PENDING | CLOSED) => {
+                entry.cold().input = Some(Input { bytes: rest, splitter });
+                if !is_partial {
+                    entry.flags |= BUFFERED;
+                }
+            }
+            _ => self.recycle(Some(rest)),
+        }
+    }
+
+    fn takes_messages(&self, index: u32) -> bool {
+        let stops = PAUSED | THROTTLED | CLOSING | RESET_PENDING | CLOSED;
+        !self.is_over() && self.lock(index).is_some_and(|entry| !entry.has(stops))
+    }
+
+    /// Keeps a buffer for the next partial message.
+    fn recycle(&mut self, bytes: Option<Vec<u8>>) {
+        if let Some(mut bytes) = bytes {
+            if self.spare.len() < SPARE && bytes.capacity() <= SPARE_SIZE {
+                bytes.clear();
+                self.spare.push(bytes);
+            }
+        }
+    }
+
+    /// Runs the EOF callback once all messages before it have been delivered.
+    pub(super) fn deliver_eof(&mut self, index: u32, generation: u32) {
+        let Some(mut entry) = self.lock(index) else {
+            return;
+        };
+        let waits =
+            PAUSED | THROTTLED | BUFFERED | CLOSING | RESET_PENDING | CLOSED | EOF_DELIVERED;
+        if entry.has(waits) || !entry.has(RECV_EOF) {
+            return;
+        }
+        entry.flags |= EOF_DELIVERED;
+        drop(entry);
+        self.call(index, generation, |handler, connection| handler.on_eof(connection));
+    }
+
+    /// Sends queued bytes.
+    pub(super) fn flush(&mut self, index: u32) {
+        let Some(mut guard) = self.lock(index) else {
+            return;
+        };
+        let entry = &mut *guard;
+        let (Some(queue), Some(socket)) = (&mut entry.queue, &entry.socket) else {
+            return;
+        };
+        if entry.flags & (RESET_PENDING | CLOSED) != 0 {
+            return;
+        }
+        let mut total = 0;
+        let mut lacks_memory = false;
+        let failure = loop {
+            let (slices, count) = queue.slices();
+            if count == 0 {
+                break None;
+            }
+            match sys::send_slices(sys::borrow(socket), &slices[..count], Wait::No) {
+                Ok(n) => {
+                    queue.advance(n);
+                    total += n;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break None,
+                Err(e) if sys::is_out_of_memory(&e) => {
+                    lacks_memory = true;
+                    break None;
+                }
+                Err(e) => break Some(e),
+            }
+        };
+        let emptied = queue.is_empty();
+        if total > 0 {
+            self.service.traffic.count_sent(total);
+            entry.wrote = self.now as u32;
+            if entry.has(THROTTLED) {
+                // The peer receives while the loop does not read, so the connection is not idle.
+                entry.received = self.now as u32;
+            }
+        }
+        if lacks_memory {
+            self.service.schedule_retry(entry);
+        }
+        if let Some(e) = failure {
+            self.service.record_error(entry, index, &e);
+            return;
+        }
+        entry.update_throttle(self.service.watermarks);
+        if emptied {
+            // Most connections are idle, so an empty queue uses no memory.
+            entry.queue = None;
+            let (tells, generation) =
+                (!entry.has(CLOSING | RESET_PENDING | CLOSED), entry.generation);
+            drop(guard);
+            if tells {
+                self.call(index, generation, |handler, connection| handler.on_writable(connection));
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The part of an event loop that other threads use: commands, and the list of pending entries.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::conn_table::Data;
+use crate::connect::PendingConnect;
+use crate::sys::Registry;
+
+/// In place of an index: the loop runs no callback.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The list of pending entries is not empty.
+pub(super) const CMD_SCAN: u32 = 1;
+/// New connects were requested.
+pub(super) const CMD_CONNECT: u32 = 1 << 1;
+/// The service drains: run each connection's drain callback.
+pub(super) const CMD_DRAIN: u32 = 1 << 2;
+/// Reset every connection. This command stays set.
+pub(super) const CMD_RESET_ALL: u32 = 1 << 3;
+/// A connection that waits to be accepted may be admitted now, or the server socket was closed.
+pub(super) const CMD_ACCEPT: u32 = 1 << 4;
+
+/// A connect that a program requested, with the data of its connection.
+type NewConnect = (PendingConnect, Option<Data>);
+
+pub(super) struct LoopShared {
+    pub registry: Registry,
+    /// The entries that the loop must process.
+    pending: Mutex<Vec<u32>>,
+    /// The connection whose callback runs now.
+    pub current: AtomicU32,
+    /// The connection in `current` was changed during its callback. The loop then processes its
+    /// entry after the callback.
+    pub changed: AtomicBool,
+    /// The callback that runs now is a timer or drain callback. Messages that it sends to its own
+    /// connection are pushed messages and not replies.
+    pub pushes: AtomicBool,
+    /// With several loops: the time at which the loop last returned from waiting for events, or 0
+    /// while it waits.
+    pub busy_since: AtomicU64,
+    /// The pending commands (`CMD_…`), usually 0.
+    pub commands: AtomicU32,
+    /// The connects that the loop must start.
+    pub new_connects: Mutex<Vec<NewConnect>>,
+}
+
+impl LoopShared {
+    #[cfg(unix)]
+    pub(super) fn new(registry: Registry) -> LoopShared {
+        LoopShared {
+            registry,
+            pending: Mutex::default(),
+            current: AtomicU32::new(NONE),
+            changed: AtomicBool::new(false),
+            pushes: AtomicBool::new(false),
+            busy_since: AtomicU64::new(0),
+            commands: AtomicU32::new(0),
+            new_connects: Mutex::default(),
+        }
+    }
+
+    /// Posts a command. Wakes the loop unless the calling thread runs it.
+    pub(super) fn post_command(&self, command: u32, is_own_loop: bool) {
+        self.commands.fetch_or(command, Ordering::SeqCst);
+        if !is_own_loop {
+            self.registry.wake();
+        }
+    }
+
+    /// Puts an entry on the list of pending entries.
+    pub(super) fn post_entry(&self, index: u32, is_own_loop: bool) {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+        self.post_command(CMD_SCAN, is_own_loop);
+    }
+
+    /// Takes the connects that the loop must start.
+    pub(super) fn take_connects(&self) -> Vec<NewConnect> {
+        mem::take(&mut *self.new_connects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Exchanges the list of pending entries for an empty list.
+    pub(super) fn swap_pending(&self, empty: &mut Vec<u32>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::swap(empty, &mut pending);
+    }
+}

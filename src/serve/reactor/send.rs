@@ -1,0 +1,343 @@
+//! Sends to one connection, and broadcasts.
+
+use std::io;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clock::steps;
+use super::conn_table::{ConnEntry, REGISTERED, RESET_PENDING, WATCHES_WRITABLE, WROTE};
+use super::send_queue::{Message, PushOutcome};
+use super::{HERE, ReactorService};
+use crate::serve::Broadcast;
+use crate::serve::capacity::MESSAGE_OVERHEAD;
+use crate::serve::stats::Dropped;
+use crate::stream::end_by_error;
+use crate::sys::{self, Wait};
+use crate::types::close_reason::CloseReason;
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::framing::Framing;
+
+/// The delay before a read or send that failed because the kernel had no memory is retried.
+pub(super) const RETRY_DELAY: Duration = Duration::from_millis(24);
+
+/// The result of a send to one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SendOutcome {
+    /// The kernel has accepted the message, or it is queued.
+    Accepted,
+    /// The message is accepted or queued, and this message or older ones were dropped.
+    Dropped,
+    /// The connection is closed or closing.
+    Closed,
+    /// The queue limit is exceeded. The connection will be reset.
+    SlowConsumer,
+    /// The connection has failed.
+    Failed(CloseReason),
+}
+
+impl ReactorService {
+    pub(super) fn send(&self, index: u32, generation: u32, message: &Message<'_>) -> SendOutcome {
+        match self.table.lock(index) {
+            Some(mut entry) if entry.generation == generation => {
+                self.send_locked(&mut entry, index, message, None)
+            }
+            _ => SendOutcome::Closed,
+        }
+    }
+
+    /// Sends bytes without framing, at least 1 and at most `max_plain`. This is the fast path: the
+    /// queue is empty, and the kernel accepts all bytes.
+    #[inline]
+    pub(super) fn send_plain(&self, index: u32, generation: u32, bytes: &[u8]) -> SendOutcome {
+        let Some(mut entry) = self.table.lock(index).filter(|entry| entry.generation == generation)
+        else {
+            return SendOutcome::Closed;
+        };
+        if !entry.may_send() {
+            return SendOutcome::Closed;
+        }
+        let first = match &entry.socket {
+            Some(socket) if entry.queue.is_none() => {
+                Some(sys::send(sys::borrow(socket), bytes, Wait::No))
+            }
+            _ => None,
+        };
+        match first {
+            Some(Ok(n)) if n == bytes.len() => {
+                self.record_sent(&mut entry, n);
+                self.traffic.count_written(n);
+                SendOutcome::Accepted
+            }
+            first => self.send_rest(entry, index, bytes, first),
+        }
+    }
+
+    #[cold]
+    fn send_rest(
+        &self,
+        mut entry: MutexGuard<'_, ConnEntry>,
+        index: u32,
+        bytes: &[u8],
+        first: Option<io::Result<usize>>,
+    ) -> SendOutcome {
+        match Message::new(Framing::Raw, bytes) {
+            Some(message) => self.send_locked(&mut entry, index, &message, first),
+            None => SendOutcome::Closed,
+        }
+    }
+
+    /// Records that the kernel has accepted bytes.
+    #[inline]
+    fn record_sent(&self, entry: &mut ConnEntry, bytes: usize) {
+        entry.flags |= WROTE;
+        if self.config(entry).stamps_writes {
+            entry.wrote = self.now() as u32;
+        }
+        self.traffic.count_sent(bytes);
+    }
+
+    /// Passes a message to the kernel or queues it. The lock of the entry decides the order of
+    /// messages. `first` is the result of a first attempt that the caller has already made.
+    #[inline]
+    pub(super) fn send_locked(
+        &self,
+        entry: &mut ConnEntry,
+        index: u32,
+        message: &Message<'_>,
+        mut first: Option<io::Result<usize>>,
+    ) -> SendOutcome {
+        if !entry.may_send() {
+            return SendOutcome::Closed;
+        }
+        let Some(socket) = &entry.socket else {
+            return SendOutcome::Closed;
+        };
+        let total = message.len();
+        let mut done = 0;
+        if entry.queue.as_ref().is_none_or(|queue| queue.is_empty()) {
+            let socket = sys::borrow(socket);
+            while done < total {
+                let sent = match (first.take(), message.plain()) {
+                    (Some(first), _) => first,
+                    (None, Some(bytes)) => sys::send(socket, &bytes[done..], Wait::No),
+                    (None, None) => {
+                        let mut slices = message.slices();
+                        let mut left = &mut slices[..];
+                        io::IoSlice::advance_slices(&mut left, done);
+                        sys::send_slices(socket, left, Wait::No)
+                    }
+                };
+                match sent {
+                    Ok(n) => done += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if sys::is_out_of_memory(&e) => {
+                        self.schedule_retry(entry);
+                        self.schedule(entry, index);
+                        break;
+                    }
+                    Err(e) => return self.record_error(entry, index, &e),
+                }
+            }
+            self.record_sent(entry, done);
+        }
+        if done == total {
+            self.traffic.count_written(total);
+            return SendOutcome::Accepted;
+        }
+        self.enqueue(entry, index, message, done)
+    }
+
+    /// Queues a message of which the kernel has accepted `done` bytes.
+    #[cold]
+    fn enqueue(
+        &self,
+        entry: &mut ConnEntry,
+        index: u32,
+        message: &Message<'_>,
+        done: usize,
+    ) -> SendOutcome {
+        let reply = self.is_reply(index);
+        let queue = entry.queue.get_or_insert_default();
+        if reply {
+            queue.reply(message, done);
+            self.traffic.count_written(message.len());
+            entry.update_throttle(self.watermarks);
+            self.watch_writable(entry, index);
+            return SendOutcome::Accepted;
+        }
+        let pushed =
+            queue.push(message, done, self.config.queue_limit, self.config.overflow_policy);
+        let dropped = match pushed {
+            PushOutcome::Queued { dropped } => {
+                self.traffic.count_written(message.len());
+                self.watch_writable(entry, index);
+                dropped
+            }
+            PushOutcome::Discarded { dropped } => {
+                self.traffic.count_written(message.len());
+                dropped
+            }
+            PushOutcome::SlowConsumer => {
+                self.traffic.count_written(done);
+                entry.record_close_reason(CloseReason::SlowConsumer);
+                // The memory is freed now, and not when the loop processes the entry.
+                self.drop_queue(entry);
+                entry.flags |= RESET_PENDING;
+                self.schedule(entry, index);
+                return SendOutcome::SlowConsumer;
+            }
+        };
+        self.traffic.count_dropped(dropped);
+        if dropped == Dropped::default() { SendOutcome::Accepted } else { SendOutcome::Dropped }
+    }
+
+    /// Whether a send to this connection is a reply: its own open, data, writable or EOF callback
+    /// makes it.
+    fn is_reply(&self, index: u32) -> bool {
+        let (service, number) = HERE.get();
+        if service != std::ptr::from_ref(self) {
+            return false;
+        }
+        let shared = &self.loops[number];
+        shared.current.load(Ordering::Relaxed) == index && !shared.pushes.load(Ordering::Relaxed)
+    }
+
+    /// Requests an event when the kernel accepts more bytes. For a connection that is not
+    /// registered yet, the registration requests it.
+    fn watch_writable(&self, entry: &mut ConnEntry, index: u32) {
+        if !entry.has(REGISTERED) || entry.has(WATCHES_WRITABLE) {
+            return;
+        }
+        let Some(socket) = &entry.socket else {
+            return;
+        };
+        let registry = &self.loops[usize::from(entry.worker)].registry;
+        match registry.add_writable(sys::borrow(socket), index as usize) {
+            Ok(()) => entry.flags |= WATCHES_WRITABLE,
+            // The kernel has no memory. Without the event the queue would never be sent.
+            Err(_) => {
+                entry.flags |= RESET_PENDING;
+                self.schedule(entry, index);
+            }
+        }
+    }
+
+    pub(super) fn drop_queue(&self, entry: &mut ConnEntry) {
+        if let Some(queue) = entry.queue.take() {
+            self.traffic.count_dropped(queue.dropped());
+        }
+    }
+
+    /// Retries a read or send later, because the kernel had no memory. The connection itself has
+    /// not failed. The kernel does not report when it has memory again, so a timer retries.
+    #[cold]
+    pub(super) fn schedule_retry(&self, entry: &mut ConnEntry) {
+        entry.cold().retry = Some(self.now().saturating_add(steps(RETRY_DELAY)));
+    }
+
+    /// Records that a system call has reported the failure of the connection.
+    #[cold]
+    pub(super) fn record_error(
+        &self,
+        entry: &mut ConnEntry,
+        index: u32,
+        err: &io::Error,
+    ) -> SendOutcome {
+        let reason = match (&entry.socket, err.raw_os_error()) {
+            (Some(socket), Some(code)) => {
+                end_by_error(sys::borrow(socket), code, Some(&self.config(entry).liveness))
+            }
+            _ => CloseReason::PeerReset,
+        };
+        entry.record_close_reason(reason);
+        entry.flags |= RESET_PENDING;
+        self.schedule(entry, index);
+        SendOutcome::Failed(entry.close_reason().unwrap_or(reason))
+    }
+
+    /// Sends a message to all connections, or to those of a group.
+    pub(in crate::serve) fn broadcast(
+        &self,
+        message: &[u8],
+        group: Option<&str>,
+    ) -> Result<Broadcast> {
+        let mut result = Broadcast::default();
+        let message = self.message(message, None, "broadcast")?;
+        let mut send = |index: u32, entry: &mut ConnEntry| match self
+            .send_locked(entry, index, &message, None)
+        {
+            SendOutcome::Accepted => result.sent += 1,
+            SendOutcome::Dropped => {
+                result.sent += 1;
+                result.dropped += 1;
+            }
+            SendOutcome::SlowConsumer | SendOutcome::Failed(_) => result.reset += 1,
+            SendOutcome::Closed => {}
+        };
+        match group {
+            None => {
+                for index in 0..self.slot_count() {
+                    if let Some(mut entry) = self.table.lock(index) {
+                        send(index, &mut entry);
+                    }
+                }
+            }
+            Some(group) => {
+                for (index, generation) in self.groups.members(group) {
+                    match self.table.lock(index) {
+                        Some(mut entry) if entry.generation == generation => {
+                            send(index, &mut entry);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    /// Encodes a message for connection `to`, or for a broadcast. The queue limit does not apply to
+    /// replies.
+    #[inline(always)]
+    pub(super) fn message<'a>(
+        &self,
+        body: &'a [u8],
+        to: Option<u32>,
+        operation: &'static str,
+    ) -> Result<Message<'a>> {
+        match Message::new(self.config.framing, body) {
+            Some(message)
+                if message.len().saturating_add(MESSAGE_OVERHEAD) <= self.config.queue_limit =>
+            {
+                Ok(message)
+            }
+            Some(message) if to.is_some_and(|index| self.is_reply(index)) => Ok(message),
+            other => Err(self.message_error(body.len(), other.is_some(), operation)),
+        }
+    }
+
+    #[cold]
+    fn message_error(&self, len: usize, is_encoded: bool, operation: &'static str) -> Error {
+        let (kind, what) = match is_encoded {
+            true => {
+                let limit = self.config.queue_limit;
+                let what =
+                    format!("a message of {len} bytes exceeds the queue_limit of {limit} bytes");
+                (ErrorKind::TooLong, what)
+            }
+            false => {
+                let what = match self.config.framing {
+                    Framing::Lines { .. } => "a line must not contain LF".to_owned(),
+                    Framing::Delimited { delimiter, .. } => {
+                        format!("a message must not contain its delimiter, byte {delimiter}")
+                    }
+                    _ => format!("the length prefix cannot represent {len} bytes"),
+                };
+                (ErrorKind::InvalidArgument, what)
+            }
+        };
+        self.state.error(kind, operation).detail(what)
+    }
+}

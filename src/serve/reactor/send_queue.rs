@@ -1,0 +1,344 @@
+//! The send queue of one connection: messages in order, within a limit. This module does no I/O.
+
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::serve::OverflowPolicy;
+use crate::serve::capacity::MESSAGE_OVERHEAD;
+use crate::serve::stats::Dropped;
+use crate::types::framing::{Encoded, Framing};
+
+/// The maximum number of chunks in one system call.
+pub(super) const SLICES: usize = 16;
+
+/// A message for one or many connections. It borrows the caller's bytes, and copies them once if a
+/// connection must queue them.
+pub(super) struct Message<'a> {
+    before: Encoded,
+    body: &'a [u8],
+    after: Encoded,
+    copy: OnceCell<Arc<[u8]>>,
+}
+
+impl<'a> Message<'a> {
+    /// Encodes a message. Returns `None` if the framing cannot represent it.
+    #[inline(always)]
+    pub(super) fn new(framing: Framing, body: &'a [u8]) -> Option<Message<'a>> {
+        let (before, after) = framing.mark(body)?;
+        Some(Message { before, body, after, copy: OnceCell::new() })
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.before.as_slice().len() + self.body.len() + self.after.as_slice().len()
+    }
+
+    /// The bytes of a message without delimiter or prefix, which are contiguous.
+    #[inline]
+    pub(super) fn plain(&self) -> Option<&[u8]> {
+        let marked = !self.before.as_slice().is_empty() || !self.after.as_slice().is_empty();
+        (!marked).then_some(self.body)
+    }
+
+    pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
+        [self.before.as_slice(), self.body, self.after.as_slice()].map(IoSlice::new)
+    }
+
+    fn shared(&self) -> &Arc<[u8]> {
+        self.copy.get_or_init(|| {
+            [self.before.as_slice(), self.body, self.after.as_slice()].concat().into()
+        })
+    }
+}
+
+/// The sizes, in bytes of queued replies, at which the loop stops and restarts reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Watermarks {
+    pub high: usize,
+    pub low: usize,
+}
+
+impl Watermarks {
+    /// With this many bytes in the queue the network is busy while the loop does not read.
+    const HIGHEST: usize = 64 * 1024;
+
+    /// The watermarks for a queue limit. They leave room for pushed messages.
+    pub(super) fn new(cap: usize) -> Watermarks {
+        let high = Self::HIGHEST.min(cap / 4);
+        Watermarks { high, low: high / 2 }
+    }
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Arc<[u8]>,
+    /// The number of bytes that the kernel has accepted.
+    sent: usize,
+    /// The message is a reply of the connection's own callback.
+    reply: bool,
+}
+
+impl Chunk {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// The memory of the chunk, which is freed once all bytes are sent.
+    fn cost(&self) -> usize {
+        self.bytes.len() + MESSAGE_OVERHEAD
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SendQueue {
+    chunks: VecDeque<Chunk>,
+    /// The memory of all chunks.
+    cost: usize,
+    /// The memory of the replies.
+    replies: usize,
+    /// The number of unsent bytes.
+    bytes: usize,
+}
+
+/// The result of pushing a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PushOutcome {
+    /// The message is queued, and these older messages were dropped.
+    Queued { dropped: Dropped },
+    /// The message itself was dropped, and perhaps older ones: it does not fit next to the messages
+    /// that must stay.
+    Discarded { dropped: Dropped },
+    /// The queue limit is exceeded.
+    SlowConsumer,
+}
+
+impl SendQueue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The number of unsent bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The memory of the queued replies.
+    pub(super) fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// Queues a reply of which the kernel has accepted `sent` bytes. The limit does not apply,
+    /// because the loop stops reading instead.
+    pub(super) fn reply(&mut self, message: &Message<'_>, sent: usize) {
+        self.replies += message.len() + MESSAGE_OVERHEAD;
+        self.append(message, sent, true);
+    }
+
+    fn append(&mut self, message: &Message<'_>, sent: usize, reply: bool) {
+        self.cost += message.len() + MESSAGE_OVERHEAD;
+        self.bytes += message.len() - sent;
+        self.chunks.push_back(Chunk { bytes: message.shared().clone(), sent, reply });
+    }
+
+    /// Queues a message of which the kernel has accepted `sent` bytes, within `cap`. All queued
+    /// messages count. Replies are never dropped.
+    pub(super) fn push(
+        &mut self,
+        message: &Message<'_>,
+        sent: usize,
+        cap: usize,
+        overflow_policy: OverflowPolicy,
+    ) -> PushOutcome {
+        let need = message.len() + MESSAGE_OVERHEAD;
+        let mut dropped = Dropped::default();
+        if self.cost + need > cap {
+            if overflow_policy == OverflowPolicy::Disconnect {
+                return PushOutcome::SlowConsumer;
+            }
+            // A message that is partly sent must stay, or the peer would receive a corrupt stream.
+            let mut next = usize::from(self.chunks.front().is_some_and(|front| front.sent > 0));
+            while self.cost + need > cap {
+                while self.chunks.get(next).is_some_and(|chunk| chunk.reply) {
+                    next += 1;
+                }
+                let Some(oldest) = self.chunks.remove(next) else {
+                    break;
+                };
+                self.cost -= oldest.cost();
+                self.bytes -= oldest.left();
+                dropped.add(oldest.left());
+            }
+            if self.cost + need > cap {
+                if sent > 0 {
+                    // The message itself is partly sent, so it cannot be dropped.
+                    return PushOutcome::SlowConsumer;
+                }
+                dropped.add(message.len());
+                return PushOutcome::Discarded { dropped };
+            }
+        }
+        self.append(message, sent, false);
+        PushOutcome::Queued { dropped }
+    }
+
+    /// The chunks to send next, and their number.
+    pub(super) fn slices(&self) -> ([IoSlice<'_>; SLICES], usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(&chunk.bytes[chunk.sent..]);
+            count += 1;
+        }
+        (slices, count)
+    }
+
+    /// Removes bytes that the kernel has accepted.
+    pub(super) fn advance(&mut self, mut n: usize) {
+        while n > 0 {
+            let Some(front) = self.chunks.front_mut() else {
+                return;
+            };
+            let taken = n.min(front.left());
+            front.sent += taken;
+            self.bytes -= taken;
+            n -= taken;
+            if front.left() == 0 {
+                self.cost -= front.cost();
+                if front.reply {
+                    self.replies -= front.cost();
+                }
+                self.chunks.pop_front();
+            }
+        }
+    }
+
+    /// The messages and bytes that are lost when the queue is dropped.
+    pub(super) fn dropped(&self) -> Dropped {
+        Dropped { messages: self.chunks.len() as u64, bytes: self.bytes() as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP: usize = 3 * (10 + MESSAGE_OVERHEAD);
+
+    fn message(body: &[u8]) -> Message<'_> {
+        Message::new(Framing::Raw, body).unwrap()
+    }
+
+    fn push(queue: &mut SendQueue, byte: u8, overflow_policy: OverflowPolicy) -> PushOutcome {
+        queue.push(&message(&[byte; 10]), 0, CAP, overflow_policy)
+    }
+
+    fn waiting(queue: &SendQueue) -> Vec<u8> {
+        let (slices, count) = queue.slices();
+        slices[..count].iter().flat_map(|s| s.iter().copied()).collect()
+    }
+
+    fn nothing() -> Dropped {
+        Dropped::default()
+    }
+
+    /// V3: messages within the limit are queued in order; a message that exceeds it disconnects.
+    #[test]
+    fn push_above_the_cap_disconnects() {
+        let mut queue = SendQueue::default();
+        for byte in 1..=3 {
+            let queued = push(&mut queue, byte, OverflowPolicy::Disconnect);
+            assert_eq!(queued, PushOutcome::Queued { dropped: nothing() });
+        }
+        assert_eq!(queue.bytes(), 30);
+        assert_eq!(push(&mut queue, 4, OverflowPolicy::Disconnect), PushOutcome::SlowConsumer);
+        assert_eq!(waiting(&queue), [[1; 10], [2; 10], [3; 10]].concat());
+        assert_eq!(queue.dropped(), Dropped { messages: 3, bytes: 30 });
+    }
+
+    /// V3: the oldest messages are dropped, but never one that is partly sent, and never a part of
+    /// one.
+    #[test]
+    fn push_above_the_cap_drops_the_oldest() {
+        let mut queue = SendQueue::default();
+        for byte in 1..=3 {
+            push(&mut queue, byte, OverflowPolicy::DropOldest);
+        }
+        let one = Dropped { messages: 1, bytes: 10 };
+        assert_eq!(
+            push(&mut queue, 4, OverflowPolicy::DropOldest),
+            PushOutcome::Queued { dropped: one }
+        );
+        assert_eq!(waiting(&queue), [[2; 10], [3; 10], [4; 10]].concat());
+        queue.advance(3);
+        // Seven bytes of the message in progress are left.
+        assert_eq!(
+            push(&mut queue, 5, OverflowPolicy::DropOldest),
+            PushOutcome::Queued { dropped: one }
+        );
+        assert_eq!(waiting(&queue), [&[2; 7][..], &[4; 10], &[5; 10]].concat());
+        let large = [6; CAP - MESSAGE_OVERHEAD];
+        let outcome = queue.push(&message(&large), 0, CAP, OverflowPolicy::DropOldest);
+        let dropped = Dropped { messages: 3, bytes: 20 + large.len() as u64 };
+        assert_eq!(outcome, PushOutcome::Discarded { dropped });
+        assert_eq!(waiting(&queue), [2; 7]);
+        queue.advance(7);
+        assert!(queue.is_empty() && queue.bytes() == 0 && queue.cost == 0);
+        let outcome = queue.push(&message(&large), 0, CAP, OverflowPolicy::DropOldest);
+        assert_eq!(outcome, PushOutcome::Queued { dropped: nothing() });
+    }
+
+    /// V8: the limit does not apply to replies, which are never dropped; all queued messages count
+    /// for a pushed message.
+    #[test]
+    fn reply_is_queued_whole_and_never_dropped() {
+        let mut queue = SendQueue::default();
+        for byte in 1..=5 {
+            queue.reply(&message(&[byte; 10]), 0);
+        }
+        assert_eq!((queue.replies(), queue.bytes()), (5 * (10 + MESSAGE_OVERHEAD), 50));
+        assert_eq!(push(&mut queue, 6, OverflowPolicy::Disconnect), PushOutcome::SlowConsumer);
+        let dropped = Dropped { messages: 1, bytes: 10 };
+        assert_eq!(
+            push(&mut queue, 6, OverflowPolicy::DropOldest),
+            PushOutcome::Discarded { dropped }
+        );
+        queue.advance(31);
+        assert_eq!(queue.replies(), 2 * (10 + MESSAGE_OVERHEAD));
+        assert_eq!(
+            push(&mut queue, 7, OverflowPolicy::DropOldest),
+            PushOutcome::Queued { dropped: nothing() }
+        );
+        // The new message replaces the older pushed message; the replies before it stay.
+        let queued = push(&mut queue, 8, OverflowPolicy::DropOldest);
+        assert_eq!(queued, PushOutcome::Queued { dropped });
+        assert_eq!(waiting(&queue), [&[4; 9][..], &[5; 10], &[8; 10]].concat());
+        queue.advance(29);
+        assert!(queue.is_empty() && queue.replies() == 0 && queue.cost == 0);
+    }
+
+    /// V3: all connections share one buffer, and each sends its own part of it.
+    #[test]
+    fn message_is_copied_once_for_all_queues() {
+        let message = Message::new(Framing::Lines { max: 100 }, b"news").unwrap();
+        let (mut one, mut other) = (SendQueue::default(), SendQueue::default());
+        one.push(&message, 0, CAP, OverflowPolicy::Disconnect);
+        other.push(&message, 2, CAP, OverflowPolicy::Disconnect);
+        assert!(Arc::ptr_eq(&one.chunks[0].bytes, &other.chunks[0].bytes));
+        assert_eq!((waiting(&one), waiting(&other)), (b"news\n".to_vec(), b"ws\n".to_vec()));
+    }
+
+    #[test]
+    fn slices_are_limited_and_advance() {
+        let mut queue = SendQueue::default();
+        for byte in 0..40 {
+            queue.push(&message(&[byte; 2]), 0, 1 << 20, OverflowPolicy::Disconnect);
+        }
+        assert_eq!(waiting(&queue).len(), 2 * SLICES);
+        queue.advance(2 * SLICES + 1);
+        assert_eq!(waiting(&queue)[..2], [16, 17]);
+        queue.advance(1000);
+        assert!(queue.is_empty());
+    }
+}

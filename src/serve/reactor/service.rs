@@ -1,0 +1,377 @@
+//! A service with event loops: its start, the connections that the program adds, and its end.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::clock::steps;
+use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin};
+use super::event_loop;
+use super::groups::Groups;
+use super::loop_shared::{CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_RESET_ALL, LoopShared};
+use super::send_queue::Watermarks;
+use super::slots::SlotAllocator;
+use super::{Connection, Data, HERE, Handler, ReactorService};
+use crate::connect::PendingConnect;
+use crate::listener::ServerSocket;
+use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
+use crate::serve::lifecycle::{Backend, Locked, ServiceState};
+use crate::serve::options::ReactorConfig;
+use crate::serve::stats::Traffic;
+use crate::serve::threads::{ServiceThreads, spawn_error};
+use crate::serve::{ServeOptions, Service};
+use crate::stream::ClientSocket;
+use crate::stream::liveness::PeerWatch;
+use crate::sys::{self, Owned, Tick};
+use crate::types::address::{Address, FiveTuple};
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::framing::Framing;
+
+/// A loop that has been in callbacks for this time gets no new connections while another loop is
+/// free.
+const BUSY: Duration = Duration::from_millis(40);
+
+/// Creates the two halves of an event loop: the one that waits, and the one that other threads use.
+#[cfg(unix)]
+fn new_loop() -> io::Result<(sys::Poller, LoopShared)> {
+    let (poller, registry) = sys::Poller::new()?;
+    Ok((poller, LoopShared::new(registry)))
+}
+
+#[cfg(not(unix))]
+fn new_loop() -> io::Result<(sys::Poller, LoopShared)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+impl ServerSocket {
+    /// Serves many connections with few threads, one by default. Each thread runs an event loop
+    /// and calls `handler`. Returns immediately.
+    ///
+    /// An idle connection costs about a hundred bytes and no time. Any thread may send to a
+    /// connection, [broadcasts](Service::broadcast) go to all connections or to a group, and bytes
+    /// that a slow client does not accept are queued within the
+    /// [`queue_limit`](ServeOptions::queue_limit).
+    ///
+    /// The event loops apply these options of the server socket to each connection:
+    /// [`heartbeat`](crate::SocketOptions::heartbeat),
+    /// [`idle_timeout`](crate::SocketOptions::idle_timeout),
+    /// [`first_byte_timeout`](crate::SocketOptions::first_byte_timeout),
+    /// [`dead_after`](crate::SocketOptions::dead_after) and
+    /// [`close_timeout`](crate::SocketOptions::close_timeout).
+    ///
+    /// The threads have a [stack](ServeOptions::stack_size) of 2 MiB by default and inherit the
+    /// signal mask of the calling thread. After an error the server still listens and can be
+    /// used as before.
+    ///
+    /// # Errors
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an option is out of range or not valid; a
+    ///   limit by address is set, but the server listens on Unix sockets only; or the server
+    ///   socket has an option that only a [`ClientSocket`] uses
+    ///   ([`save_syn`](crate::SocketOptions::save_syn),
+    ///   [`keep_stats`](crate::SocketOptions::keep_stats),
+    ///   [`seqpacket`](crate::SocketOptions::seqpacket),
+    ///   [`read_timeout`](crate::SocketOptions::read_timeout),
+    ///   [`write_timeout`](crate::SocketOptions::write_timeout)).
+    /// - [`Closed`](ErrorKind::Closed): the server socket is closed.
+    /// - [`NoMemory`](ErrorKind::NoMemory), [`NoDescriptors`](ErrorKind::NoDescriptors): the system
+    ///   has no memory, thread or descriptor for an event loop.
+    /// - [`Unsupported`](ErrorKind::Unsupported): event loops are not supported on this platform
+    ///   (Windows).
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, Connection, Framing, ServeOptions, ServerSocket};
+    /// # #[cfg(unix)] {
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let options = ServeOptions::new().framing(Framing::Lines { max: 1024 });
+    /// let service = server.serve_events(&options, |connection: &Connection, line: &[u8]| {
+    ///     let _ = connection.send(line);
+    /// })?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_all(b"hello\n")?;
+    /// assert_eq!(client.read_line(100)?, "hello");
+    /// # drop(client);
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn serve_events(&self, options: &ServeOptions, handler: impl Handler) -> Result<Service> {
+        self.serve_events_for(options, handler, |service| service)
+    }
+
+    /// Serves as [`serve_events`](ServerSocket::serve_events) does. The first callback runs after
+    /// `take` has returned, so callbacks find the service where `take` stores it.
+    pub(crate) fn serve_events_for<T>(
+        &self,
+        options: &ServeOptions,
+        handler: impl Handler,
+        take: impl FnOnce(Service) -> T,
+    ) -> Result<T> {
+        const OPERATION: &str = "serve";
+        let at = |e: Error| e.at(self.endpoint());
+        let ReactorConfig { admission, loops: serving, stack_size, messages } =
+            options.reactor_config(self)?;
+        let socket_options = self.options();
+        socket_options.refuse_calls_only(OPERATION).map_err(at)?;
+        self.start_polling().map_err(|_| at(Error::new(ErrorKind::Closed, OPERATION)))?;
+        let (mut pollers, mut loops) = (Vec::new(), Vec::new());
+        // A single loop also accepts. Several loops leave accepting to another thread, because a
+        // callback that blocks would delay all new clients.
+        let serving = serving as usize;
+        let acceptor = if serving > 1 { serving } else { 0 };
+        for _ in 0..serving.max(acceptor + 1) {
+            let (poller, shared) = new_loop().map_err(|e| at(Error::helper(OPERATION, &e)))?;
+            pollers.push(poller);
+            loops.push(shared);
+        }
+        let threads = ServiceThreads::new("keepsock-events", stack_size);
+        let service = Arc::new(ReactorService {
+            table: ConnTable::new(admission.max_connections + SPARE_ENTRIES),
+            state: ServiceState::new(self, admission, threads, SlotAllocator::new(serving)),
+            handler: Box::new(handler),
+            watermarks: Watermarks::new(messages.queue_limit),
+            max_plain: match messages.framing {
+                Framing::Raw => messages.queue_limit.saturating_sub(MESSAGE_OVERHEAD),
+                _ => 0,
+            },
+            config: messages,
+            accepted_config: ConnConfig::new(
+                socket_options.liveness.clone(),
+                socket_options.close_timeout,
+            ),
+            loops: loops.into(),
+            acceptor,
+            groups: Groups::default(),
+            traffic: Traffic::default(),
+            start: Tick::now(),
+            draining: AtomicBool::new(false),
+            drain_by: AtomicU64::new(u64::MAX),
+            added: AtomicBool::new(false),
+            reset_all: AtomicBool::new(false),
+            exit_when_empty: AtomicBool::new(false),
+            token: self.cancel_token(),
+        });
+        event_loop::watch(&service)?;
+        let start = || {
+            for (number, poller) in pollers.into_iter().enumerate() {
+                let of_thread = service.clone();
+                let work = move || event_loop::run(&of_thread, number, poller);
+                let spawned = service.state.threads.spawn(work);
+                spawned.map_err(|e| at(spawn_error(OPERATION, &e)))?;
+            }
+            Ok(())
+        };
+        service.state.threads.publish(start, || take(Service::of_reactor(service.clone())))
+    }
+}
+
+impl Backend for ReactorService {
+    type Members = SlotAllocator;
+
+    fn state(&self) -> &ServiceState<SlotAllocator> {
+        &self.state
+    }
+
+    fn is_admitting(slots: &SlotAllocator) -> bool {
+        slots.accepts
+    }
+
+    /// Stops accepting. The accepting loop then sees that the server socket is closed.
+    fn stop(&self) {
+        self.state.stop();
+        self.loops[self.acceptor].post_command(CMD_ACCEPT, false);
+    }
+
+    fn notify_draining(&self, _: &mut SlotAllocator, timeout: Duration) {
+        let deadline = self.now().saturating_add(steps(timeout));
+        self.drain_by.fetch_min(deadline, Ordering::SeqCst);
+        self.draining.store(true, Ordering::SeqCst);
+        self.post_to_all(CMD_DRAIN);
+    }
+
+    fn end_connections(&self, _: &mut SlotAllocator) {
+        self.reset_all.store(true, Ordering::SeqCst);
+        self.post_to_all(CMD_RESET_ALL);
+    }
+
+    fn end_when_empty(&self) {
+        self.exit_when_empty.store(true, Ordering::SeqCst);
+    }
+
+    /// Closes the child's copies of the connections' descriptors. The event loops, and the
+    /// descriptors that they wait with, belong to the parent.
+    fn close_copies(&self) {
+        let used = self.state.lock_inherited().map_or(0, |locked| locked.members.used());
+        for index in 0..used {
+            let socket = self.table.lock_inherited(index).and_then(|mut entry| entry.socket.take());
+            drop(socket);
+        }
+    }
+}
+
+impl ReactorService {
+    /// Opens the entry of a connection, and lets its loop call `on_open`. Returns the generation.
+    pub(super) fn install(
+        &self,
+        index: u32,
+        number: usize,
+        socket: Owned,
+        peer: &Address,
+        origin: Origin,
+    ) -> u32 {
+        self.table.ensure_block(index);
+        let Some(mut entry) = self.table.lock(index) else {
+            return 0;
+        };
+        let accepted = matches!(origin, Origin::Accepted);
+        // There are at most 256 loops.
+        entry.open(socket, peer, accepted, number as u8, self.now() as u32);
+        if let Origin::Added(data, own) = origin {
+            let cold = entry.cold();
+            (cold.data, cold.own_config) = (data, Some(own));
+            entry.flags |= OWN_CONFIG;
+        }
+        let watched = self.config(&entry).liveness.watched();
+        if let Some(time) = watched.filter(|_| entry.is_inet()) {
+            entry.cold().watch = Some(PeerWatch::new(Instant::now(), time));
+        }
+        if HERE.get() != (std::ptr::from_ref(self), number) {
+            self.schedule(&mut entry, index);
+        }
+        entry.generation
+    }
+
+    pub(super) fn alloc_slot(&self, slots: &mut SlotAllocator) -> (u32, usize) {
+        if self.acceptor == 0 {
+            return slots.alloc(|_| (false, false));
+        }
+        let now = self.now();
+        slots.alloc(|number| {
+            let since = self.loops[number].busy_since.load(Ordering::Relaxed);
+            (since != 0 && now.saturating_sub(since) >= steps(BUSY), since != 0)
+        })
+    }
+
+    /// Fails if the service has ended, or serves `max_connections` connections.
+    pub(in crate::serve) fn require_free_slot(&self, operation: &'static str) -> Result<()> {
+        let checked = self.check_capacity(&self.state.lock());
+        checked.map_err(|kind| self.capacity_error(kind, operation))
+    }
+
+    fn check_capacity(&self, locked: &Locked<SlotAllocator>) -> std::result::Result<(), ErrorKind> {
+        match () {
+            () if locked.ended => Err(ErrorKind::Closed),
+            () if locked.live >= self.state.admission.max_connections => Err(ErrorKind::WrongState),
+            () => Ok(()),
+        }
+    }
+
+    fn capacity_error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        let error = self.state.error(kind, operation);
+        match kind {
+            ErrorKind::WrongState => {
+                let max = self.state.admission.max_connections;
+                error.detail(format!("max_connections ({max}) connections are being served"))
+            }
+            _ => error,
+        }
+    }
+
+    /// Passes a connect to a loop: to the loop of the calling thread, or to the first one.
+    pub(in crate::serve) fn connect(
+        &self,
+        pending: PendingConnect,
+        data: Option<Data>,
+    ) -> Result<()> {
+        let is_own_loop = self.runs_here();
+        let shared = &self.loops[if is_own_loop { HERE.get().1 } else { 0 }];
+        let mut locked = self.state.lock();
+        // A loop takes the last connects after `ended` was set.
+        if locked.ended {
+            drop(locked);
+            return Err(self.state.error(ErrorKind::Closed, "connect"));
+        }
+        locked.connects += 1;
+        let mut connects = shared.new_connects.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(locked);
+        connects.push((pending, data));
+        drop(connects);
+        shared.post_command(CMD_CONNECT, is_own_loop);
+        Ok(())
+    }
+
+    /// Counts a connect that has ended: the connection was added, or `on_connect_failed` has
+    /// returned.
+    pub(super) fn connect_ended(&self) {
+        let mut locked = self.state.lock();
+        locked.connects -= 1;
+        let is_relevant = locked.may_have_ended();
+        self.state.notify(locked, is_relevant);
+    }
+
+    /// Adds a connection that the program made.
+    pub(in crate::serve) fn add(
+        self: &Arc<Self>,
+        socket: &ClientSocket,
+        data: Option<Data>,
+    ) -> Result<Connection> {
+        let mut locked = self.state.lock();
+        if let Err(kind) = self.check_capacity(&locked) {
+            drop(locked);
+            return Err(self.capacity_error(kind, "add"));
+        }
+        self.added.store(true, Ordering::SeqCst);
+        // Released under the lock, so that the socket keeps its descriptor unless an entry is free.
+        let released = socket.release().map_err(|e| e.during("add"))?;
+        self.state.count_opened(&mut locked);
+        let (index, number) = self.alloc_slot(&mut locked.members);
+        drop(locked);
+        let (liveness, close_timeout) = socket.liveness_and_close_timeout();
+        let origin = Origin::Added(data, ConnConfig::new(liveness, close_timeout));
+        let generation = self.install(index, number, released, socket.peer(), origin);
+        if HERE.get() == (std::ptr::from_ref(self), number) {
+            // `on_open` must not run inside the callback that may be running now.
+            let entry = self.table.lock(index);
+            entry.into_iter().for_each(|mut entry| self.schedule(&mut entry, index));
+        }
+        Ok(Connection { service: self.clone(), index, generation })
+    }
+
+    /// The number of entries that have ever been in use.
+    pub(super) fn slot_count(&self) -> u32 {
+        self.state.lock().members.used()
+    }
+
+    pub(super) fn post_to_all(&self, command: u32) {
+        for shared in &self.loops {
+            shared.post_command(command, false);
+        }
+    }
+
+    fn for_each_entry(&self, mut visit: impl FnMut(&ConnEntry)) {
+        for index in 0..self.slot_count() {
+            if let Some(entry) = self.table.lock(index).filter(|entry| entry.has(LIVE)) {
+                visit(&entry);
+            }
+        }
+    }
+
+    /// The bytes in all send queues.
+    pub(in crate::serve) fn queued_bytes(&self) -> u64 {
+        let mut queued = 0;
+        self.for_each_entry(|entry| queued += entry.queued_bytes() as u64);
+        queued
+    }
+
+    /// For each connection: its addresses, its queued bytes, and the time since the last bytes were
+    /// received, if the kernel reports it.
+    pub(in crate::serve) fn connection_states(&self) -> Vec<(FiveTuple, u64, Option<Duration>)> {
+        let mut all = Vec::new();
+        self.for_each_entry(|entry| {
+            let socket = entry.socket.as_ref().filter(|_| entry.is_inet());
+            let info = socket.and_then(|socket| sys::tcp_info(sys::borrow(socket)).ok());
+            let quiet = info.and_then(|info| info.last_received);
+            all.push((self.five_tuple(entry), entry.queued_bytes() as u64, quiet));
+        });
+        all
+    }
+}

@@ -1,0 +1,127 @@
+//! A queue of timers. It does no I/O and reads no clock.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The lower bits of a timer hold the index of its entry, the upper bits the time.
+const INDEX_BITS: u32 = 24;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+
+/// Timers, the earliest first. A cancelled timer stays in the heap until it is the earliest, or
+/// until there are too many of them. So a connection that ends or that sets its timer again costs
+/// very little. The caller knows which timers are still set: `is_set(time, index)`.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<u64>>,
+    cancelled: usize,
+}
+
+impl Timers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    pub(super) fn set(&mut self, time: u64, index: u32) {
+        self.heap.push(Reverse(time << INDEX_BITS | u64::from(index)));
+    }
+
+    /// Counts a timer in the heap as cancelled.
+    pub(super) fn cancel(&mut self) {
+        self.cancelled += 1;
+    }
+
+    /// The time of the earliest timer that is still set.
+    pub(super) fn next(&mut self, is_set: impl Fn(u64, u32) -> bool) -> Option<u64> {
+        let wanted = |timer: u64| is_set(timer >> INDEX_BITS, (timer & INDEX_MASK) as u32);
+        // Rebuild the heap once more than half of its timers, and at least 65, are cancelled.
+        if self.cancelled > 64 && self.cancelled > self.heap.len() / 2 {
+            self.heap.retain(|Reverse(timer)| wanted(*timer));
+            self.heap.shrink_to(self.heap.len() * 2);
+            self.cancelled = 0;
+        }
+        while let Some(Reverse(timer)) = self.heap.peek().copied() {
+            if self.cancelled == 0 || wanted(timer) {
+                return Some(timer >> INDEX_BITS);
+            }
+            self.heap.pop();
+            self.cancelled -= 1;
+        }
+        None
+    }
+
+    /// Removes the earliest timer if it has expired, and returns its index.
+    pub(super) fn pop_expired(
+        &mut self,
+        now: u64,
+        is_set: impl Fn(u64, u32) -> bool,
+    ) -> Option<u32> {
+        if self.next(is_set)? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(timer)| (timer & INDEX_MASK) as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// V2: each timer expires at its time; a cancelled one never does.
+    #[test]
+    fn timers_expire_in_order() {
+        let mut timers = Timers::default();
+        let mut set = HashMap::new();
+        for index in 0..1000u32 {
+            let time = u64::from(index * 7919 % 1000) + 1;
+            timers.set(time, index);
+            set.insert(index, time);
+        }
+        // A third is cancelled, and a third is set to an earlier time.
+        for index in 0..1000 {
+            match index % 3 {
+                0 => {
+                    set.remove(&index);
+                    timers.cancel();
+                }
+                1 if set[&index] > 10 => {
+                    timers.set(10, index);
+                    set.insert(index, 10);
+                    timers.cancel();
+                }
+                _ => {}
+            }
+        }
+        let mut seen = 0;
+        for now in 0..=1000 {
+            while let Some(index) =
+                timers.pop_expired(now, |time, index| set.get(&index) == Some(&time))
+            {
+                assert_eq!(set.remove(&index), Some(now), "{index}");
+                seen += 1;
+            }
+        }
+        assert_eq!((seen, set.len(), timers.cancelled), (666, 0, 0));
+        assert!(timers.is_empty());
+    }
+
+    /// V2: connections that come and go with timeouts that never expire take no more memory than
+    /// the connections that stay.
+    #[test]
+    fn cancelled_timers_do_not_accumulate() {
+        let mut timers = Timers::default();
+        let mut live = std::collections::VecDeque::new();
+        for n in 0..100_000u64 {
+            timers.set(1_000_000 + n, (n % 1000) as u32);
+            live.push_back(1_000_000 + n);
+            if live.len() > 100 {
+                live.pop_front();
+                timers.cancel();
+            }
+            let first = *live.front().unwrap();
+            assert_eq!(timers.next(|time, _| time >= first), Some(first));
+            assert!(timers.heap.len() <= 2 * 101 + 65, "{}", timers.heap.len());
+        }
+        assert!(timers.heap.capacity() < 1000, "{}", timers.heap.capacity());
+    }
+}

@@ -1,0 +1,189 @@
+//! The descriptor of a connection: its mode, its cancel token, borrowing and releasing it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::ClientSocket;
+use super::flags::{FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, USES_POLL};
+use crate::io::cancel::CancelToken;
+use crate::stream::liveness::policy::Liveness;
+use crate::sys::{self, Owned};
+use crate::types::error::{ErrorKind, Result};
+
+/// A borrowed descriptor, from [`ClientSocket::borrow`] or
+/// [`ServerSocket::borrow`](crate::ServerSocket::borrow). The descriptor stays open while this
+/// object exists.
+///
+/// ```
+/// # use keepsock::{ClientSocket, ServerSocket};
+/// # let server = ServerSocket::listen("127.0.0.1:0")?;
+/// # let client = ClientSocket::connect(server.endpoint())?;
+/// let borrowed = client.borrow()?;
+/// # #[cfg(unix)]
+/// let duplicate = std::os::fd::AsFd::as_fd(&borrowed).try_clone_to_owned().is_ok();
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+pub struct BorrowedSocket<'a>(pub(crate) sys::Hold<'a>);
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for BorrowedSocket<'_> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.socket()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for BorrowedSocket<'_> {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.0.socket()
+    }
+}
+
+impl ClientSocket {
+    /// Turns non-blocking mode on or off. In non-blocking mode, calls that would have to wait return
+    /// [`WouldBlock`](ErrorKind::WouldBlock), and the descriptor has O_NONBLOCK. Calls that already
+    /// wait are not affected.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.set_nonblocking(true)?;
+    /// let err = client.read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::WouldBlock);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+        let io = self.enter("non-blocking mode")?;
+        let changed = {
+            let _mode = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+            if on {
+                self.flags.fetch_or(NONBLOCKING, Ordering::AcqRel);
+            }
+            let changed = if self.has(NONBLOCK_PENDING | NONBLOCK_PINNED) {
+                Ok(()) // The descriptor is non-blocking, and may stay so until a call waits.
+            } else {
+                sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
+            };
+            if on {
+                self.flags.fetch_and(!NONBLOCK_PENDING, Ordering::AcqRel);
+            } else if changed.is_ok() {
+                self.flags.fetch_and(!NONBLOCKING, Ordering::AcqRel);
+            }
+            changed
+        };
+        changed.map_err(|e| self.os_failed("non-blocking mode", e))
+    }
+
+    /// Sets the cancel token of the socket. While the token is fired, calls return
+    /// [`Cancelled`](ErrorKind::Cancelled). `None` removes the token. Calls in progress keep the
+    /// token with which they started.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// let token = keepsock::CancelToken::new()?;
+    /// client.set_cancel(Some(&token));
+    /// token.fire();
+    /// let err = client.read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(err.kind(), keepsock::ErrorKind::Cancelled);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_cancel(&self, token: Option<&CancelToken>) {
+        let mut cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        *cancel = token.cloned();
+        self.choose_mode(cancel.as_ref());
+    }
+
+    /// Selects whether calls wait in poll or in the system call itself. The caller holds the lock of
+    /// the cancel token.
+    pub(super) fn choose_mode(&self, cancel: Option<&CancelToken>) {
+        // The calls that only make one system call would not see an end by a limit.
+        let has_dues = |live: &Liveness| live.config().has_dues() || self.limit_end().is_some();
+        if cancel.is_some() || self.liveness().is_some_and(has_dues) {
+            self.flags.fetch_or(USES_POLL, Ordering::AcqRel);
+        } else if sys::BLOCKING_CALLS {
+            self.flags.fetch_and(!USES_POLL, Ordering::AcqRel);
+        }
+    }
+
+    /// Borrows the descriptor, for an event loop or for a socket option that keepsock does not have.
+    /// The descriptor stays open while the result exists, even if another thread closes the socket.
+    ///
+    /// poll(2) on the descriptor does not report [buffered](ClientSocket::buffered) bytes.
+    ///
+    /// The kernel reports a reset once. On Linux the library still detects a reset of a TCP
+    /// connection after the program has read SO_ERROR of the descriptor, or after a forked child has
+    /// met the reset. A Unix socket keeps no trace of the reset, and reads then report the end of
+    /// the stream. A program must not read SO_ERROR of a Unix socket.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # #[cfg(unix)] {
+    /// use std::os::fd::{AsFd, AsRawFd};
+    /// println!("descriptor {}", client.borrow()?.as_fd().as_raw_fd());
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
+        let io = self.enter("borrow")?;
+        self.switch_to_blocking(&io).map_err(|e| self.os_failed("borrow", e))?;
+        self.flags.fetch_or(FD_SHARED, Ordering::Relaxed);
+        Ok(BorrowedSocket(io.hold()))
+    }
+
+    /// Releases the descriptor: the caller owns it from then on. This object is closed, and the
+    /// connection continues.
+    ///
+    /// The descriptor has neither SO_RCVTIMEO nor SO_SNDTIMEO. It is in blocking mode unless
+    /// [`set_nonblocking`](ClientSocket::set_nonblocking) has turned non-blocking mode on,
+    /// independent of its mode when the library adopted it. Other options are unchanged.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
+    /// - [`WrongState`](ErrorKind::WrongState): a call of another thread or a
+    ///   [`BorrowedSocket`] uses the descriptor; or the read buffer contains
+    ///   [bytes](ClientSocket::buffered), which must be read first. In a forked child, the calls of
+    ///   the parent's threads are not detected.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// let stream = std::net::TcpStream::from(client.release()?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn release(&self) -> Result<Owned> {
+        const OPERATION: &str = "release";
+        let io = self.enter(OPERATION)?;
+        let wrong = |what: &str| {
+            self.failed(OPERATION, ErrorKind::WrongState.into(), 0).detail(what.to_owned())
+        };
+        if self.is_closing(&io) {
+            return Err(self.closed_error(OPERATION));
+        }
+        let buffered = self.buffered();
+        if buffered > 0 {
+            let bytes = if buffered == 1 { "byte is" } else { "bytes are" };
+            return Err(wrong(&format!("{buffered} {bytes} in the read buffer; read first")));
+        }
+        self.local_address(Some(&io));
+        let owned = self.descriptor.release(io);
+        let owned =
+            owned.ok_or_else(|| wrong("another thread or a BorrowedSocket uses the descriptor"))?;
+        sys::prepare_release(sys::borrow(&owned), self.has(NONBLOCKING));
+        self.set_local_close_reason();
+        Ok(owned)
+    }
+}

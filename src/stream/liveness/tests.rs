@@ -1,0 +1,459 @@
+//! Tests of the timers of a connection, with a clock that the tests control.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::policy::Liveness;
+use super::timers::Due;
+use crate::types::close_reason::CloseReason;
+use crate::types::liveness::{Acknowledged, Heartbeat, LivenessConfig};
+
+const S: Duration = Duration::from_secs(1);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn liveness(config: LivenessConfig) -> (Liveness, Instant) {
+    config.validate("test").unwrap();
+    let start = Instant::now();
+    (Liveness::new(config, start), start)
+}
+
+fn heartbeat(every: Duration) -> Option<Heartbeat> {
+    Some(Heartbeat { bytes: Arc::from(*b"PING"), every })
+}
+
+/// K5: a heartbeat is due once nothing was written for the interval, and not before.
+#[test]
+fn heartbeat_is_due_when_nothing_was_written() {
+    let (live, start) =
+        liveness(LivenessConfig { heartbeat: heartbeat(2 * S), ..LivenessConfig::default() });
+    assert_eq!(live.next(start, true, None), Some(2 * S));
+    assert_eq!(live.due(start + ms(1999), None, true), Due::Nothing);
+    assert_eq!(live.due(start + 2 * S, None, true), Due::Heartbeat);
+    live.note_wrote(start + 3 * S);
+    assert_eq!(live.due(start + 4 * S, None, true), Due::Nothing);
+    assert_eq!(live.next(start + 4 * S, false, None), Some(S));
+}
+
+fn send(live: &Liveness, at: Instant) {
+    live.note_attempt(at);
+    live.note_heartbeat(4);
+    live.note_sent(at);
+}
+
+/// Runs the actions that are due every 10 ms, as an event loop without pauses does. Returns the close
+/// reason with its time, and the times of heartbeats.
+fn run(
+    live: &Liveness,
+    start: Instant,
+    from: Duration,
+    until: Duration,
+    mut each: impl FnMut(Duration),
+) -> (Option<(CloseReason, Duration)>, Vec<Duration>) {
+    let (mut at, mut sent) = (from, Vec::new());
+    while at < until {
+        each(at);
+        match live.due(start + at, None, true) {
+            Due::Heartbeat => {
+                send(live, start + at);
+                sent.push(at);
+            }
+            Due::Close(end) => return (Some((end, at)), sent),
+            Due::Nothing => {}
+        }
+        assert_ne!(
+            live.next(start + at, true, None),
+            Some(Duration::ZERO),
+            "the next action is due immediately"
+        );
+        at += ms(10);
+    }
+    (None, sent)
+}
+
+fn with_timeout(every: Duration, timeout: Duration) -> (Liveness, Instant) {
+    liveness(LivenessConfig {
+        heartbeat: heartbeat(every),
+        heartbeat_timeout: Some(timeout),
+        ..LivenessConfig::default()
+    })
+}
+
+/// K5: a side that writes all the time also sends heartbeats. The timeout counts from the first.
+#[test]
+fn heartbeat_timeout_counts_from_the_first_heartbeat_sent() {
+    let (live, start) = with_timeout(S, 3 * S);
+    let (end, sent) = run(&live, start, Duration::ZERO, 60 * S, |at| {
+        live.note_wrote(start + at);
+    });
+    assert_eq!(end, Some((CloseReason::HeartbeatTimeout, 4 * S)));
+    assert_eq!(sent, [S, 2 * S, 3 * S]);
+}
+
+/// K5: any received bytes answer a heartbeat.
+#[test]
+fn heartbeat_timeout_does_not_expire_if_the_peer_answers() {
+    let (live, start) = with_timeout(S, 2 * S);
+    let (end, sent) = run(&live, start, Duration::ZERO, 60 * S, |at| {
+        if at.as_millis() % 1900 == 0 {
+            live.note_received(start + at);
+        }
+    });
+    assert_eq!(end, None);
+    assert!(sent.len() > 20, "{}", sent.len());
+}
+
+/// K5: a heartbeat that the kernel did not accept does not start the timeout.
+#[test]
+fn heartbeat_timeout_needs_a_heartbeat_that_was_sent() {
+    let (live, start) = with_timeout(S, 2 * S);
+    for at in (0..60_000).step_by(10).map(ms) {
+        match live.due(start + at, None, true) {
+            Due::Heartbeat => live.note_attempt(start + at),
+            due => assert_eq!(due, Due::Nothing),
+        }
+    }
+}
+
+/// K5: after a pause at any point the peer gets another heartbeat and the full timeout.
+#[test]
+fn heartbeat_timeout_restarts_after_a_pause() {
+    for before in [ms(1200), ms(2900), ms(4000)] {
+        for pause in [ms(1800), 3 * S, 3600 * S] {
+            let (live, start) = with_timeout(S, 3 * S);
+            let (end, _) = run(&live, start, Duration::ZERO, before, |_| {});
+            assert_eq!(end, None);
+            let resumed = before + pause;
+            let (end, sent) = run(&live, start, resumed, resumed + 60 * S, |_| {});
+            assert_eq!(sent[0], resumed, "paused after {before:?} for {pause:?}");
+            let (end, at) = end.unwrap();
+            assert_eq!(end, CloseReason::HeartbeatTimeout);
+            assert!(at >= resumed + 3 * S && at <= resumed + 3 * S + ms(20), "{at:?}");
+        }
+    }
+}
+
+/// K5: short delays do not count as pauses, so a busy program detects a peer that does not answer.
+#[test]
+fn heartbeat_timeout_expires_in_a_busy_program() {
+    let (live, start) = with_timeout(10 * S, 30 * S);
+    for at in (0..41_000).step_by(700).map(ms) {
+        match live.due(start + at, None, true) {
+            Due::Heartbeat => send(&live, start + at),
+            Due::Close(end) => {
+                assert_eq!(end, CloseReason::HeartbeatTimeout);
+                assert!(at >= 40 * S, "{at:?}");
+                return;
+            }
+            Due::Nothing => {}
+        }
+    }
+    panic!("the timeout did not expire");
+}
+
+/// K6: the idle timeout ends a connection without received bytes. Heartbeats do not postpone it. It
+/// applies only to a caller that waits to read.
+#[test]
+fn idle_timeout_expires_without_received_bytes() {
+    for heartbeat in [None, heartbeat(S)] {
+        let (live, start) = liveness(LivenessConfig {
+            idle_timeout: Some(3 * S),
+            heartbeat,
+            ..LivenessConfig::default()
+        });
+        let received = ms(1500);
+        let (end, sent) = run(&live, start, Duration::ZERO, 60 * S, |at| {
+            if at == received {
+                live.note_received(start + at);
+            }
+        });
+        assert_eq!(end, Some((CloseReason::IdleTimeout, ms(4500))));
+        assert_eq!(sent.is_empty(), live.config().heartbeat.is_none());
+        assert_ne!(live.due(start + 5 * S, None, false), Due::Close(CloseReason::IdleTimeout));
+    }
+}
+
+/// K5, K6: a pause does not count as idle time.
+#[test]
+fn idle_timeout_restarts_after_a_pause() {
+    let (live, start) =
+        liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
+    assert_eq!(run(&live, start, Duration::ZERO, S, |_| {}).0, None);
+    let (end, _) = run(&live, start, 5 * S, 60 * S, |_| {});
+    assert_eq!(end, Some((CloseReason::IdleTimeout, 7 * S)));
+}
+
+/// K6: bytes that stay unread postpone the idle timeout once.
+#[test]
+fn idle_timeout_is_postponed_once_by_unread_bytes() {
+    let (live, start) =
+        liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
+    let (mut put_off, mut ends) = (Vec::new(), Vec::new());
+    for at in (0..14_500).step_by(10).map(ms) {
+        let now = start + at;
+        if at == 10 * S {
+            live.note_received(now);
+        }
+        if live.due(now, None, true) != Due::Nothing {
+            if live.postpone_idle_timeout(now) { &mut put_off } else { &mut ends }.push(at);
+        }
+    }
+    assert_eq!(put_off, [2 * S, 12 * S], "other bytes arrived after 10 s");
+    assert_eq!(ends[0], 4 * S);
+    assert_eq!(ends.iter().find(|at| **at > 10 * S), Some(&(14 * S)));
+}
+
+/// When an idle timeout of 2 s ends the connection of a program that writes every 100 ms until
+/// `writes_until` to a peer whose kernel acknowledges until `acknowledged_until`.
+fn idle_end(
+    writes_until: Duration,
+    acknowledged_until: Duration,
+    config: LivenessConfig,
+) -> Duration {
+    let (live, start) = liveness(LivenessConfig { idle_timeout: Some(2 * S), ..config });
+    let (mut bytes, mut written) = (1, 1);
+    let (mut heard, mut sent) = (Duration::ZERO, Duration::ZERO);
+    for at in (0..60_000).step_by(10).map(ms) {
+        let now = start + at;
+        if at <= writes_until && at.as_millis() % 100 == 0 {
+            live.note_wrote(now);
+            written += 10;
+            sent = at;
+        }
+        if at < acknowledged_until && bytes < written {
+            (bytes, heard) = (written, at);
+        }
+        let outstanding = bytes < written;
+        let kernel = Acknowledged {
+            bytes,
+            in_flight: outstanding,
+            outstanding,
+            heard: at - heard,
+            sent: at - sent,
+            rtt: ms(1),
+        };
+        let mut due = live.due(now, None, true);
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            due = live.due_with_acknowledgments(now, true, || Some(kernel));
+        }
+        match due {
+            Due::Close(_) => return at,
+            // The peer acknowledges a heartbeat like other data.
+            Due::Heartbeat => {
+                send(&live, now);
+                written += 4;
+                sent = at;
+            }
+            Due::Nothing => {}
+        }
+    }
+    Duration::MAX
+}
+
+/// K6: acknowledged data counts as traffic. Unacknowledged data does not.
+#[test]
+fn idle_timeout_counts_acknowledged_data() {
+    let config = |every, idle_receive_only| LivenessConfig {
+        heartbeat: every,
+        idle_receive_only,
+        ..LivenessConfig::default()
+    };
+    for every in [None, heartbeat(S)] {
+        let end =
+            |writes, acknowledged| idle_end(writes, acknowledged, config(every.clone(), false));
+        assert_eq!(end(Duration::ZERO, Duration::ZERO), 2 * S + ms(0));
+        assert_eq!(end(10 * S, Duration::MAX), 12 * S);
+        let vanished = end(Duration::MAX, 10 * S);
+        assert!(vanished >= 12 * S - ms(10) && vanished <= 13 * S, "{vanished:?}");
+        assert_eq!(idle_end(10 * S, Duration::MAX, config(every.clone(), true)), 2 * S);
+    }
+}
+
+/// K6: acknowledgments of one large write, which the peer reads slowly, count as traffic.
+#[test]
+fn idle_timeout_counts_acknowledgments_of_a_large_write() {
+    let (live, start) =
+        liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
+    live.note_wrote(start + ms(10));
+    for at in (0..60_000).step_by(10).map(ms) {
+        let taken = at.min(20 * S);
+        let kernel = Acknowledged {
+            bytes: taken.as_millis() as u64,
+            in_flight: true,
+            outstanding: true,
+            heard: at - taken,
+            sent: at - taken,
+            rtt: ms(1),
+        };
+        let mut due = live.due(start + at, None, true);
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+        }
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            assert_eq!(at, 22 * S);
+            return;
+        }
+    }
+    panic!("the timeout did not expire");
+}
+
+/// K6: the timeout counts from the last acknowledgment of data. The program writes at the start, and
+/// the peer reads until 1.5 s. Then it answers window probes or, if it has read all, keepalive probes.
+#[test]
+fn idle_timeout_counts_from_the_last_acknowledgment_of_data() {
+    for outstanding in [false, true] {
+        let (live, start) =
+            liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
+        live.note_wrote(start);
+        let end = (0..60_000).step_by(10).map(ms).find(|&at| {
+            let taken = at.min(ms(1500));
+            let kernel = Acknowledged {
+                bytes: taken.as_millis() as u64 + 1,
+                in_flight: at < ms(1500),
+                outstanding: at < ms(1500) || outstanding,
+                heard: if at < ms(1500) { Duration::ZERO } else { ms(at.as_millis() as u64 % 70) },
+                sent: at - taken,
+                rtt: ms(1),
+            };
+            let mut due = live.due(start + at, None, true);
+            if due == Due::Close(CloseReason::IdleTimeout) {
+                due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+            }
+            due == Due::Close(CloseReason::IdleTimeout)
+        });
+        let end = end.unwrap();
+        assert!(end >= ms(3500) && end <= ms(3500) + ms(700), "{outstanding}: {end:?}");
+    }
+}
+
+/// K5, K6: an event loop that pauses most of the time detects a silent peer within two timeouts, a
+/// heartbeat interval and a few pauses. A peer that answers stays connected.
+#[test]
+fn timeouts_expire_in_a_loop_that_often_pauses() {
+    for pause in [200, 400, 900, 5000].map(ms) {
+        for answers in [false, true] {
+            let bound = 2 * ms(600) + ms(200) + 4 * pause;
+            for config in [
+                LivenessConfig {
+                    heartbeat: heartbeat(ms(200)),
+                    heartbeat_timeout: Some(ms(600)),
+                    ..LivenessConfig::default()
+                },
+                LivenessConfig {
+                    heartbeat: heartbeat(ms(200)),
+                    idle_timeout: Some(ms(600)),
+                    ..LivenessConfig::default()
+                },
+            ] {
+                let (live, start) = liveness(config);
+                let (mut at, mut end, mut unanswered) = (Duration::ZERO, None, false);
+                while at < 40 * pause && end.is_none() {
+                    // The loop reads before it checks timers.
+                    if answers && std::mem::take(&mut unanswered) {
+                        live.note_received(start + at);
+                    }
+                    match live.due(start + at, None, true) {
+                        Due::Heartbeat => {
+                            send(&live, start + at);
+                            unanswered = true;
+                        }
+                        Due::Close(_) => end = Some(at),
+                        Due::Nothing => {}
+                    }
+                    live.next(start + at, true, Some(ms(50)));
+                    at += ms(50) + pause;
+                }
+                if answers {
+                    assert_eq!(end, None, "{pause:?}");
+                } else {
+                    let end = end.unwrap();
+                    assert!(end >= ms(600) && end <= bound, "{pause:?}: {end:?}");
+                }
+            }
+        }
+    }
+}
+
+/// K5: unread bytes that arrived after the heartbeat answer it. An older unread byte does not.
+#[test]
+fn heartbeat_timeout_counts_unread_answers() {
+    for knows_when in [false, true] {
+        for answers in [false, true] {
+            let (live, start) = with_timeout(S, 3 * S);
+            let (mut unread, mut arrived) = (1, Duration::ZERO);
+            let mut end = None;
+            for at in (0..60_000).step_by(10).map(ms) {
+                match live.due(start + at, None, true) {
+                    Due::Heartbeat => {
+                        send(&live, start + at);
+                        if answers {
+                            (unread, arrived) = (unread + 1, at);
+                        }
+                    }
+                    Due::Nothing => {}
+                    Due::Close(_) => {
+                        let age = knows_when.then(|| at - arrived);
+                        if !live.answered_by_unread(start + at, unread, age) {
+                            end = Some(at);
+                            break;
+                        }
+                    }
+                }
+            }
+            let expected = match (answers, knows_when) {
+                (true, _) => None,
+                (false, true) => Some(4 * S),
+                // At the first check the byte may be an answer.
+                (false, false) => Some(ms(7010)),
+            };
+            assert_eq!(end, expected, "{knows_when}");
+        }
+    }
+}
+
+/// V4: the first-byte timeout applies until the first byte. Then the idle timeout applies, if any.
+#[test]
+fn first_byte_timeout_applies_until_the_first_byte() {
+    let config = LivenessConfig { first_byte_timeout: Some(2 * S), ..LivenessConfig::default() };
+    let ends = |config: &LivenessConfig, first: Option<Duration>| {
+        let (live, start) = liveness(config.clone());
+        let each = |at| {
+            if Some(at) == first {
+                live.note_received(start + at);
+            }
+            // Data that this side sends, such as a greeting, is not a byte of the peer.
+            live.note_wrote(start + at);
+        };
+        run(&live, start, Duration::ZERO, 60 * S, each).0
+    };
+    assert_eq!(ends(&config, None), Some((CloseReason::IdleTimeout, 2 * S)));
+    assert_eq!(ends(&config, Some(S)), None);
+    let config = LivenessConfig { idle_timeout: Some(5 * S), ..config };
+    assert_eq!(ends(&config, None), Some((CloseReason::IdleTimeout, 2 * S)));
+    assert_eq!(ends(&config, Some(S)), Some((CloseReason::IdleTimeout, 6 * S)));
+}
+
+/// K7: a call to which the limits do not apply looks for an end when a limit is over, soon again, and
+/// then four times within the limit. Another limit that begins later ends the frequent looks.
+#[test]
+fn next_look_follows_the_limit_soon_and_then_rarely() {
+    let config = LivenessConfig { idle_timeout: Some(8 * S), ..LivenessConfig::default() };
+    let (live, start) = liveness(config);
+    let mut looks = 0;
+    assert_eq!(live.next_look(start + S, &mut looks), Some(7 * S));
+    let mut at = start + 8 * S;
+    for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2000, 2000] {
+        let wait = live.next_look(at, &mut looks).unwrap();
+        assert_eq!(wait, ms(expected));
+        at += wait;
+    }
+    live.note_received(at);
+    assert_eq!(live.next_look(at, &mut looks), Some(8 * S));
+    assert_eq!(looks, 0);
+    looks = u32::MAX;
+    assert_eq!(live.next_look(at + 20 * S, &mut looks), Some(2 * S));
+    let (live, start) = liveness(LivenessConfig::default());
+    assert_eq!(live.next_look(start, &mut looks), None);
+}

@@ -1,0 +1,516 @@
+//! Reading: some bytes, a number of bytes, up to a delimiter, a line, a message.
+
+use std::io::{self, IoSliceMut};
+use std::result::Result as StdResult;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::ClientSocket;
+use super::flags::{
+    BUFFERED, DRAINING, NONBLOCKING, READ_TIMEOUT, SEQPACKET, SHORT_READ_TIMEOUT, SLOW_READ,
+};
+use crate::io::read_buffer::{ReadBuffer, copied};
+use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
+use crate::io::wait::{Outcome, Stop};
+use crate::sys::{self, InUse, Interest, Tick, Wait};
+use crate::types::error::{ErrorKind, Result};
+use crate::types::framing::{DelimiterSplitter, LengthPrefix, LineSplitter, Split};
+
+impl ClientSocket {
+    /// Reads bytes into `buf` and returns their number. Waits until at least one byte is available.
+    ///
+    /// The result is 0 if the peer has closed its side and all its data was read, or if `buf` is
+    /// empty. On a [SOCK_SEQPACKET](crate::SocketOptions::seqpacket) socket the call reads one
+    /// packet.
+    ///
+    /// # Errors
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): a SOCK_SEQPACKET packet is longer than `buf`. The packet
+    ///   is discarded.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"bytes")?;
+    /// let mut buf = [0; 512];
+    /// let n = client.read(&mut buf)?;
+    /// assert_eq!(&buf[..n], b"bytes");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[inline(always)]
+    pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
+        self.try_read(buf).map_err(|stop| self.stopped("read", stop))
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> StdResult<usize, Stop> {
+        let io = self.enter("read")?;
+        let flags = self.flags.load(Ordering::SeqCst);
+        // An empty buffer, or one that may need more than one system call.
+        let odd_size = buf.len().wrapping_sub(1) >= MAX_CALL_BYTES;
+        if flags & SLOW_READ != 0 || odd_size {
+            if flags & SLOW_READ & !SHORT_READ_TIMEOUT == NONBLOCKING && !odd_size {
+                return self.read_nonblocking(io, buf).into();
+            }
+            return self.read_slow(io, buf, None, None).into();
+        }
+        let start = (flags & READ_TIMEOUT != 0).then(Tick::now);
+        match sys::recv(io.socket(), buf, Wait::Yes) {
+            Ok(0) => self.read_eof(io).into(),
+            Ok(n) => Ok(n),
+            other => self.read_slow(io, buf, start, Some(other)).into(),
+        }
+    }
+
+    /// A read in non-blocking mode that needs one system call.
+    #[inline(never)]
+    fn read_nonblocking(&self, io: InUse<'_>, buf: &mut [u8]) -> Outcome {
+        match sys::recv(io.socket(), buf, Wait::No) {
+            Ok(0) => self.read_eof(io),
+            Ok(n) => Outcome::Done(n),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.has(NONBLOCKING) => {
+                Outcome::WouldBlock(0)
+            }
+            other => self.read_slow(io, buf, None, Some(other)),
+        }
+    }
+
+    #[inline(never)]
+    fn read_eof(&self, io: InUse<'_>) -> Outcome {
+        match self.on_eof(&io) {
+            Ok(n) => Outcome::Done(n),
+            Err(cause) => Outcome::Failed(self.failed("read", cause, 0)),
+        }
+    }
+
+    /// A read that needs more than one successful system call. `first` is the result of a system
+    /// call that was made before.
+    #[cold]
+    fn read_slow(
+        &self,
+        io: InUse<'_>,
+        buf: &mut [u8],
+        start: Option<Tick>,
+        first: Option<io::Result<usize>>,
+    ) -> Outcome {
+        self.read_with(io, buf, start, first).into()
+    }
+
+    #[inline]
+    fn read_with(
+        &self,
+        io: InUse<'_>,
+        buf: &mut [u8],
+        start: Option<Tick>,
+        first: Option<io::Result<usize>>,
+    ) -> StdResult<usize, Stop> {
+        let _disabled = sys::CancellationDisabled::new();
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        if first.is_none() {
+            self.require_readable(&io)?;
+        }
+        let buffered = self.read_buffered(buf);
+        if buffered > 0 {
+            return Ok(buffered);
+        }
+        let mut timeout = CallTimeout::new(&self.read_timeout, start);
+        if self.has(SEQPACKET) {
+            return Ok(self.recv_with_fds(&io, buf, 0, &mut timeout)?.received.len);
+        }
+        timeout.polls |= first.is_some();
+        let received = match first.and_then(|result| self.classify_result(&io, result, &timeout)) {
+            Some(done) => done.and_then(|n| if n == 0 { self.on_eof(&io) } else { Ok(n) }),
+            None => self.recv(&io, buf, &mut timeout),
+        };
+        received.map_err(|cause| self.to_stop("read", cause, 0))
+    }
+
+    /// Fails if the socket is closing or draining.
+    pub(super) fn require_readable(&self, io: &InUse<'_>) -> Result<()> {
+        match () {
+            () if self.is_closing(io) => Err(self.closed_error("read")),
+            () if self.has(DRAINING) => Err(self.failed("read", ErrorKind::Draining.into(), 0)),
+            () => Ok(()),
+        }
+    }
+
+    /// Reads bytes into several buffers, which are filled one after another, and returns their
+    /// number. Waits until at least one byte is available. The result is 0 if the peer has closed
+    /// its side and all its data was read, or if all buffers are empty.
+    ///
+    /// # Errors
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): a SOCK_SEQPACKET packet is longer than the buffers
+    ///   together. The packet is discarded.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # use std::io::IoSliceMut;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"headbody")?;
+    /// let (mut head, mut body) = ([0; 4], [0; 100]);
+    /// let n = client.read_slices(&mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)])?;
+    /// assert_eq!((&head, &body[..n - 4]), (b"head", &b"body"[..]));
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_slices(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+        self.try_read_slices(bufs).map_err(|stop| self.stopped("read", stop))
+    }
+
+    pub(crate) fn try_read_slices(&self, bufs: &mut [IoSliceMut<'_>]) -> StdResult<usize, Stop> {
+        let io = self.enter("read")?;
+        self.require_readable(&io)?;
+        let mut buffered = 0;
+        for buf in bufs.iter_mut() {
+            buffered += self.read_buffered(buf);
+        }
+        if buffered > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(buffered);
+        }
+        let mut timeout = CallTimeout::new(&self.read_timeout, None);
+        if self.has(SEQPACKET) {
+            // The packet is received into one buffer, because only then the kernel reports whether
+            // it was truncated.
+            let Some(mut packet) = sys::zeroed(bufs.iter().map(|buf| buf.len()).sum()) else {
+                return Err(self.to_stop("read", ErrorKind::NoMemory.into(), 0));
+            };
+            let len = self.recv_with_fds(&io, &mut packet, 0, &mut timeout)?.received.len;
+            let mut left = &packet[..len];
+            for buf in bufs {
+                let (part, rest) = left.split_at(left.len().min(buf.len()));
+                buf[..part.len()].copy_from_slice(part);
+                left = rest;
+            }
+            return Ok(len);
+        }
+        let call = |wait| sys::recv_slices(io.socket(), bufs, wait);
+        match self.step(&io, &mut timeout, Interest::Read, call) {
+            Ok(0) => self.on_eof(&io).map_err(|cause| self.to_stop("read", cause, 0)),
+            Ok(n) => Ok(n),
+            Err(cause) => Err(self.to_stop("read", cause, 0)),
+        }
+    }
+
+    /// Reads exactly `buf.len()` bytes. The read timeout limits the whole call.
+    ///
+    /// A call that has received many MiB and will not complete in time ends early by the time that
+    /// it needs to keep the bytes, about 2 ms for each MiB.
+    ///
+    /// # Errors
+    /// The bytes that had arrived stay in the socket for the next read.
+    /// [`Error::transferred`](crate::Error::transferred) returns their number.
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side before all bytes had
+    ///   arrived.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(&7u32.to_be_bytes())?;
+    /// let mut header = [0; 4];
+    /// client.read_exact(&mut header)?;
+    /// assert_eq!(u32::from_be_bytes(header), 7);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_exact(&self, buf: &mut [u8]) -> Result<()> {
+        self.try_read_exact(buf).map_err(|stop| self.stopped("read", stop))
+    }
+
+    pub(crate) fn try_read_exact(&self, buf: &mut [u8]) -> StdResult<(), Stop> {
+        let io = self.enter("read")?;
+        self.require_stream("read")?;
+        self.require_readable(&io)?;
+        let mut timeout = CallTimeout::new(&self.read_timeout, None);
+        let mut done = self.read_buffered(buf);
+        while done < buf.len() {
+            timeout.reserve_for(done, buf.len());
+            let cause = match self.recv(&io, &mut buf[done..], &mut timeout) {
+                Ok(0) => ErrorKind::EndOfStream.into(),
+                Ok(n) => {
+                    done += n;
+                    timeout.reserve_for(done, buf.len());
+                    if done == buf.len() || !timeout.has_expired() {
+                        continue;
+                    }
+                    ErrorKind::TimedOut.into()
+                }
+                Err(cause) => cause,
+            };
+            let mut buffer = self.lock_buffer();
+            buffer.put_back(&buf[..done]);
+            self.update_buffered_flag(&buffer);
+            drop(buffer);
+            return Err(self.to_stop("read", cause, done));
+        }
+        Ok(())
+    }
+
+    /// Reads up to the first `delimiter` and returns the bytes with the delimiter.
+    ///
+    /// `max` is the greatest number of bytes, including the delimiter. If the peer closes its side,
+    /// the call returns the last bytes of the stream without a delimiter. The read timeout limits
+    /// the whole call.
+    ///
+    /// # Errors
+    /// The bytes that had arrived stay in the socket for the next read.
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side, and no bytes are left.
+    /// - [`TooLong`](ErrorKind::TooLong): the first `max` bytes contain no delimiter.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the bytes.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"one;two;")?;
+    /// assert_eq!(client.read_until(b';', 100)?, b"one;");
+    /// assert_eq!(client.read_until(b';', 100)?, b"two;");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_until(&self, delimiter: u8, max: usize) -> Result<Vec<u8>> {
+        self.read_until_bytes(delimiter, max, copied).map_err(|stop| self.stopped("read", stop))
+    }
+
+    /// Reads one message that follows its length, and returns the message without the prefix.
+    ///
+    /// `prefix` is the form of the length. `max` is the greatest number of bytes without the prefix.
+    /// A message may be empty. The read timeout limits the whole call.
+    ///
+    /// # Errors
+    /// The bytes that had arrived stay in the socket for the next read.
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): the prefix announces more than `max` bytes.
+    /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side before the whole message
+    ///   had arrived.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the bytes.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(&[0, 2, b'h', b'i'])?;
+    /// assert_eq!(client.read_message(LengthPrefix::U16Be, 1024)?, b"hi");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_message(&self, prefix: LengthPrefix, max: usize) -> Result<Vec<u8>> {
+        self.read_message_bytes(prefix, max, copied).map_err(|stop| self.stopped("read", stop))
+    }
+
+    /// Reads one line and returns it without its end, LF or CRLF.
+    ///
+    /// `max` is the greatest number of bytes without the line's end. The function replaces bytes
+    /// that are not UTF-8 by U+FFFD; [`read_until`](ClientSocket::read_until) returns the bytes
+    /// unchanged. If the peer closes its side, the call returns the last bytes of the stream as a
+    /// line. The read timeout limits the whole call.
+    ///
+    /// # Errors
+    /// The bytes that had arrived stay in the socket for the next read.
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side, and no bytes are left.
+    /// - [`TooLong`](ErrorKind::TooLong): the line is longer than `max` bytes.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the bytes.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"hello\r\nworld\n")?;
+    /// assert_eq!(client.read_line(100)?, "hello");
+    /// assert_eq!(client.read_line(100)?, "world");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_line(&self, max: usize) -> Result<String> {
+        self.read_line_bytes(max, |line| {
+            let text = String::from_utf8(copied(line)?);
+            Some(text.unwrap_or_else(|_| String::from_utf8_lossy(line).into_owned()))
+        })
+        .map_err(|stop| self.stopped("read", stop))
+    }
+
+    /// Reads one message and passes it to `take` before it leaves the buffer. See
+    /// [`read_message`](ClientSocket::read_message).
+    pub(crate) fn read_message_bytes<T>(
+        &self,
+        prefix: LengthPrefix,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> StdResult<T, Stop> {
+        self.read_frame(|data, _, _| prefix.split(data, max), take)
+    }
+
+    /// Reads one line and passes it to `take` before it leaves the buffer. See
+    /// [`read_line`](ClientSocket::read_line).
+    pub(crate) fn read_line_bytes<T>(
+        &self,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> StdResult<T, Stop> {
+        let mut search = LineSplitter::new(max);
+        let split = |data: &[u8], ended, moved| {
+            if moved {
+                search = LineSplitter::new(max);
+            }
+            search.split(data, ended)
+        };
+        self.read_frame(split, take)
+    }
+
+    /// Reads up to the first `delimiter` and passes the bytes to `take` before they leave the
+    /// buffer. See [`read_until`](ClientSocket::read_until).
+    pub(crate) fn read_until_bytes<T>(
+        &self,
+        delimiter: u8,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> StdResult<T, Stop> {
+        let mut search = DelimiterSplitter::new(delimiter, max);
+        let split = |data: &[u8], ended, moved| {
+            if moved {
+                search = DelimiterSplitter::new(delimiter, max);
+            }
+            search.split(data, ended)
+        };
+        self.read_frame(split, take)
+    }
+
+    /// Reads into the buffer until `split` finds a frame there, and passes the frame to `take`.
+    ///
+    /// The arguments of `split` are the buffered bytes, whether the stream has ended, and whether
+    /// another reader has consumed bytes since the previous call, so that `split` must start its
+    /// search again. If `take` has no memory and returns `None`, the frame stays in the buffer.
+    fn read_frame<T>(
+        &self,
+        mut split: impl FnMut(&[u8], bool, bool) -> Split,
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> StdResult<T, Stop> {
+        let io = self.enter("read")?;
+        self.require_stream("read")?;
+        self.require_readable(&io)?;
+        let timeout = CallTimeout::new(&self.read_timeout, None);
+        let (mut ended, mut filled) = (false, false);
+        let mut searched_from = None;
+        loop {
+            let mut buffer = self.lock_buffer();
+            let position = buffer.position();
+            let moved = searched_from.replace(position).is_some_and(|before| before != position);
+            let data = buffer.as_slice();
+            let failure = match split(data, ended, moved) {
+                Split::Message { range, len } => {
+                    let Some(taken) = take(&data[range]) else {
+                        let kept = data.len();
+                        drop(buffer);
+                        return Err(self.to_stop("read", ErrorKind::NoMemory.into(), kept));
+                    };
+                    buffer.consume(len);
+                    self.update_buffered_flag(&buffer);
+                    return Ok(taken);
+                }
+                Split::TooLong => Some((ErrorKind::TooLong, 0)),
+                Split::Incomplete if ended => Some((ErrorKind::EndOfStream, 0)),
+                // Data may arrive without end and complete no frame.
+                Split::Incomplete if filled && timeout.has_expired() => {
+                    Some((ErrorKind::TimedOut, data.len()))
+                }
+                Split::Incomplete => None,
+            };
+            drop(buffer);
+            if let Some((kind, kept)) = failure {
+                return Err(self.to_stop("read", kind.into(), kept));
+            }
+            // The thread waits without the lock, so that no other reader waits for it, and reads
+            // with the lock, so that the bytes stay in order.
+            let waited = self.wait_ready(&io, Interest::Read, timeout.deadline());
+            let mut buffer = self.lock_buffer();
+            let kept = buffer.as_slice().len();
+            if let Err(cause) = waited {
+                drop(buffer);
+                return Err(self.to_stop("read", cause, kept));
+            }
+            match buffer.fill(|space| sys::recv(io.socket(), space, Wait::No)) {
+                Ok(0) => {
+                    drop(buffer);
+                    self.on_eof(&io).map_err(|cause| self.to_stop("read", cause, kept))?;
+                    ended = true;
+                    continue;
+                }
+                Ok(_) => {
+                    filled = true;
+                    self.note_received();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if self.has(NONBLOCKING) {
+                        drop(buffer);
+                        return Err(self.to_stop("read", self.would_block(), kept));
+                    }
+                }
+                Err(e) => {
+                    drop(buffer);
+                    let cause = self.record_error(&io, &e);
+                    return Err(self.to_stop("read", cause, kept));
+                }
+            }
+            self.update_buffered_flag(&buffer);
+        }
+    }
+
+    /// The number of bytes in the read buffer of the socket. `read_line`, `read_until` and
+    /// `read_message` may receive more bytes than they return, and a read that failed may leave
+    /// bytes there.
+    ///
+    /// A program that polls the descriptor must read these bytes first, because the kernel no longer
+    /// reports them.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// server.accept()?.write_all(b"one\ntwo\n")?;
+    /// client.read_line(100)?;
+    /// assert_eq!(client.buffered(), 4);   // "two\n" arrived together with "one\n"
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn buffered(&self) -> usize {
+        if self.has(BUFFERED) { self.lock_buffer().as_slice().len() } else { 0 }
+    }
+
+    /// Moves bytes from the read buffer to `buf` and returns their number.
+    pub(super) fn read_buffered(&self, buf: &mut [u8]) -> usize {
+        if !self.has(BUFFERED) {
+            return 0;
+        }
+        let mut buffer = self.lock_buffer();
+        let n = buffer.take(buf);
+        self.update_buffered_flag(&buffer);
+        n
+    }
+
+    fn lock_buffer(&self) -> MutexGuard<'_, ReadBuffer> {
+        self.cold().buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets [`BUFFERED`] to the state of the buffer. The caller holds the lock of the buffer, so the
+    /// flag and the buffer agree.
+    fn update_buffered_flag(&self, buffer: &ReadBuffer) {
+        if buffer.as_slice().is_empty() {
+            self.flags.fetch_and(!BUFFERED, Ordering::AcqRel);
+        } else {
+            self.flags.fetch_or(BUFFERED, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Tests of error reporting and of timeouts.
+
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::ClientSocket;
+use crate::listener::ServerSocket;
+use crate::options::SocketOptions;
+use crate::sys::{self, Interest};
+use crate::types::error::ErrorKind;
+
+thread_local! {
+    static LATE: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
+}
+
+/// Delays the thread between the system call that reported an error and the record of the error, as a
+/// scheduler may do.
+pub(super) fn before_the_record() {
+    std::thread::sleep(LATE.get());
+}
+
+/// I1: a timeout below a microsecond, the kernel's unit, expires.
+#[test]
+fn read_timeout_below_a_microsecond_expires() {
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    client.set_read_timeout(Duration::from_nanos(500)).unwrap();
+    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+/// I1: a call keeps the timeout with which it started. On a busy machine the call may start after the
+/// timeout is removed, so that it waits until the peer writes. A longer pause follows.
+#[test]
+fn read_keeps_its_timeout_when_it_is_removed() {
+    let pauses = [50, 500, 5000].map(Duration::from_millis);
+    assert!(pauses.into_iter().any(|pause| {
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        let peer = server.accept().unwrap();
+        client.set_read_timeout(4 * pause).unwrap();
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| client.read(&mut [0; 8]));
+            std::thread::sleep(pause);
+            client.set_read_timeout(None).unwrap();
+            std::thread::sleep(6 * pause);
+            peer.write_all(b"x").unwrap();
+            read.join().unwrap().is_err_and(|e| e.kind() == ErrorKind::TimedOut)
+        })
+    }));
+}
+
+/// I1, T4: a call keeps its full timeout if another user of the descriptor sets O_NONBLOCK.
+#[test]
+fn read_timeout_is_kept_when_o_nonblock_is_set_from_outside() {
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    client.set_read_timeout(Duration::from_millis(200)).unwrap();
+    sys::set_nonblocking(client.descriptor.enter().unwrap().socket(), true).unwrap();
+    let start = std::time::Instant::now();
+    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
+}
+
+/// I3: reads report a FIN as the end of the stream, also if an RST for later data followed it and the
+/// program has a borrowed descriptor.
+#[test]
+#[cfg(target_os = "linux")]
+fn read_reports_eof_for_a_fin_before_a_reset() {
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    let peer = server.accept().unwrap();
+    peer.write_all(b"reply").unwrap();
+    peer.shutdown_write().unwrap();
+    peer.set_close_timeout(Duration::ZERO);
+    drop(peer);
+    let _held = client.borrow().unwrap();
+    client.write_all(b"too late").unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(client.read(&mut buf).unwrap(), 5);
+    assert_eq!(client.read(&mut buf).unwrap(), 0);
+}
+
+/// A connection whose kernel is about to report a reset to one call.
+#[cfg(target_os = "linux")]
+fn reset_connection(unix: bool) -> ClientSocket {
+    use std::os::fd::OwnedFd;
+    let (mine, peer): (OwnedFd, OwnedFd) = if unix {
+        let (mine, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        (mine.into(), peer.into())
+    } else {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let mine = std::net::TcpStream::connect(to).unwrap();
+        (mine.into(), listener.accept().unwrap().0.into())
+    };
+    let client = ClientSocket::from_owned(mine, &SocketOptions::new()).unwrap();
+    if unix {
+        // A Unix socket is reset by a close with unread input.
+        client.write_all(b"unread").unwrap();
+    } else {
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    drop(peer);
+    let io = client.descriptor.enter().unwrap();
+    let hangup = Some((io.socket(), Interest::Hangup));
+    assert!(sys::poll(hangup, None, Some(Duration::from_secs(5))).unwrap().error);
+    drop(io);
+    client
+}
+
+#[cfg(target_os = "linux")]
+fn has_error(client: &ClientSocket) -> bool {
+    let io = client.descriptor.enter().unwrap();
+    let hangup = Some((io.socket(), Interest::Hangup));
+    sys::poll(hangup, None, Some(Duration::ZERO)).unwrap().error
+}
+
+/// Lets the call `first` get the error, and starts the call `second` 300 ms before the thread of
+/// `first` records the error.
+#[cfg(target_os = "linux")]
+fn before_it_is_recorded<T: Send>(
+    first: impl Fn(&ClientSocket) -> ErrorKind + Sync,
+    second: impl Fn(&ClientSocket) -> T + Sync,
+    unix: bool,
+) -> T {
+    let client = reset_connection(unix);
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            LATE.set(Duration::from_millis(300));
+            first(&client)
+        });
+        let until = Instant::now() + Duration::from_secs(5);
+        while has_error(&client) {
+            assert!(Instant::now() < until, "no call has got the error");
+            std::thread::yield_now();
+        }
+        assert_eq!(client.close_reason(), None, "the error is recorded later");
+        let seen = second(&client);
+        assert_eq!(late.join().unwrap(), ErrorKind::Reset);
+        assert_eq!(client.close_reason(), Some(crate::CloseReason::PeerReset));
+        seen
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn write(client: &ClientSocket) -> ErrorKind {
+    client.write_all(b"x").unwrap_err().kind()
+}
+
+#[cfg(target_os = "linux")]
+fn read(client: &ClientSocket) -> ErrorKind {
+    client.read(&mut [0; 8]).unwrap_err().kind()
+}
+
+/// I4: every read reports a reset, although the kernel reports it to one call only and the end of the
+/// stream to the other calls, and although that call may record it late.
+#[test]
+#[cfg(target_os = "linux")]
+fn read_waits_for_the_record_of_another_call() {
+    assert_eq!(before_it_is_recorded(write, read, false), ErrorKind::Reset);
+    // A Unix socket reports a reset to reads only.
+    for unix in [false, true] {
+        assert_eq!(before_it_is_recorded(read, read, unix), ErrorKind::Reset);
+        let line = |client: &ClientSocket| client.read_line(8).unwrap_err().kind();
+        assert_eq!(before_it_is_recorded(read, line, unix), ErrorKind::Reset);
+        let hangup = |client: &ClientSocket| client.wait_hangup(None).unwrap();
+        assert_eq!(before_it_is_recorded(read, hangup, unix), crate::CloseReason::PeerReset);
+        let check = |client: &ClientSocket| client.check_liveness().unwrap_err().kind();
+        assert_eq!(before_it_is_recorded(read, check, unix), ErrorKind::Reset);
+    }
+}
+
+/// K7: a write that gets EPIPE because a read has got the error returns the same error.
+#[test]
+#[cfg(target_os = "linux")]
+fn write_waits_for_the_record_of_another_call() {
+    assert_eq!(before_it_is_recorded(read, write, false), ErrorKind::Reset);
+    assert_eq!(before_it_is_recorded(read, write, true), ErrorKind::Reset);
+}
+
+/// I4: several readers that get the end of the stream wait for the call that has the error. They do
+/// not wait for each other or for a borrowed descriptor.
+#[test]
+#[cfg(target_os = "linux")]
+fn readers_do_not_wait_for_each_other() {
+    let client = reset_connection(false);
+    let _held = client.borrow().unwrap();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    LATE.set(Duration::from_millis(100));
+                    read(&client)
+                })
+            })
+            .collect();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), ErrorKind::Reset);
+        }
+    });
+}
+
+/// I4: a read reports a FIN immediately, although a write of another thread is waiting.
+#[test]
+#[cfg(target_os = "linux")]
+fn end_of_stream_does_not_wait_for_a_writer() {
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    let peer = server.accept().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| client.write_all(&vec![0; 64 << 20]));
+        let mut first = [0; 1];
+        peer.read_exact(&mut first).unwrap();
+        peer.shutdown_write().unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        assert!(!writer.is_finished());
+        client.abort();
+        assert_eq!(writer.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    });
+}
+
+/// I3: a close does not report lost data if the kernel has accepted no byte.
+#[test]
+#[cfg(target_os = "linux")]
+fn close_after_a_write_of_no_byte_succeeds() {
+    for unix in [false, true] {
+        let client = reset_connection(unix);
+        let lost = unix; // `reset_connection` writes to a Unix socket.
+        client.write_all(b"x").unwrap_err();
+        assert_eq!(client.close_reason(), Some(crate::CloseReason::PeerReset));
+        assert_eq!(client.close().is_err(), lost, "unix: {unix}");
+    }
+}

@@ -1,0 +1,60 @@
+//! Sending without a wait, for broadcasts.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::ClientSocket;
+use super::flags::{HEARTBEAT_PARTIAL, UNWRITTEN};
+use crate::io::lock::{Guard, PollingLock};
+use crate::sys::{self, Wait};
+use crate::types::close_reason::CloseReason;
+
+/// The result of [`ClientSocket::try_send`].
+pub(crate) enum TrySend {
+    Sent,
+    /// The kernel did not accept the whole message: the peer reads too slowly or is gone.
+    WouldBlock,
+    /// This side had shut down sending before.
+    ShutDown,
+}
+
+impl ClientSocket {
+    /// Sends all of `message` if the kernel accepts it without a wait. The guard proves that no
+    /// other thread is in the middle of a write.
+    pub(crate) fn try_send(&self, message: &[u8], guard: &Guard<'_>) -> TrySend {
+        let Some(io) = self.descriptor.enter() else {
+            return TrySend::ShutDown;
+        };
+        if let (true, Some(live)) = (self.has(HEARTBEAT_PARTIAL), self.liveness()) {
+            // The rest of a heartbeat comes first.
+            if self.continue_heartbeat(&io, live, guard).is_err() || self.has(HEARTBEAT_PARTIAL) {
+                return TrySend::WouldBlock;
+            }
+        }
+        let mut done = 0;
+        while done < message.len() {
+            match sys::send(io.socket(), &message[done..], Wait::No) {
+                Ok(n) => {
+                    done += n;
+                    self.note_accepted(self.flags.load(Ordering::Relaxed) & UNWRITTEN);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // This side has shut down sending. A reset would lose data that is in flight.
+                Err(_) if self.is_shutting_down() => return TrySend::ShutDown,
+                Err(e) => {
+                    if e.kind() == io::ErrorKind::WouldBlock {
+                        self.set_close_reason(CloseReason::SlowConsumer);
+                    }
+                    return TrySend::WouldBlock;
+                }
+            }
+        }
+        self.note_wrote();
+        TrySend::Sent
+    }
+
+    /// The lock for [`try_send`](ClientSocket::try_send).
+    pub(crate) fn write_lock(&self) -> &PollingLock {
+        &self.write_lock
+    }
+}

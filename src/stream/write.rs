@@ -1,0 +1,289 @@
+//! Writing: one buffer, several buffers, a message.
+
+use std::io::{self, IoSlice};
+use std::result::Result as StdResult;
+use std::sync::atomic::Ordering;
+
+use super::ClientSocket;
+use super::flags::{
+    CLOSING, HALF_CLOSED, SEQPACKET, SLOW_WRITE, UNWRITTEN, WRITE_INTERRUPTED, WRITE_TIMEOUT,
+};
+use crate::io::lock::Guard;
+use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
+use crate::io::wait::{Cause, Stop};
+use crate::sys::{self, InUse, Tick, Wait};
+use crate::types::error::{ErrorKind, Result};
+use crate::types::framing::LengthPrefix;
+
+/// The number of leading buffers with no more than `max` bytes together. 0: the first buffer is
+/// longer.
+fn count_fitting(bufs: &[IoSlice<'_>], max: usize) -> usize {
+    let mut room = max;
+    let fits = |buf: &&IoSlice<'_>| match room.checked_sub(buf.len()) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    bufs.iter().take_while(fits).count()
+}
+
+impl ClientSocket {
+    /// Writes bytes of `buf` and returns the number that the kernel has accepted. Waits until the
+    /// kernel accepts at least one byte.
+    ///
+    /// Most programs need [`write_all`](ClientSocket::write_all). The call never raises SIGPIPE.
+    ///
+    /// # Errors
+    #[doc = write_errors!()]
+    #[doc = write_end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): a [SOCK_SEQPACKET](crate::SocketOptions::seqpacket) packet
+    ///   is longer than the kernel sends.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a SOCK_SEQPACKET packet is empty.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// let accepted = client.write(b"hello")?;
+    /// assert!(accepted >= 1);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn write(&self, buf: &[u8]) -> Result<usize> {
+        self.try_write(buf).map_err(|stop| self.stopped("write", stop))
+    }
+
+    pub(crate) fn try_write(&self, buf: &[u8]) -> StdResult<usize, Stop> {
+        let io = self.enter("write")?;
+        self.require_nonempty(buf.len())?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut timeout = CallTimeout::new(&self.write_timeout, None);
+        let written = self.lock_writes(&io, &timeout).and_then(|guard| {
+            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            let chunk = &buf[..self.max_call_len(&timeout, buf.len())];
+            let done = self.send(&io, &mut timeout, |wait| sys::send(io.socket(), chunk, wait))?;
+            self.note_progress(done, buf.len());
+            Ok(done)
+        });
+        written.map_err(|cause| self.to_stop("write", cause, 0))
+    }
+
+    /// Writes all bytes of `buf`. The write timeout limits the whole call. The call never raises
+    /// SIGPIPE.
+    ///
+    /// # Errors
+    /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes that the kernel
+    /// had accepted.
+    #[doc = write_errors!()]
+    #[doc = write_end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): a [SOCK_SEQPACKET](crate::SocketOptions::seqpacket) packet
+    ///   is longer than the kernel sends.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a SOCK_SEQPACKET packet is empty.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[inline(always)]
+    pub fn write_all(&self, buf: &[u8]) -> Result<()> {
+        self.try_write_all(buf).map_err(|stop| self.stopped("write", stop))
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_write_all(&self, buf: &[u8]) -> StdResult<(), Stop> {
+        let io = self.enter("write")?;
+        // The lock comes before the flags: a close sets its flag before it looks at the lock.
+        let Some(guard) = self.write_lock.try_lock() else {
+            return self.write_slow(io, None, buf, None, 0, None);
+        };
+        let flags = self.flags.load(Ordering::SeqCst);
+        if flags & SLOW_WRITE != 0 || buf.len() > MAX_CALL_BYTES {
+            if flags & SLOW_WRITE != UNWRITTEN || buf.len() > MAX_CALL_BYTES {
+                return self.write_slow(io, Some(guard), buf, None, 0, None);
+            }
+            // The first write of the connection. If the kernel accepts nothing, `write_slow` sets
+            // the flag again. A write of zero bytes also clears the flag; its only effect is that
+            // the close sends FIN.
+            self.flags.fetch_and(!UNWRITTEN, Ordering::Relaxed);
+        }
+        let start = (flags & WRITE_TIMEOUT != 0).then(Tick::now);
+        match sys::send(io.socket(), buf, Wait::Yes) {
+            Ok(n) if n == buf.len() => Ok(()),
+            other => self.write_slow(io, Some(guard), buf, start, flags, Some(other)),
+        }
+    }
+
+    /// A write that needs more than one successful system call. `first` is the result of a system
+    /// call that was made before, and `before` are the flags at the start of that call.
+    #[cold]
+    fn write_slow(
+        &self,
+        io: InUse<'_>,
+        guard: Option<Guard<'_>>,
+        buf: &[u8],
+        start: Option<Tick>,
+        before: u32,
+        first: Option<io::Result<usize>>,
+    ) -> StdResult<(), Stop> {
+        let _disabled = sys::CancellationDisabled::new();
+        self.flags.fetch_or(before & UNWRITTEN, Ordering::Relaxed);
+        self.require_nonempty(buf.len())?;
+        let mut timeout = CallTimeout::new(&self.write_timeout, start);
+        timeout.polls |= first.is_some();
+        let mut done = 0;
+        let write = || -> StdResult<(), Cause> {
+            let guard = match guard {
+                Some(_) if first.is_none() && self.is_closing(&io) => {
+                    return Err(ErrorKind::Closed.into());
+                }
+                Some(guard) => {
+                    self.require_writable()?;
+                    guard
+                }
+                None => self.lock_writes(&io, &timeout)?,
+            };
+            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            if let Some(result) =
+                first.and_then(|result| self.classify_result(&io, result, &timeout))
+            {
+                done = result?;
+                if done > 0 {
+                    self.note_accepted(self.flags.load(Ordering::Relaxed));
+                }
+                self.note_progress(done, buf.len());
+            }
+            while done < buf.len() {
+                ClientSocket::check_time(&timeout, done)?;
+                let left = &buf[done..];
+                let chunk = &left[..self.max_call_len(&timeout, left.len())];
+                done += self
+                    .send(&io, &mut timeout, |wait| sys::send(io.socket(), chunk, wait))
+                    .inspect_err(|cause| self.note_interrupted(cause, done))?;
+                self.note_progress(done, buf.len());
+            }
+            Ok(())
+        };
+        write().map_err(|cause| self.to_stop("write", cause, done))
+    }
+
+    /// Writes all bytes of several buffers, as if they were one buffer, without copying them
+    /// together. The kernel gets a header and its body in one system call and can send them in one
+    /// segment. The write timeout limits the whole call. The call never raises SIGPIPE.
+    ///
+    /// # Errors
+    /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes that the kernel
+    /// had accepted.
+    #[doc = write_errors!()]
+    #[doc = write_end_errors!()]
+    /// - [`TooLong`](ErrorKind::TooLong): a [SOCK_SEQPACKET](crate::SocketOptions::seqpacket) packet
+    ///   is longer than the kernel sends.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a SOCK_SEQPACKET packet is empty.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # use std::io::IoSlice;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_slices(&mut [IoSlice::new(b"header "), IoSlice::new(b"body")])?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn write_slices(&self, bufs: &mut [IoSlice<'_>]) -> Result<()> {
+        self.try_write_slices(bufs).map_err(|stop| self.stopped("write", stop))
+    }
+
+    pub(crate) fn try_write_slices(&self, bufs: &mut [IoSlice<'_>]) -> StdResult<(), Stop> {
+        if bufs.len() > sys::SLICES_MAX && self.has(SEQPACKET) {
+            // A packet has to be sent in one call, so the buffers are copied together.
+            let mut packet = Vec::new();
+            if packet.try_reserve_exact(bufs.iter().map(|buf| buf.len()).sum()).is_err() {
+                return Err(self.to_stop("write", ErrorKind::NoMemory.into(), 0));
+            }
+            bufs.iter().for_each(|buf| packet.extend_from_slice(buf));
+            return self.try_write_all(&packet);
+        }
+        let io = self.enter("write")?;
+        let mut timeout = CallTimeout::new(&self.write_timeout, None);
+        let mut done = 0;
+        let total = bufs.iter().map(|buf| buf.len()).sum();
+        self.require_nonempty(total)?;
+        let mut left = bufs;
+        // Skips empty buffers at the front, with which a system call would return 0.
+        IoSlice::advance_slices(&mut left, 0);
+        let all = self.lock_writes(&io, &timeout).and_then(|guard| {
+            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            let max = self.max_call_len(&timeout, total);
+            while !left.is_empty() {
+                ClientSocket::check_time(&timeout, done)?;
+                let fitting = if max < total { count_fitting(left, max) } else { left.len() };
+                let sent = self.send(&io, &mut timeout, |wait| match fitting {
+                    0 => sys::send(io.socket(), &left[0][..max], wait),
+                    n => sys::send_slices(io.socket(), &left[..n], wait),
+                });
+                let n = sent.inspect_err(|cause| self.note_interrupted(cause, done))?;
+                done += n;
+                self.note_progress(done, total);
+                IoSlice::advance_slices(&mut left, n);
+            }
+            Ok(())
+        });
+        all.map_err(|cause| self.to_stop("write", cause, done))
+    }
+
+    /// Writes one message and its length before it, in one system call.
+    ///
+    /// `prefix` is the form of the length. The write timeout limits the whole call. The call never
+    /// raises SIGPIPE.
+    ///
+    /// # Errors
+    /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes, including the
+    /// prefix, that the kernel had accepted.
+    #[doc = write_errors!()]
+    #[doc = write_end_errors!()]
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the length of the message does not fit
+    ///   into the prefix.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_message(LengthPrefix::U32Be, b"hello")?;
+    /// assert_eq!(client.write_message(LengthPrefix::U8, &[0; 256]).unwrap_err().kind(),
+    ///     keepsock::ErrorKind::InvalidArgument);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Result<()> {
+        self.require_stream("write")?;
+        let Some(encoded) = prefix.encode(message.len()) else {
+            let (len, size) = (message.len(), prefix.size());
+            let what = format!("a message of {len} bytes is too long for a length of {size} bytes");
+            return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
+        };
+        self.write_slices(&mut [IoSlice::new(encoded.as_slice()), IoSlice::new(message)])
+    }
+
+    /// Fails if the time of a call has expired after a part of the bytes. The kernel may accept
+    /// chunk after chunk without a wait, so no wait would detect it.
+    pub(super) fn check_time(timeout: &CallTimeout, done: usize) -> StdResult<(), Cause> {
+        if done > 0 && timeout.has_expired() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+
+    /// Records for the closing call that it has ended a write after a part of the bytes. The caller
+    /// still holds the write lock, so the closing call sees the flag once it gets the lock.
+    pub(super) fn note_interrupted(&self, cause: &Cause, done: usize) {
+        if done > 0 && cause.kind() == ErrorKind::Closed {
+            self.flags.fetch_or(WRITE_INTERRUPTED, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether this side has shut down sending or is closing.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.descriptor.is_closed() || self.has(HALF_CLOSED | CLOSING)
+    }
+}

@@ -1,0 +1,58 @@
+//! pthread_cancel(3) does not act inside a call of this library.
+//!
+//! A cancelled thread unwinds from its cancellation point, and Rust frames do not permit that: the
+//! process would abort. So cancellation is disabled while a call may reach a cancellation point (a
+//! poll, a close, a sleep, a condition variable, a callback of the program). A cancellation request
+//! in that time stays pending, and acts at the program's next cancellation point.
+
+/// While this value lives, cancellation of the calling thread is disabled. Values nest.
+#[must_use]
+pub(crate) struct CancellationDisabled {
+    #[cfg(all(unix, not(target_os = "android")))]
+    before: std::ffi::c_int,
+}
+
+// Windows and Android have no pthread_cancel.
+#[cfg(not(all(unix, not(target_os = "android"))))]
+impl CancellationDisabled {
+    #[inline]
+    pub(crate) fn new() -> CancellationDisabled {
+        CancellationDisabled {}
+    }
+}
+
+#[cfg(all(unix, not(target_os = "android")))]
+mod platform {
+    use std::ffi::c_int;
+
+    use super::CancellationDisabled;
+
+    /// The value of PTHREAD_CANCEL_DISABLE.
+    const DISABLE: c_int = if cfg!(target_vendor = "apple") { 0 } else { 1 };
+
+    // The libc crate does not declare it for every one of these systems.
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+    }
+
+    impl CancellationDisabled {
+        #[inline]
+        pub(crate) fn new() -> CancellationDisabled {
+            let mut before = DISABLE;
+            // SAFETY: pthread_setcancelstate writes one int.
+            unsafe { pthread_setcancelstate(DISABLE, &raw mut before) };
+            CancellationDisabled { before }
+        }
+    }
+
+    impl Drop for CancellationDisabled {
+        #[inline]
+        fn drop(&mut self) {
+            let mut ours = 0;
+            // SAFETY: pthread_setcancelstate writes one int. The thread had this state before. With
+            // deferred cancellation, which the header requires, enabling does not act on a pending
+            // request.
+            unsafe { pthread_setcancelstate(self.before, &raw mut ours) };
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! fork(2): which process made a socket, and whether another process may hold a copy of it.
+//!
+//! A forked child shares every socket of its parent, and shutdown(2), SO_LINGER and epoll(7)
+//! act on what they share. Handlers of pthread_atfork(3) keep the one number here up to date, so
+//! neither a call nor a close needs a system call to learn which process it runs in. _Fork() and
+//! clone(2) run no handlers; the kernel clears the number in such a child (MADV_WIPEONFORK, Linux
+//! 4.14).
+
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::Owned;
+pub(crate) use platform::{at_child, birth, has_forked, is_inherited};
+
+/// How often a forked child tries to take a lock that a thread of the parent may have held: first
+/// in a row, then with a pause of 1 ms.
+const TRIES: std::ops::Range<u32> = 0..150;
+const TRIES_IN_A_ROW: u32 = 100;
+
+/// Closes a connection that no object of the program holds, with RST if `reset`. The peer receives
+/// FIN or RST at once, even if a forked child holds a copy of the descriptor.
+pub(crate) fn close(socket: Owned, reset: bool) {
+    let borrowed = super::borrow(&socket);
+    if reset {
+        // socket(7): a linger time of zero makes close(2) send RST.
+        let _ = SockRef::from(&borrowed).set_linger(Some(Duration::ZERO));
+    }
+    if has_forked() && !(reset && super::disconnect(borrowed)) {
+        super::wake(borrowed);
+    }
+    super::close(socket);
+}
+
+/// Locks, in a forked child, what the parent made. A thread that held the lock when the process
+/// forked does not exist in the child and never unlocks it: then the result is `None`.
+pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for tries in TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if tries < TRIES_IN_A_ROW => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
+}
+
+/// Locks what this process may have inherited by fork(2), as [`lock_inherited`] does, and
+/// otherwise as usual.
+#[cfg(all(feature = "capi", feature = "serve"))]
+pub(crate) fn lock_shared<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    if is_inherited(FIRST) {
+        return lock_inherited(mutex);
+    }
+    Some(mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// An object that each process makes for itself when it needs it. It stays until the process ends.
+pub(crate) struct PerProcess<T: Sync + 'static>(AtomicPtr<T>, PhantomData<T>);
+
+impl<T: Sync + 'static> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess(AtomicPtr::new(ptr::null_mut()), PhantomData)
+    }
+
+    pub(crate) fn get_or_make(&'static self, make: impl FnOnce() -> T) -> &'static T {
+        if let Some(made) = PerProcess::of(self.0.load(Ordering::Acquire)) {
+            return made;
+        }
+        let mine = Box::into_raw(Box::new(make()));
+        let null = ptr::null_mut();
+        match self.0.compare_exchange(null, mine, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: it came from a box, and is never freed.
+            Ok(_) => unsafe { &*mine },
+            Err(others) => {
+                // SAFETY: it came from a box, and no other thread has seen it.
+                drop(unsafe { Box::from_raw(mine) });
+                // SAFETY: not null, since the exchange failed, and never freed.
+                unsafe { &*others }
+            }
+        }
+    }
+
+    /// In a child: begins without one, and returns the parent's.
+    pub(crate) fn forget(&'static self) -> Option<&'static T> {
+        PerProcess::of(self.0.swap(ptr::null_mut(), Ordering::AcqRel))
+    }
+
+    fn of(made: *mut T) -> Option<&'static T> {
+        // SAFETY: null, or from a box that is never freed.
+        unsafe { made.as_ref() }
+    }
+}
+
+/// The birth of every object that the first process creates before its first fork(2).
+const FIRST: u32 = 2;
+
+/// The number of forks between the first process and the one that has this birth.
+pub(crate) fn generation(birth: u32) -> u32 {
+    (birth - FIRST) / 2
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    use std::sync::{Once, OnceLock};
+
+    use super::FIRST;
+
+    /// Set once this process has forked: a child may hold a copy of any socket.
+    const FORKED: u32 = 1;
+
+    /// FORKED, and above it the number of forks between the first process and this one, from 1
+    /// on. 0: no handler was registered yet, or this is a child that no handler has seen. In memory
+    /// that the kernel clears in a child, if the system has it.
+    static EPOCH: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const KEPT).cast_mut());
+    static KEPT: AtomicU32 = AtomicU32::new(0);
+
+    /// The number of this process, or of its parent in a child that no handler has seen.
+    static LAST: AtomicU32 = AtomicU32::new(FIRST);
+    /// In LAST: a thread of such a child is about to give the child its number.
+    const BUSY: u32 = 1;
+
+    #[inline]
+    fn epoch() -> &'static AtomicU32 {
+        // SAFETY: a static, or memory that is never unmapped.
+        unsafe { &*EPOCH.load(Ordering::Acquire) }
+    }
+
+    /// The action of a child on inherited sockets that no object of the program holds.
+    static AT_CHILD: OnceLock<fn()> = OnceLock::new();
+
+    extern "C" fn in_parent() {
+        epoch().fetch_or(FORKED, Ordering::Relaxed);
+    }
+
+    extern "C" fn in_child() {
+        begin((LAST.load(Ordering::Relaxed) & !BUSY) + 2);
+    }
+
+    /// Gives a child its number.
+    fn begin(number: u32) {
+        if let Some(clean_up) = AT_CHILD.get() {
+            clean_up();
+        }
+        epoch().store(number, Ordering::Release);
+        LAST.store(number, Ordering::Release);
+    }
+
+    #[cold]
+    fn register() -> u32 {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: both functions stay for as long as the library does, and take no lock.
+            let code = unsafe { libc::pthread_atfork(None, Some(in_parent), Some(in_child)) };
+            // Without memory for the handlers every close assumes that there is a copy.
+            let first = if code == 0 { FIRST } else { FIRST | FORKED };
+            let number = wiped_on_fork().unwrap_or(&KEPT);
+            number.store(first, Ordering::Relaxed);
+            EPOCH.store(std::ptr::from_ref(number).cast_mut(), Ordering::Release);
+        });
+        loop {
+            let number = epoch().load(Ordering::Acquire);
+            if number != 0 {
+                return number & !FORKED;
+            }
+            // A child that no handler has seen. One of its threads gives it its number.
+            let last = LAST.load(Ordering::Acquire) & !BUSY;
+            let (order, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+            if LAST.compare_exchange(last, last | BUSY, order, failed).is_err() {
+                std::thread::yield_now();
+            } else if epoch().load(Ordering::Acquire) == 0 {
+                begin(last + 2);
+            } else {
+                LAST.store(last, Ordering::Release);
+            }
+        }
+    }
+
+    /// A number that is 0 in a child, however the child is made.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn wiped_on_fork() -> Option<&'static AtomicU32> {
+        const LEN: usize = 4096; // the kernel rounds it up to a page
+        let (access, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory of zeros, which is aligned to a page and stays mapped if it is used.
+        unsafe {
+            let page = libc::mmap(std::ptr::null_mut(), LEN, access, kind, -1, 0);
+            if page == libc::MAP_FAILED {
+                return None;
+            }
+            if libc::madvise(page, LEN, libc::MADV_WIPEONFORK) != 0 {
+                libc::munmap(page, LEN);
+                return None;
+            }
+            page.cast::<AtomicU32>().as_ref()
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn wiped_on_fork() -> Option<&'static AtomicU32> {
+        None
+    }
+
+    /// Identifies the process that makes a socket now.
+    #[inline]
+    pub(crate) fn birth() -> u32 {
+        match epoch().load(Ordering::Relaxed) {
+            0 => register(),
+            epoch => epoch & !FORKED,
+        }
+    }
+
+    /// Whether an object was made by another process, and copied to this one by fork(2).
+    #[inline]
+    pub(crate) fn is_inherited(birth: u32) -> bool {
+        epoch().load(Ordering::Relaxed) & !FORKED != birth
+    }
+
+    /// Whether a child of this process may hold a copy of a socket that this process made.
+    #[inline]
+    pub(crate) fn has_forked() -> bool {
+        epoch().load(Ordering::Relaxed) & FORKED != 0
+    }
+
+    /// Has a function called in each child, by the thread that forked. It must do no more than
+    /// what is safe in the child of a process with threads.
+    pub(crate) fn at_child(clean_up: fn()) {
+        let _ = AT_CHILD.set(clean_up);
+        birth();
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::sys;
+
+        fn in_a_child(test: impl FnOnce() -> bool) -> bool {
+            // SAFETY: only the child of this function runs on.
+            in_a_child_of(|| unsafe { libc::fork() }, test)
+        }
+
+        fn in_a_child_of(fork: impl Fn() -> libc::pid_t, test: impl FnOnce() -> bool) -> bool {
+            // SAFETY: the child only reads numbers, and exits without unwinding.
+            unsafe {
+                let child = fork();
+                assert!(child >= 0);
+                if child == 0 {
+                    libc::_exit(i32::from(!test()));
+                }
+                let mut status = 0;
+                assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+            }
+        }
+
+        /// E5: a child knows what its parent made, and has no child of its own yet.
+        #[test]
+        fn birth_differs_in_a_forked_child() {
+            let born = sys::fork::birth();
+            assert!(!is_inherited(born));
+            assert!(in_a_child(|| {
+                let own = birth();
+                let first = is_inherited(born) && !is_inherited(own) && !has_forked();
+                let second = in_a_child(|| is_inherited(born) && is_inherited(own));
+                first && second && has_forked() && !is_inherited(own)
+            }));
+            assert!(!is_inherited(born) && has_forked());
+        }
+
+        /// E5: A child for which no handler runs knows what its parent made, and so do its children.
+        #[test]
+        #[cfg(target_os = "linux")]
+        fn birth_differs_in_a_child_made_by_clone() {
+            // SAFETY: no stack and no flags, as fork(2).
+            let clone = || unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+            let clone = || clone() as libc::pid_t;
+            let born = birth();
+            assert!(in_a_child_of(clone, || {
+                let before = is_inherited(born) && !has_forked();
+                let own = birth();
+                let first = is_inherited(born) && !is_inherited(own);
+                let second = in_a_child(|| is_inherited(born) && is_inherited(own));
+                let third = in_a_child_of(clone, || is_inherited(born) && is_inherited(own));
+                before && first && second && third && !is_inherited(own)
+            }));
+            assert!(!is_inherited(born));
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod platform {
+    pub(crate) fn birth() -> u32 {
+        super::FIRST
+    }
+
+    pub(crate) fn is_inherited(_birth: u32) -> bool {
+        false
+    }
+
+    pub(crate) fn has_forked() -> bool {
+        false
+    }
+
+    pub(crate) fn at_child(_clean_up: fn()) {}
+}

@@ -1,0 +1,180 @@
+//! Sending files: sendfile(2), and reading at an offset.
+
+use std::io;
+
+#[cfg(unix)]
+pub(crate) use std::os::fd::{AsFd as AsFile, BorrowedFd as FileRef};
+#[cfg(windows)]
+pub(crate) use std::os::windows::io::{AsHandle as AsFile, BorrowedHandle as FileRef};
+
+#[cfg(unix)]
+pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
+    file.as_fd()
+}
+
+#[cfg(windows)]
+pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
+    file.as_handle()
+}
+
+/// Whether the kernel sends from files. FreeBSD and macOS have another sendfile(2), and
+/// the library does not use it.
+pub(crate) const SENDS_FILES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod direct {
+    use std::mem;
+    use std::os::fd::AsRawFd;
+    use std::ptr;
+
+    use super::super::Borrowed;
+    use super::super::errno::check;
+    use super::*;
+
+    /// sendfile(2): no call transfers more.
+    const MOST: u64 = 0x7fff_f000;
+
+    /// Suppresses SIGPIPE for this thread while it lives. sendfile(2) has no MSG_NOSIGNAL, and the
+    /// kernel sends the signal to the calling thread: the signal is blocked, stays pending, and is
+    /// consumed here. The disposition of the signal does not change.
+    pub(crate) struct NoSigpipe {
+        before: libc::sigset_t,
+        was_blocked: bool,
+        /// A SIGPIPE was pending before. It belongs to the program.
+        was_pending: bool,
+        /// A call sent less than requested.
+        suspect: bool,
+    }
+
+    fn sigpipe() -> libc::sigset_t {
+        // SAFETY: sigset_t consists of integers, and sigemptyset initializes it.
+        unsafe {
+            let mut set = mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGPIPE);
+            set
+        }
+    }
+
+    impl NoSigpipe {
+        pub(crate) fn new() -> NoSigpipe {
+            let blocked = sigpipe();
+            // SAFETY: sigsets are integers; both are valid, and are written only here.
+            unsafe {
+                let (mut before, mut pending) = (mem::zeroed(), mem::zeroed());
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut before);
+                let was_blocked = libc::sigismember(&raw const before, libc::SIGPIPE) == 1;
+                // A signal that was not blocked was delivered, and is not pending.
+                let was_pending = was_blocked
+                    && libc::sigpending(&raw mut pending) == 0
+                    && libc::sigismember(&raw const pending, libc::SIGPIPE) == 1;
+                NoSigpipe { before, was_blocked, was_pending, suspect: false }
+            }
+        }
+    }
+
+    impl Drop for NoSigpipe {
+        fn drop(&mut self) {
+            // SAFETY: the set is initialized, and the timeout is zero.
+            unsafe {
+                if self.suspect && !self.was_pending {
+                    let (mine, now) = (sigpipe(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+                    libc::sigtimedwait(&raw const mine, ptr::null_mut(), &raw const now);
+                }
+                if !self.was_blocked {
+                    libc::pthread_sigmask(
+                        libc::SIG_SETMASK,
+                        &raw const self.before,
+                        ptr::null_mut(),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Sends from the file; returns 0 at the end of the file. Waits if the socket's descriptor is in
+    /// blocking mode.
+    pub(crate) fn send_file(
+        socket: Borrowed<'_>,
+        file: FileRef<'_>,
+        offset: u64,
+        len: u64,
+        quiet: &mut NoSigpipe,
+    ) -> io::Result<usize> {
+        let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
+        let mut at = libc::off_t::try_from(offset).map_err(too_large)?;
+        let count = len.min(MOST) as usize;
+        // SAFETY: the kernel reads and writes the offset, which outlives the call.
+        let sent = check(unsafe {
+            libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
+        });
+        quiet.suspect |= !matches!(sent, Ok(n) if n == count);
+        sent
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod direct {
+    use super::super::Borrowed;
+    use super::*;
+
+    pub(crate) struct NoSigpipe;
+
+    impl NoSigpipe {
+        pub(crate) fn new() -> NoSigpipe {
+            NoSigpipe
+        }
+    }
+
+    pub(crate) fn send_file(
+        _socket: Borrowed<'_>,
+        _file: FileRef<'_>,
+        _offset: u64,
+        _len: u64,
+        _quiet: &mut NoSigpipe,
+    ) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+pub(crate) use direct::*;
+
+/// Reads at an offset, without the file's position; returns 0 at the end of the file.
+#[cfg(unix)]
+pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    let at =
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    loop {
+        // SAFETY: the kernel writes at most buf.len() bytes into buf.
+        let read = super::errno::check(unsafe {
+            libc::pread(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at)
+        });
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(windows)]
+pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Why the file cannot be read at an offset; `None` if the error has another cause.
+#[cfg(unix)]
+pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
+    match err.raw_os_error() {
+        Some(libc::ESPIPE) => Some("a pipe or a socket has no offsets"),
+        Some(libc::EISDIR) => Some("it is a directory"),
+        Some(libc::EBADF) => Some("it is closed, or not open for reading"),
+        Some(libc::EINVAL) => Some("it cannot be read"),
+        _ => None,
+    }
+}
+
+#[cfg(windows)]
+pub(crate) fn is_no_file(_err: &io::Error) -> Option<&'static str> {
+    None
+}

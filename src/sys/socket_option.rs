@@ -1,0 +1,243 @@
+//! [`Sockopt`]s, the congestion control, and options by number, by getsockopt(2) and
+//! setsockopt(2).
+
+use std::io;
+
+use socket2::SockRef;
+
+use super::{Borrowed, Families};
+use crate::types::sockopt::Sockopt;
+
+pub(crate) use platform::{owner_of, set_congestion_control, set_raw_option};
+
+/// Sets an option whose value is in its range.
+pub(crate) fn set_option(
+    socket: Borrowed<'_>,
+    option: Sockopt,
+    value: u32,
+    families: Families,
+) -> io::Result<()> {
+    let own = SockRef::from(&socket);
+    match option {
+        Sockopt::SendBuffer => own.set_send_buffer_size(value as usize),
+        Sockopt::RecvBuffer => own.set_recv_buffer_size(value as usize),
+        Sockopt::OobInline => own.set_out_of_band_inline(value != 0),
+        Sockopt::Nodelay => own.set_tcp_nodelay(value != 0),
+        _ => platform::set(socket, option, value, families),
+    }
+}
+
+/// Returns the value that the kernel uses.
+pub(crate) fn get_option(
+    socket: Borrowed<'_>,
+    option: Sockopt,
+    families: Families,
+) -> io::Result<u32> {
+    let own = SockRef::from(&socket);
+    let size = |size: io::Result<usize>| Ok(u32::try_from(size?).unwrap_or(u32::MAX));
+    match option {
+        Sockopt::SendBuffer => size(own.send_buffer_size()),
+        Sockopt::RecvBuffer => size(own.recv_buffer_size()),
+        Sockopt::OobInline => own.out_of_band_inline().map(u32::from),
+        Sockopt::Nodelay => own.tcp_nodelay().map(u32::from),
+        _ => platform::get(socket, option, families),
+    }
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::ffi::c_int;
+    use std::io;
+
+    use super::super::{Borrowed, Families, sockopt};
+    use crate::types::sockopt::Sockopt;
+
+    pub(super) fn set(
+        socket: Borrowed<'_>,
+        option: Sockopt,
+        value: u32,
+        families: Families,
+    ) -> io::Result<()> {
+        let value = match option {
+            // In whole seconds.
+            Sockopt::DeferAccept => value.div_ceil(1000),
+            _ => value,
+        };
+        let numbers = numbers(option, families);
+        if numbers == [None, None] {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        for (level, name) in numbers.into_iter().flatten() {
+            sockopt::set(socket, level, name, &value)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(
+        socket: Borrowed<'_>,
+        option: Sockopt,
+        families: Families,
+    ) -> io::Result<u32> {
+        let numbers = numbers(option, families);
+        let Some((level, name)) = numbers.into_iter().flatten().next() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        // SAFETY: getsockopt writes an integer.
+        let (value, _) = unsafe { sockopt::get::<u32>(socket, level, name) }?;
+        Ok(match option {
+            Sockopt::DeferAccept => value.saturating_mul(1000),
+            _ => value,
+        })
+    }
+
+    /// The levels and the names of an option. A socket for both IP versions needs two of them.
+    fn numbers(option: Sockopt, families: Families) -> [Option<(c_int, c_int)>; 2] {
+        const SOCKET: c_int = libc::SOL_SOCKET;
+        const TCP: c_int = libc::IPPROTO_TCP;
+        let by_family = |v4, v6| {
+            [
+                families.ipv4.then_some((libc::IPPROTO_IP, v4)),
+                families.ipv6.then_some((libc::IPPROTO_IPV6, v6)),
+            ]
+        };
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            // linux/in6.h; the libc crate does not declare these.
+            const IPV6_TRANSPARENT: c_int = 75;
+            const IPV6_FREEBIND: c_int = 78;
+            // Both options of one IP version apply to the socket as a whole.
+            let one = |v4, v6| match families.ipv6 {
+                true => (libc::IPPROTO_IPV6, v6),
+                false => (libc::IPPROTO_IP, v4),
+            };
+            let number = match option {
+                Sockopt::Tos => return by_family(libc::IP_TOS, libc::IPV6_TCLASS),
+                Sockopt::ReusePort => (SOCKET, libc::SO_REUSEPORT),
+                Sockopt::NotsentLowat => (TCP, libc::TCP_NOTSENT_LOWAT),
+                Sockopt::DeferAccept => (TCP, libc::TCP_DEFER_ACCEPT),
+                Sockopt::Mark => (SOCKET, libc::SO_MARK),
+                Sockopt::Priority => (SOCKET, libc::SO_PRIORITY),
+                Sockopt::Transparent => one(libc::IP_TRANSPARENT, IPV6_TRANSPARENT),
+                Sockopt::Freebind => one(libc::IP_FREEBIND, IPV6_FREEBIND),
+                Sockopt::MaxSegment => (TCP, libc::TCP_MAXSEG),
+                Sockopt::Cork => (TCP, libc::TCP_CORK),
+                _ => return [None, None],
+            };
+            [Some(number), None]
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let number = match option {
+                Sockopt::Tos => return by_family(libc::IP_TOS, libc::IPV6_TCLASS),
+                // SO_REUSEPORT of FreeBSD does not distribute connections.
+                #[cfg(target_os = "freebsd")]
+                Sockopt::ReusePort => (SOCKET, libc::SO_REUSEPORT_LB),
+                #[cfg(not(target_os = "freebsd"))]
+                Sockopt::ReusePort => (SOCKET, libc::SO_REUSEPORT),
+                // netinet/tcp.h; the libc crate does not declare it.
+                #[cfg(target_vendor = "apple")]
+                Sockopt::NotsentLowat => (TCP, 0x201),
+                Sockopt::MaxSegment => (TCP, libc::TCP_MAXSEG),
+                _ => return [None, None],
+            };
+            [Some(number), None]
+        }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    pub(crate) fn set_congestion_control(socket: Borrowed<'_>, name: &str) -> io::Result<()> {
+        sockopt::set_bytes(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    pub(crate) fn set_congestion_control(_: Borrowed<'_>, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn set_raw_option(
+        socket: Borrowed<'_>,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> io::Result<()> {
+        sockopt::set_bytes(socket, level, name, value)
+    }
+
+    /// The option of this library that sets an option of the kernel for its own purposes.
+    pub(crate) fn owner_of(level: i32, name: i32) -> Option<&'static str> {
+        const SO_RCVTIMEO_NEW: c_int = 66; // asm-generic/socket.h
+        const SO_SNDTIMEO_NEW: c_int = 67;
+        let linux = super::super::LINUX;
+        match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => Some("keepalive"),
+            (libc::SOL_SOCKET, libc::SO_LINGER) => Some("close_timeout"),
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => Some("read_timeout"),
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => Some("write_timeout"),
+            (libc::SOL_SOCKET, SO_RCVTIMEO_NEW) if linux => Some("read_timeout"),
+            (libc::SOL_SOCKET, SO_SNDTIMEO_NEW) if linux => Some("write_timeout"),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Some("nodelay"),
+            #[cfg(not(any(target_vendor = "apple", target_os = "openbsd")))]
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => Some("keepalive"),
+            #[cfg(target_vendor = "apple")]
+            (libc::IPPROTO_TCP, libc::TCP_KEEPALIVE) => Some("keepalive"),
+            #[cfg(not(target_os = "openbsd"))]
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL | libc::TCP_KEEPCNT) => Some("keepalive"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(windows)]
+mod platform {
+    use std::io;
+    use std::os::windows::io::AsRawSocket;
+
+    use windows_sys::Win32::Networking::WinSock as ws;
+
+    use super::super::{Borrowed, Families};
+    use crate::types::sockopt::Sockopt;
+
+    /// Windows ignores IP_TOS, and has none of the other options with a compatible meaning.
+    pub(super) fn set(_: Borrowed<'_>, _: Sockopt, _: u32, _: Families) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn get(_: Borrowed<'_>, _: Sockopt, _: Families) -> io::Result<u32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn set_congestion_control(_: Borrowed<'_>, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn set_raw_option(
+        socket: Borrowed<'_>,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> io::Result<()> {
+        let len = i32::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the system reads `len` bytes of `value`.
+        let code = unsafe {
+            let socket = socket.as_raw_socket() as ws::SOCKET;
+            ws::setsockopt(socket, level, name, value.as_ptr(), len)
+        };
+        if code != 0 {
+            // SAFETY: WSAGetLastError takes no pointer.
+            return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+        }
+        Ok(())
+    }
+
+    /// The option of this library that sets an option of the kernel for its own purposes.
+    pub(crate) fn owner_of(level: i32, name: i32) -> Option<&'static str> {
+        match (level, name) {
+            (ws::SOL_SOCKET, ws::SO_KEEPALIVE) => Some("keepalive"),
+            (ws::SOL_SOCKET, ws::SO_LINGER) => Some("close_timeout"),
+            (ws::SOL_SOCKET, ws::SO_RCVTIMEO) => Some("read_timeout"),
+            (ws::SOL_SOCKET, ws::SO_SNDTIMEO) => Some("write_timeout"),
+            (ws::IPPROTO_TCP, ws::TCP_NODELAY) => Some("nodelay"),
+            _ => None,
+        }
+    }
+}

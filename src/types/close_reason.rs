@@ -1,0 +1,93 @@
+//! Why a connection ended.
+
+#[cfg(feature = "serve")]
+use crate::types::error::ErrorKind;
+
+/// Why a connection ended: the first cause that was observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum CloseReason {
+    /// The peer closed its side (FIN). Bytes that it sent before are still readable.
+    #[error("closed by peer")]
+    PeerClosed = 1,
+    /// The peer, or a device on the path, reset the connection (RST).
+    #[error("reset by peer")]
+    PeerReset = 2,
+    /// The peer did not answer keepalive probes or acknowledge data.
+    #[error("peer is dead")]
+    Dead = 3,
+    /// The peer did not answer, and the network reported that it cannot be reached.
+    #[error("peer is unreachable")]
+    Unreachable = 4,
+    /// The peer's kernel answers, but its program accepted no data for `dead_after`, with
+    /// `fail_on_stall`.
+    #[error("peer takes no data")]
+    Stalled = 5,
+    /// The idle timeout or the first-byte timeout expired.
+    #[error("idle timeout")]
+    IdleTimeout = 6,
+    /// The peer did not answer a heartbeat within the heartbeat timeout.
+    #[error("heartbeat timeout")]
+    HeartbeatTimeout = 7,
+    /// This program closed the connection while its cancel token was fired.
+    #[error("cancelled")]
+    Cancelled = 8,
+    /// This program closed or aborted the connection, released its descriptor, or ended its service.
+    #[error("closed locally")]
+    Local = 9,
+    /// The peer sent a message that is longer than the framing of the service permits.
+    #[error("message too long")]
+    MessageTooLong = 10,
+    /// The peer read too slowly: the send queue exceeded its limit.
+    #[error("slow consumer")]
+    SlowConsumer = 11,
+}
+
+impl CloseReason {
+    pub(crate) fn from_number(number: i32) -> Option<CloseReason> {
+        use CloseReason::*;
+        let all = [
+            PeerClosed,
+            PeerReset,
+            Dead,
+            Unreachable,
+            Stalled,
+            IdleTimeout,
+            HeartbeatTimeout,
+            Cancelled,
+            Local,
+            MessageTooLong,
+            SlowConsumer,
+        ];
+        all.into_iter().find(|reason| *reason as i32 == number)
+    }
+
+    /// Whether this reason may end a connection after the peer has closed its side.
+    pub(crate) fn follows_fin(self) -> bool {
+        matches!(
+            self,
+            CloseReason::Dead
+                | CloseReason::Unreachable
+                | CloseReason::Stalled
+                | CloseReason::IdleTimeout
+        )
+    }
+
+    /// The kind of the error that calls return after the connection has ended for this reason.
+    #[cfg(feature = "serve")]
+    pub(crate) fn kind(self) -> ErrorKind {
+        match self {
+            CloseReason::PeerClosed => ErrorKind::EndOfStream,
+            CloseReason::PeerReset => ErrorKind::Reset,
+            CloseReason::Dead => ErrorKind::Dead,
+            CloseReason::Unreachable => ErrorKind::Unreachable,
+            CloseReason::Stalled => ErrorKind::Stalled,
+            CloseReason::IdleTimeout => ErrorKind::IdleTimeout,
+            CloseReason::HeartbeatTimeout => ErrorKind::HeartbeatTimeout,
+            CloseReason::Cancelled | CloseReason::Local => ErrorKind::Closed,
+            CloseReason::MessageTooLong => ErrorKind::TooLong,
+            CloseReason::SlowConsumer => ErrorKind::Stalled,
+        }
+    }
+}

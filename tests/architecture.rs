@@ -1,0 +1,650 @@
+//! The module structure that ARCHITECTURE.md describes.
+//!
+//! The tests read every path in the sources that starts with `crate`, `super`, `self` or the name
+//! of a child module. Code for tests is ignored. `KEEPSOCK_MODULES=1 cargo test --all-features
+//! --test architecture -- --nocapture` prints the modules, each with the modules that it uses.
+
+#![allow(clippy::unwrap_used)] // A helper of a test is a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::iter::Peekable;
+use std::path::Path;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree, token_stream};
+
+/// The top-level modules, from the lowest to the highest. A module may use the modules before it.
+const LAYERS: [&str; 19] = [
+    // Values, the operating system, waiting, log events.
+    "types",
+    "sys",
+    "io",
+    "log",
+    // Modules that several kinds of sockets use.
+    "options",
+    "resolve",
+    "bind",
+    "socket_file",
+    // The public API.
+    "diag",
+    "stream",
+    "connect",
+    "reconnect",
+    "listener",
+    "serve",
+    "datagram",
+    "activation",
+    // The C API, and its entrance into the crate.
+    "internal",
+    "ffi",
+    // Checks of the manual.
+    "manual",
+];
+
+/// The modules in which `unsafe` is permitted.
+const UNSAFE: [&str; 2] = ["sys", "ffi"];
+
+/// Methods of the standard library that have the same name as a private method of the crate.
+const STANDARD_METHODS: [&str; 12] = [
+    "as_slice", "copied", "forget", "get", "is_empty", "len", "next", "push", "skip", "spawn",
+    "try_lock", "zeroed",
+];
+
+type ModulePath = Vec<String>;
+
+/// A source file, which is a module.
+struct Module {
+    path: ModulePath,
+    /// Relative to the root of the repository.
+    file: String,
+    tokens: TokenStream,
+}
+
+/// A path that a module names, without the leading `crate`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name(Vec<String>);
+
+impl Module {
+    fn layer(&self) -> &str {
+        self.path.first().map_or("lib", String::as_str)
+    }
+}
+
+#[test]
+fn modules_use_only_modules_of_lower_layers() {
+    let modules = modules();
+    let graph = top_level_graph(&modules);
+    if std::env::var_os("KEEPSOCK_MODULES").is_some() {
+        print_graph(&graph);
+    }
+    let layer = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+    let mut problems = Vec::new();
+    for module in graph.keys().filter(|module| layer(module).is_none()) {
+        problems.push(format!("src/{module}: not in LAYERS of tests/architecture.rs"));
+    }
+    for (from, (to, file)) in edges(&graph) {
+        if layer(from) <= layer(to) {
+            problems.push(format!("{file}: {from} uses {to}, which is not below it"));
+        }
+    }
+    problems.extend(cycle(&graph).map(|cycle| format!("cycle: {}", cycle.join(" -> "))));
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn modules_of_one_directory_form_no_cycle() {
+    let modules = modules();
+    let mut problems = Vec::new();
+    for graph in directory_graphs(&modules).values() {
+        if std::env::var_os("KEEPSOCK_MODULES").is_some() {
+            print_graph(graph);
+        }
+        problems.extend(cycle(graph).map(|cycle| format!("cycle: {}", cycle.join(" -> "))));
+    }
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn ffi_imports_only_the_public_api_and_internal() {
+    let modules = modules();
+    let public = exports(&modules);
+    let mut problems = Vec::new();
+    for module in modules.iter().filter(|module| module.layer() == "ffi") {
+        for Name(name) in names(module, &modules) {
+            let first = name.first().map_or("", String::as_str);
+            if !["ffi", "internal"].contains(&first) && !public.contains_key(first) {
+                problems.push(format!("{}: crate::{}", module.file, name.join("::")));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "neither public nor crate::internal:\n{}\n", problems.join("\n"));
+}
+
+/// A method that is private to the crate is recognized by its name: no public function, no function of
+/// ffi and no method of the standard library that ffi calls has the same name.
+#[test]
+fn ffi_calls_only_listed_private_methods() {
+    let modules = modules();
+    let of = |ffi: bool| modules.iter().filter(move |module| (module.layer() == "ffi") == ffi);
+    let (mut private, mut public) = (BTreeSet::new(), BTreeSet::new());
+    of(false).for_each(|module| functions(module.tokens.clone(), &mut private, &mut public));
+    let mut own = BTreeSet::new();
+    of(true).for_each(|module| words_after("fn", module.tokens.clone(), &mut own));
+    let mut called = BTreeSet::new();
+    of(true).for_each(|module| calls(module.tokens.clone(), &mut called));
+    called.retain(|name| private.contains(name) && !public.contains(name) && !own.contains(name));
+    called.retain(|name| !STANDARD_METHODS.contains(&name.as_str()));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("src/internal.rs")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").nth(1));
+    let methods = rows.flat_map(|methods| methods.split('`').skip(1).step_by(2));
+    let listed: BTreeSet<_> = methods.map(str::to_owned).collect();
+    assert_eq!(called, listed, "the methods that ffi calls, and the list in src/internal.rs");
+}
+
+#[test]
+fn only_ffi_uses_internal() {
+    let modules = modules();
+    let graph = top_level_graph(&modules);
+    let users: Vec<_> = edges(&graph).filter(|(_, (to, _))| *to == "internal").collect();
+    assert!(users.iter().all(|(from, _)| *from == "ffi"), "{users:?}");
+}
+
+#[test]
+fn unsafe_occurs_only_in_sys_and_ffi() {
+    for module in modules() {
+        let permitted = UNSAFE.contains(&module.layer());
+        let found =
+            contains(module.tokens, &|token| matches!(token, TokenTree::Ident(i) if i == "unsafe"));
+        assert!(permitted || !found, "{}: unsafe", module.file);
+    }
+}
+
+/// Items of other modules depend on the feature if `internal` names them.
+#[test]
+fn only_lib_ffi_and_what_internal_names_depend_on_the_feature_capi() {
+    let modules = modules();
+    let is_exempt = |module: &&Module| ["lib", "ffi"].contains(&module.layer());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let internal = fs::read_to_string(root.join("src/internal.rs")).unwrap();
+    let named: BTreeSet<_> = internal.split(|c: char| !is_in_name(c)).collect();
+    for module in modules.iter().filter(|module| !is_exempt(module)) {
+        for item in items_of_capi(module.tokens.clone()) {
+            assert!(named.contains(item.as_str()), "{}: {item} depends on capi", module.file);
+        }
+    }
+    let text = "#[cfg(feature = \"capi\")] #[inline] pub(crate) fn f() {} \
+                mod m { #[cfg(any(feature = \"serve\", feature = \"capi\"))] use a::b; fn g() {} }";
+    assert_eq!(items_of_capi(text.parse().unwrap()), ["f", "use"]);
+}
+
+/// The compiler does not report them: each test program uses a part of the functions.
+#[test]
+fn test_programs_name_every_function_of_their_support() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |directory: &str| {
+        let mut files = Vec::new();
+        rust_files(root, directory, &mut files);
+        files.into_iter().map(|(_, text)| text.parse().unwrap()).collect::<Vec<TokenStream>>()
+    };
+    assert_eq!(unused_functions(&read("tests/support"), &read("tests")), Vec::<String>::new());
+    let file = "trait T { fn a(); fn b(); } impl T for S { fn a() {} fn b() {} }";
+    let all = [file, "S::a()"].map(|text| text.parse().unwrap());
+    assert_eq!(unused_functions(&all[..1], &all), ["b"]);
+}
+
+#[test]
+fn architecture_page_names_every_module_and_directory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let mut files = BTreeSet::from(["src/lib.rs".to_owned()]);
+    let mut directories = BTreeSet::new();
+    for module in modules() {
+        match module.file.rsplit_once('/').unwrap().0 {
+            "src" => drop(files.insert(module.file)),
+            directory => drop(directories.insert(format!("{directory}/"))),
+        }
+    }
+    let expected: BTreeSet<_> = files.union(&directories).cloned().collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `src/")?.split_once('`'));
+    let named: BTreeSet<_> = rows.map(|(path, _)| format!("src/{path}")).collect();
+    assert_eq!(named, expected);
+    let layers = page.split("## Layers").nth(1).unwrap().split("## Directories").next().unwrap();
+    let rows = layers.lines().filter(|line| line.starts_with('|'));
+    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let mut listed: Vec<_> = names.collect();
+    listed.reverse();
+    let order: Vec<_> = LAYERS.into_iter().filter(|layer| *layer != "manual").collect();
+    assert_eq!(listed, order);
+}
+
+#[test]
+fn check_reports_a_cycle() {
+    let module = |path: &str, text: &str| Module {
+        path: path.split("::").map(str::to_owned).collect(),
+        file: path.to_owned(),
+        tokens: without_tests(text.parse().unwrap()),
+    };
+    let modules = [
+        module("a", "use crate::{b::X, c}; #[cfg(test)] mod tests { use crate::d::Y; }"),
+        module("a::child", "pub(in crate::d) fn f() { super::super::c::g(); }"),
+        module("b", "mod inner { use super::super::c::Z; }"),
+        module("c", "fn f() -> crate::d::Y { crate::a::child::g() }"),
+        module("d", "use self::e;"),
+    ];
+    let graph = top_level_graph(&modules);
+    let uses: Vec<_> = edges(&graph).map(|(from, (to, _))| format!("{from}{to}")).collect();
+    assert_eq!(uses, ["ab", "ac", "bc", "ca", "cd"]);
+    assert_eq!(cycle(&graph).unwrap(), ["a", "b", "c", "a"]);
+}
+
+fn is_in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+// ---- graphs ------------------------------------------------------------------------------------
+
+/// Each module with the modules that it uses, and with the first file that uses each.
+type Graph = BTreeMap<String, BTreeMap<String, String>>;
+
+fn top_level_graph(modules: &[Module]) -> Graph {
+    let public = exports(modules);
+    let mut graph = Graph::new();
+    for module in modules.iter().filter(|module| !module.path.is_empty()) {
+        let uses = graph.entry(module.layer().to_owned()).or_default();
+        for Name(name) in names(module, modules) {
+            let Some(first) = name.first() else { continue };
+            // A public item belongs to the module that defines it. The C API uses it as public.
+            let target = match public.get(first) {
+                Some(_) if module.layer() == "ffi" => continue,
+                Some(target) => target.first().unwrap(),
+                None => first,
+            };
+            let is_module = modules.iter().any(|module| module.layer() == target);
+            if is_module && target != module.layer() {
+                uses.entry(target.clone()).or_insert_with(|| module.file.clone());
+            }
+        }
+    }
+    graph
+}
+
+/// For each directory the graph of the files and directories in it. The module of the directory
+/// itself, `mod.rs`, is no part of the graph: it declares the others and may share items with them.
+fn directory_graphs(modules: &[Module]) -> BTreeMap<ModulePath, Graph> {
+    let mut graphs: BTreeMap<ModulePath, Graph> = BTreeMap::new();
+    for module in modules {
+        for Name(name) in names(module, modules) {
+            let common = module.path.iter().zip(&name).take_while(|(a, b)| a == b).count();
+            let (Some(from), Some(to)) = (module.path.get(common), name.get(common)) else {
+                continue;
+            };
+            let directory = &module.path[..common];
+            let is_module = |last: &String| {
+                modules.iter().any(|module| {
+                    module.path.starts_with(directory) && module.path.get(common) == Some(last)
+                })
+            };
+            if common > 0 && is_module(to) {
+                let graph = graphs.entry(directory.to_vec()).or_default();
+                let full = |last: &String| format!("{}::{last}", directory.join("::"));
+                graph.entry(full(to)).or_default();
+                let uses = graph.entry(full(from)).or_default();
+                uses.entry(full(to)).or_insert_with(|| module.file.clone());
+            }
+        }
+    }
+    graphs
+}
+
+fn edges(graph: &Graph) -> impl Iterator<Item = (&str, (&str, &str))> {
+    graph.iter().flat_map(|(from, uses)| {
+        uses.iter().map(move |(to, file)| (from.as_str(), (to.as_str(), file.as_str())))
+    })
+}
+
+/// The modules of a cycle, the first one again at the end.
+fn cycle(graph: &Graph) -> Option<Vec<&str>> {
+    fn visit<'a>(
+        graph: &'a Graph,
+        module: &'a str,
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<Vec<&'a str>> {
+        if let Some(start) = path.iter().position(|on_path| *on_path == module) {
+            let mut cycle = path[start..].to_vec();
+            cycle.push(module);
+            return Some(cycle);
+        }
+        if done.contains(module) {
+            return None;
+        }
+        path.push(module);
+        let found = graph.get(module)?.keys().find_map(|to| visit(graph, to, path, done));
+        path.pop();
+        done.insert(module);
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|module| visit(graph, module, &mut Vec::new(), &mut done))
+}
+
+fn print_graph(graph: &Graph) {
+    for (module, uses) in graph {
+        println!("{module} -> {}", uses.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+    }
+}
+
+// ---- sources -----------------------------------------------------------------------------------
+
+/// The paths and texts of the Rust files below a directory.
+fn rust_files(root: &Path, directory: &str, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(root.join(directory)).unwrap() {
+        let entry = entry.unwrap();
+        let file = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            rust_files(root, &file, found);
+        } else if file.ends_with(".rs") {
+            found.push((file, fs::read_to_string(entry.path()).unwrap()));
+        }
+    }
+}
+
+/// Every module of the library, except the modules of tests.
+fn modules() -> Vec<Module> {
+    let mut files = Vec::new();
+    rust_files(Path::new(env!("CARGO_MANIFEST_DIR")), "src", &mut files);
+    let module = |(file, text): (String, String)| {
+        let name = file.trim_start_matches("src/").trim_end_matches(".rs");
+        let name = name.trim_end_matches("/mod");
+        let path = name.split('/').map(str::to_owned).filter(|part| part != "lib").collect();
+        Module { path, file, tokens: without_tests(text.parse().unwrap()) }
+    };
+    let mut found: Vec<_> = files.into_iter().map(module).collect();
+    found.retain(|module| module.path.last().is_none_or(|last| last != "tests"));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(found.len() > 80, "{} files", found.len());
+    found
+}
+
+/// The items that lib.rs exports, with the path of each.
+fn exports(modules: &[Module]) -> BTreeMap<String, Vec<String>> {
+    let Some(root) = modules.iter().find(|module| module.path.is_empty()) else {
+        return BTreeMap::new();
+    };
+    let paths = names(root, modules).into_iter();
+    paths
+        .filter_map(|Name(mut path)| Some((path.pop()?, path)))
+        .filter(|(_, of)| !of.is_empty())
+        .collect()
+}
+
+/// The tokens without items that have the attribute `cfg(test)` or a variant.
+fn without_tests(tokens: TokenStream) -> TokenStream {
+    let mut kept = Vec::new();
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        match (&token, rest.peek()) {
+            (TokenTree::Punct(hash), Some(TokenTree::Group(attribute)))
+                if hash.as_char() == '#' && is_for_tests(&attribute.stream().to_string()) =>
+            {
+                rest.next();
+                // The item ends with a semicolon or with its block.
+                for skipped in rest.by_ref() {
+                    match skipped {
+                        TokenTree::Punct(end) if end.as_char() == ';' => break,
+                        TokenTree::Group(block) if block.delimiter() == Delimiter::Brace => break,
+                        _ => {}
+                    }
+                }
+            }
+            (TokenTree::Group(group), _) => {
+                let inside = without_tests(group.stream());
+                kept.push(TokenTree::Group(proc_macro2::Group::new(group.delimiter(), inside)));
+            }
+            _ => kept.push(token),
+        }
+    }
+    kept.into_iter().collect()
+}
+
+fn is_for_tests(attribute: &str) -> bool {
+    let text = attribute.replace(' ', "");
+    ["cfg(test)", "cfg(all(test,", "cfg(doctest)"].iter().any(|start| text.starts_with(start))
+}
+
+fn contains(tokens: TokenStream, is_wanted: &impl Fn(&TokenTree) -> bool) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => contains(group.stream(), is_wanted),
+        token => is_wanted(&token),
+    })
+}
+
+/// The names of the functions and modules that depend on the feature `capi`. For another item, its
+/// first word.
+fn items_of_capi(tokens: TokenStream) -> Vec<String> {
+    let is_capi =
+        |token: &TokenTree| matches!(token, TokenTree::Literal(l) if l.to_string() == "\"capi\"");
+    let mut found = Vec::new();
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        let TokenTree::Group(group) = token else { continue };
+        if group.delimiter() != Delimiter::Bracket || !contains(group.stream(), &is_capi) {
+            found.extend(items_of_capi(group.stream()));
+            continue;
+        }
+        let words = rest.clone().filter_map(|token| match token {
+            TokenTree::Ident(word) => Some(word.to_string()),
+            _ => None,
+        });
+        let mut words = words.skip_while(|word| word == "pub");
+        let kind = words.next().unwrap_or_default();
+        let has_name = ["fn", "mod"].contains(&kind.as_str());
+        found.push(if has_name { words.next().unwrap_or_default() } else { kind });
+    }
+    found
+}
+
+/// The names of the functions that are visible in the crate only, and the names of public functions.
+fn functions(tokens: TokenStream, private: &mut BTreeSet<String>, public: &mut BTreeSet<String>) {
+    let mut rest = tokens.into_iter().peekable();
+    // `pub`, then its restriction, then words such as `const` and `unsafe`.
+    let (mut is_pub, mut is_restricted) = (false, false);
+    while let Some(token) = rest.next() {
+        match token {
+            TokenTree::Group(group) => {
+                is_restricted |= is_pub && group.delimiter() == Delimiter::Parenthesis;
+                functions(group.stream(), private, public);
+            }
+            TokenTree::Ident(word) if word == "pub" => (is_pub, is_restricted) = (true, false),
+            TokenTree::Ident(word) if word == "fn" => {
+                if let (true, Some(TokenTree::Ident(name))) = (is_pub, rest.peek()) {
+                    let set = if is_restricted { &mut *private } else { &mut *public };
+                    set.insert(name.to_string());
+                }
+                (is_pub, is_restricted) = (false, false);
+            }
+            TokenTree::Ident(word) if word == "const" || word == "unsafe" || word == "extern" => {}
+            TokenTree::Literal(_) => {}
+            _ => (is_pub, is_restricted) = (false, false),
+        }
+    }
+}
+
+/// The functions that `support` defines and that `all` files only define.
+fn unused_functions(support: &[TokenStream], all: &[TokenStream]) -> Vec<String> {
+    fn count(tokens: TokenStream, found: &mut BTreeMap<String, usize>) {
+        let mut is_defined = false;
+        for token in tokens {
+            match token {
+                TokenTree::Group(group) => count(group.stream(), found),
+                TokenTree::Ident(word) => {
+                    let word = word.to_string();
+                    let follows = word == "fn";
+                    *found.entry(word).or_default() += usize::from(!is_defined);
+                    is_defined = follows;
+                }
+                _ => is_defined = false,
+            }
+        }
+    }
+    let (mut defined, mut uses) = (BTreeSet::new(), BTreeMap::new());
+    support.iter().for_each(|file| words_after("fn", file.clone(), &mut defined));
+    // The operator `-` calls it.
+    defined.remove("sub");
+    all.iter().for_each(|file| count(file.clone(), &mut uses));
+    defined.retain(|name| uses.get(name).is_none_or(|uses| *uses == 0));
+    defined.into_iter().collect()
+}
+
+/// The words that follow a keyword.
+fn words_after(keyword: &str, tokens: TokenStream, found: &mut BTreeSet<String>) {
+    let mut follows = false;
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => words_after(keyword, group.stream(), found),
+            TokenTree::Ident(word) => {
+                if follows {
+                    found.insert(word.to_string());
+                }
+                follows = word == keyword;
+            }
+            _ => follows = false,
+        }
+    }
+}
+
+/// The names of the functions and methods that are called by `.name(` and `::name(`.
+fn calls(tokens: TokenStream, found: &mut BTreeSet<String>) {
+    let mut before = [' ', ' '];
+    let mut name = None;
+    for token in tokens {
+        let mut mark = ' ';
+        match token {
+            TokenTree::Group(group) => {
+                if group.delimiter() == Delimiter::Parenthesis {
+                    found.extend(name.take());
+                }
+                calls(group.stream(), found);
+                name = None;
+            }
+            TokenTree::Ident(ident) if before[1] == '.' || before == [':', ':'] => {
+                name = Some(ident.to_string());
+            }
+            TokenTree::Punct(punct) => {
+                mark = punct.as_char();
+                name = None;
+            }
+            _ => name = None,
+        }
+        before = [before[1], mark];
+    }
+}
+
+/// The paths of this crate that a module names.
+fn names(module: &Module, modules: &[Module]) -> BTreeSet<Name> {
+    let mut found = BTreeSet::new();
+    let mut reader = Reader { modules, found: &mut found };
+    reader.read(module.tokens.clone(), &module.path);
+    found
+}
+
+struct Reader<'a> {
+    modules: &'a [Module],
+    found: &'a mut BTreeSet<Name>,
+}
+
+type Tokens = Peekable<token_stream::IntoIter>;
+
+impl Reader<'_> {
+    /// `path` is the module that the tokens are in.
+    fn read(&mut self, tokens: TokenStream, path: &[String]) {
+        let mut rest = tokens.into_iter().peekable();
+        let mut before = [String::new(), String::new()];
+        while let Some(token) = rest.next() {
+            let text = match &token {
+                TokenTree::Group(_) => String::new(),
+                token => token.to_string(),
+            };
+            match token {
+                // The path of `pub(in path)` is no use.
+                TokenTree::Group(_) if before[1] == "pub" => {}
+                TokenTree::Group(group) if before[0] == "mod" => {
+                    let inner: Vec<_> = path.iter().chain([&before[1]]).cloned().collect();
+                    self.read(group.stream(), &inner);
+                }
+                TokenTree::Group(group) => self.read(group.stream(), path),
+                // The later parts of a path do not start one.
+                TokenTree::Ident(_) if before[1] == ":" && before[0] == ":" => {}
+                TokenTree::Ident(ident) => {
+                    if let Some(start) = self.start(&ident.to_string(), path) {
+                        self.path(start, &mut rest);
+                    }
+                }
+                _ => {}
+            }
+            before = [std::mem::take(&mut before[1]), text];
+        }
+    }
+
+    /// The module at which a path begins.
+    fn start(&self, first: &str, path: &[String]) -> Option<Vec<String>> {
+        match first {
+            "crate" => Some(Vec::new()),
+            "self" => Some(path.to_vec()),
+            "super" => Some(path.split_last()?.1.to_vec()),
+            _ => {
+                let child: Vec<_> = path.iter().map(String::as_str).chain([first]).collect();
+                let is_child = self.modules.iter().any(|module| module.path == child);
+                is_child.then(|| child.into_iter().map(str::to_owned).collect())
+            }
+        }
+    }
+
+    /// Reads the path that follows its first part, with everything in its braces.
+    fn path(&mut self, mut name: Vec<String>, rest: &mut Tokens) {
+        while is_path_separator(rest) {
+            match rest.next() {
+                Some(TokenTree::Ident(ident)) if ident == "super" => {
+                    name.pop();
+                }
+                Some(TokenTree::Ident(ident)) if ident == "self" => {}
+                Some(TokenTree::Ident(ident)) => name.push(ident.to_string()),
+                Some(TokenTree::Group(group)) => {
+                    let mut inside = group.stream().into_iter().peekable();
+                    while let Some(token) = inside.next() {
+                        match token {
+                            TokenTree::Ident(ident) if ident == "self" => {
+                                self.found.insert(Name(name.clone()));
+                            }
+                            TokenTree::Ident(ident) if ident == "as" => {
+                                inside.next();
+                            }
+                            TokenTree::Ident(ident) => {
+                                let name = name.iter().cloned().chain([ident.to_string()]);
+                                self.path(name.collect(), &mut inside);
+                            }
+                            _ => {}
+                        }
+                    }
+                    return;
+                }
+                // A glob, or generic arguments.
+                _ => break,
+            }
+        }
+        self.found.insert(Name(name));
+    }
+}
+
+/// Whether `::` follows, which is then read.
+fn is_path_separator(rest: &mut Tokens) -> bool {
+    let mut ahead = rest.clone();
+    let mut colon = || matches!(ahead.next(), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    if !(colon() && colon()) {
+        return false;
+    }
+    rest.next();
+    rest.next();
+    true
+}

@@ -1,0 +1,1234 @@
+//! D1: bound and connected UDP sockets. D2: replies leave from the address that received the
+//! request, and ICMP errors do not end a receive. D3: batches. T2 to T4 for datagram sockets.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::support;
+#[cfg(feature = "serve")]
+use crate::support::DatagramService;
+use crate::support::{
+    AWAITED, Api, Datagrams, Opt, Outcome, Token, fails, ip, promptly, system, timed, while_waiting,
+};
+use crate::support::{limits, process, watch};
+use keepsock::{ErrorKind, Family, Protocol};
+
+both_apis![
+    datagrams_between_bound_and_connected_socket_arrive,
+    bind_to_wildcard_receives_both_families,
+    send_to_address_of_wrong_family_fails,
+    bind_to_used_port_names_the_endpoint,
+    recv_into_small_buffer_reports_truncation,
+    send_of_longest_and_empty_datagram_succeeds,
+    reply_leaves_from_the_requested_address,
+    connected_socket_reaches_only_its_peer,
+    connect_by_name_or_addresses_succeeds,
+    recv_without_datagram_times_out,
+    cancel_during_recv_ends_the_wait,
+    close_during_recv_ends_the_wait,
+    recv_in_nonblocking_mode_does_not_wait,
+    descriptor_is_borrowed_released_and_adopted,
+    adopt_of_other_descriptor_leaves_it_to_caller,
+    recv_interrupted_by_signal_continues,
+    recv_among_icmp_errors_gets_every_datagram,
+    recv_on_bound_socket_ignores_icmp_errors,
+    send_during_icmp_errors_of_other_threads_succeeds,
+    icmp_error_during_recv_does_not_end_the_wait,
+    queued_error_during_recv_uses_no_processor,
+    icmp_errors_without_recv_errors_are_discarded,
+    unread_icmp_errors_have_a_limit,
+    batch_keeps_order_and_boundaries,
+    batch_of_equal_lengths_uses_gso,
+    batch_with_rejected_gso_is_sent_singly,
+    batch_with_other_error_keeps_gso_enabled,
+    batch_with_unsendable_datagram_sends_those_before,
+    batch_of_replies_leaves_from_requested_addresses,
+    recv_batch_waits_like_recv,
+    batch_to_closed_port_ignores_icmp_errors,
+    broadcast_requires_option_and_gets_reply,
+    multicast_join_selects_groups_and_sources,
+    multicast_with_several_sockets_reaches_each,
+    multicast_join_of_ipv6_group_is_in_kernel_list,
+    multicast_send_options_reach_the_kernel,
+    multicast_join_of_invalid_group_fails,
+    multicast_join_twice_or_leave_unjoined_fails,
+    adopt_of_icmp_socket_fails,
+    recv_without_memory_keeps_the_datagram,
+    recv_of_unexplained_errors_keeps_the_processor_idle,
+    recv_error_ends_when_the_queue_yields_nothing,
+    release_restores_blocking_mode_without_timeouts,
+    adopt_that_fails_leaves_descriptor_unchanged,
+    connect_from_address_of_other_family_names_it,
+    #[cfg(feature = "diag")] {
+        stream_options_for_datagram_socket_are_rejected,
+    }
+    #[cfg(feature = "serve")] {
+        serve_after_transient_error_continues,
+        serve_ends_after_a_fatal_error,
+        serve_stops_while_receiving_fails,
+    }
+];
+
+/// For a test in a process of its own.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::new(LOCALHOST, port)
+}
+
+/// A bound socket and one that is connected to it.
+fn pair<A: Api>() -> (A::Datagram, A::Datagram) {
+    let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let client = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
+    (server, client)
+}
+
+/// An address without a socket. No other test binds to this IP address.
+fn closed_port<A: Api>(test: u8) -> SocketAddr {
+    UdpSocket::bind((A::own_address(test), 0)).unwrap().local_addr().unwrap()
+}
+
+/// D1, S1: a bound and a connected socket exchange datagrams and report their addresses.
+fn datagrams_between_bound_and_connected_socket_arrive<A: Api>() {
+    let (server, client) = pair::<A>();
+    assert_eq!(server.endpoint(), format!("127.0.0.1:{}", server.port()));
+    assert_eq!(client.name(), format!("udp 127.0.0.1:{} -> {}", client.port(), server.endpoint()));
+    assert_eq!(server.name(), format!("udp {} -> 0.0.0.0:0", server.endpoint()));
+    let tuple = client.five_tuple();
+    assert_eq!(tuple.protocol, Protocol::Udp as i32);
+    assert_eq!(tuple.remote, ("127.0.0.1".to_owned(), server.port()));
+    client.send(b"question").unwrap();
+    let (got, info) = server.recv_info(64).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.from), (&b"question"[..], at(client.port())));
+    assert_eq!((got.original_len, got.truncated), (8, false));
+    assert_eq!((got.to, got.local), (Some(at(server.port())), Some(at(server.port()))));
+    assert_eq!(got.interface, 0, "a socket with one address does not request the interface");
+    server.reply(&info, b"answer").unwrap();
+    assert_eq!(client.recv(64).unwrap().bytes, b"answer");
+    server.send_to(b"more", got.from).unwrap();
+    assert_eq!(client.recv(64).unwrap().bytes, b"more");
+    server.send_to_endpoint(b"again", &client.endpoint()).unwrap();
+    assert_eq!(client.recv(64).unwrap().bytes, b"again");
+    assert_eq!((got.ttl, got.tos, got.received_at), (None, None, None), "nobody asked");
+    assert!(system::is_cloexec(server.fd().unwrap()));
+    client.close();
+    assert_eq!(client.five_tuple(), tuple);
+    client.close();
+}
+
+/// D1: `*` receives both families on one port and reports IPv4 addresses as IPv4.
+fn bind_to_wildcard_receives_both_families<A: Api>() {
+    let server = A::Datagram::bind("*:0", &[]).unwrap();
+    assert_eq!(server.endpoint(), format!("*:{}", server.port()));
+    for (host, address) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        let peer = format!("{host}:{}", server.port());
+        let client = A::Datagram::connect(&peer, &[]).unwrap();
+        client.send(b"x").unwrap();
+        let (got, info) = server.recv_info(8).unwrap();
+        let to = SocketAddr::new(address.parse().unwrap(), server.port());
+        assert_eq!((got.to, got.local), (Some(to), Some(to)));
+        assert_eq!(got.interface, 1, "the loopback interface");
+        assert_eq!(got.from, SocketAddr::new(to.ip(), client.port()));
+        server.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"answer");
+        server.send_to(b"again", got.from).unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"again");
+    }
+    let only = A::Datagram::bind("*:0", &[Opt::Family(Family::Ipv4)]).unwrap();
+    assert_eq!(only.five_tuple().local.0, "0.0.0.0");
+}
+
+/// E2: a send fails for an address of a family that the socket does not have.
+fn send_to_address_of_wrong_family_fails<A: Api>() {
+    let to = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let four = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let failure = fails(four.send_to(b"x", to("[::1]:9")), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("the socket supports IPv4 only"), "{failure:?}");
+    let six = A::Datagram::bind("[::]:0", &[]).unwrap();
+    let failure = fails(six.send_to(b"x", to("127.0.0.1:9")), ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("the socket supports IPv6 only"), "{failure:?}");
+    fails(four.send(b"x"), ErrorKind::WrongState);
+    fails(four.send_to_endpoint(b"x", "unix:/nowhere"), ErrorKind::InvalidArgument);
+    fails(four.send_to_endpoint(b"x", "localhost:9"), ErrorKind::InvalidEndpoint);
+    fails(A::Datagram::bind("nonsense", &[]), ErrorKind::InvalidEndpoint);
+    let failure = A::Datagram::connect("127.0.0.1:9", &[Opt::Local("[::1]:0")]);
+    let failure = fails(failure, ErrorKind::AddressNotAvailable);
+    let words = "local address \"[::1]:0\": bind: address not available: another address family";
+    assert!(failure.message.contains(words), "{failure:?}");
+    let failure = A::Datagram::connect("127.0.0.1:9", &[Opt::Local("no-such-host.invalid:0")]);
+    let failure = failure.map(drop).unwrap_err();
+    let words = "connect to 127.0.0.1:9: local address \"no-such-host.invalid:0\": lookup: ";
+    assert!(failure.message.starts_with(words), "{failure:?}");
+    let failure = A::Datagram::connect("unix:/nowhere", &[Opt::Local("127.0.0.1:0")]);
+    let failure = fails(failure, ErrorKind::InvalidArgument);
+    assert!(failure.message.contains("local_endpoint"), "{failure:?}");
+}
+
+/// L5: a bind to a port that is in use fails and names the endpoint.
+fn bind_to_used_port_names_the_endpoint<A: Api>() {
+    for endpoint in ["127.0.0.1:0", "*:0"] {
+        let first = A::Datagram::bind(endpoint, &[]).unwrap();
+        let taken = first.endpoint();
+        let failure = fails(A::Datagram::bind(&taken, &[]), ErrorKind::AddressInUse);
+        assert_eq!(*failure.message, *format!("bind {taken}: bind: address in use"));
+    }
+    let failure = fails(A::Datagram::bind("192.0.2.1:0", &[]), ErrorKind::AddressNotAvailable);
+    assert_eq!(&*failure.stage, "bind");
+}
+
+/// D1: a truncated receive reports the truncation and the length of the datagram.
+fn recv_into_small_buffer_reports_truncation<A: Api>() {
+    let (server, client) = pair::<A>();
+    client.send(&[7; 1000]).unwrap();
+    client.send(&[8; 1000]).unwrap();
+    client.send(b"").unwrap();
+    let got = server.recv(10).unwrap();
+    assert_eq!((got.bytes.as_slice(), got.original_len, got.truncated), (&[7; 10][..], 1000, true));
+    let got = server.recv(0).unwrap();
+    assert_eq!((got.bytes.len(), got.original_len, got.truncated), (0, 1000, true));
+    let got = server.recv(0).unwrap();
+    assert_eq!((got.bytes.len(), got.original_len, got.truncated), (0, 0, false));
+}
+
+/// D1: an IPv4 datagram has at most 65,507 bytes, and may be empty. A longer one is rejected.
+fn send_of_longest_and_empty_datagram_succeeds<A: Api>() {
+    let (server, client) = pair::<A>();
+    let longest = vec![3; 65_507];
+    client.send(&longest).unwrap();
+    assert_eq!(server.recv(70_000).unwrap().bytes, longest);
+    let failure = fails(client.send(&[0; 65_508]), ErrorKind::TooLong);
+    assert!(failure.message.contains("65508 bytes"), "{failure:?}");
+    assert!(failure.message.contains("at most 65507"), "{failure:?}");
+    fails(server.send_to(&[0; 65_508], at(client.port())), ErrorKind::TooLong);
+    client.send(b"").unwrap();
+    let got = server.recv(8).unwrap();
+    assert_eq!((got.bytes.len(), got.from), (0, at(client.port())));
+    let six = A::Datagram::bind("[::1]:0", &[]).unwrap();
+    let to_six = A::Datagram::connect(&six.endpoint(), &[]).unwrap();
+    to_six.send(&[0; 65_507]).unwrap();
+    assert_eq!(six.recv(70_000).unwrap().bytes.len(), 65_507);
+    fails(to_six.send(&[0; 65_528]), ErrorKind::TooLong);
+}
+
+/// D2: a server with several addresses replies from the address that received the request. The
+/// client is connected, so it receives no reply from another address.
+fn reply_leaves_from_the_requested_address<A: Api>() {
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::Datagram::bind(wildcard, &[]).unwrap();
+        for asked in [A::own_address(90), A::own_address(91)] {
+            let asked = SocketAddr::new(asked.parse().unwrap(), server.port());
+            // The control case: from 127.0.0.1 the reply would come from that address by default.
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut buf = [0; 8];
+            client.send_to(b"control", asked).unwrap();
+            let got = server.recv(8).unwrap();
+            server.send_to(b"x", got.from).unwrap();
+            assert_eq!(client.recv_from(&mut buf).unwrap().1, at(server.port()));
+            client.send_to(b"x", asked).unwrap();
+            let (got, info) = server.recv_info(8).unwrap();
+            assert_eq!((got.to, got.local), (Some(asked), Some(asked)));
+            server.reply(&info, b"answer").unwrap();
+            assert_eq!(client.recv_from(&mut buf).unwrap(), (6, asked));
+        }
+    }
+}
+
+/// D1: a connected socket neither receives from nor sends to other peers.
+fn connected_socket_reaches_only_its_peer<A: Api>() {
+    let (server, client) = pair::<A>();
+    let stranger = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    stranger.send_to(b"stranger", at(client.port())).unwrap();
+    server.send_to(b"peer", at(client.port())).unwrap();
+    assert_eq!(client.recv(16).unwrap().bytes, b"peer");
+    let failure = fails(client.send_to(b"x", at(stranger.port())), ErrorKind::WrongState);
+    assert!(failure.message.contains("connected to"), "{failure:?}");
+    client.send_to(b"its own", at(server.port())).unwrap();
+    assert_eq!(server.recv(16).unwrap().bytes, b"its own");
+}
+
+/// C5: datagram sockets accept host names, a local address, and addresses in place of a name.
+fn connect_by_name_or_addresses_succeeds<A: Api>() {
+    let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let name = format!("localhost:{}", server.port());
+    let four = [Opt::Family(Family::Ipv4)];
+    A::Datagram::connect(&name, &four).unwrap().send(b"x").unwrap();
+    assert_eq!(server.recv(8).unwrap().bytes, b"x");
+    let from = A::own_address(92);
+    let local = format!("{from}:0");
+    let options = [Opt::Local(&local), Opt::Address(at(server.port()))];
+    let client = A::Datagram::connect("not-looked-up.invalid:80", &options).unwrap();
+    assert_eq!(client.five_tuple().local.0, from);
+    client.send(b"x").unwrap();
+    assert_eq!(server.recv(8).unwrap().from, SocketAddr::new(from.parse().unwrap(), client.port()));
+    // No peer address has the family of the local address.
+    let options = [Opt::Local("[::1]:0"), Opt::Address(at(server.port()))];
+    fails(A::Datagram::connect("x:80", &options), ErrorKind::AddressNotAvailable);
+    A::Datagram::bind("127.0.0.1:0", &[Opt::Interface("lo")]).unwrap();
+    fails(
+        A::Datagram::bind("127.0.0.1:0", &[Opt::Interface("nosuch0")]),
+        ErrorKind::InvalidEndpoint,
+    );
+}
+
+/// E2: a datagram socket rejects options that only streams have.
+#[cfg(feature = "diag")]
+fn stream_options_for_datagram_socket_are_rejected<A: Api>() {
+    for (name, option) in [
+        ("keepalive", Opt::Keepalive(10_000, 1000, 3)),
+        ("dead_after", Opt::DeadAfter(10_000)),
+        ("middlebox_timeout", Opt::MiddleboxTimeout(10_000)),
+        ("heartbeat", Opt::Heartbeat(b"x", 1000)),
+        ("idle_timeout", Opt::IdleTimeout(1000)),
+        ("first_byte_timeout", Opt::FirstByteTimeout(1000)),
+        ("nodelay", Opt::Nodelay(false)),
+        ("attempt_delay", Opt::AttemptDelay(100)),
+        ("backlog", Opt::Backlog(8)),
+        ("fast_open", Opt::FastOpen(true)),
+        ("mptcp", Opt::Mptcp(true)),
+        ("save_syn", Opt::SaveSyn(true)),
+    ] {
+        let options = [option];
+        for outcome in [
+            A::Datagram::bind("127.0.0.1:0", &options),
+            A::Datagram::connect("127.0.0.1:9", &options),
+        ] {
+            let failure = fails(outcome, ErrorKind::InvalidArgument);
+            assert!(failure.message.contains(name), "{failure:?}");
+        }
+    }
+    fails(
+        A::Datagram::bind("127.0.0.1:0", &[Opt::Local("127.0.0.1:0")]),
+        ErrorKind::InvalidArgument,
+    );
+    fails(A::Datagram::bind("127.0.0.1:0", &[Opt::Address(at(9))]), ErrorKind::InvalidArgument);
+    // The value that disables an option is accepted.
+    A::Datagram::bind("127.0.0.1:0", &[Opt::NoKeepalive, Opt::Nodelay(true)]).unwrap();
+}
+
+/// I1: one deadline applies to the whole call, from the options or set later. A datagram that
+/// arrives before the deadline is received.
+fn recv_without_datagram_times_out<A: Api>() {
+    let limit = Duration::from_millis(50);
+    let server = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(50)]).unwrap();
+    promptly(limit + Duration::from_millis(50), || {
+        let (outcome, took) = timed(|| server.recv(8));
+        let failure = fails(outcome, ErrorKind::TimedOut);
+        assert_eq!(*failure.message, *format!("receive {}: timed out", server.endpoint()));
+        assert!(took >= limit, "{took:?}");
+        took
+    });
+    server.send_to(b"x", at(server.port())).unwrap();
+    assert_eq!(server.recv(8).unwrap().bytes, b"x");
+    fails(server.set_read_timeout(0), ErrorKind::InvalidArgument);
+    fails(server.set_write_timeout(0), ErrorKind::InvalidArgument);
+    server.set_read_timeout(10).unwrap();
+    server.set_write_timeout(10_000).unwrap();
+    fails(server.recv(8), ErrorKind::TimedOut);
+    server.send_to(b"x", at(server.port())).unwrap();
+    server.set_read_timeout(support::INFINITE).unwrap();
+    assert_eq!(server.recv(8).unwrap().bytes, b"x");
+}
+
+/// T2: a token ends a receive within 50 ms, and the socket remains usable.
+fn cancel_during_recv_ends_the_wait<A: Api>() {
+    promptly(Duration::from_millis(50), || {
+        let token = A::token();
+        let server = A::Datagram::bind("127.0.0.1:0", &[Opt::Cancel(&token)]).unwrap();
+        let (outcome, took) = while_waiting(|| server.recv(8), || token.fire());
+        fails(outcome, ErrorKind::Cancelled);
+        fails(server.send_to(b"x", at(server.port())), ErrorKind::Cancelled);
+        server.set_cancel(None);
+        server.send_to(b"x", at(server.port())).unwrap();
+        assert_eq!(server.recv(8).unwrap().bytes, b"x");
+        took
+    });
+}
+
+/// T3: a close ends the receives of other threads, in each waiting mode, for bound and connected
+/// sockets.
+fn close_during_recv_ends_the_wait<A: Api>() {
+    let token = A::token();
+    let with_token = [Opt::Cancel(&token)];
+    let with_limit = [Opt::ReadTimeout(20_000)];
+    for options in [&[][..], &with_token, &with_limit] {
+        let server = A::Datagram::bind("*:0", options).unwrap();
+        let peer = format!("127.0.0.1:{}", server.port());
+        let client = A::Datagram::connect(&peer, options).unwrap();
+        for socket in [client, server] {
+            let (outcome, _) = while_waiting(|| socket.recv(8), || socket.close());
+            fails(outcome, ErrorKind::Closed);
+            fails(socket.recv(8), ErrorKind::Closed);
+            fails(socket.send_to(b"x", at(9)), ErrorKind::Closed);
+            fails(socket.set_read_timeout(10), ErrorKind::Closed);
+            fails(socket.set_nonblocking(true), ErrorKind::Closed);
+            fails(socket.set_recv_errors(true), ErrorKind::Closed);
+            fails(socket.recv_error(), ErrorKind::Closed);
+            fails(socket.fd(), ErrorKind::Closed);
+            fails(socket.release(), ErrorKind::Closed);
+        }
+    }
+}
+
+/// T4: in non-blocking mode no call waits.
+fn recv_in_nonblocking_mode_does_not_wait<A: Api>() {
+    let (server, client) = pair::<A>();
+    server.set_nonblocking(true).unwrap();
+    assert!(system::is_nonblocking(server.fd().unwrap()));
+    fails(server.recv(8), ErrorKind::WouldBlock);
+    client.send(b"x").unwrap();
+    assert_eq!(server.recv(8).unwrap().bytes, b"x");
+    server.set_nonblocking(false).unwrap();
+    assert!(!system::is_nonblocking(server.fd().unwrap()));
+    let (outcome, _) = while_waiting(|| server.recv(8), || client.send(b"y").unwrap());
+    assert_eq!(outcome.unwrap().bytes, b"y");
+}
+
+/// T4: a descriptor is borrowed, released and adopted.
+fn descriptor_is_borrowed_released_and_adopted<A: Api>() {
+    let (server, client) = pair::<A>();
+    let endpoint = server.endpoint();
+    let fd = server.release().unwrap();
+    assert!(!system::is_nonblocking(fd.as_raw_fd()));
+    fails(server.recv(8), ErrorKind::Closed);
+    let server = A::Datagram::adopt(fd, &[Opt::ReadTimeout(10_000)]).map_err(|e| e.1).unwrap();
+    assert_eq!(server.endpoint(), endpoint);
+    client.send(b"x").unwrap();
+    let (got, info) = server.recv_info(8).unwrap();
+    assert_eq!(got.to, Some(at(server.port())));
+    server.reply(&info, b"answer").unwrap();
+    // An adopted connected socket is still connected.
+    let client = A::Datagram::adopt(client.release().unwrap(), &[]).map_err(|e| e.1).unwrap();
+    assert_eq!(client.recv(8).unwrap().bytes, b"answer");
+    client.send(b"y").unwrap();
+    assert_eq!(server.recv(8).unwrap().bytes, b"y");
+}
+
+/// E2: a descriptor that cannot be adopted stays the caller's, and the error names the reason.
+fn adopt_of_other_descriptor_leaves_it_to_caller<A: Api>() {
+    let refused = |fd, options: &[Opt<'_, A>], kind: ErrorKind| {
+        let (_fd, failure) = A::Datagram::adopt(fd, options).err().unwrap();
+        assert_eq!(failure.status, kind.code(), "{failure:?}");
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    refused(listener.into(), &[], ErrorKind::WrongState);
+    let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    refused(unix.into(), &[], ErrorKind::WrongState);
+    let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    refused(unbound.into(), &[], ErrorKind::WrongState);
+    refused(std::fs::File::open("/dev/null").unwrap().into(), &[], ErrorKind::Os);
+    let socket = || UdpSocket::bind("127.0.0.1:0").unwrap().into();
+    refused(socket(), &[Opt::Family(Family::Ipv4)], ErrorKind::InvalidArgument);
+    refused(socket(), &[Opt::Interface("lo")], ErrorKind::InvalidArgument);
+    refused(socket(), &[Opt::Backlog(1)], ErrorKind::InvalidArgument);
+}
+
+/// C4: a signal that interrupts a system call of a datagram socket does not end the call.
+fn recv_interrupted_by_signal_continues<A: Api>() {
+    extern "C" fn nothing(_: i32) {}
+    // Other tests use SIGUSR1 and SIGUSR2.
+    system::set_disposition(libc::SIGWINCH, nothing as *const () as usize);
+    let (server, client) = pair::<A>();
+    let target = std::sync::Mutex::new(None);
+    let (outcome, _) = while_waiting(
+        || {
+            *target.lock().unwrap() = Some(system::Target::this_thread());
+            server.recv(8)
+        },
+        || {
+            target.lock().unwrap().unwrap().signal(libc::SIGWINCH);
+            client.send(b"x").unwrap();
+        },
+    );
+    assert_eq!(outcome.unwrap().bytes, b"x");
+}
+
+/// D2: each datagram that arrives between a thousand ICMP errors is received.
+fn recv_among_icmp_errors_gets_every_datagram<A: Api>() {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gone = closed_port::<A>(93);
+    client.connect(gone).unwrap();
+    // The control case: a receive on a plain socket fails because of an earlier send.
+    client.send(b"x").unwrap();
+    assert_eq!(client.send(b"x").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    for options in [&[][..], &[Opt::ReadTimeout(10_000)]] {
+        let client = A::Datagram::connect(&gone.to_string(), options).unwrap();
+        for _ in 0..1000 {
+            client.send(b"x").unwrap();
+        }
+        // The last ICMP error may still be pending.
+        let first = client.recv_error().unwrap().expect("loopback delivers the error at once");
+        assert_eq!(first.status, ErrorKind::Refused.code());
+        assert_eq!(first.os_error, libc::ECONNREFUSED);
+        assert_eq!((first.to, first.from), (Some(gone), Some(gone.ip())));
+        assert_eq!(client.error_count(), 1000);
+        // The peer binds its port: its datagrams are received despite pending errors.
+        let peer = UdpSocket::bind(gone).unwrap();
+        peer.send_to(b"alive", at(client.port())).unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"alive");
+        client.send(b"question").unwrap();
+        drop(peer);
+        client.send(b"x").unwrap();
+        client.set_read_timeout(10).unwrap();
+        fails(client.recv(8), ErrorKind::TimedOut);
+    }
+}
+
+/// D2, T1: many threads send to a closed port. Each datagram is sent despite the ICMP errors, also
+/// to a peer with a socket.
+fn send_during_icmp_errors_of_other_threads_succeeds<A: Api>() {
+    let gone = closed_port::<A>(99);
+    let client = A::Datagram::connect(&gone.to_string(), &[]).unwrap();
+    let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    server.set_recv_errors(true).unwrap();
+    let living = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let living = living.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        for to in [gone, gone, living] {
+            let (client, server) = (&client, &server);
+            scope.spawn(move || {
+                for _ in 0..5000 {
+                    client.send(b"x").unwrap();
+                    assert_eq!(client.send_batch(&[(b"x", None), (b"yy", None)]).unwrap(), 2);
+                    server.send_to(b"x", to).unwrap();
+                }
+            });
+        }
+    });
+    assert!(client.error_count() > 0 && server.error_count() > 0);
+}
+
+/// D2: ICMP errors end no receive on a bound socket, which reports them only if configured to.
+fn recv_on_bound_socket_ignores_icmp_errors<A: Api>() {
+    for endpoint in ["127.0.0.1:0", "*:0"] {
+        let server = A::Datagram::bind(endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let client = A::Datagram::connect(&format!("127.0.0.1:{}", server.port()), &[]).unwrap();
+        let gone = closed_port::<A>(94);
+        server.send_to(b"x", gone).unwrap();
+        assert_eq!(server.recv_error().unwrap(), None);
+        server.set_recv_errors(true).unwrap();
+        for i in 0..1000u32 {
+            server.send_to(b"x", gone).unwrap();
+            client.send(&i.to_be_bytes()).unwrap();
+            assert_eq!(server.recv(8).unwrap().bytes, i.to_be_bytes());
+        }
+        let reported = server.recv_error().unwrap().expect("the ICMP errors are reported");
+        assert_eq!((reported.status, reported.to), (ErrorKind::Refused.code(), Some(gone)));
+        assert_eq!((reported.from, server.error_count()), (Some(gone.ip()), 1000));
+        server.set_recv_errors(false).unwrap();
+        server.send_to(b"x", gone).unwrap();
+        assert_eq!(server.error_count(), 1000);
+    }
+}
+
+/// D2: an ICMP error during a wait does not end the wait, and the wait does not use the processor.
+fn icmp_error_during_recv_does_not_end_the_wait<A: Api>() {
+    let token = A::token();
+    for options in [&[][..], &[Opt::ReadTimeout(10_000)], &[Opt::Cancel(&token)]] {
+        let gone = closed_port::<A>(95);
+        promptly(Duration::from_millis(100), || {
+            let client = A::Datagram::connect(&gone.to_string(), options).unwrap();
+            let ((got, used), _) = while_waiting(
+                || (client.recv(8), system::thread_cpu_time()),
+                || {
+                    client.send(b"x").unwrap();
+                    support::eventually("the error is counted", || client.error_count() == 1);
+                    let peer = UdpSocket::bind(gone).unwrap();
+                    peer.send_to(b"alive", at(client.port())).unwrap();
+                },
+            );
+            assert_eq!(got.unwrap().bytes, b"alive");
+            assert!(client.recv_error().unwrap().is_some());
+            assert_eq!(client.recv_error().unwrap(), None);
+            used
+        });
+    }
+}
+
+/// D2: while an error is queued, poll returns at once. A timed wait therefore takes the error from
+/// the queue, so that it does not use the processor.
+fn queued_error_during_recv_uses_no_processor<A: Api>() {
+    let gone = closed_port::<A>(100);
+    let client = A::Datagram::connect(&gone.to_string(), &[Opt::ReadTimeout(300)]).unwrap();
+    let fd = client.fd().unwrap();
+    promptly(Duration::from_millis(60), || {
+        let before = client.error_count();
+        // Another call clears the pending error, but not the error queue.
+        while system::send_plainly(fd, b"x") {}
+        let used = system::thread_cpu_time();
+        fails(client.recv(8), ErrorKind::TimedOut);
+        let used = system::thread_cpu_time() - used;
+        assert!(client.error_count() > before);
+        used
+    });
+}
+
+/// D2: a socket without error reports returns no ICMP error, and no call fails.
+fn icmp_errors_without_recv_errors_are_discarded<A: Api>() {
+    let client = A::Datagram::connect(&closed_port::<A>(101).to_string(), &[]).unwrap();
+    client.set_recv_errors(false).unwrap();
+    for _ in 0..4 {
+        client.send(b"x").unwrap();
+    }
+    assert_eq!((client.error_count(), client.recv_error().unwrap()), (0, None));
+}
+
+/// D3: an error of another cause does not disable segmentation.
+fn batch_with_other_error_keeps_gso_enabled<A: Api>() {
+    let peer = udp_gro();
+    let to = peer.local_addr().unwrap();
+    let client = A::Datagram::bind("0.0.0.0:0", &[]).unwrap();
+    let nowhere = "192.0.2.1:0".parse().unwrap();
+    client.send_batch_from(&[&[5; 100], &[5; 100]], to, nowhere).unwrap_err();
+    client.send_batch(&[(&[6; 100][..], Some(to)); 2]).unwrap();
+    assert_eq!(peer.recv(&mut [0; 1000]).unwrap(), 200);
+}
+
+/// E2: an ICMP socket (icmp(7)) is rejected although it resembles a UDP socket.
+fn adopt_of_icmp_socket_fails<A: Api>() {
+    let icmp = Some(socket2::Protocol::ICMPV4);
+    let Ok(ping) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, icmp) else {
+        eprintln!("skipped: no ping sockets for this user (ping_group_range)");
+        return;
+    };
+    ping.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (_fd, failure) = A::Datagram::adopt(ping.into(), &[]).err().unwrap();
+    assert_eq!(failure.status, ErrorKind::WrongState.code(), "{failure:?}");
+}
+
+/// D1: multicast join and leave fail as documented, also with a source address.
+fn multicast_join_twice_or_leave_unjoined_fails<A: Api>() {
+    let socket = A::Datagram::bind("0.0.0.0:0", &[]).unwrap();
+    let (group, sender) = (ip("239.83.4.1"), Some(ip("127.0.0.1")));
+    fails(socket.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
+    fails(socket.leave(group, Some("lo"), sender), ErrorKind::AddressNotAvailable);
+    socket.join(group, Some("lo"), sender).unwrap();
+    fails(socket.join(group, Some("lo"), sender), ErrorKind::AddressInUse);
+    socket.join(group, Some("lo"), Some(ip("127.0.0.2"))).unwrap();
+    fails(socket.leave(group, Some("lo"), Some(ip("127.0.0.3"))), ErrorKind::AddressNotAvailable);
+    socket.leave(group, Some("lo"), sender).unwrap();
+}
+
+/// D2: the error queue has a limit if the program never reads errors.
+fn unread_icmp_errors_have_a_limit<A: Api>() {
+    let client = A::Datagram::connect(&closed_port::<A>(96).to_string(), &[]).unwrap();
+    for _ in 0..200 {
+        client.send(b"x").unwrap();
+    }
+    let mut kept = 0;
+    while client.recv_error().unwrap().is_some() {
+        kept += 1;
+    }
+    assert_eq!((kept, client.error_count()), (64, 200));
+    let outcome: Outcome<()> = client.send(b"x");
+    outcome.unwrap();
+}
+
+/// Receives datagrams until `count` have arrived.
+fn receive<A: Api>(socket: &A::Datagram, count: usize) -> Vec<support::Got> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(socket.recv_batch(&vec![2000; 64]).unwrap());
+    }
+    assert_eq!(all.len(), count);
+    all
+}
+
+/// D3: a batch delivers datagrams of all lengths and addresses unchanged and in order.
+fn batch_keeps_order_and_boundaries<A: Api>() {
+    let server = A::Datagram::bind("*:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    let other = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    let client = A::Datagram::bind("*:0", &[]).unwrap();
+    let lens = [9, 9, 9, 4, 9, 0, 0, 1400, 1400, 1400, 1, 1, 1400];
+    let data: Vec<Vec<u8>> = (0..150).map(|i| vec![i as u8; lens[i % lens.len()]]).collect();
+    let to = |i: usize| Some(at(if i % 40 == 39 { other.port() } else { server.port() }));
+    let batch: Vec<_> = data.iter().enumerate().map(|(i, d)| (d.as_slice(), to(i))).collect();
+    let mut sent = 0;
+    for part in batch.chunks(70) {
+        assert_eq!(client.send_batch(part).unwrap(), part.len());
+        let of = |port| part.iter().filter(move |(_, to)| *to == Some(at(port)));
+        for socket in [&server, &other] {
+            let expected: Vec<_> = of(socket.port()).collect();
+            let got = receive::<A>(socket, expected.len());
+            for (got, expected) in got.iter().zip(expected) {
+                assert_eq!((got.bytes.as_slice(), got.from), (expected.0, at(client.port())));
+                assert_eq!((got.to, got.truncated), (Some(at(socket.port())), false));
+            }
+        }
+        sent += part.len();
+    }
+    assert_eq!(sent, batch.len());
+    assert_eq!(client.send_batch(&[]).unwrap(), 0);
+    assert!(server.recv_batch(&[]).unwrap().is_empty());
+    // Each entry reports its own truncation.
+    let connected = A::Datagram::connect(&other.endpoint(), &[]).unwrap();
+    connected.send_batch(&[(&[1; 9], None), (b"", None), (&[2; 9], None)]).unwrap();
+    let got = other.recv_batch(&[4, 4, 0]).unwrap();
+    let told: Vec<_> = got.iter().map(|g| (g.bytes.len(), g.original_len, g.truncated)).collect();
+    assert_eq!(told, [(4, 9, true), (0, 0, false), (0, 9, true)]);
+}
+
+/// A plain socket that receives coalesced datagrams unsplit (UDP_GRO of udp(7)).
+fn udp_gro() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    system::coalesce(socket.as_raw_fd());
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+/// D3: datagrams of equal length to one address are sent by one system call with GSO.
+fn batch_of_equal_lengths_uses_gso<A: Api>() {
+    let peer = udp_gro();
+    let to = peer.local_addr().unwrap();
+    let mut buf = vec![0; 70_000];
+    for endpoint in ["127.0.0.1:0", "*:0"] {
+        let client = A::Datagram::bind(endpoint, &[]).unwrap();
+        let mut batch = vec![(&[5; 100][..], Some(to)); 20];
+        batch.push((&[6; 30], Some(to)));
+        assert_eq!(client.send_batch(&batch).unwrap(), 21);
+        assert_eq!(peer.recv(&mut buf).unwrap(), 20 * 100 + 30);
+    }
+    // More bytes than one datagram holds, and more segments than the kernel allows.
+    let client = A::Datagram::connect(&to.to_string(), &[]).unwrap();
+    assert_eq!(client.send_batch(&[(&[7; 30_000][..], None); 3]).unwrap(), 3);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 60_000);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 30_000);
+    assert_eq!(client.send_batch(&[(&[7; 10][..], None); 100]).unwrap(), 100);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 640);
+    assert_eq!(peer.recv(&mut buf).unwrap(), 360);
+}
+
+/// D3: if the kernel rejects GSO, all datagrams are sent one by one, and GSO is not tried again.
+fn batch_with_rejected_gso_is_sent_singly<A: Api>() {
+    let (server, client) = pair::<A>();
+    // Without checksums the kernel rejects GSO with EINVAL.
+    let fd = client.fd().unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+    for _ in 0..2 {
+        assert_eq!(client.send_batch(&[(&[5; 100][..], None); 20]).unwrap(), 20);
+        assert!(receive::<A>(&server, 20).iter().all(|got| got.bytes == [5; 100]));
+    }
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 0);
+    let peer = udp_gro();
+    let to = peer.local_addr().unwrap();
+    let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let fd = client.fd().unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+    client.send_batch(&[(&[5; 100][..], Some(to)); 2]).unwrap();
+    system::set_option(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 0);
+    client.send_batch(&[(&[6; 100][..], Some(to)); 2]).unwrap();
+    let mut buf = [0; 1000];
+    for _ in 0..4 {
+        assert_eq!(peer.recv(&mut buf).unwrap(), 100, "GSO is disabled for that length");
+    }
+    client.send_batch(&[(&[7; 99][..], Some(to)); 2]).unwrap();
+    assert_eq!(peer.recv(&mut buf).unwrap(), 198, "GSO remains enabled for shorter datagrams");
+}
+
+/// D3: the datagrams before one that cannot be sent are sent, and the next call reports the error.
+fn batch_with_unsendable_datagram_sends_those_before<A: Api>() {
+    let (server, client) = pair::<A>();
+    let long = vec![0; 65_508];
+    let batch = [(&b"one"[..], None), (b"two", None), (&long, None), (b"three", None)];
+    assert_eq!(client.send_batch(&batch).unwrap(), 2);
+    fails(client.send_batch(&batch[2..]), ErrorKind::TooLong);
+    let got = receive::<A>(&server, 2);
+    assert_eq!((got[0].bytes.as_slice(), got[1].bytes.as_slice()), (&b"one"[..], &b"two"[..]));
+    fails(server.send_batch(&[(b"x", None)]), ErrorKind::WrongState);
+    fails(client.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::WrongState);
+    fails(server.send_batch(&[(b"x", Some(at(0)))]), ErrorKind::InvalidEndpoint);
+    server.close();
+    fails(server.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::Closed);
+}
+
+/// D2, D3: each reply of a batch leaves from the address that received the request.
+fn batch_of_replies_leaves_from_requested_addresses<A: Api>() {
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::Datagram::bind(wildcard, &[]).unwrap();
+        let asked = SocketAddr::new(A::own_address(97).parse().unwrap(), server.port());
+        let client = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        client.send_to(b"x", asked).unwrap();
+        let (_, info) = server.recv_info(8).unwrap();
+        let answers = [b"one".as_slice(), b"two", b"three"].map(|bytes| (&info, bytes));
+        assert_eq!(server.reply_batch(&answers).unwrap(), 3);
+        for (got, bytes) in receive::<A>(&client, 3).iter().zip(["one", "two", "three"]) {
+            assert_eq!((got.bytes.as_slice(), got.from), (bytes.as_bytes(), asked));
+        }
+        // Replies of one length to two clients, from two addresses.
+        let other = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let there = at(server.port());
+        let questions = [(&client, asked), (&other, asked), (&client, there)].map(|(from, to)| {
+            from.send_to(b"x", to).unwrap();
+            server.recv_info(8).unwrap().1
+        });
+        let words = ["one", "two", "six"];
+        let answers = [0, 1, 2].map(|i| (&questions[i], words[i].as_bytes()));
+        assert_eq!(server.reply_batch(&answers).unwrap(), 3);
+        for (to, from, word) in
+            [(&client, asked, "one"), (&other, asked, "two"), (&client, there, "six")]
+        {
+            let got = to.recv(8).unwrap();
+            assert_eq!((got.bytes.as_slice(), got.from), (word.as_bytes(), from));
+        }
+    }
+}
+
+/// I1, T2, T3, T4: a batch receive waits for the first datagram, and ends as a single receive does.
+fn recv_batch_waits_like_recv<A: Api>() {
+    let token = A::token();
+    let options = [Opt::ReadTimeout(10_000), Opt::Cancel(&token)];
+    for options in [&[][..], &options[..1], &options] {
+        let server = A::Datagram::bind("127.0.0.1:0", options).unwrap();
+        let client = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
+        let (outcome, _) =
+            while_waiting(|| server.recv_batch(&[8; 4]), || client.send(b"x").unwrap());
+        assert_eq!(outcome.unwrap().len(), 1);
+        let (outcome, _) = while_waiting(|| server.recv_batch(&[8; 4]), || server.close());
+        fails(outcome, ErrorKind::Closed);
+    }
+    let server = A::Datagram::bind("127.0.0.1:0", &options).unwrap();
+    server.set_read_timeout(10).unwrap();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::TimedOut);
+    server.set_nonblocking(true).unwrap();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::WouldBlock);
+    token.fire();
+    fails(server.recv_batch(&[8; 4]), ErrorKind::Cancelled);
+    fails(server.send_batch(&[(b"x", Some(at(9)))]), ErrorKind::Cancelled);
+}
+
+/// D2: ICMP errors end neither a batch send nor a batch receive.
+fn batch_to_closed_port_ignores_icmp_errors<A: Api>() {
+    let gone = closed_port::<A>(98);
+    let client = A::Datagram::connect(&gone.to_string(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    for len in [1, 2] {
+        // Datagrams of one length, and of lengths that GSO cannot combine.
+        let data: Vec<_> = (0..64).map(|i| vec![0; 1 + i % len]).collect();
+        let batch: Vec<_> = data.iter().map(|d| (d.as_slice(), None)).collect();
+        for _ in 0..10 {
+            assert_eq!(client.send_batch(&batch).unwrap(), 64);
+        }
+    }
+    let peer = UdpSocket::bind(gone).unwrap();
+    peer.send_to(b"alive", at(client.port())).unwrap();
+    assert_eq!(client.recv_batch(&[8; 4]).unwrap()[0].bytes, b"alive");
+    assert!(client.error_count() > 0 && client.recv_error().unwrap().is_some());
+}
+
+/// D1: broadcast requires the option. A reply leaves from the address of the interface.
+fn broadcast_requires_option_and_gets_reply<A: Api>() {
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::Datagram::bind(wildcard, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let client = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let all = SocketAddr::new([127, 255, 255, 255].into(), server.port());
+        fails(client.send_to(b"x", all), ErrorKind::PermissionDenied);
+        client.set_broadcast(true).unwrap();
+        client.send_to(b"x", all).unwrap();
+        let (got, info) = server.recv_info(8).unwrap();
+        assert_eq!((got.to, got.local), (Some(all), Some(at(server.port()))));
+        server.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(server.port()));
+        client.set_broadcast(false).unwrap();
+        fails(client.send_to(b"x", all), ErrorKind::PermissionDenied);
+    }
+}
+
+/// Checks that a datagram to an address is not received: the next datagram arrives first.
+fn is_not_received<A: Api>(server: &A::Datagram, client: &A::Datagram, to: SocketAddr) {
+    client.send_to(b"not for you", to).unwrap();
+    client.send_to(b"mark", at(server.port())).unwrap();
+    assert_eq!(server.recv(16).unwrap().bytes, b"mark");
+}
+
+/// D1: a socket joins and leaves a group, for all sources or for some. It does not receive the
+/// groups that other sockets joined.
+fn multicast_join_selects_groups_and_sources<A: Api>() {
+    let group = IpAddr::from([239, 83, A::NUMBER, 1]);
+    for wildcard in ["0.0.0.0:0", "*:0"] {
+        let server = A::Datagram::bind(wildcard, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let other = A::Datagram::bind(wildcard, &[]).unwrap();
+        let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        client.set_multicast_interface("lo").unwrap();
+        let to = SocketAddr::new(group, server.port());
+        let lo = Some("lo");
+        other.join(group, lo, None).unwrap();
+        server.join([239, 83, A::NUMBER, 2].into(), lo, None).unwrap();
+        is_not_received::<A>(&server, &client, to);
+        server.join(group, lo, None).unwrap();
+        fails(server.join(group, lo, None), ErrorKind::AddressInUse);
+        client.send_to(b"x", to).unwrap();
+        let (got, info) = server.recv_info(8).unwrap();
+        assert_eq!((got.bytes.as_slice(), got.to), (&b"x"[..], Some(to)));
+        assert_eq!((got.from, got.interface), (at(client.port()), 1));
+        server.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(server.port()));
+        server.leave(group, lo, None).unwrap();
+        fails(server.leave(group, lo, None), ErrorKind::AddressNotAvailable);
+        is_not_received::<A>(&server, &client, to);
+        let stranger = IpAddr::from([127, 0, 0, 9]);
+        server.join(group, Some("1"), Some(stranger)).unwrap();
+        is_not_received::<A>(&server, &client, to);
+        server.join(group, lo, Some(LOCALHOST)).unwrap();
+        client.send_to(b"y", to).unwrap();
+        assert_eq!(server.recv(8).unwrap().bytes, b"y");
+        server.leave(group, lo, Some(LOCALHOST)).unwrap();
+        is_not_received::<A>(&server, &client, to);
+    }
+}
+
+/// D1: several sockets of several programs receive on one group and port, with the interface.
+fn multicast_with_several_sockets_reaches_each<A: Api>() {
+    let group = IpAddr::from([239, 83, A::NUMBER, 3]);
+    let first = A::Datagram::bind(&format!("{group}:0"), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let to = SocketAddr::new(group, first.port());
+    let second = A::Datagram::bind(&to.to_string(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    client.set_multicast_interface("lo").unwrap();
+    for socket in [&first, &second] {
+        socket.join(group, Some("lo"), None).unwrap();
+    }
+    client.send_to(b"news", to).unwrap();
+    for socket in [&first, &second] {
+        let (got, info) = socket.recv_info(8).unwrap();
+        assert_eq!((got.bytes.as_slice(), got.to, got.interface), (&b"news"[..], Some(to), 1));
+        socket.reply(&info, b"answer").unwrap();
+        assert_eq!(client.recv(8).unwrap().from, at(first.port()));
+    }
+    // A port without the option reuse is exclusive.
+    let own = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    fails(A::Datagram::bind(&own.endpoint(), &[]), ErrorKind::AddressInUse);
+}
+
+/// D1: IPv6 groups, as the kernel reports them. Loopback alone has no multicast route, so nothing
+/// is sent.
+fn multicast_join_of_ipv6_group_is_in_kernel_list<A: Api>() {
+    let listed = |file: &str, text: &str| {
+        let list = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap();
+        list.lines().any(|line| line.contains("lo") && line.contains(text))
+    };
+    for (test, endpoint) in ["[::]:0", "*:0"].into_iter().enumerate() {
+        // A group that only this process uses, because the kernel's lists are for the whole host.
+        let own = std::process::id() as u16;
+        let number = u32::from(A::NUMBER) * 10 + test as u32;
+        let group: IpAddr = format!("ff01::{own:x}:{number}").parse().unwrap();
+        let text = format!("ff01{:020}{own:04x}{number:04}", 0);
+        let from: IpAddr = "::1".parse().unwrap();
+        let server = A::Datagram::bind(endpoint, &[]).unwrap();
+        server.join(group, Some("lo"), None).unwrap();
+        assert!(listed("igmp6", &text), "{text}");
+        fails(server.join(group, Some("lo"), None), ErrorKind::AddressInUse);
+        server.leave(group, Some("lo"), None).unwrap();
+        assert!(!listed("igmp6", &text), "{text}");
+        fails(server.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
+        server.join(group, Some("lo"), Some(from)).unwrap();
+        let filter = text.clone() + " 0x00000000000000000000000000000001";
+        assert!(listed("mcfilter6", &filter) || listed("mcfilter6", &filter.replace("0x", "")));
+        server.close();
+        assert!(!listed("igmp6", &text), "{text}");
+    }
+}
+
+/// D1: the kernel reports the multicast options for each family of the socket.
+fn multicast_send_options_reach_the_kernel<A: Api>() {
+    for (endpoint, ipv4, ipv6) in
+        [("127.0.0.1:0", true, false), ("[::1]:0", false, true), ("*:0", true, true)]
+    {
+        let socket = A::Datagram::bind(endpoint, &[]).unwrap();
+        socket.set_multicast_ttl(7).unwrap();
+        socket.set_multicast_loop(false).unwrap();
+        let fd = socket.fd().unwrap();
+        if ipv4 {
+            assert_eq!(system::option(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL), 7);
+            assert_eq!(system::option(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP), 0);
+        }
+        if ipv6 {
+            assert_eq!(system::option(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS), 7);
+            assert_eq!(system::option(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP), 0);
+        }
+    }
+}
+
+/// E2: an address that is not a group, an unknown interface, and a wrong family are rejected.
+fn multicast_join_of_invalid_group_fails<A: Api>() {
+    let four = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let six = A::Datagram::bind("[::]:0", &[]).unwrap();
+    let invalid = ErrorKind::InvalidArgument;
+    let failure = fails(four.join(ip("127.0.0.1"), Some("lo"), None), invalid);
+    assert!(failure.message.contains("127.0.0.1 is not a multicast group"), "{failure:?}");
+    fails(four.join(ip("ff01::1:1"), Some("lo"), None), invalid);
+    fails(six.join(ip("239.83.0.3"), Some("lo"), None), invalid);
+    fails(four.join(ip("239.83.0.3"), Some("lo"), Some(ip("::1"))), invalid);
+    let group = ip("239.83.0.3");
+    let failure = fails(four.join(group, Some("nosuch0"), None), ErrorKind::InvalidEndpoint);
+    assert!(failure.message.contains("no such interface: \"nosuch0\""), "{failure:?}");
+    fails(four.join(group, Some("987654"), None), ErrorKind::InvalidEndpoint);
+    fails(four.set_multicast_interface("nosuch0"), ErrorKind::InvalidEndpoint);
+    four.close();
+    fails(four.join(group, Some("lo"), None), ErrorKind::Closed);
+    fails(four.leave(group, Some("lo"), None), ErrorKind::Closed);
+    fails(four.set_broadcast(true), ErrorKind::Closed);
+    fails(four.set_multicast_loop(true), ErrorKind::Closed);
+    fails(four.set_multicast_ttl(1), ErrorKind::Closed);
+    fails(four.set_multicast_interface("lo"), ErrorKind::Closed);
+}
+
+/// Serves an echo. `times` receives fail with an error.
+#[cfg(feature = "serve")]
+fn serve_with_answer<A: Api>(server: &A::Datagram, errno: i32, times: usize) -> A::DatagramService {
+    let fd = server.fd().unwrap();
+    std::thread::scope(|scope| {
+        let serve = scope.spawn(|| {
+            limits::answer(libc::SYS_recvmmsg, Some(fd), -i64::from(errno), times);
+            server.serve(1, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap()
+        });
+        serve.join().unwrap()
+    })
+}
+
+/// D2, E4: a transient error does not end a service. The service retries, counts it, and loses no
+/// datagram.
+#[cfg(feature = "serve")]
+fn serve_after_transient_error_continues<A: Api>() {
+    process::in_process(&test_name!(A, "serve_after_transient_error_continues"), LIMIT, || {
+        use libc::{EACCES, ECONNREFUSED, EIO, ENETDOWN, ENOBUFS, ENOMEM, EPERM, EPROTO};
+        for errno in [ENOMEM, ENOBUFS, EPERM, EIO, EACCES, ECONNREFUSED, ENETDOWN, EPROTO] {
+            for udp_gro in [false, true] {
+                let server = A::Datagram::bind("127.0.0.1:0", &[Opt::UdpGro(udp_gro)]).unwrap();
+                let client = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
+                client.set_read_timeout(AWAITED).unwrap();
+                client.send(b"early").unwrap();
+                let service = serve_with_answer::<A>(&server, errno, 20);
+                assert_eq!(client.recv(8).unwrap().bytes, b"early", "{errno}");
+                for _ in 0..3 {
+                    client.send(b"x").unwrap();
+                    assert_eq!(client.recv(8).unwrap().bytes, b"x", "{errno}");
+                }
+                // An error that the network may have caused is retried at once, up to 16 times.
+                let unknown = [ENOMEM, ENOBUFS, EPERM, EIO].contains(&errno);
+                let retried = if unknown { 20 } else { 4 };
+                assert_eq!(server.stats().unwrap().retried, retried, "{errno}");
+                service.stop();
+                service.wait(AWAITED).unwrap();
+            }
+        }
+    });
+}
+
+/// E4: an error of the socket itself ends the service, and the wait reports it.
+#[cfg(feature = "serve")]
+fn serve_ends_after_a_fatal_error<A: Api>() {
+    process::in_process(&test_name!(A, "serve_ends_after_a_fatal_error"), LIMIT, || {
+        for errno in [libc::EBADF, libc::ENOTSOCK, libc::EINVAL, libc::EFAULT] {
+            let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+            let service = serve_with_answer::<A>(&server, errno, 1);
+            let failure = fails(service.wait(AWAITED), ErrorKind::Os);
+            assert_eq!(failure.os_error, errno);
+            assert_eq!(server.stats().unwrap().retried, 0);
+        }
+    });
+}
+
+/// E4, T2: a service whose receives always fail uses little processor time, and stops when the
+/// program stops it.
+#[cfg(feature = "serve")]
+fn serve_stops_while_receiving_fails<A: Api>() {
+    process::in_process(&test_name!(A, "serve_stops_while_receiving_fails"), LIMIT, || {
+        for (errno, how) in [(libc::ENOMEM, 0), (libc::ENETDOWN, 1), (libc::ENOBUFS, 2)] {
+            let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+            let token = A::token();
+            server.set_cancel((how == 2).then_some(&token));
+            let service = serve_with_answer::<A>(&server, errno, usize::MAX);
+            // In 20 pauses.
+            promptly(Duration::from_millis(50), || {
+                let retried = || server.stats().unwrap().retried;
+                let (before, used) = (retried(), watch::used_by("keepsock-serve").cpu);
+                support::eventually("receives are retried", || retried() >= before + 20);
+                watch::used_by("keepsock-serve").cpu - used
+            });
+            promptly(Duration::from_millis(50), || {
+                let (ended, took) = timed(|| {
+                    match how {
+                        0 => service.stop(),
+                        1 => server.close(),
+                        _ => token.fire(),
+                    }
+                    service.wait(AWAITED)
+                });
+                ended.unwrap();
+                took
+            });
+        }
+    });
+}
+
+/// D2: a receive without kernel memory reports the error. The next call receives the datagram.
+fn recv_without_memory_keeps_the_datagram<A: Api>() {
+    process::in_process(&test_name!(A, "recv_without_memory_keeps_the_datagram"), LIMIT, || {
+        for errno in [libc::ENOMEM, libc::ENOBUFS] {
+            // The system call depends on the requested metadata.
+            for (bound, call) in
+                [("127.0.0.1:0", libc::SYS_recvfrom), ("0.0.0.0:0", libc::SYS_recvmsg)]
+            {
+                let server = A::Datagram::bind(bound, &[Opt::ReadTimeout(AWAITED)]).unwrap();
+                let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+                client.send_to(b"x", at(server.port())).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let fd = server.fd().unwrap();
+                        limits::answer(call, Some(fd), -i64::from(errno), 1);
+                        let failure = fails(server.recv(8), ErrorKind::NoMemory);
+                        assert_eq!(failure.os_error, errno);
+                        assert_eq!(server.recv(8).unwrap().bytes, b"x");
+                    });
+                });
+                client.send_to(b"y", at(server.port())).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let fd = server.fd().unwrap();
+                        limits::answer(libc::SYS_recvmmsg, Some(fd), -i64::from(errno), 1);
+                        fails(server.recv_batch(&[8; 2]), ErrorKind::NoMemory);
+                        assert_eq!(server.recv_batch(&[8; 2]).unwrap()[0].bytes, b"y");
+                    });
+                });
+            }
+        }
+    });
+}
+
+/// D2: a recurring error without an entry in the error queue does not keep the processor busy, and
+/// does not block a non-blocking call.
+fn recv_of_unexplained_errors_keeps_the_processor_idle<A: Api>() {
+    process::in_process(
+        &test_name!(A, "recv_of_unexplained_errors_keeps_the_processor_idle"),
+        LIMIT,
+        || {
+            let server = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(1)]).unwrap();
+            // The first failure costs more.
+            fails(server.recv(8), ErrorKind::TimedOut);
+            server.set_read_timeout(300).unwrap();
+            let fd = server.fd().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    limits::forbid(libc::SYS_recvfrom, Some(fd), libc::ENETDOWN);
+                    promptly(Duration::from_millis(60), || {
+                        let before = system::thread_cpu_time();
+                        fails(server.recv(8), ErrorKind::TimedOut);
+                        system::thread_cpu_time() - before
+                    });
+                    server.set_nonblocking(true).unwrap();
+                    promptly(Duration::from_millis(50), || {
+                        let (outcome, took) = timed(|| server.recv(8));
+                        fails(outcome, ErrorKind::WouldBlock);
+                        took
+                    });
+                });
+            });
+        },
+    );
+}
+
+/// D2: a kernel that returns no entry and no error does not block the call.
+fn recv_error_ends_when_the_queue_yields_nothing<A: Api>() {
+    process::in_process(
+        &test_name!(A, "recv_error_ends_when_the_queue_yields_nothing"),
+        LIMIT,
+        || {
+            let (_server, client) = pair::<A>();
+            let fd = client.fd().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    limits::answer(libc::SYS_recvmsg, Some(fd), 0, usize::MAX);
+                    assert_eq!(client.recv_error().unwrap(), None);
+                });
+            });
+        },
+    );
+}
+
+/// A socket as another program may have left it.
+fn with_odd_modes(bind: impl FnOnce() -> std::os::fd::OwnedFd) -> std::os::fd::OwnedFd {
+    let socket = UdpSocket::from(bind());
+    socket.set_nonblocking(true).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    socket.set_write_timeout(Some(Duration::from_millis(30))).unwrap();
+    socket.into()
+}
+
+fn udp() -> std::os::fd::OwnedFd {
+    UdpSocket::bind("127.0.0.1:0").unwrap().into()
+}
+
+fn unix() -> std::os::fd::OwnedFd {
+    std::os::unix::net::UnixDatagram::unbound().unwrap().into()
+}
+
+/// T4: a released descriptor is in the mode that set_nonblocking chose last, and has no timeouts.
+fn release_restores_blocking_mode_without_timeouts<A: Api>() {
+    for bind in [udp, unix] {
+        for mode in [None, Some(true), Some(false)] {
+            let socket = with_odd_modes(bind);
+            let socket = A::Datagram::adopt(socket, &[]).map_err(|e| e.1).unwrap();
+            if let Some(on) = mode {
+                socket.set_nonblocking(!on).unwrap();
+                socket.set_nonblocking(on).unwrap();
+            } else {
+                // The test changes the mode through the descriptor, without the library.
+                socket2::SockRef::from(&system::borrow(socket.fd().unwrap()))
+                    .set_nonblocking(true)
+                    .unwrap();
+            }
+            socket.set_read_timeout(50).unwrap();
+            socket.set_write_timeout(50).unwrap();
+            let released = socket.release().unwrap();
+            assert_eq!(system::is_nonblocking(released.as_raw_fd()), mode == Some(true));
+            for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+                let timeout = system::timeout_option(released.as_raw_fd(), option);
+                assert_eq!(timeout, Duration::ZERO);
+            }
+        }
+    }
+}
+
+/// T4, E2: a descriptor is unchanged when its adoption fails.
+fn adopt_that_fails_leaves_descriptor_unchanged<A: Api>() {
+    process::in_process(
+        &test_name!(A, "adopt_that_fails_leaves_descriptor_unchanged"),
+        LIMIT,
+        || {
+            let sockets = [udp, unix].map(with_odd_modes);
+            // The first failure allocates what it needs before descriptors run out.
+            fails(
+                A::Datagram::adopt(system::pipe().0, &[]).map(drop).map_err(|e| e.1),
+                ErrorKind::Os,
+            );
+            limits::limit_descriptors(64);
+            let mut hoard = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                hoard.push(file);
+            }
+            for socket in sockets {
+                let refused = A::Datagram::adopt(socket, &[]).map(drop);
+                let (socket, failure) = refused.unwrap_err();
+                assert!(failure.is(ErrorKind::NoDescriptors), "{failure:?}");
+                let fd = socket.as_raw_fd();
+                assert!(system::is_nonblocking(fd));
+                for (option, least) in [(libc::SO_RCVTIMEO, 20), (libc::SO_SNDTIMEO, 30)] {
+                    assert!(system::timeout_option(fd, option) >= Duration::from_millis(least));
+                }
+                hoard.push(socket.into());
+            }
+        },
+    );
+}
+
+/// C5: the error names a local address of another family than the peer's.
+fn connect_from_address_of_other_family_names_it<A: Api>() {
+    for (to, from) in [("127.0.0.1:9", "[::1]:0"), ("[::1]:9", "127.0.0.1:0")] {
+        let refused = A::Datagram::connect(to, &[Opt::Local(from)]);
+        let failure = fails(refused.map(drop), ErrorKind::AddressNotAvailable);
+        assert_eq!((failure.endpoint.as_str(), &*failure.stage), (to, "bind"));
+        assert!(failure.message.contains(from), "{failure:?}");
+    }
+}

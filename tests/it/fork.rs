@@ -1,0 +1,572 @@
+//! I3, E5: processes that share sockets after a fork.
+
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::support;
+#[cfg(all(feature = "datagram", feature = "serve"))]
+use crate::support::DatagramService;
+#[cfg(feature = "datagram")]
+use crate::support::Datagrams;
+use crate::support::{
+    Api, Client, INFINITE, Opt, Server, TRANSPORTS, Token, Transport, eventually, fails, pair_with,
+    somewhere, system, while_waiting, with_raw_peer,
+};
+#[cfg(feature = "serve")]
+use crate::support::{Connection, On, Service};
+use keepsock::{CloseReason, ErrorKind};
+use system::Forked;
+
+/// Makes each generic function a test of both APIs, in its own process, because a child inherits
+/// the locks that the threads of other tests hold.
+macro_rules! both_apis_alone {
+    ($($name:ident),* $(,)? $(#[$cfg:meta] { $($gated:ident),* $(,)? })*) => {
+        mod rust {
+            $(both_apis_alone!(@ $name, RustApi);)*
+            $($(#[$cfg] both_apis_alone!(@ $gated, RustApi);)*)*
+        }
+        #[cfg(feature = "capi")]
+        mod c {
+            $(both_apis_alone!(@ $name, CApi);)*
+            $($(#[$cfg] both_apis_alone!(@ $gated, CApi);)*)*
+        }
+    };
+    (@ $name:ident, $api:ident) => {
+        #[test] fn $name() {
+            let name = test_name!(stringify!($name));
+            let body = super::$name::<crate::support::$api>;
+            crate::support::process::in_process(&name, super::LIMIT, body);
+        }
+    };
+}
+
+/// The time limit of each test.
+const LIMIT: Duration = Duration::from_secs(30);
+
+both_apis_alone![
+    close_with_forked_child_reaches_the_peer,
+    free_with_forked_child_reaches_the_peer,
+    abort_with_forked_child_reaches_the_peer,
+    closed_listener_with_forked_child_refuses_clients,
+    client_freed_in_a_forked_child_stays_open_in_the_parent,
+    accept_in_a_forked_child_ends_when_the_child_closes,
+    read_in_a_forked_child_does_not_wait_for_the_parents_threads,
+    reset_met_by_a_forked_child_is_a_reset_in_the_parent,
+    background_closer_starts_again_in_a_forked_child,
+    release_in_a_forked_child_disregards_the_parents_calls,
+    write_in_a_forked_child_does_not_wait_for_the_parents_writer,
+    client_freed_in_a_cloned_child_stays_open_in_the_parent,
+    token_fired_in_a_forked_child_is_not_fired_in_the_parent,
+    #[cfg(feature = "serve")] {
+        event_service_with_forked_child_ends_connections,
+        thread_service_with_forked_child_ends_connections,
+        event_service_freed_in_a_forked_child_serves_in_the_parent,
+        thread_service_freed_in_a_forked_child_serves_in_the_parent,
+    }
+    #[cfg(feature = "activation")] {
+        server_freed_in_a_forked_child_listens_in_the_parent,
+    }
+    #[cfg(all(feature = "datagram", feature = "serve"))] {
+        datagram_freed_in_a_forked_child_receives_in_the_parent,
+        wait_for_a_service_in_a_forked_child_fails,
+    }
+];
+
+/// The time that a child with copies must not add.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Reads to the end of the stream within a time limit. No child ends the stream.
+fn end_of(mut peer: impl Read) -> Result<Vec<u8>, IoKind> {
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).map(|_| all).map_err(|e| e.kind())
+}
+
+fn raw_to(endpoint: &str) -> TcpStream {
+    let peer = TcpStream::connect(endpoint).unwrap();
+    peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+    peer
+}
+
+#[cfg(feature = "serve")]
+fn hello<A: Api>() -> On<A> {
+    On { data: Some(Box::new(|c: &A::Connection, data| drop(c.send(data)))), ..On::default() }
+}
+
+fn echo(peer: &mut (impl Read + Write)) {
+    peer.write_all(b"ping").unwrap();
+    let mut buf = [0; 4];
+    peer.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"ping");
+}
+
+/// I3: a close reaches the peer at once, with and without written data, although a forked child has
+/// the socket.
+fn close_with_forked_child_reaches_the_peer<A: Api>() {
+    for transport in TRANSPORTS {
+        for bytes in [&b""[..], b"reply"] {
+            let p = pair_with::<A>(transport, &[Opt::CloseTimeout(0)]);
+            p.client.set_read_timeout(10_000).unwrap();
+            p.accepted.write_all(bytes).unwrap();
+            let _child = Forked::new(|| {});
+            p.accepted.close().unwrap();
+            let mut buf = [0; 8];
+            assert_eq!(p.client.read(&mut buf).unwrap(), bytes.len());
+            assert_eq!(p.client.read(&mut buf).unwrap(), 0);
+        }
+    }
+}
+
+/// I3: a free reaches the peer, also if the background closer completes it.
+fn free_with_forked_child_reaches_the_peer<A: Api>() {
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(100)]);
+    peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+    client.write_all(b"reply").unwrap();
+    let _child = Forked::new(|| {});
+    drop(client);
+    assert_eq!(end_of(&peer), Ok(b"reply".to_vec()));
+    // After the close timeout the connection is closed, and the kernel rejects further data.
+    eventually("the connection is closed", || (&peer).write_all(b"x").is_err());
+    assert!(peer.write_all(b"x").is_err());
+}
+
+/// I3: an abort sends RST, which the peer cannot treat as an end of stream.
+fn abort_with_forked_child_reaches_the_peer<A: Api>() {
+    for waits in [false, true] {
+        let (client, peer) = with_raw_peer::<A>(&[]);
+        peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+        client.write_all(b"lost").unwrap();
+        let _child = Forked::new(|| {});
+        if waits {
+            let (outcome, _) = while_waiting(|| client.read(&mut [0; 8]), || client.abort());
+            fails(outcome, ErrorKind::Closed);
+        } else {
+            client.abort();
+        }
+        assert_eq!(end_of(&peer), Err(IoKind::ConnectionReset));
+    }
+}
+
+/// I3, V5: connections of an event-driven service end, closed and aborted by the program, and by
+/// the end of the service.
+#[cfg(feature = "serve")]
+fn event_service_with_forked_child_ends_connections<A: Api>() {
+    type End<A> = fn(&<A as Api>::Connection);
+    let ends: [(End<A>, bool); 2] = [(|c| c.close(), false), (|c| c.abort(), true)];
+    for (end, resets) in ends {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let (send, opened) = std::sync::mpsc::channel();
+        let send = std::sync::Mutex::new(send);
+        let open = move |c: &A::Connection| drop(send.lock().unwrap().send(c.clone()));
+        let on = On { open: Some(Box::new(open)), ..hello::<A>() };
+        let service = server.serve_events(&[], on).unwrap();
+        let peer = raw_to(&server.endpoint());
+        let connection = opened.recv_timeout(AT_ONCE).unwrap();
+        let _child = Forked::new(|| {});
+        end(&connection);
+        let expected = if resets { Err(IoKind::ConnectionReset) } else { Ok(Vec::new()) };
+        assert_eq!(end_of(&peer), expected);
+        drop(service);
+    }
+    for frees in [false, true] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let service = server.serve_events(&[], hello::<A>()).unwrap();
+        let mut peer = raw_to(&server.endpoint());
+        echo(&mut peer);
+        let _child = Forked::new(|| {});
+        if frees {
+            drop(service)
+        } else {
+            drop(service.drain(0))
+        }
+        end_of(&peer).unwrap_or_default();
+        assert_ne!(end_of(&peer), Err(IoKind::WouldBlock), "frees: {frees}");
+    }
+}
+
+/// I3, V5: connections of a service with a thread per connection end.
+#[cfg(feature = "serve")]
+fn thread_service_with_forked_child_ends_connections<A: Api>() {
+    for frees in [false, true] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let handler = |c: &A::Client| drop(c.read(&mut [0; 8]));
+        let service = server.serve(&[], Box::new(handler)).unwrap();
+        let peer = raw_to(&server.endpoint());
+        eventually("the connection is served", || service.connections() == 1);
+        let _child = Forked::new(|| {});
+        if frees {
+            drop(service)
+        } else {
+            drop(service.drain(0))
+        }
+        assert_ne!(end_of(&peer), Err(IoKind::WouldBlock), "frees: {frees}");
+    }
+}
+
+/// L5: no client connects to a closed server whose child is alive.
+fn closed_listener_with_forked_child_refuses_clients<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let endpoint = server.endpoint();
+    let _child = Forked::new(|| {});
+    server.close();
+    fails(A::connect(&endpoint, &[]), ErrorKind::Refused);
+}
+
+/// E5: a client that a forked child frees, closes or aborts stays open in the parent.
+fn client_freed_in_a_forked_child_stays_open_in_the_parent<A: Api>() {
+    type End<A> = fn(&<A as Api>::Client);
+    let ends: [End<A>; 3] = [|c| system::drop_copy(c), |c| c.close().unwrap(), |c| c.abort()];
+    for transport in TRANSPORTS {
+        for end in ends {
+            let p = pair_with::<A>(transport, &[Opt::CloseTimeout(20_000)]);
+            p.client.write_all(b"before\n").unwrap();
+            assert!(Forked::run(|| {
+                let before = system::open_sockets();
+                end(&p.client);
+                assert_eq!(system::open_sockets(), before - 1);
+            }));
+            p.client.write_all(b"after\n").unwrap();
+            assert_eq!(p.accepted.read_line(64).unwrap(), "before");
+            assert_eq!(p.accepted.read_line(64).unwrap(), "after");
+            p.accepted.write_all(b"reply\n").unwrap();
+            assert_eq!(p.client.read_line(64).unwrap(), "reply");
+            p.accepted.abort();
+        }
+    }
+}
+
+/// E5, L5: the parent also owns the file of a Unix socket.
+#[cfg(feature = "activation")]
+fn server_freed_in_a_forked_child_listens_in_the_parent<A: Api>() {
+    type End<A> = fn(&<A as Api>::Server);
+    let ends: [End<A>; 2] = [|s| system::drop_copy(s), |s| s.close()];
+    for options in [&[][..], &[Opt::Handover(true)]] {
+        for transport in TRANSPORTS {
+            for end in ends {
+                let (endpoint, _dir) = somewhere(transport);
+                let server = A::listen(&endpoint, options).unwrap();
+                assert!(Forked::run(|| end(&server)));
+                server.set_accept_timeout(10_000).unwrap();
+                let client = A::connect(&server.endpoint(), &[]).unwrap();
+                server.accept().unwrap().abort();
+                client.abort();
+                if transport == Transport::Unix {
+                    assert!(Path::new(endpoint.trim_start_matches("unix:")).exists());
+                }
+            }
+        }
+    }
+}
+
+/// E5: a free in the child affects neither the loops nor the connections of the parent.
+#[cfg(feature = "serve")]
+fn event_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
+    let (endpoint, _dir) = somewhere(Transport::Unix);
+    let server = A::listen(&endpoint, &[]).unwrap();
+    let service = server.serve_events(&[], hello::<A>()).unwrap();
+    let connect = || {
+        let peer = UnixStream::connect(endpoint.trim_start_matches("unix:")).unwrap();
+        peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+        peer
+    };
+    let mut before = connect();
+    echo(&mut before);
+    // A connection that a loop has locked during the fork stays open in the child.
+    assert!((0..5).any(|_| Forked::run(|| {
+        let sockets = system::open_sockets();
+        system::drop_copy(&service);
+        system::drop_copy(&server);
+        // The listener and the connection.
+        assert_eq!(system::open_sockets(), sockets - 2);
+    })));
+    echo(&mut before);
+    echo(&mut connect());
+}
+
+/// E5: a free in the child does not affect the parent's threads, which wait in accept and in read.
+#[cfg(feature = "serve")]
+fn thread_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let handler = |c: &A::Client| {
+        let mut buf = [0; 4];
+        while c.read_exact(&mut buf).is_ok() && c.write_all(&buf).is_ok() {}
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let mut before = raw_to(&server.endpoint());
+    echo(&mut before);
+    assert!((0..5).any(|_| Forked::run(|| {
+        let sockets = system::open_sockets();
+        system::drop_copy(&service);
+        system::drop_copy(&server);
+        assert_eq!(system::open_sockets(), sockets - 2);
+    })));
+    echo(&mut before);
+    echo(&mut raw_to(&server.endpoint()));
+}
+
+/// E5, E2: the threads of a service run in the parent only, so a child that waits for them would wait
+/// forever.
+#[cfg(all(feature = "datagram", feature = "serve"))]
+fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
+    for events in [false, true] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let service = match events {
+            true => server.serve_events(&[], hello::<A>()).unwrap(),
+            false => server.serve(&[], Box::new(|c| drop(c.read(&mut [0; 8])))).unwrap(),
+        };
+        let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        let datagrams = socket.serve(1, Box::new(|_, _| ())).unwrap();
+        assert!(Forked::run(|| {
+            fails(service.wait_stopped(INFINITE), ErrorKind::WrongState);
+            fails(service.wait(INFINITE), ErrorKind::WrongState);
+            fails(service.drain(INFINITE), ErrorKind::WrongState);
+            fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
+        }));
+        datagrams.stop();
+        datagrams.wait(10_000).unwrap();
+        service.drain(10_000).unwrap();
+    }
+}
+
+/// E5: waiting calls of the parent continue.
+#[cfg(all(feature = "datagram", feature = "serve"))]
+fn datagram_freed_in_a_forked_child_receives_in_the_parent<A: Api>() {
+    for serves in [false, true] {
+        let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let to = format!("127.0.0.1:{}", socket.port()).parse().unwrap();
+        if serves {
+            let answer = |reply: &dyn Fn(&[u8]) -> support::Outcome<()>, got: &support::Got| {
+                drop(reply(&got.bytes));
+            };
+            let service = socket.serve(1, Box::new(answer)).unwrap();
+            assert!(Forked::run(|| {
+                system::drop_copy(&service);
+                system::drop_copy(&socket);
+            }));
+            peer.send_to(b"ping", to).unwrap();
+            assert_eq!(peer.recv(8).unwrap().bytes, b"ping");
+        } else {
+            let (got, _) = while_waiting(
+                || socket.recv(8),
+                || {
+                    assert!(Forked::run(|| system::drop_copy(&socket)));
+                    peer.send_to(b"ping", to).unwrap();
+                },
+            );
+            assert_eq!(got.unwrap().bytes, b"ping");
+        }
+    }
+}
+
+/// T3, E5: an accept of a child on its parent's server ends by the child's close, and the parent's
+/// threads continue to accept.
+fn accept_in_a_forked_child_ends_when_the_child_closes<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (accepted, _) = while_waiting(
+        || server.accept(),
+        || {
+            assert!(Forked::run(|| {
+                let (outcome, _) = while_waiting(|| server.accept(), || server.close());
+                fails(outcome, ErrorKind::Closed);
+            }));
+            A::connect(&server.endpoint(), &[]).unwrap().abort();
+        },
+    );
+    accepted.unwrap().abort();
+}
+
+/// I4: a read of the child does not wait for threads of the parent that are in calls on the
+/// connection.
+fn read_in_a_forked_child_does_not_wait_for_the_parents_threads<A: Api>() {
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(0)]);
+    let (outcome, _) = while_waiting(
+        || p.client.read(&mut [0; 8]),
+        || {
+            assert!(Forked::run(|| {
+                p.accepted.shutdown_write().unwrap();
+                p.client.shutdown_write().unwrap();
+                assert_eq!(p.client.read(&mut [0; 8]).unwrap(), 0);
+            }));
+        },
+    );
+    assert_eq!(outcome.unwrap(), 0);
+}
+
+/// I4: the kernel reports a reset once, here to the child. A FIN stays a FIN, whichever process has
+/// replied to it.
+fn reset_met_by_a_forked_child_is_a_reset_in_the_parent<A: Api>() {
+    type Meet<A> = fn(&<A as Api>::Client);
+    let meets: [Meet<A>; 4] = [
+        |c| drop(fails(c.read(&mut [0; 8]), ErrorKind::Reset)),
+        |c| assert_eq!(c.wait_hangup(0).unwrap(), CloseReason::PeerReset),
+        |c| drop(fails(c.check_liveness(), ErrorKind::Reset)),
+        |c| drop(fails(c.write_all(b"x"), ErrorKind::Reset)),
+    ];
+    for meet in meets {
+        let p = pair_with::<A>(Transport::Tcp, &[]);
+        p.accepted.abort();
+        assert_eq!(p.client.close_reason(), None);
+        assert!(Forked::run(|| drop(fails(p.client.read(&mut [0; 8]), ErrorKind::Reset))));
+        meet(&p.client);
+        assert_eq!(p.client.close_reason(), Some(CloseReason::PeerReset));
+        fails(p.client.read(&mut [0; 8]), ErrorKind::Reset);
+        fails(p.client.write_all(b"x"), ErrorKind::Reset);
+        assert_eq!(p.client.wait_hangup(0).unwrap(), CloseReason::PeerReset);
+    }
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(0)]);
+    p.accepted.close().unwrap();
+    assert!(Forked::run(|| p.client.shutdown_write().unwrap()));
+    assert_eq!(p.client.wait_hangup(0).unwrap(), CloseReason::PeerClosed);
+    assert_eq!(p.client.read(&mut [0; 8]).unwrap(), 0);
+}
+
+/// E5: a child releases a connection while threads of the parent are in calls on it.
+fn release_in_a_forked_child_disregards_the_parents_calls<A: Api>() {
+    type Call<A> = fn(&<A as Api>::Client);
+    let calls: [Call<A>; 3] = [
+        |c| drop(c.read(&mut [0; 8])),
+        |c| drop(c.read_line(64)),
+        |c| drop(c.wait_hangup(INFINITE)),
+    ];
+    for call in calls {
+        let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(0)]);
+        while_waiting(
+            || call(&p.client),
+            || {
+                assert!(Forked::run(|| {
+                    let adopted = A::adopt_client(p.client.release().unwrap(), &[]).unwrap();
+                    fails(p.client.write_all(b"x"), ErrorKind::Closed);
+                    adopted.write_all(b"from the child\n").unwrap();
+                }));
+                assert_eq!(p.accepted.read_line(64).unwrap(), "from the child");
+                p.accepted.abort();
+            },
+        );
+    }
+}
+
+/// E5: in the child the write lock is held by a thread that does not exist.
+fn write_in_a_forked_child_does_not_wait_for_the_parents_writer<A: Api>() {
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(0)]);
+    let all = vec![0; 8 << 20];
+    let (outcome, _) = while_waiting(
+        || p.client.write_all(&all),
+        || {
+            assert!(Forked::run(|| {
+                p.client.set_write_timeout(10_000).unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let mut buf = vec![0; 1 << 20];
+                        while p.accepted.read(&mut buf).unwrap() > 0 {}
+                    });
+                    let outcome = [p.client.write(b"1"), p.client.write(b"2")];
+                    // Ends the parent's write, and the reader of this child.
+                    p.client.shutdown_write().unwrap();
+                    assert_eq!(outcome.map(Result::unwrap), [1, 1]);
+                });
+            }));
+        },
+    );
+    drop(outcome);
+}
+
+/// E5: _Fork() and clone(2) run no handlers of pthread_atfork(3).
+fn client_freed_in_a_cloned_child_stays_open_in_the_parent<A: Api>() {
+    type End<A> = fn(&<A as Api>::Client);
+    let ends: [End<A>; 3] = [|c| system::drop_copy(c), |c| c.close().unwrap(), |c| c.abort()];
+    for end in ends {
+        let p = pair_with::<A>(Transport::Tcp, &[Opt::CloseTimeout(20_000)]);
+        p.client.write_all(b"before\n").unwrap();
+        let endpoint = p.server.endpoint();
+        assert!(Forked::run_by_clone(|| {
+            let own = A::connect(&endpoint, &[Opt::CloseTimeout(0)]).unwrap();
+            end(&p.client);
+            own.write_all(b"own\n").unwrap();
+            own.close().unwrap();
+        }));
+        let accepted = p.server.accept().unwrap();
+        assert_eq!(accepted.read_line(64).unwrap(), "own");
+        p.client.write_all(b"after\n").unwrap();
+        assert_eq!(p.accepted.read_line(64).unwrap(), "before");
+        assert_eq!(p.accepted.read_line(64).unwrap(), "after");
+        p.accepted.abort();
+    }
+}
+
+/// I3: the closer's thread stays with the parent. A child does not depend on it, and starts its own
+/// closer.
+fn background_closer_starts_again_in_a_forked_child<A: Api>() {
+    let (pending, mut peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(20_000)]);
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let endpoint = server.endpoint();
+    pending.write_all(b"x").unwrap();
+    let fd = pending.fd().unwrap();
+    drop(pending);
+    assert!(Forked::run(|| {
+        assert!(!system::is_open(fd), "the child has a copy");
+        let client = A::connect(&endpoint, &[Opt::CloseTimeout(20_000)]).unwrap();
+        client.write_all(b"from the child").unwrap();
+        drop(client);
+        eventually("the closer runs", || system::has_thread("keepsock-close"));
+        let accepted = server.accept().unwrap();
+        let mut all = [0; 14];
+        accepted.read_exact(&mut all).unwrap();
+        assert_eq!(accepted.wait_hangup(INFINITE).unwrap(), keepsock::CloseReason::PeerClosed);
+        accepted.shutdown_write().unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }));
+    // The closer of the parent continues.
+    peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+    assert_eq!(end_of(&peer), Ok(b"x".to_vec()));
+    peer.write_all(b"still taken").unwrap();
+    assert!(!system::has_error(std::os::fd::AsRawFd::as_raw_fd(&peer)));
+}
+
+/// The number of events of this process that are set (eventfd(2), proc_pid_fdinfo(5)).
+fn events_set() -> usize {
+    let is_set = |info: &String| {
+        let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"));
+        count.is_some_and(|count| count.trim() != "0")
+    };
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let texts = infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok());
+    texts.filter(is_set).count()
+}
+
+/// T2, E5: firing and resetting a token in one process does not affect the other. In the child the
+/// token cancels the calls of the child.
+fn token_fired_in_a_forked_child_is_not_fired_in_the_parent<A: Api>() {
+    let token = A::token();
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::Cancel(&token), Opt::CloseTimeout(0)]);
+    assert!(Forked::run(|| {
+        thread::scope(|scope| {
+            let read = scope.spawn(|| p.client.read(&mut [0; 8]));
+            token.fire();
+            fails(read.join().unwrap(), ErrorKind::Cancelled);
+        });
+        fails(p.client.read(&mut [0; 8]), ErrorKind::Cancelled);
+        token.reset();
+        p.client.set_read_timeout(1).unwrap();
+        fails(p.client.read(&mut [0; 8]), ErrorKind::TimedOut);
+        token.fire();
+    }));
+    assert!(!token.is_fired());
+    assert_eq!(events_set(), 0);
+    // A reset in the child leaves the token of the parent fired.
+    token.fire();
+    assert!(Forked::run(|| token.reset()));
+    assert_eq!(events_set(), 1);
+    fails(p.client.read(&mut [0; 8]), ErrorKind::Cancelled);
+    token.reset();
+    while_waiting(
+        || fails(p.client.read(&mut [0; 8]), ErrorKind::Cancelled),
+        || {
+            assert!(Forked::run(|| token.fire()));
+            token.fire();
+        },
+    );
+}

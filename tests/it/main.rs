@@ -1,0 +1,66 @@
+//! Integration tests, one module for each theme. Most tests run through the Rust API and the C API.
+//! Tests run in parallel in one process. A test that depends on the state of the whole process
+//! (descriptor limits, signal handlers, the logger, fork) runs its body in its own process: see
+//! [`support::process::in_process`].
+#![cfg(target_os = "linux")]
+// Clippy permits unwrap, expect and panic in test functions only, not in the functions they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Without a feature, the helpers and imports of its tests are unused.
+#![cfg_attr(
+    not(all(feature = "serve", feature = "datagram", feature = "activation", feature = "diag")),
+    allow(dead_code, unused_imports)
+)]
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blocking_mode;
+mod close;
+mod connect;
+#[cfg(feature = "datagram")]
+mod datagram;
+#[cfg(feature = "datagram")]
+mod datagram_metadata;
+mod endpoints;
+mod ends;
+mod errors;
+mod fork;
+#[cfg(feature = "activation")]
+mod handover;
+#[cfg(feature = "diag")]
+mod handshake;
+mod interop;
+mod keepalive;
+mod listen;
+mod liveness;
+mod log;
+mod multi_listen;
+#[cfg(all(
+    feature = "capi",
+    feature = "serve",
+    feature = "datagram",
+    feature = "activation",
+    feature = "diag"
+))]
+mod options;
+#[cfg(feature = "serve")]
+mod peer_end;
+mod pending_connect;
+mod read;
+mod reconnect;
+mod send_file;
+#[cfg(feature = "serve")]
+mod serve;
+#[cfg(feature = "serve")]
+mod serve_events;
+#[cfg(feature = "serve")]
+mod service;
+mod signals;
+#[cfg(feature = "serve")]
+mod stress;
+mod threads;
+#[cfg(feature = "datagram")]
+mod unix_datagram;
+mod unix_stream;
+mod write;

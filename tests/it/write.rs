@@ -1,0 +1,317 @@
+//! I1: writes of some bytes, of a whole buffer, and of several buffers. I2: no SIGPIPE.
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::support;
+use crate::support::{
+    Api, Client, INFINITE, Opt, TRANSPORTS, Transport, fails, pair, promptly, small_pair, system,
+    timed, with_raw_peer,
+};
+use keepsock::ErrorKind;
+
+both_apis![
+    write_all_sends_the_whole_buffer,
+    write_slices_sends_buffers_in_order,
+    write_returns_the_accepted_bytes,
+    write_of_zero_bytes_succeeds,
+    write_to_peer_that_never_reads_times_out,
+    write_timeout_that_is_short_is_exact,
+    write_deadline_covers_the_whole_call,
+    write_after_reset_fails,
+    write_deadline_holds_for_huge_buffers,
+    write_moves_a_bounded_part_when_a_deadline_is_set,
+    #[cfg(feature = "serve")] {
+        write_to_closed_peer_raises_no_sigpipe,
+    }
+];
+
+type Call<A> = fn(&<A as Api>::Client) -> support::Outcome<()>;
+type WriteCall<A> = fn(&<A as Api>::Client, &[u8]) -> support::Outcome<()>;
+
+/// Bytes that differ from their neighbors and do not repeat with any buffer's size.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// More than any of these calls can send in its time.
+const HUGE: usize = if cfg!(target_pointer_width = "64") { 8 << 30 } else { 1 << 30 };
+
+/// I1: the deadline also ends a call that rarely waits because its peer reads as fast as it can.
+/// The deadline is long enough for the kernel's own timer, which counts only the time that a call
+/// sleeps.
+fn write_deadline_holds_for_huge_buffers<A: Api>() {
+    const LIMIT: Duration = Duration::from_millis(500);
+    // Pages that are only read share one page of zeros.
+    let huge = vec![0; HUGE];
+    let file = system::blank_file(HUGE as u64);
+    let whole = |client: &A::Client| client.write_all(&huge);
+    let halves = |client: &A::Client| client.write_slices(&[&huge[..HUGE / 2], &huge[HUGE / 2..]]);
+    let file = |client: &A::Client| client.send_file(file.as_raw_fd(), 0, HUGE as u64).map(drop);
+    for call in [&whole as &dyn Fn(&A::Client) -> support::Outcome<()>, &halves, &file] {
+        promptly(Duration::from_millis(100), || {
+            let (client, mut peer) = with_raw_peer::<A>(&[Opt::WriteTimeout(500)]);
+            let reader = thread::spawn(move || {
+                let mut buf = vec![0; 1 << 20];
+                while peer.read(&mut buf).is_ok_and(|n| n > 0) {}
+            });
+            let (outcome, took) = timed(|| call(&client));
+            let failure = fails(outcome, ErrorKind::TimedOut);
+            assert!(failure.transferred > 0 && took >= LIMIT, "{failure:?} after {took:?}");
+            client.abort();
+            reader.join().unwrap();
+            took - LIMIT
+        });
+    }
+}
+
+/// I1: no system call copies so much that the copy alone could exceed the deadline.
+fn write_moves_a_bounded_part_when_a_deadline_is_set<A: Api>() {
+    const LEN: usize = 64 << 20;
+    let bytes = vec![0; LEN];
+    for (timeout, most) in [(INFINITE, LEN), (20_000, LEN / 8)] {
+        let (client, mut peer) = with_raw_peer::<A>(&[Opt::WriteTimeout(timeout)]);
+        let reader = thread::spawn(move || {
+            let mut buf = vec![0; 1 << 20];
+            while peer.read(&mut buf).is_ok_and(|n| n > 0) {}
+        });
+        let taken = client.write(&bytes).unwrap();
+        assert!(taken <= most, "{taken} bytes in one call, with a timeout of {timeout} ms");
+        // The control case: a call without a deadline waits in the kernel until all bytes are
+        // accepted.
+        assert!(timeout != INFINITE || taken == LEN, "{taken} bytes");
+        client.abort();
+        reader.join().unwrap();
+    }
+}
+
+/// I1: write_all sends a whole buffer that is larger than the kernel's buffers.
+fn write_all_sends_the_whole_buffer<A: Api>() {
+    let sent = pattern(3 << 20);
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                p.client.write_all(&sent).unwrap();
+                p.client.shutdown_write().unwrap();
+            });
+            let mut got = vec![0; sent.len()];
+            p.accepted.read_exact(&mut got).unwrap();
+            assert!(got == sent);
+            assert_eq!(p.accepted.read(&mut got).unwrap(), 0);
+        });
+    }
+}
+
+/// I1: several buffers, with empty ones and more than one system call accepts (IOV_MAX), arrive as
+/// one.
+fn write_slices_sends_buffers_in_order<A: Api>() {
+    let sent = pattern(2 << 20);
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        for sizes in [&[1usize, 0, 7, 100_000][..], &[0, 0, 1], &[1000; 3], &[3]] {
+            let mut parts: Vec<&[u8]> = Vec::new();
+            let mut left = &sent[..];
+            while !left.is_empty() && parts.len() < 3000 {
+                let (part, rest) = left.split_at(sizes[parts.len() % sizes.len()].min(left.len()));
+                parts.push(part);
+                left = rest;
+            }
+            let expected = &sent[..sent.len() - left.len()];
+            thread::scope(|scope| {
+                scope.spawn(|| p.client.write_slices(&parts).unwrap());
+                let mut got = vec![0; expected.len()];
+                p.accepted.read_exact(&mut got).unwrap();
+                assert!(got == expected);
+            });
+        }
+    }
+}
+
+/// I1: one write returns the number of accepted bytes, at least one.
+fn write_returns_the_accepted_bytes<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = small_pair::<A>(transport);
+        p.client.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        let sent = pattern(4 << 20);
+        let failure = loop {
+            match p.client.write(&sent[taken..]) {
+                Ok(n) => {
+                    assert!(n > 0);
+                    taken += n;
+                }
+                Err(failure) => break failure,
+            }
+        };
+        assert!(failure.is(ErrorKind::WouldBlock), "{failure:?}");
+        p.client.shutdown_write().unwrap();
+        let mut got = vec![0; taken];
+        p.accepted.read_exact(&mut got).unwrap();
+        assert!(got == sent[..taken]);
+        assert_eq!(p.accepted.read(&mut got).unwrap(), 0);
+    }
+}
+
+/// I1: a write of zero bytes succeeds.
+fn write_of_zero_bytes_succeeds<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        assert_eq!(p.client.write(b"").unwrap(), 0);
+        p.client.write_all(b"").unwrap();
+        p.client.write_slices(&[]).unwrap();
+        p.client.write_slices(&[b"", b""]).unwrap();
+        p.client.shutdown_write().unwrap();
+        assert_eq!(p.accepted.read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
+/// I1: a short timeout ends neither early nor two clock ticks late.
+fn write_timeout_that_is_short_is_exact<A: Api>() {
+    let p = small_pair::<A>(Transport::Tcp);
+    let more = vec![0; 4 << 20];
+    p.client.set_write_timeout(100).unwrap();
+    fails(p.client.write_all(&more), ErrorKind::TimedOut);
+    for ms in [1, 10, 20, 50] {
+        p.client.set_write_timeout(ms).unwrap();
+        let limit = Duration::from_millis(u64::try_from(ms).unwrap());
+        promptly(limit + Duration::from_millis(2), || {
+            let (outcome, took) = timed(|| p.client.write_all(&more));
+            fails(outcome, ErrorKind::TimedOut);
+            assert!(took >= limit, "{took:?} of {limit:?}");
+            took
+        });
+    }
+}
+
+/// I1: a write to a peer that never reads times out. The error has the number of transferred bytes,
+/// and exactly these arrive.
+fn write_to_peer_that_never_reads_times_out<A: Api>() {
+    let sent = pattern(4 << 20);
+    let calls: [WriteCall<A>; 2] =
+        [|c, b| c.write_all(b), |c, b| c.write_slices(&[&b[..10], &b[10..]])];
+    for transport in TRANSPORTS {
+        for call in calls {
+            let p = small_pair::<A>(transport);
+            p.client.set_write_timeout(60).unwrap();
+            let (outcome, took) = timed(|| call(&p.client, &sent));
+            let failure = fails(outcome, ErrorKind::TimedOut);
+            assert!(took >= Duration::from_millis(60), "{took:?}");
+            assert!(failure.transferred > 0 && failure.transferred < sent.len());
+            assert_eq!(&*failure.operation, "write");
+            let text = format!("{} bytes transferred", failure.transferred);
+            assert!(failure.message.contains(&text), "{failure:?}");
+            // The socket remains usable.
+            let mut got = vec![0; failure.transferred];
+            p.accepted.read_exact(&mut got).unwrap();
+            assert!(got == sent[..got.len()]);
+            p.client.set_write_timeout(INFINITE).unwrap();
+            p.client.write_all(b"more").unwrap();
+            p.accepted.read_exact(&mut got[..4]).unwrap();
+            assert_eq!(&got[..4], b"more");
+        }
+    }
+}
+
+/// I1: a peer that occasionally reads a little does not extend the call.
+fn write_deadline_covers_the_whole_call<A: Api>() {
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::WriteTimeout(200)]);
+    system::shrink_buffers(client.fd().unwrap());
+    let sent = vec![0; 256 << 20];
+    let reader = thread::spawn(move || {
+        let mut buf = vec![0; 64 << 10];
+        while peer.read(&mut buf).is_ok_and(|n| n > 0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    support::promptly(Duration::from_millis(280), || {
+        let (outcome, took) = timed(|| client.write_all(&sent));
+        fails(outcome, ErrorKind::TimedOut);
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+        took
+    });
+    client.abort();
+    reader.join().unwrap();
+}
+
+/// I2, I4: a write to a peer that reset the connection fails with an error only.
+fn write_after_reset_fails<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        p.accepted.abort();
+        p.client.wait_hangup(INFINITE).unwrap();
+        for _ in 0..3 {
+            fails(p.client.write(b"x"), ErrorKind::Reset);
+            fails(p.client.write_all(b"x"), ErrorKind::Reset);
+            fails(p.client.write_slices(&[b"x", b"y"]), ErrorKind::Reset);
+        }
+    }
+}
+
+/// I2: no write function raises SIGPIPE in a program that it would kill, and no socket call changes
+/// the disposition of a signal. Rust programs ignore SIGPIPE, so this test needs its own process.
+#[cfg(feature = "serve")]
+fn write_to_closed_peer_raises_no_sigpipe<A: Api>() {
+    const ROLE: &str = "PARITY_SIGPIPE";
+    let name = thread::current().name().unwrap().to_owned();
+    if std::env::var_os(ROLE).is_some() {
+        system::set_disposition(libc::SIGPIPE, libc::SIG_DFL);
+        let before = system::dispositions();
+        write_to_closed_peer::<A>();
+        assert!(before == system::dispositions(), "a signal's disposition was changed");
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([&name, "--exact", "--nocapture"])
+        .env(ROLE, "1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}\n{text}", output.status);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[cfg(feature = "serve")]
+fn write_to_closed_peer<A: Api>() {
+    let token = A::token();
+    let calls: [Call<A>; 3] =
+        [|c| c.write(b"x").map(drop), |c| c.write_all(b"x"), |c| c.write_slices(&[b"x", b"y"])];
+    for transport in TRANSPORTS {
+        for call in calls {
+            for polled in [false, true] {
+                let p = pair::<A>(transport);
+                if polled {
+                    p.client.set_cancel(Some(&token));
+                }
+                p.accepted.close().unwrap();
+                support::eventually("the peer has closed", || call(&p.client).is_err());
+                fails(call(&p.client), ErrorKind::Reset);
+                fails(call(&p.client), ErrorKind::Reset);
+                // The same after a local half-close.
+                let p = pair::<A>(transport);
+                p.client.shutdown_write().unwrap();
+                fails(call(&p.client), ErrorKind::WrongState);
+                // A broadcast is also a write.
+                let service = support::Server::serve(
+                    &p.server,
+                    &[],
+                    Box::new(|c: &A::Client| {
+                        let _ = c.wait_hangup(2000);
+                    }),
+                )
+                .unwrap();
+                let listener = A::connect(&support::Server::endpoint(&p.server), &[]).unwrap();
+                support::eventually("the connection is served", || {
+                    support::Service::connections(&service) == 1
+                });
+                listener.abort();
+                support::Service::broadcast(&service, b"x");
+                support::Service::broadcast(&service, b"x");
+            }
+        }
+    }
+}

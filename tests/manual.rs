@@ -1,0 +1,254 @@
+//! The pages of the manual, README.md and docs/*.md, name only functions that exist, and their C
+//! examples compile. src/manual.rs has the checks that need the inside of the crate.
+
+// The C examples use poll(2).
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex::Regex;
+
+/// Names that have the prefix of the C API and do not belong to it: environment variables of the
+/// tests, and options of the CMake project.
+const OTHER_NAMES: [&str; 2] = ["KEEPSOCK_BLESS", "KEEPSOCK_VALGRIND"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files below a directory with this extension.
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The pages: their names and texts.
+fn pages() -> Vec<(String, String)> {
+    let mut paths = files(&root().join("docs"), "md");
+    assert!(paths.len() >= 4, "{paths:?}");
+    paths.push(root().join("README.md"));
+    let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
+    paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn matches<'t>(pattern: &str, text: &'t str) -> BTreeSet<&'t str> {
+    Regex::new(pattern).unwrap().find_iter(text).map(|found| found.as_str()).collect()
+}
+
+/// A comment in a header may name a function that was removed, so comments do not count.
+fn words_of_headers() -> BTreeSet<String> {
+    let comment = Regex::new(r"(?s)/\*.*?\*/|//[^\n]*").unwrap();
+    let mut words = BTreeSet::new();
+    for path in files(&root().join("include"), "h") {
+        let text = fs::read_to_string(path).unwrap();
+        let code = comment.replace_all(&text, "");
+        words.extend(matches(r"\b(?:keepsock|KEEPSOCK)_\w+", &code).into_iter().map(String::from));
+    }
+    words
+}
+
+/// A2: each C function, type and constant that a page names is declared in a header.
+#[test]
+fn manual_names_only_what_the_headers_declare() {
+    let declared = words_of_headers();
+    assert!(declared.len() > 200, "only {declared:?}: are the headers read correctly?");
+    let mut unknown = Vec::new();
+    for (page, text) in pages() {
+        for word in matches(r"\b(?:keepsock|KEEPSOCK)_\w+", &text) {
+            // `KEEPSOCK_ERR_` names a group.
+            let is_group = word.ends_with('_') && declared.iter().any(|d| d.starts_with(word));
+            if !declared.contains(word) && !is_group && !OTHER_NAMES.contains(&word) {
+                unknown.push(format!("{page}: {word}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "not declared in include/:\n{}", unknown.join("\n"));
+}
+
+/// The public names of each type in src/: functions, fields, variants and trait functions. The sources
+/// are formatted by rustfmt, so items of a block are indented by four spaces.
+fn names_in_source() -> BTreeMap<String, BTreeSet<String>> {
+    let block = Regex::new(
+        r"^(?:pub(?:\([\w ]+\))? )?(?:unsafe )?(?:(?:enum|trait|struct) (\w+)|impl(?:<.*?>)? (?:.* for )?(?:\w+::)*(\w+))",
+    )
+    .unwrap();
+    let item = Regex::new(
+        r"^    (?:pub (?:const |unsafe )*fn (\w+)|((?:unsafe )?fn) (\w+)|pub (\w+): |([A-Z]\w*)(?:,|\(| \{| =))",
+    )
+    .unwrap();
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in files(&root().join("src"), "rs") {
+        let text = fs::read_to_string(path).unwrap();
+        let mut current: Option<(String, bool)> = None;
+        for line in text.lines() {
+            if let Some(found) = block.captures(line) {
+                let name = found.get(1).or(found.get(2)).unwrap().as_str().to_owned();
+                names.entry(name.clone()).or_default();
+                current = line.ends_with('{').then(|| (name, line.contains("trait ")));
+                // A long head ends in a later line.
+                if !line.ends_with([';', '}', '{']) {
+                    let name = found.get(1).or(found.get(2)).unwrap().as_str().to_owned();
+                    current = Some((name, line.contains("trait ")));
+                }
+            } else if line == "}" {
+                current = None;
+            } else if let (Some((name, is_trait)), Some(found)) = (&current, item.captures(line)) {
+                let private = found.get(2).is_some() && !is_trait;
+                if let Some(item) = found.get(1).or(found.get(3)).or(found.get(4)).or(found.get(5))
+                {
+                    if !private {
+                        names.entry(name.clone()).or_default().insert(item.as_str().to_owned());
+                    }
+                }
+            }
+        }
+    }
+    names
+}
+
+/// Each `Type::name` in backticks of a page exists in src/.
+#[test]
+fn manual_names_only_what_the_crate_has() {
+    let names = names_in_source();
+    assert!(names["ClientSocket"].contains("connect_with"), "{:?}", names["ClientSocket"]);
+    assert!(names["ErrorKind"].contains("NotFound") && names["Handler"].contains("on_data"));
+    let mut unknown = Vec::new();
+    let path = Regex::new(r"`([A-Z]\w*)::(\w+)").unwrap();
+    for (page, text) in pages() {
+        for found in path.captures_iter(&text) {
+            if names.get(&found[1]).is_none_or(|names| !names.contains(&found[2])) {
+                unknown.push(format!("{page}: {}::{}", &found[1], &found[2]));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "not in src/:\n{}", unknown.join("\n"));
+}
+
+/// The source of a C example. An example without functions is the body of a function, after its
+/// `#include` lines.
+fn c_source(example: &str) -> String {
+    if example.lines().any(|line| line == "{") {
+        return example.to_owned();
+    }
+    let (includes, body): (Vec<_>, Vec<_>) =
+        example.lines().partition(|line| line.starts_with("#include"));
+    let (includes, body) = (includes.join("\n"), body.join("\n"));
+    format!(
+        "{includes}\n#include <keepsock.h>\n#include <stdio.h>\nvoid example(void);\n\
+         void example(void)\n{{\n{body}\n}}\n"
+    )
+}
+
+/// Compiles C sources, each with its origin, and fails on a warning.
+fn compile(sources: &[(String, String)], further: &[&str]) {
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manual");
+    fs::create_dir_all(&directory).unwrap();
+    for (number, (origin, source)) in sources.iter().enumerate() {
+        let name = origin.replace('/', "-");
+        let file = directory.join(format!("{}-{name}-{number}.c", std::process::id()));
+        fs::write(&file, source).unwrap();
+        let mut compile = Command::new(&cc);
+        compile.args(["-fsyntax-only", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+        compile.args(further).arg("-I").arg(root().join("include")).arg(&file);
+        let output =
+            compile.output().unwrap_or_else(|e| panic!("a C compiler is needed: {cc}: {e}"));
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{origin}: example {number}:\n{messages}\n{source}");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+/// A2: the C examples of the pages compile without a warning.
+#[test]
+fn c_examples_of_the_manual_compile() {
+    let fence = Regex::new(r"(?ms)^```c\n(.*?)^```$").unwrap();
+    let mut sources = Vec::new();
+    for (page, text) in pages() {
+        let found = fence.captures_iter(&text);
+        sources.extend(found.map(|found| (page.clone(), c_source(&found[1]))));
+    }
+    assert!(sources.len() >= 3, "only {} C examples were found", sources.len());
+    compile(&sources, &[]);
+}
+
+/// The source of an example in a header. Functions come first, then the statements of a function
+/// that has these objects.
+fn c_source_of_header(example: &str) -> String {
+    let end = example.rfind("\n}\n").filter(|_| example.starts_with("static "));
+    let (functions, statements) = example.split_at(end.map_or(0, |at| at + 3));
+    format!(
+        "#define _POSIX_C_SOURCE 200809L\n#include <keepsock.h>\n#include <inttypes.h>\n\
+         #include <stdio.h>\n#include <time.h>\n\
+         extern keepsock_server *server;\nextern keepsock_client *client;\n\
+         extern keepsock_service *service;\nextern keepsock_handler handler;\n\
+         {functions}\nvoid example(void);\nvoid example(void)\n{{\n{statements}}}\n"
+    )
+}
+
+/// A2: the C examples in the headers compile without a warning.
+#[test]
+fn c_examples_of_the_headers_compile() {
+    let code = Regex::new(r"(?ms)^ \* @code\n(.*?)^ \* @endcode$").unwrap();
+    let mut sources = Vec::new();
+    for path in files(&root().join("include"), "h") {
+        let text = fs::read_to_string(&path).unwrap();
+        for found in code.captures_iter(&text) {
+            let lines = found[1].lines().map(|line| line.trim_start_matches(" *"));
+            let example: String =
+                lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            sources.push((name, c_source_of_header(&example)));
+        }
+    }
+    assert!(sources.len() >= 6, "only {} C examples were found", sources.len());
+    // A callback of an example does not use each of its parameters.
+    compile(&sources, &["-Wno-unused-parameter"]);
+}
+
+/// The anchor that a Markdown heading has on the usual hosts.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Links to other files of the repository, and to headings, lead somewhere.
+#[test]
+fn links_of_the_manual_resolve() {
+    let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
+    let mut broken = Vec::new();
+    for (page, text) in pages() {
+        let directory = root().join(&page).parent().unwrap().to_owned();
+        for target in link.captures_iter(&text).map(|found| found[1].to_owned()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((&target, ""));
+            let path = if file.is_empty() { root().join(&page) } else { directory.join(file) };
+            let resolves = path.exists()
+                && (heading.is_empty() || {
+                    let text = fs::read_to_string(&path).unwrap();
+                    let headings = text.lines().filter(|line| line.starts_with('#'));
+                    headings.map(|h| anchor(h.trim_start_matches('#'))).any(|a| a == heading)
+                });
+            if !resolves {
+                broken.push(format!("{page}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}

@@ -1,0 +1,388 @@
+//! Services of the C API.
+
+// The purpose of this file is calls of C functions.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+use std::any::Any;
+use std::ffi::c_void;
+use std::ptr::{null, null_mut};
+
+use keepsock::ffi::*;
+use keepsock::{CloseReason, Framing, Sockopt};
+
+use super::super::capi::{
+    CApi, CClient, CServer, c, call, close_reason, failure, options, sized_text, snap, tuple,
+};
+use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
+use super::{Connection, Handler, On, Sent, Serve, Service, Stats};
+
+pub struct CService {
+    pub pointer: *mut keepsock_service,
+    /// The target of `user`. It lives until the service is freed.
+    _user: Box<dyn Any>,
+}
+
+#[derive(Clone, Copy)]
+pub struct CConnection(pub keepsock_conn);
+
+unsafe impl Send for CService {}
+
+unsafe impl Sync for CService {}
+
+impl CService {
+    pub fn serve(server: &CServer, list: &[Serve], handler: Handler<CApi>) -> Outcome<CService> {
+        unsafe extern "C" fn run(client: *mut keepsock_client, user: *mut c_void) {
+            let handler = unsafe { &*user.cast::<Handler<CApi>>() };
+            handler(&CClient { pointer: client, lent: true });
+        }
+        let options = serve_options(list)?;
+        let handler = Box::new(handler);
+        let user: *const Handler<CApi> = &raw const *handler;
+        let mut out = null_mut();
+        call(|e| unsafe {
+            let user = user.cast_mut().cast();
+            keepsock_server_serve(server.0, options.0, Some(run), user, &raw mut out, e)
+        })?;
+        Ok(CService { pointer: out, _user: handler })
+    }
+
+    pub fn serve_events(server: &CServer, list: &[Serve], on: On<CApi>) -> Outcome<CService> {
+        let options = serve_options(list)?;
+        let on = Box::new(on);
+        let callbacks = callbacks(&on);
+        let user: *const On<CApi> = &raw const *on;
+        let mut out = null_mut();
+        call(|e| unsafe {
+            let (callbacks, user) = (&raw const callbacks, user.cast_mut().cast());
+            keepsock_server_serve_events(server.0, options.0, callbacks, user, &raw mut out, e)
+        })?;
+        Ok(CService { pointer: out, _user: on })
+    }
+}
+
+impl Drop for CService {
+    fn drop(&mut self) {
+        unsafe { keepsock_service_free(self.pointer) };
+    }
+}
+
+pub struct Served(pub *mut keepsock_serve_options);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        unsafe { keepsock_serve_options_free(self.0) };
+    }
+}
+
+pub fn serve_options(list: &[Serve]) -> Outcome<Served> {
+    let mut o = null_mut();
+    call(|e| unsafe { keepsock_serve_options_new(&raw mut o, e) })?;
+    let served = Served(o);
+    for option in list {
+        call(|e| unsafe {
+            match option {
+                Serve::Max(n) => keepsock_serve_options_set_max_connections(o, *n, e),
+                Serve::Reject => keepsock_serve_options_set_accept_policy(o, 1, e),
+                Serve::PerAddress(n) => keepsock_serve_options_set_max_per_address(o, *n, e),
+                Serve::Allow(network) => {
+                    keepsock_serve_options_add_allowed_network(o, c(network).as_ptr(), e)
+                }
+                Serve::Deny(network) => {
+                    keepsock_serve_options_add_denied_network(o, c(network).as_ptr(), e)
+                }
+                Serve::Threads(n) => keepsock_serve_options_set_threads(o, *n, e),
+                Serve::QueueLimit(bytes) => keepsock_serve_options_set_queue_limit(o, *bytes, e),
+                Serve::DropOldest => keepsock_serve_options_set_overflow_policy(o, 1, e),
+                Serve::Stack(bytes) => keepsock_serve_options_set_stack_size(o, *bytes, e),
+                Serve::Framing(Framing::Lines { max }) => {
+                    keepsock_serve_options_set_lines(o, *max, e)
+                }
+                Serve::Framing(Framing::Delimited { delimiter, max }) => {
+                    keepsock_serve_options_set_delimiter(o, *delimiter, *max, e)
+                }
+                Serve::Framing(Framing::Prefixed { prefix, max }) => {
+                    keepsock_serve_options_set_length_prefix(o, *prefix as i32, *max, e)
+                }
+                Serve::Framing(_) => KEEPSOCK_OK,
+            }
+        })?;
+    }
+    Ok(served)
+}
+
+unsafe fn on<'a>(user: *mut c_void) -> &'a On<CApi> {
+    unsafe { &*user.cast() }
+}
+
+/// Sets the callbacks of the test. The others are NULL.
+fn callbacks(wanted: &On<CApi>) -> keepsock_callbacks {
+    macro_rules! event {
+        ($name:ident) => {{
+            unsafe extern "C" fn $name(conn: keepsock_conn, user: *mut c_void) {
+                if let Some(call) = unsafe { &on(user).$name } {
+                    call(&CConnection(conn));
+                }
+            }
+            wanted.$name.as_ref().map(|_| $name as _)
+        }};
+    }
+    unsafe extern "C" fn data(
+        conn: keepsock_conn,
+        buf: *const c_void,
+        len: usize,
+        user: *mut c_void,
+    ) {
+        let bytes = unsafe { std::slice::from_raw_parts(buf.cast(), len) };
+        if let Some(call) = unsafe { &on(user).data } {
+            call(&CConnection(conn), bytes);
+        }
+    }
+    unsafe extern "C" fn close(conn: keepsock_conn, n: i32, user: *mut c_void) {
+        if let Some(call) = unsafe { &on(user).close } {
+            call(&CConnection(conn), close_reason(n).expect("a close reason"));
+        }
+    }
+    unsafe extern "C" fn failed(
+        error: *const keepsock_error,
+        data: *mut c_void,
+        user: *mut c_void,
+    ) {
+        if let Some(call) = unsafe { &on(user).connect_failed } {
+            call(unsafe { failure(error) }, data as usize);
+        }
+    }
+    keepsock_callbacks {
+        size: size_of::<keepsock_callbacks>(),
+        on_open: event!(open),
+        on_data: wanted.data.as_ref().map(|_| data as _),
+        on_writable: event!(writable),
+        on_eof: event!(finished),
+        on_timer: event!(timer),
+        on_drain: event!(drain),
+        on_close: wanted.close.as_ref().map(|_| close as _),
+        on_connect_failed: wanted.connect_failed.as_ref().map(|_| failed as _),
+    }
+}
+
+impl Connection for CConnection {
+    fn send(&self, message: &[u8]) -> Outcome<()> {
+        let (buf, len) = (message.as_ptr().cast(), message.len());
+        call(|e| unsafe { keepsock_conn_send(self.0, buf, len, e) })
+    }
+
+    fn close(&self) {
+        unsafe { keepsock_conn_close(self.0, null_mut()) };
+    }
+
+    fn abort(&self) {
+        unsafe { keepsock_conn_abort(self.0, null_mut()) };
+    }
+
+    fn shutdown_write(&self) {
+        unsafe { keepsock_conn_shutdown_write(self.0, null_mut()) };
+    }
+
+    fn pause(&self) {
+        unsafe { keepsock_conn_pause(self.0, null_mut()) };
+    }
+
+    fn resume(&self) {
+        unsafe { keepsock_conn_resume(self.0, null_mut()) };
+    }
+
+    fn queued(&self) -> usize {
+        keepsock_conn_queued(self.0)
+    }
+
+    fn is_open(&self) -> bool {
+        keepsock_conn_is_open(self.0)
+    }
+
+    fn set_timer(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_timer(self.0, ms, e) })
+    }
+
+    fn join(&self, group: &str) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_join(self.0, c(group).as_ptr(), e) })
+    }
+
+    fn leave(&self, group: &str) {
+        call(|e| unsafe { keepsock_conn_leave(self.0, c(group).as_ptr(), e) }).unwrap();
+    }
+
+    fn set_data(&self, data: usize) {
+        unsafe { keepsock_conn_set_user(self.0, data as *mut c_void, null_mut()) };
+    }
+
+    fn data(&self) -> usize {
+        keepsock_conn_user(self.0) as usize
+    }
+
+    fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    fn place(&self) -> usize {
+        // The entry in the table of all services, above a generation of 32 bits and a tag of 7.
+        (self.0.id >> 39) as usize
+    }
+
+    fn close_reason(&self) -> Option<CloseReason> {
+        close_reason(keepsock_conn_close_reason(self.0))
+    }
+
+    fn five_tuple(&self) -> Outcome<Tuple> {
+        let mut t: keepsock_five_tuple = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&t);
+        call(|e| unsafe { keepsock_conn_five_tuple(self.0, &raw mut t, size, e) })?;
+        Ok(tuple(&t))
+    }
+
+    fn stats(&self) -> Outcome<ConnStats> {
+        let mut s: keepsock_connection_stats = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&s);
+        call(|e| unsafe { keepsock_conn_get_stats(self.0, &raw mut s, size, e) })?;
+        Ok(snap(&s))
+    }
+
+    fn keepalive(&self) -> Outcome<Option<(i64, i64, u32)>> {
+        let mut k: keepsock_keepalive = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&k);
+        call(|e| unsafe { keepsock_conn_keepalive(self.0, &raw mut k, size, e) })?;
+        Ok(k.enabled.then_some((k.idle_ms, k.interval_ms, k.count)))
+    }
+
+    fn peer_credentials(&self) -> Outcome<Peer> {
+        let mut peer: keepsock_credentials = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&peer);
+        call(|e| unsafe { keepsock_conn_peer_credentials(self.0, &raw mut peer, size, e) })?;
+        Ok(Peer { pid: peer.pid, uid: peer.uid, gid: peer.gid })
+    }
+
+    fn set_sockopt(&self, option: Sockopt, value: u32) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_sockopt(self.0, option as i32, value, e) })
+    }
+
+    fn sockopt(&self, option: Sockopt) -> Outcome<u32> {
+        let mut value = 0;
+        call(|e| unsafe { keepsock_conn_sockopt(self.0, option as i32, &raw mut value, e) })?;
+        Ok(value)
+    }
+
+    fn keepalive_values(&self) -> Outcome<(i64, i64, u32)> {
+        let mut k: keepsock_keepalive = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&k);
+        call(|e| unsafe { keepsock_conn_keepalive(self.0, &raw mut k, size, e) })?;
+        Ok((k.idle_ms, k.interval_ms, k.count))
+    }
+
+    fn set_keepalive(&self, idle: i64, interval: i64, count: u32) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_keepalive(self.0, idle, interval, count, e) })
+    }
+
+    fn disable_keepalive(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_keepalive(self.0, KEEPSOCK_INFINITE, 0, 0, e) })
+    }
+
+    fn set_dead_after(&self, time: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_dead_after(self.0, time, e) })
+    }
+
+    fn set_idle_timeout(&self, time: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_idle_timeout(self.0, time, e) })
+    }
+
+    fn set_heartbeat(&self, bytes: &[u8], every: i64) -> Outcome<()> {
+        let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+        call(|e| unsafe { keepsock_conn_set_heartbeat(self.0, every, data, len, e) })
+    }
+
+    fn set_heartbeat_timeout(&self, time: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_heartbeat_timeout(self.0, time, e) })
+    }
+}
+
+impl Service<CApi> for CService {
+    fn connections(&self) -> u32 {
+        self.stats().connections
+    }
+
+    fn broadcast(&self, message: &[u8]) -> (u32, u32) {
+        let result = self.push(None, message).unwrap();
+        (result.sent, result.cut)
+    }
+
+    fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
+        let (mut sent, mut cut, mut dropped) = (0, 0, 0);
+        let (n, r, d) = (&raw mut sent, &raw mut cut, &raw mut dropped);
+        let (buf, len) = (message.as_ptr().cast(), message.len());
+        let group = group.map(c);
+        let group = group.as_ref().map_or(null(), |group| group.as_ptr());
+        call(|e| unsafe { keepsock_service_broadcast(self.pointer, group, buf, len, n, r, d, e) })?;
+        Ok(Sent { sent, cut, dropped })
+    }
+
+    fn add(&self, client: CClient, data: usize) -> Result<(), (CClient, Failure)> {
+        let data = data as *mut c_void;
+        let added =
+            call(|e| unsafe { keepsock_service_add(self.pointer, client.pointer, data, e) });
+        added.map_err(|failure| (client, failure))
+    }
+
+    fn connect(&self, endpoint: &str, list: &[Opt<'_, CApi>], data: usize) -> Outcome<()> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let data = data as *mut c_void;
+        call(|e| unsafe {
+            keepsock_service_connect(self.pointer, endpoint.as_ptr(), options.0, data, e)
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        let mut s: keepsock_service_stats = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&s);
+        call(|e| unsafe { keepsock_service_get_stats(self.pointer, &raw mut s, size, e) }).unwrap();
+        let ends = s.close_reasons.iter().zip(0..).filter(|(count, _)| **count > 0);
+        Stats {
+            accepting: s.accepting,
+            connections: s.connections,
+            opened: s.opened,
+            closed: s.closed,
+            received: s.received,
+            written: s.written,
+            sent: s.sent,
+            queued: s.queued,
+            dropped: s.dropped,
+            dropped_messages: s.dropped_messages,
+            ends: ends
+                .map(|(count, number)| (close_reason(number).expect("a close reason"), *count))
+                .collect(),
+        }
+    }
+
+    fn dump(&self) -> String {
+        sized_text(|buf, cap, needed, e| unsafe {
+            keepsock_service_dump(self.pointer, buf, cap, needed, e)
+        })
+    }
+
+    fn stop(&self) {
+        call(|e| unsafe { keepsock_service_stop(self.pointer, e) }).unwrap();
+    }
+
+    fn wait_stopped(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_wait_stopped(self.pointer, ms, e) })
+    }
+
+    fn wait(&self, ms: i64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_wait(self.pointer, ms, e) })
+    }
+
+    fn drain(&self, limit_ms: i64) -> Outcome<(u32, u32)> {
+        let (mut completed, mut reset) = (u32::MAX, u32::MAX);
+        call(|e| unsafe {
+            let (completed, reset) = (&raw mut completed, &raw mut reset);
+            keepsock_service_drain(self.pointer, limit_ms, completed, reset, e)
+        })?;
+        Ok((completed, reset))
+    }
+}

@@ -1,0 +1,95 @@
+//! Checks that C projects can use the installed library through CMake and through pkg-config.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cmake::Build;
+use crate::run::{MINUTE, Workspace, capture, create_dir, show, write_file};
+use crate::steps::Stop;
+use crate::tools;
+
+/// A program that prints the version of the library it is linked with.
+const USER: &str = "\
+#include <keepsock.h>
+#include <stdio.h>
+
+int main(void)
+{
+    puts(keepsock_version());
+    return 0;
+}
+";
+
+fn prefix(ws: &Workspace) -> PathBuf {
+    ws.target.join("prefix")
+}
+
+/// Installs the library into an empty prefix, and builds and tests the C examples as a separate project.
+pub fn cmake_user(ws: &Workspace, build: &Build) -> Result<String, Stop> {
+    let prefix = prefix(ws);
+    if prefix.exists() {
+        fs::remove_dir_all(&prefix).map_err(|e| format!("remove {}: {e}", prefix.display()))?;
+    }
+    build.install(ws, &prefix)?;
+    let settings =
+        [format!("CMAKE_PREFIX_PATH={}", prefix.display()), "CMAKE_BUILD_TYPE=Release".to_owned()];
+    let source = ws.root.join("c_examples");
+    Build::make(ws, &source, ws.target.join("cmake-installed"), &settings)?.test(ws, ".")
+}
+
+/// Compiles and runs a program with the flags of pkg-config, shared and static.
+pub fn pkg_config_user(ws: &Workspace) -> Result<String, Stop> {
+    let pkg_config = tools::PKG_CONFIG.need(ws)?;
+    let description =
+        find_file(&prefix(ws), "keepsock.pc").ok_or("keepsock.pc is not installed".to_owned())?;
+    let query = |words: &[&str]| {
+        let mut command = ws.command(&pkg_config);
+        command.args(words).arg("keepsock");
+        command.env("PKG_CONFIG_PATH", description.parent().unwrap_or(Path::new("")));
+        capture(&mut command, MINUTE).map(|answer| answer.trim().to_owned())
+    };
+    let version = query(&["--modversion"])?;
+    let libdir = query(&["--variable=libdir"])?;
+    let shared = query(&["--cflags", "--libs"])?;
+    let static_words = query(&["--static", "--cflags", "--libs"])?;
+    // pkg-config has no flag that selects the static library, so the path of the archive replaces it.
+    let archive = Path::new(&libdir).join("libkeepsock.a").display().to_string();
+
+    let folder = ws.target.join("pkg-config-user");
+    create_dir(&folder)?;
+    let source = folder.join("user.c");
+    write_file(&source, USER)?;
+    for (kind, words) in
+        [("shared", shared), ("static", static_words.replace("-lkeepsock", &archive))]
+    {
+        let program = folder.join(kind);
+        let mut compile = ws.command(tools::c_compiler()?);
+        compile.arg(&source).arg("-o").arg(&program).args(words.split_whitespace());
+        show(&mut compile, 2 * MINUTE)?;
+        let mut user = ws.command(&program);
+        if kind == "shared" {
+            user.env("LD_LIBRARY_PATH", &libdir);
+        }
+        let said = capture(&mut user, MINUTE)?;
+        if said.trim() != version {
+            return Err(Stop::Fail(format!(
+                "{kind}: the version of the library is {}, that of keepsock.pc is {version}",
+                said.trim()
+            )));
+        }
+    }
+    Ok(format!("version {version}, shared and static"))
+}
+
+fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
+    for path in fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            if let Some(found) = find_file(&path, name) {
+                return Some(found);
+            }
+        } else if path.file_name().is_some_and(|file| file == name) {
+            return Some(path);
+        }
+    }
+    None
+}
