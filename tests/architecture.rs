@@ -72,59 +72,74 @@ impl Module {
 
 #[test]
 fn modules_use_only_modules_of_lower_layers() {
-    let modules = modules();
-    let graph = top_level_graph(&modules);
+    let graph = top_level_graph(&modules());
     if std::env::var_os("KEEPSOCK_MODULES").is_some() {
         print_graph(&graph);
     }
+    let problems = layer_problems(&graph);
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+fn layer_problems(graph: &Graph) -> Vec<String> {
     let layer = |name: &str| LAYERS.iter().position(|layer| *layer == name);
     let mut problems = Vec::new();
     for module in graph.keys().filter(|module| layer(module).is_none()) {
         problems.push(format!("src/{module}: not in LAYERS of tests/architecture.rs"));
     }
-    for (from, (to, file)) in edges(&graph) {
+    for (from, (to, file)) in edges(graph) {
         if layer(from) <= layer(to) {
             problems.push(format!("{file}: {from} uses {to}, which is not below it"));
         }
     }
-    problems.extend(cycle(&graph).map(|cycle| format!("cycle: {}", cycle.join(" -> "))));
-    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+    problems.extend(cycle(graph).map(|cycle| format!("cycle: {}", cycle.join(" -> "))));
+    problems
 }
 
 #[test]
 fn modules_of_one_directory_form_no_cycle() {
-    let modules = modules();
-    let mut problems = Vec::new();
-    for graph in directory_graphs(&modules).values() {
-        if std::env::var_os("KEEPSOCK_MODULES").is_some() {
-            print_graph(graph);
-        }
-        problems.extend(cycle(graph).map(|cycle| format!("cycle: {}", cycle.join(" -> "))));
+    let graphs = directory_graphs(&modules());
+    if std::env::var_os("KEEPSOCK_MODULES").is_some() {
+        graphs.values().for_each(print_graph);
     }
+    let cycles = graphs.values().filter_map(cycle);
+    let problems: Vec<_> = cycles.map(|cycle| format!("cycle: {}", cycle.join(" -> "))).collect();
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
 #[test]
 fn ffi_imports_only_the_public_api_and_internal() {
-    let modules = modules();
-    let public = exports(&modules);
+    let problems = private_imports_of_ffi(&modules());
+    assert!(problems.is_empty(), "neither public nor crate::internal:\n{}\n", problems.join("\n"));
+}
+
+fn private_imports_of_ffi(modules: &[Module]) -> Vec<String> {
+    let public = exports(modules);
     let mut problems = Vec::new();
     for module in modules.iter().filter(|module| module.layer() == "ffi") {
-        for Name(name) in names(module, &modules) {
+        for Name(name) in names(module, modules) {
             let first = name.first().map_or("", String::as_str);
             if !["ffi", "internal"].contains(&first) && !public.contains_key(first) {
                 problems.push(format!("{}: crate::{}", module.file, name.join("::")));
             }
         }
     }
-    assert!(problems.is_empty(), "neither public nor crate::internal:\n{}\n", problems.join("\n"));
+    problems
+}
+
+#[test]
+fn ffi_calls_only_listed_private_methods() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("src/internal.rs")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").nth(1));
+    let methods = rows.flat_map(|methods| methods.split('`').skip(1).step_by(2));
+    let listed: BTreeSet<_> = methods.map(str::to_owned).collect();
+    let called = private_calls_of_ffi(&modules());
+    assert_eq!(called, listed, "the methods that ffi calls, and the list in src/internal.rs");
 }
 
 /// A method that is private to the crate is recognized by its name: no public function, no function of
 /// ffi and no method of the standard library that ffi calls has the same name.
-#[test]
-fn ffi_calls_only_listed_private_methods() {
-    let modules = modules();
+fn private_calls_of_ffi(modules: &[Module]) -> BTreeSet<String> {
     let of = |ffi: bool| modules.iter().filter(move |module| (module.layer() == "ffi") == ffi);
     let (mut private, mut public) = (BTreeSet::new(), BTreeSet::new());
     of(false).for_each(|module| functions(module.tokens.clone(), &mut private, &mut public));
@@ -134,30 +149,31 @@ fn ffi_calls_only_listed_private_methods() {
     of(true).for_each(|module| calls(module.tokens.clone(), &mut called));
     called.retain(|name| private.contains(name) && !public.contains(name) && !own.contains(name));
     called.retain(|name| !STANDARD_METHODS.contains(&name.as_str()));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("src/internal.rs")).unwrap();
-    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").nth(1));
-    let methods = rows.flat_map(|methods| methods.split('`').skip(1).step_by(2));
-    let listed: BTreeSet<_> = methods.map(str::to_owned).collect();
-    assert_eq!(called, listed, "the methods that ffi calls, and the list in src/internal.rs");
+    called
 }
 
 #[test]
 fn only_ffi_uses_internal() {
-    let modules = modules();
-    let graph = top_level_graph(&modules);
-    let users: Vec<_> = edges(&graph).filter(|(_, (to, _))| *to == "internal").collect();
-    assert!(users.iter().all(|(from, _)| *from == "ffi"), "{users:?}");
+    assert_eq!(users_of_internal(&modules()), ["ffi"]);
+}
+
+fn users_of_internal(modules: &[Module]) -> Vec<String> {
+    let graph = top_level_graph(modules);
+    let users = edges(&graph).filter(|(_, (to, _))| *to == "internal");
+    users.map(|(from, _)| from.to_owned()).collect()
 }
 
 #[test]
 fn unsafe_occurs_only_in_sys_and_ffi() {
-    for module in modules() {
-        let permitted = UNSAFE.contains(&module.layer());
-        let found =
-            contains(module.tokens, &|token| matches!(token, TokenTree::Ident(i) if i == "unsafe"));
-        assert!(permitted || !found, "{}: unsafe", module.file);
-    }
+    assert_eq!(unsafe_outside(&modules()), Vec::<String>::new());
+}
+
+/// The files that contain `unsafe` without permission.
+fn unsafe_outside(modules: &[Module]) -> Vec<String> {
+    let is_unsafe = |token: &TokenTree| matches!(token, TokenTree::Ident(i) if i == "unsafe");
+    let outside = modules.iter().filter(|module| !UNSAFE.contains(&module.layer()));
+    let found = outside.filter(|module| contains(module.tokens.clone(), &is_unsafe));
+    found.map(|module| module.file.clone()).collect()
 }
 
 /// Items of other modules depend on the feature if `internal` names them.
@@ -220,22 +236,60 @@ fn architecture_page_names_every_module_and_directory() {
 
 #[test]
 fn check_reports_a_cycle() {
-    let module = |path: &str, text: &str| Module {
-        path: path.split("::").map(str::to_owned).collect(),
-        file: path.to_owned(),
-        tokens: without_tests(text.parse().unwrap()),
-    };
     let modules = [
-        module("a", "use crate::{b::X, c}; #[cfg(test)] mod tests { use crate::d::Y; }"),
-        module("a::child", "pub(in crate::d) fn f() { super::super::c::g(); }"),
-        module("b", "mod inner { use super::super::c::Z; }"),
-        module("c", "fn f() -> crate::d::Y { crate::a::child::g() }"),
-        module("d", "use self::e;"),
+        module("src/a.rs", "use crate::{b::X, c}; #[cfg(test)] mod tests { use crate::d::Y; }"),
+        module("src/a/child.rs", "pub(in crate::d) fn f() { super::super::c::g(); }"),
+        module("src/b.rs", "mod inner { use super::super::c::Z; }"),
+        module("src/c.rs", "fn f() -> crate::d::Y { crate::a::child::g() }"),
+        module("src/d.rs", "use self::e;"),
     ];
     let graph = top_level_graph(&modules);
     let uses: Vec<_> = edges(&graph).map(|(from, (to, _))| format!("{from}{to}")).collect();
     assert_eq!(uses, ["ab", "ac", "bc", "ca", "cd"]);
     assert_eq!(cycle(&graph).unwrap(), ["a", "b", "c", "a"]);
+    let files = [
+        module("src/io/mod.rs", "mod x; mod y;"),
+        module("src/io/x.rs", "use super::y::Y;"),
+        module("src/io/y.rs", "use crate::io::x::X;"),
+    ];
+    let graphs = directory_graphs(&files);
+    let cycles: Vec<_> = graphs.values().filter_map(cycle).collect();
+    assert_eq!(cycles, [["io::x", "io::y", "io::x"]]);
+}
+
+#[test]
+fn check_reports_a_higher_layer_and_an_unknown_module() {
+    let modules = [module("src/types/mod.rs", "use crate::io::f;"), module("src/io/mod.rs", "")];
+    let wrong = ["src/types/mod.rs: types uses io, which is not below it"];
+    assert_eq!(layer_problems(&top_level_graph(&modules)), wrong);
+    let unknown = ["src/x: not in LAYERS of tests/architecture.rs"];
+    assert_eq!(layer_problems(&top_level_graph(&[module("src/x.rs", "")])), unknown);
+}
+
+#[test]
+fn check_reports_what_ffi_must_not_use() {
+    let modules = [
+        module("src/lib.rs", "pub use stream::Client;"),
+        module("src/ffi/a.rs", "use crate::{Client, internal::B, stream::C}; fn f() { x.step() }"),
+        module(
+            "src/stream/mod.rs",
+            "impl C { pub(crate) fn step(&self) {} pub fn read(&self) {} }",
+        ),
+        module("src/internal.rs", ""),
+    ];
+    assert_eq!(private_imports_of_ffi(&modules), ["src/ffi/a.rs: crate::stream::C"]);
+    assert_eq!(private_calls_of_ffi(&modules), BTreeSet::from(["step".to_owned()]));
+}
+
+#[test]
+fn check_reports_a_user_of_internal_and_unsafe_code() {
+    let modules = [
+        module("src/ffi/a.rs", "use crate::internal::B; unsafe fn f() {}"),
+        module("src/bind.rs", "use crate::internal::B; fn f() { unsafe { g() } }"),
+        module("src/internal.rs", ""),
+    ];
+    assert_eq!(users_of_internal(&modules), ["bind", "ffi"]);
+    assert_eq!(unsafe_outside(&modules), ["src/bind.rs"]);
 }
 
 fn is_in_name(c: char) -> bool {
@@ -350,17 +404,17 @@ fn rust_files(root: &Path, directory: &str, found: &mut Vec<(String, String)>) {
     }
 }
 
+fn module(file: &str, text: &str) -> Module {
+    let name = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    let path = name.split('/').map(str::to_owned).filter(|part| part != "lib").collect();
+    Module { path, file: file.to_owned(), tokens: without_tests(text.parse().unwrap()) }
+}
+
 /// Every module of the library, except the modules of tests.
 fn modules() -> Vec<Module> {
     let mut files = Vec::new();
     rust_files(Path::new(env!("CARGO_MANIFEST_DIR")), "src", &mut files);
-    let module = |(file, text): (String, String)| {
-        let name = file.trim_start_matches("src/").trim_end_matches(".rs");
-        let name = name.trim_end_matches("/mod");
-        let path = name.split('/').map(str::to_owned).filter(|part| part != "lib").collect();
-        Module { path, file, tokens: without_tests(text.parse().unwrap()) }
-    };
-    let mut found: Vec<_> = files.into_iter().map(module).collect();
+    let mut found: Vec<_> = files.iter().map(|(file, text)| module(file, text)).collect();
     found.retain(|module| module.path.last().is_none_or(|last| last != "tests"));
     found.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(found.len() > 80, "{} files", found.len());

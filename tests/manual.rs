@@ -44,6 +44,11 @@ fn pages() -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
+/// A page with this text, for the tests of the checks.
+fn page(text: &str) -> (String, String) {
+    ("docs/page.md".to_owned(), text.to_owned())
+}
+
 fn matches<'t>(pattern: &str, text: &'t str) -> BTreeSet<&'t str> {
     Regex::new(pattern).unwrap().find_iter(text).map(|found| found.as_str()).collect()
 }
@@ -65,9 +70,14 @@ fn words_of_headers() -> BTreeSet<String> {
 fn manual_names_only_what_the_headers_declare() {
     let declared = words_of_headers();
     assert!(declared.len() > 200, "only {declared:?}: are the headers read correctly?");
+    let unknown = undeclared(&pages(), &declared);
+    assert!(unknown.is_empty(), "not declared in include/:\n{}", unknown.join("\n"));
+}
+
+fn undeclared(pages: &[(String, String)], declared: &BTreeSet<String>) -> Vec<String> {
     let mut unknown = Vec::new();
-    for (page, text) in pages() {
-        for word in matches(r"\b(?:keepsock|KEEPSOCK)_\w+", &text) {
+    for (page, text) in pages {
+        for word in matches(r"\b(?:keepsock|KEEPSOCK)_\w+", text) {
             // `KEEPSOCK_ERR_` names a group.
             let is_group = word.ends_with('_') && declared.iter().any(|d| d.starts_with(word));
             if !declared.contains(word) && !is_group && !OTHER_NAMES.contains(&word) {
@@ -75,12 +85,20 @@ fn manual_names_only_what_the_headers_declare() {
             }
         }
     }
-    assert!(unknown.is_empty(), "not declared in include/:\n{}", unknown.join("\n"));
+    unknown
+}
+
+#[test]
+fn check_reports_a_name_that_no_header_declares() {
+    let declared = ["keepsock_client_read", "KEEPSOCK_ERR_CLOSED"].map(str::to_owned).into();
+    let page =
+        page("keepsock_client_read() and KEEPSOCK_ERR_*, KEEPSOCK_BLESS, keepsock_client_red()");
+    assert_eq!(undeclared(&[page], &declared), ["docs/page.md: keepsock_client_red"]);
 }
 
 /// The public names of each type in src/: functions, fields, variants and trait functions. The sources
 /// are formatted by rustfmt, so items of a block are indented by four spaces.
-fn names_in_source() -> BTreeMap<String, BTreeSet<String>> {
+fn names_in_source(texts: &[String]) -> BTreeMap<String, BTreeSet<String>> {
     let block = Regex::new(
         r"^(?:pub(?:\([\w ]+\))? )?(?:unsafe )?(?:(?:enum|trait|struct) (\w+)|impl(?:<.*?>)? (?:.* for )?(?:\w+::)*(\w+))",
     )
@@ -90,8 +108,7 @@ fn names_in_source() -> BTreeMap<String, BTreeSet<String>> {
     )
     .unwrap();
     let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in files(&root().join("src"), "rs") {
-        let text = fs::read_to_string(path).unwrap();
+    for text in texts {
         let mut current: Option<(String, bool)> = None;
         for line in text.lines() {
             if let Some(found) = block.captures(line) {
@@ -122,19 +139,39 @@ fn names_in_source() -> BTreeMap<String, BTreeSet<String>> {
 /// Each `Type::name` in backticks of a page exists in src/.
 #[test]
 fn manual_names_only_what_the_crate_has() {
-    let names = names_in_source();
+    let sources = files(&root().join("src"), "rs");
+    let texts: Vec<_> = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let names = names_in_source(&texts);
     assert!(names["ClientSocket"].contains("connect_with"), "{:?}", names["ClientSocket"]);
     assert!(names["ErrorKind"].contains("NotFound") && names["Handler"].contains("on_data"));
+    let unknown = unknown_items(&pages(), &names);
+    assert!(unknown.is_empty(), "not in src/:\n{}", unknown.join("\n"));
+}
+
+fn unknown_items(
+    pages: &[(String, String)],
+    names: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<String> {
     let mut unknown = Vec::new();
     let path = Regex::new(r"`([A-Z]\w*)::(\w+)").unwrap();
-    for (page, text) in pages() {
-        for found in path.captures_iter(&text) {
+    for (page, text) in pages {
+        for found in path.captures_iter(text) {
             if names.get(&found[1]).is_none_or(|names| !names.contains(&found[2])) {
                 unknown.push(format!("{page}: {}::{}", &found[1], &found[2]));
             }
         }
     }
-    assert!(unknown.is_empty(), "not in src/:\n{}", unknown.join("\n"));
+    unknown
+}
+
+#[test]
+fn check_reports_an_item_that_the_crate_does_not_have() {
+    let source =
+        "impl A {\n    pub fn read(&self) {}\n    fn own(&self) {}\n}\nenum B {\n    One,\n}\n";
+    let names = names_in_source(&[source.to_owned()]);
+    let page = page("`A::read`, `B::One`, `A::own`, `A::write`, `C::read`");
+    let unknown = ["A::own", "A::write", "C::read"].map(|item| format!("docs/page.md: {item}"));
+    assert_eq!(unknown_items(&[page], &names), unknown);
 }
 
 /// The source of a C example. An example without functions is the body of a function, after its
@@ -152,8 +189,8 @@ fn c_source(example: &str) -> String {
     )
 }
 
-/// Compiles C sources, each with its origin, and fails on a warning.
-fn compile(sources: &[(String, String)], further: &[&str]) {
+/// Compiles C sources, each with its origin. The first warning is an error.
+fn compile(sources: &[(String, String)], further: &[&str]) -> Result<(), String> {
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manual");
     fs::create_dir_all(&directory).unwrap();
@@ -166,10 +203,21 @@ fn compile(sources: &[(String, String)], further: &[&str]) {
         compile.args(further).arg("-I").arg(root().join("include")).arg(&file);
         let output =
             compile.output().unwrap_or_else(|e| panic!("a C compiler is needed: {cc}: {e}"));
-        let messages = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{origin}: example {number}:\n{messages}\n{source}");
         fs::remove_file(&file).unwrap();
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{origin}: example {number}:\n{messages}\n{source}"));
+        }
     }
+    Ok(())
+}
+
+#[test]
+fn check_reports_a_c_example_with_a_warning() {
+    let example = |body: &str| [("docs/page.md".to_owned(), c_source(body))];
+    assert_eq!(compile(&example("puts(keepsock_version());"), &[]), Ok(()));
+    let fault = compile(&example("int unused;"), &[]).unwrap_err();
+    assert!(fault.starts_with("docs/page.md: example 0:") && fault.contains("unused"), "{fault}");
 }
 
 /// A2: the C examples of the pages compile without a warning.
@@ -182,7 +230,7 @@ fn c_examples_of_the_manual_compile() {
         sources.extend(found.map(|found| (page.clone(), c_source(&found[1]))));
     }
     assert!(sources.len() >= 3, "only {} C examples were found", sources.len());
-    compile(&sources, &[]);
+    compile(&sources, &[]).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// The source of an example in a header. Functions come first, then the statements of a function
@@ -216,7 +264,7 @@ fn c_examples_of_the_headers_compile() {
     }
     assert!(sources.len() >= 6, "only {} C examples were found", sources.len());
     // A callback of an example does not use each of its parameters.
-    compile(&sources, &["-Wno-unused-parameter"]);
+    compile(&sources, &["-Wno-unused-parameter"]).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// The anchor that a Markdown heading has on the usual hosts.
@@ -229,16 +277,21 @@ fn anchor(heading: &str) -> String {
 /// Links to other files of the repository, and to headings, lead somewhere.
 #[test]
 fn links_of_the_manual_resolve() {
+    let broken = broken_links(&pages());
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+fn broken_links(pages: &[(String, String)]) -> Vec<String> {
     let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
     let mut broken = Vec::new();
-    for (page, text) in pages() {
-        let directory = root().join(&page).parent().unwrap().to_owned();
-        for target in link.captures_iter(&text).map(|found| found[1].to_owned()) {
+    for (page, text) in pages {
+        let directory = root().join(page).parent().unwrap().to_owned();
+        for target in link.captures_iter(text).map(|found| found[1].to_owned()) {
             if target.contains("://") {
                 continue;
             }
             let (file, heading) = target.split_once('#').unwrap_or((&target, ""));
-            let path = if file.is_empty() { root().join(&page) } else { directory.join(file) };
+            let path = if file.is_empty() { root().join(page) } else { directory.join(file) };
             let resolves = path.exists()
                 && (heading.is_empty() || {
                     let text = fs::read_to_string(&path).unwrap();
@@ -250,5 +303,13 @@ fn links_of_the_manual_resolve() {
             }
         }
     }
-    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    broken
+}
+
+#[test]
+fn check_reports_a_broken_link() {
+    let page =
+        page("[a](../README.md) [b](none.md) [c](../CONTRIBUTING.md#prose) [d](../README.md#none)");
+    let broken = ["none.md", "../README.md#none"].map(|target| format!("docs/page.md: {target}"));
+    assert_eq!(broken_links(&[page]), broken);
 }

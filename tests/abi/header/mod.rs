@@ -12,6 +12,9 @@ use generate::{TOPICS, headers};
 
 const BLESS: &str = "KEEPSOCK_BLESS=1 cargo test --all-features --test abi header::";
 
+/// The most lines of a header.
+const MAX_LINES: usize = 1500;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -35,10 +38,7 @@ fn headers_are_up_to_date() {
     }
     for (path, text) in &generated {
         let committed = fs::read_to_string(include.join(path)).unwrap_or_default();
-        let differs = text.lines().zip(committed.lines()).position(|(a, b)| a != b);
-        let line =
-            differs.map_or_else(|| text.lines().count().min(committed.lines().count()), |n| n + 1);
-        assert!(*text == committed, "include/{path} is out of date at line {line}: {BLESS}");
+        assert_eq!(fault(path, text, &committed), None);
     }
     let found: BTreeSet<_> = fs::read_dir(include.join("keepsock"))
         .unwrap()
@@ -48,12 +48,26 @@ fn headers_are_up_to_date() {
     assert_eq!(found, expected);
 }
 
-/// Each header is short enough to read as a whole.
-#[test]
-fn header_has_at_most_1500_lines() {
-    for (path, text) in headers(root()).unwrap() {
-        let lines = text.lines().count();
-        println!("{lines:5} {path}");
-        assert!(lines <= 1500, "include/{path} has {lines} lines");
+/// A committed header that differs, or that is too long to read as a whole.
+fn fault(path: &str, generated: &str, committed: &str) -> Option<String> {
+    let lines = generated.lines().count();
+    if lines > MAX_LINES {
+        return Some(format!("include/{path} has {lines} lines, more than {MAX_LINES}"));
     }
+    let pairs = generated.lines().zip(committed.lines());
+    let line = pairs.take_while(|(a, b)| a == b).count() + 1;
+    (generated != committed)
+        .then(|| format!("include/{path} is out of date at line {line}: {BLESS}"))
+}
+
+#[test]
+fn check_reports_a_header_that_differs_or_is_too_long() {
+    assert_eq!(fault("a.h", "1\n2\n", "1\n2\n"), None);
+    for wrong in ["1\n3\n", "1\n", "1\n2"] {
+        let fault = fault("a.h", "1\n2\n", wrong).unwrap();
+        assert!(fault.starts_with("include/a.h is out of date at line "), "{fault}");
+    }
+    let long = "\n".repeat(MAX_LINES + 1);
+    let fault = fault("a.h", &long, &long).unwrap();
+    assert_eq!(fault, "include/a.h has 1501 lines, more than 1500");
 }
