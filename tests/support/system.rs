@@ -202,8 +202,8 @@ pub fn with_signals<T>(pest: Pest, f: impl FnOnce() -> T, then: impl FnOnce() + 
     value
 }
 
-/// As [`with_signals`], for an `f` that may return before all signals are sent. Also returns the number
-/// of signals.
+/// Sends signals as [`with_signals`] does, to an `f` that may return before all signals are sent. Also
+/// returns the number of caught signals.
 pub fn count_signals<T>(pest: Pest, f: impl FnOnce() -> T, then: impl FnOnce() + Send) -> (T, u32) {
     set_disposition(libc::SIGUSR1, count_signal as extern "C" fn(i32) as usize);
     let (me, done, caught) = (Target::this_thread(), AtomicBool::new(false), AtomicU32::new(0));
@@ -487,7 +487,7 @@ pub fn set_umask(mask: u32) {
 }
 
 /// Runs `f` as another user, and returns to root afterwards. For a test in its own process. The
-/// real user is changed, too: the kernel's counts per user are those of the real user.
+/// function also changes the real user, whose counts the kernel limits.
 pub fn as_user(uid: u32, f: impl FnOnce()) {
     let before = unsafe { libc::geteuid() };
     assert_eq!(unsafe { libc::setresuid(uid, uid, before) }, 0);
