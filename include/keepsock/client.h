@@ -191,17 +191,19 @@ int32_t keepsock_client_from_fd(keepsock_fd fd, const keepsock_options *options,
                                 keepsock_client **client, keepsock_error **error);
 
 /**
- * Creates a second object for a connection that a keepsock_handler was lent.
+ * Creates a second object for a connection, for a part of the program with a lifetime of its own.
  *
- * The object may outlive the handler. Use it to push to this client from another thread. When the
- * handler returns, the connection is closed and calls on the object return KEEPSOCK_ERR_CLOSED.
- * Its five-tuple and its close reason stay readable.
+ * Both objects refer to the same connection: timeouts, buffered bytes and the close reason are
+ * shared, and closing either object closes the connection. The library closes it when the last of
+ * its objects is freed.
  *
- * @param client  The connection that a handler was lent, or another object for it.
- * @param ref     Receives the object. Free it with keepsock_client_free(), which does not close
- *                the connection while the handler runs.
+ * The connection that a keepsock_handler was lent is closed when the handler returns. Calls on the
+ * second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
+ * Use it to push to this client from another thread.
+ *
+ * @param client  The connection, or another object for it.
+ * @param ref     Receives the object. Free it with keepsock_client_free().
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection was not lent; its owner can share the pointer
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
@@ -209,9 +211,10 @@ int32_t keepsock_client_ref(const keepsock_client *client, keepsock_client **ref
                             keepsock_error **error);
 
 /**
- * Frees a connection, without waiting. The connection of a keepsock_handler is ignored.
+ * Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
+ * ignored.
  *
- * An open connection is closed gracefully: a thread of the library continues the close as
+ * If it is the last object of an open connection, the connection is closed gracefully: a thread of the library continues the close as
  * keepsock_client_close() does, for at most the close timeout (2 s by default). If the process
  * exits earlier, the kernel still sends the written bytes. But if unread input is left, the kernel
  * sends RST, and bytes that the peer has not received by then are lost.

@@ -19,6 +19,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::time::Duration;
 
+use crate::ffi::handle::Share;
 use crate::ffi::{
     Handle, KEEPSOCK_INFINITE, Result, Versioned, address_from_c, c_string, handle,
     keepsock_address, keepsock_buffer, keepsock_error, keepsock_fd, keepsock_slice,
@@ -114,6 +115,14 @@ impl ErrorOut<'_> {
 /// An object that the function uses and other threads may use at the same time.
 pub(crate) struct Ref<'a, T>(*const T, PhantomData<&'a T>);
 
+impl<T> Clone for Ref<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Ref<'_, T> {}
+
 impl<'a, T: Handle> Ref<'a, T> {
     /// # Safety
     /// If the value is the handle of an object, no thread frees that object during the call. Any
@@ -134,6 +143,12 @@ impl<'a, T: Handle> Ref<'a, T> {
     pub(crate) fn get(self) -> Result<&'a T> {
         let handle = self.0;
         self.find().ok_or_else(|| not_an_object(handle))
+    }
+
+    /// A share in the object of an object that may have several handles.
+    pub(crate) fn share(self) -> Result<Share<T>> {
+        // SAFETY: `new` requires that the object, if there is one, is not freed during the call.
+        unsafe { Share::new(self.0) }.ok_or_else(|| not_an_object(self.0))
     }
 
     /// The object, or `None` for NULL.

@@ -1754,9 +1754,6 @@ mod c_only {
                     keepsock_client_write_message(client, prefix, space, 64, e)
                 });
             }
-            gives(WRONG_STATE, "not the connection of a handler", |e| {
-                out(no_handle(), |c| keepsock_client_ref(client, c, e))
-            });
             gives(INVALID, "ref is NULL", |e| keepsock_client_ref(client, null_mut(), e));
             gives(INVALID, "text is NULL", |e| keepsock_client_write_str(client, null(), e));
             gives(INVALID, "slices is NULL", |e| {

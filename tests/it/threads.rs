@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::{
-    Api, Client, FullQueue, MORE_THAN_FITS, Opt, Outcome, Server, TRANSPORTS, TempDir, Token,
+    Api, Client, FullQueue, MORE_THAN_FITS, Opt, Outcome, Pair, Server, TRANSPORTS, TempDir, Token,
     Transport, fails, pair, promptly, small_pair, system, waiting_calls, while_waiting,
 };
 use keepsock::ErrorKind;
@@ -36,6 +36,8 @@ both_apis![
     close_by_several_threads_ends_all_calls,
     nonblocking_calls_do_not_wait,
     nonblocking_accept_does_not_wait,
+    connection_of_several_owners_closes_with_the_last,
+    close_by_one_owner_closes_for_all,
     descriptor_is_borrowed_from_connection,
     release_of_connection_keeps_it_open,
     release_of_listener_keeps_it_listening,
@@ -564,6 +566,40 @@ fn nonblocking_accept_does_not_wait<A: Api>() {
         );
         outcome.unwrap();
     }
+}
+
+/// T1: parts of a program with lifetimes of their own share a connection. It stays open until the
+/// last owner is gone, in any order, and the buffered bytes are those of one connection.
+fn connection_of_several_owners_closes_with_the_last<A: Api>() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let Pair { client, accepted, server: _server, .. } = pair::<A>(Transport::Tcp);
+        let second = client.another();
+        let third = second.another();
+        accepted.write_all(b"first\nsecond\nthird\n").unwrap();
+        assert_eq!(second.read_line(64).unwrap(), "first");
+        let mut owners = [Some(client), Some(second), Some(third)];
+        for (gone, line) in order.into_iter().zip(["second", "third", ""]) {
+            owners[gone] = None;
+            if let Some(owner) = owners.iter().flatten().next() {
+                assert_eq!(owner.read_line(64).unwrap(), line);
+                owner.write_all(b"x").unwrap();
+                accepted.read_exact(&mut [0]).unwrap();
+            }
+        }
+        assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
+/// T3: an explicit close by one owner ends a call of a second owner.
+fn close_by_one_owner_closes_for_all<A: Api>() {
+    let Pair { client, accepted, .. } = pair::<A>(Transport::Tcp);
+    let second = client.another();
+    let (read, _) = while_waiting(|| second.read(&mut [0; 8]), || client.close().unwrap());
+    fails(read, ErrorKind::Closed);
+    fails(second.write_all(b"x"), ErrorKind::Closed);
+    drop(client);
+    assert_eq!(second.close_reason(), Some(keepsock::CloseReason::Local));
+    assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 0);
 }
 
 /// T4: the borrowed descriptor refers to the socket.

@@ -250,7 +250,7 @@ pub trait Client<A: Api>: Send + Sync {
     /// The number of the borrowed descriptor.
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
-    /// Returns another owner of the connection that a handler borrows.
+    /// Returns another owner of the connection.
     fn another(&self) -> A::Client;
     fn write_fds(&self, bytes: &[u8], fds: &[RawFd]) -> Outcome<usize>;
     fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed>;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::ffi::{ErrorOut, NO_OPERATION, Out, Ref, Stopped, call, handle, keepsock_error};
+use crate::ffi::handle::{Share, Sharers};
+use crate::ffi::{ErrorOut, Out, Ref, Stopped, call, handle, keepsock_error};
 use crate::internal::{Stop, closes_at_once};
-use crate::{ClientSocket, Error, ErrorKind};
+use crate::{ClientSocket, Error};
 
 mod close;
 mod config;
@@ -44,12 +45,18 @@ pub use write::*;
 /// any time. Only keepsock_client_free() requires that no other thread uses the object.
 pub struct keepsock_client {
     socket: Held,
+    sharers: Sharers,
 }
 
 handle!(keepsock_client, Client, "client", socket: ClientSocket, {
     #[inline]
     fn drop_may_wait(&self) -> bool {
         !matches!(&self.socket, Held::Own(socket) if closes_at_once(socket))
+    }
+
+    #[inline]
+    fn sharers(&self) -> Option<&Sharers> {
+        matches!(self.socket, Held::Own(_)).then_some(&self.sharers)
     }
 });
 
@@ -59,12 +66,14 @@ impl Stopped for ClientSocket {
     }
 }
 
-/// A connection that the C program owns, or a connection of a service, which is shared.
+/// A connection that the C program owns, a connection of a service, or the connection of another
+/// object that the C program owns.
 // The slot has room for either variant. A box would cost one more allocation for each accept.
 #[allow(clippy::large_enum_variant)]
 enum Held {
     Own(ClientSocket),
     Lent(Arc<ClientSocket>),
+    Shared(Share<keepsock_client>),
 }
 
 impl std::ops::Deref for Held {
@@ -75,6 +84,7 @@ impl std::ops::Deref for Held {
         match self {
             Held::Own(socket) => socket,
             Held::Lent(socket) => socket,
+            Held::Shared(owner) => owner.socket(),
         }
     }
 }
@@ -82,11 +92,16 @@ impl std::ops::Deref for Held {
 impl keepsock_client {
     #[inline]
     pub(crate) fn own(socket: ClientSocket) -> keepsock_client {
-        keepsock_client { socket: Held::Own(socket) }
+        keepsock_client::new(Held::Own(socket))
     }
 
     pub(crate) fn lent(socket: Arc<ClientSocket>) -> keepsock_client {
-        keepsock_client { socket: Held::Lent(socket) }
+        keepsock_client::new(Held::Lent(socket))
+    }
+
+    #[inline]
+    fn new(socket: Held) -> keepsock_client {
+        keepsock_client { socket, sharers: Sharers::none() }
     }
 
     #[inline]
@@ -95,17 +110,19 @@ impl keepsock_client {
     }
 }
 
-/// Creates a second object for a connection that a keepsock_handler was lent.
+/// Creates a second object for a connection, for a part of the program with a lifetime of its own.
 ///
-/// The object may outlive the handler. Use it to push to this client from another thread. When the
-/// handler returns, the connection is closed and calls on the object return KEEPSOCK_ERR_CLOSED.
-/// Its five-tuple and its close reason stay readable.
+/// Both objects refer to the same connection: timeouts, buffered bytes and the close reason are
+/// shared, and closing either object closes the connection. The library closes it when the last of
+/// its objects is freed.
 ///
-/// @param client  The connection that a handler was lent, or another object for it.
-/// @param ref     Receives the object. Free it with keepsock_client_free(), which does not close
-///                the connection while the handler runs.
+/// The connection that a keepsock_handler was lent is closed when the handler returns. Calls on the
+/// second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
+/// Use it to push to this client from another thread.
+///
+/// @param client  The connection, or another object for it.
+/// @param ref     Receives the object. Free it with keepsock_client_free().
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection was not lent; its owner can share the pointer
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
@@ -120,18 +137,20 @@ pub unsafe extern "C" fn keepsock_client_ref(
         unsafe { (Ref::new(client), Out::new(r#ref, "ref"), ErrorOut::new(error)) };
     call(error, "reference", || {
         let out = r#ref.reserved()?;
-        let Held::Lent(socket) = &client.get()?.socket else {
-            let detail = "not the connection of a handler";
-            return Err(Error::new(ErrorKind::WrongState, NO_OPERATION).detail(detail));
+        let socket = match &client.get()?.socket {
+            Held::Own(_) => Held::Shared(client.share()?),
+            Held::Lent(socket) => Held::Lent(socket.clone()),
+            Held::Shared(owner) => Held::Shared(owner.clone()),
         };
-        out.put(keepsock_client::lent(socket.clone()));
+        out.put(keepsock_client::new(socket));
         Ok(())
     })
 }
 
-/// Frees a connection, without waiting. The connection of a keepsock_handler is ignored.
+/// Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
+/// ignored.
 ///
-/// An open connection is closed gracefully: a thread of the library continues the close as
+/// If it is the last object of an open connection, the connection is closed gracefully: a thread of the library continues the close as
 /// keepsock_client_close() does, for at most the close timeout (2 s by default). If the process
 /// exits earlier, the kernel still sends the written bytes. But if unread input is left, the kernel
 /// sends RST, and bytes that the peer has not received by then are lost.

@@ -16,6 +16,7 @@
 //! | `pool` | the slots of one type |
 //! | `lent` | objects that a C program may use during a callback only |
 //! | `lender` | as `lent`, in one slot of a thread |
+//! | `share` | objects that have several handles |
 //! | `table` | objects that any thread may use at any time, by an id |
 
 use std::ptr;
@@ -26,6 +27,7 @@ use crate::internal::{CancellationDisabled, panics};
 mod lender;
 mod lent;
 mod pool;
+mod share;
 #[cfg(feature = "serve")]
 mod table;
 mod value;
@@ -34,6 +36,7 @@ mod value;
 pub(crate) use lender::Lender;
 pub(crate) use lent::lend;
 pub(crate) use pool::{Pool, Reserved};
+pub(crate) use share::{Share, Sharers};
 #[cfg(feature = "serve")]
 pub(crate) use table::{ID_SLOTS, Id, Pinned, Table, pin};
 
@@ -62,6 +65,12 @@ pub(crate) trait Handle: Sized + 'static {
     #[inline]
     fn drop_may_wait(&self) -> bool {
         true
+    }
+
+    /// The handles of the object besides this one; `None` for an object that is not to be shared.
+    #[inline]
+    fn sharers(&self) -> Option<&Sharers> {
+        None
     }
 }
 
@@ -219,13 +228,26 @@ unsafe fn remove<T: Handle>(handle: *const T, users: u64) {
     if !slot.begin_removal(value, users) {
         return;
     }
-    // SAFETY: the object is still there: only the thread that began the removal drops it.
+    // SAFETY: the object is still there: only the thread that removes the last handle drops it.
+    if unsafe { slot.object() }.sharers().is_none_or(Sharers::remove) {
+        // SAFETY: the removal begins once for each handle, and the caller guarantees that no other
+        // thread uses it.
+        unsafe { drop_in_slot(value.slot, slot) };
+    }
+}
+
+/// Drops the object of a slot and releases the slot.
+///
+/// # Safety
+/// The slot has an object without a handle. Nothing uses the object, and this function is called once
+/// for it.
+unsafe fn drop_in_slot<T: Handle>(number: u32, slot: &Slot<T>) {
+    // SAFETY: the caller guarantees an object that stays until it is dropped below.
     let may_wait = unsafe { slot.object() }.drop_may_wait();
     let _disabled = may_wait.then(CancellationDisabled::new);
-    // SAFETY: the removal begins once for each object, and the caller guarantees that no other
-    // thread uses it.
+    // SAFETY: the caller guarantees that nothing uses the object and that it is dropped once.
     panics(|| unsafe { slot.drop_object() });
-    pool.release(value.slot, slot);
+    T::pool().release(number, slot);
 }
 
 #[cfg(test)]
