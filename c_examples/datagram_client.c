@@ -17,7 +17,7 @@
  * a different datagram is the reply to an earlier line. If no socket has the
  * port, the peer's machine reports that (ICMP). Any node on the path could forge
  * such a report, so it fails no call; keepsock_datagram_recv_error() returns it. */
-static int32_t ask(keepsock_datagram *socket, const char *line, size_t len, keepsock_error **error)
+static int32_t request(keepsock_datagram *socket, const char *line, size_t len, keepsock_error **error)
 {
     char reply[1024];
     keepsock_datagram_info info;
@@ -64,7 +64,7 @@ int main(int argc, char **argv)
     fprintf(stderr, "%s\n", addresses.text);
 
     while (fgets(line, sizeof line, stdin) != NULL) {
-        if (ask(socket, line, strlen(line), &error) != KEEPSOCK_OK)
+        if (request(socket, line, strlen(line), &error) != KEEPSOCK_OK)
             goto done;
         fputs(line, stdout);
         fflush(stdout);

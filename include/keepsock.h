@@ -42,7 +42,7 @@
  * - Status: KEEPSOCK_OK (0), or a negative KEEPSOCK_ERR_ number. Each function lists its statuses with
  *   their causes. The lists omit KEEPSOCK_ERR_PANIC, a defect of keepsock, after which the object can
  *   only be freed. They also omit KEEPSOCK_ERR_WRONG_STATE for an object that was freed or has another
- *   type. "NULL" in a list means that an argument is NULL that must not be.
+ *   type. "NULL" in a list means that a required argument is NULL.
  * - KEEPSOCK_ERR_CLOSED: this process closed, aborted or released the object, in any thread. A handler
  *   of a service also receives it after the service reset the connection: at the end of a drain, for a
  *   broadcast to a slow client, or because the service was freed.
@@ -76,11 +76,10 @@
  *   it. If a program cancels a thread of the library with pthread_cancel(3), the process ends.
  * - Memory: KEEPSOCK_ERR_NO_MEMORY means that the kernel lacks memory or socket buffers (ENOMEM,
  *   ENOBUFS) or cannot start a thread. It also means that the process has no memory for a new object,
- *   for bytes that the library reads ahead (for a delimiter, a line or a message), for a packet in
- *   several buffers, or for the receive buffers of keepsock_datagram_serve(). If the process has no
- *   memory for an error object, `error` receives NULL, which the functions of errors accept. Every
- *   other failed allocation aborts the process, as in every Rust program: for example a copy of a
- *   message in a send queue, or a part of a message that an event loop has received.
+ *   for the read buffer of a connection, for a packet in several buffers, or for the receive buffers
+ *   of keepsock_datagram_serve(). If the process has no memory for an error object, the library stores
+ *   NULL in `error`, which the functions of errors accept. Every other failed allocation aborts the
+ *   process, for example for a copy of a message in a send queue.
  * - Signals: the library never raises SIGPIPE and changes no signal disposition. A signal handler that
  *   interrupts a call does not end the call.
  * - pthread_cancel(3) does not act inside a function. It acts at the program's next cancellation point

@@ -31,8 +31,8 @@ const ACCEPT: &str = "keepsock::accept";
 #[cfg(any(feature = "serve", feature = "datagram"))]
 const SERVE: &str = "keepsock::serve";
 
-/// Whether events of single connections are logged. Without such a logger this check is all that a
-/// connection costs.
+/// Whether events of single connections are logged. If not, this check is the whole cost of the
+/// log for a connection.
 #[inline(always)]
 pub(crate) fn logs_each_connection() -> bool {
     is_enabled(Level::Trace)

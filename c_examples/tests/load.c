@@ -50,7 +50,7 @@ static void count_error(struct counts *counts, const char *what)
         fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
 }
 
-static void ask(struct counts *counts, long number)
+static void request(struct counts *counts, long number)
 {
     const struct timeval limit = { 10, 0 };
     char line[32], reply[64];
@@ -93,7 +93,7 @@ static void *work(void *unused)
         pthread_mutex_unlock(&lock);
         if (number == 0)
             break;
-        ask(&counts, number);
+        request(&counts, number);
     }
     pthread_mutex_lock(&lock);
     total.made += counts.made;

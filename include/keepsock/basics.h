@@ -447,8 +447,8 @@ enum {
         184. For TCP the lower two bits must be 0, because they belong to the kernel (ECN). */
     KEEPSOCK_SOCKOPT_TOS = 3,
     /** SO_REUSEPORT (FreeBSD: SO_REUSEPORT_LB): 1 permits other sockets of the same user to have
-        the same address and port. The kernel distributes connections and datagrams among them.
-        For a connect it needs a local endpoint. */
+        the same address and port. The kernel distributes connections and datagrams among them. A
+        connect with this option needs a local endpoint. */
     KEEPSOCK_SOCKOPT_REUSE_PORT = 4,
     /** TCP_NOTSENT_LOWAT: the number of unsent bytes above which a TCP socket is not writable.
         Linux and macOS. */
@@ -464,11 +464,11 @@ enum {
         CAP_NET_ADMIN or CAP_NET_RAW. Linux. */
     KEEPSOCK_SOCKOPT_PRIORITY = 8,
     /** IP_TRANSPARENT: 1 permits a local address that is not one of this machine, for a
-        transparent proxy. The process needs CAP_NET_ADMIN or CAP_NET_RAW. For a connect it needs
-        a local endpoint. Linux. */
+        transparent proxy. The process needs CAP_NET_ADMIN or CAP_NET_RAW. A connect with this
+        option needs a local endpoint. Linux. */
     KEEPSOCK_SOCKOPT_TRANSPARENT = 9,
-    /** IP_FREEBIND: 1 permits a local address that this machine does not have yet. For a connect
-        it needs a local endpoint. Linux. */
+    /** IP_FREEBIND: 1 permits a local address that this machine does not have yet. A connect
+        with this option needs a local endpoint. Linux. */
     KEEPSOCK_SOCKOPT_FREEBIND = 10,
     /** SO_OOBINLINE: 1 leaves the urgent byte of TCP in the stream. Otherwise the kernel removes
         it, and no function of this library returns it. */
@@ -638,14 +638,18 @@ enum {
 /**
  * Receives log events.
  *
- * The thread that raises the event calls it, so several threads may call it at once. The call
- * that raised the event waits for it: keep it short.
+ * The library calls the callback in the thread in which the event occurs, so several threads may
+ * be in the callback at the same time. The library call in that thread waits until the callback
+ * returns, so keep the callback short.
  *
- * The library holds no lock during the callback. The callback may call functions on any object,
- * with these exceptions: keepsock_log_set(), which would wait for the callback; the _free function
- * of an object that another call uses; and keepsock_service_drain(), keepsock_service_wait() and
- * keepsock_service_free(), if a handler of that service may be the caller. Log events that calls inside the callback raise
- * are suppressed. The callback must return: no longjmp(3), no C++ exception.
+ * The library holds no lock during the callback. The callback may call every function, except:
+ * - keepsock_log_set(), which would wait for the callback;
+ * - the _free function of an object that another call uses;
+ * - keepsock_service_drain(), keepsock_service_wait() and keepsock_service_free(), if the event may
+ *   occur in a handler of that service.
+ *
+ * Log events from calls inside the callback are suppressed. The callback must return: no
+ * longjmp(3), no C++ exception.
  *
  * @param level    A keepsock_log_level, never KEEPSOCK_LOG_LEVEL_OFF.
  * @param target   The subject: "keepsock::lookup", "keepsock::connect", "keepsock::connection",

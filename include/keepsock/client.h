@@ -668,7 +668,7 @@ int32_t keepsock_client_send_file(keepsock_client *client, keepsock_fd fd, uint6
  *     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
  * }
  *
- * static int32_t ask(keepsock_client *client, const char *request, char *reply, size_t cap)
+ * static int32_t exchange(keepsock_client *client, const char *request, char *reply, size_t cap)
  * {
  *     int64_t deadline = now_ms() + 2000;
  *     int64_t left = 2000;
@@ -915,7 +915,7 @@ int32_t keepsock_client_close_reason(const keepsock_client *client);
  * the times that it started with.
  *
  * After the idle timeout, the first-byte timeout, the heartbeat timeout or dead_after has ended a
- * connection, calls that read, write or wait return that end:
+ * connection, the calls on the connection behave as follows:
  * - Reads first return the buffered bytes. Then they return KEEPSOCK_ERR_IDLE_TIMEOUT (also for the
  *   first-byte timeout), KEEPSOCK_ERR_HEARTBEAT_TIMEOUT, or for dead_after KEEPSOCK_ERR_DEAD,
  *   KEEPSOCK_ERR_UNREACHABLE or KEEPSOCK_ERR_STALLED. keepsock_client_check_liveness() returns the same.

@@ -405,15 +405,15 @@ typedef struct {
     const void *buf;
     /** The number of bytes. 0 sends an empty datagram. */
     size_t len;
-    /** The received datagram that this datagram replies to, in place of `to`, `local` and
-        `interface_index`. NULL: no reply. */
+    /** The received datagram that this datagram replies to. The library then ignores `to`,
+        `local` and `interface_index`. NULL: not a reply. */
     const keepsock_datagram_info *reply_to;
     /** The destination. Family 0: the peer of a connected socket. */
     keepsock_address to;
-    /** The source address, for a socket that is bound to a wildcard address. Family 0: the
-        kernel chooses. */
+    /** The source address, if the socket is bound to a wildcard address. Family 0: the kernel
+        chooses the source address. */
     keepsock_address local;
-    /** The index of the interface, if the addresses need one; else 0. */
+    /** The index of the interface, if the addresses need one. Otherwise 0. */
     uint32_t interface_index;
     /** Must be 0. */
     uint32_t reserved;

@@ -60,7 +60,7 @@ extern "C" {
 
 /** One TCP segment with its IP header (RFC 9293, RFC 791, RFC 8200). */
 typedef struct {
-    /** When it was captured, in nanoseconds since 1970; -1: unknown, for a SYN that the kernel
+    /** The time of the capture in nanoseconds since 1970. -1: unknown, for a SYN that the kernel
         saved and for packets in the first moments of a capture. */
     int64_t captured_at_ns;
     /** The sequence number. In a SYN: the sender's initial sequence number. */

@@ -240,9 +240,8 @@ impl<T> Place<'_, T> {
     }
 }
 
-/// An output that is not NULL, for an object whose slot is reserved. So giving the object to the
-/// caller cannot fail after the function has done what it cannot undo: accepted a connection, or
-/// adopted a descriptor.
+/// An output that is not NULL, with a reserved slot for the object. A function reserves the slot
+/// before it accepts a connection or adopts a descriptor, so storing the object cannot fail.
 pub(crate) struct Room<'a, T: Handle>(Place<'a, *mut T>, handle::Reserved<T>);
 
 impl<'a, T: Handle> Out<'a, *mut T> {
@@ -255,14 +254,14 @@ impl<'a, T: Handle> Out<'a, *mut T> {
 }
 
 impl<T: Handle> Room<'_, T> {
-    /// Gives an object to the caller. It is moved once, to its slot.
+    /// Stores an object. The object is moved once, to its slot.
     #[inline(always)]
     pub(crate) fn put(self, object: T) {
         self.0.write(self.1.give(|| object));
     }
 
-    /// Constructs an object in its slot and calls `set_up`. If that fails, the object is dropped and
-    /// the caller gets nothing.
+    /// Constructs an object in its slot and calls `set_up`. If `set_up` fails, the object is dropped
+    /// and the output is not written.
     #[inline]
     pub(crate) fn try_put(
         self,

@@ -139,19 +139,18 @@ impl CancelToken {
         self.0.state.load(Ordering::Acquire) != CLEAR
     }
 
-    /// Whether another process created the token, and this process is its forked child. A wait then
-    /// checks the token from time to time.
+    /// Whether this process is a forked child of the process that created the token. The event then
+    /// belongs to the parent, so a wait checks the token periodically.
     pub(crate) fn is_inherited(&self) -> bool {
         sys::fork::is_inherited(self.0.birth)
     }
 
-    /// The event, for a token that a thread of this process fires.
+    /// The event that is set while the token is fired. Only for a token that is not inherited.
     pub(crate) fn event(&self) -> &sys::Event {
         &self.0.event
     }
 
-    /// The event that is set while the token is fired. `None` in a forked child, where the event is
-    /// the parent's.
+    /// The event that is set while the token is fired. `None` in a forked child.
     pub(crate) fn own_event(&self) -> Option<&sys::Event> {
         (!self.is_inherited()).then_some(&self.0.event)
     }

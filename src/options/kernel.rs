@@ -188,7 +188,7 @@ impl SocketOptions {
         self.kernel.iter().try_for_each(|o| o.check_sockets(sockets).or_else(refuse))
     }
 
-    /// Rejects, for a connect without a local endpoint, options that concern the local address.
+    /// Rejects options that concern the local address if no local endpoint is set.
     #[inline(always)]
     pub(crate) fn refuse_without_local(&self, operation: &'static str) -> Result<()> {
         if self.kernel.is_empty() || self.local.is_some() {

@@ -65,14 +65,15 @@ impl ClientSocket {
         value.map_err(|e| self.failed(OPERATION, query_failure(option, e), 0))
     }
 
-    /// Rejects an option that the socket does not have, or whose value has no effect any more.
+    /// Calls [`check`] for this connection.
     fn check_sockopt(&self, option: Sockopt, value: Option<u32>) -> Result<()> {
         check(option, value, self.is_inet())
             .map_err(|(kind, what)| self.failed(OPERATION, kind.into(), 0).detail(what))
     }
 }
 
-/// Rejects an option that an open connection does not have, or whose value has no effect any more.
+/// Rejects an option that an open connection does not have, and a value that has no effect after the
+/// handshake.
 pub(crate) fn check(
     option: Sockopt,
     value: Option<u32>,
@@ -92,7 +93,7 @@ pub(crate) fn check(
         .map_err(|what| (ErrorKind::InvalidArgument, what))
 }
 
-/// The IP version of a connection, which that of its socket may differ from: a connection with an
+/// The IP version of a connection. It may differ from that of the socket: a connection with an
 /// IPv4-mapped address is IPv4.
 pub(crate) fn families_of(remote: &Address) -> Families {
     match remote {

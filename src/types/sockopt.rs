@@ -24,8 +24,8 @@ pub enum Sockopt {
     /// For TCP the lower two bits must be 0, because they belong to the kernel (ECN).
     Tos = 3,
     /// SO_REUSEPORT (FreeBSD: SO_REUSEPORT_LB): 1 permits other sockets of the same user to have the
-    /// same address and port. The kernel distributes connections and datagrams among them. For a
-    /// connect it needs a local endpoint.
+    /// same address and port. The kernel distributes connections and datagrams among them. A connect
+    /// with this option needs a local endpoint.
     ReusePort = 4,
     /// TCP_NOTSENT_LOWAT: the number of unsent bytes above which a TCP socket is not writable. Linux
     /// and macOS.
@@ -40,11 +40,11 @@ pub enum Sockopt {
     /// CAP_NET_ADMIN or CAP_NET_RAW. Linux.
     Priority = 8,
     /// IP_TRANSPARENT: 1 permits a local address that is not one of this machine, for a transparent
-    /// proxy. The process needs CAP_NET_ADMIN or CAP_NET_RAW. For a connect it needs a local
-    /// endpoint. Linux.
+    /// proxy. The process needs CAP_NET_ADMIN or CAP_NET_RAW. A connect with this option needs a
+    /// local endpoint. Linux.
     Transparent = 9,
-    /// IP_FREEBIND: 1 permits a local address that this machine does not have yet. For a connect it
-    /// needs a local endpoint. Linux.
+    /// IP_FREEBIND: 1 permits a local address that this machine does not have yet. A connect
+    /// with this option needs a local endpoint. Linux.
     Freebind = 10,
     /// SO_OOBINLINE: 1 leaves the urgent byte of TCP in the stream. Otherwise the kernel removes it,
     /// and no function of this library returns it.

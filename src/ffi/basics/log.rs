@@ -44,14 +44,18 @@ impl keepsock_log_level {
 
 /// Receives log events.
 ///
-/// The thread that raises the event calls it, so several threads may call it at once. The call
-/// that raised the event waits for it: keep it short.
+/// The library calls the callback in the thread in which the event occurs, so several threads may
+/// be in the callback at the same time. The library call in that thread waits until the callback
+/// returns, so keep the callback short.
 ///
-/// The library holds no lock during the callback. The callback may call functions on any object,
-/// with these exceptions: keepsock_log_set(), which would wait for the callback; the _free function
-/// of an object that another call uses; and keepsock_service_drain(), keepsock_service_wait() and
-/// keepsock_service_free(), if a handler of that service may be the caller. Log events that calls inside the callback raise
-/// are suppressed. The callback must return: no longjmp(3), no C++ exception.
+/// The library holds no lock during the callback. The callback may call every function, except:
+/// - keepsock_log_set(), which would wait for the callback;
+/// - the _free function of an object that another call uses;
+/// - keepsock_service_drain(), keepsock_service_wait() and keepsock_service_free(), if the event may
+///   occur in a handler of that service.
+///
+/// Log events from calls inside the callback are suppressed. The callback must return: no
+/// longjmp(3), no C++ exception.
 ///
 /// @param level    A keepsock_log_level, never KEEPSOCK_LOG_LEVEL_OFF.
 /// @param target   The subject: "keepsock::lookup", "keepsock::connect", "keepsock::connection",

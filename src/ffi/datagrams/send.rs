@@ -20,15 +20,15 @@ pub struct keepsock_send_item {
     pub buf: *const c_void,
     /// The number of bytes. 0 sends an empty datagram.
     pub len: usize,
-    /// The received datagram that this datagram replies to, in place of `to`, `local` and
-    /// `interface_index`. NULL: no reply.
+    /// The received datagram that this datagram replies to. The library then ignores `to`, `local`
+    /// and `interface_index`. NULL: not a reply.
     pub reply_to: *const keepsock_datagram_info,
     /// The destination. Family 0: the peer of a connected socket.
     pub to: keepsock_address,
-    /// The source address, for a socket that is bound to a wildcard address. Family 0: the kernel
-    /// chooses.
+    /// The source address, if the socket is bound to a wildcard address. Family 0: the kernel
+    /// chooses the source address.
     pub local: keepsock_address,
-    /// The index of the interface, if the addresses need one; else 0.
+    /// The index of the interface, if the addresses need one. Otherwise 0.
     pub interface_index: u32,
     /// Must be 0.
     pub reserved: u32,

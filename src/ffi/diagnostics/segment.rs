@@ -27,7 +27,7 @@ pub const KEEPSOCK_TCP_CWR: u8 = 0x80;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_segment {
-    /// When it was captured, in nanoseconds since 1970; -1: unknown, for a SYN that the kernel saved
+    /// The time of the capture in nanoseconds since 1970. -1: unknown, for a SYN that the kernel saved
     /// and for packets in the first moments of a capture.
     pub captured_at_ns: i64,
     /// The sequence number. In a SYN: the sender's initial sequence number.
