@@ -72,8 +72,8 @@
  *   KEEPSOCK_ERR_INVALID_ARGUMENT: smaller than the first, or not a multiple of the alignment.
  * - Lists: to list all elements, count `index` up from 0 until the status is KEEPSOCK_ERR_NOT_FOUND.
  * - Callbacks: the last argument, `user`, is the pointer that the program passed with the callback. It
- *   may be NULL. A callback must return: longjmp(3), C++ exceptions and pthread_exit(3) must not leave
- *   it. If a program cancels a thread of the library with pthread_cancel(3), the process ends.
+ *   may be NULL. A callback must return: longjmp(3) and C++ exceptions must not leave it. If a
+ *   callback calls pthread_exit(3), the process ends.
  * - Memory: KEEPSOCK_ERR_NO_MEMORY means that the kernel lacks memory or socket buffers (ENOMEM,
  *   ENOBUFS) or cannot start a thread. It also means that the process has no memory for a new object,
  *   for the read buffer of a connection, for a packet in several buffers, or for the receive buffers
@@ -85,7 +85,8 @@
  * - pthread_cancel(3) does not act inside a function. It acts at the program's next cancellation point
  *   after the function has returned. A callback that runs in the caller's thread (a log callback,
  *   keepsock_on_retry) starts with cancellation disabled. A thread with PTHREAD_CANCEL_ASYNCHRONOUS
- *   must not call the library.
+ *   must not call the library. pthread_cancel(3) has no effect on the threads that the library starts,
+ *   which run handlers, callbacks, name lookups and closes: cancellation is disabled in them.
  * - fork(2): a forked child that closes or frees an object closes its own descriptors only. The
  *   parent's connections, listeners and services continue, and services do not run in the child. This
  *   holds for fork(), and with Linux 4.14 and later for _Fork() and for clone(2) without CLONE_VM. The

@@ -176,6 +176,17 @@ fn unsafe_outside(modules: &[Module]) -> Vec<String> {
     found.map(|module| module.file.clone()).collect()
 }
 
+/// On a thread that `std` starts, pthread_cancel(3) would end the process (E3).
+#[test]
+fn threads_start_only_in_sys() {
+    for module in modules().iter().filter(|module| module.layer() != "sys") {
+        let mut called = BTreeSet::new();
+        calls(module.tokens.clone(), &mut called);
+        let found = called.contains("spawn") || called.contains("spawn_scoped");
+        assert!(!found, "{}: start the thread by sys::spawn_thread", module.file);
+    }
+}
+
 /// Items of other modules depend on the feature if `internal` names them.
 #[test]
 fn only_lib_ffi_and_what_internal_names_depend_on_the_feature_capi() {

@@ -266,7 +266,7 @@ impl<'a> Handover<'a> {
             return Err(failed(ErrorKind::Cancelled));
         }
         let mut items = self.borrow_sockets()?;
-        let Successor { process, program, report, channel } = self.spawn(&items)?;
+        let Successor { process, program, report, channel } = self.start_successor(&items)?;
         let pid = process.id();
         let failed = |kind: ErrorKind, what: &str| {
             let detail = format!("the successor (process {pid}) {what}");
@@ -378,7 +378,7 @@ impl<'a> Handover<'a> {
         }
     }
 
-    fn spawn(&self, items: &[HandoverItem<'_>]) -> Result<Successor> {
+    fn start_successor(&self, items: &[HandoverItem<'_>]) -> Result<Successor> {
         let os = |e: io::Error| Error::os(OPERATION, &e);
         let program = match &self.program {
             Some(program) => program.clone(),
@@ -394,7 +394,7 @@ impl<'a> Handover<'a> {
         let identity = sys::identity(sys::borrow(&theirs)).map_err(os)?;
         let names: Vec<_> = items.iter().map(|item| item.name.as_str()).collect();
         let environment = successor_environment(&names, &note(items, identity));
-        let (process, report) = sys::spawn(&program, &args, environment, &descriptors)
+        let (process, report) = sys::spawn_process(&program, &args, environment, &descriptors)
             .map_err(|e| cannot_start(&program, &e))?;
         Ok(Successor { process, program, report, channel })
     }

@@ -134,7 +134,7 @@ impl DatagramSocket {
                     let ended = socket.work(&mut buffer, &*handler);
                     of_thread.leave(ended.err());
                 };
-                serving.threads.spawn(work).map_err(|e| at(spawn_error(SERVE, &e)))?;
+                serving.threads.start(work).map_err(|e| at(spawn_error(SERVE, &e)))?;
             }
             Ok(())
         };

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sys;
 use crate::sys::fork::{self, PerProcess};
 
 /// The maximum number of threads whose callers wait.
@@ -191,11 +192,10 @@ impl<W: Work + 'static> Pool<W> {
             Action::Wake => return self.changed.notify_one(),
             Action::Start => {}
         }
-        let thread = std::thread::Builder::new().name("keepsock-lookup".to_owned());
-        let Err(e) = thread
-            .stack_size(stack_size(fork::generation(self.birth)))
-            .spawn(move || self.run_lookups())
-        else {
+        let builder = std::thread::Builder::new()
+            .name("keepsock-lookup".to_owned())
+            .stack_size(stack_size(fork::generation(self.birth)));
+        let Err(e) = sys::spawn_thread(builder, move || self.run_lookups()) else {
             return;
         };
         let mut queue = self.lock();

@@ -244,7 +244,7 @@ impl ThreadService {
 
     fn start_worker(self: &Arc<Self>) -> io::Result<()> {
         let worker = self.clone();
-        self.state.threads.spawn(move || worker.work())
+        self.state.threads.start(move || worker.work())
     }
 
     /// Runs a worker. The caller that starts a worker has already counted it in `all` and `idle`.

@@ -67,7 +67,7 @@ impl ServiceThreads {
 
     /// Starts a thread that does `work` once the service is [published](ServiceThreads::publish).
     /// The thread inherits the signal mask of the calling thread.
-    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn start(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let published = self.published.clone();
         let run = move || {
             CURRENT.set(Arc::as_ptr(&published));
@@ -76,7 +76,7 @@ impl ServiceThreads {
             }
         };
         let builder = thread::Builder::new().name(self.name.to_owned());
-        let handle = builder.stack_size(self.stack_size).spawn(run)?;
+        let handle = sys::spawn_thread(builder.stack_size(self.stack_size), run)?;
         let mut handles = lock(&self.handles);
         handles.retain(|handle| !handle.is_finished());
         handles.push(handle);

@@ -4,12 +4,31 @@
 //! process would abort. So cancellation is disabled while a call may reach a cancellation point (a
 //! poll, a close, a sleep, a condition variable, a callback of the program). A cancellation request
 //! in that time stays pending, and acts at the program's next cancellation point.
+//!
+//! The threads of the library have cancellation disabled for their whole life, because a callback
+//! may give their identifier to the program.
+
+use std::io;
+use std::mem;
+use std::thread::{Builder, JoinHandle};
 
 /// While this value lives, cancellation of the calling thread is disabled. Values nest.
 #[must_use]
 pub(crate) struct CancellationDisabled {
     #[cfg(all(unix, not(target_os = "android")))]
     before: std::ffi::c_int,
+}
+
+/// Starts a thread on which pthread_cancel(3) has no effect. Each thread of the library starts here.
+pub(crate) fn spawn_thread(
+    builder: Builder,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    builder.spawn(move || {
+        // The thread has reached no cancellation point yet.
+        mem::forget(CancellationDisabled::new());
+        run();
+    })
 }
 
 // Windows and Android have no pthread_cancel.

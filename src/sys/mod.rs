@@ -10,7 +10,7 @@
 //!   Unix datagrams
 //! - `poll`, `poll_any` and [`Event`], which ends a poll from outside
 //! - [`Poller`], a loop's wait for many sockets, and its [`Registry`]
-//! - `spawn`, `take_inherited`, `describe`: descriptors given to a new process, and taken by it
+//! - `spawn_process`, `take_inherited`, `describe`: descriptors given to a new process, and taken by it
 //! - [`Wakeup`], one descriptor that is readable for many reasons
 //! - [`fork`]: which process made a socket, and whether another process may hold a copy
 //! - `lookup`, `is_reachable`, `zone_index`, `lock_file`
@@ -24,6 +24,7 @@
 //! - `save_syn`, `saved_syn`: the SYN of an accepted connection
 //! - `capture`, `capture_next`, `capture_drops`: the packets of a port
 //! - [`CancellationDisabled`]: a while in which pthread_cancel does not act on the thread
+//! - [`spawn_thread`]: starts a thread of the library, on which pthread_cancel has no effect
 //! - `Tick`, a start time that costs next to nothing to take
 //! - the `is_…` functions, which sort error numbers
 //! - constants that say what the platform can do:
@@ -75,7 +76,7 @@ mod windows;
 #[cfg(feature = "datagram")]
 pub(crate) use ancillary::Details;
 pub(crate) use ancillary::Received;
-pub(crate) use cancellation::CancellationDisabled;
+pub(crate) use cancellation::{CancellationDisabled, spawn_thread};
 #[cfg(feature = "diag")]
 pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 #[cfg(feature = "datagram")]

@@ -340,7 +340,7 @@ mod platform {
     /// Starts a program with these descriptors from 3 on, and with this environment plus LISTEN_PID.
     /// The second value returned becomes readable when the program has started or has failed to
     /// start: see [`read_report`].
-    pub(crate) fn spawn(
+    pub(crate) fn spawn_process(
         program: &OsStr,
         args: &[OsString],
         environment: Vec<OsString>,
@@ -626,7 +626,7 @@ mod platform {
         unsupported()
     }
 
-    pub(crate) fn spawn(
+    pub(crate) fn spawn_process(
         _: &OsStr,
         _: &[OsString],
         _: Vec<OsString>,

@@ -295,7 +295,7 @@ pub(crate) fn spawn_without_signals(
         let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let started = builder.spawn(run);
+        let started = super::spawn_thread(builder, run);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         started.map(drop)
     }

@@ -77,7 +77,7 @@ pub(crate) fn spawn_without_signals(
     builder: std::thread::Builder,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    builder.spawn(run).map(drop)
+    super::spawn_thread(builder, run).map(drop)
 }
 
 /// Only Linux resets a connection on which other threads wait.

@@ -1,18 +1,20 @@
 //! pthread_cancel: no call of the C API is cancelled inside (E3).
 //!
 //! A thread with a pending cancellation makes each call, so that the first cancellation point that
-//! the call reached with cancellation enabled would end the process.
+//! the call reached with cancellation enabled would end the process. On a thread of the library,
+//! pthread_cancel has no effect.
 
 #![allow(unsafe_code)] // It calls C functions, as C would.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::{CApi, Limit, TempDir, Transport, pair};
+use crate::support::{CApi, Client, Limit, TempDir, Transport, pair, process, system};
 use keepsock::ErrorKind;
 use keepsock::ffi::*;
 
@@ -409,4 +411,83 @@ fn accept_that_is_cancelled_while_it_waits_returns() {
         keepsock_client_free(client);
         keepsock_server_free(server);
     }
+}
+
+/// The service name whose lookup cancels its thread.
+const CANCELS: &CStr = c"cancelled-service";
+/// The number of lookups of [`CANCELS`] that have continued.
+static CONTINUED: AtomicU32 = AtomicU32::new(0);
+
+/// Replaces libc's function: the linker uses a program's own symbol first.
+///
+/// # Safety
+/// As getaddrinfo(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn getaddrinfo(
+    node: *const c_char,
+    service: *const c_char,
+    hints: *const libc::addrinfo,
+    list: *mut *mut libc::addrinfo,
+) -> c_int {
+    type Function = unsafe extern "C" fn(
+        *const c_char,
+        *const c_char,
+        *const libc::addrinfo,
+        *mut *mut libc::addrinfo,
+    ) -> c_int;
+    unsafe {
+        if !service.is_null() && CStr::from_ptr(service) == CANCELS {
+            system::cancel_this_thread();
+            CONTINUED.fetch_add(1, Ordering::SeqCst);
+            return libc::EAI_SERVICE;
+        }
+        let function = libc::dlsym(libc::RTLD_NEXT, c"getaddrinfo".as_ptr());
+        assert!(!function.is_null());
+        std::mem::transmute::<*mut c_void, Function>(function)(node, service, hints, list)
+    }
+}
+
+/// E3: pthread_cancel has no effect on a thread that looks names up.
+#[test]
+fn lookup_threads_ignore_pthread_cancel() {
+    let test = test_name!("lookup_threads_ignore_pthread_cancel");
+    process::in_process(&test, Duration::from_secs(30), || {
+        let (endpoint, mut client) = (c"127.0.0.1:cancelled-service", null_mut());
+        for count in 1..=2 {
+            let status = unsafe {
+                keepsock_client_connect(endpoint.as_ptr(), null(), &raw mut client, null_mut())
+            };
+            is(status, ErrorKind::NotFound);
+            assert_eq!(CONTINUED.load(Ordering::SeqCst), count);
+        }
+    });
+}
+
+/// Whether the log callback has cancelled a thread of the library.
+static CANCELLED: AtomicU32 = AtomicU32::new(0);
+
+unsafe extern "C" fn cancel_closer(_: i32, _: *const c_char, _: *const c_char, _: *mut c_void) {
+    if std::thread::current().name() == Some("keepsock-close") {
+        system::cancel_this_thread();
+        CANCELLED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// E3: pthread_cancel has no effect on the thread that completes closes.
+#[test]
+fn background_closer_ignores_pthread_cancel() {
+    let test = test_name!("background_closer_ignores_pthread_cancel");
+    process::in_process(&test, Duration::from_secs(30), || {
+        let level = keepsock_log_level::Trace as i32;
+        unsafe { ok(keepsock_log_set(level, Some(cancel_closer), null_mut(), null_mut())) };
+        for count in 1..=2 {
+            let (client, peer) = support::with_raw_peer::<CApi>(&[]);
+            client.write_all(b"reply").unwrap();
+            drop(client);
+            // The thread waits for the peer's FIN, and logs the reset.
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            support::eventually("a log event", || CANCELLED.load(Ordering::SeqCst) == count);
+        }
+    });
 }

@@ -31,6 +31,7 @@ both_apis![
         serve_leaves_the_server_usable_without_threads,
         serve_leaves_the_server_usable_with_too_few_threads,
         stack_size_applies_in_every_mode,
+        threads_ignore_pthread_cancel,
         stack_size_out_of_range_is_rejected,
         datagram_service_rejects_options_for_connections,
     }
@@ -492,6 +493,42 @@ fn stack_size_applies_in_every_mode<A: Api>() {
         let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
         is_answered::<A>(&socket, &options);
     }
+}
+
+/// E3: pthread_cancel has no effect on a thread that runs handlers or callbacks, and the thread
+/// continues to serve.
+#[cfg(feature = "datagram")]
+fn threads_ignore_pthread_cancel<A: Api>() {
+    process::in_process(
+        &test_name!(A, "threads_ignore_pthread_cancel"),
+        Duration::from_secs(30),
+        || {
+            for way in WAYS {
+                for loops in 1..=if way == Way::Events { 2 } else { 1 } {
+                    let options = vec![Serve::Threads(loops); usize::from(way == Way::Events)];
+                    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+                    let each = system::cancel_this_thread;
+                    let service = serve::<A>(&server, way, &options, each).unwrap();
+                    let clients: Vec<_> = (0..3).map(|_| connect(&server.endpoint())).collect();
+                    (0..2).for_each(|_| clients.iter().for_each(is_echoed));
+                    drop(clients);
+                    service.drain(10_000).unwrap();
+                }
+            }
+            let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+            let handler: OnDatagram = Box::new(|reply, got| {
+                system::cancel_this_thread();
+                reply(&got.bytes).unwrap();
+            });
+            let _service = socket.serve(1, handler).unwrap();
+            let client =
+                A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(10_000)]).unwrap();
+            for _ in 0..2 {
+                client.send(b"hello").unwrap();
+                assert_eq!(client.recv(8).unwrap().bytes, b"hello");
+            }
+        },
+    );
 }
 
 /// V2, E2: a stack size that no thread can have is rejected.

@@ -457,6 +457,18 @@ pub fn block_signal(signal: i32, on: bool) -> bool {
     }
 }
 
+/// Cancels the calling thread, and reaches a cancellation point. Returns if cancellation is disabled.
+pub fn cancel_this_thread() {
+    unsafe extern "C-unwind" {
+        fn pthread_cancel(thread: libc::pthread_t) -> i32;
+        fn pthread_testcancel();
+    }
+    unsafe {
+        assert_eq!(pthread_cancel(libc::pthread_self()), 0);
+        pthread_testcancel();
+    }
+}
+
 /// Sends descriptors without keepsock.
 pub fn send_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let mut control = [0u64; 160];

@@ -155,7 +155,7 @@ impl ServerSocket {
             for (number, poller) in pollers.into_iter().enumerate() {
                 let of_thread = service.clone();
                 let work = move || event_loop::run(&of_thread, number, poller);
-                let spawned = service.state.threads.spawn(work);
+                let spawned = service.state.threads.start(work);
                 spawned.map_err(|e| at(spawn_error(OPERATION, &e)))?;
             }
             Ok(())
