@@ -1,9 +1,15 @@
-//! Checks of the pages under docs/ that need the inside of the crate, and their Rust examples.
+//! Checks of the pages under docs/ that need the inside of the crate, and the Rust examples of the
+//! pages and of README.md.
 
 /// The Rust examples of the page are documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/liveness.md")]
 struct Liveness;
+
+/// The Rust examples of the page are compiled as documentation tests.
+#[cfg(all(doctest, feature = "serve"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(all(test, target_os = "linux"))]
 // Clippy's permission for tests covers test functions, not the functions that they call.

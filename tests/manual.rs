@@ -1,5 +1,5 @@
-//! The pages of the manual, README.md and docs/*.md, name only functions that exist, and their C
-//! examples compile. src/manual.rs has the checks that need the inside of the crate.
+//! The pages of the manual, docs/*.md, README.md, ARCHITECTURE.md and CONTRIBUTING.md, name only
+//! functions and files that exist, and their C examples compile. src/manual.rs has the checks that need the inside of the crate.
 
 // The C examples use poll(2).
 #![cfg(unix)]
@@ -39,7 +39,7 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 fn pages() -> Vec<(String, String)> {
     let mut paths = files(&root().join("docs"), "md");
     assert!(paths.len() >= 4, "{paths:?}");
-    paths.push(root().join("README.md"));
+    paths.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
     let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
@@ -304,6 +304,36 @@ fn broken_links(pages: &[(String, String)]) -> Vec<String> {
         }
     }
     broken
+}
+
+/// The directories that a page may leave out of the path of a file.
+const BASES: [&str; 4] = ["", "src", "include", "xtask"];
+
+/// Each path in backticks with a directory and the extension of a source is the path of a file.
+#[test]
+fn manual_names_only_files_that_exist() {
+    let missing = missing_files(&pages());
+    assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));
+}
+
+fn missing_files(pages: &[(String, String)]) -> Vec<String> {
+    let path = Regex::new(r"`((?:[\w.-]+/)+(?:[\w-]+\.(?:rs|h|c|md|txt|toml))?)`").unwrap();
+    let mut missing = Vec::new();
+    for (page, text) in pages {
+        for file in path.captures_iter(text).map(|found| found[1].to_owned()) {
+            if !BASES.iter().any(|base| root().join(base).join(&file).exists()) {
+                missing.push(format!("{page}: {file}"));
+            }
+        }
+    }
+    missing
+}
+
+#[test]
+fn check_reports_a_missing_file() {
+    let page = page("`src/lib.rs`, `io/backoff.rs`, `src/ffi/`, `src/none.rs`, `src/none/`");
+    let missing = ["src/none.rs", "src/none/"].map(|file| format!("docs/page.md: {file}"));
+    assert_eq!(missing_files(&[page]), missing);
 }
 
 #[test]
