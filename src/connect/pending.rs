@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{ConnectDriver, OPERATION, Progress, check};
 use crate::io::cancel::CancelToken;
-use crate::io::deadline::Deadline;
+use crate::io::deadline::{Deadline, fit_poll};
 use crate::log;
 use crate::options::SocketOptions;
 use crate::resolve::{Lookup, is_numeric};
@@ -202,7 +202,8 @@ impl PendingConnect {
 
     /// The time after which [`finish`](PendingConnect::finish) must be called even if the
     /// descriptor is not readable. `None`: no limit, or `finish` has returned the connection or an
-    /// error, so that there is nothing to wait for.
+    /// error, so that there is nothing to wait for. The result is at most [`i32::MAX`] milliseconds,
+    /// which poll(2) accepts.
     ///
     /// ```
     /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
@@ -212,7 +213,7 @@ impl PendingConnect {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn timeout(&self) -> Option<Duration> {
-        if self.is_finished { None } else { self.until.remaining() }
+        if self.is_finished { None } else { self.until.remaining().map(fit_poll) }
     }
 
     /// Borrows a descriptor for an event loop. The descriptor is readable whenever

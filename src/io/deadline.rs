@@ -35,6 +35,12 @@ impl Deadline {
     }
 }
 
+/// A time that a program passes to poll(2) as an int of milliseconds. A program that waits too short a
+/// time calls again.
+pub(crate) fn fit_poll(time: Duration) -> Duration {
+    time.min(Duration::from_millis(i32::MAX as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,7 @@ both_apis![
     check_liveness_counts_unread_answers_to_heartbeats,
     check_liveness_returns_time_of_next_call,
     check_liveness_of_closed_socket_fails,
+    check_liveness_with_a_long_timeout_returns_at_most_an_int,
     close_reason_names_each_cause,
     close_reason_after_later_events_is_the_first,
     stats_count_sent_and_received_bytes,
@@ -991,18 +992,39 @@ fn idle_timeout_with_heartbeats_only_ends_connection<A: Api>() {
     }
 }
 
-/// K6: an unread byte restarts the idle timeout only once.
+/// K6: a byte that stays unread does not postpone the end of a program that waits exactly as long as
+/// check_liveness returns. The program may read the byte within 50 ms.
 fn idle_timeout_with_a_byte_unread_ends_connection<A: Api>() {
-    let (client, mut peer) = with_raw_peer::<A>(&[Opt::IdleTimeout(100), Opt::CloseTimeout(0)]);
-    client.set_nonblocking(true).unwrap();
-    peer.write_all(b"x").unwrap();
-    eventually("the byte has arrived", || client.stats().unwrap().unread == 1);
-    eventually("the connection is closed", || {
-        let next = client.check_liveness();
-        thread::sleep(Duration::from_millis(10));
-        next.is_err_and(|failure| failure.is(ErrorKind::IdleTimeout))
+    const IDLE: i64 = 1500;
+    timing::assert_within(Duration::from_millis(IDLE as u64 + 50), || {
+        let options = [Opt::IdleTimeout(IDLE), Opt::CloseTimeout(0)];
+        let (client, mut peer) = with_raw_peer::<A>(&options);
+        client.set_nonblocking(true).unwrap();
+        peer.write_all(b"x").unwrap();
+        eventually("the byte has arrived", || client.stats().unwrap().unread == 1);
+        let mut waited = 0;
+        let failure = loop {
+            match client.check_liveness() {
+                Ok(next) => {
+                    assert!((0..=IDLE).contains(&next), "{next}");
+                    waited += u64::try_from(next).unwrap();
+                    thread::sleep(Duration::from_millis(u64::try_from(next).unwrap()));
+                }
+                Err(failure) => break failure,
+            }
+        };
+        assert!(failure.is(ErrorKind::IdleTimeout), "{failure:?}");
+        assert_eq!(client.close_reason(), Some(CloseReason::IdleTimeout));
+        Duration::from_millis(waited)
     });
-    assert_eq!(client.close_reason(), Some(CloseReason::IdleTimeout));
+}
+
+/// T4: the time until the next call fits an int, which poll(2) takes.
+fn check_liveness_with_a_long_timeout_returns_at_most_an_int<A: Api>() {
+    for options in [[Opt::IdleTimeout(i64::MAX)], [Opt::IdleTimeout(i64::from(i32::MAX) + 1)]] {
+        let (client, _peer) = with_raw_peer::<A>(&options);
+        assert_eq!(client.check_liveness().unwrap(), i64::from(i32::MAX));
+    }
 }
 
 /// K5, K6: a program without calls for longer than its timeouts has sent no heartbeats and read

@@ -25,6 +25,7 @@ both_apis![
     pending_connect_that_is_dropped_leaves_no_descriptor,
     pending_connect_with_local_name_is_rejected,
     pending_connect_delays_the_next_attempt,
+    pending_connect_with_a_long_timeout_returns_at_most_an_int,
 ];
 
 /// Waits as an event loop does: for the descriptor only.
@@ -262,5 +263,15 @@ fn pending_connect_delays_the_next_attempt<A: Api>() {
             assert!(time >= Duration::from_millis(delay as u64), "{time:?}");
             time
         });
+    }
+}
+
+/// T4: the time until the next call fits an int, which poll(2) takes.
+fn pending_connect_with_a_long_timeout_returns_at_most_an_int<A: Api>() {
+    let queue = FullQueue::new();
+    for timeout in [i64::MAX, i64::from(i32::MAX) + 60_000] {
+        let options = [Opt::ConnectTimeout(timeout)];
+        let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
+        assert_eq!(connecting.timeout(), i64::from(i32::MAX));
     }
 }

@@ -194,8 +194,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 /// readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
 ///
 /// @param pending     A connect in progress.
-/// @param timeout_ms  Receives milliseconds. KEEPSOCK_INFINITE means that no call is due: there
-///                    is no timeout, or the connect has finished.
+/// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
+///                    is due: there is no timeout, or the connect has finished.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]

@@ -33,7 +33,7 @@ use socket2::SockRef;
 use super::ClientSocket;
 use super::flags::{HALF_CLOSED, HEARTBEAT_PARTIAL, MESSAGE_PARTIAL, NONBLOCKING, UNWRITTEN};
 use crate::io::cancel::CancelToken;
-use crate::io::deadline::Deadline;
+use crate::io::deadline::{Deadline, fit_poll};
 use crate::io::lock::Guard;
 use crate::io::timeout::CallTimeout;
 use crate::io::wait::{Cause, wait};
@@ -51,7 +51,9 @@ impl ClientSocket {
     ///
     /// The call sends a heartbeat if one is due and no other thread is writing. Unread bytes that
     /// arrived after a heartbeat answer it. Unread bytes do not count as traffic for the idle
-    /// timeout.
+    /// timeout. If bytes are unread when it expires, the program has up to 50 ms, and at most a
+    /// quarter of the timeout, to read them. The result is at most [`i32::MAX`] milliseconds, which
+    /// poll(2) accepts.
     ///
     /// # Errors
     /// The connection has ended with every error except `NoMemory` and `Os`.
@@ -92,7 +94,7 @@ impl ClientSocket {
             return Ok(None);
         };
         self.run_liveness(&io, live, true).map_err(|cause| self.failed(OPERATION, cause, 0))?;
-        Ok(live.next(Instant::now(), true, None))
+        Ok(live.next(Instant::now(), true, None).map(fit_poll))
     }
 
     /// Waits as [`wait`] does, and runs the liveness checks that become due.
@@ -164,7 +166,7 @@ impl ClientSocket {
             }
             // The program, or another thread, is about to read the bytes.
             Due::Close(CloseReason::IdleTimeout)
-                if unread() > 0 && live.postpone_idle_timeout(now) =>
+                if unread() > 0 && live.gives_time_to_read(now) =>
             {
                 Ok(())
             }

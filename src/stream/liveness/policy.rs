@@ -60,8 +60,8 @@ struct State {
     /// The heartbeat whose answer is awaited, unless bytes were received after it.
     awaited: Option<Duration>,
     progress: AckProgress,
-    /// The value of `received` when unread bytes postponed the idle timeout, and when that was.
-    postponed: Option<(u64, Duration)>,
+    /// The value of `received` when the program was given time to read bytes, and when that was.
+    to_read: Option<(u64, Duration)>,
     /// When unread bytes last arrived that answer a heartbeat.
     answered: Option<Duration>,
     /// The number of unread bytes at the last check for an answer, and the value of `received` then.
@@ -89,7 +89,7 @@ impl Liveness {
             last_attempt: None,
             awaited: None,
             progress: AckProgress::default(),
-            postponed: None,
+            to_read: None,
             answered: None,
             unread: None,
         };
@@ -207,7 +207,7 @@ impl Liveness {
                 .map(age)
                 .filter(|awaited| *awaited < received),
             acknowledged: state.progress.age(elapsed),
-            unread: state.postponed.map(|(_, then)| age(then)),
+            unread: state.to_read.map(|(_, then)| age(then)),
         };
         let (config, pauses) = (&*state.config, &state.pauses);
         let (reads, receives) = (reads || ended, reads && !ended);
@@ -307,15 +307,16 @@ impl Liveness {
         self.timers(&state, now, reads).due()
     }
 
-    /// Postpones the idle timeout because of unread bytes. The result is `false` if the same bytes
-    /// have postponed it before: a peer must not keep a connection open by bytes that stay unread.
-    pub(crate) fn postpone_idle_timeout(&self, now: Instant) -> bool {
+    /// Gives the program a short time to read bytes that have arrived before the idle timeout expired.
+    /// The result is `false` if the program was given the time already and has read nothing since. A
+    /// peer must not keep a connection open by bytes that stay unread.
+    pub(crate) fn gives_time_to_read(&self, now: Instant) -> bool {
         let received = self.received.load(Ordering::Relaxed);
         let mut state = self.lock();
-        if state.postponed.is_some_and(|(before, _)| before == received) {
+        if state.to_read.is_some_and(|(before, _)| before == received) {
             return false;
         }
-        state.postponed = Some((received, self.elapsed(now)));
+        state.to_read = Some((received, self.elapsed(now)));
         true
     }
 

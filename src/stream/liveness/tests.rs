@@ -185,9 +185,10 @@ fn idle_timeout_restarts_after_a_pause() {
     assert_eq!(end, Some((CloseReason::IdleTimeout, 7 * S)));
 }
 
-/// K6: bytes that stay unread postpone the idle timeout once.
+/// K6: bytes that stay unread do not count as traffic. The program is given a short time to read them,
+/// once.
 #[test]
-fn idle_timeout_is_postponed_once_by_unread_bytes() {
+fn idle_timeout_with_unread_bytes_gives_time_to_read_once() {
     let (live, start) =
         liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
     let (mut put_off, mut ends) = (Vec::new(), Vec::new());
@@ -197,12 +198,34 @@ fn idle_timeout_is_postponed_once_by_unread_bytes() {
             live.note_received(now);
         }
         if live.due(now, None, true) != Due::Nothing {
-            if live.postpone_idle_timeout(now) { &mut put_off } else { &mut ends }.push(at);
+            if live.gives_time_to_read(now) { &mut put_off } else { &mut ends }.push(at);
         }
     }
     assert_eq!(put_off, [2 * S, 12 * S], "other bytes arrived after 10 s");
-    assert_eq!(ends[0], 4 * S);
-    assert_eq!(ends.iter().find(|at| **at > 10 * S), Some(&(14 * S)));
+    assert_eq!(ends[0], ms(2050));
+    assert_eq!(ends.iter().find(|at| **at > 10 * S), Some(&ms(12_050)));
+}
+
+/// K6: a program that waits as long as `next` returns and reads nothing is idle after the timeout and
+/// the time to read, which is at most a quarter of the timeout.
+#[test]
+fn idle_timeout_of_a_poll_loop_with_unread_bytes_expires_in_time() {
+    for (timeout, expected) in [(ms(700), ms(750)), (ms(20), ms(25)), (20 * S, ms(20_050))] {
+        for first_byte in [false, true] {
+            let (live, start) = liveness(LivenessConfig {
+                idle_timeout: Some(timeout),
+                first_byte_timeout: first_byte.then_some(timeout),
+                ..LivenessConfig::default()
+            });
+            let mut at = Duration::ZERO;
+            while live.due(start + at, None, true) == Due::Nothing
+                || live.gives_time_to_read(start + at)
+            {
+                at += live.next(start + at, true, None).unwrap();
+            }
+            assert_eq!(at, expected);
+        }
+    }
 }
 
 /// When an idle timeout of 2 s ends the connection of a program that writes every 100 ms until

@@ -6,6 +6,9 @@ use super::pauses::Pauses;
 use crate::types::close_reason::CloseReason;
 use crate::types::liveness::LivenessConfig;
 
+/// The time that a program has to read bytes that have arrived shortly before the idle timeout.
+const READ_TIME: Duration = Duration::from_millis(50);
+
 /// The times since the events of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IdleTimes {
@@ -21,7 +24,7 @@ pub(crate) struct IdleTimes {
     pub unanswered: Option<Duration>,
     /// Since the peer's kernel last acknowledged bytes of the program, as far as it was queried.
     pub acknowledged: Option<Duration>,
-    /// Since unread bytes postponed the idle timeout.
+    /// Since the program has been given time to read bytes.
     pub unread: Option<Duration>,
 }
 
@@ -93,11 +96,9 @@ impl Timers<'_> {
         if let Some(sent) = self.times.acknowledged.filter(|_| self.counts_sent()) {
             idle = idle.min(sent);
         }
-        if let Some(unread) = self.times.unread {
-            idle = idle.min(unread);
-        }
         idle = self.pauses.restart(timeout, idle, self.now).unwrap_or(idle);
-        Some(timeout.saturating_sub(idle))
+        let to_read = |since| READ_TIME.min(timeout / 4).saturating_sub(since);
+        Some(timeout.saturating_sub(idle).max(self.times.unread.map_or(Duration::ZERO, to_read)))
     }
 
     /// Whether sent data counts as traffic for the timeout that applies now.
