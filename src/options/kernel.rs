@@ -228,6 +228,9 @@ impl SocketOptions {
         kind: Sockets,
         families: Families,
     ) -> std::result::Result<(), Cause> {
+        if self.mptcp && Sockets::TCP.intersects(kind) {
+            sys::create_subflow(socket)?;
+        }
         let has = |option: &&KernelOption| option.sockets().is_none_or(|own| own.intersects(kind));
         self.kernel.iter().filter(has).try_for_each(|option| option.apply(socket, families))
     }

@@ -5,7 +5,8 @@
 //! - `acknowledged`: how many of the sent bytes the peer has acknowledged, and when (Linux)
 //! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
 //! - `handshake`, `is_answered`, `is_gone`, `unacknowledged`, `unread`
-//! - `fast_open_connect`, `fast_open_listen` (RFC 7413), `is_mptcp`, `is_made_for_mptcp` (RFC 8684)
+//! - `fast_open_connect`, `fast_open_listen` (RFC 7413)
+//! - `is_mptcp`, `is_made_for_mptcp`, `create_subflow` (RFC 8684)
 
 use std::io;
 use std::time::Duration;
@@ -401,6 +402,20 @@ mod platform {
         protocol.is_ok_and(|protocol| protocol == Some(socket2::Protocol::MPTCP))
     }
 
+    /// Creates the first subflow of a Multipath TCP socket, if it does not have one. The kernel checks
+    /// the name of a congestion control, and keeps the segment size, only if there is a subflow. It
+    /// creates the subflow to return an option of it. A kernel that does not return the option does not
+    /// accept it either (Linux before 5.14).
+    pub(crate) fn create_subflow(socket: Borrowed<'_>) -> io::Result<()> {
+        // SAFETY: every byte is valid.
+        let name =
+            unsafe { sockopt::get::<[u8; 16]>(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION) };
+        match name {
+            Err(e) if e.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// The number of received bytes that the program has not read (tcp(7), SIOCINQ).
     pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
         Some(super::count(socket, libc::FIONREAD as _) as u64)
@@ -776,5 +791,10 @@ mod elsewhere {
 
     pub(crate) fn is_made_for_mptcp(_socket: Borrowed<'_>) -> bool {
         false
+    }
+
+    /// There is no socket for Multipath TCP on this platform.
+    pub(crate) fn create_subflow(_socket: Borrowed<'_>) -> io::Result<()> {
+        Ok(())
     }
 }

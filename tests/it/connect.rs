@@ -10,7 +10,7 @@ use crate::support::{
     Api, Client, FullQueue, INFINITE, Opt, Server, TempDir, Transport, fails, fill_queue, pair,
     promptly, refused_address, system, timed, while_waiting,
 };
-use keepsock::{ErrorKind, Family};
+use keepsock::{ErrorKind, Family, Sockopt};
 
 both_apis![
     connect_to_closed_port_is_refused,
@@ -31,6 +31,7 @@ both_apis![
     connect_from_fixed_port_races_addresses,
     connected_socket_has_no_connect_timeout,
     mptcp_is_used_or_falls_back_to_tcp,
+    mptcp_options_of_the_kernel_fail_or_apply,
 ];
 
 /// C4: a refused connect is reported with its address.
@@ -380,4 +381,37 @@ fn mptcp_is_used_or_falls_back_to_tcp<A: Api>() {
     fails(A::connect(&plain.endpoint(), &both), ErrorKind::InvalidArgument);
     let (endpoint, _dir) = support::somewhere(Transport::Unix);
     fails(A::listen(&endpoint, &options), ErrorKind::InvalidArgument);
+}
+
+/// S3, L8: an option of the kernel fails or applies with MPTCP as with TCP, also if the kernel creates
+/// the TCP socket of the path later.
+fn mptcp_options_of_the_kernel_fail_or_apply<A: Api>() {
+    if A::listen("127.0.0.1:0", &[Opt::Mptcp(true)]).is_err() {
+        return;
+    }
+    let plain = A::listen("127.0.0.1:0", &[]).unwrap();
+    let to = plain.endpoint();
+    for mptcp in [false, true] {
+        let wrong = [Opt::Mptcp(mptcp), Opt::CongestionControl("no-such")];
+        let outcomes =
+            [A::connect(&to, &wrong).map(drop), A::listen("127.0.0.1:0", &wrong).map(drop)];
+        for outcome in outcomes {
+            let failure = fails(outcome, ErrorKind::Unsupported);
+            assert!(failure.message.contains("congestion_control no-such"), "{failure:?}");
+        }
+        let wrong = [
+            Opt::Mptcp(mptcp),
+            Opt::RawSockopt(libc::IPPROTO_TCP, libc::TCP_MAXSEG, &[1, 0, 0, 0]),
+        ];
+        fails(A::connect(&to, &wrong), ErrorKind::Os);
+        let own = [
+            Opt::Mptcp(mptcp),
+            Opt::CongestionControl("reno"),
+            Opt::Sockopt(Sockopt::MaxSegment, 1000),
+        ];
+        let client = A::connect(&to, &own).unwrap();
+        let stats = client.stats().unwrap();
+        assert_eq!(stats.congestion_control, "reno");
+        assert!((900..=1000).contains(&stats.mss), "{mptcp}: {stats:?}");
+    }
 }
