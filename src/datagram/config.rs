@@ -399,7 +399,8 @@ impl DatagramSocket {
     }
 
     /// Closes the socket. Calls of other threads return [`Closed`](ErrorKind::Closed). Datagrams that
-    /// were sent are delivered. Any thread may close at any time; closing twice is harmless.
+    /// were sent are delivered. [`recv_error`](DatagramSocket::recv_error) still returns the errors that
+    /// were reported before. Any thread may close at any time; closing twice is harmless.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -409,6 +410,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close(&self) {
+        self.keep_reported();
         self.0.close();
     }
 }

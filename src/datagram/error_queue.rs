@@ -129,6 +129,17 @@ impl DatagramSocket {
         }
     }
 
+    /// Takes all entries of the kernel's error queue, because the socket is being closed. The number of
+    /// calls is limited, because other threads may still send. The queue of a parent process stays.
+    pub(super) fn keep_reported(&self) {
+        let Some(io) = self.0.descriptor.enter() else {
+            return;
+        };
+        if !self.0.descriptor.is_inherited() {
+            (0..64).find(|_| self.take_reported(&io) < ERRORS_AT_ONCE);
+        }
+    }
+
     /// Takes the entries of the kernel's error queue, and returns their number. A poll does not wait while
     /// entries remain.
     pub(super) fn take_reported(&self, io: &InUse<'_>) -> usize {

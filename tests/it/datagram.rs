@@ -38,6 +38,7 @@ both_apis![
     queued_error_during_recv_uses_no_processor,
     icmp_errors_without_recv_errors_are_discarded,
     unread_icmp_errors_have_a_limit,
+    close_with_a_pending_error_keeps_it,
     batch_keeps_order_and_boundaries,
     batch_of_equal_lengths_uses_gso,
     batch_with_rejected_gso_is_sent_singly,
@@ -444,6 +445,27 @@ fn recv_interrupted_by_signal_continues<A: Api>() {
         },
     );
     assert_eq!(outcome.unwrap().bytes, b"x");
+}
+
+/// D2, T3: a close keeps the errors that were reported before. Other calls then return `Closed`.
+fn close_with_a_pending_error_keeps_it<A: Api>() {
+    let gone = closed_port::<A>(94);
+    let options = [Opt::KeepStats(true)];
+    let connected = A::Datagram::connect(&gone.to_string(), &options).unwrap();
+    connected.send(b"x").unwrap();
+    let bound = A::Datagram::bind("127.0.0.1:0", &options).unwrap();
+    bound.set_recv_errors(true).unwrap();
+    bound.send_to(b"x", gone).unwrap();
+    for socket in [connected, bound] {
+        socket.close();
+        fails(socket.send(b"x"), ErrorKind::Closed);
+        fails(socket.recv(8), ErrorKind::Closed);
+        assert_eq!(socket.error_count(), 1);
+        socket.close();
+        let kept = socket.recv_error().unwrap().expect("loopback delivers the error at once");
+        assert_eq!((kept.status, kept.to), (ErrorKind::Refused.code(), Some(gone)));
+        fails(socket.recv_error(), ErrorKind::Closed);
+    }
 }
 
 /// D2: each datagram that arrives between a thousand ICMP errors is received.

@@ -188,6 +188,7 @@ pub unsafe extern "C" fn keepsock_datagram_from_fd(
 /// Closes a socket (close(2)).
 ///
 /// Waiting calls of other threads return KEEPSOCK_ERR_CLOSED. Sent datagrams are not affected.
+/// keepsock_datagram_recv_error() still returns the errors that were reported before.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
