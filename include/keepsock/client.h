@@ -1074,10 +1074,11 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  * The function sends a heartbeat if one is due and no other thread writes. It fails if the peer is
  * dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an answer, or
  * if the connection was idle for the idle timeout. Unread bytes that arrived after a heartbeat
- * answer it. They do not count as traffic for the idle timeout.
+ * answer it. They do not count as traffic for the idle timeout. If bytes are unread when it expires,
+ * the program has up to 50 ms, and at most a quarter of the timeout, to read them.
  *
- * @param timeout_ms  Receives the milliseconds until the next call is due, for poll(2).
- *                    KEEPSOCK_INFINITE means that no call is needed.
+ * @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
+ *                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
  * @return KEEPSOCK_OK if the connection is alive, otherwise
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data

@@ -105,8 +105,8 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
  * readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
  *
  * @param pending     A connect in progress.
- * @param timeout_ms  Receives milliseconds. KEEPSOCK_INFINITE means that no call is due: there
- *                    is no timeout, or the connect has finished.
+ * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
+ *                    is due: there is no timeout, or the connect has finished.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */

@@ -170,6 +170,7 @@ int32_t keepsock_datagram_from_fd(keepsock_fd fd, const keepsock_options *option
  * Closes a socket (close(2)).
  *
  * Waiting calls of other threads return KEEPSOCK_ERR_CLOSED. Sent datagrams are not affected.
+ * keepsock_datagram_recv_error() still returns the errors that were reported before.
  *
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -393,7 +394,7 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram, const char *endpo
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, an address family that the socket does not
- *     have, or a sender without a name
+ *     have, a sender without a name, or a source address or interface that the socket cannot use
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_datagram_reply(keepsock_datagram *datagram, const keepsock_datagram_info *reply_to,
@@ -410,10 +411,11 @@ typedef struct {
     const keepsock_datagram_info *reply_to;
     /** The destination. Family 0: the peer of a connected socket. */
     keepsock_address to;
-    /** The source address, if the socket is bound to a wildcard address. Family 0: the kernel
-        chooses the source address. */
+    /** The source address, if the socket is bound to a wildcard address. A socket with an
+        address of its own accepts only that address. Family 0: the kernel chooses the source
+        address. The port has no effect. */
     keepsock_address local;
-    /** The index of the interface, if the addresses need one. Otherwise 0. */
+    /** The index of an existing interface, if the addresses need one. Otherwise 0. */
     uint32_t interface_index;
     /** Must be 0. */
     uint32_t reserved;
@@ -435,7 +437,7 @@ typedef struct {
  *   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected to another address, or is not connected
  *     and the datagram has no destination
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: no destination (0.0.0.0, [::], port 0), a link-local address
- *     without a zone, or the interface does not exist
+ *     without a zone, or the interface of its zone does not exist
  *   - KEEPSOCK_ERR_NOT_FOUND: the Unix socket does not exist
  *   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode; the send buffer or a Unix peer's queue is full
@@ -450,7 +452,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, an address family that the socket does not
- *     have, or a sender without a name
+ *     have, a sender without a name, or a source address or interface that the socket cannot use.
+ *     The message has the index of the datagram
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_datagram_send_batch(keepsock_datagram *datagram, const keepsock_send_item *items,

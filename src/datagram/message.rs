@@ -57,9 +57,10 @@ pub struct Outgoing<'a> {
     /// The destination; `None`: the peer of a connected socket.
     pub to: Option<Address>,
     /// The source address; `None`: the system chooses. For UDP sockets that are bound to a wildcard;
-    /// other sockets have one address.
+    /// other sockets accept only the address to which they are bound. The port has no effect.
     pub local: Option<SocketAddr>,
-    /// The outgoing interface, which link-local and multicast addresses need.
+    /// The outgoing interface, which link-local and multicast addresses need. It must exist, and has no
+    /// effect on other addresses.
     pub interface: Option<u32>,
 }
 

@@ -15,7 +15,7 @@ mod serve;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -117,6 +117,9 @@ struct Inet {
     own: Option<SocketAddr>,
     answers_from: Option<SocketAddr>,
     peer: Option<SocketAddr>,
+    /// Interfaces that datagrams were sent with, so that they exist. The place of an interface is the
+    /// remainder of its index.
+    interfaces: [AtomicU32; 8],
     /// The kind, and whether an IPv6 socket also receives IPv4.
     ipv6: bool,
     dual: bool,
@@ -171,7 +174,8 @@ impl Inet {
         let (local, peer) = (canonical(local), peer.map(canonical));
         let own = Some(local).filter(|own| !own.ip().is_unspecified());
         let answers_from = own.filter(|own| !own.ip().is_multicast());
-        Inet { local, own, answers_from, peer, ipv6, dual, ephemeral_port: false }
+        let interfaces = [const { AtomicU32::new(0) }; 8];
+        Inet { local, own, answers_from, peer, interfaces, ipv6, dual, ephemeral_port: false }
     }
 
     fn families(&self) -> Families {

@@ -12,7 +12,7 @@ use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix};
 use crate::io::backoff::BackOff;
 use crate::io::deadline::Deadline;
 use crate::io::wait::Cause;
-use crate::sys::{self, InUse, Interest, MAX_BATCH, Run, Source, Wait};
+use crate::sys::{self, Descriptor, InUse, Interest, MAX_BATCH, Run, Source, Wait};
 use crate::types::address::{Address, AddressUse, Unusable, canonical, lacks_zone};
 use crate::types::endpoint::{UNIX_ABSTRACT_MAX, UNIX_PATH_MAX};
 use crate::types::error::{About, Error, ErrorKind, Result};
@@ -30,6 +30,9 @@ fn max_len(to: SocketAddr) -> (usize, &'static str) {
 /// The interval at which a sender checks for space in its receiver, if nothing wakes it.
 pub(super) const FULL_PEER: BackOff =
     BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
+
+/// Other systems reject a source address, and so an interface, for a socket that is bound to an address.
+const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The maximum number of tries of a datagram whose sends return errors of earlier datagrams.
 const TRIES: u32 = 1000;
@@ -97,13 +100,22 @@ fn run_len<P: Parts + ?Sized>(
 }
 
 impl Inet {
-    /// The source address of a reply. A socket with an address of its own needs none.
+    /// The source address of a datagram. A socket with an address of its own needs none, except with an
+    /// interface.
     fn source_of(&self, to: IpAddr, local: Option<SocketAddr>, interface: Option<u32>) -> Source {
-        if !self.local.ip().is_unspecified() {
+        let needs_interface = match to {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => true,
+            to => to.is_multicast(),
+        };
+        let has_own = match LINUX {
+            // The kernel chooses the source address of a socket that is bound to a group.
+            true => self.answers_from.is_some() && !(needs_interface && interface.is_some()),
+            false => !self.local.ip().is_unspecified(),
+        };
+        if has_own {
             return Source::default();
         }
-        let ip = local.map(|local| local.ip().to_canonical());
-        let ip = ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());
+        let ip = self.answers_from.or(local).map(|local| local.ip().to_canonical());
         // A link-local address is complete only with its interface (RFC 4007).
         let on_link = match ip {
             _ if to.is_multicast() => true,
@@ -114,6 +126,37 @@ impl Inet {
         let interface = interface.filter(|_| on_link).unwrap_or(0);
         let mapped = to.is_ipv4() && self.ipv6 && (ip.is_some() || interface != 0);
         Source { ip, interface, mapped }
+    }
+
+    /// Why a datagram cannot be sent from this address and interface.
+    #[cold]
+    fn source_refusal(&self, one: &Outgoing<'_>, descriptor: &Descriptor) -> Option<String> {
+        if let Some(local) = one.local {
+            let ip = local.ip().to_canonical();
+            let to = match &one.to {
+                Some(Address::Inet(to)) => Some(canonical(*to)),
+                _ => self.peer,
+            };
+            if let Some(to) = to.filter(|to| to.is_ipv4() != ip.is_ipv4()) {
+                return Some(format!("local {ip}: the destination {to} has another IP version"));
+            }
+            let own = self.answers_from.map(|own| own.ip());
+            // A socket with a broadcast address sends from the address of the interface.
+            if let Some(own) = own.filter(|own| *own != ip && !sys::is_broadcast(*own)) {
+                return Some(format!("local {ip}: the socket is bound to {own}"));
+            }
+        }
+        let index = one.interface.filter(|index| *index != 0)?;
+        let known = &self.interfaces[index as usize % self.interfaces.len()];
+        if known.load(Ordering::Relaxed) == index {
+            return None;
+        }
+        let exists = descriptor.enter().is_none_or(|io| sys::has_interface(io.socket(), index));
+        if exists {
+            known.store(index, Ordering::Relaxed);
+            return None;
+        }
+        Some(format!("interface {index} does not exist"))
     }
 
     /// Why a datagram of this length cannot be sent to the address.
@@ -347,6 +390,10 @@ impl DatagramSocket {
         while sent < parts.count() {
             match self.send_some(&io, parts, sent, deadline) {
                 Ok(more) => sent += more,
+                Err(e) if sent == 0 && e.kind() == ErrorKind::InvalidArgument => {
+                    let what = format!("datagram {sent} of the batch: {}", e.reason());
+                    return Err(e.detail(what));
+                }
                 Err(e) if sent == 0 => return Err(e),
                 Err(_) => break,
             }
@@ -469,10 +516,21 @@ impl DatagramSocket {
             }
             (Side::Unix(unix), Some(to)) => unix.refusal(to),
         };
-        match refusal.or_else(|| self.zone_refusal(one)) {
+        match refusal.or_else(|| self.zone_refusal(one)).or_else(|| self.source_refusal(one)) {
             Some((kind, what)) => Err(self.failed(SEND, kind.into(), one.to.as_ref()).detail(what)),
             None => Ok(()),
         }
+    }
+
+    fn source_refusal(&self, one: &Outgoing<'_>) -> Option<(ErrorKind, String)> {
+        if one.local.is_none() && one.interface.is_none() {
+            return None;
+        }
+        let what = match &self.0.side {
+            Side::Inet(inet) => inet.source_refusal(one, &self.0.descriptor)?,
+            Side::Unix(_) => "local and interface apply to UDP only".to_owned(),
+        };
+        Some((ErrorKind::InvalidArgument, what))
     }
 
     /// A link-local address without a zone: the kernel would choose an interface arbitrarily.

@@ -402,10 +402,10 @@ mod platform {
         protocol.is_ok_and(|protocol| protocol == Some(socket2::Protocol::MPTCP))
     }
 
-    /// Creates the first subflow of a Multipath TCP socket, if it does not have one. The kernel checks
-    /// the name of a congestion control, and keeps the segment size, only if there is a subflow. It
-    /// creates the subflow to return an option of it. A kernel that does not return the option does not
-    /// accept it either (Linux before 5.14).
+    /// Creates the first subflow of a Multipath TCP socket, if the socket has none. The kernel checks
+    /// the name of a congestion control, and keeps the segment size, only if there is a subflow. The
+    /// query of the congestion control creates the subflow. Before Linux 5.14 the kernel supports
+    /// neither this query nor the option.
     pub(crate) fn create_subflow(socket: Borrowed<'_>) -> io::Result<()> {
         // SAFETY: every byte is valid.
         let name =

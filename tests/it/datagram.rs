@@ -39,6 +39,8 @@ both_apis![
     icmp_errors_without_recv_errors_are_discarded,
     unread_icmp_errors_have_a_limit,
     close_with_a_pending_error_keeps_it,
+    send_from_invalid_source_is_rejected,
+    send_to_group_from_bound_socket_uses_the_interface,
     batch_keeps_order_and_boundaries,
     batch_of_equal_lengths_uses_gso,
     batch_with_rejected_gso_is_sent_singly,
@@ -445,6 +447,70 @@ fn recv_interrupted_by_signal_continues<A: Api>() {
         },
     );
     assert_eq!(outcome.unwrap().bytes, b"x");
+}
+
+/// D2, E2: a source address or an interface that the socket cannot use is rejected. The datagrams
+/// before it are sent. A socket accepts its own address and an existing interface.
+fn send_from_invalid_source_is_rejected<A: Api>() {
+    let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    let to = at(peer.port());
+    let bound = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let any = A::Datagram::bind("0.0.0.0:0", &[]).unwrap();
+    let connected = A::Datagram::connect(&to.to_string(), &[]).unwrap();
+    let both = A::Datagram::bind("*:0", &[]).unwrap();
+    let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let other = address("127.0.0.2:0");
+    let v6 = address("[::1]:0");
+    for socket in [&bound, &any, &connected, &both] {
+        let mut wrong = vec![(socket.send_batch_from(&[b"x", b"yy"], to, v6), "local ::1")];
+        if socket.port() == bound.port() || socket.port() == connected.port() {
+            wrong.push((socket.send_batch_from(&[b"x", b"yy"], to, other), "local 127.0.0.2"));
+        }
+        for index in [123_456_789, u32::MAX] {
+            let named = if index == u32::MAX { "4294967295" } else { "123456789" };
+            wrong.push((socket.send_by(b"x", to, index), named));
+        }
+        for (outcome, value) in wrong {
+            let failure = fails(outcome, ErrorKind::InvalidArgument);
+            assert!(failure.message.contains("datagram 0 of the batch: "), "{failure:?}");
+            assert!(failure.message.contains(value), "{failure:?}");
+        }
+        for _ in 0..2 {
+            assert_eq!(socket.send_by(b"1", to, 1).unwrap(), 1);
+            assert_eq!(socket.send_batch_from(&[b"2", b"33"], to, at(0)).unwrap(), 2);
+            for bytes in [&b"1"[..], b"2", b"33"] {
+                assert_eq!(peer.recv(8).unwrap().bytes, bytes);
+            }
+        }
+    }
+    let elsewhere = A::Datagram::bind("127.0.0.2:0", &[]).unwrap();
+    peer.send_to(b"x", at(bound.port())).unwrap();
+    peer.send_to(b"x", SocketAddr::new(other.ip(), elsewhere.port())).unwrap();
+    let (_, good) = bound.recv_info(8).unwrap();
+    let (_, bad) = elsewhere.recv_info(8).unwrap();
+    let batch = [(&good, &b"one"[..]), (&good, b"more"), (&bad, b"lost"), (&good, b"later")];
+    assert_eq!(bound.reply_batch(&batch).unwrap(), 2);
+    for outcome in [bound.reply_batch(&batch[2..]).map(drop), bound.reply(&bad, b"lost")] {
+        let failure = fails(outcome, ErrorKind::InvalidArgument);
+        let why = "local 127.0.0.2: the socket is bound to 127.0.0.1";
+        assert!(failure.message.contains(why), "{failure:?}");
+    }
+    assert_eq!(bound.reply_batch(&batch[3..]).unwrap(), 1);
+    for bytes in [&b"one"[..], b"more", b"later"] {
+        assert_eq!(peer.recv(8).unwrap().bytes, bytes);
+    }
+}
+
+/// D1: a datagram to a group leaves by its interface, also from a socket with an address of its own.
+fn send_to_group_from_bound_socket_uses_the_interface<A: Api>() {
+    let group = IpAddr::from([239, 83, A::NUMBER, 5]);
+    let server = A::Datagram::bind("0.0.0.0:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+    server.join(group, Some("lo"), None).unwrap();
+    let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let to = SocketAddr::new(group, server.port());
+    assert_eq!(client.send_by(b"x", to, 1).unwrap(), 1);
+    let got = server.recv(8).unwrap();
+    assert_eq!((got.to, got.from, got.interface), (Some(to), at(client.port()), 1));
 }
 
 /// D2, T3: a close keeps the errors that were reported before. Other calls then return `Closed`.

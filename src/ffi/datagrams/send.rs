@@ -25,10 +25,11 @@ pub struct keepsock_send_item {
     pub reply_to: *const keepsock_datagram_info,
     /// The destination. Family 0: the peer of a connected socket.
     pub to: keepsock_address,
-    /// The source address, if the socket is bound to a wildcard address. Family 0: the kernel
-    /// chooses the source address.
+    /// The source address, if the socket is bound to a wildcard address. A socket with an address of
+    /// its own accepts only that address. Family 0: the kernel chooses the source address. The port
+    /// has no effect.
     pub local: keepsock_address,
-    /// The index of the interface, if the addresses need one. Otherwise 0.
+    /// The index of an existing interface, if the addresses need one. Otherwise 0.
     pub interface_index: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -200,7 +201,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, an address family that the socket does not
-///     have, or a sender without a name
+///     have, a sender without a name, or a source address or interface that the socket cannot use
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_reply(
@@ -298,7 +299,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 ///   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected to another address, or is not connected
 ///     and the datagram has no destination
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: no destination (0.0.0.0, [::], port 0), a link-local address
-///     without a zone, or the interface does not exist
+///     without a zone, or the interface of its zone does not exist
 ///   - KEEPSOCK_ERR_NOT_FOUND: the Unix socket does not exist
 ///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode; the send buffer or a Unix peer's queue is full
@@ -313,7 +314,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, an address family that the socket does not
-///     have, or a sender without a name
+///     have, a sender without a name, or a source address or interface that the socket cannot use.
+///     The message has the index of the datagram
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_send_batch(

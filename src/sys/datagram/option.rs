@@ -16,6 +16,26 @@ fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<
     sockopt::set(socket, level, name, &c_int::from(on))
 }
 
+/// Whether an interface has this index, in the network namespace of the socket (netdevice(7)).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn has_interface(socket: Borrowed<'_>, index: u32) -> bool {
+    use std::os::fd::AsRawFd;
+    // SAFETY: ifreq consists of integers and pointers; all zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let Ok(index) = c_int::try_from(index) else {
+        return false;
+    };
+    request.ifr_ifru.ifru_ifindex = index;
+    // SAFETY: the kernel reads and writes one ifreq.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) == 0 }
+}
+
+/// Whether an interface has this index.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn has_interface(_socket: Borrowed<'_>, index: u32) -> bool {
+    crate::sys::zone_index(&index.to_string()).is_some()
+}
+
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]

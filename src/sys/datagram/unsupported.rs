@@ -13,6 +13,10 @@ fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn has_interface(_: Borrowed<'_>, _index: u32) -> bool {
+    false
+}
+
 pub(crate) fn want_destination(_: Borrowed<'_>, _ipv6: bool) -> io::Result<()> {
     unsupported()
 }
