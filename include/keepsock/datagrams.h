@@ -491,11 +491,12 @@ int32_t keepsock_datagram_set_write_timeout(keepsock_datagram *datagram, int64_t
                                             keepsock_error **error);
 
 /**
- * Sets the cancel token of a socket. Calls in progress keep the previous token. Each thread of
- * keepsock_datagram_serve() uses the new token after its next datagram.
+ * Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token before
+ * keepsock_datagram_serve(), or after the service has ended.
  *
  * @param cancel  A token, which the socket shares from now on. NULL removes the token.
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: a service of this process uses the socket
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `datagram` is NULL
  */
 int32_t keepsock_datagram_set_cancel(keepsock_datagram *datagram,
@@ -542,8 +543,8 @@ int32_t keepsock_datagram_fd(const keepsock_datagram *datagram, keepsock_fd *fd,
  *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call, or coalesced datagrams are left
- *     (keepsock_options_set_udp_gro()); receive them first
+ *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; a service uses the socket; or
+ *     coalesced datagrams are left (keepsock_options_set_udp_gro()); receive them first
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */

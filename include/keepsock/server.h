@@ -262,16 +262,17 @@ int32_t keepsock_server_set_accept_timeout(keepsock_server *server, int64_t time
 /**
  * Sets the cancel token of keepsock_server_accept(), or removes it.
  *
- * Calls that already wait keep their token. Set the token of a service before
- * keepsock_server_serve() or keepsock_server_serve_events(): an event-driven service ignores a
- * later one, and each thread of the other services uses it from its next accept on. With a token
+ * Calls that already wait keep their token. A service uses the token that is set when it starts:
+ * set the token before keepsock_server_serve() or keepsock_server_serve_events(). With a token
  * each accept costs one poll(2) more.
  *
  * After a token has ended a service, the server still listens, and new clients wait in its
- * backlog until the program serves it again, closes it or frees it.
+ * backlog until the program serves it again, closes it or frees it. The token can then be set
+ * again.
  *
  * @param cancel  A token, which the server shares: the caller may free it. NULL removes the token.
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: a service of this process uses the server
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` is NULL
  */
 int32_t keepsock_server_set_cancel(keepsock_server *server, const keepsock_cancel_token *cancel,
@@ -324,8 +325,8 @@ int32_t keepsock_server_fd(const keepsock_server *server, size_t index, keepsock
  *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: another thread or a service is inside a call, or the server has
- *     several endpoints
+ *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; a service uses the server; or the
+ *     server has several endpoints
  *   - KEEPSOCK_ERR_CLOSED: this process closed the server
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` or `fd` is NULL
  */

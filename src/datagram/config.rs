@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{DatagramSocket, Shared, Side};
+use super::{DatagramSocket, Shared, Side, must_poll};
 use crate::io::cancel::CancelToken;
 use crate::io::timeout::TimeoutCell;
 use crate::stream::BorrowedSocket;
@@ -294,7 +294,7 @@ impl DatagramSocket {
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         const OPERATION: &str = "non-blocking mode";
         let io = self.enter(OPERATION)?;
-        let _mode = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        let _mode = self.0.cancel.lock();
         sys::set_nonblocking(io.socket(), on || !sys::BLOCKING_CALLS)
             .map_err(|e| self.failed(OPERATION, e.into(), None))?;
         self.0.nonblocking.store(on, Ordering::Release);
@@ -304,24 +304,28 @@ impl DatagramSocket {
     /// Sets a token that cancels the calls of this socket; `None` removes it. Calls in progress are not
     /// affected.
     ///
+    /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState): a service uses the socket. Set the token before
+    /// [serving](DatagramSocket::serve).
+    ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let token = keepsock::CancelToken::new()?;
-    /// socket.set_cancel(Some(&token));
+    /// socket.set_cancel(Some(&token))?;
     /// token.fire();
     /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::Cancelled);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn set_cancel(&self, token: Option<&CancelToken>) {
-        let mut cancel = self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner);
-        *cancel = token.cloned();
-        let polled = cancel.is_some() || self.0.closing.is_some() || !sys::BLOCKING_CALLS;
-        self.0.polled.store(polled, Ordering::Release);
-    }
-
-    pub(super) fn cancel_token(&self) -> Option<CancelToken> {
-        self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn set_cancel(&self, token: Option<&CancelToken>) -> Result<()> {
+        let mut slot = self.0.cancel.lock();
+        if slot.is_served() {
+            let error = self.failed("cancel token", ErrorKind::WrongState.into(), None);
+            return Err(error.detail("a service uses the socket; set the token before serving"));
+        }
+        slot.set(token);
+        self.0.polled.store(must_poll(token, self.0.closing.as_ref()), Ordering::Release);
+        Ok(())
     }
 
     /// Borrows the descriptor, for an event loop or an option that keepsock does not have. The
@@ -355,8 +359,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
-    /// [`WrongState`](ErrorKind::WrongState): another thread is in a call on it, or datagrams wait that
-    /// the kernel may have [coalesced](crate::SocketOptions::udp_gro), which the next owner would read as
+    /// [`WrongState`](ErrorKind::WrongState): another thread is in a call on it, a service uses it, or
+    /// datagrams wait that the kernel may have [coalesced](crate::SocketOptions::udp_gro), which the next owner would read as
     /// one datagram.
     ///
     /// ```
@@ -370,6 +374,11 @@ impl DatagramSocket {
         let wrong = |what| self.failed(OPERATION, ErrorKind::WrongState.into(), None).detail(what);
         let busy = || wrong("another thread is using it");
         let io = self.enter(OPERATION)?;
+        // No service starts before the descriptor is released.
+        let slot = self.0.cancel.lock();
+        if slot.is_served() {
+            return Err(wrong("a service uses the socket; release the descriptor before serving"));
+        }
         let coalesced = self.0.coalesced.as_ref();
         if let Some(coalesced) = coalesced {
             match self.uncoalesce(coalesced, &io) {
@@ -387,6 +396,7 @@ impl DatagramSocket {
             }
             return Err(busy());
         };
+        drop(slot);
         // fcntl(2) does not fail for an open descriptor.
         let _ =
             sys::set_nonblocking(sys::borrow(&owned), self.0.nonblocking.load(Ordering::Acquire));

@@ -345,12 +345,13 @@ impl DatagramSocket {
         let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
         let connected = inet.is_some_and(|inet| inet.peer.is_some());
         let any = inet.is_some_and(|inet| has_many(inet.local.ip()));
-        let socket = DatagramSocket(Arc::new(Shared {
+        let cancel = options.cancel.as_ref();
+        DatagramSocket(Arc::new(Shared {
             nonblocking: AtomicBool::new(false),
             read_timeout: TimeoutCell::new(options.read_timeout),
             write_timeout: TimeoutCell::new(options.write_timeout),
-            cancel: Mutex::new(None),
-            polled: AtomicBool::new(!sys::BLOCKING_CALLS),
+            polled: AtomicBool::new(must_poll(cancel, closing.as_ref())),
+            cancel: TokenSlot::new(cancel),
             deaf: AtomicBool::new(false),
             closing,
             longest_segment: AtomicUsize::new(longest),
@@ -370,9 +371,7 @@ impl DatagramSocket {
             descriptor: Descriptor::new(made.socket),
             endpoint: made.endpoint,
             side: made.side,
-        }));
-        socket.set_cancel(options.cancel.as_ref());
-        socket
+        }))
     }
 }
 

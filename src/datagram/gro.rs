@@ -127,7 +127,14 @@ impl DatagramSocket {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let at_once = WaitMode { nonblocking: true, ..self.wait_mode(Deadline(None)) };
+        // The caller holds the lock of the token, which has no effect on a call that does not wait.
+        let at_once = WaitMode {
+            deadline: Deadline(None),
+            nonblocking: true,
+            cancel: None,
+            polled: false,
+            serves: false,
+        };
         for _ in 0..LOOKS {
             if !left.datagrams.is_empty() {
                 break;

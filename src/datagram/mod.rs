@@ -25,6 +25,7 @@ use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
 use crate::io::lock::POLL_INTERVAL;
 use crate::io::timeout::TimeoutCell;
+use crate::io::token_slot::TokenSlot;
 use crate::io::wait::{Cause, Stop, wait, wait_any};
 use crate::log::ReceiveRetries;
 use crate::options::SocketOptions;
@@ -75,7 +76,7 @@ struct Shared {
     read_timeout: TimeoutCell,
     write_timeout: TimeoutCell,
     /// Also locked while the mode of the descriptor changes.
-    cancel: Mutex<Option<CancelToken>>,
+    cancel: Arc<TokenSlot>,
     /// The socket has a token, or the platform requires it: calls wait in poll.
     polled: AtomicBool,
     /// Receiving has ended; sending continues.
@@ -263,7 +264,7 @@ impl DatagramSocket {
         WaitMode {
             deadline,
             nonblocking: self.0.nonblocking.load(Ordering::Acquire),
-            cancel: polled.then(|| self.cancel_token()).flatten(),
+            cancel: polled.then(|| self.0.cancel.token()).flatten(),
             polled,
             serves: false,
         }
@@ -436,6 +437,11 @@ impl DatagramSocket {
 fn is_shut_down(io: &InUse<'_>) -> bool {
     let hangup = Some((io.socket(), Interest::Hangup));
     sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|ready| ready.socket && !ready.error)
+}
+
+/// Whether calls wait in poll, on a socket with this token and this event.
+fn must_poll(token: Option<&CancelToken>, closing: Option<&sys::Event>) -> bool {
+    token.is_some() || closing.is_some() || !sys::BLOCKING_CALLS
 }
 
 /// How a call waits.

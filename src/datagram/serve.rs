@@ -8,6 +8,7 @@ use super::{Datagram, DatagramSocket, Incoming, Side};
 use crate::io::condition::wait_on;
 use crate::io::deadline::Deadline;
 use crate::io::panic_guard::panics;
+use crate::io::token_slot::ServiceUse;
 use crate::log;
 use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{DatagramConfig, ServeOptions};
@@ -40,6 +41,8 @@ pub struct DatagramService {
 /// The state that the threads of a service share.
 struct Serving {
     threads: ServiceThreads,
+    /// The use of the socket, until all threads have ended.
+    usage: ServiceUse,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -112,6 +115,7 @@ impl DatagramSocket {
     ) -> Result<T> {
         let at = |e: Error| e.at(self.endpoint());
         let DatagramConfig { threads, stack_size } = options.datagram_config().map_err(at)?;
+        let usage = self.0.cancel.begin_service();
         drop(self.enter(SERVE)?);
         if self.0.deaf.load(Ordering::Acquire) {
             let error = self.failed(SERVE, ErrorKind::Closed.into(), None);
@@ -119,6 +123,7 @@ impl DatagramSocket {
         }
         let serving = Arc::new(Serving {
             threads: ServiceThreads::new("keepsock-serve", stack_size),
+            usage,
             state: Mutex::new(State { running: threads, failure: None }),
             ended: Condvar::new(),
         });
@@ -196,6 +201,9 @@ impl Serving {
         let mut state = self.lock();
         state.running -= 1;
         state.failure = state.failure.take().or(failure);
+        if state.running == 0 {
+            self.usage.end();
+        }
         drop(state);
         self.ended.notify_all();
     }

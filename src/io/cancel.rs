@@ -25,7 +25,7 @@ use crate::types::error::{Error, Result};
 /// use keepsock::{CancelToken, ErrorKind, ServerSocket};
 /// let token = CancelToken::new()?;
 /// let server = ServerSocket::listen("127.0.0.1:0")?;
-/// server.set_cancel(Some(&token));
+/// server.set_cancel(Some(&token))?;
 /// let elsewhere = token.clone();
 /// let thread = std::thread::spawn(move || elsewhere.fire());
 /// assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::Cancelled);

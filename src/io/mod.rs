@@ -11,4 +11,5 @@ pub(crate) mod panic_guard;
 pub(crate) mod random;
 pub(crate) mod read_buffer;
 pub(crate) mod timeout;
+pub(crate) mod token_slot;
 pub(crate) mod wait;

@@ -38,12 +38,19 @@ pub(crate) const OUT_OF_DESCRIPTORS: BackOff =
     BackOff::new(Duration::from_millis(5), Duration::from_millis(50));
 
 /// The caller of an accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caller {
+#[derive(Clone, Copy)]
+enum Caller<'a> {
     /// The program. Non-blocking mode and the accept timeout apply.
     Program,
-    /// A worker thread of a service, which always waits.
-    Service,
+    /// A worker thread of a service, which always waits, and uses the token of the service.
+    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only services use it"))]
+    Service(Option<&'a CancelToken>),
+}
+
+impl Caller<'_> {
+    fn is_program(self) -> bool {
+        matches!(self, Caller::Program)
+    }
 }
 
 /// An accepted connection before its [`ClientSocket`] exists. A `ClientSocket` is large, so it is
@@ -122,13 +129,13 @@ impl ServerSocket {
         Ok(client)
     }
 
-    /// Accepts for a worker thread of a service. Non-blocking mode and the accept timeout do not
-    /// apply. A connection whose timeouts cannot be set is closed and counted, because the error of
+    /// Accepts for a worker thread of a service with the token `cancel`. Non-blocking mode and the
+    /// accept timeout do not apply. A connection whose timeouts cannot be set is closed and counted, because the error of
     /// one connection must not end the service.
     #[cfg(feature = "serve")]
-    pub(crate) fn accept_for_serve(&self) -> Result<ClientSocket> {
+    pub(crate) fn accept_for_serve(&self, cancel: Option<&CancelToken>) -> Result<ClientSocket> {
         loop {
-            let client = self.accept_by(Caller::Service)?.into_client();
+            let client = self.accept_by(Caller::Service(cancel))?.into_client();
             match self.configure(&client) {
                 Ok(()) => return Ok(client),
                 Err(e) => {
@@ -152,7 +159,7 @@ impl ServerSocket {
     }
 
     #[inline(always)]
-    fn accept_by(&self, caller: Caller) -> Result<AcceptedSocket<'_>> {
+    fn accept_by(&self, caller: Caller<'_>) -> Result<AcceptedSocket<'_>> {
         let (listener, (socket, peer)) = match self.listeners() {
             [listener] => {
                 let Some(io) = listener.hold() else {
@@ -171,7 +178,7 @@ impl ServerSocket {
     }
 
     #[cold]
-    fn accept_from_several(&self, caller: Caller) -> Result<(&Listener, Accepted)> {
+    fn accept_from_several(&self, caller: Caller<'_>) -> Result<(&Listener, Accepted)> {
         let ios = self.listeners().iter().map(Listener::hold);
         match ios.collect::<Option<Vec<_>>>() {
             Some(ios) => self.accept_slow(&ios, None, caller),
@@ -186,7 +193,7 @@ impl ServerSocket {
         &'s self,
         ios: &[InUse<'_>],
         first: Option<io::Result<Accepted>>,
-        caller: Caller,
+        caller: Caller<'_>,
     ) -> Result<(&'s Listener, Accepted)> {
         let _disabled = sys::CancellationDisabled::new();
         let failed = |kind: ErrorKind| Err(self.first().accept_error(kind.into()));
@@ -201,7 +208,7 @@ impl ServerSocket {
             let (index, outcome) = match first.take() {
                 Some(err) => (0, self.first().retry_transient(&ios[0], Err(err))),
                 None if nonblocking => self.try_accept_each(ios),
-                None => match self.wait_ready(ios, deadline) {
+                None => match self.wait_ready(ios, deadline, caller) {
                     Ok(None) => continue,
                     Ok(Some(Ready { index, polling })) => {
                         let result = sys::accept(ios[index].socket());
@@ -253,13 +260,13 @@ impl ServerSocket {
                     // error occurs even if no connection is pending, and poll does not report
                     // when a descriptor is free.
                     listener.count_exhausted(&err);
-                    self.pause(io, backoff.next(), deadline)?;
+                    self.pause(io, backoff.next(), deadline, caller)?;
                 }
                 TryAccept::KeepsFailing(err) if nonblocking => {
                     let cause = Cause::Over(ErrorKind::WouldBlock, err.raw_os_error());
                     return Err(listener.accept_error(cause));
                 }
-                TryAccept::KeepsFailing(_) => self.pause(io, backoff.next(), deadline)?,
+                TryAccept::KeepsFailing(_) => self.pause(io, backoff.next(), deadline, caller)?,
                 TryAccept::Closed => return failed(ErrorKind::Closed),
                 TryAccept::Fatal(cause) => return Err(listener.accept_error(cause)),
             }
@@ -337,13 +344,14 @@ impl ServerSocket {
         &self,
         ios: &[InUse<'_>],
         deadline: Deadline,
+        caller: Caller<'_>,
     ) -> std::result::Result<Option<Ready<'_>>, Cause> {
         let listener = self.first();
         let [io] = ios else {
-            return self.wait_any_ready(ios, deadline);
+            return self.wait_any_ready(ios, deadline, caller);
         };
         if listener.is_shared() {
-            return self.wait_any_ready(ios, deadline);
+            return self.wait_any_ready(ios, deadline, caller);
         }
         let ready = Some(Ready { index: 0, polling: None });
         if !listener.uses_poll() {
@@ -353,7 +361,7 @@ impl ServerSocket {
         if listener.descriptor.is_inherited() && !listener.is_polled() {
             listener.start_polling(io)?;
         }
-        let cancel = self.cancel_token();
+        let cancel = self.cancel_token(caller);
         let socket = Some((io.socket(), Interest::Read));
         match wait(socket, self.next_check(deadline), cancel.as_ref(), || io.is_closed()) {
             Ok(_) => Ok(ready),
@@ -369,8 +377,9 @@ impl ServerSocket {
         &self,
         ios: &[InUse<'_>],
         deadline: Deadline,
+        caller: Caller<'_>,
     ) -> std::result::Result<Option<Ready<'_>>, Cause> {
-        let cancel = self.cancel_token();
+        let cancel = self.cancel_token(caller);
         let is_closed = || ios.iter().any(InUse::is_closed);
         let polling = self.0.polling.lock_with(|| match () {
             () if is_closed() => Err(ErrorKind::Closed),
@@ -430,9 +439,15 @@ impl ServerSocket {
     }
 
     /// Waits before the next try, but not longer than the accept timeout.
-    fn pause(&self, io: &InUse<'_>, time: Duration, deadline: Deadline) -> Result<()> {
+    fn pause(
+        &self,
+        io: &InUse<'_>,
+        time: Duration,
+        deadline: Deadline,
+        caller: Caller<'_>,
+    ) -> Result<()> {
         let until = deadline.earlier(Deadline::after(Some(time)));
-        match wait(None, until, self.cancel_token().as_ref(), || io.is_closed()) {
+        match wait(None, until, self.cancel_token(caller).as_ref(), || io.is_closed()) {
             Ok(_) => {}
             // The kernel has no memory for the poll.
             Err(Cause::Os(_)) => std::thread::sleep(until.remaining().unwrap_or(time)),
@@ -444,26 +459,33 @@ impl ServerSocket {
         Ok(())
     }
 
-    fn is_nonblocking(&self, caller: Caller) -> bool {
-        caller == Caller::Program
+    fn is_nonblocking(&self, caller: Caller<'_>) -> bool {
+        caller.is_program()
             && self.first().uses_poll()
             && self.0.nonblocking.load(Ordering::Acquire)
     }
 
+    fn cancel_token(&self, caller: Caller<'_>) -> Option<CancelToken> {
+        match caller {
+            Caller::Program => self.0.cancel.token(),
+            Caller::Service(token) => token.cloned(),
+        }
+    }
+
     /// The deadline of a call that begins now. The accept timeout has no effect in non-blocking
     /// mode, because the call does not wait.
-    fn deadline(&self, caller: Caller) -> Deadline {
-        let waits = caller == Caller::Program && !self.0.nonblocking.load(Ordering::Acquire);
+    fn deadline(&self, caller: Caller<'_>) -> Deadline {
+        let waits = caller.is_program() && !self.0.nonblocking.load(Ordering::Acquire);
         if waits { self.0.accept_timeout.deadline() } else { Deadline(None) }
     }
 }
 
 /// Whether accept retries after this error of poll(2). The kernel may have no memory for the poll,
 /// and RLIMIT_NOFILE may be lower than the number of listeners. Both errors must not end a service.
-fn is_transient_poll_error(err: &io::Error, caller: Caller) -> bool {
+fn is_transient_poll_error(err: &io::Error, caller: Caller<'_>) -> bool {
     match ErrorKind::of(err) {
         ErrorKind::NoMemory => true,
-        ErrorKind::NoDescriptors => caller == Caller::Service,
+        ErrorKind::NoDescriptors => !caller.is_program(),
         _ => false,
     }
 }

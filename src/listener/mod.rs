@@ -12,12 +12,15 @@ mod socket;
 #[cfg(feature = "serve")]
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::io::cancel::CancelToken;
 use crate::io::lock::PollingLock;
 use crate::io::timeout::TimeoutCell;
+#[cfg(feature = "serve")]
+use crate::io::token_slot::ServiceUse;
+use crate::io::token_slot::TokenSlot;
 use crate::log;
 use crate::options::SocketOptions;
 use crate::stream::BorrowedSocket;
@@ -67,7 +70,7 @@ struct ListenerInner {
     options: SocketOptions,
     nonblocking: AtomicBool,
     accept_timeout: TimeoutCell,
-    cancel: Mutex<Option<CancelToken>>,
+    cancel: Arc<TokenSlot>,
     /// Held by the thread that polls several listeners, or a listener that other processes have.
     polling: PollingLock,
     /// The index of the listener that is polled first.
@@ -86,11 +89,14 @@ impl ServerSocket {
             options: SocketOptions { cancel: None, ..options.clone() },
             nonblocking: AtomicBool::new(false),
             accept_timeout: TimeoutCell::new(None),
-            cancel: Mutex::new(None),
+            cancel: TokenSlot::new(options.cancel.as_ref()),
             polling: PollingLock::default(),
             next: AtomicUsize::new(0),
         }));
-        server.set_cancel(options.cancel.as_ref());
+        if options.cancel.is_some() {
+            // The first accept reports an error of the descriptor.
+            let _ = server.start_polling();
+        }
         server.endpoints().for_each(log::listening);
         server
     }
@@ -113,8 +119,11 @@ impl ServerSocket {
         &self.0.options
     }
 
-    pub(crate) fn cancel_token(&self) -> Option<CancelToken> {
-        self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Counts a service as a user of the socket until the result ends. The caller then checks that
+    /// the socket is open.
+    #[cfg(feature = "serve")]
+    pub(crate) fn begin_service(&self) -> ServiceUse {
+        self.0.cancel.begin_service()
     }
 
     /// Sets non-blocking mode on all listeners, so that no accept waits in the kernel.
@@ -245,21 +254,33 @@ impl ServerSocket {
     /// Sets the token that cancels accepts, or removes it with `None`. Accepts that already wait
     /// keep their token. After a token was set, each accept costs one poll more.
     ///
+    /// A service uses the token that is set when it starts. After the token has ended the service,
+    /// the server still listens, and a token can be set again.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): a service uses the server.
+    ///
     /// ```
     /// use keepsock::{CancelToken, ErrorKind, ServerSocket};
     /// let server = ServerSocket::listen("127.0.0.1:0")?;
     /// let token = CancelToken::new()?;
-    /// server.set_cancel(Some(&token));
+    /// server.set_cancel(Some(&token))?;
     /// token.fire();
     /// assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::Cancelled);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn set_cancel(&self, token: Option<&CancelToken>) {
-        *self.0.cancel.lock().unwrap_or_else(PoisonError::into_inner) = token.cloned();
+    pub fn set_cancel(&self, token: Option<&CancelToken>) -> Result<()> {
+        let mut slot = self.0.cancel.lock();
+        if slot.is_served() {
+            let error = Error::new(ErrorKind::WrongState, "cancel token").at(self.endpoint());
+            return Err(error.detail("a service uses the server; set the token before serving"));
+        }
         if token.is_some() {
             // A closed server has no accept to cancel.
             let _ = self.start_polling();
         }
+        slot.set(token);
+        Ok(())
     }
 
     /// Borrows the descriptor of the first endpoint, for an event loop. The descriptor stays open
@@ -316,8 +337,8 @@ impl ServerSocket {
     ///
     /// # Errors
     /// - [`Closed`](ErrorKind::Closed): the server was closed.
-    /// - [`WrongState`](ErrorKind::WrongState): another thread is in a call on the server, or the
-    ///   server listens on several endpoints.
+    /// - [`WrongState`](ErrorKind::WrongState): another thread is in a call on the server, a service
+    ///   uses the server, or the server listens on several endpoints.
     ///
     /// ```
     /// use keepsock::ServerSocket;
@@ -336,10 +357,17 @@ impl ServerSocket {
             let detail = format!("it listens on {count} endpoints, and has a descriptor for each");
             return Err(failed(ErrorKind::WrongState).detail(detail));
         }
+        // No service starts before the descriptor is released.
+        let slot = self.0.cancel.lock();
+        if slot.is_served() {
+            let detail = "a service uses the server; release the descriptor before serving";
+            return Err(failed(ErrorKind::WrongState).detail(detail));
+        }
         let owned = first
             .descriptor
             .release(io)
             .ok_or_else(|| failed(ErrorKind::WrongState).detail("another thread is using it"))?;
+        drop(slot);
         let file = first.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(file) = file {
             file.keep();

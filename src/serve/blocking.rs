@@ -132,10 +132,6 @@ impl ServerSocket {
     {
         const OPERATION: &str = "serve";
         let BlockingConfig { admission, pool, stack_size } = options.blocking_config(self)?;
-        drop(
-            self.borrow()
-                .map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?,
-        );
         let threads = ServiceThreads::new("keepsock-serve", stack_size);
         let service = Arc::new(ThreadService {
             state: ServiceState::new(self, admission, threads, Workers::default()),
@@ -143,6 +139,10 @@ impl ServerSocket {
             pool,
             traffic: Traffic::default(),
         });
+        drop(
+            self.borrow()
+                .map_err(|_| Error::new(ErrorKind::Closed, OPERATION).at(self.endpoint()))?,
+        );
         let start = || {
             let workers = pool.unwrap_or(1);
             let mut locked = service.state.lock();
@@ -250,7 +250,7 @@ impl ThreadService {
     /// Runs a worker. The caller that starts a worker has already counted it in `all` and `idle`.
     fn work(self: &Arc<Self>) {
         loop {
-            let client = match self.state.server.accept_for_serve() {
+            let client = match self.state.server.accept_for_serve(self.state.usage.token.as_ref()) {
                 Ok(client) => Arc::new(client),
                 Err(e) => {
                     let is_requested = matches!(e.kind(), ErrorKind::Closed | ErrorKind::Cancelled);

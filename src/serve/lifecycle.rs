@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::io::condition::wait_on;
 use crate::io::deadline::Deadline;
+use crate::io::token_slot::ServiceUse;
 use crate::listener::{Rejection, ServerSocket};
 use crate::log;
 use crate::serve::admission::{AdmissionPolicy, PerAddressCount};
@@ -114,6 +115,8 @@ pub(super) trait Backend {
 /// The state that both serving modes share. `M` is [`Backend::Members`].
 pub(super) struct ServiceState<M> {
     pub server: ServerSocket,
+    /// The use of the server socket, until accepting ends.
+    pub usage: ServiceUse,
     pub admission: AdmissionPolicy,
     pub started_at: Instant,
     pub threads: ServiceThreads,
@@ -165,6 +168,7 @@ impl<M> Locked<M> {
 }
 
 impl<M> ServiceState<M> {
+    /// Begins to use the server socket. The caller then checks that the socket is open.
     pub(super) fn new(
         server: &ServerSocket,
         admission: AdmissionPolicy,
@@ -187,6 +191,7 @@ impl<M> ServiceState<M> {
         };
         ServiceState {
             server: server.clone(),
+            usage: server.begin_service(),
             admission,
             started_at: Instant::now(),
             threads,
@@ -279,6 +284,7 @@ impl<M> ServiceState<M> {
     /// Records that accepting has stopped, and the error if one stopped it.
     pub(super) fn accepting_ended(&self, failure: Option<Error>) {
         let cause = failure.as_ref().map(Error::to_string);
+        self.usage.end();
         let mut locked = self.lock();
         let is_first = !mem::replace(&mut locked.stopped, true);
         locked.failure = failure.or(locked.failure.take());

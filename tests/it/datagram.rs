@@ -344,7 +344,7 @@ fn cancel_during_recv_ends_the_wait<A: Api>() {
         let (outcome, took) = while_waiting(|| server.recv(8), || token.fire());
         fails(outcome, ErrorKind::Cancelled);
         fails(server.send_to(b"x", at(server.port())), ErrorKind::Cancelled);
-        server.set_cancel(None);
+        server.set_cancel(None).unwrap();
         server.send_to(b"x", at(server.port())).unwrap();
         assert_eq!(server.recv(8).unwrap().bytes, b"x");
         took
@@ -1126,7 +1126,7 @@ fn serve_stops_while_receiving_fails<A: Api>() {
         for (errno, how) in [(libc::ENOMEM, 0), (libc::ENETDOWN, 1), (libc::ENOBUFS, 2)] {
             let server = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
             let token = A::token();
-            server.set_cancel((how == 2).then_some(&token));
+            server.set_cancel((how == 2).then_some(&token)).unwrap();
             let service = serve_with_answer::<A>(&server, errno, usize::MAX);
             // In 20 pauses.
             promptly(Duration::from_millis(50), || {

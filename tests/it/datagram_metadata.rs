@@ -300,14 +300,14 @@ fn recv_of_coalesced_datagrams_waits_like_recv<A: Api>() {
     fails(server.recv(8), ErrorKind::WouldBlock);
     server.set_nonblocking(false).unwrap();
     server.set_read_timeout(INFINITE).unwrap();
-    server.set_cancel(Some(&token));
+    server.set_cancel(Some(&token)).unwrap();
     promptly(Duration::from_millis(50), || {
         token.reset();
         let (outcome, took) = while_waiting(|| server.recv(8), || token.fire());
         fails(outcome, ErrorKind::Cancelled);
         took
     });
-    server.set_cancel(None);
+    server.set_cancel(None).unwrap();
     let outcomes: Vec<Outcome<Got>> = std::thread::scope(|scope| {
         let first = scope.spawn(|| server.recv(8));
         let (outcome, _) = while_waiting(|| server.recv(8), || server.close());
@@ -411,7 +411,7 @@ fn cancel_with_buffered_datagrams_loses_none<A: Api>() {
     send_as_one::<A>(&client, 4, 10);
     assert_eq!(numbers(&server.recv_batch(&[10; 1]).unwrap()), [0]);
     let token = A::token();
-    server.set_cancel(Some(&token));
+    server.set_cancel(Some(&token)).unwrap();
     token.fire();
     fails(server.recv(10), ErrorKind::Cancelled);
     token.reset();

@@ -324,6 +324,10 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
             fails(service.wait(INFINITE), ErrorKind::WrongState);
             fails(service.drain(INFINITE), ErrorKind::WrongState);
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
+            // The service does not use the child's copies of the sockets.
+            server.set_cancel(None).unwrap();
+            socket.set_cancel(None).unwrap();
+            drop((server.release().unwrap(), socket.release().unwrap()));
         }));
         datagrams.stop();
         datagrams.wait(10_000).unwrap();

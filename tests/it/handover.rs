@@ -109,7 +109,7 @@ fn close_of_shared_listener_keeps_other_processes<A: Api>() {
     for token in [false, true] {
         for (server, original) in shared::<A>() {
             let token = token.then(A::token);
-            server.set_cancel(token.as_ref());
+            server.set_cancel(token.as_ref()).unwrap();
             let (outcomes, took) = while_waiting(
                 || {
                     thread::scope(|scope| {

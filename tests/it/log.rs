@@ -753,7 +753,7 @@ fn calls_inside_event_of_service_succeed<W: Way>() {
             service.connections();
             let _ = service.wait_stopped(0);
             server.stats();
-            server.set_cancel(None);
+            let _ = server.set_cancel(None);
         }
     };
     let (drained, times) = inside(hook, || service.drain(3000).unwrap());

@@ -292,11 +292,11 @@ fn cancel_ends_the_accepts_of_all_threads<A: Api>() {
         longest(outcomes, ErrorKind::Cancelled)
     });
     promptly(Duration::from_millis(50), || {
-        server.set_cancel(None);
+        server.set_cancel(None).unwrap();
         thread::scope(|scope| {
             // This thread polls without a token.
             let without = waiting_in(scope, || server.accept());
-            server.set_cancel(Some(&other));
+            server.set_cancel(Some(&other)).unwrap();
             let outcomes = while_all_wait(2, || server.accept().map(drop), || other.fire());
             other.reset();
             let _client = connect::<A>(&server.endpoint());

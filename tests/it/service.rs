@@ -26,12 +26,15 @@ both_apis![
     threads_inherit_the_signal_mask,
     send_is_retried_when_the_kernel_lacks_memory,
     connection_after_its_close_is_always_rejected,
+    server_is_used_from_the_start_of_its_service,
+    server_token_can_be_set_after_its_service_ended,
     push_to_connections_that_close_reaches_no_other_client,
     #[cfg(feature = "datagram")] {
         serve_leaves_the_server_usable_without_threads,
         serve_leaves_the_server_usable_with_too_few_threads,
         stack_size_applies_in_every_mode,
         threads_ignore_pthread_cancel,
+        datagram_socket_is_used_by_its_service,
         stack_size_out_of_range_is_rejected,
         datagram_service_rejects_options_for_connections,
     }
@@ -396,6 +399,7 @@ fn serve_leaves_the_server_usable_without_threads<A: Api>() {
             });
         });
         assert!(dir.path("socket").exists(), "{way:?}");
+        server.set_cancel(None).unwrap();
         is_usable::<A>(&server, way);
     }
     let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
@@ -406,6 +410,7 @@ fn serve_leaves_the_server_usable_without_threads<A: Api>() {
             fails(socket.serve(2, answer()).map(drop), ErrorKind::NoMemory);
         });
     });
+    socket.set_cancel(None).unwrap();
     is_answered::<A>(&socket, &[]);
 }
 
@@ -492,6 +497,81 @@ fn stack_size_applies_in_every_mode<A: Api>() {
         }
         let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
         is_answered::<A>(&socket, &options);
+    }
+}
+
+/// Checks that a socket which a service uses keeps its token and its descriptor.
+fn is_used(what: &str, results: [Outcome<()>; 3]) {
+    for result in results {
+        let failure = fails(result, ErrorKind::WrongState);
+        assert!(failure.message.contains("a service uses the"), "{what}: {failure:?}");
+    }
+}
+
+/// T4, T2: a service uses the server from the moment that serve returns, before its threads run. Its
+/// descriptor cannot be released, and its token cannot be set.
+fn server_is_used_from_the_start_of_its_service<A: Api>() {
+    let (first, second) = (A::token(), A::token());
+    for way in WAYS {
+        for options in [&[][..], &[Opt::Cancel(&first)]] {
+            // The threads of a service start at different times.
+            for _ in 0..20 {
+                let server = A::listen("127.0.0.1:0", options).unwrap();
+                let service = serve::<A>(&server, way, &[], || ()).unwrap();
+                let release = || server.release().map(drop);
+                let set = |token: Option<&A::Token>| server.set_cancel(token);
+                is_used("at once", [release(), set(Some(&second)), set(None)]);
+                is_echoed(&connect(&server.endpoint()));
+                is_used("later", [release(), set(Some(&second)), set(None)]);
+                drop(service);
+                fails(release(), ErrorKind::Closed);
+            }
+        }
+    }
+}
+
+/// T2: after a token has ended a service, another token can be set, and the next service uses it.
+fn server_token_can_be_set_after_its_service_ended<A: Api>() {
+    for way in WAYS {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        // The end of a service closes the server.
+        let mut services = Vec::new();
+        for _ in 0..5 {
+            let token = A::token();
+            server.set_cancel(Some(&token)).unwrap();
+            let service = serve::<A>(&server, way, &[], || ()).unwrap();
+            is_echoed(&connect(&server.endpoint()));
+            token.fire();
+            service.wait_stopped(10_000).unwrap();
+            services.push(service);
+        }
+        // The last service has ended, so the program accepts.
+        server.set_cancel(None).unwrap();
+        let _client = connect(&server.endpoint());
+        server.accept().unwrap();
+    }
+}
+
+/// T4, T2: as for a server: a datagram service uses the socket until its threads have ended.
+#[cfg(feature = "datagram")]
+fn datagram_socket_is_used_by_its_service<A: Api>() {
+    let token = A::token();
+    for _ in 0..20 {
+        let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        let release = || socket.release().map(drop);
+        let set = |token: Option<&A::Token>| socket.set_cancel(token);
+        set(Some(&token)).unwrap();
+        let service = socket.serve(2, answer()).unwrap();
+        is_used("at once", [release(), set(Some(&token)), set(None)]);
+        let client = A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(10_000)]).unwrap();
+        client.send(b"hello").unwrap();
+        client.recv(8).unwrap();
+        is_used("later", [release(), set(Some(&token)), set(None)]);
+        token.fire();
+        service.wait(10_000).unwrap();
+        token.reset();
+        set(None).unwrap();
+        release().unwrap();
     }
 }
 

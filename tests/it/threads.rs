@@ -229,7 +229,7 @@ fn cancel_during_accept_ends_it<A: Api>() {
                 let options = [Opt::CloseTimeout(0), Opt::Cancel(&token)];
                 let server = A::listen(&endpoint, if later { &[] } else { &options }).unwrap();
                 if later {
-                    server.set_cancel(Some(&token));
+                    server.set_cancel(Some(&token)).unwrap();
                 }
                 let (outcome, took) = while_waiting(|| server.accept(), || token.fire());
                 fails(outcome, ErrorKind::Cancelled);

@@ -201,7 +201,7 @@ fn accept_without_descriptors_obeys_timeout_close_and_cancel() {
             limits::limit_descriptors(64);
             let server = ServerSocket::listen("127.0.0.1:0").unwrap();
             let token = keepsock::CancelToken::new().unwrap();
-            server.set_cancel(Some(&token));
+            server.set_cancel(Some(&token)).unwrap();
             let _client = TcpStream::connect(server.endpoint().to_string()).unwrap();
             let _hoard = Hoard::fill();
             server.set_accept_timeout(ms(300)).unwrap();

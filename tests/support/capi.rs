@@ -802,9 +802,9 @@ impl Server<CApi> for CServer {
         call(|e| unsafe { keepsock_server_set_nonblocking(self.0, on, e) })
     }
 
-    fn set_cancel(&self, token: Option<&CToken>) {
+    fn set_cancel(&self, token: Option<&CToken>) -> Outcome<()> {
         let token = token.map_or(null_mut(), |t| t.0);
-        call(|e| unsafe { keepsock_server_set_cancel(self.0, token, e) }).unwrap();
+        call(|e| unsafe { keepsock_server_set_cancel(self.0, token, e) })
     }
 
     fn fd(&self) -> Outcome<RawFd> {

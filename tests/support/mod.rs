@@ -335,7 +335,7 @@ pub trait Server<A: Api>: Send + Sync {
     fn stats(&self) -> Counters;
     fn set_accept_timeout(&self, ms: i64) -> Outcome<()>;
     fn set_nonblocking(&self, on: bool) -> Outcome<()>;
-    fn set_cancel(&self, token: Option<&A::Token>);
+    fn set_cancel(&self, token: Option<&A::Token>) -> Outcome<()>;
     fn fd(&self) -> Outcome<RawFd>;
     fn fd_at(&self, index: usize) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;

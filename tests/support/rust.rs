@@ -460,8 +460,8 @@ impl Server<RustApi> for ServerSocket {
         Ok(ServerSocket::set_nonblocking(self, on)?)
     }
 
-    fn set_cancel(&self, token: Option<&CancelToken>) {
-        ServerSocket::set_cancel(self, token);
+    fn set_cancel(&self, token: Option<&CancelToken>) -> Outcome<()> {
+        Ok(ServerSocket::set_cancel(self, token)?)
     }
 
     fn fd(&self) -> Outcome<RawFd> {

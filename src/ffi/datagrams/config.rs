@@ -168,11 +168,12 @@ pub unsafe extern "C" fn keepsock_datagram_set_nonblocking(
     with(datagram, error, "non-blocking mode", |socket| socket.set_nonblocking(on))
 }
 
-/// Sets the cancel token of a socket. Calls in progress keep the previous token. Each thread of
-/// keepsock_datagram_serve() uses the new token after its next datagram.
+/// Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token before
+/// keepsock_datagram_serve(), or after the service has ended.
 ///
 /// @param cancel  A token, which the socket shares from now on. NULL removes the token.
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: a service of this process uses the socket
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `datagram` is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_set_cancel(
@@ -185,8 +186,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_cancel(
     let (datagram, cancel, error) =
         unsafe { (Ref::new(datagram), Ref::new(cancel), ErrorOut::new(error)) };
     with(datagram, error, "cancel", |socket| {
-        socket.set_cancel(cancel.optional()?.map(Handle::target));
-        Ok(())
+        socket.set_cancel(cancel.optional()?.map(Handle::target))
     })
 }
 
@@ -227,8 +227,8 @@ pub unsafe extern "C" fn keepsock_datagram_fd(
 ///
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call, or coalesced datagrams are left
-///     (keepsock_options_set_udp_gro()); receive them first
+///   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; a service uses the socket; or
+///     coalesced datagrams are left (keepsock_options_set_udp_gro()); receive them first
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]

@@ -404,16 +404,17 @@ pub unsafe extern "C" fn keepsock_server_set_nonblocking(
 
 /// Sets the cancel token of keepsock_server_accept(), or removes it.
 ///
-/// Calls that already wait keep their token. Set the token of a service before
-/// keepsock_server_serve() or keepsock_server_serve_events(): an event-driven service ignores a
-/// later one, and each thread of the other services uses it from its next accept on. With a token
+/// Calls that already wait keep their token. A service uses the token that is set when it starts:
+/// set the token before keepsock_server_serve() or keepsock_server_serve_events(). With a token
 /// each accept costs one poll(2) more.
 ///
 /// After a token has ended a service, the server still listens, and new clients wait in its
-/// backlog until the program serves it again, closes it or frees it.
+/// backlog until the program serves it again, closes it or frees it. The token can then be set
+/// again.
 ///
 /// @param cancel  A token, which the server shares: the caller may free it. NULL removes the token.
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: a service of this process uses the server
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_set_cancel(
@@ -426,8 +427,7 @@ pub unsafe extern "C" fn keepsock_server_set_cancel(
     let (server, cancel, error) =
         unsafe { (Ref::new(server), Ref::new(cancel), ErrorOut::new(error)) };
     with(server, error, "cancel", |socket| {
-        socket.set_cancel(cancel.optional()?.map(Handle::target));
-        Ok(())
+        socket.set_cancel(cancel.optional()?.map(Handle::target))
     })
 }
 
@@ -474,8 +474,8 @@ pub unsafe extern "C" fn keepsock_server_fd(
 ///
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_WRONG_STATE: another thread or a service is inside a call, or the server has
-///     several endpoints
+///   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; a service uses the server; or the
+///     server has several endpoints
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the server
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` or `fd` is NULL
 #[unsafe(no_mangle)]

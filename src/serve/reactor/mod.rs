@@ -42,7 +42,6 @@ use loop_shared::LoopShared;
 use send_queue::Watermarks;
 use slots::SlotAllocator;
 
-use crate::io::cancel::CancelToken;
 use crate::serve::lifecycle::ServiceState;
 use crate::serve::options::MessageConfig;
 use crate::serve::stats::Traffic;
@@ -111,8 +110,6 @@ pub(in crate::serve) struct ReactorService {
     reset_all: AtomicBool,
     /// The loops end as soon as no connection is left.
     exit_when_empty: AtomicBool,
-    /// The cancel token of the server socket, which ends accepting.
-    token: Option<CancelToken>,
 }
 
 thread_local! {

@@ -112,7 +112,6 @@ impl ServerSocket {
             options.reactor_config(self)?;
         let socket_options = self.options();
         socket_options.refuse_calls_only(OPERATION).map_err(at)?;
-        self.start_polling().map_err(|_| at(Error::new(ErrorKind::Closed, OPERATION)))?;
         let (mut pollers, mut loops) = (Vec::new(), Vec::new());
         // A single loop also accepts. Several loops leave accepting to another thread, because a
         // callback that blocks would delay all new clients.
@@ -148,8 +147,8 @@ impl ServerSocket {
             added: AtomicBool::new(false),
             reset_all: AtomicBool::new(false),
             exit_when_empty: AtomicBool::new(false),
-            token: self.cancel_token(),
         });
+        self.start_polling().map_err(|_| at(Error::new(ErrorKind::Closed, OPERATION)))?;
         event_loop::watch(&service)?;
         let start = || {
             for (number, poller) in pollers.into_iter().enumerate() {

@@ -312,9 +312,9 @@ impl Datagrams<CApi> for CDatagram {
         call(|e| unsafe { keepsock_datagram_set_nonblocking(self.0, on, e) })
     }
 
-    fn set_cancel(&self, token: Option<&CToken>) {
+    fn set_cancel(&self, token: Option<&CToken>) -> Outcome<()> {
         let token = token.map_or(null(), |t| t.0.cast_const());
-        call(|e| unsafe { keepsock_datagram_set_cancel(self.0, token, e) }).unwrap();
+        call(|e| unsafe { keepsock_datagram_set_cancel(self.0, token, e) })
     }
 
     fn fd(&self) -> Outcome<RawFd> {

@@ -101,7 +101,7 @@ pub trait Datagrams<A: Api>: Send + Sync + Sized {
     fn set_read_timeout(&self, ms: i64) -> Outcome<()>;
     fn set_write_timeout(&self, ms: i64) -> Outcome<()>;
     fn set_nonblocking(&self, on: bool) -> Outcome<()>;
-    fn set_cancel(&self, token: Option<&A::Token>);
+    fn set_cancel(&self, token: Option<&A::Token>) -> Outcome<()>;
     fn fd(&self) -> Outcome<RawFd>;
     fn release(&self) -> Outcome<OwnedFd>;
     fn close(&self);

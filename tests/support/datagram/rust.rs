@@ -153,8 +153,8 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::set_nonblocking(self, on)?)
     }
 
-    fn set_cancel(&self, token: Option<&CancelToken>) {
-        DatagramSocket::set_cancel(self, token);
+    fn set_cancel(&self, token: Option<&CancelToken>) -> Outcome<()> {
+        Ok(DatagramSocket::set_cancel(self, token)?)
     }
 
     fn fd(&self) -> Outcome<RawFd> {

@@ -34,7 +34,7 @@ pub(in crate::serve::reactor) fn watch(service: &ReactorService) -> Result<()> {
     let server = &service.state.server;
     let failed = |e: io::Error| Error::os(OPERATION, &e).at(server.endpoint());
     let registry = &service.loops[service.acceptor].registry;
-    if let Some(event) = service.token.as_ref().and_then(CancelToken::own_event) {
+    if let Some(event) = service.state.usage.token.as_ref().and_then(CancelToken::own_event) {
         registry.add_event(event, TOKEN).map_err(failed)?;
     }
     if let Some(closing) = server.close_event() {
