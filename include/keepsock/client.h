@@ -214,10 +214,11 @@ int32_t keepsock_client_ref(const keepsock_client *client, keepsock_client **ref
  * Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
  * ignored.
  *
- * If it is the last object of an open connection, the connection is closed gracefully: a thread of the library continues the close as
- * keepsock_client_close() does, for at most the close timeout (2 s by default). If the process
- * exits earlier, the kernel still sends the written bytes. But if unread input is left, the kernel
- * sends RST, and bytes that the peer has not received by then are lost.
+ * If it is the last object of an open connection, the connection is closed gracefully: a thread of
+ * the library continues the close as keepsock_client_close() does, for at most the close timeout
+ * (2 s by default). If the process exits earlier, the kernel still sends the written bytes. But if
+ * unread input is left, the kernel sends RST, and bytes that the peer has not received by then are
+ * lost.
  *
  * The library closes the descriptor immediately after the FIN if it cannot start the thread, or if
  * the program may need the descriptor:

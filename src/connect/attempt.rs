@@ -91,7 +91,7 @@ pub(super) fn start(
     let borrowed = sys::borrow(&socket);
     let rejected = |cause| AttemptError(Stage::Options, cause);
     let Address::Inet(to) = &candidate.address else {
-        let applied = params.options.apply_kernel(borrowed, Sockets::UNIX, Families::NONE);
+        let applied = params.options.apply_kernel(borrowed, Sockets::UNIX, Families::None);
         applied.map_err(rejected)?;
         return connect_unix(socket, &candidate.name);
     };

@@ -432,7 +432,7 @@ fn look(adopted: &InheritedSocket, options: &SocketOptions, now: bool) -> Result
             options.refuse_inet_only(TAKE_OVER)?;
             options.refuse_other_sockets(Sockets::UNIX_DATAGRAM, TAKE_OVER)?;
             options
-                .apply_kernel(fd, Sockets::UNIX_DATAGRAM, Families::NONE)
+                .apply_kernel(fd, Sockets::UNIX_DATAGRAM, Families::None)
                 .map_err(|cause| cause.into_error(TAKE_OVER))?;
             let peer = peer.map(|name| {
                 let address = sys::to_address(&name);
@@ -652,7 +652,7 @@ fn unix_socket(options: &SocketOptions) -> Step<Owned> {
     let fd = sys::borrow(&socket);
     sys::forbid_sigpipe(fd).map_err(at(Stage::Options))?;
     options
-        .apply_kernel(fd, Sockets::UNIX_DATAGRAM, Families::NONE)
+        .apply_kernel(fd, Sockets::UNIX_DATAGRAM, Families::None)
         .map_err(|cause| (Stage::Options, cause))?;
     Ok(socket)
 }

@@ -180,7 +180,11 @@ impl Inet {
     }
 
     fn families(&self) -> Families {
-        Families { ipv4: !self.ipv6 || self.dual, ipv6: self.ipv6 }
+        match (self.ipv6, self.dual) {
+            (false, _) => Families::Ipv4,
+            (true, false) => Families::Ipv6,
+            (true, true) => Families::Both,
+        }
     }
 }
 

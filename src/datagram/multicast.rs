@@ -113,7 +113,7 @@ impl DatagramSocket {
         if !group.is_multicast() {
             return refuse(format!("{group} is not a multicast group"));
         }
-        if group.is_ipv4() && !families.ipv4 || group.is_ipv6() && !families.ipv6 {
+        if group.is_ipv4() && !families.has_ipv4() || group.is_ipv6() && !families.has_ipv6() {
             return refuse(format!("{group} does not belong to the socket's address family"));
         }
         if let Some(source) = source.filter(|source| source.is_ipv4() != group.is_ipv4()) {

@@ -328,7 +328,7 @@ impl ServerSocket {
     ) -> std::result::Result<(), Cause> {
         let (options, fd) = (&self.0.options, sys::borrow(socket));
         let Address::Inet(peer) = peer else {
-            return options.apply_accepted(fd, true, Families::NONE);
+            return options.apply_accepted(fd, true, Families::None);
         };
         if !sys::ACCEPT_INHERITS {
             let ipv6 = matches!(&listener.address, Address::Inet(a) if a.is_ipv6());

@@ -165,7 +165,7 @@ pub(super) fn set_listener_options(
         options.adopt_listener(fd)?;
         options.adopt_tcp(fd, inet.is_ipv6())?;
     } else {
-        options.apply_kernel(fd, Sockets::UNIX, Families::NONE)?;
+        options.apply_kernel(fd, Sockets::UNIX, Families::None)?;
     }
     // On Linux, listen(2) on a listening socket changes the backlog.
     if options.backlog.is_some() {

@@ -249,7 +249,7 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<BoundListen
     let socket = socket.map_err(at(Stage::Socket))?;
     let fd = sys::borrow(&socket);
     options
-        .apply_kernel(fd, Sockets::UNIX, Families::NONE)
+        .apply_kernel(fd, Sockets::UNIX, Families::None)
         .map_err(|cause| cause.into_error(OPERATION).at(endpoint).stage(Stage::Options))?;
     let listen = || start_listening(fd, options);
     let (address, file) = match &endpoint.0 {

@@ -89,7 +89,7 @@ impl ClientSocket {
                 options.refuse_inet_only(OPERATION)?;
                 options.refuse_tcp_only(OPERATION)?;
                 options.refuse_other_sockets(Sockets::UNIX, OPERATION)?;
-                options.apply_kernel(fd, Sockets::UNIX, Families::NONE).map_err(rejected)?;
+                options.apply_kernel(fd, Sockets::UNIX, Families::None).map_err(rejected)?;
             }
             options.adopt(fd, !sys::BLOCKING_CALLS).map_err(|cause| cause.into_error(OPERATION))?;
             Ok((sys::to_address(&peer), packets))

@@ -98,7 +98,7 @@ pub(crate) fn check(
 pub(crate) fn families_of(remote: &Address) -> Families {
     match remote {
         Address::Inet(address) => Families::of(address),
-        _ => Families::NONE,
+        _ => Families::None,
     }
 }
 

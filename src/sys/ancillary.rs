@@ -1,16 +1,18 @@
 //! Received messages with their sender and control messages (cmsg(3)), for datagrams and for Unix
 //! sockets.
 
-use std::net::IpAddr;
-use std::time::SystemTime;
+#[cfg(feature = "datagram")]
+use std::{net::IpAddr, time::SystemTime};
 
-use crate::types::address::Address;
-use crate::types::credentials::Credentials;
+#[cfg(feature = "datagram")]
+use crate::types::{address::Address, credentials::Credentials};
 
+#[cfg(all(unix, feature = "datagram"))]
+pub(super) use datagram::*;
 #[cfg(unix)]
 pub(super) use read::*;
 
-/// A received datagram. IPv4 addresses of a dual-stack socket are IPv4.
+/// A received message. IPv4 addresses of a dual-stack socket are IPv4.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub len: usize,
@@ -18,12 +20,15 @@ pub(crate) struct Received {
     pub original_len: usize,
     pub truncated: bool,
     /// None: the sender has no name, or the socket was shut down.
+    #[cfg(feature = "datagram")]
     pub from: Option<Address>,
     /// None: the socket requests no control messages.
+    #[cfg(feature = "datagram")]
     pub ancillary: Option<Ancillary>,
 }
 
 /// The control messages of a datagram (ancillary data of recvmsg(2)).
+#[cfg(feature = "datagram")]
 #[derive(Debug, Default)]
 pub(crate) struct Ancillary {
     /// The destination address.
@@ -37,6 +42,7 @@ pub(crate) struct Ancillary {
 }
 
 /// Metadata that the library passes to the program unchanged.
+#[cfg(feature = "datagram")]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Details {
     /// 0: not reported.
@@ -49,11 +55,12 @@ pub(crate) struct Details {
     pub credentials: Option<Credentials>,
 }
 
-#[cfg(unix)]
-mod read {
+/// The sender and the control messages of datagrams.
+#[cfg(all(unix, feature = "datagram"))]
+mod datagram {
     use std::mem;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+    use std::os::fd::OwnedFd;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -61,15 +68,13 @@ mod read {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     use super::super::convert::credentials;
-    use super::super::unix::{LINUX, copy_name, to_address};
-    use super::{Address, Ancillary, Received};
+    use super::super::unix::{copy_name, to_address};
+    use super::read::take_descriptors;
+    use super::{Address, Ancillary, each_control};
 
     /// UDP_GRO of linux/udp.h, which not every version of the libc crate declares.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) const UDP_GRO: c_int = 104;
-
-    /// From linux/socket.h, since Linux 6.5. Not every version of the libc crate declares it.
-    const SCM_PIDFD: c_int = 4;
 
     fn v4(address: libc::in_addr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.s_addr)))
@@ -148,31 +153,12 @@ mod read {
         }
     }
 
-    /// Calls `each` with the level, type, data and data length of each control message.
-    ///
     /// # Safety
-    /// recvmsg(2) filled `msg`.
-    pub(crate) unsafe fn each_control(
+    /// recvmsg(2) filled `msg`, and no other code has taken its descriptors.
+    pub(super) unsafe fn read_control(
         msg: &libc::msghdr,
-        mut each: impl FnMut(c_int, c_int, *const u8, usize),
-    ) {
-        // SAFETY: the caller guarantees a control buffer that the kernel filled.
-        let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
-        while !at.is_null() {
-            // SAFETY: the macros of cmsg(3) return headers inside of the control buffer.
-            unsafe {
-                let data = libc::CMSG_DATA(at);
-                let before = data as usize - at as usize;
-                let len = (*at).cmsg_len as usize;
-                each((*at).cmsg_level, (*at).cmsg_type, data, len.saturating_sub(before));
-                at = libc::CMSG_NXTHDR(msg, at);
-            }
-        }
-    }
-
-    /// # Safety
-    /// The same requirements as [`read`].
-    unsafe fn read_control(msg: &libc::msghdr, mut takes: Option<&mut Vec<OwnedFd>>) -> Ancillary {
+        mut takes: Option<&mut Vec<OwnedFd>>,
+    ) -> Ancillary {
         let mut told = Ancillary::default();
         let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
             #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -201,29 +187,8 @@ mod read {
                 told.local = Some(to).filter(|ip| !ip.is_multicast());
                 told.details.interface = info.ipi6_ifindex as _;
             }
-            // The sender decides whether descriptors arrive. Descriptors that the caller does not take
-            // are closed.
-            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                for at in 0..len / mem::size_of::<RawFd>() {
-                    // SAFETY: the kernel installed this many new descriptors, and only this function
-                    // owns them.
-                    let one = unsafe {
-                        OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned())
-                    };
-                    if let Some(all) = &mut takes {
-                        all.push(one);
-                    }
-                }
-            }
-            // A pidfd (SO_PASSPIDFD, which the program may have set): treated like a descriptor.
-            (libc::SOL_SOCKET, SCM_PIDFD) if LINUX && len >= mem::size_of::<RawFd>() => {
-                // SAFETY: the kernel installed a new descriptor that only this function owns; a
-                // negative number is not a descriptor.
-                unsafe {
-                    let pidfd = data.cast::<RawFd>().read_unaligned();
-                    drop((pidfd >= 0).then(|| OwnedFd::from_raw_fd(pidfd)));
-                }
-            }
+            // SAFETY: the kernel filled this message, which nothing else reads.
+            _ if unsafe { take_descriptors(level, kind, data, len, takes.as_deref_mut()) } => {}
             // SAFETY: the message has this length.
             _ => unsafe { read_detail(level, kind, data, len, &mut told) },
         };
@@ -279,6 +244,82 @@ mod read {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Ancillary) {}
+}
+
+#[cfg(unix)]
+mod read {
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+    use libc::c_int;
+
+    use super::super::unix::LINUX;
+    use super::*;
+
+    /// From linux/socket.h, since Linux 6.5. Not every version of the libc crate declares it.
+    const SCM_PIDFD: c_int = 4;
+
+    /// Calls `each` with the level, type, data and data length of each control message.
+    ///
+    /// # Safety
+    /// recvmsg(2) filled `msg`.
+    pub(crate) unsafe fn each_control(
+        msg: &libc::msghdr,
+        mut each: impl FnMut(c_int, c_int, *const u8, usize),
+    ) {
+        // SAFETY: the caller guarantees a control buffer that the kernel filled.
+        let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
+        while !at.is_null() {
+            // SAFETY: the macros of cmsg(3) return headers inside of the control buffer.
+            unsafe {
+                let data = libc::CMSG_DATA(at);
+                let before = data as usize - at as usize;
+                let len = (*at).cmsg_len as usize;
+                each((*at).cmsg_level, (*at).cmsg_type, data, len.saturating_sub(before));
+                at = libc::CMSG_NXTHDR(msg, at);
+            }
+        }
+    }
+
+    /// Takes the descriptors of a control message, and returns whether it carries descriptors.
+    ///
+    /// # Safety
+    /// The kernel wrote the message, with `len` bytes of data, and no other code has taken its
+    /// descriptors.
+    #[inline(always)]
+    pub(super) unsafe fn take_descriptors(
+        level: c_int,
+        kind: c_int,
+        data: *const u8,
+        len: usize,
+        takes: Option<&mut Vec<OwnedFd>>,
+    ) -> bool {
+        match (level, kind) {
+            // The sender decides whether descriptors arrive. Descriptors that the caller does not take
+            // are closed.
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                let descriptors = (0..len / size_of::<RawFd>()).map(|at| {
+                    // SAFETY: the kernel installed this many new descriptors, and only this function
+                    // owns them.
+                    unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) }
+                });
+                match takes {
+                    Some(all) => all.extend(descriptors),
+                    None => descriptors.for_each(drop),
+                }
+            }
+            // A pidfd (SO_PASSPIDFD, which the program may have set): treated like a descriptor.
+            (libc::SOL_SOCKET, SCM_PIDFD) if LINUX && len >= size_of::<RawFd>() => {
+                // SAFETY: the kernel installed a new descriptor that only this function owns; a
+                // negative number is not a descriptor.
+                unsafe {
+                    let pidfd = data.cast::<RawFd>().read_unaligned();
+                    drop((pidfd >= 0).then(|| OwnedFd::from_raw_fd(pidfd)));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
 
     /// `takes` receives the descriptors of the message; `None`: they are closed.
     ///
@@ -295,15 +336,23 @@ mod read {
         received.len = len.min(room);
         received.original_len = len;
         received.truncated = msg.msg_flags & libc::MSG_TRUNC != 0;
+        #[cfg(feature = "datagram")]
         // SAFETY: the caller guarantees a filled message.
         unsafe {
-            read_name(
-                msg.msg_name.cast_const().cast(),
-                msg.msg_namelen as usize,
-                &mut received.from,
-            );
+            let (name, len) = (msg.msg_name.cast_const().cast(), msg.msg_namelen as usize);
+            read_name(name, len, &mut received.from);
             if !msg.msg_control.is_null() {
                 received.ancillary = Some(read_control(msg, takes));
+            }
+        }
+        #[cfg(not(feature = "datagram"))]
+        if !msg.msg_control.is_null() {
+            let mut takes = takes;
+            // SAFETY: the caller guarantees a filled message.
+            unsafe {
+                each_control(msg, |level, kind, data, len| {
+                    take_descriptors(level, kind, data, len, takes.as_deref_mut());
+                });
             }
         }
     }

@@ -68,6 +68,7 @@ mod socket_option;
 #[cfg(unix)]
 mod sockopt;
 mod tcp;
+mod tick;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -97,6 +98,7 @@ pub(crate) use socket_option::{
     get_option, owner_of, set_congestion_control, set_option, set_raw_option,
 };
 pub(crate) use tcp::*;
+pub(crate) use tick::Tick;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(windows)]
@@ -133,24 +135,34 @@ pub(crate) enum Wait {
     No,
 }
 
-/// The families that a socket has.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Families {
-    pub ipv4: bool,
-    pub ipv6: bool,
+/// The families that a socket has. A Unix socket has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Families {
+    None,
+    Ipv4,
+    Ipv6,
+    Both,
 }
 
 impl Families {
-    /// A Unix socket has neither.
-    pub(crate) const NONE: Families = Families { ipv4: false, ipv6: false };
-
     pub(crate) fn of(address: &SocketAddr) -> Families {
-        Families { ipv4: address.is_ipv4(), ipv6: address.is_ipv6() }
+        if address.is_ipv4() { Families::Ipv4 } else { Families::Ipv6 }
     }
 
     /// The families of a socket that is bound to an address; `dual`: it has both.
     pub(crate) fn of_bound(address: &SocketAddr, dual: bool) -> Families {
-        Families { ipv4: dual || address.is_ipv4(), ipv6: address.is_ipv6() }
+        if dual && address.is_ipv6() { Families::Both } else { Families::of(address) }
+    }
+}
+
+#[cfg(any(unix, feature = "datagram"))]
+impl Families {
+    pub(crate) fn has_ipv4(self) -> bool {
+        matches!(self, Families::Ipv4 | Families::Both)
+    }
+
+    pub(crate) fn has_ipv6(self) -> bool {
+        matches!(self, Families::Ipv6 | Families::Both)
     }
 }
 

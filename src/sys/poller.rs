@@ -187,7 +187,9 @@ mod platform {
     use std::io;
     use std::time::Duration;
 
-    use super::super::{Borrowed, Event};
+    use super::super::Borrowed;
+    #[cfg(feature = "serve")]
+    use super::super::Event;
     use super::Occurred;
 
     pub(crate) enum Poller {}
@@ -215,7 +217,10 @@ mod platform {
         pub(crate) fn add(&self, _: Borrowed<'_>, _: usize, _: bool) -> io::Result<()> {
             match *self {}
         }
+    }
 
+    #[cfg(feature = "serve")]
+    impl Registry {
         pub(crate) fn add_writable(&self, _: Borrowed<'_>, _: usize) -> io::Result<()> {
             match *self {}
         }

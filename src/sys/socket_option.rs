@@ -96,8 +96,8 @@ mod platform {
         const TCP: c_int = libc::IPPROTO_TCP;
         let by_family = |v4, v6| {
             [
-                families.ipv4.then_some((libc::IPPROTO_IP, v4)),
-                families.ipv6.then_some((libc::IPPROTO_IPV6, v6)),
+                families.has_ipv4().then_some((libc::IPPROTO_IP, v4)),
+                families.has_ipv6().then_some((libc::IPPROTO_IPV6, v6)),
             ]
         };
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -106,7 +106,7 @@ mod platform {
             const IPV6_TRANSPARENT: c_int = 75;
             const IPV6_FREEBIND: c_int = 78;
             // Both options of one IP version apply to the socket as a whole.
-            let one = |v4, v6| match families.ipv6 {
+            let one = |v4, v6| match families.has_ipv6() {
                 true => (libc::IPPROTO_IPV6, v6),
                 false => (libc::IPPROTO_IP, v4),
             };

@@ -584,66 +584,6 @@ impl Event {
     }
 }
 
-/// The start time of a call. Linux's coarse clock needs no hardware access; it lags by at most a
-/// scheduler tick (10 ms at 100 Hz), so the elapsed time is never overestimated.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-#[derive(Clone, Copy)]
-pub(crate) struct Tick(libc::timespec);
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-impl Tick {
-    pub(crate) const LAG: Duration = Duration::from_millis(10);
-
-    fn read(clock: libc::clockid_t) -> libc::timespec {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: clock_gettime writes one timespec. Both clocks exist since Linux 2.6.32.
-        unsafe { libc::clock_gettime(clock, &raw mut now) };
-        now
-    }
-
-    #[inline]
-    pub(crate) fn now() -> Tick {
-        Tick(Tick::read(libc::CLOCK_MONOTONIC_COARSE))
-    }
-
-    fn since_boot(t: libc::timespec) -> Duration {
-        Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec.max(0) as u32)
-    }
-
-    pub(crate) fn elapsed(self) -> Duration {
-        let now = Tick::since_boot(Tick::read(libc::CLOCK_MONOTONIC));
-        now.saturating_sub(Tick::since_boot(self.0)).saturating_sub(Tick::LAG)
-    }
-
-    /// The time between two ticks, with their precision.
-    #[cfg(feature = "serve")]
-    #[inline]
-    pub(crate) fn since(self, start: Tick) -> Duration {
-        Tick::since_boot(self.0).saturating_sub(Tick::since_boot(start.0))
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-#[derive(Clone, Copy)]
-pub(crate) struct Tick(std::time::Instant);
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Tick {
-    pub(crate) const LAG: Duration = Duration::ZERO;
-
-    pub(crate) fn now() -> Tick {
-        Tick(std::time::Instant::now())
-    }
-
-    pub(crate) fn since(self, start: Tick) -> Duration {
-        self.0.saturating_duration_since(start.0)
-    }
-
-    pub(crate) fn elapsed(self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
 // ---- options -----------------------------------------------------------------------------
 
 /// The effective values; `None` if keepalive is off.

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, OwnedSocket};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
@@ -187,25 +187,6 @@ impl Event {
     pub(crate) fn clear(&self) {}
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Tick(Instant);
-
-impl Tick {
-    pub(crate) const LAG: Duration = Duration::ZERO;
-
-    pub(crate) fn now() -> Tick {
-        Tick(Instant::now())
-    }
-
-    pub(crate) fn since(self, start: Tick) -> Duration {
-        self.0.saturating_duration_since(start.0)
-    }
-
-    pub(crate) fn elapsed(self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
 pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
     let mut value = 0u32;
     let mut len = 4;
@@ -294,13 +275,16 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, _kind: Type, family: Fam
     }
 }
 
-/// Unix sockets are not supported on Windows yet.
+#[cfg(all(feature = "serve", feature = "datagram"))]
 pub(crate) fn wake_receivers(_socket: Borrowed<'_>) {}
 
+/// Unix sockets are not supported on Windows yet.
+#[cfg(feature = "datagram")]
 pub(crate) fn name_of_unix(_address: &Address) -> io::Result<SockAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+#[cfg(feature = "datagram")]
 pub(crate) fn autobind(_socket: Borrowed<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -320,6 +304,7 @@ pub(crate) fn lock_file(
     Err(io::ErrorKind::Unsupported.into())
 }
 
+#[cfg(feature = "datagram")]
 pub(crate) fn is_bound_to_interface(_socket: Borrowed<'_>) -> bool {
     true
 }

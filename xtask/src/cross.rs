@@ -10,6 +10,11 @@ use crate::run::{MINUTE, Workspace, capture, show};
 use crate::steps::Stop;
 use crate::tools::on_path;
 
+/// All features, none, and each alone: code that only one platform or only one feature uses is dead
+/// in one of these.
+const FEATURES: [&str; 7] =
+    ["serve,datagram,activation,diag,capi", "", "serve", "datagram", "activation", "diag", "capi"];
+
 const TARGETS: [&str; 4] = [
     "x86_64-pc-windows-msvc",
     "aarch64-apple-darwin",
@@ -24,19 +29,11 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let mut std = Std { rustup: Ok(()), source: None };
     let (mut compiled, mut broken, mut missing) = (0, Vec::new(), None);
     for target in TARGETS {
-        let mut check =
-            ws.cargo(&["check", "--quiet", "--lib", "--features", "capi", "--target", target]);
-        check.env("CARGO_TARGET_DIR", ws.target.join("cross"));
+        let mut from_source = None;
         if let Err(reason) = std.compiled(ws, target) {
             println!("{target}: no compiled standard library: {reason}");
             match std.source(ws) {
-                Ok(library) => {
-                    // Checking std from source is an unstable feature. cargo searches for the
-                    // source inside the toolchain, which must not be changed.
-                    check.env("RUSTC_BOOTSTRAP", "1");
-                    check.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
-                    check.arg("-Zbuild-std=std,panic_abort");
-                }
+                Ok(library) => from_source = Some(library),
                 Err(also) => {
                     missing = Some(format!("{target}: {reason}; {also}"));
                     continue;
@@ -45,9 +42,23 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
         } else {
             compiled += 1;
         }
-        if let Err(message) = show(&mut check, 10 * MINUTE) {
-            println!("{message}");
-            broken.push(target);
+        for features in FEATURES {
+            let mut check = ws.cargo(&["clippy", "--quiet", "--lib", "--no-default-features"]);
+            check.args(["--features", features, "--target", target]);
+            check.env("CARGO_TARGET_DIR", ws.target.join("cross"));
+            if let Some(library) = &from_source {
+                // Checking std from source is an unstable feature. cargo searches for the source
+                // inside the toolchain, which must not be changed.
+                check.env("RUSTC_BOOTSTRAP", "1");
+                check.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+                check.arg("-Zbuild-std=std,panic_abort");
+            }
+            // The step "lints" runs clippy. Here it passes the warnings of the compiler on as errors.
+            check.args(["--", "-A", "clippy::all", "-D", "warnings"]);
+            if let Err(message) = show(&mut check, 10 * MINUTE) {
+                println!("{message}");
+                broken.push(format!("{target} with the features {features:?}"));
+            }
         }
     }
     if !broken.is_empty() {

@@ -1,5 +1,6 @@
 //! `keepsock_client`.
 
+#[cfg(feature = "serve")]
 use std::sync::Arc;
 
 use crate::ffi::handle::{Share, Sharers};
@@ -72,6 +73,7 @@ impl Stopped for ClientSocket {
 #[allow(clippy::large_enum_variant)]
 enum Held {
     Own(ClientSocket),
+    #[cfg(feature = "serve")]
     Lent(Arc<ClientSocket>),
     Shared(Share<keepsock_client>),
 }
@@ -83,6 +85,7 @@ impl std::ops::Deref for Held {
     fn deref(&self) -> &ClientSocket {
         match self {
             Held::Own(socket) => socket,
+            #[cfg(feature = "serve")]
             Held::Lent(socket) => socket,
             Held::Shared(owner) => owner.socket(),
         }
@@ -95,6 +98,7 @@ impl keepsock_client {
         keepsock_client::new(Held::Own(socket))
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) fn lent(socket: Arc<ClientSocket>) -> keepsock_client {
         keepsock_client::new(Held::Lent(socket))
     }
@@ -139,6 +143,7 @@ pub unsafe extern "C" fn keepsock_client_ref(
         let out = r#ref.reserved()?;
         let socket = match &client.get()?.socket {
             Held::Own(_) => Held::Shared(client.share()?),
+            #[cfg(feature = "serve")]
             Held::Lent(socket) => Held::Lent(socket.clone()),
             Held::Shared(owner) => Held::Shared(owner.clone()),
         };
@@ -150,10 +155,11 @@ pub unsafe extern "C" fn keepsock_client_ref(
 /// Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
 /// ignored.
 ///
-/// If it is the last object of an open connection, the connection is closed gracefully: a thread of the library continues the close as
-/// keepsock_client_close() does, for at most the close timeout (2 s by default). If the process
-/// exits earlier, the kernel still sends the written bytes. But if unread input is left, the kernel
-/// sends RST, and bytes that the peer has not received by then are lost.
+/// If it is the last object of an open connection, the connection is closed gracefully: a thread of
+/// the library continues the close as keepsock_client_close() does, for at most the close timeout
+/// (2 s by default). If the process exits earlier, the kernel still sends the written bytes. But if
+/// unread input is left, the kernel sends RST, and bytes that the peer has not received by then are
+/// lost.
 ///
 /// The library closes the descriptor immediately after the FIN if it cannot start the thread, or if
 /// the program may need the descriptor:

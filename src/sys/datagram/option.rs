@@ -57,16 +57,12 @@ pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<(
 /// Requests the TTL, the TOS byte and the receive time of each UDP datagram: ip(7), RFC 3542,
 /// socket(7).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn want_details(
-    socket: Borrowed<'_>,
-    Families { ipv4, ipv6 }: Families,
-    on: bool,
-) -> io::Result<()> {
-    if ipv6 {
+pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -> io::Result<()> {
+    if families.has_ipv6() {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, on)?;
     }
-    if ipv4 {
+    if families.has_ipv4() {
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTTL, on)?;
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, on)?;
     }
@@ -149,10 +145,10 @@ pub(crate) fn set_sending(
             None => return Err(io::ErrorKind::Unsupported.into()),
         },
     };
-    if families.ipv6 {
+    if families.has_ipv6() {
         sockopt::set(socket, libc::IPPROTO_IPV6, v6, &value)?;
     }
-    if families.ipv4 {
+    if families.has_ipv4() {
         sockopt::set(socket, libc::IPPROTO_IP, v4, &value)?;
     }
     Ok(())
@@ -292,7 +288,7 @@ pub(crate) fn to_groups(
     families: Families,
     setting: ToGroups,
 ) -> io::Result<()> {
-    if families.ipv6 {
+    if families.has_ipv6() {
         let (name, value) = match setting {
             ToGroups::Loop(on) => (libc::IPV6_MULTICAST_LOOP, c_int::from(on)),
             ToGroups::Ttl(ttl) => (libc::IPV6_MULTICAST_HOPS, c_int::from(ttl)),
@@ -300,7 +296,7 @@ pub(crate) fn to_groups(
         };
         sockopt::set(socket, libc::IPPROTO_IPV6, name, &value)?;
     }
-    if families.ipv4 {
+    if families.has_ipv4() {
         let level = libc::IPPROTO_IP;
         match setting {
             ToGroups::Loop(on) => set(socket, level, libc::IP_MULTICAST_LOOP, on)?,

@@ -37,8 +37,11 @@ pub(crate) fn coalesce(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
     unsupported()
 }
 
-pub(crate) fn set_sending(_: Borrowed<'_>, families: Families, setting: Sending) -> io::Result<()> {
-    let _ = (families.ipv4, families.ipv6);
+pub(crate) fn set_sending(
+    _: Borrowed<'_>,
+    _families: Families,
+    setting: Sending,
+) -> io::Result<()> {
     let _ = match setting {
         Sending::Ttl(value) | Sending::Tos(value) => value,
         Sending::Whole(on) => u8::from(on),
