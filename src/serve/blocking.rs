@@ -21,6 +21,7 @@ use crate::serve::stats::Traffic;
 use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{AcceptPolicy, Broadcast, ServeOptions, Service};
 use crate::stream::{ClientSocket, TrySend};
+use crate::types::close_reason::CloseReason;
 use crate::types::error::{Error, ErrorKind, Result};
 
 /// The number of idle workers that stay for the next connections. On Linux each of them reserves
@@ -340,9 +341,8 @@ impl ThreadService {
     /// Releases the place of a connection. Returns whether the worker continues: it ends if
     /// enough other workers are idle.
     fn release(&self, id: usize, client: &ClientSocket, reset: bool) -> bool {
-        if let Some(reason) = client.close_reason() {
-            self.traffic.count_close(reason);
-        }
+        // A close or an abort of another thread may not have recorded its reason yet.
+        self.traffic.count_close(client.close_reason().unwrap_or(CloseReason::Local));
         let mut locked = self.state.lock();
         locked.members.clients.try_remove(id);
         self.state.count_closed(&mut locked, Some(client.peer()), reset);

@@ -424,8 +424,12 @@ impl ClientSocket {
         let Some(io) = self.descriptor.enter() else {
             return false;
         };
-        self.flags.fetch_or(CLOSING, Ordering::SeqCst);
-        if self.descriptor.is_inherited() {
+        let inherited = self.descriptor.is_inherited();
+        // A call of another thread that ends by CLOSING finds RESET. Even if that thread closes the
+        // descriptor first, the kernel sends RST, because the descriptor is open until this call ends.
+        let closing = if inherited { CLOSING } else { CLOSING | RESET };
+        self.flags.fetch_or(closing, Ordering::SeqCst);
+        if inherited {
             // This process is a forked child, and the connection of the parent continues.
             self.local_address(Some(&io));
             self.set_close_reason(CloseReason::Local);
@@ -437,9 +441,6 @@ impl ClientSocket {
         self.local_address(Some(&io));
         self.record_final_state(&io);
         let closed = self.descriptor.close(&io);
-        if closed {
-            self.flags.fetch_or(RESET, Ordering::AcqRel);
-        }
         if closed && (self.descriptor.is_shared(&io) || sys::fork::has_forked()) {
             self.end_other_calls_by_reset(&io);
         }

@@ -232,3 +232,22 @@ fn close_after_a_write_of_no_byte_succeeds() {
         assert_eq!(client.close().is_err(), lost, "unix: {unix}");
     }
 }
+
+/// V5: a call that ends because another thread aborts the connection finds that it was reset, so a
+/// drain does not count the connection as completed.
+#[cfg(feature = "serve")]
+#[test]
+fn abort_is_a_reset_as_soon_as_calls_end() {
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    for _ in 0..100 {
+        let client = ClientSocket::connect(server.endpoint()).unwrap();
+        let _peer = server.accept().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| client.abort());
+            while !client.has(super::flags::CLOSING) {
+                std::hint::spin_loop();
+            }
+            assert!(client.was_reset());
+        });
+    }
+}
