@@ -157,9 +157,7 @@ fn listen_backlog_is_in_effect<A: Api>() {
 
 /// C4: a connection from a port to itself is reported as refused, because no process listens there.
 fn connect_to_itself_is_refused<A: Api>() {
-    // The address of this test alone, so that no other test uses the port in the meantime.
-    let unused =
-        TcpListener::bind((A::own_address(2), 0)).unwrap().local_addr().unwrap().to_string();
+    let unused = format!("{}:{}", A::own_address(2), support::own_port());
     let failure = fails(A::connect(&unused, &[Opt::Local(&unused)]), ErrorKind::Refused);
     assert_eq!(failure.attempts.len(), 1);
 }
@@ -170,7 +168,7 @@ fn connect_that_fails_leaves_no_descriptor<A: Api>() {
     let refused = refused_address();
     let own = A::own_address(3);
     let any_port = format!("{own}:0");
-    let local = TcpListener::bind(&any_port).unwrap().local_addr().unwrap().to_string();
+    let local = format!("{own}:{}", support::own_port());
     let open = || system::sockets_bound_to(own.parse().unwrap());
     assert_eq!(open(), 0);
     let options = [Opt::Local(&any_port), Opt::Address(refused)];
@@ -198,7 +196,7 @@ fn connect_from_local_address_uses_it<A: Api>() {
     let accepted = server.accept().unwrap();
     assert_eq!(accepted.five_tuple().remote, client.five_tuple().local);
     assert_eq!(client.five_tuple().local.0, own);
-    let unused = TcpListener::bind((A::own_address(5), 0)).unwrap().local_addr().unwrap();
+    let unused = SocketAddr::new(support::ip(&own), support::own_port());
     let local = unused.to_string();
     let client = A::connect(&to, &[Opt::Local(&local)]).unwrap();
     assert_eq!(client.five_tuple().local, (unused.ip().to_string(), unused.port()));
@@ -309,12 +307,12 @@ fn connect_with_addresses_skips_the_lookup<A: Api>() {
 fn connect_from_fixed_port_races_addresses<A: Api>() {
     let queue = support::FullQueue::new();
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = SocketAddr::new(support::ip(&A::own_address(6)), support::own_port());
     let good: SocketAddr = server.endpoint().parse().unwrap();
     let silent: SocketAddr = queue.endpoint().parse().unwrap();
     let local = free.to_string();
     let options =
-        [Opt::Local(&local), Opt::Address(silent), Opt::Address(good), Opt::ConnectTimeout(10_000)];
+        [Opt::Local(&local), Opt::Address(silent), Opt::Address(good), Opt::ConnectTimeout(60_000)];
     let client = A::connect("service.invalid:7", &options).unwrap();
     assert_eq!(client.five_tuple().local.1, free.port());
     assert_eq!(client.five_tuple().remote.1, good.port());

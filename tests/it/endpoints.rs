@@ -322,8 +322,8 @@ fn connect_host_with_any_host_keeps_its_meaning<A: Api>() {
     let here = SocketAddr::from(([127, 0, 0, 1], server.port()));
     let client = A::connect_host("unix", 80, &[Opt::Address(here)]).unwrap();
     assert_eq!(client.five_tuple().remote, loopback(server.port()));
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let failure = fails(A::connect_host("unix", 80, &[Opt::Address(unused)]), ErrorKind::Refused);
+    let unused = [Opt::Address(support::refused_address())];
+    let failure = fails(A::connect_host("unix", 80, &unused), ErrorKind::Refused);
     assert_eq!(failure.endpoint, "[unix]:80");
     for (host, part) in [
         ("", "empty host"),

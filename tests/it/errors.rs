@@ -2352,7 +2352,7 @@ mod c_only {
             assert_eq!(client.read_line(64).unwrap(), "alive");
             assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
         }
-        service.drain(10_000).unwrap();
+        service.drain(60_000).unwrap();
     }
 
     /// V1: a callback finds the service in its output argument, even the callback of an earlier

@@ -77,7 +77,7 @@ both_apis_alone![
 ];
 
 /// The time that a child with copies must not add.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// Reads to the end of the stream within a time limit. No child ends the stream.
 fn end_of(mut peer: impl Read) -> Result<Vec<u8>, IoKind> {
@@ -109,7 +109,7 @@ fn close_with_forked_child_reaches_the_peer<A: Api>() {
     for transport in TRANSPORTS {
         for bytes in [&b""[..], b"reply"] {
             let p = pair_with::<A>(transport, &[Opt::CloseTimeout(0)]);
-            p.client.set_read_timeout(10_000).unwrap();
+            p.client.set_read_timeout(60_000).unwrap();
             p.accepted.write_all(bytes).unwrap();
             let _child = Forked::new(|| {});
             p.accepted.close().unwrap();
@@ -249,7 +249,7 @@ fn server_freed_in_a_forked_child_listens_in_the_parent<A: Api>() {
                 let (endpoint, _dir) = somewhere(transport);
                 let server = A::listen(&endpoint, options).unwrap();
                 assert!(Forked::run(|| end(&server)));
-                server.set_accept_timeout(10_000).unwrap();
+                server.set_accept_timeout(60_000).unwrap();
                 let client = A::connect(&server.endpoint(), &[]).unwrap();
                 server.accept().unwrap().abort();
                 client.abort();
@@ -330,8 +330,8 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
             drop((server.release().unwrap(), socket.release().unwrap()));
         }));
         datagrams.stop();
-        datagrams.wait(10_000).unwrap();
-        service.drain(10_000).unwrap();
+        datagrams.wait(60_000).unwrap();
+        service.drain(60_000).unwrap();
     }
 }
 
@@ -340,7 +340,7 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
 fn datagram_freed_in_a_forked_child_receives_in_the_parent<A: Api>() {
     for serves in [false, true] {
         let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
-        let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(10_000)]).unwrap();
+        let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(60_000)]).unwrap();
         let to = format!("127.0.0.1:{}", socket.port()).parse().unwrap();
         if serves {
             let answer = |reply: &dyn Fn(&[u8]) -> support::Outcome<()>, got: &support::Got| {
@@ -461,7 +461,7 @@ fn write_in_a_forked_child_does_not_wait_for_the_parents_writer<A: Api>() {
         || p.client.write_all(&all),
         || {
             assert!(Forked::run(|| {
-                p.client.set_write_timeout(10_000).unwrap();
+                p.client.set_write_timeout(60_000).unwrap();
                 thread::scope(|scope| {
                     scope.spawn(|| {
                         let mut buf = vec![0; 1 << 20];

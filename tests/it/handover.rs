@@ -79,7 +79,7 @@ both_apis![
 ];
 
 /// Unless a close wakes the accepts, they wait without limit.
-const PROMPT: Duration = Duration::from_secs(10);
+const PROMPT: Duration = Duration::from_secs(30);
 
 /// The socket still listens: connections are established, and `listener` accepts them.
 #[track_caller]
@@ -478,7 +478,7 @@ fn serves<A: Api>() {
         let pid = A::Activation::handover(None, &[("main", Handed::Server(&server))], 20_000, None)
             .unwrap();
         service.stop_and_wait(100).unwrap();
-        assert_eq!(service.drain(10_000).unwrap().1, 0, "no connection is aborted");
+        assert_eq!(service.drain(60_000).unwrap().1, 0, "no connection is aborted");
         drop((service, server));
         report(&format!("{me} has handed over to {pid}"));
         // The harness must not kill the descriptor holders of the successor.
@@ -621,7 +621,7 @@ fn serves_datagrams<A: Api>() {
         let main = [("main", Handed::Datagram(&socket))];
         let pid = A::Activation::handover(None, &main, 20_000, None).unwrap();
         service.stop();
-        service.wait(10_000).unwrap();
+        service.wait(60_000).unwrap();
         drop((service, socket));
         report(&format!("{me} has handed over to {pid}"));
         std::process::exit(0);
@@ -642,7 +642,7 @@ fn handover_of_datagram_socket_loses_no_datagram<A: Api>() {
         let variable = format!("{ENDPOINT}={endpoint}");
         let mut helper = Helper::start_by(&["env", &variable], &test, "s");
         let (mut pid, endpoint, _) = begun(&helper);
-        let client = A::Datagram::connect(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let client = A::Datagram::connect(&endpoint, &[Opt::ReadTimeout(60_000)]).unwrap();
         let ask = || -> u32 {
             client.send(b"who?").unwrap();
             String::from_utf8(client.recv(16).unwrap().bytes).unwrap().parse().unwrap()
@@ -1029,9 +1029,7 @@ fn port_0_matches_only_requested_port_0<A: Api>() {
         std::process::exit(0);
     }
     let test = test_name!(A, "port_0_matches_only_requested_port_0");
-    let free = A::listen(&any_port, &[]).unwrap();
-    let endpoint = free.endpoint();
-    drop(free);
+    let endpoint = format!("{}:{}", A::own_address(78), support::own_port());
     let fixed = A::listen(&endpoint, &[Opt::Handover(true)]).unwrap();
     let any = A::listen(&any_port, &[Opt::Handover(true)]).unwrap();
     let given = [("fixed", Handed::Server(&fixed)), ("any", Handed::Server(&any))];
@@ -1162,15 +1160,17 @@ fn ends_in_time<A: Api>() {
     let soon = Duration::from_millis(900);
     let server = A::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
     let given = [("s", Handed::Server(&server))];
-    let limited = |argv: &[&str]| {
+    let limited = |argv: &[&str], kind| {
         let mut last = None;
         assert_within(soon, || {
             let (outcome, took) =
                 support::timed(|| A::Activation::handover(Some(argv), &given, 200, None));
+            // On a busy machine the successor may not get so far in time.
+            let is_expected = outcome.as_ref().is_err_and(|failure| failure.is(kind));
             last = Some(outcome);
-            took
+            if is_expected { took } else { Duration::MAX }
         });
-        last.unwrap()
+        fails(last.unwrap(), kind)
     };
     let cancelled = |argv: &[&str], has_begun: &dyn Fn() -> bool| {
         let token = A::token();
@@ -1194,12 +1194,12 @@ fn ends_in_time<A: Api>() {
     let closed = dir.path("closed");
     let argv = never_ready("exec 4>&-", &closed);
     let argv = argv.each_ref().map(String::as_str);
-    let failure = fails(limited(&argv), ErrorKind::EndOfStream);
+    let failure = limited(&argv, ErrorKind::EndOfStream);
     assert!(
         failure.message.contains("before it was ready, and was killed: signal: 9"),
         "{failure:?}"
     );
-    std::fs::remove_file(&closed).unwrap();
+    let _ = std::fs::remove_file(&closed);
     cancelled(&argv, &|| closed.exists());
     // execve(2) waits for the holder of a lease on the file, which is this process.
     let program = dir.path("program");
@@ -1211,7 +1211,7 @@ fn ends_in_time<A: Api>() {
     };
     let file = leased();
     let argv = [program.to_str().unwrap()];
-    let failure = fails(limited(&argv), ErrorKind::TimedOut);
+    let failure = limited(&argv, ErrorKind::TimedOut);
     assert!(failure.message.contains("was not ready within "), "{failure:?}");
     if let Some((_, rest)) = failure.message.split_once("process ") {
         assert!(is_gone(rest.split(',').next().unwrap()), "{failure:?}");
@@ -1284,7 +1284,7 @@ fn handover_during_handover_is_rejected<A: Api>() {
 #[cfg(feature = "datagram")]
 fn handover_of_unsupported_socket_is_rejected<A: Api>() {
     let refused = |name: &str, what: Handed<'_, A>, kind| {
-        fails(A::Activation::handover(Some(&["true"]), &[(name, what)], 1000, None), kind)
+        fails(A::Activation::handover(Some(&["true"]), &[(name, what)], 60_000, None), kind)
     };
     let plain = A::listen("127.0.0.1:0", &[]).unwrap();
     let failure = refused("s", Handed::Server(&plain), ErrorKind::WrongState);
@@ -1582,7 +1582,7 @@ fn activation_by_endpoint_adopts_or_creates_listener<A: Api>() {
         let _sixth = takes(&zero, &[], &zero);
         // A UDP socket has this port: a new TCP socket is created, which can also be handed over.
         let udp = port("UDP");
-        let server = inherited.listen(&format!("127.0.0.3:{udp}"), &[]).unwrap();
+        let server = inherited.listen(&format!("{}:{udp}", A::own_address(75)), &[]).unwrap();
         assert_eq!(inherited.names().len(), 1);
         assert!(support::system::is_nonblocking(server.fd().unwrap()));
         let given = [("s", Handed::Server(&server))];
@@ -1610,9 +1610,7 @@ fn activation_by_endpoint_adopts_or_creates_listener<A: Api>() {
     let zero = TcpListener::bind("127.0.0.2:0").unwrap();
     let unix = UnixListener::bind(dir.path("s")).unwrap();
     // A port without a TCP socket.
-    let probe = TcpListener::bind("127.0.0.3:0").unwrap();
-    let udp = UdpSocket::bind(probe.local_addr().unwrap()).unwrap();
-    drop(probe);
+    let udp = UdpSocket::bind((A::own_address(75), support::own_port())).unwrap();
     let unique = format!("keepsock-inherited-{}-{}", A::NUMBER, std::process::id());
     let variables = [
         ("NAME", unique.clone()),
@@ -1674,7 +1672,7 @@ fn activation_by_endpoint_adopts_or_creates_datagram_socket<A: Api>() {
         // names.
         fails(inherited.bind("127.0.0.2:0", &[Opt::Nodelay(false)]), ErrorKind::InvalidArgument);
         assert_eq!(inherited.names().len(), 3);
-        let made = inherited.bind(&format!("127.0.0.3:{tcp}"), &[]).unwrap();
+        let made = inherited.bind(&format!("{}:{tcp}", A::own_address(76)), &[]).unwrap();
         let zero = inherited.bind("127.0.0.2:0", &[]).unwrap();
         assert_ne!(zero.port().to_string(), port("ZERO"));
         // A connected socket receives from one peer only: the port is not free.
@@ -1701,9 +1699,7 @@ fn activation_by_endpoint_adopts_or_creates_datagram_socket<A: Api>() {
     let (one, zero, connected) = (udp("127.0.0.1:0"), udp("127.0.0.2:0"), udp("127.0.0.1:0"));
     connected.connect(one.local_addr().unwrap()).unwrap();
     // A port without a UDP socket.
-    let probe = udp("127.0.0.3:0");
-    let tcp = TcpListener::bind(probe.local_addr().unwrap()).unwrap();
-    drop(probe);
+    let tcp = TcpListener::bind((A::own_address(76), support::own_port())).unwrap();
     let port = |socket: &UdpSocket| socket.local_addr().unwrap().port().to_string();
     let abstract_ = format!("unix:@keepsock-datagrams-{}-{}", A::NUMBER, std::process::id());
     let variables = [
@@ -1938,10 +1934,7 @@ fn activation_by_systemd_serves_and_hands_over<A: Api>() {
     for transport in TRANSPORTS {
         let dir = TempDir::new();
         let endpoint = match transport {
-            Transport::Tcp => {
-                let free = TcpListener::bind(A::own_address(79) + ":0").unwrap();
-                free.local_addr().unwrap().to_string()
-            }
+            Transport::Tcp => format!("{}:{}", A::own_address(79), support::own_port()),
             Transport::Unix => dir.endpoint("s"),
         };
         let role = format!("--setenv={}=s", process::ROLE);

@@ -58,7 +58,7 @@ if name[0] == '@':
 ";
 
 fn options<A: Api>() -> [Opt<'static, A>; 2] {
-    [Opt::ReadTimeout(10_000), Opt::CloseTimeout(0)]
+    [Opt::ReadTimeout(60_000), Opt::CloseTimeout(0)]
 }
 
 fn connected<A: Api>(endpoint: &str, options: &[Opt<'_, A>]) -> A::Client {
@@ -84,7 +84,7 @@ s.close()
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("client", &dir) {
         let server = A::listen(&endpoint, &options::<A>()).unwrap();
-        server.set_accept_timeout(10_000).unwrap();
+        server.set_accept_timeout(60_000).unwrap();
         let Some(python) = start_python(&script, &[&name]) else {
             return;
         };
@@ -135,7 +135,7 @@ sys.stdin.read()
     let dir = TempDir::new();
     let [(endpoint, name), _] = names::<A>("credentials", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
-    server.set_accept_timeout(10_000).unwrap();
+    server.set_accept_timeout(60_000).unwrap();
     let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
@@ -183,7 +183,7 @@ for fd in fds:
     let dir = TempDir::new();
     let [(endpoint, name), _] = names::<A>("to", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
-    server.set_accept_timeout(10_000).unwrap();
+    server.set_accept_timeout(60_000).unwrap();
     let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
@@ -220,7 +220,7 @@ sys.stdin.read()
     let dir = TempDir::new();
     let [(endpoint, name), _] = names::<A>("from", &dir);
     let server = A::listen(&endpoint, &options::<A>()).unwrap();
-    server.set_accept_timeout(10_000).unwrap();
+    server.set_accept_timeout(60_000).unwrap();
     let Some(python) = start_python(&script, &[&name]) else {
         return;
     };
@@ -274,7 +274,7 @@ while packet := c.recv(100):
     let mut buf = [0; 100];
     for (endpoint, name) in names::<A>("packets", &dir) {
         let listening = A::listen(&endpoint, &packets()).unwrap();
-        listening.set_accept_timeout(10_000).unwrap();
+        listening.set_accept_timeout(60_000).unwrap();
         let Some(python) = start_python(&client, &[&name]) else {
             return;
         };
@@ -318,7 +318,7 @@ fn socat_as_client_is_served<A: Api>() {
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("socat", &dir) {
         let server = A::listen(&endpoint, &options::<A>()).unwrap();
-        server.set_accept_timeout(10_000).unwrap();
+        server.set_accept_timeout(60_000).unwrap();
         let address = socat_address("CONNECT", &name);
         let Some(mut socat) = start(Command::new("socat").args(["-", &address])) else {
             return;
@@ -385,7 +385,7 @@ while True:
             return;
         };
         assert_eq!(python.next_line(), "bound");
-        let client = A::Datagram::connect(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let client = A::Datagram::connect(&endpoint, &[Opt::ReadTimeout(60_000)]).unwrap();
         let answer = || {
             let got = client.recv(256).unwrap();
             assert_eq!(got.sender, endpoint);
@@ -419,7 +419,7 @@ print(s.recv(64).decode(), flush=True)
     );
     let dir = TempDir::new();
     for (endpoint, name) in names::<A>("datagrams-from", &dir) {
-        let server = A::Datagram::bind(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        let server = A::Datagram::bind(&endpoint, &[Opt::ReadTimeout(60_000)]).unwrap();
         server.set_recv_metadata(true).unwrap();
         let Some(python) = start_python(&script, &[&name]) else {
             return;
@@ -447,7 +447,7 @@ print(s.recv(64).decode(), flush=True)
 #[cfg(feature = "datagram")]
 fn unix_datagrams_with_socat_arrive<A: Api>() {
     let dir = TempDir::new();
-    let server = A::Datagram::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let server = A::Datagram::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(60_000)]).unwrap();
     let to = format!("UNIX-SENDTO:{},bind={}", dir.path("s").display(), dir.path("c").display());
     let Some(mut socat) = start(Command::new("socat").args(["-", &to])) else {
         return;
@@ -464,7 +464,7 @@ fn unix_datagrams_with_socat_arrive<A: Api>() {
         return;
     };
     let found = std::cell::RefCell::new(None);
-    let options = [Opt::ReadTimeout(10_000)];
+    let options = [Opt::ReadTimeout(60_000)];
     eventually("the socket is bound", || {
         *found.borrow_mut() = A::Datagram::connect(&dir.endpoint("r"), &options).ok();
         found.borrow().is_some()

@@ -153,7 +153,7 @@ fn keepalive_of_unix_sockets_is_unsupported<A: Api>() {
     let on = On { open: Some(Box::new(open)), ..On::default() };
     let service = p.server.serve_events(&[], on).unwrap();
     let _client = A::connect(&p.server.endpoint(), &[]).unwrap();
-    let keepalive = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    let keepalive = told.recv_timeout(Duration::from_secs(60)).unwrap();
     unsupported(fails(keepalive, ErrorKind::Unsupported));
     drop(service);
 }
@@ -280,7 +280,7 @@ fn settings_change_on_an_open_connection_of_a_service<A: Api>() {
         ..On::default()
     };
     let _service = server.serve_events(&[], on).unwrap();
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(60);
     let open = || {
         let peer = TcpStream::connect(server.endpoint()).unwrap();
         peer.set_read_timeout(Some(limit)).unwrap();

@@ -248,7 +248,7 @@ fn service_accept_error_transient_continues<A: Api>() {
             for tried in 0.. {
                 assert!(tried < 1000, "errno {errno}: {:?}", server.stats());
                 let left = server.stats().retried < failed;
-                let options = [Opt::CloseTimeout(0), Opt::ReadTimeout(5000)];
+                let options = [Opt::CloseTimeout(0), Opt::ReadTimeout(60_000)];
                 let client = A::connect(&server.endpoint(), &options).unwrap();
                 client.write_all(b"hello\n").unwrap();
                 let line = client.read_line(64);

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::timing::undisturbed;
 use crate::support::{
     Api, Client, Connection, Datagrams, Failure, On, OnDrop, Opt, Outcome, Pair, Reconnect, Serve,
     Server, Service, TRANSPORTS, TempDir, Transport, eventually, fails, ip, pair, process, system,
@@ -533,7 +534,7 @@ type Peer = socket2::Socket;
 
 fn peer(socket: OwnedFd) -> Peer {
     let socket = Peer::from(socket);
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     socket
 }
 
@@ -803,7 +804,7 @@ fn options_of_connections_have_their_effect_in_every_mode<A: Api>() {
                 {
                     if let Some((options, probe)) = probe::<A>(name) {
                         println!("{way:?}: {name}");
-                        with_connection::<A>(way, &options, &probe);
+                        undisturbed(|| with_connection::<A>(way, &options, &probe));
                         probed += 1;
                     }
                 }
@@ -849,7 +850,7 @@ fn options_of_connects_have_their_effect<A: Api>() {
     assert_eq!(comes_from(&listener), ip("127.0.0.1"));
 
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    udp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let address = udp.local_addr().unwrap();
     let from = |socket: A::Datagram| -> SocketAddr {
         socket.send(b"x").unwrap();
@@ -972,7 +973,7 @@ fn unix_connections_have_the_send_buffer<A: Api>() {
     });
     let _service = server.serve_events(&[], On { open: Some(open), ..On::default() }).unwrap();
     let _client = UnixStream::connect(dir.path("s")).unwrap();
-    let size = opened.recv_timeout(Duration::from_secs(10)).unwrap();
+    let size = opened.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(size.unwrap(), 60_000);
 }
 
@@ -1083,7 +1084,7 @@ fn sockopt_changes_on_an_open_connection<A: Api>() {
         let service = service.serve_events(&[], On { open: Some(open), ..On::default() }).unwrap();
         let Pair { client, accepted, .. } = p;
         service.add(client, 1).map_err(|(_, e)| e).unwrap();
-        let connection = opened.recv_timeout(Duration::from_secs(10)).unwrap();
+        let connection = opened.recv_timeout(Duration::from_secs(60)).unwrap();
         check(&|o, v| connection.set_sockopt(o, v), &|o| connection.sockopt(o), unix);
         accepted.abort();
         eventually("the connection ends", || connection.set_sockopt(SendBuffer, 9).is_err());

@@ -28,7 +28,7 @@ use End::{Fin, Rst};
 
 fn client(endpoint: &str) -> TcpStream {
     let stream = TcpStream::connect(endpoint).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 
@@ -98,7 +98,7 @@ fn rows<A: Api>() -> Vec<Row<A>> {
     let abort: fn(&A::Service, &A::Connection) = |_, c| c.abort();
     let drain: fn(&A::Service, &A::Connection) = |s, c| {
         c.close();
-        assert_eq!(s.drain(10_000).unwrap().1, 0);
+        assert_eq!(s.drain(60_000).unwrap().1, 0);
     };
     let drain_too_long: fn(&A::Service, &A::Connection) =
         |s, _| assert_eq!(s.drain(100).unwrap(), (0, 1));
@@ -164,7 +164,7 @@ fn peer_of_events_receives_the_end_of_the_table<A: Api>() {
         };
         let service = server.serve_events(&row.serve, on).unwrap();
         let mut peer = client(&server.endpoint());
-        let connection = open.recv_timeout(Duration::from_secs(10)).unwrap();
+        let connection = open.recv_timeout(Duration::from_secs(60)).unwrap();
         peer.write_all(row.peer_sends).unwrap();
         eventually("the bytes have arrived", || {
             row.reads || connection.stats().unwrap().unread == row.peer_sends.len() as i64
@@ -190,11 +190,11 @@ fn close_of(
     expected: CloseReason,
 ) -> End {
     let graceful = expected == CloseReason::Local;
-    let early = (!graceful).then(|| close.recv_timeout(Duration::from_secs(10)).unwrap());
+    let early = (!graceful).then(|| close.recv_timeout(Duration::from_secs(60)).unwrap());
     let (_, received) = end(peer);
     // A graceful close waits for the FIN of the peer.
     peer.shutdown(std::net::Shutdown::Both).unwrap_or(());
-    let reason = early.unwrap_or_else(|| close.recv_timeout(Duration::from_secs(10)).unwrap());
+    let reason = early.unwrap_or_else(|| close.recv_timeout(Duration::from_secs(60)).unwrap());
     assert_eq!(reason, expected, "{name}");
     received
 }
@@ -222,7 +222,7 @@ fn peer_of_threads_receives_the_end_of_the_table<A: Api>() {
         let peer = client(&server.endpoint());
         // The handler returns, and the service closes the connection gracefully.
         assert_eq!(end(&peer).1, Fin, "{name}");
-        assert_eq!(ended.recv_timeout(Duration::from_secs(10)).unwrap(), Some(reason), "{name}");
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)).unwrap(), Some(reason), "{name}");
     }
     // In a drain the handler returns in time, or it does not.
     for (timeout, result, expected) in [(10_000, (1, 0), Fin), (100, (0, 1), Rst)] {
@@ -264,7 +264,7 @@ fn server_that_is_served_twice_ends_both_services<A: Api>() {
         eventually("every client is served once", || served() == 20);
         assert_eq!(server.stats().accepted, 20);
         first.stop();
-        second.wait_stopped(10_000).unwrap();
+        second.wait_stopped(60_000).unwrap();
         assert!(!second.stats().accepting);
         assert!(TcpStream::connect(server.endpoint()).is_err());
         assert!(server.serve(&[], Box::new(handler)).is_err());
@@ -286,9 +286,9 @@ fn descriptor_released_in_a_handler_stays_open<A: Api>() {
     };
     let service = server.serve(&[], Box::new(handler)).unwrap();
     let peer = client(&server.endpoint());
-    let fd = take.recv_timeout(Duration::from_secs(10)).unwrap();
+    let fd = take.recv_timeout(Duration::from_secs(60)).unwrap();
     eventually("the service does not count it", || service.connections() == 0);
-    assert_eq!(service.drain(10_000).unwrap(), (0, 0));
+    assert_eq!(service.drain(60_000).unwrap(), (0, 0));
     assert!(fd.as_raw_fd() >= 0);
     TcpStream::from(fd).write_all(b"hello").unwrap();
     assert_eq!(end(&peer), (5, Fin));

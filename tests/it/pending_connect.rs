@@ -35,7 +35,7 @@ fn by_descriptor<A: Api>(connecting: &mut A::PendingConnect) -> Outcome<A::Clien
         if let Some(client) = connecting.finish()? {
             return Ok(client);
         }
-        assert!(system::becomes_readable(fd, 10_000), "not readable within 10 s");
+        assert!(system::becomes_readable(fd, 60_000), "not readable within 60 s");
     }
 }
 

@@ -33,9 +33,9 @@ both_apis![
 /// A day: no second attempt occurs.
 const NEVER: i64 = 24 * 60 * 60 * 1000;
 
-/// An address of this test, with a port without a listener.
+/// An address of this test, without a listener.
 fn later<A: Api>(test: u8) -> SocketAddr {
-    TcpListener::bind((A::own_address(test), 0)).unwrap().local_addr().unwrap()
+    SocketAddr::new(support::ip(&A::own_address(test)), support::own_port())
 }
 
 /// Sends each call of the retry callback to a channel.
@@ -47,7 +47,7 @@ fn listen_to<A: Api>(reconnect: &mut A::Reconnect) -> mpsc::Receiver<Told> {
     told
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The library retries until the server exists, TCP or Unix, and reports each wait.
 fn reconnect_to_later_server_succeeds<A: Api>() {
@@ -144,7 +144,7 @@ fn reconnect_with_timeout_returns_in_time<A: Api>() {
         assert_eq!((&*failure.operation, failure.attempts.len()), ("connect", 1));
         // The last attempt may end when the timeout has passed. Then no wait is reported.
         let told = told.try_iter().count();
-        assert!(told > 0, "{told}");
+        assert!(told > 0 || took > Duration::from_millis(250), "{told}");
         let start = |tries| {
             let unit = if tries == 1 { "try" } else { "tries" };
             format!("connect to {address}: connection refused after {tries} {unit} in ")
@@ -179,7 +179,11 @@ fn reconnect_backoff_continues_across_calls<A: Api>() {
         let failure = fails(outcome, ErrorKind::Refused);
         assert!(took >= Duration::from_millis(500), "{took:?}");
         assert!(failure.message.contains("refused after 1 try in "), "{failure:?}");
-        let told = told.try_recv().unwrap();
+    }
+    // The attempt may end when the timeout has passed. Then its call reports no wait.
+    let told: Vec<_> = told.try_iter().collect();
+    assert!((2..=3).contains(&told.len()), "{told:?}");
+    for told in told {
         assert!(told.tries == 1 && told.error.unwrap().is(ErrorKind::Refused));
     }
     reconnect.reset();
@@ -202,7 +206,7 @@ fn reconnect_timeout_reports_the_earlier_cause<A: Api>() {
     let address = later::<A>(23);
     let mut reconnect = A::reconnect(&address.to_string(), &[]).unwrap();
     reconnect.set_backoff(1, 1).unwrap();
-    reconnect.set_limit(1500).unwrap();
+    reconnect.set_limit(4000).unwrap();
     let silent = Arc::new(AtomicU32::new(0));
     let tries = silent.clone();
     let mut queue = None;
@@ -256,7 +260,7 @@ fn cancel_during_attempt_ends_reconnect<A: Api>() {
     });
     // E1: a cancel is not a cause.
     token.reset();
-    reconnect.set_limit(1000).unwrap();
+    reconnect.set_limit(4000).unwrap();
     let failure = fails(reconnect.connect(), ErrorKind::Refused);
     assert!(failure.message.contains(" refused after 3 tries in "), "{failure:?}");
 }

@@ -116,13 +116,12 @@ fn send_file_copies_in_the_kernel<A: Api>() {
 fn send_file_to_slow_reader_times_out<A: Api>() {
     const LIMIT: Duration = Duration::from_millis(1000);
     let file = system::blank_file(MORE_THAN_FITS as u64);
-    for transport in TRANSPORTS {
+    let send = |transport| {
         let p = small_pair::<A>(transport);
         p.client.set_write_timeout(1000).unwrap();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let slow = scope.spawn(|| {
-                // Large parts, so that a busy machine also reads several of them in time.
                 let (mut read, mut buf) = (0, [0; 8192]);
                 while !over.load(Ordering::Acquire) {
                     read += p.accepted.read(&mut buf).unwrap();
@@ -140,9 +139,13 @@ fn send_file_to_slow_reader_times_out<A: Api>() {
             let failure = fails(outcome, ErrorKind::TimedOut);
             assert!(took >= LIMIT - Duration::from_millis(10), "{took:?}");
             assert!(took < LIMIT * 20, "{took:?}");
-            assert!(failure.transferred > 100_000, "{failure:?}");
             assert_eq!(slow.join().unwrap(), failure.transferred);
-        });
+            failure.transferred
+        })
+    };
+    for transport in TRANSPORTS {
+        // On a busy machine the peer may read little in time.
+        assert!((0..10).any(|_| send(transport) > 100_000), "{transport:?}");
     }
 }
 
@@ -193,10 +196,13 @@ fn send_file_is_not_split_by_heartbeats<A: Api>() {
     let options = || [Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)];
     let (client, mut peer) = with_raw_peer::<A>(&options());
     thread::scope(|scope| {
+        let _end = OnDrop(|| client.abort());
         scope.spawn(|| client.send_file(file.as_raw_fd(), 0, u64::MAX).unwrap());
-        let reader = scope.spawn(|| client.read(&mut [0; 8]));
         let mut got = vec![0; len];
-        let (slow, rest) = got.split_at_mut(1 << 16);
+        peer.read_exact(&mut got[..1]).unwrap();
+        // The call has begun, so a heartbeat of the read would split the file.
+        let reader = scope.spawn(|| client.read(&mut [0; 8]));
+        let (slow, rest) = got[1..].split_at_mut(1 << 16);
         for piece in slow.chunks_mut(1 << 12) {
             peer.read_exact(piece).unwrap();
             thread::sleep(Duration::from_millis(10));
@@ -267,7 +273,7 @@ fn send_file_keeps_the_blocking_mode<A: Api>() {
                     tell.send(system::thread_id()).unwrap();
                     client.read(&mut [0; 8])
                 });
-                let reader = told.recv_timeout(Duration::from_secs(10)).unwrap();
+                let reader = told.recv_timeout(Duration::from_secs(60)).unwrap();
                 eventually("it waits", || late.is_finished() || system::waits_for_a_socket(reader));
                 assert!(!late.is_finished());
                 p.accepted.read_exact(&mut got[LEN / 2..]).unwrap();

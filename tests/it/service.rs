@@ -89,7 +89,7 @@ fn echo<A: Api>(each: impl Fn()) -> impl Fn(&A::Client) {
 
 fn connect(endpoint: &str) -> TcpStream {
     let stream = TcpStream::connect(endpoint).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 
@@ -186,7 +186,7 @@ fn wait_returns_when_the_service_has_ended<A: Api>() {
         let (inside, of_handler) = (Mutex::new(inside), service.clone());
         let each = move || {
             let service = of_handler.lock().unwrap().clone();
-            let outcome = service.unwrap().wait(10_000);
+            let outcome = service.unwrap().wait(60_000);
             inside.lock().unwrap().send(outcome).unwrap();
         };
         let made = Arc::new(serve::<A>(&server, way, &[], each).unwrap());
@@ -196,7 +196,7 @@ fn wait_returns_when_the_service_has_ended<A: Api>() {
         fails(outcomes.recv().unwrap(), ErrorKind::WrongState);
         fails(made.wait(0), ErrorKind::TimedOut);
         made.stop();
-        made.wait_stopped(10_000).unwrap();
+        made.wait_stopped(60_000).unwrap();
         fails(made.wait(20), ErrorKind::TimedOut);
         let (outcome, _) = while_waiting(|| made.wait(INFINITE), || drop(client));
         outcome.unwrap();
@@ -210,11 +210,11 @@ fn wait_includes_connects_in_progress<A: Api>() {
     let full = FullQueue::new();
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
     let service = server.serve_events(&[], On::default()).unwrap();
-    service.connect(&full.endpoint(), &[Opt::ConnectTimeout(200)], 1).unwrap();
+    service.connect(&full.endpoint(), &[Opt::ConnectTimeout(4000)], 1).unwrap();
     service.stop();
-    service.wait_stopped(10_000).unwrap();
+    service.wait_stopped(60_000).unwrap();
     fails(service.wait(0), ErrorKind::TimedOut);
-    service.wait(10_000).unwrap();
+    service.wait(60_000).unwrap();
 }
 
 /// Serves connections that send data until they end, and do not react to a drain. Returns the
@@ -360,7 +360,7 @@ fn drains_return_the_counts_since_the_first<A: Api>() {
         clients.iter().for_each(is_echoed);
         let results: Vec<_> = thread::scope(|scope| {
             let drains: Vec<_> =
-                (0..3).map(|_| scope.spawn(|| service.drain(10_000).unwrap())).collect();
+                (0..3).map(|_| scope.spawn(|| service.drain(60_000).unwrap())).collect();
             for mut client in clients {
                 assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
             }
@@ -382,7 +382,7 @@ fn is_usable<A: Api>(server: &A::Server, way: Way) {
     client.write_all(b"hello").unwrap();
     client.read_exact(&mut [0; 5]).unwrap();
     client.close().unwrap();
-    service.drain(10_000).unwrap();
+    service.drain(60_000).unwrap();
 }
 
 /// E2: if no thread can be started, the server still listens, and its file exists.
@@ -466,7 +466,7 @@ fn answer() -> OnDatagram {
 #[cfg(feature = "datagram")]
 fn is_answered<A: Api>(socket: &A::Datagram, options: &[Serve]) {
     let service = socket.serve_with(options, answer()).unwrap();
-    let client = A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let client = A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(60_000)]).unwrap();
     client.send(b"hello").unwrap();
     assert_eq!(client.recv(8).unwrap().bytes, b"hello");
     drop(service);
@@ -493,7 +493,7 @@ fn stack_size_applies_in_every_mode<A: Api>() {
             let server = A::listen("127.0.0.1:0", &[]).unwrap();
             let service = serve::<A>(&server, way, &options, each).unwrap();
             is_echoed(&connect(&server.endpoint()));
-            service.drain(10_000).unwrap();
+            service.drain(60_000).unwrap();
         }
         let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
         is_answered::<A>(&socket, &options);
@@ -592,7 +592,7 @@ fn threads_ignore_pthread_cancel<A: Api>() {
                     let clients: Vec<_> = (0..3).map(|_| connect(&server.endpoint())).collect();
                     (0..2).for_each(|_| clients.iter().for_each(is_echoed));
                     drop(clients);
-                    service.drain(10_000).unwrap();
+                    service.drain(60_000).unwrap();
                 }
             }
             let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
@@ -602,7 +602,7 @@ fn threads_ignore_pthread_cancel<A: Api>() {
             });
             let _service = socket.serve(1, handler).unwrap();
             let client =
-                A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(10_000)]).unwrap();
+                A::Datagram::connect(&socket.endpoint(), &[Opt::ReadTimeout(60_000)]).unwrap();
             for _ in 0..2 {
                 client.send(b"hello").unwrap();
                 assert_eq!(client.recv(8).unwrap().bytes, b"hello");
@@ -671,7 +671,7 @@ fn threads_inherit_the_signal_mask<A: Api>() {
             assert_eq!(told.recv().unwrap(), [true, false], "{way:?}");
         }
         drop(clients);
-        service.drain(10_000).unwrap();
+        service.drain(60_000).unwrap();
     }
 }
 
@@ -711,7 +711,7 @@ fn send_is_retried_when_the_kernel_lacks_memory<A: Api>() {
         client.read_exact(&mut got).unwrap();
         assert_eq!((&got, connection.close_reason()), (b"late", None));
         drop(client);
-        service.drain(10_000).unwrap();
+        service.drain(60_000).unwrap();
     }
 }
 
@@ -766,7 +766,7 @@ fn connection_after_its_close_is_always_rejected<A: Api>() {
         let service = server.serve_events(&[], on).unwrap();
         for n in 1..=20 {
             let mut client = connect(&server.endpoint());
-            let connection = opened.recv_timeout(Duration::from_secs(10)).unwrap();
+            let connection = opened.recv_timeout(Duration::from_secs(60)).unwrap();
             connection.set_data(5);
             stale.iter().for_each(is_rejected::<A>);
             // None of these calls affected this connection.
@@ -808,7 +808,7 @@ fn push_to_connections_that_close_reaches_no_other_client<A: Api>() {
         }
         for number in 0..300 {
             let mut client = connect(&server.endpoint());
-            let connection = opened.recv_timeout(Duration::from_secs(10)).unwrap();
+            let connection = opened.recv_timeout(Duration::from_secs(60)).unwrap();
             let mut all = current.lock().unwrap();
             all.push((number, connection));
             if all.len() > 8 {
@@ -823,7 +823,7 @@ fn push_to_connections_that_close_reaches_no_other_client<A: Api>() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    service.drain(10_000).unwrap();
+    service.drain(60_000).unwrap();
 }
 
 /// The payload of a panic, whose drop also panics.
@@ -856,7 +856,7 @@ fn panic_whose_payload_panics_when_dropped_ends_one_connection() {
         let ended = one.read(&mut [0; 8]).unwrap_err().kind();
         assert_eq!(ended, std::io::ErrorKind::ConnectionReset, "{way:?}");
         is_echoed(&connect(&server.endpoint().to_string()));
-        service.drain(Duration::from_secs(10)).unwrap();
+        service.drain(Duration::from_secs(60)).unwrap();
     }
     let socket = keepsock::DatagramSocket::bind("127.0.0.1:0").unwrap();
     let service = socket
@@ -868,7 +868,7 @@ fn panic_whose_payload_panics_when_dropped_ends_one_connection() {
         })
         .unwrap();
     let client = keepsock::DatagramSocket::connect(socket.endpoint()).unwrap();
-    client.set_read_timeout(Duration::from_secs(10)).unwrap();
+    client.set_read_timeout(Duration::from_secs(60)).unwrap();
     client.send(b"panic, please").unwrap();
     client.send(b"alive?").unwrap();
     assert_eq!(client.recv(&mut [0; 32]).unwrap().len, 6);

@@ -69,8 +69,8 @@ fn abstract_name<A: Api>(test: &str) -> String {
 }
 
 fn pair<A: Api>(dir: &TempDir) -> (A::Datagram, A::Datagram) {
-    let server = A::Datagram::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap();
-    let client = A::Datagram::connect(&server.endpoint(), &[Opt::ReadTimeout(10_000)]).unwrap();
+    let server = A::Datagram::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(60_000)]).unwrap();
+    let client = A::Datagram::connect(&server.endpoint(), &[Opt::ReadTimeout(60_000)]).unwrap();
     (server, client)
 }
 
@@ -537,7 +537,7 @@ fn datagrams_of_denied_users_are_skipped<A: Api>() {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata("/proc/self").unwrap().uid()
     };
-    let allowed = [Opt::AllowUid(own + 7), Opt::AllowUid(own), Opt::ReadTimeout(10_000)];
+    let allowed = [Opt::AllowUid(own + 7), Opt::AllowUid(own), Opt::ReadTimeout(60_000)];
     let server = A::Datagram::bind(&dir.endpoint("a"), &allowed).unwrap();
     let client = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
     for details in [true, false] {
@@ -614,7 +614,7 @@ fn send_to_peer_without_receives_fails<A: Api>() {
     let other = A::Datagram::bind(&dir.endpoint("o"), &[]).unwrap();
     let service = server.serve(1, Box::new(|_, _| ())).unwrap();
     service.stop();
-    service.wait(10_000).unwrap();
+    service.wait(60_000).unwrap();
     for _ in 0..2 {
         fails(client.send(b"x"), ErrorKind::Refused);
         fails(other.send_to_endpoint(b"x", &server.endpoint()), ErrorKind::Refused);
@@ -635,7 +635,7 @@ fn connected_socket_ignores_other_senders<A: Api>() {
     stranger.send_to_endpoint(b"evil", &to).unwrap();
     client.set_read_timeout(50).unwrap();
     fails(client.recv(8), ErrorKind::TimedOut);
-    client.set_read_timeout(10_000).unwrap();
+    client.set_read_timeout(60_000).unwrap();
     let server = A::Datagram::bind(&dir.endpoint("s"), &[]).unwrap();
     client.send(b"x").unwrap();
     let (_, info) = server.recv_info(8).unwrap();
@@ -689,7 +689,7 @@ fn relative_peer_path_after_chdir_is_kept<A: Api>() {
     relative.push(path.strip_prefix("/").unwrap());
     let server = A::Datagram::bind(&dir.endpoint("s"), &[]).unwrap();
     let client = A::Datagram::connect(&format!("unix:{}", relative.display()), &[]).unwrap();
-    client.set_read_timeout(10_000).unwrap();
+    client.set_read_timeout(60_000).unwrap();
     client.send(b"x").unwrap();
     let (_, info) = server.recv_info(8).unwrap();
     server.reply(&info, b"y").unwrap();
@@ -757,7 +757,7 @@ fn unix_datagrams_are_served<A: Api>() {
         assert_eq!(client.recv(200_000).unwrap().bytes, vec![6; len]);
     }
     service.stop();
-    service.wait(10_000).unwrap();
+    service.wait(60_000).unwrap();
     server.send_to_endpoint(b"still", &client.endpoint()).unwrap();
     assert_eq!(client.recv(8).unwrap().bytes, b"still");
 }
@@ -768,8 +768,8 @@ fn batch_of_replies_reaches_each_sender<A: Api>() {
     let server = A::Datagram::bind(&dir.endpoint("s"), &[]).unwrap();
     for endpoint in [dir.endpoint("c"), String::new()] {
         let client = match endpoint.as_str() {
-            "" => A::Datagram::connect(&dir.endpoint("s"), &[Opt::ReadTimeout(10_000)]).unwrap(),
-            path => A::Datagram::bind(path, &[Opt::ReadTimeout(10_000)]).unwrap(),
+            "" => A::Datagram::connect(&dir.endpoint("s"), &[Opt::ReadTimeout(60_000)]).unwrap(),
+            path => A::Datagram::bind(path, &[Opt::ReadTimeout(60_000)]).unwrap(),
         };
         client.send_to_endpoint(b"x", &dir.endpoint("s")).unwrap();
         let (_, info) = server.recv_info(8).unwrap();
@@ -785,7 +785,7 @@ fn batch_of_replies_reaches_each_sender<A: Api>() {
 fn socketpair_without_names_exchanges_datagrams<A: Api>() {
     let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let [one, other] = [one, other].map(|end| {
-        A::Datagram::adopt(end.into(), &[Opt::ReadTimeout(10_000)]).map_err(|e| e.1).unwrap()
+        A::Datagram::adopt(end.into(), &[Opt::ReadTimeout(60_000)]).map_err(|e| e.1).unwrap()
     });
     assert_eq!(one.endpoint(), "unix:(unnamed)");
     one.send(b"question").unwrap();
@@ -800,7 +800,7 @@ fn metadata_change_keeps_allowed_senders<A: Api>() {
     const COUNT: usize = 3000;
     let dir = TempDir::new();
     let own = std::fs::metadata("/proc/self").unwrap().uid();
-    let options = [Opt::AllowUid(own), Opt::ReadTimeout(10_000)];
+    let options = [Opt::AllowUid(own), Opt::ReadTimeout(60_000)];
     let server = A::Datagram::bind(&dir.endpoint("s"), &options).unwrap();
     let client = A::Datagram::connect(&dir.endpoint("s"), &[]).unwrap();
     std::thread::scope(|scope| {
@@ -1060,11 +1060,11 @@ fn path_of_108_bytes_is_bound_connected_and_answered<A: Api>() {
         (format!("unix:{}", path.display()), path)
     };
     let ((server_name, server_path), (client_name, _)) = (long("s"), long("c"));
-    let server = A::Datagram::bind(&server_name, &[Opt::ReadTimeout(10_000)]).unwrap();
+    let server = A::Datagram::bind(&server_name, &[Opt::ReadTimeout(60_000)]).unwrap();
     assert_eq!(server.endpoint(), server_name);
     assert!(server_path.exists());
     fails(A::Datagram::bind(&server_name, &[]), ErrorKind::AddressInUse);
-    let options = [Opt::Local(&client_name), Opt::ReadTimeout(10_000)];
+    let options = [Opt::Local(&client_name), Opt::ReadTimeout(60_000)];
     let client = A::Datagram::connect(&server_name, &options).unwrap();
     assert_eq!(client.name(), format!("unix-datagram {client_name} -> {server_name}"));
     client.send(b"x").unwrap();

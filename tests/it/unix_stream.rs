@@ -475,7 +475,7 @@ fn peer_credentials_of_unix_client_are_reported<A: Api>() {
     };
     let service = server.serve_events(&[], on).unwrap();
     let _client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
-    let patience = Duration::from_secs(10);
+    let patience = Duration::from_secs(60);
     assert_eq!(told.recv_timeout(patience).unwrap().unwrap(), expected);
     service.stop();
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
@@ -543,7 +543,7 @@ fn peer_name_hostile_is_escaped_everywhere<A: Api>() {
 fn connections_of_denied_users_are_rejected<A: Api>() {
     let (uid, _) = me();
     let client = |server: &A::Server| {
-        let options = [Opt::CloseTimeout(0), Opt::ReadTimeout(10_000)];
+        let options = [Opt::CloseTimeout(0), Opt::ReadTimeout(60_000)];
         A::connect(&server.endpoint(), &options).unwrap()
     };
     // Several calls add users.
@@ -557,7 +557,7 @@ fn connections_of_denied_users_are_rejected<A: Api>() {
     let other = [Opt::AllowUid(uid + 1)];
     let is_closed = |c: &A::Client| assert_eq!(c.read(&mut [0; 8]).unwrap(), 0);
     let server = unnamed::<A>("accept", &other);
-    server.set_accept_timeout(300).unwrap();
+    server.set_accept_timeout(3000).unwrap();
     let waiting = [client(&server), client(&server)];
     fails(server.accept(), ErrorKind::TimedOut);
     waiting.iter().for_each(is_closed);

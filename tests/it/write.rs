@@ -300,7 +300,7 @@ fn write_to_closed_peer<A: Api>() {
                     &p.server,
                     &[],
                     Box::new(|c: &A::Client| {
-                        let _ = c.wait_hangup(2000);
+                        let _ = c.wait_hangup(support::INFINITE);
                     }),
                 )
                 .unwrap();

@@ -360,7 +360,7 @@ pub trait Reconnect<A: Api>: Send {
     fn connect(&mut self) -> Outcome<A::Client>;
 }
 
-/// Makes each generic function a test of both APIs, with a hard limit of 30 s. A group in braces
+/// Makes each generic function a test of both APIs, with a hard limit. A group in braces
 /// needs the feature of its attribute. A function that is not listed is dead code, which the lints
 /// reject.
 macro_rules! both_apis {

@@ -16,7 +16,7 @@ use super::timing::ms;
 pub fn await_that(what: &str, mut there: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !there() {
-        assert!(Instant::now() < until, "not seen within 30 s: {what}");
+        assert!(Instant::now() < until, "not seen within 60 s: {what}");
         thread::sleep(ms(1));
     }
 }

@@ -28,7 +28,7 @@ const DONE: &str = "test process: done";
 const SKIP: &str = "test process: skip: ";
 
 /// The least time limit of a process: a busy machine delays a test that does not hang by a factor.
-const LEAST_LIMIT: Duration = Duration::from_secs(120);
+const LEAST_LIMIT: Duration = Duration::from_secs(240);
 
 /// Runs `body` in a process of its own. For tests that depend on the state of the whole process. The
 /// process is killed after `limit`, or after [`LEAST_LIMIT`] if that is longer.
