@@ -16,7 +16,7 @@
 //! | `Connection` | `any_data` | the user pointer of a connection |
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
 //! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |
-//! | options | `validate`, `checked_stack_size` | C checks an option when it is set |
+//! | options | `validate`, `checked_stack_size`, `try_heartbeat` | C checks an option, and copies it, when it is set |
 //! | `Error` | `detail`, `during` | errors of arguments (with `Error::new`) |
 //! | others | `from_number`, `to_socket_addr` | C has numbers and text |
 
@@ -34,6 +34,9 @@ pub(crate) use crate::datagram::recv::{Batch, Facts};
 pub(crate) use crate::datagram::send::Parts;
 // A panic of the program's code must not unwind into C.
 pub(crate) use crate::io::panic_guard::panics;
+// Lists whose length the program determines.
+#[cfg(feature = "serve")]
+pub(crate) use crate::io::memory::listed;
 // The reason why a call did not complete, before an error object is created.
 pub(crate) use crate::io::wait::Stop;
 // A network is checked when it is added, because C has no builder that returns the error later.

@@ -288,7 +288,8 @@ int32_t keepsock_client_read(keepsock_client *client, void *buf, size_t cap, siz
  * One read timeout covers the whole call. If the call fails, the contents of `buf` are undefined.
  * The bytes that have arrived are kept for the next read, and keepsock_error_transferred() returns
  * their number. A call that has received many MiB and cannot receive the rest in time returns
- * earlier by the time it needs to keep the bytes, about 2 ms per MiB.
+ * earlier by the time it needs to keep the bytes, about 2 ms per MiB. If this process has no memory
+ * to keep the bytes, they are in `buf` only.
  *
  * @param buf  Receives `len` bytes.
  * @param len  The number of bytes.
@@ -306,7 +307,8 @@ int32_t keepsock_client_read(keepsock_client *client, void *buf, size_t cap, siz
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or this process has
+ *     no memory to keep the bytes that have arrived
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -438,8 +440,8 @@ int32_t keepsock_client_read_message(keepsock_client *client, int32_t prefix, vo
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
- *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a packet in
- *     several buffers
+ *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
+ *     buffers or for a packet in several buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the buffers have no room
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -606,8 +608,8 @@ int32_t keepsock_client_write_message(keepsock_client *client, int32_t prefix, c
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
  *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
- *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a packet in
- *     several buffers
+ *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
+ *     buffers or for a packet in several buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -998,6 +1000,7 @@ int32_t keepsock_client_set_dead_after(keepsock_client *client, int64_t timeout_
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; no bytes; out of range; not below the idle timeout;
  *     KEEPSOCK_INFINITE with a heartbeat timeout
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
  */
 int32_t keepsock_client_set_heartbeat(keepsock_client *client, int64_t interval_ms, const void *buf,
                                       size_t len, keepsock_error **error);

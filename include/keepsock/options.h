@@ -276,6 +276,7 @@ int32_t keepsock_options_set_fail_on_stall(keepsock_options *options, bool on,
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no bytes, out of range, or the idle timeout is not
  *     longer than the interval
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
  */
 int32_t keepsock_options_set_heartbeat(keepsock_options *options, int64_t interval_ms,
                                        const void *buf, size_t len, keepsock_error **error);

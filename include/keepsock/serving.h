@@ -259,6 +259,7 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  *     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
  *     inside a call on it
  *   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
  *     keepsock_options_set_keep_stats(), which has no effect here
  * @note May be called from inside callbacks.
@@ -321,8 +322,11 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
  * @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
  *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
  *     down or freed the service, or a timeout or limit ended it
- *   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, and the library resets the
- *     connection; or the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, or the kernel accepted a part of
+ *     the message and this process has no memory to queue the rest; the library resets the
+ *     connection. Or the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel accepts no byte now, and this process has no memory to
+ *     queue the message. Nothing was sent, and the connection stays open
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
  *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
@@ -564,6 +568,7 @@ int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
  *     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
  *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
  */
 int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, const void *buf,
                                     size_t len, keepsock_error **error);
@@ -633,7 +638,7 @@ int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *valu
  *
  * - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
  *   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
- *   message.
+ *   message. If this process has no memory for it, the overflow policy applies to these clients.
  * - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
  *   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
  *   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
@@ -651,6 +656,7 @@ int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *valu
  *                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
  * @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
  *   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
  *     keepsock_server_serve(), which has no groups
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
@@ -673,6 +679,7 @@ int32_t keepsock_service_broadcast(keepsock_service *service, const char *group,
  *     runs
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another member
  */
 int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error **error);
 

@@ -274,7 +274,7 @@ impl<T: Handle> Room<'_, T> {
 }
 
 #[cold]
-fn no_memory() -> Error {
+pub(crate) fn no_memory() -> Error {
     Error::new(ErrorKind::NoMemory, NO_OPERATION)
 }
 
@@ -631,11 +631,21 @@ impl<T: Versioned> Items<'_, T> {
     }
 }
 
+/// Converts the elements of an array.
+fn collect<'a, T, U>(array: &'a [T], convert: impl Fn(&'a T) -> Result<U>) -> Result<Vec<U>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(array.len()).map_err(|_| no_memory())?;
+    for element in array {
+        list.push(convert(element)?);
+    }
+    Ok(list)
+}
+
 impl<'a> Array<'a, keepsock_slice> {
     pub(crate) fn slices(self) -> Result<Vec<IoSlice<'a>>> {
         // SAFETY: `Array::new` requires that `buf` points to `len` readable bytes.
         let bytes = |s: &keepsock_slice| unsafe { Bytes::new(s.buf, s.len) }.get();
-        self.get()?.iter().map(|s| bytes(s).map(IoSlice::new)).collect()
+        collect(self.get()?, |s| bytes(s).map(IoSlice::new))
     }
 }
 
@@ -644,7 +654,7 @@ impl<'a> Array<'a, keepsock_buffer> {
         // SAFETY: `Array::new` requires that `buf` points to `cap` writable bytes, and that the
         // buffers of two elements do not overlap.
         let bytes = |b: &keepsock_buffer| unsafe { BytesMut::new(b.buf, b.cap) }.get();
-        self.get()?.iter().map(|b| bytes(b).map(IoSliceMut::new)).collect()
+        collect(self.get()?, |b| bytes(b).map(IoSliceMut::new))
     }
 }
 
@@ -652,7 +662,7 @@ impl Array<'_, *const c_char> {
     pub(crate) fn endpoints(self) -> Result<Vec<Endpoint>> {
         // SAFETY: `Array::new` requires strings that end with NUL.
         let endpoint = |text: &_| unsafe { Text::new(*text, "endpoint") }.endpoint();
-        self.get()?.iter().map(endpoint).collect()
+        collect(self.get()?, endpoint)
     }
 }
 
@@ -660,7 +670,7 @@ impl<'a> Array<'a, keepsock_fd> {
     /// The descriptors, which stay the caller's.
     pub(crate) fn descriptors(self) -> Result<Vec<Borrowed<'a>>> {
         // SAFETY: `Array::new` requires descriptors that stay open during the call.
-        self.get()?.iter().map(|fd| unsafe { borrow(fd) }).collect()
+        collect(self.get()?, |fd| unsafe { borrow(fd) })
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod cancel;
 pub(crate) mod condition;
 pub(crate) mod deadline;
 pub(crate) mod lock;
+pub(crate) mod memory;
 #[cfg(any(feature = "serve", feature = "capi"))]
 pub(crate) mod panic_guard;
 pub(crate) mod random;

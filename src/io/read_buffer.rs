@@ -7,14 +7,6 @@ const CHUNK: usize = 8 * 1024;
 /// A larger buffer, which a long line needed, is freed when it becomes empty.
 const KEEP: usize = 64 * 1024;
 
-/// Copies the bytes; `None`: there is not enough memory.
-pub(crate) fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).ok()?;
-    copy.extend_from_slice(bytes);
-    Some(copy)
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     /// The unread bytes, with initialized space before and after them.
@@ -57,18 +49,22 @@ impl ReadBuffer {
         n
     }
 
-    /// Puts bytes back before the unread bytes.
-    pub(crate) fn put_back(&mut self, front: &[u8]) {
+    /// Puts bytes back before the unread bytes. `None`: there is not enough memory, and the buffer
+    /// is unchanged.
+    pub(crate) fn put_back(&mut self, front: &[u8]) -> Option<()> {
         if self.as_slice().is_empty() {
+            self.bytes.try_reserve(front.len().saturating_sub(self.bytes.len())).ok()?;
             self.bytes.clear();
             self.bytes.extend_from_slice(front);
             self.end = front.len();
         } else {
+            self.bytes.try_reserve(front.len()).ok()?;
             self.bytes.splice(..self.start, front.iter().copied());
             self.end = self.end - self.start + front.len();
         }
         self.start = 0;
         self.position = self.position.wrapping_sub(front.len() as u64);
+        Some(())
     }
 
     /// Appends the bytes that `read` receives, and returns its result. Fails without reading if
@@ -137,11 +133,11 @@ mod tests {
         let mut out = [0; 4];
         assert_eq!(buffer.take(&mut out), 4);
         assert_eq!(&out, b"abcd");
-        buffer.put_back(b"cd");
+        buffer.put_back(b"cd").unwrap();
         assert_eq!(buffer.as_slice(), b"cdef");
         assert_eq!(buffer.position(), 2);
         buffer.consume(1);
-        buffer.put_back(b"xy");
+        buffer.put_back(b"xy").unwrap();
         assert_eq!(buffer.as_slice(), b"xydef");
         buffer.consume(99);
         assert!(buffer.as_slice().is_empty());
@@ -150,7 +146,7 @@ mod tests {
     #[test]
     fn failed_fill_changes_nothing() {
         let mut buffer = ReadBuffer::default();
-        buffer.put_back(b"kept");
+        buffer.put_back(b"kept").unwrap();
         let failed = buffer.fill(|_| Err(io::ErrorKind::WouldBlock.into()));
         assert!(failed.is_err());
         assert_eq!(buffer.as_slice(), b"kept");

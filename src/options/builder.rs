@@ -1,13 +1,18 @@
 //! The setters of the options.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::SocketOptions;
+#[cfg(feature = "capi")]
+use super::heartbeat;
 use super::kernel::KernelOption;
 use crate::io::cancel::CancelToken;
 use crate::types::address::Family;
 use crate::types::endpoint::Endpoint;
+#[cfg(feature = "capi")]
+use crate::types::error::Result;
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};
 use crate::types::liveness::Heartbeat;
 use crate::types::sockopt::Sockopt;
@@ -128,8 +133,16 @@ impl SocketOptions {
     /// ```
     #[must_use]
     pub fn heartbeat(mut self, bytes: impl AsRef<[u8]>, every: Duration) -> Self {
-        self.liveness.heartbeat = Some(Heartbeat { bytes: bytes.as_ref().into(), every });
+        let bytes = Arc::new(bytes.as_ref().to_vec());
+        self.liveness.heartbeat = Some(Heartbeat { bytes, every });
         self
+    }
+
+    /// As [`heartbeat`](SocketOptions::heartbeat). Fails if the process has no memory for the bytes.
+    #[cfg(feature = "capi")]
+    pub(crate) fn try_heartbeat(mut self, bytes: &[u8], every: Duration) -> Result<Self> {
+        self.liveness.heartbeat = heartbeat(bytes, Some(every))?;
+        Ok(self)
     }
 
     /// Ends the connection if nothing is received for `time` after a

@@ -9,17 +9,20 @@ mod kernel;
 mod validate;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::KernelOption;
 pub(crate) use kernel::option_failure;
 
 use crate::io::cancel::CancelToken;
+use crate::io::memory::copied;
 use crate::types::address::Family;
 use crate::types::credentials::UnixFile;
 use crate::types::endpoint::Endpoint;
+use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::KeepaliveSetting;
-use crate::types::liveness::LivenessConfig;
+use crate::types::liveness::{Heartbeat, LivenessConfig};
 
 /// Options for creating a socket, for
 /// [`ClientSocket::connect_with`](crate::ClientSocket::connect_with),
@@ -108,4 +111,13 @@ impl Default for SocketOptions {
             cancel: None,
         }
     }
+}
+
+/// Makes a heartbeat with a copy of the bytes. Without an interval there is none.
+pub(crate) fn heartbeat(bytes: &[u8], every: Option<Duration>) -> Result<Option<Heartbeat>> {
+    let Some(every) = every else {
+        return Ok(None);
+    };
+    let bytes = copied(bytes).ok_or_else(|| Error::new(ErrorKind::NoMemory, "heartbeat"))?;
+    Ok(Some(Heartbeat { bytes: Arc::new(bytes), every }))
 }

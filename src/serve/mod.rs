@@ -122,7 +122,9 @@ impl Service {
     /// waits at most 100 ms in total for connections that another thread is writing to.
     ///
     /// With event loops, bytes that a client's kernel buffer does not accept are queued within the
-    /// [`queue_limit`](ServeOptions::queue_limit). All queues share one copy of the message.
+    /// [`queue_limit`](ServeOptions::queue_limit). All queues share one copy of the message. If the
+    /// process has no memory for it, the [`overflow_policy`](ServeOptions::overflow_policy) applies
+    /// to these clients.
     ///
     /// # Errors
     /// With event loops only; the message is then sent to no connection:
@@ -159,6 +161,7 @@ impl Service {
     /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, and
     ///   so no groups.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the list of members.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
     ///   framing, or the length prefix cannot represent its length.
     ///
@@ -201,6 +204,7 @@ impl Service {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket was made with
     ///   [`keep_stats`](crate::SocketOptions::keep_stats), which has no effect here.
     /// - [`Closed`](ErrorKind::Closed): the socket is closed, or the service has ended.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for another connection.
     ///
     /// ```
     /// # #[cfg(unix)] {

@@ -13,12 +13,13 @@ use super::flags::{
 };
 use super::{ClientSocket, LazyAddress, keepalive};
 use crate::io::timeout::{CallTimeout, TimeoutCell, millis};
+use crate::options::heartbeat;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::{self, InUse};
 use crate::types::address::{Address, FiveTuple, Protocol};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, NO_KEEPALIVE};
-use crate::types::liveness::{Heartbeat, LivenessConfig};
+use crate::types::liveness::LivenessConfig;
 
 impl ClientSocket {
     /// Returns the protocol, the local address and the remote address. They stay available after an
@@ -363,7 +364,7 @@ impl ClientSocket {
         interval: impl Into<Option<Duration>>,
     ) -> Result<()> {
         let interval = interval.into();
-        let heartbeat = interval.map(|every| Heartbeat { bytes: bytes.as_ref().into(), every });
+        let heartbeat = heartbeat(bytes.as_ref(), interval)?;
         self.set_liveness("heartbeat", |config| config.heartbeat.clone_from(&heartbeat))
     }
 

@@ -9,7 +9,8 @@ use super::ClientSocket;
 use super::flags::{
     BUFFERED, DRAINING, NONBLOCKING, READ_TIMEOUT, SEQPACKET, SHORT_READ_TIMEOUT, SLOW_READ,
 };
-use crate::io::read_buffer::{ReadBuffer, copied};
+use crate::io::memory::{copied, text};
+use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Outcome, Stop};
 use crate::sys::{self, InUse, Interest, Tick, Wait};
@@ -204,7 +205,9 @@ impl ClientSocket {
     ///
     /// # Errors
     /// The bytes that had arrived stay in the socket for the next read.
-    /// [`Error::transferred`](crate::Error::transferred) returns their number.
+    /// [`Error::transferred`](crate::Error::transferred) returns their number. If the process has no
+    /// memory to keep them, the error is [`NoMemory`](ErrorKind::NoMemory), and they are in `buf`
+    /// only.
     #[doc = read_errors!()]
     #[doc = end_errors!()]
     /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side before all bytes had
@@ -246,9 +249,10 @@ impl ClientSocket {
                 Err(cause) => cause,
             };
             let mut buffer = self.lock_buffer();
-            buffer.put_back(&buf[..done]);
+            let kept = buffer.put_back(&buf[..done]);
             self.update_buffered_flag(&buffer);
             drop(buffer);
+            let cause = kept.map_or(ErrorKind::NoMemory.into(), |()| cause);
             return Err(self.to_stop("read", cause, done));
         }
         Ok(())
@@ -335,11 +339,7 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn read_line(&self, max: usize) -> Result<String> {
-        self.read_line_bytes(max, |line| {
-            let text = String::from_utf8(copied(line)?);
-            Some(text.unwrap_or_else(|_| String::from_utf8_lossy(line).into_owned()))
-        })
-        .map_err(|stop| self.stopped("read", stop))
+        self.read_line_bytes(max, text).map_err(|stop| self.stopped("read", stop))
     }
 
     /// Reads one message and passes it to `take` before it leaves the buffer. See

@@ -16,7 +16,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(45 + 5 * 32_767);
 /// that this side is alive.
 #[derive(Debug, Clone)]
 pub(crate) struct Heartbeat {
-    pub bytes: Arc<[u8]>,
+    pub bytes: Arc<Vec<u8>>,
     pub every: Duration,
 }
 
@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn validate_rejects_options_that_contradict() {
         let second = Some(Duration::from_secs(1));
-        let heartbeat = |bytes: &[u8], every| Some(Heartbeat { bytes: bytes.into(), every });
+        let heartbeat =
+            |bytes: &[u8], every| Some(Heartbeat { bytes: Arc::new(bytes.to_vec()), every });
         let zero = Some(Duration::ZERO);
         let none = LivenessConfig::default;
         for config in [

@@ -100,6 +100,7 @@ pub unsafe extern "C" fn keepsock_client_set_idle_timeout(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; no bytes; out of range; not below the idle timeout;
 ///     KEEPSOCK_INFINITE with a heartbeat timeout
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_set_heartbeat(
     client: *mut keepsock_client,

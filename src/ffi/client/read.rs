@@ -60,7 +60,8 @@ pub unsafe extern "C" fn keepsock_client_read(
 /// One read timeout covers the whole call. If the call fails, the contents of `buf` are undefined.
 /// The bytes that have arrived are kept for the next read, and keepsock_error_transferred() returns
 /// their number. A call that has received many MiB and cannot receive the rest in time returns
-/// earlier by the time it needs to keep the bytes, about 2 ms per MiB.
+/// earlier by the time it needs to keep the bytes, about 2 ms per MiB. If this process has no memory
+/// to keep the bytes, they are in `buf` only.
 ///
 /// @param buf  Receives `len` bytes.
 /// @param len  The number of bytes.
@@ -78,7 +79,8 @@ pub unsafe extern "C" fn keepsock_client_read(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
-///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or this process has
+///     no memory to keep the bytes that have arrived
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -298,8 +300,8 @@ pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
-///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a packet in
-///     several buffers
+///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
+///     buffers or for a packet in several buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the buffers have no room
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number

@@ -190,8 +190,8 @@ pub unsafe extern "C" fn keepsock_client_write_str(
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
 ///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
-///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a packet in
-///     several buffers
+///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
+///     buffers or for a packet in several buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an empty SOCK_SEQPACKET packet
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number

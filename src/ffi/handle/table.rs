@@ -10,7 +10,7 @@ use super::Handle;
 use super::pool::{GENERATION_STEP, LAST, LOW, Slot};
 use super::value::{TAG_BITS, Value, generation_of};
 use crate::ffi::shield;
-use crate::internal::lock_shared;
+use crate::internal::{listed, lock_shared};
 
 /// The number of an object in a [`Table`]. It has 64 bits on every platform and contains
 /// the whole generation, so no id ever stands for a second object. 0 stands for no object.
@@ -113,7 +113,7 @@ fn drop_object<T: Handle>(slot: &Slot<T>) {
 /// Objects that have numbers, from 0 on and without large gaps. Each number has its own slot, so the
 /// number determines the id. The C program cannot free such an object, and may use its id at any time:
 /// see [`pin`]. The table is a user of each object in it.
-pub(crate) struct Table<T: Handle>(Box<[OnceLock<Option<Block<T>>>]>);
+pub(crate) struct Table<T: Handle>(Box<[OnceLock<Block<T>>]>);
 
 /// Adjacent slots.
 struct Block<T: 'static> {
@@ -132,21 +132,32 @@ const SPENT: u32 = 1 << 31;
 const PAUSE: Duration = Duration::from_micros(50);
 
 impl<T: Handle> Table<T> {
-    /// A table for numbers below `limit`.
-    pub(crate) fn new(limit: usize) -> Table<T> {
+    /// A table for numbers below `limit`; `None`: the process has no memory for it.
+    pub(crate) fn new(limit: usize) -> Option<Table<T>> {
         let blocks = limit.div_ceil(T::BLOCK as usize);
-        Table(std::iter::repeat_with(OnceLock::new).take(blocks).collect())
+        Some(Table(listed(blocks, std::iter::repeat_with(OnceLock::new))?.into_boxed_slice()))
+    }
+
+    /// Allocates the slots of `count` numbers from `first` on. Returns false if the process has no
+    /// memory for them. One thread at a time may call this function.
+    pub(crate) fn reserve(&self, first: usize, count: usize) -> bool {
+        let numbers = first / T::BLOCK as usize..(first + count).div_ceil(T::BLOCK as usize);
+        numbers.map(|number| self.0.get(number)).all(|block| {
+            block.is_some_and(|block| {
+                block.get().is_some() || Block::new().is_some_and(|new| block.set(new).is_ok())
+            })
+        })
     }
 
     #[inline]
     fn slot(&self, number: usize) -> Option<(u32, &'static Slot<T>)> {
         let at = number % T::BLOCK as usize;
-        let block = self.0.get(number / T::BLOCK as usize)?.get_or_init(Block::new).as_ref()?;
+        let block = self.0.get(number / T::BLOCK as usize)?.get()?;
         Some((block.first + at as u32, block.slots.get(at)?))
     }
 
-    /// Puts an object into its slot. `None`: the process has no memory for the slot. If a thread still
-    /// uses the previous object of the slot, this function waits for that thread.
+    /// Puts an object into its slot. `None`: the slot was not [reserved](Table::reserve). If a thread
+    /// still uses the previous object of the slot, this function waits for that thread.
     ///
     /// # Safety
     /// The slot has no object of the table, and no other thread puts an object there at the same time.
@@ -217,7 +228,7 @@ impl<T: Handle> Block<T> {
 
 impl<T: Handle> Drop for Table<T> {
     fn drop(&mut self) {
-        for block in self.0.iter_mut().filter_map(OnceLock::take).flatten() {
+        for block in self.0.iter_mut().filter_map(OnceLock::take) {
             block.slots.iter().for_each(take);
             let is_usable = |slot: &Slot<T>| generation_of(slot.state_relaxed()) <= SPENT;
             if block.slots.iter().all(is_usable) {
@@ -252,13 +263,19 @@ mod tests {
         const SLOTS: u64 = ID_SLOTS;
     });
 
+    fn table(limit: usize) -> Table<Kept> {
+        let table = Table::new(limit).unwrap();
+        assert!(table.reserve(0, limit));
+        table
+    }
+
     /// V9, E2: an id is rejected after its object was taken out of the table: when its slot has
     /// another object, when its table was dropped, and when another table has the slot.
     #[test]
     fn id_is_rejected_after_its_object_was_taken() {
         let witness = Arc::new(());
         let object = || Kept { _witness: witness.clone() };
-        let table = Table::<Kept>::new(300);
+        let table = self::table(300);
         let mut stale = Vec::new();
         for number in [0, 255, 256] {
             // SAFETY: this test alone uses the table, and the number has no object.
@@ -280,7 +297,7 @@ mod tests {
         assert!(pin::<Kept>(stale[0]).is_some() && pin::<Kept>(stale[2]).is_some());
         drop(table);
         assert_eq!(Arc::strong_count(&witness), 1);
-        let later = Table::<Kept>::new(300);
+        let later = self::table(300);
         for number in [0, 255, 256] {
             // SAFETY: this test alone uses the table, and the number has no object.
             let id = unsafe { later.put(number, object()) }.unwrap();
@@ -302,7 +319,7 @@ mod tests {
                 assert_eq!(Value::from_id::<Other>(value.to_id::<Kept>()), None);
             }
         }
-        let table = Table::<Kept>::new(1);
+        let table = self::table(1);
         let object = Kept { _witness: Arc::new(()) };
         // SAFETY: this test alone uses the table, and the number has no object.
         let Id(id) = unsafe { table.put(0, object) }.unwrap();
@@ -318,7 +335,7 @@ mod tests {
     fn taken_object_stays_while_it_is_in_use() {
         let witness = Arc::new(());
         let object = || Kept { _witness: witness.clone() };
-        let table = Table::<Kept>::new(1);
+        let table = self::table(1);
         // SAFETY: this test alone uses the table, and the number has no object.
         let id = unsafe { table.put(0, object()) }.unwrap();
         let pinned = pin::<Kept>(id).unwrap();

@@ -200,6 +200,7 @@ pub unsafe extern "C" fn keepsock_options_set_middlebox_timeout(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no bytes, out of range, or the idle timeout is not
 ///     longer than the interval
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_heartbeat(
     options: *mut keepsock_options,
@@ -212,7 +213,7 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
     // bytes; `error` is NULL or writable.
     let (options, buf, error) =
         unsafe { (Mut::new(options), Bytes::new(buf, len), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.heartbeat(buf.get()?, time(interval_ms)?)))
+    set(options, error, |o| o.try_heartbeat(buf.get()?, time(interval_ms)?))
 }
 
 /// Sets the heartbeat timeout: the time within which the peer must answer a heartbeat.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ffi::arguments::{
-    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, invalid, null, timeout,
+    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, invalid, no_memory, null, timeout,
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
@@ -144,12 +144,16 @@ impl Program {
 // Each call below runs a function of the C program with what the header promises: the id of a
 // connection whose on_close callback has not returned, and the `user` that the program passed.
 impl Handler for Program {
+    fn reserve(&self, first: usize, count: usize) -> bool {
+        self.entries.reserve(first, count)
+    }
+
     fn on_open(&self, connection: &Connection) {
         let user = AtomicPtr::new(pointer_of(connection.any_data()));
         let entry = Entry { connection: connection.clone(), user };
         // SAFETY: the event loop of the connection alone puts and takes the object of this place.
         let Some(Id(id)) = (unsafe { self.entries.put(slot_index(connection), entry) }) else {
-            // The process has no memory for the entry.
+            // `reserve` has allocated the place, so this is an error of the library.
             return connection.abort();
         };
         if let Some(on_open) = self.callbacks.on_open {
@@ -198,9 +202,11 @@ impl Handler for Program {
     }
 
     fn on_close(&self, connection: &Connection, reason: CloseReason) {
-        if let Some(on_close) = self.callbacks.on_close {
+        let conn = self.conn(connection);
+        // The id is 0 if the callback on_open of the program has not run.
+        if let Some(on_close) = self.callbacks.on_close.filter(|_| conn.id != 0) {
             // SAFETY: as in `on_open`.
-            unsafe { on_close(self.conn(connection), reason as i32, self.user) };
+            unsafe { on_close(conn, reason as i32, self.user) };
         }
         self.entries.take(slot_index(connection));
     }
@@ -336,7 +342,7 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
         let program = Program {
             callbacks: callbacks.read()?,
             user,
-            entries: Table::new(event_slots(&options)),
+            entries: Table::new(event_slots(&options)).ok_or_else(no_memory)?,
         };
         socket.serve_events_for(&options, program, |made| out.put(keepsock_service(made)))
     })
@@ -378,8 +384,11 @@ impl Object for keepsock_conn {
 /// @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
 ///     down or freed the service, or a timeout or limit ended it
-///   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, and the library resets the
-///     connection; or the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, or the kernel accepted a part of
+///     the message and this process has no memory to queue the rest; the library resets the
+///     connection. Or the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel accepts no byte now, and this process has no memory to
+///     queue the message. Nothing was sent, and the connection stays open
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
 ///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
 ///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
@@ -561,6 +570,7 @@ pub unsafe extern "C" fn keepsock_conn_set_timer(
 ///     runs
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another member
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_join(
     conn: keepsock_conn,
@@ -886,6 +896,7 @@ pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
 ///     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
 ///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
     conn: keepsock_conn,

@@ -489,7 +489,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///
 /// - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
 ///   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
-///   message.
+///   message. If this process has no memory for it, the overflow policy applies to these clients.
 /// - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
 ///   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
 ///   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
@@ -507,6 +507,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
 /// @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
 ///   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
 ///     keepsock_server_serve(), which has no groups
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
@@ -567,6 +568,7 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 ///     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
 ///     inside a call on it
 ///   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
 ///     keepsock_options_set_keep_stats(), which has no effect here
 /// @note May be called from inside callbacks.

@@ -75,7 +75,10 @@ impl Connection {
     /// - [`Closed`](ErrorKind::Closed): the connection is closed or closing.
     /// - [`Stalled`](ErrorKind::Stalled): the queue limit is exceeded, and the service resets the
     ///   connection. With [`DropOldest`](crate::OverflowPolicy::DropOldest) it drops and counts
-    ///   messages instead. Not for replies.
+    ///   messages instead. Not for replies. Or the kernel accepted a part of the message, and the
+    ///   process has no memory to queue the rest; then the service resets the connection.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the kernel accepts no byte now, and the process has no
+    ///   memory to queue the message. Nothing was sent.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit. It was not
     ///   sent. Not for replies.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
@@ -115,6 +118,7 @@ impl Connection {
             match outcome {
                 SendOutcome::Failed(reason) => reason.kind(),
                 SendOutcome::SlowConsumer => ErrorKind::Stalled,
+                SendOutcome::NoMemory => ErrorKind::NoMemory,
                 _ => ErrorKind::Closed,
             },
             "send",
@@ -274,6 +278,7 @@ impl Connection {
     ///
     /// # Errors
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for another member.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -287,15 +292,17 @@ impl Connection {
     pub fn join(&self, group: &str) -> Result<()> {
         let joined = self.service.groups.join(group, (self.index, self.generation), |name| {
             let join = |entry: &mut ConnEntry| {
-                let lives = !entry.has(CLOSED);
-                if lives {
-                    entry.cold().groups.insert(name.clone());
+                if entry.has(CLOSED) {
+                    return Err(ErrorKind::Closed);
                 }
-                lives
+                let groups = &mut entry.cold().groups;
+                groups.try_reserve(1).map_err(|_| ErrorKind::NoMemory)?;
+                groups.insert(name.clone());
+                Ok(())
             };
-            self.with(join) == Some(true)
+            self.with(join).unwrap_or(Err(ErrorKind::Closed))
         });
-        if joined { Ok(()) } else { Err(Error::new(ErrorKind::Closed, "join")) }
+        joined.map_err(|kind| Error::new(kind, "join"))
     }
 
     /// Leaves a group. Does nothing if the connection is not in it.

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::conn_table::{CLOSED, ConnConfig, ConnEntry, OWN_CONFIG};
 use crate::io::wait::Cause;
-use crate::options::option_failure;
+use crate::options::{heartbeat, option_failure};
 use crate::stream::liveness::PeerWatch;
 use crate::stream::{keepalive, sockopt};
 use crate::sys::{self, Borrowed};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, KeepaliveSetting, NO_KEEPALIVE};
-use crate::types::liveness::{Heartbeat, LivenessConfig};
+use crate::types::liveness::LivenessConfig;
 use crate::types::sockopt::Sockopt;
 
 impl Connection {
@@ -235,7 +235,7 @@ impl Connection {
         interval: impl Into<Option<Duration>>,
     ) -> Result<()> {
         let interval = interval.into();
-        let heartbeat = interval.map(|every| Heartbeat { bytes: bytes.as_ref().into(), every });
+        let heartbeat = heartbeat(bytes.as_ref(), interval)?;
         self.configure("heartbeat", |entry| {
             self.change_liveness(entry, |config| config.heartbeat.clone_from(&heartbeat))
         })

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::send_queue::{SendQueue, Watermarks};
+use crate::io::memory::listed;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
 use crate::sys::fork::lock_inherited;
@@ -331,23 +332,34 @@ pub(super) struct ConnTable(Box<[OnceLock<Block>]>);
 type Block = Box<[Mutex<ConnEntry>; BLOCK]>;
 
 impl ConnTable {
-    pub(super) fn new(most: u32) -> ConnTable {
+    /// Returns `None` if there is not enough memory.
+    pub(super) fn new(most: u32) -> Option<ConnTable> {
         let blocks = (most as usize).div_ceil(BLOCK);
-        ConnTable(std::iter::repeat_with(OnceLock::new).take(blocks).collect())
+        let table = listed(blocks, std::iter::repeat_with(OnceLock::new))?;
+        Some(ConnTable(table.into_boxed_slice()))
     }
 
-    /// Allocates the block that contains an entry.
-    pub(super) fn ensure_block(&self, index: u32) {
-        if let Some(block) = self.0.get(index as usize / BLOCK) {
-            block.get_or_init(|| {
-                // Collected on the heap, because an array would first be built on the stack.
-                let entries = std::iter::repeat_with(|| Mutex::new(ConnEntry::empty())).take(BLOCK);
-                match entries.collect::<Vec<_>>().try_into() {
-                    Ok(block) => block,
-                    Err(_) => Box::new(std::array::from_fn(|_| Mutex::new(ConnEntry::empty()))),
-                }
-            });
-        }
+    /// Allocates the block that contains an entry, unless it exists. `reserve` then allocates what
+    /// the handler needs for the entries of the block: the first one, and their number. Returns
+    /// false if there is not enough memory. One thread at a time may call this function.
+    #[inline]
+    pub(super) fn ensure_block(
+        &self,
+        index: u32,
+        reserve: impl FnOnce(usize, usize) -> bool,
+    ) -> bool {
+        let number = index as usize / BLOCK;
+        self.0.get(number).is_some_and(|block| {
+            block.get().is_some()
+                || reserve(number * BLOCK, BLOCK) && ConnTable::allocate(block).is_some()
+        })
+    }
+
+    #[cold]
+    fn allocate(block: &OnceLock<Block>) -> Option<()> {
+        // Collected on the heap, because an array would first be built on the stack.
+        let entries = std::iter::repeat_with(|| Mutex::new(ConnEntry::empty()));
+        block.set(listed(BLOCK, entries)?.try_into().ok()?).ok()
     }
 
     #[inline]
@@ -450,7 +462,9 @@ mod tests {
         let reply = Message::new(Framing::Raw, &[1; 10]).unwrap();
         for (replies, held) in [(1, false), (2, false), (3, true), (2, true), (1, false)] {
             let mut queue = SendQueue::default();
-            (0..replies).for_each(|_| queue.reply(&reply, 0));
+            for _ in 0..replies {
+                queue.reply(&reply, 0);
+            }
             entry.queue = Some(Box::new(queue));
             entry.update_throttle(watermarks);
             assert_eq!((entry.has(THROTTLED), entry.may_read()), (held, !held), "{replies}");

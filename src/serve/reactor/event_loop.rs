@@ -80,13 +80,23 @@ struct Loop<'a> {
     accepted: (bool, bool),
 }
 
-pub(super) fn run(service: &Arc<ReactorService>, number: usize, mut poller: Poller) {
+/// Allocates the buffer of a loop; `None`: there is not enough memory.
+pub(super) fn new_buffer() -> Option<Box<[u8]>> {
+    sys::zeroed(READ)
+}
+
+pub(super) fn run(
+    service: &Arc<ReactorService>,
+    number: usize,
+    mut poller: Poller,
+    buf: Box<[u8]>,
+) {
     HERE.set((Arc::as_ptr(service), number));
     let mut event_loop = Loop {
         service,
         number,
         now: service.now(),
-        buf: vec![0; READ].into(),
+        buf,
         spare: Vec::new(),
         listed: Vec::new(),
         timers: Timers::default(),
@@ -197,7 +207,7 @@ impl<'a> Loop<'a> {
         }
         if let Accepting::Exhausted(until) = self.accepting {
             if until <= self.now {
-                self.watch_listeners();
+                self.retry_accepting();
             }
         }
         if !self.unwatched.is_empty() {

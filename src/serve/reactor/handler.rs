@@ -40,6 +40,14 @@ pub trait Handler: Send + Sync + 'static {
         let _ = connection;
     }
 
+    /// Allocates what the handler needs for connections with these numbers. Returns false if the
+    /// process has no memory for it. For the C API.
+    #[doc(hidden)]
+    fn reserve(&self, first: usize, count: usize) -> bool {
+        let _ = (first, count);
+        true
+    }
+
     /// A message was received. With [`Framing::Raw`](crate::Framing::Raw), `data` is the bytes that
     /// one read returned.
     fn on_data(&self, connection: &Connection, data: &[u8]);

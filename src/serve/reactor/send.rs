@@ -9,9 +9,9 @@ use super::clock::steps;
 use super::conn_table::{ConnEntry, REGISTERED, RESET_PENDING, WATCHES_WRITABLE, WROTE};
 use super::send_queue::{Message, PushOutcome};
 use super::{HERE, ReactorService};
-use crate::serve::Broadcast;
 use crate::serve::capacity::MESSAGE_OVERHEAD;
 use crate::serve::stats::Dropped;
+use crate::serve::{Broadcast, OverflowPolicy};
 use crate::stream::end_by_error;
 use crate::sys::{self, Wait};
 use crate::types::close_reason::CloseReason;
@@ -32,6 +32,9 @@ pub(super) enum SendOutcome {
     Closed,
     /// The queue limit is exceeded. The connection will be reset.
     SlowConsumer,
+    /// The kernel does not accept the message, and the process has no memory to queue it. Nothing
+    /// was sent, and the connection stays open.
+    NoMemory,
     /// The connection has failed.
     Failed(CloseReason),
 }
@@ -158,20 +161,16 @@ impl ReactorService {
         message: &Message<'_>,
         done: usize,
     ) -> SendOutcome {
-        let reply = self.is_reply(index);
         let queue = entry.queue.get_or_insert_default();
-        if reply {
-            queue.reply(message, done);
-            self.traffic.count_written(message.len());
-            entry.update_throttle(self.watermarks);
-            self.watch_writable(entry, index);
-            return SendOutcome::Accepted;
-        }
-        let pushed =
-            queue.push(message, done, self.config.queue_limit, self.config.overflow_policy);
+        let pushed = if self.is_reply(index) {
+            queue.reply(message, done)
+        } else {
+            queue.push(message, done, self.config.queue_limit, self.config.overflow_policy)
+        };
         let dropped = match pushed {
             PushOutcome::Queued { dropped } => {
                 self.traffic.count_written(message.len());
+                entry.update_throttle(self.watermarks);
                 self.watch_writable(entry, index);
                 dropped
             }
@@ -179,18 +178,27 @@ impl ReactorService {
                 self.traffic.count_written(message.len());
                 dropped
             }
-            PushOutcome::SlowConsumer => {
+            PushOutcome::NoMemory if done == 0 => {
+                entry.queue.take_if(|queue| queue.is_empty());
+                return SendOutcome::NoMemory;
+            }
+            // A part of the message is sent, so the connection cannot continue without the rest.
+            PushOutcome::SlowConsumer | PushOutcome::NoMemory => {
                 self.traffic.count_written(done);
-                entry.record_close_reason(CloseReason::SlowConsumer);
-                // The memory is freed now, and not when the loop processes the entry.
-                self.drop_queue(entry);
-                entry.flags |= RESET_PENDING;
-                self.schedule(entry, index);
-                return SendOutcome::SlowConsumer;
+                return self.reset_slow_consumer(entry, index);
             }
         };
         self.traffic.count_dropped(dropped);
         if dropped == Dropped::default() { SendOutcome::Accepted } else { SendOutcome::Dropped }
+    }
+
+    fn reset_slow_consumer(&self, entry: &mut ConnEntry, index: u32) -> SendOutcome {
+        entry.record_close_reason(CloseReason::SlowConsumer);
+        // The memory is freed now, and not when the loop processes the entry.
+        self.drop_queue(entry);
+        entry.flags |= RESET_PENDING;
+        self.schedule(entry, index);
+        SendOutcome::SlowConsumer
     }
 
     /// Whether a send to this connection is a reply: its own open, data, writable or EOF callback
@@ -265,16 +273,30 @@ impl ReactorService {
     ) -> Result<Broadcast> {
         let mut result = Broadcast::default();
         let message = self.message(message, None, "broadcast")?;
-        let mut send = |index: u32, entry: &mut ConnEntry| match self
-            .send_locked(entry, index, &message, None)
-        {
-            SendOutcome::Accepted => result.sent += 1,
-            SendOutcome::Dropped => {
-                result.sent += 1;
-                result.dropped += 1;
+        let mut send = |index: u32, entry: &mut ConnEntry| {
+            let mut outcome = self.send_locked(entry, index, &message, None);
+            if outcome == SendOutcome::NoMemory {
+                // Without memory the queue limit is lower, so the overflow policy applies.
+                outcome = match self.config.overflow_policy {
+                    OverflowPolicy::Disconnect => self.reset_slow_consumer(entry, index),
+                    OverflowPolicy::DropOldest => {
+                        let mut dropped = Dropped::default();
+                        dropped.add(message.len());
+                        self.traffic.count_written(message.len());
+                        self.traffic.count_dropped(dropped);
+                        SendOutcome::Dropped
+                    }
+                };
             }
-            SendOutcome::SlowConsumer | SendOutcome::Failed(_) => result.reset += 1,
-            SendOutcome::Closed => {}
+            match outcome {
+                SendOutcome::Accepted => result.sent += 1,
+                SendOutcome::Dropped => {
+                    result.sent += 1;
+                    result.dropped += 1;
+                }
+                SendOutcome::SlowConsumer | SendOutcome::Failed(_) => result.reset += 1,
+                SendOutcome::Closed | SendOutcome::NoMemory => {}
+            }
         };
         match group {
             None => {
@@ -285,7 +307,10 @@ impl ReactorService {
                 }
             }
             Some(group) => {
-                for (index, generation) in self.groups.members(group) {
+                let members = self.groups.members(group);
+                let members =
+                    members.ok_or_else(|| self.state.error(ErrorKind::NoMemory, "broadcast"))?;
+                for (index, generation) in members {
                     match self.table.lock(index) {
                         Some(mut entry) if entry.generation == generation => {
                             send(index, &mut entry);

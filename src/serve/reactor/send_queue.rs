@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::io::memory::joined;
 use crate::serve::OverflowPolicy;
 use crate::serve::capacity::MESSAGE_OVERHEAD;
 use crate::serve::stats::Dropped;
@@ -19,7 +20,8 @@ pub(super) struct Message<'a> {
     before: Encoded,
     body: &'a [u8],
     after: Encoded,
-    copy: OnceCell<Arc<[u8]>>,
+    /// `None` inside: the process has no memory for a copy.
+    copy: OnceCell<Option<Arc<Vec<u8>>>>,
 }
 
 impl<'a> Message<'a> {
@@ -46,10 +48,9 @@ impl<'a> Message<'a> {
         [self.before.as_slice(), self.body, self.after.as_slice()].map(IoSlice::new)
     }
 
-    fn shared(&self) -> &Arc<[u8]> {
-        self.copy.get_or_init(|| {
-            [self.before.as_slice(), self.body, self.after.as_slice()].concat().into()
-        })
+    fn shared(&self) -> Option<&Arc<Vec<u8>>> {
+        let copy = || joined(&[self.before.as_slice(), self.body, self.after.as_slice()]);
+        self.copy.get_or_init(|| copy().map(Arc::new)).as_ref()
     }
 }
 
@@ -73,18 +74,12 @@ impl Watermarks {
 
 #[derive(Debug)]
 struct Chunk {
-    bytes: Arc<[u8]>,
-    /// The number of bytes that the kernel has accepted.
-    sent: usize,
+    bytes: Arc<Vec<u8>>,
     /// The message is a reply of the connection's own callback.
     reply: bool,
 }
 
 impl Chunk {
-    fn left(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
     /// The memory of the chunk, which is freed once all bytes are sent.
     fn cost(&self) -> usize {
         self.bytes.len() + MESSAGE_OVERHEAD
@@ -94,6 +89,8 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     chunks: VecDeque<Chunk>,
+    /// The number of bytes of the first chunk that the kernel has accepted.
+    sent: usize,
     /// The memory of all chunks.
     cost: usize,
     /// The memory of the replies.
@@ -112,6 +109,8 @@ pub(super) enum PushOutcome {
     Discarded { dropped: Dropped },
     /// The queue limit is exceeded.
     SlowConsumer,
+    /// The process has no memory for a copy of the message. The queue is unchanged.
+    NoMemory,
 }
 
 impl SendQueue {
@@ -131,15 +130,30 @@ impl SendQueue {
 
     /// Queues a reply of which the kernel has accepted `sent` bytes. The limit does not apply,
     /// because the loop stops reading instead.
-    pub(super) fn reply(&mut self, message: &Message<'_>, sent: usize) {
+    pub(super) fn reply(&mut self, message: &Message<'_>, sent: usize) -> PushOutcome {
+        let Some(bytes) = self.copy(message) else {
+            return PushOutcome::NoMemory;
+        };
         self.replies += message.len() + MESSAGE_OVERHEAD;
-        self.append(message, sent, true);
+        self.append(Chunk { bytes, reply: true }, sent);
+        PushOutcome::Queued { dropped: Dropped::default() }
     }
 
-    fn append(&mut self, message: &Message<'_>, sent: usize, reply: bool) {
-        self.cost += message.len() + MESSAGE_OVERHEAD;
-        self.bytes += message.len() - sent;
-        self.chunks.push_back(Chunk { bytes: message.shared().clone(), sent, reply });
+    /// Copies a message, and reserves memory for its chunk. Returns `None` if there is not enough.
+    fn copy(&mut self, message: &Message<'_>) -> Option<Arc<Vec<u8>>> {
+        let bytes = message.shared()?.clone();
+        self.chunks.try_reserve(1).ok()?;
+        Some(bytes)
+    }
+
+    fn append(&mut self, chunk: Chunk, sent: usize) {
+        self.cost += chunk.cost();
+        self.bytes += chunk.bytes.len() - sent;
+        if self.chunks.is_empty() {
+            // The kernel accepts a part of a message only if the queue is empty.
+            self.sent = sent;
+        }
+        self.chunks.push_back(chunk);
     }
 
     /// Queues a message of which the kernel has accepted `sent` bytes, within `cap`. All queued
@@ -153,12 +167,16 @@ impl SendQueue {
     ) -> PushOutcome {
         let need = message.len() + MESSAGE_OVERHEAD;
         let mut dropped = Dropped::default();
+        if self.cost + need > cap && overflow_policy == OverflowPolicy::Disconnect {
+            return PushOutcome::SlowConsumer;
+        }
+        // Before older messages are dropped.
+        let Some(bytes) = self.copy(message) else {
+            return PushOutcome::NoMemory;
+        };
         if self.cost + need > cap {
-            if overflow_policy == OverflowPolicy::Disconnect {
-                return PushOutcome::SlowConsumer;
-            }
             // A message that is partly sent must stay, or the peer would receive a corrupt stream.
-            let mut next = usize::from(self.chunks.front().is_some_and(|front| front.sent > 0));
+            let mut next = usize::from(self.sent > 0);
             while self.cost + need > cap {
                 while self.chunks.get(next).is_some_and(|chunk| chunk.reply) {
                     next += 1;
@@ -166,9 +184,10 @@ impl SendQueue {
                 let Some(oldest) = self.chunks.remove(next) else {
                     break;
                 };
+                // The kernel has accepted no byte of this message.
                 self.cost -= oldest.cost();
-                self.bytes -= oldest.left();
-                dropped.add(oldest.left());
+                self.bytes -= oldest.bytes.len();
+                dropped.add(oldest.bytes.len());
             }
             if self.cost + need > cap {
                 if sent > 0 {
@@ -179,7 +198,7 @@ impl SendQueue {
                 return PushOutcome::Discarded { dropped };
             }
         }
-        self.append(message, sent, false);
+        self.append(Chunk { bytes, reply: false }, sent);
         PushOutcome::Queued { dropped }
     }
 
@@ -187,8 +206,10 @@ impl SendQueue {
     pub(super) fn slices(&self) -> ([IoSlice<'_>; SLICES], usize) {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
+        let mut sent = self.sent;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(&chunk.bytes[chunk.sent..]);
+            *slice = IoSlice::new(&chunk.bytes[sent..]);
+            sent = 0;
             count += 1;
         }
         (slices, count)
@@ -197,19 +218,21 @@ impl SendQueue {
     /// Removes bytes that the kernel has accepted.
     pub(super) fn advance(&mut self, mut n: usize) {
         while n > 0 {
-            let Some(front) = self.chunks.front_mut() else {
+            let Some(front) = self.chunks.front() else {
                 return;
             };
-            let taken = n.min(front.left());
-            front.sent += taken;
+            let left = front.bytes.len() - self.sent;
+            let taken = n.min(left);
+            self.sent += taken;
             self.bytes -= taken;
             n -= taken;
-            if front.left() == 0 {
+            if taken == left {
                 self.cost -= front.cost();
                 if front.reply {
                     self.replies -= front.cost();
                 }
                 self.chunks.pop_front();
+                self.sent = 0;
             }
         }
     }
@@ -316,6 +339,15 @@ mod tests {
         assert_eq!(waiting(&queue), [&[4; 9][..], &[5; 10], &[8; 10]].concat());
         queue.advance(29);
         assert!(queue.is_empty() && queue.replies() == 0 && queue.cost == 0);
+    }
+
+    /// V3: the memory of a queued message in addition to its bytes is at most `MESSAGE_OVERHEAD`: its
+    /// chunk twice, its shared copy with two counts, and two headers of the allocator.
+    #[test]
+    fn message_overhead_covers_the_memory_of_a_chunk() {
+        let counts = 2 * size_of::<usize>();
+        let memory = 2 * size_of::<Chunk>() + counts + size_of::<Vec<u8>>() + 16;
+        assert!(memory <= MESSAGE_OVERHEAD, "{memory}");
     }
 
     /// V3: all connections share one buffer, and each sends its own part of it.

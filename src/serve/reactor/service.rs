@@ -108,6 +108,7 @@ impl ServerSocket {
     ) -> Result<T> {
         const OPERATION: &str = "serve";
         let at = |e: Error| e.at(self.endpoint());
+        let no_memory = || at(Error::new(ErrorKind::NoMemory, OPERATION));
         let ReactorConfig { admission, loops: serving, stack_size, messages } =
             options.reactor_config(self)?;
         let socket_options = self.options();
@@ -123,8 +124,9 @@ impl ServerSocket {
             loops.push(shared);
         }
         let threads = ServiceThreads::new("keepsock-events", stack_size);
+        let table = ConnTable::new(admission.max_connections + SPARE_ENTRIES);
         let service = Arc::new(ReactorService {
-            table: ConnTable::new(admission.max_connections + SPARE_ENTRIES),
+            table: table.ok_or_else(no_memory)?,
             state: ServiceState::new(self, admission, threads, SlotAllocator::new(serving)),
             handler: Box::new(handler),
             watermarks: Watermarks::new(messages.queue_limit),
@@ -153,7 +155,8 @@ impl ServerSocket {
         let start = || {
             for (number, poller) in pollers.into_iter().enumerate() {
                 let of_thread = service.clone();
-                let work = move || event_loop::run(&of_thread, number, poller);
+                let buf = event_loop::new_buffer().ok_or_else(no_memory)?;
+                let work = move || event_loop::run(&of_thread, number, poller, buf);
                 let spawned = service.state.threads.start(work);
                 spawned.map_err(|e| at(spawn_error(OPERATION, &e)))?;
             }
@@ -217,7 +220,6 @@ impl ReactorService {
         peer: &Address,
         origin: Origin,
     ) -> u32 {
-        self.table.ensure_block(index);
         let Some(mut entry) = self.table.lock(index) else {
             return 0;
         };
@@ -239,15 +241,23 @@ impl ReactorService {
         entry.generation
     }
 
-    pub(super) fn alloc_slot(&self, slots: &mut SlotAllocator) -> (u32, usize) {
-        if self.acceptor == 0 {
-            return slots.alloc(|_| (false, false));
+    /// Allocates an entry and chooses its loop. Returns `None` if the process has no memory for it.
+    pub(super) fn alloc_slot(&self, slots: &mut SlotAllocator) -> Option<(u32, usize)> {
+        let (index, number) = if self.acceptor == 0 {
+            slots.alloc(|_| (false, false))
+        } else {
+            let now = self.now();
+            slots.alloc(|number| {
+                let since = self.loops[number].busy_since.load(Ordering::Relaxed);
+                (since != 0 && now.saturating_sub(since) >= steps(BUSY), since != 0)
+            })
+        };
+        let reserve = |first, count| self.handler.reserve(first, count);
+        if self.table.ensure_block(index, reserve) {
+            return Some((index, number));
         }
-        let now = self.now();
-        slots.alloc(|number| {
-            let since = self.loops[number].busy_since.load(Ordering::Relaxed);
-            (since != 0 && now.saturating_sub(since) >= steps(BUSY), since != 0)
-        })
+        slots.free(index, number, true);
+        None
     }
 
     /// Fails if the service has ended, or serves `max_connections` connections.
@@ -319,10 +329,19 @@ impl ReactorService {
             return Err(self.capacity_error(kind, "add"));
         }
         self.added.store(true, Ordering::SeqCst);
+        let Some((index, number)) = self.alloc_slot(&mut locked.members) else {
+            drop(locked);
+            return Err(self.capacity_error(ErrorKind::NoMemory, "add"));
+        };
         // Released under the lock, so that the socket keeps its descriptor unless an entry is free.
-        let released = socket.release().map_err(|e| e.during("add"))?;
+        let released = match socket.release() {
+            Ok(released) => released,
+            Err(e) => {
+                locked.members.free(index, number, true);
+                return Err(e.during("add"));
+            }
+        };
         self.state.count_opened(&mut locked);
-        let (index, number) = self.alloc_slot(&mut locked.members);
         drop(locked);
         let (liveness, close_timeout) = socket.liveness_and_close_timeout();
         let origin = Origin::Added(data, ConnConfig::new(liveness, close_timeout));

@@ -71,7 +71,7 @@ struct State {
 /// A heartbeat of which the kernel has accepted the first `done` bytes.
 #[derive(Debug, Default)]
 pub(crate) struct PartialHeartbeat {
-    pub bytes: Arc<[u8]>,
+    pub bytes: Arc<Vec<u8>>,
     pub done: usize,
 }
 

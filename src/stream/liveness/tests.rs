@@ -21,7 +21,7 @@ fn liveness(config: LivenessConfig) -> (Liveness, Instant) {
 }
 
 fn heartbeat(every: Duration) -> Option<Heartbeat> {
-    Some(Heartbeat { bytes: Arc::from(*b"PING"), every })
+    Some(Heartbeat { bytes: Arc::new(b"PING".to_vec()), every })
 }
 
 /// K5: a heartbeat is due once nothing was written for the interval, and not before.

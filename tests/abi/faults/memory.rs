@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::*;
@@ -12,11 +13,22 @@ thread_local! {
     static HAS_NO_MEMORY: Cell<bool> = const { Cell::new(false) };
 }
 
+/// An allocation of this size or a greater one fails, in any thread of the process.
+static FAILING_SIZE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Whether an allocation fails.
+fn fails(size: usize) -> bool {
+    size >= FAILING_SIZE.load(Ordering::Relaxed)
+}
+
 struct Limited;
 
 // Safety: each function of the system's allocator is called as it was called here.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if fails(layout.size()) {
+            return null_mut();
+        }
         unsafe { System.alloc(layout) }
     }
 
@@ -25,13 +37,16 @@ unsafe impl GlobalAlloc for Limited {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if HAS_NO_MEMORY.try_with(Cell::get).unwrap_or(false) {
+        if fails(layout.size()) || HAS_NO_MEMORY.try_with(Cell::get).unwrap_or(false) {
             return null_mut();
         }
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if fails(size) {
+            return null_mut();
+        }
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -43,6 +58,14 @@ fn without_memory<T>(body: impl FnOnce() -> T) -> T {
     HAS_NO_MEMORY.set(true);
     let result = body();
     HAS_NO_MEMORY.set(false);
+    result
+}
+
+/// Calls `body` while allocations of `size` bytes and more fail. For a process of its own.
+pub(super) fn without_allocations_of<T>(size: usize, body: impl FnOnce() -> T) -> T {
+    FAILING_SIZE.store(size, Ordering::Relaxed);
+    let result = body();
+    FAILING_SIZE.store(usize::MAX, Ordering::Relaxed);
     result
 }
 

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // It calls C functions, as C would.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
+mod copies;
 mod machine;
 mod memory;
 

@@ -65,9 +65,7 @@ impl<'a> Loop<'a> {
         for (number, (_, held)) in self.listeners.iter().enumerate() {
             if registry.listen(held.socket(), LISTENERS + number, true).is_err() {
                 // The kernel has no memory now, and may have some later.
-                self.now = self.service.now();
-                let until = self.now.saturating_add(steps(self.backoff.next()));
-                return self.pause_listeners(Accepting::Exhausted(until));
+                return self.pause_accepting();
             }
         }
         self.accepting = Accepting::Yes;
@@ -82,6 +80,26 @@ impl<'a> Loop<'a> {
             let _ = registry.listen(held.socket(), LISTENERS + number, false);
         }
         self.accepting = until;
+    }
+
+    /// Stops accepting until the backoff has passed, because descriptors or memory are used up.
+    fn pause_accepting(&mut self) {
+        self.now = self.service.now();
+        let until = self.now.saturating_add(steps(self.backoff.next()));
+        self.pause_listeners(Accepting::Exhausted(until));
+    }
+
+    /// Accepts again after [`pause_accepting`](Loop::pause_accepting). A connection for which there
+    /// was no memory comes first.
+    pub(super) fn retry_accepting(&mut self) {
+        self.accepting = Accepting::Yes;
+        if let Some((socket, peer, listener)) = self.waiting.take() {
+            self.open_accepted(socket, &peer, listener);
+            self.report_accepting_done();
+        }
+        if self.accepting == Accepting::Yes {
+            self.watch_listeners();
+        }
     }
 
     pub(super) fn accepting_ended(&mut self, failure: Option<Error>) {
@@ -147,15 +165,9 @@ impl<'a> Loop<'a> {
                 }
                 TryAccept::Exhausted(err) => {
                     listener.count_exhausted(&err);
-                    self.now = self.service.now();
-                    let until = self.now.saturating_add(steps(self.backoff.next()));
-                    return self.pause_listeners(Accepting::Exhausted(until));
+                    return self.pause_accepting();
                 }
-                TryAccept::KeepsFailing(_) => {
-                    self.now = self.service.now();
-                    let until = self.now.saturating_add(steps(self.backoff.next()));
-                    return self.pause_listeners(Accepting::Exhausted(until));
-                }
+                TryAccept::KeepsFailing(_) => return self.pause_accepting(),
                 TryAccept::Closed => return self.accepting_ended(None),
                 TryAccept::Fatal(cause) => {
                     return self.accepting_ended(Some(listener.accept_error(cause)));
@@ -202,7 +214,14 @@ impl<'a> Loop<'a> {
             drop(locked);
             return reset(socket);
         }
+        let Some((index, number)) = service.alloc_slot(&mut locked.members) else {
+            drop(locked);
+            listener.count_exhausted(&io::ErrorKind::OutOfMemory.into());
+            self.waiting = Some((socket, peer.clone(), listener));
+            return self.pause_accepting();
+        };
         if let Err(rejection) = service.state.admit(&mut locked, peer) {
+            locked.members.free(index, number, true);
             if rejection == Rejection::Full && service.state.is_full(&locked) {
                 // A connection that the program added has taken the last place, so this one waits
                 // here.
@@ -215,7 +234,6 @@ impl<'a> Loop<'a> {
             listener.count_rejection(rejection, peer);
             return reset(socket);
         }
-        let (index, number) = service.alloc_slot(&mut locked.members);
         let full = service.state.is_full(&locked);
         locked.members.full = full;
         drop(locked);

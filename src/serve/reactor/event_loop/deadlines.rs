@@ -9,6 +9,7 @@ use super::super::clock::{age, span, steps};
 use super::super::conn_table::{
     CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, READ_PENDING, RECEIVED, RESET_PENDING,
 };
+use super::super::send::SendOutcome;
 use super::super::send_queue::Message;
 use super::Loop;
 use crate::stream::end_by_error;
@@ -282,7 +283,11 @@ impl<'a> Loop<'a> {
             return;
         };
         let wrote = entry.wrote;
-        self.service.send_locked(entry, index, &message, None);
+        if self.service.send_locked(entry, index, &message, None) == SendOutcome::NoMemory {
+            // Nothing was sent. The next attempt comes one interval later.
+            entry.wrote = self.now as u32;
+            return;
+        }
         // A heartbeat does not count as traffic of the program.
         entry.wrote = wrote;
         if let Some(sending) = entry.cold.as_mut().and_then(|cold| cold.sending.as_mut()) {

@@ -10,6 +10,7 @@ use super::super::conn_table::{
     RECV_EOF, RESET_PENDING, THROTTLED,
 };
 use super::Loop;
+use crate::io::memory::appended;
 use crate::sys::{self, Wait};
 use crate::types::close_reason::CloseReason;
 use crate::types::framing::{Framing, Split};
@@ -163,7 +164,9 @@ impl<'a> Loop<'a> {
         });
         let (mut kept, mut splitter) = match kept {
             Some(mut input) => {
-                input.bytes.extend_from_slice(data);
+                if appended(&mut input.bytes, data).is_none() {
+                    return self.reset_without_memory(index);
+                }
                 (Some(input.bytes), input.splitter)
             }
             None => (None, fresh),
@@ -207,7 +210,9 @@ impl<'a> Loop<'a> {
             }
             None => {
                 let mut bytes = self.spare.pop().unwrap_or_default();
-                bytes.extend_from_slice(&data[done..]);
+                if appended(&mut bytes, &data[done..]).is_none() {
+                    return self.reset_without_memory(index);
+                }
                 bytes
             }
         };
@@ -219,6 +224,14 @@ impl<'a> Loop<'a> {
                 }
             }
             _ => self.recycle(Some(rest)),
+        }
+    }
+
+    /// Resets a connection whose received bytes cannot be kept, because the process has no memory.
+    #[cold]
+    fn reset_without_memory(&self, index: u32) {
+        if let Some(mut entry) = self.lock(index) {
+            entry.flags |= RESET_PENDING;
         }
     }
 

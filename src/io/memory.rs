@@ -1,0 +1,61 @@
+//! Copies and lists whose size the program or the peer determines. The standard library ends the
+//! process if it has no memory for them. These functions return `None`.
+
+/// Copies bytes.
+pub(crate) fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
+    joined(&[bytes])
+}
+
+/// Copies several slices, one after another.
+pub(crate) fn joined(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(parts.iter().map(|part| part.len()).sum()).ok()?;
+    parts.iter().for_each(|part| copy.extend_from_slice(part));
+    Some(copy)
+}
+
+/// Appends bytes. Without memory the vector stays as it is.
+#[cfg(feature = "serve")]
+pub(crate) fn appended(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+    to.try_reserve(bytes.len()).ok()?;
+    to.extend_from_slice(bytes);
+    Some(())
+}
+
+/// Copies text. U+FFFD replaces the bytes that are not UTF-8.
+pub(crate) fn text(bytes: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    text.try_reserve_exact(bytes.len()).ok()?;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.try_reserve(char::REPLACEMENT_CHARACTER.len_utf8()).ok()?;
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+        text.try_reserve(bytes.len().saturating_sub(text.len())).ok()?;
+    }
+    Some(text)
+}
+
+/// Collects items, of which there are at most `count`.
+#[cfg(feature = "serve")]
+pub(crate) fn listed<T>(count: usize, items: impl IntoIterator<Item = T>) -> Option<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).ok()?;
+    list.extend(items.into_iter().take(count));
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_replaces_what_is_not_utf8() {
+        for bytes in
+            [&b"plain"[..], b"", b"\xff\xfe", b"a\xffb\xc3", "a\u{e4}".as_bytes(), &[0x80; 99]]
+        {
+            assert_eq!(text(bytes).unwrap(), String::from_utf8_lossy(bytes));
+        }
+    }
+}
