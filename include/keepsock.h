@@ -103,8 +103,8 @@
  *     client.h 1: keepsock_client_connect, keepsock_client_connect_host
  *     options.h 2: keepsock_options_set_connect_timeout
  *   Connect from my own poll or epoll loop
- *     connect.h 1: keepsock_pending_connect_start, keepsock_pending_connect_fd,
- *         keepsock_pending_connect_timeout, keepsock_pending_connect_finish
+ *     connect.h 1: keepsock_pending_connect_start, keepsock_pending_connect_socket,
+ *         keepsock_pending_connect_set_watch, keepsock_pending_connect_finish
  *   Reconnect with backoff after a connection was lost
  *     connect.h 3: keepsock_reconnect_new, keepsock_reconnect_connect
  *   Choose the local address, the interface or the IP version

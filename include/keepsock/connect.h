@@ -6,9 +6,11 @@
  * programs with their own event loop, and for clients that must reconnect.
  *
  * Contents
- *  1. Connecting without blocking: keepsock_pending_connect_start, keepsock_pending_connect_fd,
- *     keepsock_pending_connect_timeout, keepsock_pending_connect_finish,
- *     keepsock_pending_connect_wait, keepsock_pending_connect_free
+ *  1. Connecting without blocking: keepsock_pending_connect_start,
+ *     keepsock_pending_connect_socket, keepsock_pending_connect_set_watch,
+ *     keepsock_pending_connect_fd, keepsock_pending_connect_timeout,
+ *     keepsock_pending_connect_finish, keepsock_pending_connect_wait,
+ *     keepsock_pending_connect_free
  *  2. Attempts of a pending connect: keepsock_pending_connect_attempt
  *  3. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
  *     keepsock_reconnect_set_timeout, keepsock_reconnect_set_on_retry, keepsock_reconnect_connect,
@@ -17,7 +19,9 @@
  * Where a BSD call has a counterpart here:
  *   connect with O_NONBLOCK, EINPROGRESS  keepsock_pending_connect_start
  *   getsockopt(SO_ERROR)                  keepsock_pending_connect_finish
- *   poll(POLLOUT)                         keepsock_pending_connect_fd
+ *   poll(POLLOUT)                         keepsock_pending_connect_socket,
+ *                                         keepsock_pending_connect_fd
+ *   curl_multi_socket_action              keepsock_pending_connect_set_watch
  *
  * @since 0.1, unless the comment of a function names a later version.
  */
@@ -44,12 +48,19 @@ extern "C" {
 /**
  * A connect in progress, for programs that wait in their own event loop or for several connects.
  *
- * The lookup, the race and the deadline are those of keepsock_client_connect(). Poll the
- * descriptor of keepsock_pending_connect_fd(). When it is readable, call
- * keepsock_pending_connect_finish(), until it returns another status than
- * KEEPSOCK_ERR_WOULD_BLOCK.
+ * The lookup, the race and the deadline are those of keepsock_client_connect(). Call
+ * keepsock_pending_connect_finish() until it returns another status than KEEPSOCK_ERR_WOULD_BLOCK.
+ * Three functions report when to call it:
+ *   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
+ *     one address. Call finish when the socket is writable, and after
+ *     keepsock_pending_connect_timeout().
+ *   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
+ *     descriptor and each timeout.
+ *   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
+ *     it is readable.
  *
- * Threads: one thread at a time.
+ * Threads: one thread at a time. A call during another call, also from a callback, returns
+ * KEEPSOCK_ERR_WRONG_STATE. A callback must not free the object.
  */
 typedef struct keepsock_pending_connect keepsock_pending_connect;
 
@@ -79,6 +90,84 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
                                        keepsock_pending_connect **pending, keepsock_error **error);
 
 /**
+ * Borrows the socket of the connection, for an event loop that has one descriptor for each
+ * connection. Do not close it.
+ *
+ * It becomes writable when the connect has completed or failed: then call
+ * keepsock_pending_connect_finish(). The connection has the same descriptor. After a failure the
+ * descriptor stays open until keepsock_pending_connect_free().
+ *
+ * An address has one socket, and so has a Unix path. A host name may have several addresses, whose
+ * sockets race: use keepsock_pending_connect_set_watch().
+ *
+ * @param fd  Receives the descriptor.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
+ *     it had a socket, and finish returns the reason; the connect has finished already; or another
+ *     call is in progress
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
+ *     no descriptor reports when it has space again. The connect continues: call finish after
+ *     keepsock_pending_connect_timeout(), or free the object
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_pending_connect_socket(const keepsock_pending_connect *pending, keepsock_fd *fd,
+                                        keepsock_error **error);
+
+/** How an event loop waits for a descriptor of a keepsock_pending_connect. */
+typedef int32_t keepsock_watch;
+enum {
+    KEEPSOCK_WATCH_REMOVE = 0,  /**< No longer: remove the descriptor from the event loop. It is
+                                     still open. */
+    KEEPSOCK_WATCH_READ = 1,    /**< Until the descriptor is readable (POLLIN). */
+    KEEPSOCK_WATCH_WRITE = 2    /**< Until the descriptor is writable (POLLOUT). */
+};
+
+/**
+ * Called for each descriptor that an event loop has to wait for. See
+ * keepsock_pending_connect_set_watch().
+ *
+ * @param fd     The descriptor.
+ * @param watch  A keepsock_watch.
+ * @param user   The pointer that the program passed with the callback.
+ */
+typedef void (*keepsock_on_watch)(keepsock_fd fd, int32_t watch, void *user);
+
+/**
+ * Called for each change of the time that an event loop has to wait. See
+ * keepsock_pending_connect_set_watch().
+ *
+ * @param timeout_ms  The longest time to wait, in milliseconds. It replaces the time of the call
+ *                    before. 0: call keepsock_pending_connect_finish() when the callback has
+ *                    returned. KEEPSOCK_INFINITE: no limit.
+ * @param user        The pointer that the program passed with the callback.
+ */
+typedef void (*keepsock_on_timeout)(int64_t timeout_ms, void *user);
+
+/**
+ * Sets callbacks that report what an event loop has to wait for, as curl_multi_socket_action() does.
+ *
+ * The library calls them for everything that the connect waits for now, before this function
+ * returns. Later keepsock_pending_connect_finish() and keepsock_pending_connect_free() call them.
+ * Call keepsock_pending_connect_finish() when a descriptor is ready or the timeout has passed.
+ *
+ * The library reports KEEPSOCK_WATCH_REMOVE before it closes a descriptor, and also for the
+ * connection that finish returns. So an event loop never has a descriptor that was closed or used
+ * again. A Windows system has no descriptor for the end of a lookup: the timeout is at most 25 ms
+ * then.
+ *
+ * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
+ * @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().
+ * @param user        Passed to the callbacks; valid until the object is freed.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `pending` is NULL
+ */
+int32_t keepsock_pending_connect_set_watch(keepsock_pending_connect *pending,
+                                           keepsock_on_watch on_watch,
+                                           keepsock_on_timeout on_timeout, void *user,
+                                           keepsock_error **error);
+
+/**
  * Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).
  *
  * The descriptor is readable when keepsock_pending_connect_finish() has something to do. It stays
@@ -88,8 +177,8 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
  * @param pending  A connect in progress.
  * @param fd       Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_timeout()
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished, or another call is in progress
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_set_watch()
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -108,6 +197,7 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
  * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
  *                    is due: there is no timeout, or the connect has finished.
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
 int32_t keepsock_pending_connect_timeout(keepsock_pending_connect *pending, int64_t *timeout_ms,
@@ -124,7 +214,7 @@ int32_t keepsock_pending_connect_timeout(keepsock_pending_connect *pending, int6
  *                 lists every attempt.
  * @return KEEPSOCK_OK if the connection is made, otherwise
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the connect is in progress
- *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
  *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
@@ -153,7 +243,7 @@ int32_t keepsock_pending_connect_finish(keepsock_pending_connect *pending, keeps
  * @param client   Receives the connection. Free it with keepsock_client_free().
  * @param error    Its message lists every attempt.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
  *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
@@ -194,6 +284,7 @@ void keepsock_pending_connect_free(keepsock_pending_connect *pending);
  * @param out      Receives the attempt.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_NOT_FOUND: no attempt has that index
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or no version has that size
  */
 int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size_t index,

@@ -30,23 +30,37 @@ pub(super) struct AttemptParams<'a> {
     pub is_only: bool,
 }
 
-/// A failed attempt: the stage and the cause.
+/// The reason why an attempt failed: the stage and the cause.
 pub(super) struct AttemptError(pub Stage, pub Cause);
 
-/// A socket whose handshake has completed.
-pub(super) struct Established {
-    socket: Owned,
-    /// The peer is known to be another socket. Otherwise the socket may be connected to itself.
-    peer_is_other: bool,
+/// A failed attempt with its socket, if it had one.
+pub(super) struct FailedAttempt {
+    pub error: AttemptError,
+    pub socket: Option<Owned>,
 }
 
-/// The result of starting an attempt.
-pub(super) enum AttemptStart {
-    Established(Established),
+/// The result of an attempt that was started.
+pub(super) struct AttemptStart {
+    pub socket: Owned,
+    pub state: AttemptState,
+}
+
+pub(super) enum AttemptState {
+    /// The handshake has completed.
+    Established(Peer),
     /// The SYN is sent. The socket becomes writable when the handshake has completed or failed.
-    InProgress(Owned),
+    InProgress,
     /// The queue of a Unix listener is full. Call [`connect_unix`] again after a pause.
-    QueueFull(Owned),
+    QueueFull,
+}
+
+/// The peer of a socket whose handshake has completed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Another socket.
+    Other,
+    /// Another socket, or the socket itself.
+    Unknown,
 }
 
 impl Candidate {
@@ -76,31 +90,44 @@ impl Candidate {
     }
 }
 
-/// Creates a socket and sends its SYN. On failure the socket is closed.
+/// Creates a socket and sends its SYN.
 pub(super) fn start(
     candidate: &Candidate,
     params: &AttemptParams<'_>,
-) -> Result<AttemptStart, AttemptError> {
-    let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
+) -> Result<AttemptStart, FailedAttempt> {
     let socket = if params.options.seqpacket {
         sys::packet_socket()
     } else {
         sys::stream_socket(candidate.domain, params.options.mptcp)
     };
-    let socket = socket.map_err(at(Stage::Socket))?;
-    let borrowed = sys::borrow(&socket);
+    let socket = socket.map_err(|cause| FailedAttempt {
+        error: AttemptError(Stage::Socket, cause.into()),
+        socket: None,
+    })?;
+    match start_on(sys::borrow(&socket), candidate, params) {
+        Ok(state) => Ok(AttemptStart { socket, state }),
+        Err(error) => Err(FailedAttempt { error, socket: Some(socket) }),
+    }
+}
+
+fn start_on(
+    socket: Borrowed<'_>,
+    candidate: &Candidate,
+    params: &AttemptParams<'_>,
+) -> Result<AttemptState, AttemptError> {
+    let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
     let rejected = |cause| AttemptError(Stage::Options, cause);
     let Address::Inet(to) = &candidate.address else {
-        let applied = params.options.apply_kernel(borrowed, Sockets::UNIX, Families::None);
+        let applied = params.options.apply_kernel(socket, Sockets::UNIX, Families::None);
         applied.map_err(rejected)?;
         return connect_unix(socket, &candidate.name);
     };
     let ipv6 = to.is_ipv6();
-    params.options.apply_tcp(borrowed, ipv6).map_err(rejected)?;
-    let applied = params.options.apply_kernel(borrowed, Sockets::CONNECT, Families::of(to));
+    params.options.apply_tcp(socket, ipv6).map_err(rejected)?;
+    let applied = params.options.apply_kernel(socket, Sockets::CONNECT, Families::of(to));
     applied.map_err(rejected)?;
     if params.options.fast_open && params.is_only {
-        sys::fast_open_connect(borrowed).map_err(at(Stage::Options))?;
+        sys::fast_open_connect(socket).map_err(at(Stage::Options))?;
     }
     if let Some(local) = params.local {
         let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {
@@ -108,26 +135,24 @@ pub(super) fn start(
         };
         if from.port() != 0 {
             // All attempts of a race are bound to the same port.
-            sys::share_port(borrowed).map_err(at(Stage::Options))?;
+            sys::share_port(socket).map_err(at(Stage::Options))?;
         } else {
-            sys::choose_port_late(borrowed).map_err(at(Stage::Options))?;
+            sys::choose_port_late(socket).map_err(at(Stage::Options))?;
         }
-        SockRef::from(&borrowed).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
+        SockRef::from(&socket).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
     }
-    match sys::connect(borrowed, &candidate.name) {
-        Ok(true) => Ok(AttemptStart::Established(Established { socket, peer_is_other: false })),
+    match sys::connect(socket, &candidate.name) {
+        Ok(true) => Ok(AttemptState::Established(Peer::Unknown)),
         // Linux returns EINPROGRESS even if the answer arrived over loopback during the call.
-        Ok(false) if candidate.is_loopback() => match sys::handshake(borrowed) {
-            Handshake::AnsweredByAnother => {
-                Ok(AttemptStart::Established(Established { socket, peer_is_other: true }))
-            }
-            Handshake::Failed => match SockRef::from(&borrowed).take_error() {
+        Ok(false) if candidate.is_loopback() => match sys::handshake(socket) {
+            Handshake::AnsweredByAnother => Ok(AttemptState::Established(Peer::Other)),
+            Handshake::Failed => match SockRef::from(&socket).take_error() {
                 Ok(Some(e)) => Err(handshake_error(&e)),
-                _ => Ok(AttemptStart::InProgress(socket)),
+                _ => Ok(AttemptState::InProgress),
             },
-            Handshake::Unknown => Ok(AttemptStart::InProgress(socket)),
+            Handshake::Unknown => Ok(AttemptState::InProgress),
         },
-        Ok(false) => Ok(AttemptStart::InProgress(socket)),
+        Ok(false) => Ok(AttemptState::InProgress),
         // The kernel checks a shared port only here: the same connection exists already.
         Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && params.has_local_port() => {
             Err(AttemptError(Stage::Bind, ErrorKind::AddressInUse.into()))
@@ -166,22 +191,25 @@ impl AttemptParams<'_> {
 
 /// Connects a Unix socket, which completes or fails immediately. If the queue of the listener is
 /// full, connect(2) returns EAGAIN (unix(7)), and poll(2) does not report when it has space again.
-pub(super) fn connect_unix(socket: Owned, to: &SockAddr) -> Result<AttemptStart, AttemptError> {
-    match sys::connect(sys::borrow(&socket), to) {
-        Ok(_) => Ok(AttemptStart::Established(Established { socket, peer_is_other: true })),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(AttemptStart::QueueFull(socket)),
+pub(super) fn connect_unix(
+    socket: Borrowed<'_>,
+    to: &SockAddr,
+) -> Result<AttemptState, AttemptError> {
+    match sys::connect(socket, to) {
+        Ok(_) => Ok(AttemptState::Established(Peer::Other)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(AttemptState::QueueFull),
         Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
 }
 
 /// The result of the handshake of a socket that became writable. The kernel stores the error of
 /// the handshake in SO_ERROR.
-pub(super) fn handshake_result(socket: Owned) -> Result<Established, AttemptError> {
-    if sys::handshake(sys::borrow(&socket)) == Handshake::AnsweredByAnother {
-        return Ok(Established { socket, peer_is_other: true });
+pub(super) fn handshake_result(socket: Borrowed<'_>) -> Result<Peer, AttemptError> {
+    if sys::handshake(socket) == Handshake::AnsweredByAnother {
+        return Ok(Peer::Other);
     }
     match SockRef::from(&socket).take_error() {
-        Ok(None) => Ok(Established { socket, peer_is_other: false }),
+        Ok(None) => Ok(Peer::Unknown),
         Ok(Some(e)) => Err(handshake_error(&e)),
         Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
@@ -194,28 +222,40 @@ fn handshake_error(error: &io::Error) -> AttemptError {
 
 /// Sets the remaining options on an established socket, and rejects a connection to itself.
 pub(super) fn finish(
-    Established { socket, peer_is_other }: Established,
+    socket: Owned,
+    peer: Peer,
     candidate: &Candidate,
     params: &AttemptParams<'_>,
-) -> Result<Connected, AttemptError> {
+) -> Result<Connected, FailedAttempt> {
+    match finish_on(sys::borrow(&socket), peer, candidate, params) {
+        Ok(local) => Ok(Connected { socket, local, remote: candidate.address.clone() }),
+        Err(error) => Err(FailedAttempt { error, socket: Some(socket) }),
+    }
+}
+
+/// Returns the local address, if it had to be read.
+fn finish_on(
+    socket: Borrowed<'_>,
+    peer: Peer,
+    candidate: &Candidate,
+    params: &AttemptParams<'_>,
+) -> Result<Option<Address>, AttemptError> {
     let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
-    let borrowed = sys::borrow(&socket);
-    let remote = candidate.address.clone();
     if candidate.domain != Domain::UNIX {
-        let applied = params.options.apply_dead_after(borrowed);
+        let applied = params.options.apply_dead_after(socket);
         applied.map_err(|cause| AttemptError(Stage::Options, cause))?;
     }
-    if peer_is_other {
-        return Ok(Connected { socket, local: None, remote });
+    if peer == Peer::Other {
+        return Ok(None);
     }
-    let local = own_address(borrowed, &remote).map_err(at(Stage::Connect))?;
-    if local.as_ref() == Some(&remote) {
+    let local = own_address(socket, &candidate.address).map_err(at(Stage::Connect))?;
+    if local.as_ref() == Some(&candidate.address) {
         // The kernel may choose the destination port as the local port if no socket listens on it,
         // also below 1024 (ip_local_port_range). TCP's simultaneous open (RFC 9293 section 3.5)
         // then connects the socket to itself. No process listens there, so the connection is refused.
         return Err(AttemptError(Stage::Connect, ErrorKind::Refused.into()));
     }
-    Ok(Connected { socket, local, remote })
+    Ok(local)
 }
 
 /// The local address of an Internet socket. `None` for a Unix socket.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Type};
 
-use super::attempt::{self, AttemptError, AttemptParams, AttemptStart, Candidate};
+use super::attempt::{
+    self, AttemptError, AttemptParams, AttemptStart, AttemptState, Candidate, FailedAttempt,
+};
 use super::race::{Lane, NextAttempt, Race};
 use super::{OPERATION, OTHER_FAMILY};
 use crate::io::cancel::CancelToken;
@@ -60,7 +62,7 @@ pub(super) struct ConnectDriver {
     local: Option<(Endpoint, Vec<SocketAddr>)>,
     pub lookup: Option<Lookup>,
     /// The first attempt, if it was started before the driver was created.
-    pub first: Option<std::result::Result<AttemptStart, AttemptError>>,
+    pub first: Option<std::result::Result<AttemptStart, FailedAttempt>>,
     lookup_error: Option<Error>,
     pub candidates: Vec<Candidate>,
     race: Race,
@@ -68,6 +70,9 @@ pub(super) struct ConnectDriver {
     pub pending: Option<PendingAttempt>,
     /// The failed attempts, in the order in which they failed.
     pub attempts: Vec<Attempt>,
+    /// The sockets of attempts that ended, with the index of the attempt. `None`: they are closed
+    /// when the attempt ends.
+    pub ended: Option<Vec<(usize, Owned)>>,
 }
 
 impl ConnectDriver {
@@ -92,6 +97,7 @@ impl ConnectDriver {
             running: Vec::new(),
             pending: None,
             attempts: Vec::new(),
+            ended: None,
         };
         match &endpoint.0 {
             Target::Inet { .. } if !options.addresses.is_empty() => {
@@ -143,7 +149,11 @@ impl ConnectDriver {
             let (index, started_at, result) = if let Some(writable) = writable.take() {
                 let RunningAttempt { index, socket, started_at } =
                     self.running.swap_remove(writable);
-                (index, started_at, attempt::handshake_result(socket))
+                let result = match attempt::handshake_result(sys::borrow(&socket)) {
+                    Ok(peer) => Ok((socket, peer)),
+                    Err(error) => Err(FailedAttempt { error, socket: Some(socket) }),
+                };
+                (index, started_at, result)
             } else {
                 if self.deadline.0.is_some_and(|at| at <= now) {
                     return Err(self.abandon(&ErrorKind::TimedOut.into()));
@@ -162,31 +172,35 @@ impl ConnectDriver {
                     },
                 };
                 match started {
-                    Ok(AttemptStart::InProgress(socket)) => {
+                    Ok(AttemptStart { socket, state: AttemptState::InProgress }) => {
                         self.running.push(RunningAttempt { index, socket, started_at });
                         continue;
                     }
-                    Ok(AttemptStart::QueueFull(socket)) => {
+                    Ok(AttemptStart { socket, state: AttemptState::QueueFull }) => {
                         let retry_at = now + pause;
                         self.pending =
                             Some(PendingAttempt { index, socket, started_at, retry_at, pause });
                         continue;
                     }
-                    Ok(AttemptStart::Established(socket)) => (index, started_at, Ok(socket)),
-                    Err(error) => (index, started_at, Err(error)),
+                    Ok(AttemptStart { socket, state: AttemptState::Established(peer) }) => {
+                        (index, started_at, Ok((socket, peer)))
+                    }
+                    Err(failed) => (index, started_at, Err(failed)),
                 }
             };
             let params = self.params(options);
-            let finished =
-                result.and_then(|socket| attempt::finish(socket, &self.candidates[index], &params));
+            let finished = result.and_then(|(socket, peer)| {
+                attempt::finish(socket, peer, &self.candidates[index], &params)
+            });
             match finished {
                 Ok(connected) => {
                     log::attempt_succeeded(&self.candidates[index].address, started_at);
                     self.abandon_rest(&ErrorKind::Closed.into());
                     return Ok(Progress::Connected(connected));
                 }
-                Err(AttemptError(stage, cause)) => {
+                Err(FailedAttempt { error: AttemptError(stage, cause), socket }) => {
                     self.record(index, started_at, stage, &cause);
+                    self.end(index, socket);
                     if cause.kind() == ErrorKind::Cancelled {
                         return Err(self.error(ErrorKind::Cancelled));
                     }
@@ -271,10 +285,14 @@ impl ConnectDriver {
     fn retry_pending(
         &mut self,
         now: Instant,
-    ) -> Option<(usize, Instant, Duration, std::result::Result<AttemptStart, AttemptError>)> {
+    ) -> Option<(usize, Instant, Duration, std::result::Result<AttemptStart, FailedAttempt>)> {
         let PendingAttempt { index, socket, started_at, pause, .. } =
             self.pending.take_if(|pending| pending.retry_at <= now)?;
-        let started = attempt::connect_unix(socket, &self.candidates[index].name);
+        let name = &self.candidates[index].name;
+        let started = match attempt::connect_unix(sys::borrow(&socket), name) {
+            Ok(state) => Ok(AttemptStart { socket, state }),
+            Err(error) => Err(FailedAttempt { error, socket: Some(socket) }),
+        };
         Some((index, started_at, (pause * 2).min(MAX_PAUSE), started))
     }
 
@@ -298,7 +316,7 @@ impl ConnectDriver {
         &mut self,
         index: usize,
         options: &SocketOptions,
-    ) -> std::result::Result<AttemptStart, AttemptError> {
+    ) -> std::result::Result<AttemptStart, FailedAttempt> {
         if let Some(started) = self.first.take() {
             return started;
         }
@@ -307,7 +325,8 @@ impl ConnectDriver {
         let (candidate, params) = (&self.candidates[index], self.params(options));
         if candidate.is_unusable(&params) {
             // The resolver returned an address such as 0.0.0.0, or a link-local one without a zone.
-            return Err(AttemptError(Stage::Connect, ErrorKind::InvalidEndpoint.into()));
+            let error = AttemptError(Stage::Connect, ErrorKind::InvalidEndpoint.into());
+            return Err(FailedAttempt { error, socket: None });
         }
         attempt::start(candidate, &params)
     }
@@ -326,6 +345,13 @@ impl ConnectDriver {
         self.attempts.push(attempt);
     }
 
+    /// Keeps the socket of an attempt that ended, or closes it.
+    fn end(&mut self, index: usize, socket: Option<Owned>) {
+        if let (Some(ended), Some(socket)) = (&mut self.ended, socket) {
+            ended.push((index, socket));
+        }
+    }
+
     /// Closes the attempts in progress, records them as failed with `cause`, and abandons the
     /// lookup.
     fn abandon_rest(&mut self, cause: &Cause) {
@@ -333,9 +359,11 @@ impl ConnectDriver {
         running.sort_by_key(|running| running.index);
         for running in running {
             self.record(running.index, running.started_at, Stage::Connect, cause);
+            self.end(running.index, Some(running.socket));
         }
         if let Some(pending) = self.pending.take() {
             self.record(pending.index, pending.started_at, Stage::Connect, cause);
+            self.end(pending.index, Some(pending.socket));
         }
         if let Some(lookup) = self.lookup.take() {
             lookup.abandon(cause.kind());

@@ -18,15 +18,14 @@ use std::time::Instant;
 use crate::log;
 use crate::options::SocketOptions;
 use crate::stream::Connected;
-use crate::sys::Owned;
 use crate::types::address::AddressUse;
 use crate::types::endpoint::{Endpoint, Target};
 use crate::types::error::Result;
 use crate::types::sockopt::Sockets;
 
-use attempt::{AttemptError, AttemptParams, AttemptStart, Candidate};
+use attempt::{AttemptParams, AttemptStart, AttemptState, Candidate, FailedAttempt};
 use driver::{ConnectDriver, Progress};
-pub use pending::PendingConnect;
+pub use pending::{PendingConnect, Watch};
 
 const OPERATION: &str = "connect";
 
@@ -37,7 +36,7 @@ pub(crate) const OTHER_FAMILY: &str =
 /// The result of an attempt that was started outside of a [`ConnectDriver`].
 enum Direct {
     Connected(Connected),
-    InProgress(Owned),
+    InProgress(AttemptStart),
 }
 
 /// Connects, and waits for the connection.
@@ -51,7 +50,7 @@ pub(crate) fn connect(
         None => None,
         Some(address) => match connect_directly(address, options, start) {
             Ok(Direct::Connected(connected)) => return Ok(connected),
-            Ok(Direct::InProgress(socket)) => Some(Ok(AttemptStart::InProgress(socket))),
+            Ok(Direct::InProgress(started)) => Some(Ok(started)),
             Err(error) => Some(Err(error)),
         },
     };
@@ -98,18 +97,15 @@ fn connect_directly(
     address: SocketAddr,
     options: &SocketOptions,
     start: Instant,
-) -> std::result::Result<Direct, AttemptError> {
+) -> std::result::Result<Direct, FailedAttempt> {
     let candidate = Candidate::inet(address);
     let params = AttemptParams { options, local: None, is_only: true };
     log::attempt_started(&candidate.address, 1, 1);
-    match attempt::start(&candidate, &params)? {
-        AttemptStart::InProgress(socket) | AttemptStart::QueueFull(socket) => {
-            Ok(Direct::InProgress(socket))
-        }
-        AttemptStart::Established(established) => {
-            let connected = attempt::finish(established, &candidate, &params)?;
-            log::attempt_succeeded(&candidate.address, start);
-            Ok(Direct::Connected(connected))
-        }
-    }
+    let started = attempt::start(&candidate, &params)?;
+    let AttemptState::Established(peer) = started.state else {
+        return Ok(Direct::InProgress(started));
+    };
+    let connected = attempt::finish(started.socket, peer, &candidate, &params)?;
+    log::attempt_succeeded(&candidate.address, start);
+    Ok(Direct::Connected(connected))
 }

@@ -20,10 +20,18 @@ use crate::types::tcp_state::TcpState;
 /// same time, or between other work. The lookup, the race of the addresses and the deadline are
 /// those of [`ClientSocket::connect_with`].
 ///
-/// Call [`finish`](PendingConnect::finish) whenever [`descriptor`](PendingConnect::descriptor) is
-/// readable or [`timeout`](PendingConnect::timeout) has passed, until it returns the connection or
-/// an error. [`wait`](PendingConnect::wait) waits for the connection instead. Dropping the object
-/// closes every attempt.
+/// Call [`finish`](PendingConnect::finish) until it returns the connection or an error. There are
+/// three ways to learn when to call it:
+///
+/// | for | call `finish` |
+/// |---|---|
+/// | an address or a Unix path | when [`socket`](PendingConnect::socket), the socket of the connection itself, is writable |
+/// | every endpoint | for each descriptor and timeout that [`set_watch`](PendingConnect::set_watch) reports |
+/// | every endpoint, on Linux | when [`descriptor`](PendingConnect::descriptor) is readable |
+///
+/// In the first way, also call it after [`timeout`](PendingConnect::timeout).
+/// [`wait`](PendingConnect::wait) waits for the connection instead. Dropping the object closes every
+/// attempt.
 ///
 /// The object also reports the attempts that failed before an attempt succeeded
 /// ([`attempts`](PendingConnect::attempts)), and the attempts in progress
@@ -55,6 +63,36 @@ pub struct PendingConnect {
     watched: Option<CancelToken>,
     /// The failed attempts of a finished connect.
     attempts: Vec<Attempt>,
+    /// The connect has one address, so one socket is the connection from start to end.
+    is_single: bool,
+    watcher: Option<Watcher>,
+}
+
+/// A change of what an event loop has to wait for: see [`PendingConnect::set_watch`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Watch<'a> {
+    /// Wait until the descriptor is readable.
+    Readable(sys::Borrowed<'a>),
+    /// Wait until the descriptor is writable.
+    Writable(sys::Borrowed<'a>),
+    /// Do not wait for the descriptor any more. It is still open.
+    Remove(sys::Borrowed<'a>),
+    /// Wait for at most this time, instead of the time that was reported before. `None`: no limit.
+    Timeout(Option<Duration>),
+}
+
+type Notify = Box<dyn FnMut(Watch<'_>) + Send>;
+
+/// The function that receives each [`Watch`], and what it knows.
+struct Watcher {
+    notify: Notify,
+    /// The attempts whose socket is watched.
+    attempts: Vec<usize>,
+    /// The event of the lookup, and of the token.
+    lookup: Option<CancelToken>,
+    cancel: Option<CancelToken>,
+    timeout: Option<Deadline>,
 }
 
 impl PendingConnect {
@@ -106,8 +144,16 @@ impl PendingConnect {
             wakeup: None,
             watched: None,
             attempts: Vec::new(),
+            is_single: false,
+            watcher: None,
         };
+        // A failed attempt may be the only one.
+        pending.driver.ended = Some(Vec::new());
         pending.advance(None)?;
+        pending.is_single = pending.driver.lookup.is_none() && pending.driver.candidates.len() == 1;
+        if !pending.is_single {
+            pending.driver.ended = None;
+        }
         Ok(pending)
     }
 
@@ -165,7 +211,9 @@ impl PendingConnect {
             let writable = self.find_writable();
             self.advance(writable)?;
         }
-        match self.outcome.take() {
+        let outcome = self.outcome.take();
+        self.report();
+        match outcome {
             Some(Ok(connected)) => {
                 let client = ClientSocket::connected(connected, &self.options)?;
                 log::connected(|| client.five_tuple(), &self.driver.endpoint, self.driver.start);
@@ -213,7 +261,113 @@ impl PendingConnect {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn timeout(&self) -> Option<Duration> {
-        if self.is_finished { None } else { self.until.remaining().map(fit_poll) }
+        if self.is_finished { None } else { self.next_call().remaining().map(fit_poll) }
+    }
+
+    /// The time of the next call of [`finish`](PendingConnect::finish). An event without a
+    /// descriptor is checked from time to time.
+    fn next_call(&self) -> Deadline {
+        if self.is_finished && self.outcome.is_none() {
+            return Deadline(None);
+        }
+        let lookup = self.driver.lookup.as_ref().and_then(Lookup::event);
+        let token = self.options.cancel.as_ref().map(CancelToken::event);
+        let unseen = lookup.into_iter().chain(token).any(|event| event.descriptor().is_none());
+        let check = if unseen { sys::MAX_WAIT } else { None };
+        self.until.earlier(Deadline::after(check))
+    }
+
+    /// Borrows the socket of the connection, for an event loop that has one descriptor for each
+    /// connection. It becomes writable when the connect has completed or failed. The connection
+    /// that [`finish`](PendingConnect::finish) returns has the same descriptor. After a failure the
+    /// descriptor stays open until the object is dropped.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): the endpoint has several addresses, whose sockets
+    ///   race: use [`set_watch`](PendingConnect::set_watch). Or the connect failed before it had a
+    ///   socket, and `finish` returns the reason. Or `finish` has returned the connection.
+    /// - [`WouldBlock`](ErrorKind::WouldBlock): the queue of the Unix listener is full, and a
+    ///   descriptor cannot report when it has space again. The connect continues: call `finish` after
+    ///   [`timeout`](PendingConnect::timeout).
+    ///
+    /// ```
+    /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let mut pending = PendingConnect::start(server.endpoint(), &SocketOptions::new())?;
+    /// # #[cfg(unix)] {
+    /// use std::os::fd::{AsFd, AsRawFd};
+    /// let socket = pending.socket()?.as_raw_fd();
+    /// assert_eq!(pending.wait()?.borrow()?.as_fd().as_raw_fd(), socket);
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn socket(&self) -> Result<sys::Borrowed<'_>> {
+        let running = self.driver.running.first().map(|running| &running.socket);
+        let ended = self.driver.ended.iter().flatten().next().map(|(_, socket)| socket);
+        let connected = match &self.outcome {
+            Some(Ok(connected)) => Some(&connected.socket),
+            _ => None,
+        };
+        let wrong =
+            |kind, why| Err(Error::new(kind, OPERATION).at(&self.driver.endpoint).detail(why));
+        match running.or(connected).or(ended) {
+            _ if !self.is_single => wrong(
+                ErrorKind::WrongState,
+                "several addresses may be tried, each with its own socket: use the watch callback",
+            ),
+            Some(socket) => Ok(sys::borrow(socket)),
+            None if self.driver.pending.is_some() => {
+                wrong(ErrorKind::WouldBlock, "the queue of the listener is full")
+            }
+            None if self.outcome.is_some() => {
+                wrong(ErrorKind::WrongState, "the connect failed before it had a socket")
+            }
+            None => Err(self.finished_error()),
+        }
+    }
+
+    /// Sets the function that is called with each change of what an event loop has to wait for. The
+    /// function is called for everything that is watched now, and later by
+    /// [`finish`](PendingConnect::finish) and when the object is dropped.
+    ///
+    /// Call `finish` when a descriptor is ready or the timeout has passed. The connect removes each
+    /// descriptor before it closes the descriptor, and also that of the connection that `finish`
+    /// returns. So an event loop never has a descriptor that was closed or used again. On systems
+    /// without descriptors for events (Windows), the timeout is at most 25 ms during a lookup.
+    ///
+    /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState): `finish` has returned the connection or an error.
+    ///
+    /// ```
+    /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions, Watch};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let mut pending = PendingConnect::start(server.endpoint(), &SocketOptions::new())?;
+    /// pending.set_watch(|watch| match watch {
+    ///     Watch::Readable(fd) => println!("add {fd:?} for input"),
+    ///     Watch::Writable(fd) => println!("add {fd:?} for output"),
+    ///     Watch::Remove(fd) => println!("remove {fd:?}"),
+    ///     Watch::Timeout(time) => println!("set the timer to {time:?}"),
+    ///     _ => {}
+    /// })?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_watch(&mut self, watch: impl FnMut(Watch<'_>) + Send + 'static) -> Result<()> {
+        if self.is_finished && self.outcome.is_none() {
+            return Err(self.finished_error());
+        }
+        if let Some(watcher) = &mut self.watcher {
+            watcher.remove_all(&self.driver, self.outcome.as_ref());
+        }
+        self.driver.ended.get_or_insert_with(Vec::new);
+        self.watcher = Some(Watcher {
+            notify: Box::new(watch),
+            attempts: Vec::new(),
+            lookup: None,
+            cancel: None,
+            timeout: None,
+        });
+        self.report();
+        Ok(())
     }
 
     /// Borrows a descriptor for an event loop. The descriptor is readable whenever
@@ -311,6 +465,7 @@ impl PendingConnect {
                     // Another attempt may have completed.
                     writable = self.find_writable();
                     if writable.is_none() {
+                        self.report();
                         return self.update_wakeup().map_err(|e| self.os_error(&e));
                     }
                 }
@@ -329,7 +484,22 @@ impl PendingConnect {
         self.outcome = Some(outcome);
         self.is_finished = true;
         self.until = Deadline(Some(Instant::now()));
+        self.report();
         self.update_wakeup().map_err(|e| self.os_error(&e))
+    }
+
+    /// Reports the changes to the watcher, and closes the sockets of failed attempts.
+    fn report(&mut self) {
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher.update(self);
+            self.watcher = Some(watcher);
+        }
+        if let (Some(ended), true) = (&mut self.driver.ended, self.watcher.is_some()) {
+            // The socket of the only attempt is borrowed until the object is dropped.
+            if !self.is_single {
+                ended.clear();
+            }
+        }
     }
 
     /// Adds everything that the connect waits for now to the wakeup, if there is one.
@@ -365,5 +535,87 @@ impl PendingConnect {
 
     fn os_error(&self, e: &io::Error) -> Error {
         Error::helper(OPERATION, e).at(&self.driver.endpoint)
+    }
+}
+
+impl Drop for PendingConnect {
+    fn drop(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.remove_all(&self.driver, self.outcome.as_ref());
+        }
+    }
+}
+
+impl Watcher {
+    fn update(&mut self, pending: &PendingConnect) {
+        let driver = &pending.driver;
+        self.remove_ended(driver, pending.outcome.as_ref());
+        for running in &driver.running {
+            if !self.attempts.contains(&running.index) {
+                self.attempts.push(running.index);
+                (self.notify)(Watch::Writable(sys::borrow(&running.socket)));
+            }
+        }
+        let lookup = driver.lookup.as_ref().and_then(Lookup::arrived);
+        follow(&mut self.lookup, lookup, &mut self.notify);
+        let cancel = pending.options.cancel.as_ref().filter(|token| !token.is_inherited());
+        follow(&mut self.cancel, cancel.filter(|_| !pending.is_finished), &mut self.notify);
+        let next = pending.next_call();
+        if self.timeout.is_none_or(|reported| reported != next) {
+            self.timeout = Some(next);
+            (self.notify)(Watch::Timeout(next.remaining().map(fit_poll)));
+        }
+    }
+
+    /// Removes the sockets of attempts that have ended.
+    fn remove_ended(&mut self, driver: &ConnectDriver, outcome: Option<&Result<Connected>>) {
+        for (index, socket) in driver.ended.iter().flatten() {
+            self.remove(*index, socket);
+        }
+        // The connection is the attempt that is neither running nor ended.
+        if let Some(Ok(connected)) = outcome {
+            if self.attempts.pop().is_some() {
+                (self.notify)(Watch::Remove(sys::borrow(&connected.socket)));
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize, socket: &sys::Owned) {
+        if let Some(at) = self.attempts.iter().position(|attempt| *attempt == index) {
+            self.attempts.swap_remove(at);
+            (self.notify)(Watch::Remove(sys::borrow(socket)));
+        }
+    }
+
+    fn remove_all(&mut self, driver: &ConnectDriver, outcome: Option<&Result<Connected>>) {
+        self.remove_ended(driver, outcome);
+        for running in &driver.running {
+            self.remove(running.index, &running.socket);
+        }
+        follow(&mut self.lookup, None, &mut self.notify);
+        follow(&mut self.cancel, None, &mut self.notify);
+        if self.timeout.is_some_and(|timeout| timeout != Deadline(None)) {
+            self.timeout = None;
+            (self.notify)(Watch::Timeout(None));
+        }
+    }
+}
+
+/// Watches an event, or removes the one that was watched.
+fn follow(watched: &mut Option<CancelToken>, now: Option<&CancelToken>, notify: &mut Notify) {
+    match (&watched, now) {
+        (None, Some(token)) => {
+            if let Some(descriptor) = token.event().descriptor() {
+                notify(Watch::Readable(descriptor));
+                *watched = Some(token.clone());
+            }
+        }
+        (Some(token), None) => {
+            if let Some(descriptor) = token.event().descriptor() {
+                notify(Watch::Remove(descriptor));
+            }
+            *watched = None;
+        }
+        _ => {}
     }
 }

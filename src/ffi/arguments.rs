@@ -8,7 +8,7 @@
 //! An error of this module has no operation. [`call`](super::call) adds the operation of the
 //! function.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::fmt::Display;
 use std::io::{IoSlice, IoSliceMut};
 use std::marker::PhantomData;
@@ -174,6 +174,23 @@ impl<'a, T: Handle> Mut<'a, T> {
     pub(crate) fn get(self) -> Result<&'a mut T> {
         // SAFETY: `new` requires that only this call uses the object, and `self` is consumed.
         unsafe { handle::get_mut(self.0) }.ok_or_else(|| not_an_object(self.0))
+    }
+}
+
+/// The `user` pointer of a program, which the library passes to a callback.
+#[derive(Clone, Copy)]
+pub(crate) struct User(pub(crate) *mut c_void);
+
+// SAFETY: the library passes the pointer to the program's callbacks and does not use it. The header
+// states which threads call them.
+unsafe impl Send for User {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for User {}
+
+impl User {
+    /// A closure that calls this function contains the whole value, which is `Send`.
+    pub(crate) fn get(&self) -> *mut c_void {
+        self.0
     }
 }
 

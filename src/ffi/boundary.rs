@@ -1,6 +1,7 @@
 //! The body of a C function: results, panics, cancellation, and the object that it uses.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, TryLockError};
 
 use crate::ffi::{
     ErrorOut, Handle, KEEPSOCK_OK, Mut, NO_OPERATION, Out, Ref, Result, Structure, Versioned,
@@ -88,6 +89,25 @@ pub(crate) fn with_mut<T: Handle>(
     body: impl FnOnce(&mut T) -> Result<()>,
 ) -> i32 {
     call(error, operation, || body(object.get()?))
+}
+
+/// As [`with`], for an object that one thread uses at a time. A call from another thread or from a
+/// callback fails.
+pub(crate) fn with_exclusive<T: Handle<Target = Mutex<U>>, U>(
+    object: Ref<'_, T>,
+    error: ErrorOut<'_>,
+    operation: &'static str,
+    body: impl FnOnce(&mut U) -> Result<()>,
+) -> i32 {
+    with(object, error, operation, |object| {
+        // lock() would wait forever for a call from inside a callback.
+        match object.try_lock() {
+            Ok(mut object) => body(&mut object),
+            Err(TryLockError::Poisoned(poisoned)) => body(&mut poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::WrongState, operation)
+                .detail("another call on the object is in progress")),
+        }
+    })
 }
 
 /// A socket whose calls may stop before they have an error object.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A point in time on the monotonic clock. `None`: never.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(pub(crate) Option<Instant>);
 
 impl Deadline {

@@ -565,6 +565,11 @@ impl Event {
         self.reader.as_fd()
     }
 
+    /// The descriptor that is readable while the event is set. `None`: the platform has none.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.reader())
+    }
+
     /// Async-signal-safe: one write(2). The caller sets a cleared event only, so the write cannot fail
     /// and errno does not change.
     pub(crate) fn set(&self) {

@@ -185,6 +185,10 @@ impl Event {
     pub(crate) fn set(&self) {}
 
     pub(crate) fn clear(&self) {}
+
+    pub(crate) fn descriptor(&self) -> Option<Borrowed<'_>> {
+        None
+    }
 }
 
 pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {

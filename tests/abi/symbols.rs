@@ -14,7 +14,7 @@ use std::process::Command;
 
 use crate::support::header;
 use crate::support::header::{Item, What};
-use keepsock::ffi::{self, keepsock_log_level};
+use keepsock::ffi::{self, keepsock_log_level, keepsock_watch};
 use keepsock::{
     AcceptPolicy, CloseReason, ErrorKind, Family, LengthPrefix, OverflowPolicy, Protocol, Sockopt,
     TcpState,
@@ -467,6 +467,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.extend(variants!("KEEPSOCK_SOCKOPT", Sockopt: SendBuffer RecvBuffer Tos ReusePort
         NotsentLowat DeferAccept Mark Priority Transparent Freebind OobInline MaxSegment Nodelay
         Cork));
+    all.extend(variants!("KEEPSOCK_WATCH", keepsock_watch: Remove Read Write));
     all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:
         Off Error Warn Info Debug Trace));
     all.extend(constants!(KEEPSOCK_OK KEEPSOCK_INFINITE KEEPSOCK_TEXT_SIZE KEEPSOCK_VERSION_MAJOR

@@ -92,7 +92,7 @@ mod both {
         assert_eq!(errno(A::connect(&dir.endpoint("s"), &[])), (libc::ENOENT, 0));
         let (_, unknown) = errno(A::connect("127.0.0.1:no-such-service", &[]));
         assert_eq!(unknown, libc::EAI_SERVICE);
-        assert_ne!(errno(A::listen("keepsock.invalid:1", &[])).1, 0);
+        assert_ne!(errno(A::listen("127.0.0.1:no-such-service", &[])).1, 0);
 
         let read = || errno(p.client.read(&mut [0]));
         p.client.set_read_timeout(1).unwrap();
@@ -997,6 +997,8 @@ mod c_only {
                 |c, e| out(no_handle(), |client| keepsock_pending_connect_wait(c, client, e)),
                 |c, e| out(no_handle(), |client| keepsock_pending_connect_finish(c, client, e)),
                 |c, e| out(77, |fd| keepsock_pending_connect_fd(c, fd, e)),
+                |c, e| out(77, |fd| keepsock_pending_connect_socket(c, fd, e)),
+                |c, e| keepsock_pending_connect_set_watch(c, None, None, null_mut(), e),
                 |c, e| out(77, |ms| keepsock_pending_connect_timeout(c, ms, e)),
                 |c, e| {
                     out([0x5au8; 512], |a| {
@@ -1451,7 +1453,9 @@ mod c_only {
         ) {
             let seen = unsafe { &mut *user.cast::<Seen>() };
             for call in reconnect_calls() {
-                gives(WRONG_STATE, "another call is going on", |e| call(seen.reconnect, e));
+                gives(WRONG_STATE, "another call on the object is in progress", |e| {
+                    call(seen.reconnect, e)
+                });
             }
             unsafe {
                 keepsock_error_free(error.cast_mut());
@@ -1482,6 +1486,44 @@ mod c_only {
             });
             assert_eq!((*user.cast::<Seen>()).told, told);
             keepsock_reconnect_free(reconnect);
+        }
+    }
+
+    /// E2, C7: the watch callback of a pending connect cannot call functions of the object.
+    #[test]
+    fn pending_connect_inside_its_callback_fails() {
+        struct Seen {
+            connecting: *mut keepsock_pending_connect,
+            told: u32,
+        }
+        unsafe extern "C" fn inside(_: i64, user: *mut c_void) {
+            let seen = unsafe { &mut *user.cast::<Seen>() };
+            for call in connecting_calls() {
+                let words = "another call on the object is in progress";
+                gives(WRONG_STATE, words, |e| call(seen.connecting, e));
+            }
+            seen.told += 1;
+        }
+        let _limit = Limit::new("pending_connect_inside_its_callback_fails");
+        let connecting = new_connecting();
+        let mut seen = Seen { connecting, told: 0 };
+        let user: *mut c_void = (&raw mut seen).cast();
+        unsafe {
+            let set = keepsock_pending_connect_set_watch(
+                connecting,
+                None,
+                Some(inside),
+                user,
+                null_mut(),
+            );
+            assert_eq!(set, KEEPSOCK_OK);
+            assert_eq!((*user.cast::<Seen>()).told, 1);
+            // The callbacks are removed.
+            let none = null_mut();
+            let removed =
+                keepsock_pending_connect_set_watch(connecting, None, None, none, none.cast());
+            assert_eq!(removed, KEEPSOCK_OK);
+            keepsock_pending_connect_free(connecting);
         }
     }
 
@@ -1714,6 +1756,9 @@ mod c_only {
             });
             gives(INVALID, "fd is NULL", |e| {
                 keepsock_pending_connect_fd(connecting, null_mut(), e)
+            });
+            gives(INVALID, "fd is NULL", |e| {
+                keepsock_pending_connect_socket(connecting, null_mut(), e)
             });
             keepsock_pending_connect_free(connecting);
             gives(INVALID, "client is NULL", |e| keepsock_client_from_fd(0, null(), null_mut(), e));

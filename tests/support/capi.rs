@@ -25,7 +25,7 @@ use super::serve::{
 use super::statuses;
 use super::{
     Api, Client, ConnStats, Counters, Failure, OnRetry, Opt, Outcome, Passed, Peer, PendingConnect,
-    Reconnect, Server, Token, Told, Tried, Tuple,
+    Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched,
 };
 
 pub struct CApi;
@@ -244,18 +244,37 @@ pub struct CClient {
     pub lent: bool,
 }
 
-pub struct CConnecting(*mut keepsock_pending_connect);
+pub struct CConnecting {
+    pub pointer: *mut keepsock_pending_connect,
+    /// The targets of `user`, which must not move.
+    #[allow(clippy::vec_box)]
+    watches: Vec<Box<WatchFn>>,
+}
 
 impl Drop for CConnecting {
     fn drop(&mut self) {
-        unsafe { keepsock_pending_connect_free(self.0) };
+        unsafe { keepsock_pending_connect_free(self.pointer) };
     }
+}
+
+unsafe extern "C" fn on_watch(fd: i32, watch: i32, user: *mut c_void) {
+    let reported = match watch {
+        0 => Watched::Remove(fd),
+        1 => Watched::Readable(fd),
+        2 => Watched::Writable(fd),
+        other => panic!("{other}"),
+    };
+    unsafe { (*user.cast::<WatchFn>())(reported) };
+}
+
+unsafe extern "C" fn on_timeout(timeout_ms: i64, user: *mut c_void) {
+    unsafe { (*user.cast::<WatchFn>())(Watched::Timeout(timeout_ms)) };
 }
 
 impl PendingConnect<CApi> for CConnecting {
     fn finish(&mut self) -> Outcome<Option<CClient>> {
         let mut out = null_mut();
-        match call(|e| unsafe { keepsock_pending_connect_finish(self.0, &raw mut out, e) }) {
+        match call(|e| unsafe { keepsock_pending_connect_finish(self.pointer, &raw mut out, e) }) {
             Ok(()) => Ok(Some(CClient::new(out))),
             Err(failure) if failure.is(keepsock::ErrorKind::WouldBlock) => Ok(None),
             Err(failure) => Err(failure),
@@ -264,19 +283,36 @@ impl PendingConnect<CApi> for CConnecting {
 
     fn wait(&mut self) -> Outcome<CClient> {
         let mut out = null_mut();
-        call(|e| unsafe { keepsock_pending_connect_wait(self.0, &raw mut out, e) })?;
+        call(|e| unsafe { keepsock_pending_connect_wait(self.pointer, &raw mut out, e) })?;
         Ok(CClient::new(out))
     }
 
     fn fd(&mut self) -> Outcome<RawFd> {
         let mut fd = -1;
-        call(|e| unsafe { keepsock_pending_connect_fd(self.0, &raw mut fd, e) })?;
+        call(|e| unsafe { keepsock_pending_connect_fd(self.pointer, &raw mut fd, e) })?;
         Ok(fd)
+    }
+
+    fn socket(&mut self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_pending_connect_socket(self.pointer, &raw mut fd, e) })?;
+        Ok(fd)
+    }
+
+    fn set_watch(&mut self, watch: WatchFn) -> Outcome<()> {
+        let mut watch = Box::new(watch);
+        let (user, pointer) = ((&raw mut *watch).cast(), self.pointer);
+        // The object calls the callback before it is replaced.
+        self.watches.push(watch);
+        call(|e| unsafe {
+            keepsock_pending_connect_set_watch(pointer, Some(on_watch), Some(on_timeout), user, e)
+        })
     }
 
     fn timeout(&mut self) -> i64 {
         let mut ms = 0;
-        call(|e| unsafe { keepsock_pending_connect_timeout(self.0, &raw mut ms, e) }).unwrap();
+        call(|e| unsafe { keepsock_pending_connect_timeout(self.pointer, &raw mut ms, e) })
+            .unwrap();
         ms
     }
 
@@ -296,7 +332,9 @@ impl CConnecting {
         all_until_not_found(|i| {
             let mut a: keepsock_attempt = unsafe { std::mem::zeroed() };
             let size = size_of_val(&a);
-            call(|e| unsafe { keepsock_pending_connect_attempt(self.0, i, &raw mut a, size, e) })?;
+            call(|e| unsafe {
+                keepsock_pending_connect_attempt(self.pointer, i, &raw mut a, size, e)
+            })?;
             Ok(a)
         })
     }
@@ -436,7 +474,7 @@ impl Api for CApi {
         call(|e| unsafe {
             keepsock_pending_connect_start(endpoint.as_ptr(), options.0, &raw mut out, e)
         })?;
-        Ok(CConnecting(out))
+        Ok(CConnecting { pointer: out, watches: Vec::new() })
     }
 
     fn adopt_client(fd: OwnedFd, list: &[Opt<'_, Self>]) -> Result<CClient, (OwnedFd, Failure)> {

@@ -112,6 +112,40 @@ pub fn supervise(
     send.send(listener).unwrap();
 }
 
+/// Counts the system calls of this thread from now on that a connect may make.
+pub fn count_calls() -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+    use libc::{SYS_bind, SYS_getsockopt, SYS_ioctl, SYS_ppoll, SYS_setsockopt, SYS_socket};
+    use libc::{SYS_close, SYS_connect, SYS_fcntl, SYS_getpeername, SYS_getsockname};
+    use libc::{SYS_dup3, SYS_epoll_create1, SYS_epoll_ctl, SYS_eventfd2, SYS_timerfd_create};
+    let calls = [
+        SYS_bind,
+        SYS_close,
+        SYS_connect,
+        SYS_dup3,
+        SYS_epoll_create1,
+        SYS_epoll_ctl,
+        SYS_eventfd2,
+        SYS_fcntl,
+        SYS_getpeername,
+        SYS_getsockname,
+        SYS_getsockopt,
+        SYS_ioctl,
+        SYS_ppoll,
+        SYS_setsockopt,
+        SYS_socket,
+        SYS_timerfd_create,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll,
+    ];
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = count.clone();
+    supervise(&calls.map(|call| (call, None)), move |_| {
+        counter.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        None
+    });
+    count
+}
+
 /// Installs a filter for these system calls, for this thread and the threads that it starts.
 fn install(
     calls: &[(libc::c_long, Option<(u32, libc::c_int)>)],

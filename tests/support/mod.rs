@@ -280,11 +280,24 @@ pub trait PendingConnect<A: Api>: Sized {
     fn finish(&mut self) -> Outcome<Option<A::Client>>;
     fn wait(&mut self) -> Outcome<A::Client>;
     fn fd(&mut self) -> Outcome<RawFd>;
+    fn socket(&mut self) -> Outcome<RawFd>;
+    fn set_watch(&mut self, watch: WatchFn) -> Outcome<()>;
     fn timeout(&mut self) -> i64;
     fn attempts(&mut self) -> Vec<Tried>;
     /// Addresses, and the numbers of their states.
     fn attempts_in_progress(&mut self) -> Vec<(String, i32)>;
 }
+
+/// A report of a connect in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    Readable(RawFd),
+    Writable(RawFd),
+    Remove(RawFd),
+    Timeout(i64),
+}
+
+pub type WatchFn = Box<dyn FnMut(Watched) + Send>;
 
 /// A connection's statistics as in C: -1 means not available, times are microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::serve::{
 };
 use super::{
     Api, Client, ConnStats, Counters, Failure, INFINITE, OnRetry, Opt, Outcome, Passed, Peer,
-    PendingConnect, Reconnect, Server, Token, Told, Tried, Tuple, system,
+    PendingConnect, Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched, system,
 };
 
 pub struct RustApi;
@@ -215,6 +215,11 @@ impl Api for RustApi {
     }
 }
 
+/// Milliseconds, rounded up.
+fn up(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap()
+}
+
 impl PendingConnect<RustApi> for keepsock::PendingConnect {
     fn finish(&mut self) -> Outcome<Option<Arc<ClientSocket>>> {
         Ok(keepsock::PendingConnect::finish(self)?.map(Arc::new))
@@ -228,8 +233,24 @@ impl PendingConnect<RustApi> for keepsock::PendingConnect {
         Ok(self.descriptor()?.as_raw_fd())
     }
 
+    fn socket(&mut self) -> Outcome<RawFd> {
+        Ok(keepsock::PendingConnect::socket(self)?.as_raw_fd())
+    }
+
+    fn set_watch(&mut self, mut watch: WatchFn) -> Outcome<()> {
+        keepsock::PendingConnect::set_watch(self, move |reported| {
+            watch(match reported {
+                keepsock::Watch::Readable(fd) => Watched::Readable(fd.as_raw_fd()),
+                keepsock::Watch::Writable(fd) => Watched::Writable(fd.as_raw_fd()),
+                keepsock::Watch::Remove(fd) => Watched::Remove(fd.as_raw_fd()),
+                keepsock::Watch::Timeout(time) => Watched::Timeout(time.map_or(INFINITE, up)),
+                other => panic!("{other:?}"),
+            });
+        })?;
+        Ok(())
+    }
+
     fn timeout(&mut self) -> i64 {
-        let up = |t: Duration| i64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap();
         keepsock::PendingConnect::timeout(self).map_or(INFINITE, up)
     }
 

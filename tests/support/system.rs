@@ -350,6 +350,40 @@ pub fn becomes_readable(fd: RawFd, ms: i32) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, ms) == 1 }
 }
 
+/// Waits until one of the descriptors is ready, or `ms` milliseconds have passed.
+pub fn poll(descriptors: &[(RawFd, i16)], ms: i32) {
+    let all = descriptors.iter().map(|(fd, events)| libc::pollfd {
+        fd: *fd,
+        events: *events,
+        revents: 0,
+    });
+    let mut all: Vec<_> = all.collect();
+    let count = libc::nfds_t::try_from(all.len()).unwrap();
+    assert!(unsafe { libc::poll(all.as_mut_ptr(), count, ms) } >= 0);
+}
+
+/// A plain non-blocking connect, with the options that keepsock sets by default.
+pub fn plain_connect(address: std::net::SocketAddr) {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP)).unwrap();
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(45));
+    let keepalive = keepalive.with_interval(Duration::from_secs(15)).with_retries(5);
+    socket.set_tcp_keepalive(&keepalive).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+    let _ = socket.connect(&address.into());
+    poll(&[(socket.as_raw_fd(), libc::POLLOUT)], 10_000);
+    assert!(socket.take_error().unwrap().is_none());
+    std::mem::forget(socket);
+}
+
+/// Device and inode of a descriptor; `None` if it is not open.
+pub fn identity(fd: RawFd) -> Option<(u64, u64)> {
+    let mut stat = unsafe { std::mem::zeroed::<libc::stat>() };
+    let found = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
+    found.then_some((stat.st_dev, stat.st_ino))
+}
+
 /// Both ends of a pipe.
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];

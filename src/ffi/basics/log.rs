@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::ffi::{ErrorOut, NO_OPERATION, c_string, call, invalid, keepsock_error, shield};
+use crate::ffi::{ErrorOut, NO_OPERATION, User, c_string, call, invalid, keepsock_error, shield};
 use crate::{Error, ErrorKind};
 
 /// The severity of a log event. keepsock_log_set() logs a level and all more severe levels.
@@ -77,15 +77,9 @@ pub type keepsock_log_callback = Option<
 /// The callback that receives log events.
 struct Receiver {
     callback: unsafe extern "C" fn(i32, *const c_char, *const c_char, *mut c_void),
-    user: *mut c_void,
+    user: User,
     level: LevelFilter,
 }
-
-// SAFETY: the header states that any thread may call the callback with `user`, and that several
-// threads do so at the same time.
-unsafe impl Send for Receiver {}
-// SAFETY: several threads may call the callback at the same time, as the header states.
-unsafe impl Sync for Receiver {}
 
 /// The logger. A thread that calls the callback has a clone of the receiver, made and
 /// dropped under the lock, but does not hold the lock: threads that log never wait for
@@ -138,7 +132,7 @@ impl Logger {
                 record.level() as i32,
                 target.as_ptr(),
                 message.as_ptr(),
-                receiver.user,
+                receiver.user.get(),
             );
         }
     }
@@ -214,7 +208,7 @@ pub unsafe extern "C" fn keepsock_log_set(
         }
         // The library does not change the level of another logger.
         if *is_ours {
-            LOGGER.replace(callback.map(|callback| Receiver { callback, user, level }));
+            LOGGER.replace(callback.map(|callback| Receiver { callback, user: User(user), level }));
         }
         Ok(())
     })

@@ -1,27 +1,65 @@
 //! `keepsock_pending_connect`.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
+use std::sync::Mutex;
 
 use crate::ffi::{
-    ErrorOut, KEEPSOCK_INFINITE, KEEPSOCK_OK, Mut, Optional, Out, Ref, Result, Structure, Text,
+    ErrorOut, KEEPSOCK_INFINITE, KEEPSOCK_OK, Optional, Out, Ref, Result, Structure, Text, User,
     create, fd_of, fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_options, millis, not_found, to_attempt, with_mut,
+    keepsock_fd, keepsock_options, millis, not_found, to_attempt, with_exclusive,
 };
-use crate::{Error, ErrorKind, PendingConnect};
+use crate::{Error, ErrorKind, PendingConnect, Watch};
 
 const OPERATION: &str = "connect";
 
 /// A connect in progress, for programs that wait in their own event loop or for several connects.
 ///
-/// The lookup, the race and the deadline are those of keepsock_client_connect(). Poll the
-/// descriptor of keepsock_pending_connect_fd(). When it is readable, call
-/// keepsock_pending_connect_finish(), until it returns another status than
-/// KEEPSOCK_ERR_WOULD_BLOCK.
+/// The lookup, the race and the deadline are those of keepsock_client_connect(). Call
+/// keepsock_pending_connect_finish() until it returns another status than KEEPSOCK_ERR_WOULD_BLOCK.
+/// Three functions report when to call it:
+///   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
+///     one address. Call finish when the socket is writable, and after
+///     keepsock_pending_connect_timeout().
+///   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
+///     descriptor and each timeout.
+///   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
+///     it is readable.
 ///
-/// Threads: one thread at a time.
-pub struct keepsock_pending_connect(PendingConnect);
+/// Threads: one thread at a time. A call during another call, also from a callback, returns
+/// KEEPSOCK_ERR_WRONG_STATE. A callback must not free the object.
+pub struct keepsock_pending_connect(Mutex<PendingConnect>);
 
-handle!(keepsock_pending_connect, PendingConnect, "pending", 0: PendingConnect);
+handle!(keepsock_pending_connect, PendingConnect, "pending", 0: Mutex<PendingConnect>);
+
+/// How an event loop waits for a descriptor of a keepsock_pending_connect.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum keepsock_watch {
+    /// No longer: remove the descriptor from the event loop. It is still open.
+    Remove = 0,
+    /// Until the descriptor is readable (POLLIN).
+    Read = 1,
+    /// Until the descriptor is writable (POLLOUT).
+    Write = 2,
+}
+
+/// Called for each descriptor that an event loop has to wait for. See
+/// keepsock_pending_connect_set_watch().
+///
+/// @param fd     The descriptor.
+/// @param watch  A keepsock_watch.
+/// @param user   The pointer that the program passed with the callback.
+pub type keepsock_on_watch =
+    Option<unsafe extern "C" fn(fd: keepsock_fd, watch: i32, user: *mut c_void)>;
+
+/// Called for each change of the time that an event loop has to wait. See
+/// keepsock_pending_connect_set_watch().
+///
+/// @param timeout_ms  The longest time to wait, in milliseconds. It replaces the time of the call
+///                    before. 0: call keepsock_pending_connect_finish() when the callback has
+///                    returned. KEEPSOCK_INFINITE: no limit.
+/// @param user        The pointer that the program passed with the callback.
+pub type keepsock_on_timeout = Option<unsafe extern "C" fn(timeout_ms: i64, user: *mut c_void)>;
 
 /// Starts connecting, without waiting (connect(2) with O_NONBLOCK).
 ///
@@ -62,7 +100,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_start(
     };
     create(pending, error, OPERATION, || {
         let started = PendingConnect::start(endpoint.endpoint()?, &*options.or_default()?)?;
-        Ok(keepsock_pending_connect(started))
+        Ok(keepsock_pending_connect(Mutex::new(started)))
     })
 }
 
@@ -76,7 +114,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_start(
 ///                 lists every attempt.
 /// @return KEEPSOCK_OK if the connection is made, otherwise
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the connect is in progress
-///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
 ///   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
 ///   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
@@ -101,13 +139,13 @@ pub unsafe extern "C" fn keepsock_pending_connect_finish(
     client: *mut *mut keepsock_client,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `pending`, and `client` and `error`
+    // SAFETY: the header requires that no thread frees `pending` during the call, and `client` and `error`
     // are NULL or writable.
     let (pending, client, error) =
-        unsafe { (Mut::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
-    with_mut(pending, error, OPERATION, |pending| {
+        unsafe { (Ref::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
         let out = client.reserved()?;
-        let connected = pending.0.finish()?;
+        let connected = pending.finish()?;
         let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, OPERATION))?;
         out.put(keepsock_client::own(connected));
         Ok(())
@@ -120,7 +158,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_finish(
 /// @param client   Receives the connection. Free it with keepsock_client_free().
 /// @param error    Its message lists every attempt.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already
+///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
 ///   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
 ///   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
@@ -145,15 +183,102 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
     client: *mut *mut keepsock_client,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `pending`, and `client` and `error`
+    // SAFETY: the header requires that no thread frees `pending` during the call, and `client` and `error`
     // are NULL or writable.
     let (pending, client, error) =
-        unsafe { (Mut::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
-    with_mut(pending, error, OPERATION, |pending| {
+        unsafe { (Ref::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
         let out = client.reserved()?;
-        out.put(keepsock_client::own(pending.0.wait()?));
+        out.put(keepsock_client::own(pending.wait()?));
         Ok(())
     })
+}
+
+/// Borrows the socket of the connection, for an event loop that has one descriptor for each
+/// connection. Do not close it.
+///
+/// It becomes writable when the connect has completed or failed: then call
+/// keepsock_pending_connect_finish(). The connection has the same descriptor. After a failure the
+/// descriptor stays open until keepsock_pending_connect_free().
+///
+/// An address has one socket, and so has a Unix path. A host name may have several addresses, whose
+/// sockets race: use keepsock_pending_connect_set_watch().
+///
+/// @param fd  Receives the descriptor.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
+///     it had a socket, and finish returns the reason; the connect has finished already; or another
+///     call is in progress
+///   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
+///     no descriptor reports when it has space again. The connect continues: call finish after
+///     keepsock_pending_connect_timeout(), or free the object
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_pending_connect_socket(
+    pending: *const keepsock_pending_connect,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `pending` during the call, and `fd` and
+    // `error` are NULL or writable.
+    let (pending, fd, error) =
+        unsafe { (Ref::new(pending), Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
+        let out = fd.required()?;
+        out.write(fd_of(pending.socket()?));
+        Ok(())
+    })
+}
+
+/// Sets callbacks that report what an event loop has to wait for, as curl_multi_socket_action() does.
+///
+/// The library calls them for everything that the connect waits for now, before this function
+/// returns. Later keepsock_pending_connect_finish() and keepsock_pending_connect_free() call them.
+/// Call keepsock_pending_connect_finish() when a descriptor is ready or the timeout has passed.
+///
+/// The library reports KEEPSOCK_WATCH_REMOVE before it closes a descriptor, and also for the
+/// connection that finish returns. So an event loop never has a descriptor that was closed or used
+/// again. A Windows system has no descriptor for the end of a lookup: the timeout is at most 25 ms
+/// then.
+///
+/// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
+/// @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().
+/// @param user        Passed to the callbacks; valid until the object is freed.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `pending` is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_pending_connect_set_watch(
+    pending: *mut keepsock_pending_connect,
+    on_watch: keepsock_on_watch,
+    on_timeout: keepsock_on_timeout,
+    user: *mut c_void,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `pending` during the call; `error` is NULL
+    // or writable.
+    let (pending, error) = unsafe { (Ref::new(pending), ErrorOut::new(error)) };
+    let user = User(user);
+    let notify = move |watch: Watch<'_>| {
+        let (fd, how) = match watch {
+            Watch::Readable(fd) => (fd, keepsock_watch::Read),
+            Watch::Writable(fd) => (fd, keepsock_watch::Write),
+            Watch::Remove(fd) => (fd, keepsock_watch::Remove),
+            Watch::Timeout(time) => {
+                if let Some(on_timeout) = on_timeout {
+                    let timeout_ms = time.map_or(KEEPSOCK_INFINITE, millis);
+                    // SAFETY: a function of the program with this signature.
+                    unsafe { on_timeout(timeout_ms, user.get()) };
+                }
+                return;
+            }
+        };
+        if let Some(on_watch) = on_watch {
+            // SAFETY: a function of the program with this signature.
+            unsafe { on_watch(fd_of(fd), how as i32, user.get()) };
+        }
+    };
+    with_exclusive(pending, error, OPERATION, |pending| pending.set_watch(notify))
 }
 
 /// Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).
@@ -165,8 +290,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
 /// @param pending  A connect in progress.
 /// @param fd       Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_timeout()
+///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished, or another call is in progress
+///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_set_watch()
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -177,13 +302,13 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
     fd: *mut keepsock_fd,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `pending`, and `fd` and `error` are
+    // SAFETY: the header requires that no thread frees `pending` during the call, and `fd` and `error` are
     // NULL or writable.
     let (pending, fd, error) =
-        unsafe { (Mut::new(pending), Out::new(fd, "fd"), ErrorOut::new(error)) };
-    with_mut(pending, error, OPERATION, |pending| {
+        unsafe { (Ref::new(pending), Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
         let out = fd.required()?;
-        out.write(fd_of(pending.0.descriptor()?));
+        out.write(fd_of(pending.descriptor()?));
         Ok(())
     })
 }
@@ -197,6 +322,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 /// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
 ///                    is due: there is no timeout, or the connect has finished.
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_pending_connect_timeout(
@@ -204,12 +330,12 @@ pub unsafe extern "C" fn keepsock_pending_connect_timeout(
     timeout_ms: *mut i64,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `pending`, and `timeout_ms` and
+    // SAFETY: the header requires that no thread frees `pending` during the call, and `timeout_ms` and
     // `error` are NULL or writable.
     let (pending, timeout_ms, error) =
-        unsafe { (Mut::new(pending), Optional::new(timeout_ms), ErrorOut::new(error)) };
-    with_mut(pending, error, OPERATION, |pending| {
-        timeout_ms.write(pending.0.timeout().map_or(KEEPSOCK_INFINITE, millis));
+        unsafe { (Ref::new(pending), Optional::new(timeout_ms), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
+        timeout_ms.write(pending.timeout().map_or(KEEPSOCK_INFINITE, millis));
         Ok(())
     })
 }
@@ -224,6 +350,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_timeout(
 /// @param out      Receives the attempt.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_NOT_FOUND: no attempt has that index
+///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or no version has that size
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_pending_connect_attempt(
@@ -233,15 +360,15 @@ pub unsafe extern "C" fn keepsock_pending_connect_attempt(
     size: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `pending`; `out` has `size`
+    // SAFETY: the header requires that no thread frees `pending` during the call; `out` has `size`
     // writable bytes; `error` is NULL or writable.
     let (pending, out, error) =
-        unsafe { (Mut::new(pending), Structure::new(out, size), ErrorOut::new(error)) };
-    with_mut(pending, error, OPERATION, |pending| {
-        let ended = pending.0.attempts();
+        unsafe { (Ref::new(pending), Structure::new(out, size), ErrorOut::new(error)) };
+    with_exclusive(pending, error, OPERATION, |pending| {
+        let ended = pending.attempts();
         let value = match ended.get(index) {
             Some(attempt) => to_attempt(attempt),
-            None => in_progress(&pending.0, index - ended.len())?,
+            None => in_progress(pending, index - ended.len())?,
         };
         out.fill(&value)
     })

@@ -1,13 +1,13 @@
 //! `keepsock_reconnect`.
 
 use std::ffi::{c_char, c_void};
-use std::sync::{Mutex, TryLockError};
+use std::sync::Mutex;
 
 use crate::ffi::{
-    ErrorOut, Out, Ref, Result, Text, create, handle, keepsock_client, keepsock_error,
-    keepsock_options, millis, time, timeout, with,
+    ErrorOut, Out, Ref, Text, User, create, handle, keepsock_client, keepsock_error,
+    keepsock_options, millis, time, timeout, with_exclusive,
 };
-use crate::{Error, ErrorKind, Reconnect, Retry};
+use crate::{Reconnect, Retry};
 
 /// Connects, and connects again after the connection was lost, with exponential backoff.
 ///
@@ -57,24 +57,6 @@ pub type keepsock_on_retry = Option<
 >;
 
 const OPERATION: &str = "reconnect";
-
-/// Calls `body` unless another call on the object is in progress.
-fn with_locked(
-    reconnect: Ref<'_, keepsock_reconnect>,
-    error: ErrorOut<'_>,
-    body: impl FnOnce(&mut Reconnect) -> Result<()>,
-) -> i32 {
-    with(reconnect, error, OPERATION, |reconnect| {
-        // lock() would wait forever for a call from inside the callback.
-        match reconnect.try_lock() {
-            Ok(mut reconnect) => body(&mut reconnect),
-            Err(TryLockError::Poisoned(poisoned)) => body(&mut poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::new(ErrorKind::WrongState, OPERATION).detail("another call is going on"))
-            }
-        }
-    })
-}
 
 /// Creates the object. It does not connect.
 ///
@@ -128,7 +110,7 @@ pub unsafe extern "C" fn keepsock_reconnect_set_backoff(
     // SAFETY: the header requires that no thread frees `reconnect` during the call, and `error` is
     // NULL or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
-    with_locked(reconnect, error, |reconnect| {
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
         reconnect.set_backoff(time(first_ms)?, time(longest_ms)?)
     })
 }
@@ -150,7 +132,9 @@ pub unsafe extern "C" fn keepsock_reconnect_set_timeout(
     // SAFETY: the header requires that no thread frees `reconnect` during the call, and `error` is
     // NULL or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
-    with_locked(reconnect, error, |reconnect| reconnect.set_timeout(timeout(timeout_ms)?))
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
+        reconnect.set_timeout(timeout(timeout_ms)?)
+    })
 }
 
 /// Sets the callback that is called before each delay.
@@ -168,15 +152,6 @@ pub unsafe extern "C" fn keepsock_reconnect_set_on_retry(
     user: *mut c_void,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    /// Passed to the callback, which runs in the thread that calls keepsock_reconnect_connect().
-    struct User(*mut c_void);
-    // SAFETY: the header states the thread that calls on_retry; the library does not use the data.
-    unsafe impl Send for User {}
-    impl User {
-        fn get(&self) -> *mut c_void {
-            self.0
-        }
-    }
     // SAFETY: the header requires that no thread frees `reconnect` during the call; `error` is NULL
     // or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
@@ -190,7 +165,7 @@ pub unsafe extern "C" fn keepsock_reconnect_set_on_retry(
         // handle that is valid until the function returns.
         unsafe { on_retry(lent, retry.tries, wait_ms, user.get()) };
     };
-    with_locked(reconnect, error, |reconnect| {
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
         reconnect.on_retry(notify);
         Ok(())
     })
@@ -212,7 +187,7 @@ pub unsafe extern "C" fn keepsock_reconnect_reset(
     // SAFETY: the header requires that no thread frees `reconnect` during the call, and `error` is
     // NULL or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
-    with_locked(reconnect, error, |reconnect| {
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
         reconnect.reset();
         Ok(())
     })
@@ -262,7 +237,7 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
     // and `error` are NULL or writable.
     let (reconnect, client, error) =
         unsafe { (Ref::new(reconnect), Out::new(client, "client"), ErrorOut::new(error)) };
-    with_locked(reconnect, error, |reconnect| {
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
         let out = client.reserved()?;
         out.put(keepsock_client::own(reconnect.connect()?));
         Ok(())

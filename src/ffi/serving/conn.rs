@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ffi::arguments::{
-    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, invalid, no_memory, null, timeout,
+    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, User, invalid, no_memory, null,
+    timeout,
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
@@ -109,29 +110,18 @@ versioned!(keepsock_callbacks: 72);
 /// The callbacks of a C program as a [`Handler`].
 struct Program {
     callbacks: keepsock_callbacks,
-    user: *mut c_void,
+    user: User,
     entries: Table<Entry>,
 }
 
-// SAFETY: the header states that callbacks run in threads of the library, with `user`.
-unsafe impl Send for Program {}
-// SAFETY: the header states that several callbacks run at the same time.
-unsafe impl Sync for Program {}
-
-/// The `user` pointer of one connection.
-struct Pointer(*mut c_void);
-// SAFETY: the library never dereferences the pointer; it returns it to the C program.
-unsafe impl Send for Pointer {}
-// SAFETY: a shared reference to the pointer permits only to copy it.
-unsafe impl Sync for Pointer {}
-
 /// The `user` pointer for a connection that is made later.
 pub(crate) fn data(pointer: *mut c_void) -> Option<Data> {
-    (!pointer.is_null()).then(|| -> Data { Arc::new(Pointer(pointer)) })
+    (!pointer.is_null()).then(|| -> Data { Arc::new(User(pointer)) })
 }
 
 fn pointer_of(data: Option<Data>) -> *mut c_void {
-    data.and_then(|data| data.downcast::<Pointer>().ok()).map_or(std::ptr::null_mut(), |p| p.0)
+    data.and_then(|data| data.downcast::<User>().ok())
+        .map_or(std::ptr::null_mut(), |user| user.get())
 }
 
 impl Program {
@@ -158,7 +148,7 @@ impl Handler for Program {
         };
         if let Some(on_open) = self.callbacks.on_open {
             // SAFETY: the header requires a function with this signature.
-            unsafe { on_open(keepsock_conn { id }, self.user) };
+            unsafe { on_open(keepsock_conn { id }, self.user.get()) };
         }
     }
 
@@ -167,21 +157,21 @@ impl Handler for Program {
         if let Some(on_data) = self.callbacks.on_data {
             let conn = self.conn(connection);
             // SAFETY: as in `on_open`; `buf` is readable until the callback returns.
-            unsafe { on_data(conn, data.as_ptr().cast(), data.len(), self.user) };
+            unsafe { on_data(conn, data.as_ptr().cast(), data.len(), self.user.get()) };
         }
     }
 
     fn on_writable(&self, connection: &Connection) {
         if let Some(on_writable) = self.callbacks.on_writable {
             // SAFETY: as in `on_open`.
-            unsafe { on_writable(self.conn(connection), self.user) };
+            unsafe { on_writable(self.conn(connection), self.user.get()) };
         }
     }
 
     fn on_eof(&self, connection: &Connection) {
         match self.callbacks.on_eof {
             // SAFETY: as in `on_open`.
-            Some(on_eof) => unsafe { on_eof(self.conn(connection), self.user) },
+            Some(on_eof) => unsafe { on_eof(self.conn(connection), self.user.get()) },
             None => connection.close(),
         }
     }
@@ -189,14 +179,14 @@ impl Handler for Program {
     fn on_timer(&self, connection: &Connection) {
         if let Some(on_timer) = self.callbacks.on_timer {
             // SAFETY: as in `on_open`.
-            unsafe { on_timer(self.conn(connection), self.user) };
+            unsafe { on_timer(self.conn(connection), self.user.get()) };
         }
     }
 
     fn on_drain(&self, connection: &Connection) {
         match self.callbacks.on_drain {
             // SAFETY: as in `on_open`.
-            Some(on_drain) => unsafe { on_drain(self.conn(connection), self.user) },
+            Some(on_drain) => unsafe { on_drain(self.conn(connection), self.user.get()) },
             None => connection.close(),
         }
     }
@@ -206,7 +196,7 @@ impl Handler for Program {
         // The id is 0 if the callback on_open of the program has not run.
         if let Some(on_close) = self.callbacks.on_close.filter(|_| conn.id != 0) {
             // SAFETY: as in `on_open`.
-            unsafe { on_close(conn, reason as i32, self.user) };
+            unsafe { on_close(conn, reason as i32, self.user.get()) };
         }
         self.entries.take(slot_index(connection));
     }
@@ -215,7 +205,7 @@ impl Handler for Program {
         if let Some(on_connect_failed) = self.callbacks.on_connect_failed {
             let mut error = handle::lend(keepsock_error::new(error.clone()));
             // SAFETY: as in `on_open`; the error lives until the callback returns.
-            unsafe { on_connect_failed(error.pointer(), pointer_of(data), self.user) };
+            unsafe { on_connect_failed(error.pointer(), pointer_of(data), self.user.get()) };
         }
     }
 }
@@ -341,7 +331,7 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
         let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
         let program = Program {
             callbacks: callbacks.read()?,
-            user,
+            user: User(user),
             entries: Table::new(event_slots(&options)).ok_or_else(no_memory)?,
         };
         socket.serve_events_for(&options, program, |made| out.put(keepsock_service(made)))

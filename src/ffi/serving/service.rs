@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ffi::{
-    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, Structure, Text, TextOut, create, data, fill,
-    handle, invalid, keepsock_client, keepsock_error, keepsock_options, keepsock_server, millis,
-    null, optional_to_c, timeout, versioned, with, with_mut,
+    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, Structure, Text, TextOut, User, create, data,
+    fill, handle, invalid, keepsock_client, keepsock_error, keepsock_options, keepsock_server,
+    millis, null, optional_to_c, timeout, versioned, with, with_mut,
 };
 use crate::internal::{length_prefix_from_number, parse_network};
 use crate::{
@@ -448,18 +448,6 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ) -> i32 {
     thread_local! {
         static LENDER: handle::Lender<keepsock_client> = const { handle::Lender::new() };
-    }
-    /// The argument of the handlers, which run in threads of the library.
-    struct User(*mut c_void);
-    // SAFETY: the header states that the handlers run in other threads; the library passes the
-    // pointer and does not use it.
-    unsafe impl Send for User {}
-    // SAFETY: the header states that several handlers run at the same time.
-    unsafe impl Sync for User {}
-    impl User {
-        fn get(&self) -> *mut c_void {
-            self.0
-        }
     }
     // SAFETY: the header requires that no thread frees `server` or `options` during the call, and
     // `service` and `error` are NULL or writable.
