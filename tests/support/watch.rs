@@ -14,7 +14,7 @@ use super::timing::ms;
 
 /// Waits until `there` returns true. The kernel has no event for these conditions.
 pub fn await_that(what: &str, mut there: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while !there() {
         assert!(Instant::now() < until, "not seen within 60 s: {what}");
         thread::sleep(ms(1));

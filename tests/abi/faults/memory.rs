@@ -231,7 +231,7 @@ fn services_without_memory() {
         keepsock_server_serve(server.0, null(), Some(send_refs), user, out, null_mut())
     });
     let _client = raw_client(&server);
-    let status = results.recv_timeout(Duration::from_secs(10)).unwrap();
+    let status = results.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(status, ErrorKind::NoMemory.code());
     assert!(statuses::may_return("keepsock_client_ref", status, ""));
     drop(service);

@@ -45,7 +45,7 @@ pub(super) fn isolated(
     body: impl FnOnce(),
 ) {
     let limit = limit.max(LEAST_LIMIT);
-    if std::env::var(INSIDE).is_ok_and(|name| name == test) {
+    if is_inside(test) {
         end_with_parent(limit);
         body();
         println!("{DONE}");
@@ -94,6 +94,11 @@ pub(super) fn isolated(
     assert!(status.success(), "{test}: the process failed: {status}\n{text}");
     print!("{text}");
     assert!(text.contains(DONE), "{test}: the process ran no test: is the name right?\n{text}");
+}
+
+/// Whether this process was started for the body of that test.
+pub(super) fn is_inside(test: &str) -> bool {
+    std::env::var(INSIDE).is_ok_and(|name| name == test)
 }
 
 /// This test program again, for one test.
