@@ -906,6 +906,10 @@ int32_t keepsock_client_wait_hangup(keepsock_client *client, int64_t timeout_ms,
  * Returns why the connection ended: the first cause that a call observed. It stays readable after
  * close.
  *
+ * While a close of an open connection waits for the peer, the reason is already
+ * KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
+ * this reason.
+ *
  * @param client  A connection. NULL returns 0.
  * @return A keepsock_close_reason. 0 means that the connection is open.
  */

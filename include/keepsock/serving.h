@@ -1103,9 +1103,9 @@ typedef struct {
     int64_t dropped;
     /** The number of dropped messages. */
     int64_t dropped_messages;
-    /** Closed connections by close reason: the index is a keepsock_close_reason. With
-        keepsock_server_serve() the service counts the reasons that calls of the handler or the
-        final close observed. */
+    /** Closed connections by close reason: the index is a keepsock_close_reason. Their sum is
+        `closed`. With keepsock_server_serve() the service counts the reasons that calls of the
+        handler or the final close observed. */
     uint64_t close_reasons[16];
 } keepsock_service_stats;
 

@@ -341,9 +341,10 @@ impl ThreadService {
     /// Releases the place of a connection. Returns whether the worker continues: it ends if
     /// enough other workers are idle.
     fn release(&self, id: usize, client: &ClientSocket, reset: bool) -> bool {
-        // A close or an abort of another thread may not have recorded its reason yet.
-        self.traffic.count_close(client.close_reason().unwrap_or(CloseReason::Local));
+        // The connection is closed, so the reason is known.
+        let reason = client.close_reason().unwrap_or(CloseReason::Local);
         let mut locked = self.state.lock();
+        self.traffic.count_close(reason);
         locked.members.clients.try_remove(id);
         self.state.count_closed(&mut locked, Some(client.peer()), reset);
         let is_stopped = locked.stopped;

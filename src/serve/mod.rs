@@ -432,6 +432,8 @@ impl Service {
             let state = backend.state();
             let locked = state.lock();
             let (live, opened, accepting) = (locked.live, locked.opened, !locked.stopped);
+            // Under the lock, so that their sum is the number of closed connections.
+            let close_reasons = counters.close_reasons();
             drop(locked);
             ServiceStats {
                 endpoints: state.server.endpoints().cloned().collect(),
@@ -440,7 +442,7 @@ impl Service {
                 connections: live,
                 opened,
                 closed: opened - u64::from(live),
-                close_reasons: counters.close_reasons(),
+                close_reasons,
                 server: state.server.stats(),
                 traffic,
             }

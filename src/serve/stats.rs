@@ -146,8 +146,8 @@ pub struct ServiceStats {
     pub opened: u64,
     /// The number of connections that have ended: `opened` minus `connections`.
     pub closed: u64,
-    /// The number of connections for each close reason. With a thread for each connection, the
-    /// reason is the one that the handler's calls or the final close met.
+    /// The number of connections for each close reason. Their sum is `closed`. With a thread for each
+    /// connection, the reason is the one that the handler's calls or the final close met.
     pub close_reasons: Vec<(CloseReason, u64)>,
     /// The statistics of the server socket.
     pub server: ServerStats,

@@ -159,6 +159,9 @@ impl ClientSocket {
     pub fn shutdown_write(&self) -> Result<()> {
         const OPERATION: &str = "shutdown";
         let io = self.enter(OPERATION)?;
+        if self.is_closing(&io) {
+            return Err(self.closed_error(OPERATION));
+        }
         let ended = self.require_writable().err().or_else(|| self.stored_error());
         if let Some(cause) = ended {
             return Err(self.failed(OPERATION, cause, 0));

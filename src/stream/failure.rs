@@ -299,10 +299,15 @@ impl ClientSocket {
         if self.close_reason.load(Ordering::Acquire) != 0 {
             return;
         }
+        self.set_close_reason(self.local_close_reason());
+    }
+
+    /// The reason if this side closes the connection now.
+    pub(super) fn local_close_reason(&self) -> CloseReason {
         // A socket that does not use poll has no token.
         let cancelled =
             self.has(USES_POLL) && self.cancel_token().is_some_and(|token| token.is_fired());
-        self.set_close_reason(if cancelled { CloseReason::Cancelled } else { CloseReason::Local });
+        if cancelled { CloseReason::Cancelled } else { CloseReason::Local }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ClientSocket;
-use super::flags::{FD_SHARED, KEEP_STATS, TCP_OPTIONS};
+use super::flags::{CLOSING, FD_SHARED, KEEP_STATS, TCP_OPTIONS};
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::{self, Borrowed, InUse, TcpInfo};
 use crate::types::address::FiveTuple;
@@ -126,6 +126,10 @@ impl ClientSocket {
     /// Returns why the connection ended. `None`: no call on this socket has met its end. The reason
     /// stays available after close.
     ///
+    /// While a close of an open connection waits for the peer, the reason is already
+    /// [`Local`](CloseReason::Local) or [`Cancelled`](CloseReason::Cancelled). A failure that the
+    /// close then observes replaces this reason.
+    ///
     /// ```
     /// # use keepsock::{ClientSocket, CloseReason, ServerSocket};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
@@ -136,7 +140,10 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close_reason(&self) -> Option<CloseReason> {
-        CloseReason::from_number(self.close_reason.load(Ordering::Acquire))
+        // A close sets the flag before it records the reason, which it may learn at its end.
+        let is_closed = self.has(CLOSING) || self.descriptor.is_closed();
+        let recorded = CloseReason::from_number(self.close_reason.load(Ordering::Acquire));
+        recorded.or_else(|| is_closed.then(|| self.local_close_reason()))
     }
 
     /// Returns a snapshot of the connection's statistics: TCP state, times, counters.

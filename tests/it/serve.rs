@@ -15,7 +15,7 @@ use crate::support::{
     Api, Client, INFINITE, Opt, Outcome, Serve, Server, Service, TRANSPORTS, TempDir, Token,
     Transport, eventually, fails, promptly, somewhere, system, timed,
 };
-use keepsock::ErrorKind;
+use keepsock::{CloseReason, ErrorKind};
 
 both_apis![
     each_connection_is_served_by_its_own_thread,
@@ -50,6 +50,7 @@ both_apis![
     serve_with_invalid_network_fails,
     first_byte_timeout_disconnects_silent_client,
     push_to_client_from_other_thread_succeeds,
+    close_reason_is_known_and_counted_when_a_close_begins,
 ];
 
 /// Echoes lines until the connection ends, and sends a last line when the service drains.
@@ -945,5 +946,52 @@ fn fixed_pool_serves_one_connection_per_thread<A: Api>() {
         service.drain(60_000).unwrap();
         // One more client where the policy rejects while three threads are busy.
         assert!(threads.lock().unwrap().len() <= 3 + usize::from(rejects));
+    }
+}
+
+/// K7, V4: the close reason is known as soon as calls fail because of a close, and the service counts
+/// it once: if the service closes the connection, if another thread closes it at the same time, and
+/// if the handler releases the descriptor. The peer does not close its side.
+fn close_reason_is_known_and_counted_when_a_close_begins<A: Api>() {
+    const LONG: i64 = 100_000;
+    let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(LONG)]).unwrap();
+    let (send, owners) = channel();
+    let send = Mutex::new(send);
+    let handler = move |client: &A::Client| {
+        let mut way = [0];
+        client.read_exact(&mut way).unwrap();
+        client.write_all(b"x").unwrap();
+        let (owner, closer) = (client.another(), client.another());
+        let closes = way[0] == b'c';
+        if closes {
+            thread::spawn(move || drop(closer.close()));
+            eventually("the other thread closes", || owner.write_all(b"").is_err());
+        } else {
+            drop(closer);
+        }
+        if way[0] == b'r' {
+            drop(owner.release().unwrap());
+        }
+        send.lock().unwrap().send(owner).unwrap();
+    };
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let closed = Some(CloseReason::Local);
+    for (count, way) in (1..).zip([b"c", b"r", b"s"]) {
+        let mut peer = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        peer.write_all(way).unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+        let owner = owners.recv_timeout(Duration::from_secs(20)).unwrap();
+        eventually("the close begins", || {
+            let failed = owner.write_all(b"").is_err_and(|failure| failure.is(ErrorKind::Closed));
+            assert!(!failed || owner.close_reason() == closed, "{:?}", owner.close_reason());
+            failed
+        });
+        assert_eq!(owner.stats().unwrap().close_reason, closed);
+        if way == b"s" {
+            // The close of the service waits for the peer.
+            drop(peer);
+        }
+        eventually("the connection is counted", || service.stats().closed == count);
+        assert_eq!(service.stats().ends, [(CloseReason::Local, count)]);
     }
 }

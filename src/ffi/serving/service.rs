@@ -660,9 +660,9 @@ pub struct keepsock_service_stats {
     pub dropped: i64,
     /// The number of dropped messages.
     pub dropped_messages: i64,
-    /// Closed connections by close reason: the index is a keepsock_close_reason. With
-    /// keepsock_server_serve() the service counts the reasons that calls of the handler or the
-    /// final close observed.
+    /// Closed connections by close reason: the index is a keepsock_close_reason. Their sum is
+    /// `closed`. With keepsock_server_serve() the service counts the reasons that calls of the
+    /// handler or the final close observed.
     pub close_reasons: [u64; 16],
 }
 

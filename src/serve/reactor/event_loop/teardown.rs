@@ -173,8 +173,8 @@ impl<'a> Loop<'a> {
             // Dropping the program's data may panic.
             panics(|| drop(cold));
         }
-        service.traffic.count_close(reason);
         let mut locked = service.state.lock();
+        service.traffic.count_close(reason);
         service.state.count_closed(&mut locked, peer.as_ref(), reset);
         locked.members.free(index, self.number, again);
         let was_full = mem::replace(&mut locked.members.full, false);
