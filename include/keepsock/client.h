@@ -226,6 +226,10 @@ int32_t keepsock_client_ref(const keepsock_client *client, keepsock_client **ref
  *     are being closed
  *   - every connection whose descriptor is in the last quarter of RLIMIT_NOFILE
  *   - every connection, if RLIMIT_NOFILE is below 64
+ *
+ * Other connections keep their descriptors until their close ends, even if an accept or a connect
+ * finds no free descriptor in that time, because an early end could lose data. With a close timeout
+ * of 0 no descriptor is kept.
  */
 void keepsock_client_free(keepsock_client *client);
 

@@ -1,7 +1,7 @@
 //! I3, E5: processes that share sockets after a fork.
 
 use std::io::{ErrorKind as IoKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -13,8 +13,8 @@ use crate::support::DatagramService;
 #[cfg(feature = "datagram")]
 use crate::support::Datagrams;
 use crate::support::{
-    Api, Client, INFINITE, Opt, Server, TRANSPORTS, Token, Transport, eventually, fails, pair_with,
-    somewhere, system, while_waiting, with_raw_peer,
+    Api, Client, FullQueue, INFINITE, Opt, PendingConnect, Reconnect, Server, TRANSPORTS, Token,
+    Transport, eventually, fails, pair_with, somewhere, system, while_waiting, with_raw_peer,
 };
 #[cfg(feature = "serve")]
 use crate::support::{Connection, On, Service};
@@ -61,17 +61,23 @@ both_apis_alone![
     write_in_a_forked_child_does_not_wait_for_the_parents_writer,
     client_freed_in_a_cloned_child_stays_open_in_the_parent,
     token_fired_in_a_forked_child_is_not_fired_in_the_parent,
+    pending_connect_dropped_with_forked_child_ends_its_connection,
+    pending_connect_freed_in_a_forked_child_finishes_in_the_parent,
+    reconnect_freed_in_a_forked_child_connects_in_the_parent,
     #[cfg(feature = "serve")] {
         event_service_with_forked_child_ends_connections,
         thread_service_with_forked_child_ends_connections,
         event_service_freed_in_a_forked_child_serves_in_the_parent,
         thread_service_freed_in_a_forked_child_serves_in_the_parent,
+        service_connect_with_a_forked_child_that_frees_finishes,
     }
     #[cfg(feature = "activation")] {
         server_freed_in_a_forked_child_listens_in_the_parent,
     }
     #[cfg(all(feature = "datagram", feature = "serve"))] {
         datagram_freed_in_a_forked_child_receives_in_the_parent,
+        datagram_closed_with_forked_child_ends_waiting_calls,
+        unix_datagram_freed_in_a_forked_child_receives_in_the_parent,
         wait_for_a_service_in_a_forked_child_fails,
     }
 ];
@@ -573,4 +579,103 @@ fn token_fired_in_a_forked_child_is_not_fired_in_the_parent<A: Api>() {
             token.fire();
         },
     );
+}
+
+/// I3: a pending connect that is dropped ends its connection at once, although a forked child has
+/// copies of its descriptors.
+fn pending_connect_dropped_with_forked_child_ends_its_connection<A: Api>() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut connecting = A::start(&listener.local_addr().unwrap().to_string(), &[]).unwrap();
+    connecting.fd().unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+    let _child = Forked::new(|| {});
+    drop(connecting);
+    assert_ne!(end_of(&peer), Err(IoKind::WouldBlock));
+}
+
+/// The options of a connect whose first attempt hangs, and whose second attempt goes to `server`.
+fn second_attempt<'a, A: Api>(hangs: &FullQueue, server: &A::Server) -> [Opt<'a, A>; 3] {
+    [
+        Opt::Address(hangs.endpoint().parse().unwrap()),
+        Opt::Address(server.endpoint().parse().unwrap()),
+        Opt::AttemptDelay(1000),
+    ]
+}
+
+/// E5: a child that frees a pending connect leaves the parent's descriptors and timers as they are.
+fn pending_connect_freed_in_a_forked_child_finishes_in_the_parent<A: Api>() {
+    let (queue, server) = (FullQueue::new(), A::listen("127.0.0.1:0", &[]).unwrap());
+    let options = second_attempt::<A>(&queue, &server);
+    let mut connecting = A::start("service:80", &options).unwrap();
+    let fd = connecting.fd().unwrap();
+    assert!(connecting.finish().unwrap().is_none());
+    assert!(Forked::run(|| system::drop_copy(&connecting)));
+    // As an event loop waits: the descriptor reports the delay, and then the second attempt.
+    let client = loop {
+        if let Some(client) = connecting.finish().unwrap() {
+            break client;
+        }
+        assert!(system::becomes_readable(fd, 10_000), "the descriptor reports nothing");
+    };
+    client.write_all(b"after\n").unwrap();
+    assert_eq!(server.accept().unwrap().read_line(64).unwrap(), "after");
+}
+
+/// E5: as for a pending connect.
+#[cfg(feature = "serve")]
+fn service_connect_with_a_forked_child_that_frees_finishes<A: Api>() {
+    let (queue, upstream) = (FullQueue::new(), A::listen("127.0.0.1:0", &[]).unwrap());
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let service = server.serve_events(&[], hello::<A>()).unwrap();
+    let options = second_attempt::<A>(&queue, &upstream);
+    service.connect("service:80", &options, 1).unwrap();
+    assert!(Forked::run(|| {
+        system::drop_copy(&service);
+        system::drop_copy(&server);
+    }));
+    upstream.set_accept_timeout(10_000).unwrap();
+    let accepted = upstream.accept().unwrap();
+    accepted.set_read_timeout(10_000).unwrap();
+    accepted.write_all(b"ping").unwrap();
+    let mut buf = [0; 4];
+    accepted.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"ping");
+}
+
+/// E5: a reconnect object, whose child frees it.
+fn reconnect_freed_in_a_forked_child_connects_in_the_parent<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let mut reconnect = A::reconnect(&server.endpoint(), &[]).unwrap();
+    assert!(Forked::run(|| system::drop_copy(&reconnect)));
+    let client = reconnect.connect().unwrap();
+    client.write_all(b"after\n").unwrap();
+    assert_eq!(server.accept().unwrap().read_line(64).unwrap(), "after");
+}
+
+/// I3: the close of a datagram socket ends the calls that wait, although a forked child has a copy.
+#[cfg(all(feature = "datagram", feature = "serve"))]
+fn datagram_closed_with_forked_child_ends_waiting_calls<A: Api>() {
+    for transport in TRANSPORTS {
+        let (endpoint, _dir) = somewhere(transport);
+        let socket = A::Datagram::bind(&endpoint, &[]).unwrap();
+        let _child = Forked::new(|| {});
+        let (outcome, _) = while_waiting(|| socket.recv(8), || socket.close());
+        fails(outcome, ErrorKind::Closed);
+    }
+}
+
+/// E5, L5: the parent owns the file of a Unix datagram socket.
+#[cfg(all(feature = "datagram", feature = "serve"))]
+fn unix_datagram_freed_in_a_forked_child_receives_in_the_parent<A: Api>() {
+    type End<A> = fn(&<A as Api>::Datagram);
+    let ends: [End<A>; 2] = [|s| system::drop_copy(s), |s| s.close()];
+    for end in ends {
+        let (endpoint, _dir) = somewhere(Transport::Unix);
+        let socket = A::Datagram::bind(&endpoint, &[Opt::ReadTimeout(10_000)]).unwrap();
+        assert!(Forked::run(|| end(&socket)));
+        let peer = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        peer.send_to(b"ping", endpoint.trim_start_matches("unix:")).unwrap();
+        assert_eq!(socket.recv(8).unwrap().bytes, b"ping");
+    }
 }

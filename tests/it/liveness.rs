@@ -5,7 +5,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+#[cfg(feature = "serve")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "serve")]
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +23,7 @@ use crate::support::{
     with_raw_peer,
 };
 #[cfg(feature = "serve")]
-use crate::support::{On, Service};
+use crate::support::{On, PendingConnect, Service};
 use keepsock::{CloseReason, ErrorKind, TcpState};
 
 both_apis![
@@ -75,6 +79,7 @@ both_apis![
         heartbeat_of_listener_applies_to_accepted_connections,
         broadcast_does_not_split_a_heartbeat,
         liveness_after_sigstop_keeps_answering_peers,
+        liveness_of_a_stopped_peer_process_ends_by_heartbeat_only,
     }
 ];
 
@@ -1186,6 +1191,91 @@ fn liveness_after_sigstop_keeps_answering_peers<A: Api>() {
             scope.spawn(move || undisturbed(|| stop_and_resume(way)));
         }
     });
+}
+
+/// A process that answers each received byte, until it is killed.
+#[cfg(feature = "serve")]
+fn answering() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    report(&listener.local_addr().unwrap().to_string());
+    thread::scope(|scope| {
+        for peer in listener.incoming() {
+            let mut peer = peer.unwrap();
+            scope.spawn(
+                move || {
+                    while peer.read_exact(&mut [0]).is_ok() && peer.write_all(b"!").is_ok() {}
+                },
+            );
+        }
+    });
+}
+
+/// K3, K5, K8: the kernel of a peer process that is stopped completes handshakes and acknowledges
+/// data. dead_after keeps such a connection, and the heartbeat timeout ends it: a connection from
+/// before the stop, a pending connect, and a connect of a service.
+#[cfg(feature = "serve")]
+fn liveness_of_a_stopped_peer_process_ends_by_heartbeat_only<A: Api>() {
+    if process::role().is_some() {
+        return answering();
+    }
+    let test = test_name!(A, "liveness_of_a_stopped_peer_process_ends_by_heartbeat_only");
+    let helper = Helper::start(&test, "peer");
+    let to = helper.next_line();
+    let beats = [Opt::Heartbeat(b"?", 200), Opt::HeartbeatTimeout(3000), Opt::CloseTimeout(0)];
+    let dead = [Opt::DeadAfter(2000), Opt::CloseTimeout(0)];
+    let (closed, reasons) = channel();
+    let (received, answers) = channel();
+    let (closed, received) = (Mutex::new(closed), Mutex::new(received));
+    let on = On {
+        data: Some(Box::new(move |_, _| received.lock().unwrap().send(()).unwrap_or(()))),
+        close: Some(Box::new(move |_, reason| closed.lock().unwrap().send(reason).unwrap_or(()))),
+        ..On::default()
+    };
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let service = server.serve_events(&[], on).unwrap();
+    let answers_to = |client: &A::Client| {
+        client.set_read_timeout(30_000).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    let before = [&beats[..], &dead].map(|options| {
+        let client = A::connect(&to, options).unwrap();
+        answers_to(&client);
+        client
+    });
+    helper.stop();
+    let later = [&beats[..], &dead].map(|options| {
+        service.connect(&to, options, 1).unwrap();
+        A::start(&to, options).unwrap().wait().unwrap()
+    });
+    thread::scope(|scope| {
+        for [judged, kept] in [&before, &later] {
+            scope.spawn(move || {
+                let outcome = loop {
+                    // Answers from before the stop may be unread.
+                    if let Err(failure) = judged.read(&mut [0; 8]) {
+                        break failure;
+                    }
+                };
+                assert!(outcome.is(ErrorKind::HeartbeatTimeout), "{outcome:?}");
+                assert_eq!(judged.close_reason(), Some(CloseReason::HeartbeatTimeout));
+            });
+            scope.spawn(move || {
+                // Longer than dead_after and a second.
+                kept.set_read_timeout(4000).unwrap();
+                fails(kept.read(&mut [0; 8]), ErrorKind::TimedOut);
+                assert_eq!(kept.close_reason(), None);
+            });
+        }
+    });
+    let reason = reasons.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(reason, CloseReason::HeartbeatTimeout);
+    helper.resume();
+    answers_to(&before[1]);
+    answers_to(&later[1]);
+    assert_eq!(service.broadcast(b"x"), (1, 0));
+    answers.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(reasons.try_recv().is_err());
 }
 
 /// K3: set_dead_after changes the dead-peer detection and keepalive of an open connection, in both

@@ -46,6 +46,7 @@ both_apis![
     framing_with_max_beyond_the_prefix_is_rejected,
     connect_from_inside_callback_does_not_wait,
     connect_that_fails_calls_back_with_user_value,
+    connect_without_free_descriptors_fails_and_the_service_continues,
     serve_with_invalid_options_is_rejected,
     service_stats_and_dump_are_consistent,
     connection_reports_peer_and_stats,
@@ -1186,6 +1187,53 @@ fn connect_that_fails_calls_back_with_user_value<A: Api>() {
     fails(service.connect("nonsense", &[], 3), ErrorKind::InvalidEndpoint);
     drop(service);
     assert!(told.try_recv().is_err());
+}
+
+/// E4, C4: a connect of a service that finds no free descriptor fails, to an address and to a name.
+/// The service continues, and connects when a descriptor is free.
+fn connect_without_free_descriptors_fails_and_the_service_continues<A: Api>() {
+    let name = "connect_without_free_descriptors_fails_and_the_service_continues";
+    process::in_process(&test_name!(A, name), Duration::from_secs(60), || {
+        let upstream = listen::<A>(&[]);
+        let server = listen::<A>(&[]);
+        let (mut on, told) = reporting::<A>();
+        on.data = Some(Box::new(|c: &A::Connection, data| drop(c.send(data))));
+        let service = server.serve_events(&[], on).unwrap();
+        let mut client = raw(&at::<A>(&server));
+        let mut echo = |byte: u8| {
+            client.write_all(&[byte]).unwrap();
+            let mut answer = [0];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, [byte]);
+        };
+        echo(1);
+        let to = [upstream.endpoint(), format!("localhost:{}", upstream.port())];
+        let options = [Opt::Family(keepsock::Family::Ipv4)];
+        limits::limit_descriptors(256);
+        let mut taken: Vec<_> =
+            std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        for (to, data) in to.iter().zip(1..) {
+            let code = match service.connect(to, &options, data) {
+                Err(failure) => failure.status,
+                Ok(()) => loop {
+                    match until(&told, |what| matches!(what, What::Failed(..))) {
+                        What::Failed(code, of) if of == data => break code,
+                        _ => {}
+                    }
+                },
+            };
+            assert_eq!(code, ErrorKind::NoDescriptors.code(), "{to}");
+            echo(2);
+        }
+        taken.truncate(taken.len() / 2);
+        for to in &to {
+            service.connect(to, &options, 3).unwrap();
+            let accepted = upstream.accept().unwrap();
+            accepted.write_all(b"x").unwrap();
+            accepted.read_exact(&mut [0]).unwrap();
+        }
+        echo(3);
+    });
 }
 
 /// E2: an invalid combination of options is rejected, and the error names it.

@@ -167,6 +167,10 @@ pub unsafe extern "C" fn keepsock_client_ref(
 ///     are being closed
 ///   - every connection whose descriptor is in the last quarter of RLIMIT_NOFILE
 ///   - every connection, if RLIMIT_NOFILE is below 64
+///
+/// Other connections keep their descriptors until their close ends, even if an accept or a connect
+/// finds no free descriptor in that time, because an early end could lose data. With a close timeout
+/// of 0 no descriptor is kept.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_free(client: *mut keepsock_client) {
     // SAFETY: the header requires that no other thread uses `client`.
