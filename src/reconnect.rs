@@ -1,14 +1,18 @@
 //! Connecting with retries: the time of each retry, and the errors after which a retry is useful.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::connect::{PendingConnect, Watch};
 use crate::io::backoff::BackOff;
-use crate::io::deadline::Deadline;
+use crate::io::cancel::CancelToken;
+use crate::io::deadline::{Deadline, fit_poll};
 use crate::io::random::random;
 use crate::io::wait::wait;
 use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
+use crate::sys;
 use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Result, Span};
 
@@ -20,8 +24,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A client that connects, and connects again after the connection was lost: it retries with
-/// backoff until it succeeds. It works only inside [`connect`](Reconnect::connect). The program
-/// itself repeats data that was in flight when a connection was lost.
+/// backoff until it succeeds. [`connect`](Reconnect::connect) waits for the connection, and
+/// [`try_connect`](Reconnect::try_connect) is for an event loop. No thread works in between. The
+/// program itself repeats data that was in flight when a connection was lost.
 ///
 /// - Each try is a separate [`ClientSocket::connect_with`]: the name is looked up again, and every
 ///   option is applied again.
@@ -69,7 +74,33 @@ pub struct Reconnect {
     /// The error of the last complete try since the last success.
     last: Option<Error>,
     on_retry: Option<Box<OnRetry>>,
+    /// The call of `try_connect` in progress.
+    step: Step,
+    watch: Option<Notify>,
+    /// The token that is watched during a delay.
+    watched: Option<CancelToken>,
+    /// The time that was reported last. `None`: the connect of a try reports the time.
+    reported: Option<Deadline>,
 }
+
+/// The state of the connect of [`Reconnect::try_connect`].
+enum Step {
+    /// No connect is in progress.
+    Idle,
+    /// The next try, within the limit of the whole call.
+    Delay {
+        due: Instant,
+        limit: Deadline,
+    },
+    Try {
+        pending: Box<PendingConnect>,
+        is_shortened: bool,
+        limit: Deadline,
+    },
+}
+
+/// The function that receives each [`Watch`], which the connect of each try shares.
+type Notify = Arc<Mutex<dyn FnMut(Watch<'_>) + Send>>;
 
 type OnRetry = dyn FnMut(&Retry<'_>) + Send;
 
@@ -134,6 +165,10 @@ impl Reconnect {
             pace: Pace::new(FIRST, LONGEST),
             last: None,
             on_retry: None,
+            step: Step::Idle,
+            watch: None,
+            watched: None,
+            reported: Some(Deadline(None)),
         })
     }
 
@@ -214,6 +249,10 @@ impl Reconnect {
     pub fn reset(&mut self) {
         self.pace = Pace::new(self.pace.first, self.pace.longest);
         self.last = None;
+        if let Step::Delay { due, .. } = &mut self.step {
+            *due = Instant::now();
+            self.report();
+        }
     }
 
     /// Connects, and retries until it succeeds. The call blocks. Another thread or a signal handler
@@ -241,23 +280,11 @@ impl Reconnect {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn connect(&mut self) -> Result<ClientSocket> {
-        let limit = Deadline::after(self.limit);
-        let mut now = Instant::now();
-        let mut due = self.pace.begin(now, random());
-        if self.pace.count == 0 {
-            self.last = None;
-        }
-        let mut options = self.options.clone();
+        self.abandon();
+        let (mut now, mut due, limit) = self.begin();
         loop {
             self.wait_until(due, now, limit)?;
-            let remaining = limit.remaining();
-            let own = self.options.connect_timeout;
-            options.connect_timeout = remaining.into_iter().chain(own).min();
-            let is_shortened = options.connect_timeout != own;
-            if remaining.is_some_and(|t| t.is_zero()) {
-                return Err(self.timeout_error());
-            }
-            self.pace.tries(Instant::now());
+            let (options, is_shortened) = self.options_of_try(limit)?;
             let error = match ClientSocket::connect_with(self.endpoint.clone(), &options) {
                 Ok(client) => {
                     self.pace.connected(Instant::now());
@@ -266,39 +293,280 @@ impl Reconnect {
                 Err(error) => error,
             };
             now = Instant::now();
-            due = self.pace.failed(now, random());
-            let ends = !is_transient(&error, self.is_settled());
-            let is_uninformative = error.kind() == ErrorKind::Cancelled
-                || (is_shortened && error.kind() == ErrorKind::TimedOut);
-            if self.last.is_none() || !is_uninformative {
-                self.last = Some(error.clone());
+            due = Some(self.failed(error, is_shortened, now, limit)?);
+        }
+    }
+
+    /// Connects without waiting, for an event loop. `None`: the connect is in progress. Call this
+    /// function again when a descriptor that [`set_watch`](Reconnect::set_watch) reports is ready, and
+    /// after [`next_timeout`](Reconnect::next_timeout), until it returns the connection or an error.
+    /// The next call then starts to connect again.
+    ///
+    /// The delays, the timeout and the errors after which the client retries are those of
+    /// [`connect`](Reconnect::connect). Dropping the object ends a connect in progress.
+    ///
+    /// # Errors
+    /// The errors of [`connect`](Reconnect::connect). Also
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the local endpoint of the options is a name,
+    /// whose lookup would wait.
+    ///
+    /// ```
+    /// # use keepsock::{Reconnect, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let mut reconnect = Reconnect::new(server.endpoint(), &SocketOptions::new())?;
+    /// let client = loop {
+    ///     match reconnect.try_connect()? {
+    ///         Some(client) => break client,
+    ///         None => { /* other work, for at most reconnect.next_timeout() */ }
+    ///     }
+    /// };
+    /// # drop(client);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn try_connect(&mut self) -> Result<Option<ClientSocket>> {
+        let outcome = self.advance();
+        if !matches!(outcome, Ok(None)) {
+            self.abandon();
+        }
+        self.report();
+        outcome
+    }
+
+    /// Whether a connect of [`try_connect`](Reconnect::try_connect) is in progress, and the time after
+    /// which it must be called even if no descriptor is ready. `None`: no limit, or no connect is in
+    /// progress.
+    ///
+    /// ```
+    /// # use keepsock::{Reconnect, SocketOptions};
+    /// let reconnect = Reconnect::new("127.0.0.1:1", &SocketOptions::new())?;
+    /// assert_eq!(reconnect.next_timeout(), None);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn next_timeout(&self) -> Option<Duration> {
+        match &self.step {
+            Step::Try { pending, .. } => pending.timeout(),
+            _ => self.end_of_delay().remaining().map(fit_poll),
+        }
+    }
+
+    /// Sets the function that is called with each change of what an event loop has to wait for, as
+    /// [`PendingConnect::set_watch`] describes, for every try and delay of
+    /// [`try_connect`](Reconnect::try_connect).
+    ///
+    /// ```
+    /// # use keepsock::{Reconnect, SocketOptions, Watch};
+    /// # let mut reconnect = Reconnect::new("127.0.0.1:1", &SocketOptions::new())?;
+    /// reconnect.set_watch(|watch| match watch {
+    ///     Watch::Timeout(time) => println!("set the timer to {time:?}"),
+    ///     other => println!("{other:?}"),
+    /// });
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_watch(&mut self, watch: impl FnMut(Watch<'_>) + Send + 'static) {
+        self.abandon_watch();
+        let notify: Notify = Arc::new(Mutex::new(watch));
+        if let Step::Try { pending, .. } = &mut self.step {
+            // The connect has not returned its result, so that it accepts the function.
+            let _ = pending.set_watch(forward(&notify));
+        }
+        self.watch = Some(notify);
+        self.reported = Some(Deadline(None));
+        self.report();
+    }
+
+    /// Starts a call: the time, the time of the first try, and the limit of the call.
+    fn begin(&mut self) -> (Instant, Option<Instant>, Deadline) {
+        let limit = Deadline::after(self.limit);
+        let now = Instant::now();
+        let due = self.pace.begin(now, random());
+        if self.pace.count == 0 {
+            self.last = None;
+        }
+        (now, due, limit)
+    }
+
+    /// The options of the next try, and whether the limit shortens its timeout.
+    fn options_of_try(&mut self, limit: Deadline) -> Result<(SocketOptions, bool)> {
+        let remaining = limit.remaining();
+        if remaining.is_some_and(|t| t.is_zero()) {
+            return Err(self.timeout_error());
+        }
+        let mut options = self.options.clone();
+        let own = options.connect_timeout;
+        options.connect_timeout = remaining.into_iter().chain(own).min();
+        self.pace.tries(Instant::now());
+        let is_shortened = options.connect_timeout != own;
+        Ok((options, is_shortened))
+    }
+
+    /// Records a failed try. Returns the time of the next one, or the error that ends the call.
+    fn failed(
+        &mut self,
+        error: Error,
+        is_shortened: bool,
+        now: Instant,
+        limit: Deadline,
+    ) -> Result<Instant> {
+        let due = self.pace.failed(now, random());
+        let ends = !is_transient(&error, self.is_settled());
+        let is_uninformative = error.kind() == ErrorKind::Cancelled
+            || (is_shortened && error.kind() == ErrorKind::TimedOut);
+        if self.last.is_none() || !is_uninformative {
+            self.last = Some(error.clone());
+        }
+        if ends {
+            return Err(if self.pace.count > 1 { self.with_tries(error) } else { error });
+        }
+        if limit.has_passed() { Err(self.timeout_error()) } else { Ok(due.unwrap_or(now)) }
+    }
+
+    /// Does what can be done now.
+    fn advance(&mut self) -> Result<Option<ClientSocket>> {
+        loop {
+            match &mut self.step {
+                Step::Idle => {
+                    let (now, due, limit) = self.begin();
+                    self.note_retry(due, now);
+                    self.step = Step::Delay { due: due.unwrap_or(now), limit };
+                }
+                Step::Delay { due, limit } => {
+                    let (due, limit) = (*due, *limit);
+                    if self.options.cancel.as_ref().is_some_and(CancelToken::is_fired) {
+                        return Err(self.stopped(Error::new(ErrorKind::Cancelled, OPERATION)));
+                    }
+                    if limit.has_passed() {
+                        return Err(self.timeout_error());
+                    }
+                    if !Deadline(Some(due)).has_passed() {
+                        return Ok(None);
+                    }
+                    self.start_try(limit)?;
+                }
+                Step::Try { pending, is_shortened, limit } => {
+                    let (is_shortened, limit) = (*is_shortened, *limit);
+                    match pending.finish() {
+                        Ok(None) => return Ok(None),
+                        Ok(Some(client)) => {
+                            self.pace.connected(Instant::now());
+                            return Ok(Some(client));
+                        }
+                        Err(error) => self.delay(error, is_shortened, limit)?,
+                    }
+                }
             }
-            if ends {
-                return Err(if self.pace.count > 1 { self.with_tries(error) } else { error });
+        }
+    }
+
+    fn start_try(&mut self, limit: Deadline) -> Result<()> {
+        let (options, is_shortened) = self.options_of_try(limit)?;
+        match PendingConnect::start(self.endpoint.clone(), &options) {
+            Ok(mut pending) => {
+                self.unwatch();
+                if let Some(notify) = &self.watch {
+                    pending.set_watch(forward(notify))?;
+                }
+                self.step = Step::Try { pending: Box::new(pending), is_shortened, limit };
+                Ok(())
             }
-            if limit.has_passed() {
-                return Err(self.timeout_error());
+            Err(error) => self.delay(error, is_shortened, limit),
+        }
+    }
+
+    /// Waits for the next try after a failed one.
+    fn delay(&mut self, error: Error, is_shortened: bool, limit: Deadline) -> Result<()> {
+        let now = Instant::now();
+        let due = self.failed(error, is_shortened, now, limit)?;
+        self.note_retry(Some(due), now);
+        self.step = Step::Delay { due, limit };
+        Ok(())
+    }
+
+    /// Ends a connect in progress, which removes its descriptors from the event loop.
+    fn abandon(&mut self) {
+        self.unwatch();
+        self.step = Step::Idle;
+    }
+
+    /// The end of the current delay. A token without a descriptor is checked from time to time.
+    fn end_of_delay(&self) -> Deadline {
+        let Step::Delay { due, limit } = &self.step else { return Deadline(None) };
+        let token = self.options.cancel.as_ref();
+        let unseen = token.is_some_and(|token| token.event().descriptor().is_none());
+        let check = if unseen { sys::MAX_WAIT } else { None };
+        limit.earlier(Deadline(Some(*due))).earlier(Deadline::after(check))
+    }
+
+    /// Reports what a delay waits for. The connect of a try reports by itself.
+    fn report(&mut self) {
+        let Some(notify) = &self.watch else { return };
+        let mut notify = notify.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.step {
+            Step::Try { .. } => return self.reported = None,
+            Step::Idle => {}
+            Step::Delay { .. } => {
+                let token = self.options.cancel.as_ref().filter(|token| !token.is_inherited());
+                let descriptor = token.and_then(|token| token.event().descriptor());
+                if let (Some(descriptor), None) = (descriptor, &self.watched) {
+                    notify(Watch::Readable(descriptor));
+                    self.watched = token.cloned();
+                }
             }
+        }
+        let end = self.end_of_delay();
+        if self.reported != Some(end) {
+            self.reported = Some(end);
+            notify(Watch::Timeout(end.remaining().map(fit_poll)));
+        }
+    }
+
+    /// Ends the watch of a delay.
+    fn unwatch(&mut self) {
+        if let (Some(notify), Some(token)) = (&self.watch, self.watched.take()) {
+            if let Some(descriptor) = token.event().descriptor() {
+                notify.lock().unwrap_or_else(PoisonError::into_inner)(Watch::Remove(descriptor));
+            }
+        }
+    }
+
+    /// Removes everything from the watch, and forgets the watch.
+    fn abandon_watch(&mut self) {
+        self.unwatch();
+        let Some(notify) = self.watch.take() else { return };
+        if let Step::Try { pending, .. } = &mut self.step {
+            // The connect has not returned its result, so that it accepts the function.
+            let _ = pending.set_watch(|_| {});
+        } else if self.reported != Some(Deadline(None)) {
+            notify.lock().unwrap_or_else(PoisonError::into_inner)(Watch::Timeout(None));
+        }
+    }
+
+    /// Calls the function that the program set for a failed try.
+    fn note_retry(&mut self, due: Option<Instant>, now: Instant) {
+        // A failed try is reported even if the random time is almost zero.
+        let Some(due) = due.filter(|due| *due >= now) else { return };
+        if let Some(on_retry) = &mut self.on_retry {
+            let error = self.last.as_ref();
+            on_retry(&Retry { error, tries: self.pace.count, wait: due - now });
         }
     }
 
     /// Reports the failed try, and waits.
     fn wait_until(&mut self, due: Option<Instant>, now: Instant, limit: Deadline) -> Result<()> {
-        // A failed try is reported even if the random time is almost zero.
+        self.note_retry(due, now);
         let Some(due) = due.filter(|due| *due >= now) else { return Ok(()) };
-        if let Some(on_retry) = &mut self.on_retry {
-            let error = self.last.as_ref();
-            on_retry(&Retry { error, tries: self.pace.count, wait: due - now });
-        }
         let cancel = self.options.cancel.as_ref();
-        wait(None, limit.earlier(Deadline(Some(due))), cancel, || false).map_err(|cause| {
-            let mut error = cause.into_error(OPERATION).at(&self.endpoint);
-            if let Some(last) = &self.last {
-                error = error.detail(format!("so far {}", last.kind()));
-            }
-            self.with_tries(error)
-        })?;
+        let ended = wait(None, limit.earlier(Deadline(Some(due))), cancel, || false);
+        ended.map_err(|cause| self.stopped(cause.into_error(OPERATION)))?;
         if limit.has_passed() { Err(self.timeout_error()) } else { Ok(()) }
+    }
+
+    /// The error of a delay that ended early.
+    fn stopped(&self, error: Error) -> Error {
+        let mut error = error.at(&self.endpoint);
+        if let Some(last) = &self.last {
+            error = error.detail(format!("so far {}", last.kind()));
+        }
+        self.with_tries(error)
     }
 
     fn timeout_error(&self) -> Error {
@@ -323,6 +591,18 @@ impl Reconnect {
         let remote = is_literal(&self.endpoint) || !self.options.addresses.is_empty();
         remote && self.options.local.as_ref().is_none_or(is_literal)
     }
+}
+
+impl Drop for Reconnect {
+    fn drop(&mut self) {
+        self.abandon_watch();
+    }
+}
+
+/// A function for the connect of one try.
+fn forward(notify: &Notify) -> impl FnMut(Watch<'_>) + Send + 'static {
+    let notify = notify.clone();
+    move |watch| notify.lock().unwrap_or_else(PoisonError::into_inner)(watch)
 }
 
 impl fmt::Debug for Reconnect {

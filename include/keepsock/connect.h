@@ -14,7 +14,8 @@
  *  2. Attempts of a pending connect: keepsock_pending_connect_attempt
  *  3. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
  *     keepsock_reconnect_set_timeout, keepsock_reconnect_set_on_retry, keepsock_reconnect_connect,
- *     keepsock_reconnect_reset, keepsock_reconnect_free
+ *     keepsock_reconnect_try_connect, keepsock_reconnect_next_timeout,
+ *     keepsock_reconnect_set_watch, keepsock_reconnect_reset, keepsock_reconnect_free
  *
  * Where a BSD call has a counterpart here:
  *   connect with O_NONBLOCK, EINPROGRESS  keepsock_pending_connect_start
@@ -113,7 +114,7 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
 int32_t keepsock_pending_connect_socket(const keepsock_pending_connect *pending, keepsock_fd *fd,
                                         keepsock_error **error);
 
-/** How an event loop waits for a descriptor of a keepsock_pending_connect. */
+/** How an event loop waits for a descriptor. */
 typedef int32_t keepsock_watch;
 enum {
     KEEPSOCK_WATCH_REMOVE = 0,  /**< No longer: remove the descriptor from the event loop. It is
@@ -124,7 +125,7 @@ enum {
 
 /**
  * Called for each descriptor that an event loop has to wait for. See
- * keepsock_pending_connect_set_watch().
+ * keepsock_pending_connect_set_watch() and keepsock_reconnect_set_watch().
  *
  * @param fd     The descriptor.
  * @param watch  A keepsock_watch.
@@ -134,11 +135,12 @@ typedef void (*keepsock_on_watch)(keepsock_fd fd, int32_t watch, void *user);
 
 /**
  * Called for each change of the time that an event loop has to wait. See
- * keepsock_pending_connect_set_watch().
+ * keepsock_pending_connect_set_watch() and keepsock_reconnect_set_watch().
  *
  * @param timeout_ms  The longest time to wait, in milliseconds. It replaces the time of the call
- *                    before. 0: call keepsock_pending_connect_finish() when the callback has
- *                    returned. KEEPSOCK_INFINITE: no limit.
+ *                    before. 0: call keepsock_pending_connect_finish() or
+ *                    keepsock_reconnect_try_connect() when the library call that called the
+ *                    callback has returned. KEEPSOCK_INFINITE: no limit.
  * @param user        The pointer that the program passed with the callback.
  */
 typedef void (*keepsock_on_timeout)(int64_t timeout_ms, void *user);
@@ -298,7 +300,8 @@ int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size
 /**
  * Connects, and connects again after the connection was lost, with exponential backoff.
  *
- * It works only inside keepsock_reconnect_connect() and starts no thread. Each try works like
+ * It works only inside keepsock_reconnect_connect(), which waits, and
+ * keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
  * keepsock_client_connect(): it looks the name up and applies every option again. The program must
  * send again what a lost connection had in transit.
  *
@@ -328,7 +331,7 @@ int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size
 typedef struct keepsock_reconnect keepsock_reconnect;
 
 /**
- * Called before each delay of keepsock_reconnect_connect(), in the calling thread, for logging.
+ * Called before each delay, in the calling thread, for logging.
  *
  * The time that it takes is part of the delay. It may fire the cancel token. It must not free the
  * keepsock_reconnect.
@@ -436,6 +439,76 @@ int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect, keepsock_clien
                                    keepsock_error **error);
 
 /**
+ * Connects, and retries, without waiting, for an event loop.
+ *
+ * The delays, the timeout and the errors after which the object retries are those of
+ * keepsock_reconnect_connect(). Call the function again when a descriptor is ready or a timeout has
+ * passed that the callbacks of keepsock_reconnect_set_watch() report, until it returns another
+ * status than KEEPSOCK_ERR_WOULD_BLOCK. The next call then starts to connect again: call the
+ * function after a connection was lost, and send the login and the subscriptions of the new
+ * connection when it returns KEEPSOCK_OK.
+ *
+ * @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
+ * @param error   Its message lists every attempt of the last try.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
+ *   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_RESET: the peer reset the connection while it was being made
+ *   - KEEPSOCK_ERR_TIMED_OUT: the timeout expired before a try had ended
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_ADDRESS_IN_USE: the local address is taken, or no local port is free
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids the connection
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+ *     memory or no socket buffers
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the address family or an option
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
+ *     the local endpoint is a host name, whose lookup would wait
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: no peer can have the address of the endpoint or its name ("*",
+ *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+ *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+ */
+int32_t keepsock_reconnect_try_connect(keepsock_reconnect *reconnect, keepsock_client **client,
+                                       keepsock_error **error);
+
+/**
+ * Returns the time after which keepsock_reconnect_try_connect() must be called, even if no
+ * descriptor is ready.
+ *
+ * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call is
+ *                    due: there is no limit, or no connect is in progress.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_reconnect_next_timeout(const keepsock_reconnect *reconnect, int64_t *timeout_ms,
+                                        keepsock_error **error);
+
+/**
+ * Sets callbacks that report what an event loop has to wait for during
+ * keepsock_reconnect_try_connect().
+ *
+ * keepsock_pending_connect_set_watch() describes them. They are called for every try and every
+ * delay. keepsock_reconnect_try_connect() and keepsock_reconnect_free() call them.
+ *
+ * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
+ * @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().
+ * @param user        Passed to the callbacks; valid until the object is freed.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `reconnect` is NULL
+ */
+int32_t keepsock_reconnect_set_watch(keepsock_reconnect *reconnect, keepsock_on_watch on_watch,
+                                     keepsock_on_timeout on_timeout, void *user,
+                                     keepsock_error **error);
+
+/**
  * Starts the next try immediately, and the delays again at the first bound.
  *
  * Call it if a short connection has done its work, or if the program knows that the server is
@@ -447,7 +520,7 @@ int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect, keepsock_clien
  */
 int32_t keepsock_reconnect_reset(keepsock_reconnect *reconnect, keepsock_error **error);
 
-/** Frees the object. A connection that it made continues. */
+/** Frees the object, and ends a connect in progress. A connection that it made continues. */
 void keepsock_reconnect_free(keepsock_reconnect *reconnect);
 
 #ifdef __cplusplus

@@ -520,6 +520,12 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     let handler = size_of::<ffi::keepsock_datagram_handler>();
     all.push(("sizeof(keepsock_datagram_handler)".to_owned(), size(handler)));
     all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
+    all.push(("sizeof(keepsock_on_watch)".to_owned(), size(size_of::<ffi::keepsock_on_watch>())));
+    all.push((
+        "sizeof(keepsock_on_timeout)".to_owned(),
+        size(size_of::<ffi::keepsock_on_timeout>()),
+    ));
+    all.push(("sizeof(keepsock_watch)".to_owned(), size(size_of::<keepsock_watch>())));
     let callback = size_of::<ffi::keepsock_log_callback>();
     all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
     for name in [

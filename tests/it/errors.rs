@@ -1096,6 +1096,9 @@ mod c_only {
                 |r, e| keepsock_reconnect_set_on_retry(r, None, null_mut(), e),
                 |r, e| keepsock_reconnect_reset(r, e),
                 |r, e| out(no_handle(), |c| keepsock_reconnect_connect(r, c, e)),
+                |r, e| out(no_handle(), |c| keepsock_reconnect_try_connect(r, c, e)),
+                |r, e| out(77, |ms| keepsock_reconnect_next_timeout(r, ms, e)),
+                |r, e| keepsock_reconnect_set_watch(r, None, None, null_mut(), e),
             ]
         }
     }

@@ -25,6 +25,7 @@ mod datagram_metadata;
 mod endpoints;
 mod ends;
 mod errors;
+mod event_loop;
 mod fork;
 #[cfg(feature = "activation")]
 mod handover;

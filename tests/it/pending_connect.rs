@@ -1,16 +1,14 @@
 //! T4, C1, C2, C3: a connect that the caller waits for.
 
-use std::collections::BTreeMap;
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::event_loop::Waits;
 use crate::support;
 use crate::support::{
     Api, Client, FullQueue, INFINITE, OnDrop, Opt, Outcome, PendingConnect, Server, TempDir, Token,
-    Transport, Watched, fails, limits, pair, process, refused_address, somewhere, system,
+    Transport, fails, limits, pair, process, refused_address, somewhere, system,
 };
 use keepsock::{ErrorKind, TcpState};
 
@@ -412,59 +410,6 @@ fn pending_connect_costs_few_system_calls<A: Api>() {
     );
 }
 
-/// The descriptors and the timeout of an event loop.
-#[derive(Clone, Default)]
-struct Waits(Arc<Mutex<Waiting>>);
-
-#[derive(Default)]
-struct Waiting {
-    descriptors: BTreeMap<RawFd, (i16, Option<(u64, u64)>)>,
-    timeout: Option<i64>,
-    /// The number of descriptors that were added.
-    added: usize,
-}
-
-impl Waits {
-    fn watch(&self) -> support::WatchFn {
-        let waits = self.clone();
-        Box::new(move |reported| {
-            let mut waiting = waits.0.lock().unwrap();
-            let (fd, events) = match reported {
-                Watched::Readable(fd) => (fd, libc::POLLIN),
-                Watched::Writable(fd) => (fd, libc::POLLOUT),
-                Watched::Timeout(timeout) => return waiting.timeout = Some(timeout),
-                Watched::Remove(fd) => {
-                    let (_, identity) = waiting.descriptors.remove(&fd).expect("was added");
-                    assert_eq!(system::identity(fd), identity, "closed before it was removed");
-                    return;
-                }
-            };
-            let identity = system::identity(fd);
-            assert!(identity.is_some(), "{fd} is not open");
-            let before = waiting.descriptors.insert(fd, (events, identity));
-            assert!(before.is_none(), "{fd} was added twice");
-            waiting.added += 1;
-        })
-    }
-
-    fn are_over(&self) -> bool {
-        let waiting = self.0.lock().unwrap();
-        waiting.descriptors.is_empty() && waiting.timeout == Some(INFINITE)
-    }
-
-    /// Waits until finish must be called.
-    fn wait(&self) {
-        let (polls, timeout) = {
-            let waiting = self.0.lock().unwrap();
-            let polls: Vec<_> =
-                waiting.descriptors.iter().map(|(fd, (events, _))| (*fd, *events)).collect();
-            (polls, waiting.timeout.unwrap())
-        };
-        assert!(timeout != INFINITE || !polls.is_empty(), "nothing to wait for");
-        system::poll(&polls, i32::try_from(timeout).unwrap());
-    }
-}
-
 /// Waits as an event loop does that follows the reports. Returns the number of calls of finish, and
 /// of descriptors.
 fn by_watch<A: Api>(endpoint: &str, options: &[Opt<'_, A>]) -> (Outcome<A::Client>, usize, usize) {
@@ -479,7 +424,7 @@ fn by_watch<A: Api>(endpoint: &str, options: &[Opt<'_, A>]) -> (Outcome<A::Clien
             Err(failure) => Err(failure),
         };
         assert!(waits.are_over(), "something is watched after the end");
-        let added = waits.0.lock().unwrap().added;
+        let added = waits.added();
         fails(connecting.set_watch(Waits::default().watch()), ErrorKind::WrongState);
         return (outcome, calls, added);
     }
@@ -549,7 +494,7 @@ fn pending_connect_watch_removes_all_when_dropped<A: Api>() {
     options.extend([Opt::AttemptDelay(20), Opt::Cancel(&token)]);
     let mut connecting = A::start("service:80", &options).unwrap();
     connecting.set_watch(waits.watch()).unwrap();
-    while waits.0.lock().unwrap().descriptors.len() < 3 {
+    while waits.descriptors() < 3 {
         waits.wait();
         assert!(connecting.finish().unwrap().is_none());
     }
@@ -570,10 +515,10 @@ fn pending_connect_watch_replaces_the_watch_before<A: Api>() {
     let (first, second) = (Waits::default(), Waits::default());
     let mut connecting = A::start(&queue.endpoint(), &[]).unwrap();
     connecting.set_watch(first.watch()).unwrap();
-    assert_eq!(first.0.lock().unwrap().descriptors.len(), 1);
+    assert_eq!(first.descriptors(), 1);
     connecting.set_watch(second.watch()).unwrap();
     assert!(first.are_over());
-    assert_eq!(second.0.lock().unwrap().descriptors.len(), 1);
+    assert_eq!(second.descriptors(), 1);
     queue.make_room();
     while connecting.finish().unwrap().is_none() {
         second.wait();

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crate::event_loop::Waits;
 use crate::support;
 use crate::support::{
-    Api, Client, FullQueue, INFINITE, Opt, Reconnect, Server, TempDir, Token, Told, Transport,
-    fails, promptly, refused_address, timed, while_waiting,
+    Api, Client, FullQueue, INFINITE, Opt, Outcome, Reconnect, Server, TempDir, Token, Told,
+    Transport, fails, promptly, refused_address, timed, while_waiting,
 };
 use keepsock::{ErrorKind, Family};
 
@@ -28,6 +29,9 @@ both_apis![
     reconnect_with_permanent_error_fails_at_once,
     reconnect_to_closing_server_waits_with_backoff,
     reconnect_with_value_out_of_range_fails,
+    try_connect_reaches_later_server_in_an_event_loop,
+    try_connect_keeps_timeout_token_and_permanent_errors,
+    try_connect_that_is_dropped_leaves_nothing_watched,
 ];
 
 /// A day: no second attempt occurs.
@@ -403,4 +407,140 @@ fn reconnect_with_value_out_of_range_fails<A: Api>() {
     reconnect.set_backoff(1, NEVER).unwrap();
     reconnect.set_limit(20).unwrap();
     fails(reconnect.connect(), ErrorKind::Refused);
+}
+
+/// Waits as an event loop does that follows the reports. Returns the number of calls.
+fn by_watch<A: Api>(reconnect: &mut A::Reconnect, waits: &Waits) -> (Outcome<A::Client>, usize) {
+    for calls in 1.. {
+        match reconnect.try_connect() {
+            Ok(None) => waits.wait(),
+            Ok(Some(client)) => {
+                assert!(waits.are_over(), "something is watched after the end");
+                return (Ok(client), calls);
+            }
+            Err(failure) => {
+                assert!(waits.are_over(), "something is watched after the end");
+                return (Err(failure), calls);
+            }
+        }
+    }
+    unreachable!()
+}
+
+/// C7, T4: an event loop reconnects without a thread. It waits through the backoff, and also after
+/// the connection was lost.
+fn try_connect_reaches_later_server_in_an_event_loop<A: Api>() {
+    let dir = TempDir::new();
+    for transport in support::TRANSPORTS {
+        let endpoint = match transport {
+            Transport::Tcp => later::<A>(29).to_string(),
+            Transport::Unix => dir.endpoint("later"),
+        };
+        let mut reconnect = A::reconnect(&endpoint, &[Opt::CloseTimeout(0)]).unwrap();
+        reconnect.set_backoff(5, 20).unwrap();
+        assert_eq!(reconnect.next_timeout(), INFINITE);
+        let waits = Waits::default();
+        reconnect.set_watch(waits.watch());
+        let told = listen_to::<A>(&mut reconnect);
+        let mut tries = 0;
+        while tries < 4 {
+            assert!(reconnect.try_connect().unwrap().is_none());
+            assert!((0..=20).contains(&reconnect.next_timeout()) || waits.descriptors() > 0);
+            waits.wait();
+            tries += told.try_iter().count();
+        }
+        let server = A::listen(&endpoint, &[]).unwrap();
+        let (client, calls) = by_watch::<A>(&mut reconnect, &waits);
+        let client = client.unwrap();
+        assert!(calls <= 12, "{calls} calls");
+        let accepted = server.accept().unwrap();
+        accepted.write_all(b"hello\n").unwrap();
+        assert_eq!(client.read_line(9).unwrap(), "hello");
+
+        // The connection is lost: there is a delay before the next try.
+        accepted.abort();
+        drop(client);
+        let _ = told.try_iter().count();
+        let (client, _) = by_watch::<A>(&mut reconnect, &waits);
+        client.unwrap();
+        let first = told.try_recv().unwrap();
+        assert!(first.error.is_none() && (0..=20).contains(&first.wait_ms), "{first:?}");
+        server.accept().unwrap();
+    }
+}
+
+/// C1, T2, E1: the timeout, the token and a permanent error end the connect in an event loop. A
+/// reset ends a delay.
+fn try_connect_keeps_timeout_token_and_permanent_errors<A: Api>() {
+    let refused = refused_address().to_string();
+    let waits = Waits::default();
+    let mut reconnect = A::reconnect(&refused, &[]).unwrap();
+    reconnect.set_watch(waits.watch());
+    reconnect.set_backoff(1, 5).unwrap();
+    reconnect.set_limit(60).unwrap();
+    let (failure, _) = by_watch::<A>(&mut reconnect, &waits);
+    let failure = fails(failure, ErrorKind::Refused);
+    assert!(failure.message.contains(" tries in "), "{failure:?}");
+    // A try that does not end.
+    let queue = FullQueue::new();
+    let mut slow = A::reconnect(&queue.endpoint(), &[]).unwrap();
+    slow.set_watch(waits.watch());
+    slow.set_limit(60).unwrap();
+    let (failure, calls) = by_watch::<A>(&mut slow, &waits);
+    fails(failure, ErrorKind::TimedOut);
+    assert!(calls <= 4, "{calls} calls");
+
+    let token = A::token();
+    let waits = Waits::default();
+    let mut reconnect = A::reconnect(&refused, &[Opt::Cancel(&token)]).unwrap();
+    reconnect.set_watch(waits.watch());
+    reconnect.set_backoff(NEVER, NEVER).unwrap();
+    assert!(reconnect.try_connect().unwrap().is_none());
+    while waits.descriptors() == 0 || waits.added() < 2 {
+        assert!(reconnect.try_connect().unwrap().is_none());
+        if reconnect.next_timeout() > 1000 {
+            break;
+        }
+        waits.wait();
+    }
+    reconnect.reset();
+    assert_eq!(reconnect.next_timeout(), 0, "the next try starts immediately");
+    assert!(reconnect.try_connect().unwrap().is_none());
+    token.fire();
+    let (failure, _) = by_watch::<A>(&mut reconnect, &waits);
+    fails(failure, ErrorKind::Cancelled);
+
+    let waits = Waits::default();
+    let mut reconnect = A::reconnect("127.0.0.1:0", &[]).unwrap();
+    reconnect.set_watch(waits.watch());
+    let (failure, calls) = by_watch::<A>(&mut reconnect, &waits);
+    fails(failure, ErrorKind::InvalidEndpoint);
+    assert_eq!(calls, 1);
+    let local = [Opt::Local("name.invalid:0")];
+    let failure = A::reconnect(&refused, &local).unwrap().try_connect();
+    fails(failure, ErrorKind::InvalidArgument);
+}
+
+/// C7: dropping the object removes everything, during a try and during a delay.
+fn try_connect_that_is_dropped_leaves_nothing_watched<A: Api>() {
+    let queue = FullQueue::new();
+    let token = A::token();
+    for endpoint in [queue.endpoint(), refused_address().to_string()] {
+        let waits = Waits::default();
+        let mut reconnect = A::reconnect(&endpoint, &[Opt::Cancel(&token)]).unwrap();
+        reconnect.set_watch(waits.watch());
+        reconnect.set_backoff(NEVER, NEVER).unwrap();
+        assert!(reconnect.try_connect().unwrap().is_none());
+        assert!(waits.descriptors() > 0);
+        drop(reconnect);
+        assert!(waits.are_over());
+    }
+    // A second watch replaces the first one.
+    let (first, second) = (Waits::default(), Waits::default());
+    let mut reconnect = A::reconnect(&queue.endpoint(), &[]).unwrap();
+    reconnect.set_watch(first.watch());
+    assert!(reconnect.try_connect().unwrap().is_none());
+    reconnect.set_watch(second.watch());
+    assert!(first.are_over());
+    assert_eq!(second.descriptors(), 1);
 }

@@ -358,6 +358,9 @@ pub struct CReconnect {
     pub pointer: *mut keepsock_reconnect,
     /// The target of `user`.
     told: Option<Box<OnRetry>>,
+    /// The targets of `user`, which must not move.
+    #[allow(clippy::vec_box)]
+    watches: Vec<Box<WatchFn>>,
 }
 
 // The header: one thread at a time.
@@ -513,7 +516,7 @@ impl Api for CApi {
         let (endpoint, options) = (c(endpoint), options(list)?);
         let mut out = null_mut();
         call(|e| unsafe { keepsock_reconnect_new(endpoint.as_ptr(), options.0, &raw mut out, e) })?;
-        Ok(CReconnect { pointer: out, told: None })
+        Ok(CReconnect { pointer: out, told: None, watches: Vec::new() })
     }
 }
 
@@ -959,5 +962,31 @@ impl Reconnect<CApi> for CReconnect {
         let mut out = null_mut();
         call(|e| unsafe { keepsock_reconnect_connect(self.pointer, &raw mut out, e) })?;
         Ok(CClient::new(out))
+    }
+
+    fn try_connect(&mut self) -> Outcome<Option<CClient>> {
+        let mut out = null_mut();
+        match call(|e| unsafe { keepsock_reconnect_try_connect(self.pointer, &raw mut out, e) }) {
+            Ok(()) => Ok(Some(CClient::new(out))),
+            Err(failure) if failure.is(keepsock::ErrorKind::WouldBlock) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn next_timeout(&mut self) -> i64 {
+        let mut ms = 0;
+        call(|e| unsafe { keepsock_reconnect_next_timeout(self.pointer, &raw mut ms, e) }).unwrap();
+        ms
+    }
+
+    fn set_watch(&mut self, watch: WatchFn) {
+        let mut watch = Box::new(watch);
+        let (user, pointer) = ((&raw mut *watch).cast(), self.pointer);
+        // The object calls the callback before it is replaced.
+        self.watches.push(watch);
+        call(|e| unsafe {
+            keepsock_reconnect_set_watch(pointer, Some(on_watch), Some(on_timeout), user, e)
+        })
+        .unwrap();
     }
 }

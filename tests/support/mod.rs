@@ -371,6 +371,10 @@ pub trait Reconnect<A: Api>: Send {
     fn on_retry(&mut self, told: OnRetry);
     fn reset(&mut self);
     fn connect(&mut self) -> Outcome<A::Client>;
+    /// `None`: the connect is still in progress.
+    fn try_connect(&mut self) -> Outcome<Option<A::Client>>;
+    fn next_timeout(&mut self) -> i64;
+    fn set_watch(&mut self, watch: WatchFn);
 }
 
 /// Makes each generic function a test of both APIs, with a hard limit. A group in braces

@@ -215,6 +215,16 @@ impl Api for RustApi {
     }
 }
 
+fn watched(reported: &keepsock::Watch<'_>) -> Watched {
+    match reported {
+        keepsock::Watch::Readable(fd) => Watched::Readable(fd.as_raw_fd()),
+        keepsock::Watch::Writable(fd) => Watched::Writable(fd.as_raw_fd()),
+        keepsock::Watch::Remove(fd) => Watched::Remove(fd.as_raw_fd()),
+        keepsock::Watch::Timeout(time) => Watched::Timeout(time.map_or(INFINITE, up)),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Milliseconds, rounded up.
 fn up(time: Duration) -> i64 {
     i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap()
@@ -238,15 +248,7 @@ impl PendingConnect<RustApi> for keepsock::PendingConnect {
     }
 
     fn set_watch(&mut self, mut watch: WatchFn) -> Outcome<()> {
-        keepsock::PendingConnect::set_watch(self, move |reported| {
-            watch(match reported {
-                keepsock::Watch::Readable(fd) => Watched::Readable(fd.as_raw_fd()),
-                keepsock::Watch::Writable(fd) => Watched::Writable(fd.as_raw_fd()),
-                keepsock::Watch::Remove(fd) => Watched::Remove(fd.as_raw_fd()),
-                keepsock::Watch::Timeout(time) => Watched::Timeout(time.map_or(INFINITE, up)),
-                other => panic!("{other:?}"),
-            });
-        })?;
+        keepsock::PendingConnect::set_watch(self, move |reported| watch(watched(&reported)))?;
         Ok(())
     }
 
@@ -552,5 +554,17 @@ impl Reconnect<RustApi> for keepsock::Reconnect {
 
     fn connect(&mut self) -> Outcome<Arc<ClientSocket>> {
         Ok(Arc::new(keepsock::Reconnect::connect(self)?))
+    }
+
+    fn try_connect(&mut self) -> Outcome<Option<Arc<ClientSocket>>> {
+        Ok(keepsock::Reconnect::try_connect(self)?.map(Arc::new))
+    }
+
+    fn next_timeout(&mut self) -> i64 {
+        keepsock::Reconnect::next_timeout(self).map_or(INFINITE, up)
+    }
+
+    fn set_watch(&mut self, mut watch: WatchFn) {
+        keepsock::Reconnect::set_watch(self, move |reported| watch(watched(&reported)));
     }
 }

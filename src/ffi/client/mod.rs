@@ -28,6 +28,7 @@ pub use connect::*;
 pub use descriptor::*;
 pub use keepalive::*;
 pub use liveness::*;
+use pending_connect::watch_of;
 pub use pending_connect::*;
 pub use read::*;
 pub use reconnect::*;

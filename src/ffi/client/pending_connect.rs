@@ -31,7 +31,7 @@ pub struct keepsock_pending_connect(Mutex<PendingConnect>);
 
 handle!(keepsock_pending_connect, PendingConnect, "pending", 0: Mutex<PendingConnect>);
 
-/// How an event loop waits for a descriptor of a keepsock_pending_connect.
+/// How an event loop waits for a descriptor.
 #[repr(i32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum keepsock_watch {
@@ -44,7 +44,7 @@ pub enum keepsock_watch {
 }
 
 /// Called for each descriptor that an event loop has to wait for. See
-/// keepsock_pending_connect_set_watch().
+/// keepsock_pending_connect_set_watch() and keepsock_reconnect_set_watch().
 ///
 /// @param fd     The descriptor.
 /// @param watch  A keepsock_watch.
@@ -53,11 +53,12 @@ pub type keepsock_on_watch =
     Option<unsafe extern "C" fn(fd: keepsock_fd, watch: i32, user: *mut c_void)>;
 
 /// Called for each change of the time that an event loop has to wait. See
-/// keepsock_pending_connect_set_watch().
+/// keepsock_pending_connect_set_watch() and keepsock_reconnect_set_watch().
 ///
 /// @param timeout_ms  The longest time to wait, in milliseconds. It replaces the time of the call
-///                    before. 0: call keepsock_pending_connect_finish() when the callback has
-///                    returned. KEEPSOCK_INFINITE: no limit.
+///                    before. 0: call keepsock_pending_connect_finish() or
+///                    keepsock_reconnect_try_connect() when the library call that called the
+///                    callback has returned. KEEPSOCK_INFINITE: no limit.
 /// @param user        The pointer that the program passed with the callback.
 pub type keepsock_on_timeout = Option<unsafe extern "C" fn(timeout_ms: i64, user: *mut c_void)>;
 
@@ -258,8 +259,18 @@ pub unsafe extern "C" fn keepsock_pending_connect_set_watch(
     // SAFETY: the header requires that no thread frees `pending` during the call; `error` is NULL
     // or writable.
     let (pending, error) = unsafe { (Ref::new(pending), ErrorOut::new(error)) };
+    let notify = watch_of(on_watch, on_timeout, user);
+    with_exclusive(pending, error, OPERATION, |pending| pending.set_watch(notify))
+}
+
+/// The callbacks of a program as one function.
+pub(super) fn watch_of(
+    on_watch: keepsock_on_watch,
+    on_timeout: keepsock_on_timeout,
+    user: *mut c_void,
+) -> impl FnMut(Watch<'_>) + Send + 'static {
     let user = User(user);
-    let notify = move |watch: Watch<'_>| {
+    move |watch: Watch<'_>| {
         let (fd, how) = match watch {
             Watch::Readable(fd) => (fd, keepsock_watch::Read),
             Watch::Writable(fd) => (fd, keepsock_watch::Write),
@@ -277,8 +288,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_set_watch(
             // SAFETY: a function of the program with this signature.
             unsafe { on_watch(fd_of(fd), how as i32, user.get()) };
         }
-    };
-    with_exclusive(pending, error, OPERATION, |pending| pending.set_watch(notify))
+    }
 }
 
 /// Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).

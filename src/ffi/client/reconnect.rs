@@ -3,15 +3,17 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
 
+use super::{keepsock_on_timeout, keepsock_on_watch, watch_of};
 use crate::ffi::{
-    ErrorOut, Out, Ref, Text, User, create, handle, keepsock_client, keepsock_error,
-    keepsock_options, millis, time, timeout, with_exclusive,
+    ErrorOut, KEEPSOCK_INFINITE, Optional, Out, Ref, Text, User, create, handle, keepsock_client,
+    keepsock_error, keepsock_options, millis, time, timeout, with_exclusive,
 };
-use crate::{Reconnect, Retry};
+use crate::{Error, ErrorKind, Reconnect, Retry};
 
 /// Connects, and connects again after the connection was lost, with exponential backoff.
 ///
-/// It works only inside keepsock_reconnect_connect() and starts no thread. Each try works like
+/// It works only inside keepsock_reconnect_connect(), which waits, and
+/// keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
 /// keepsock_client_connect(): it looks the name up and applies every option again. The program must
 /// send again what a lost connection had in transit.
 ///
@@ -41,7 +43,7 @@ pub struct keepsock_reconnect(Mutex<Reconnect>);
 
 handle!(keepsock_reconnect, Reconnect, "reconnect", 0: Mutex<Reconnect>);
 
-/// Called before each delay of keepsock_reconnect_connect(), in the calling thread, for logging.
+/// Called before each delay, in the calling thread, for logging.
 ///
 /// The time that it takes is part of the delay. It may fire the cancel token. It must not free the
 /// keepsock_reconnect.
@@ -244,7 +246,114 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
     })
 }
 
-/// Frees the object. A connection that it made continues.
+/// Connects, and retries, without waiting, for an event loop.
+///
+/// The delays, the timeout and the errors after which the object retries are those of
+/// keepsock_reconnect_connect(). Call the function again when a descriptor is ready or a timeout has
+/// passed that the callbacks of keepsock_reconnect_set_watch() report, until it returns another
+/// status than KEEPSOCK_ERR_WOULD_BLOCK. The next call then starts to connect again: call the
+/// function after a connection was lost, and send the login and the subscriptions of the new
+/// connection when it returns KEEPSOCK_OK.
+///
+/// @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
+/// @param error   Its message lists every attempt of the last try.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
+///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+///   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+///   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
+///   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_RESET: the peer reset the connection while it was being made
+///   - KEEPSOCK_ERR_TIMED_OUT: the timeout expired before a try had ended
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+///   - KEEPSOCK_ERR_ADDRESS_IN_USE: the local address is taken, or no local port is free
+///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids the connection
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
+///     memory or no socket buffers
+///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the address family or an option
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
+///     the local endpoint is a host name, whose lookup would wait
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: no peer can have the address of the endpoint or its name ("*",
+///     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
+///     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_reconnect_try_connect(
+    reconnect: *mut keepsock_reconnect,
+    client: *mut *mut keepsock_client,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `reconnect` during the call, and `client`
+    // and `error` are NULL or writable.
+    let (reconnect, client, error) =
+        unsafe { (Ref::new(reconnect), Out::new(client, "client"), ErrorOut::new(error)) };
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
+        let out = client.reserved()?;
+        let connected = reconnect.try_connect()?;
+        let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, OPERATION))?;
+        out.put(keepsock_client::own(connected));
+        Ok(())
+    })
+}
+
+/// Returns the time after which keepsock_reconnect_try_connect() must be called, even if no
+/// descriptor is ready.
+///
+/// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call is
+///                    due: there is no limit, or no connect is in progress.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_reconnect_next_timeout(
+    reconnect: *const keepsock_reconnect,
+    timeout_ms: *mut i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `reconnect` during the call, and `timeout_ms`
+    // and `error` are NULL or writable.
+    let (reconnect, timeout_ms, error) =
+        unsafe { (Ref::new(reconnect), Optional::new(timeout_ms), ErrorOut::new(error)) };
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
+        timeout_ms.write(reconnect.next_timeout().map_or(KEEPSOCK_INFINITE, millis));
+        Ok(())
+    })
+}
+
+/// Sets callbacks that report what an event loop has to wait for during
+/// keepsock_reconnect_try_connect().
+///
+/// keepsock_pending_connect_set_watch() describes them. They are called for every try and every
+/// delay. keepsock_reconnect_try_connect() and keepsock_reconnect_free() call them.
+///
+/// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
+/// @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().
+/// @param user        Passed to the callbacks; valid until the object is freed.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `reconnect` is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_reconnect_set_watch(
+    reconnect: *mut keepsock_reconnect,
+    on_watch: keepsock_on_watch,
+    on_timeout: keepsock_on_timeout,
+    user: *mut c_void,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `reconnect` during the call; `error` is NULL
+    // or writable.
+    let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
+    let notify = watch_of(on_watch, on_timeout, user);
+    with_exclusive(reconnect, error, OPERATION, |reconnect| {
+        reconnect.set_watch(notify);
+        Ok(())
+    })
+}
+
+/// Frees the object, and ends a connect in progress. A connection that it made continues.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_reconnect_free(reconnect: *mut keepsock_reconnect) {
     // SAFETY: the header requires that no other thread uses `reconnect`.
