@@ -151,11 +151,8 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn recv(&self, buf: &mut [u8]) -> Result<Datagram> {
-        self.recv_with(buf, |facts| facts.datagram())
-    }
-
-    fn recv_with<T>(&self, buf: &mut [u8], take: impl Fn(&Facts<'_>) -> T) -> Result<T> {
-        self.try_recv_with(buf, take).map_err(|stop| self.stopped(RECEIVE, stop))
+        let received = self.try_recv_with(buf, |facts| facts.datagram());
+        received.map_err(|stop| self.stopped(RECEIVE, stop))
     }
 
     pub(crate) fn try_recv_with<T>(

@@ -48,10 +48,15 @@ fn fitting(text: &str, max: usize) -> usize {
     end
 }
 
+/// The value that was found for a number, or the error for a number without a value. `kind` is the C
+/// type.
+pub(crate) fn known<T>(found: Option<T>, number: i32, kind: &str) -> Result<T> {
+    found.ok_or_else(|| crate::ffi::invalid(format!("{number} is not a {kind}")))
+}
+
 /// A length prefix by its number in keepsock_length_prefix.
 pub(crate) fn length_prefix(number: i32) -> Result<LengthPrefix> {
-    length_prefix_from_number(number)
-        .ok_or_else(|| crate::ffi::invalid(format!("{number} is not a keepsock_length_prefix")))
+    known(length_prefix_from_number(number), number, "keepsock_length_prefix")
 }
 
 const SOCKOPTS: [Sockopt; 14] = [
@@ -73,8 +78,8 @@ const SOCKOPTS: [Sockopt; 14] = [
 
 /// An option of the operating system by its number in keepsock_sockopt.
 pub(crate) fn sockopt(number: i32) -> Result<Sockopt> {
-    let known = SOCKOPTS.into_iter().find(|option| *option as i32 == number);
-    known.ok_or_else(|| crate::ffi::invalid(format!("{number} is not a keepsock_sockopt")))
+    let found = SOCKOPTS.into_iter().find(|option| *option as i32 == number);
+    known(found, number, "keepsock_sockopt")
 }
 
 #[cfg(test)]

@@ -118,10 +118,10 @@ impl SocketOptions {
         purpose: AddressUse,
         operation: &'static str,
     ) -> Result<()> {
-        // Most connects have one ordinary IPv4 address: a peer on another host, or on this one.
-        if let Target::Inet { host: Host::V4(ip), port: Port::Number(1..) } = &endpoint.0 {
-            let is_plain = (1..224).contains(&ip.octets()[0]);
-            if is_plain && self.local.is_none() && self.addresses.is_empty() {
+        // Most connects have one numeric IPv4 address.
+        if let Target::Inet { host: Host::V4(ip), port: Port::Number(port) } = &endpoint.0 {
+            let is_only = self.local.is_none() && self.addresses.is_empty();
+            if is_only && purpose.rejects(SocketAddr::from((*ip, *port))).is_none() {
                 return Ok(());
             }
         }

@@ -132,7 +132,8 @@ impl ServerSocket {
         F: Fn(&Arc<ClientSocket>) + Send + Sync + 'static,
     {
         const OPERATION: &str = "serve";
-        let BlockingConfig { admission, pool, stack_size } = options.blocking_config(self)?;
+        let config = options.blocking_config(self).map_err(|e| e.at(self.endpoint()))?;
+        let BlockingConfig { admission, pool, stack_size } = config;
         let threads = ServiceThreads::new("keepsock-serve", stack_size);
         let service = Arc::new(ThreadService {
             state: ServiceState::new(self, admission, threads, Workers::default()),

@@ -280,10 +280,6 @@ impl ServeOptions {
 
     /// Checks the options for serving with a thread for each connection.
     pub(super) fn blocking_config(&self, server: &ServerSocket) -> Result<BlockingConfig> {
-        self.check_blocking(server).map_err(|e| e.at(server.endpoint()))
-    }
-
-    fn check_blocking(&self, server: &ServerSocket) -> Result<BlockingConfig> {
         let (max, pool) = self.worker_limits();
         reject_set(&self.event_options(), "in serve; it is for serve_events")?;
         Ok(BlockingConfig {
@@ -304,10 +300,6 @@ impl ServeOptions {
 
     /// Checks the options for serving with event loops.
     pub(super) fn reactor_config(&self, server: &ServerSocket) -> Result<ReactorConfig> {
-        self.check_reactor(server).map_err(|e| e.at(server.endpoint()))
-    }
-
-    fn check_reactor(&self, server: &ServerSocket) -> Result<ReactorConfig> {
         let max = self.max_connections.unwrap_or(DEFAULT_EVENT_CONNECTIONS);
         if max > MAX_EVENT_CONNECTIONS {
             return invalid(format!(

@@ -427,7 +427,6 @@ mod platform {
     use super::super::Borrowed;
     use super::super::sockopt;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::types::liveness::Silence;
     use crate::types::tcp_state::TcpState;
 
     pub(crate) const TELLS_SILENCE: bool = false;
@@ -465,10 +464,6 @@ mod platform {
         })
     }
 
-    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     /// The kernel ends retransmission after this time, but continues to probe a closed window. It has
     /// no option to end a connection whose peer accepts no data.
     pub(crate) fn set_dead_after(
@@ -484,10 +479,6 @@ mod platform {
 
     pub(crate) fn user_timeout(_socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
         Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-        false
     }
 
     /// SO_NWRITE.
@@ -510,7 +501,6 @@ mod platform {
     use super::super::Borrowed;
     use super::super::sockopt;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::types::liveness::Silence;
     use crate::types::tcp_state::TcpState;
 
     /// TCP_INFO reports when the last segment arrived, but not whether a probe of a closed window is
@@ -538,10 +528,6 @@ mod platform {
         })
     }
 
-    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     /// TCP_MAXUNACKTIME ends every connection that makes no progress, including one whose peer
     /// accepts no data, and is therefore set with `strict` only.
     pub(crate) fn set_dead_after(
@@ -562,10 +548,6 @@ mod platform {
         Ok((s > 0).then(|| Duration::from_secs(s.into())))
     }
 
-    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-        false
-    }
-
     /// FIONWRITE (sys/filio.h).
     pub(crate) fn unacknowledged(socket: Borrowed<'_>) -> usize {
         super::count(socket, libc::FIONWRITE)
@@ -584,7 +566,6 @@ mod platform {
 
     use super::super::{Borrowed, tcp_option};
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::types::liveness::Silence;
     use crate::types::tcp_state::TcpState;
 
     pub(crate) const TELLS_SILENCE: bool = false;
@@ -643,10 +624,6 @@ mod platform {
         })
     }
 
-    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     /// TCP_MAXRT: seconds of retransmission. Windows has no option to end a connection whose peer
     /// accepts no data.
     pub(crate) fn set_dead_after(
@@ -682,10 +659,6 @@ mod platform {
     }
 
     /// Windows does not report it.
-    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-        false
-    }
-
     /// Windows reports the bytes in flight only, not the unsent bytes.
     pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
         0
@@ -711,16 +684,11 @@ mod platform {
 mod platform {
     use super::super::Borrowed;
     use super::{Duration, TcpInfo, io, seconds};
-    use crate::types::liveness::Silence;
 
     pub(crate) const TELLS_SILENCE: bool = false;
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
     pub(crate) fn tcp_info(_socket: Borrowed<'_>) -> io::Result<TcpInfo> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -730,10 +698,6 @@ mod platform {
 
     pub(crate) fn user_timeout(_socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
         Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-        false
     }
 
     pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
@@ -750,7 +714,7 @@ mod platform {
 mod elsewhere {
     use super::super::Borrowed;
     use super::io;
-    use crate::types::liveness::Acknowledged;
+    use crate::types::liveness::{Acknowledged, Silence};
 
     /// Unknown: the caller counts what the kernel accepts.
     pub(crate) fn acknowledged(_socket: Borrowed<'_>) -> Option<Acknowledged> {
@@ -765,6 +729,14 @@ mod elsewhere {
     /// Unknown: the caller counts unread bytes.
     pub(crate) fn data_arrived(_socket: Borrowed<'_>) -> Option<std::time::Duration> {
         None
+    }
+
+    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
+        false
     }
 
     pub(crate) fn fast_open_connect(_socket: Borrowed<'_>) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 
 use crate::ffi::{
     Bytes, ErrorOut, Handle, Mut, Out, Ref, Result, Text, create, handle, invalid,
-    keepsock_cancel_token, keepsock_error, sockopt, time, timeout, with_mut,
+    keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout, with_mut,
 };
 use crate::{Family, Keepalive, SocketOptions};
 
@@ -475,8 +475,8 @@ pub unsafe extern "C" fn keepsock_options_set_family(
 }
 
 fn known_family(family: i32) -> Result<Family> {
-    let known = [Family::Any, Family::Ipv4, Family::Ipv6].into_iter().find(|f| *f as i32 == family);
-    known.ok_or_else(|| invalid(format!("{family} is not a keepsock_family")))
+    let found = [Family::Any, Family::Ipv4, Family::Ipv6].into_iter().find(|f| *f as i32 == family);
+    known(found, family, "keepsock_family")
 }
 
 /// Sets the IP version that a connect tries first.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::ffi::{
     Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, Structure, Text, TextOut, User, create, data,
     fill, handle, invalid, keepsock_client, keepsock_error, keepsock_options, keepsock_server,
-    millis, null, optional_to_c, timeout, versioned, with, with_mut,
+    known, length_prefix, millis, null, optional_to_c, timeout, versioned, with, with_mut,
 };
-use crate::internal::{length_prefix_from_number, parse_network};
+use crate::internal::parse_network;
 use crate::{
     AcceptPolicy, ClientSocket, Framing, OverflowPolicy, ServeOptions, Service, TrafficStats,
 };
@@ -130,10 +130,9 @@ pub unsafe extern "C" fn keepsock_serve_options_set_accept_policy(
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
     let all = [AcceptPolicy::Wait, AcceptPolicy::Reject];
-    let known = all.into_iter().find(|policy| *policy as i32 == accept_policy);
-    set(options, error, |o| match known {
-        Some(policy) => Ok(o.accept_policy(policy)),
-        None => Err(invalid(format!("{accept_policy} is not a keepsock_accept_policy"))),
+    let found = all.into_iter().find(|policy| *policy as i32 == accept_policy);
+    set(options, error, |o| {
+        Ok(o.accept_policy(known(found, accept_policy, "keepsock_accept_policy")?))
     })
 }
 
@@ -315,9 +314,8 @@ pub unsafe extern "C" fn keepsock_serve_options_set_length_prefix(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| match length_prefix_from_number(prefix) {
-        Some(prefix) => with_framing(o, Framing::Prefixed { prefix, max }),
-        None => Err(invalid(format!("{prefix} is not a keepsock_length_prefix"))),
+    set(options, error, |o| {
+        with_framing(o, Framing::Prefixed { prefix: length_prefix(prefix)?, max })
     })
 }
 
@@ -372,10 +370,9 @@ pub unsafe extern "C" fn keepsock_serve_options_set_overflow_policy(
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
     let all = [OverflowPolicy::Disconnect, OverflowPolicy::DropOldest];
-    let known = all.into_iter().find(|policy| *policy as i32 == overflow_policy);
-    set(options, error, |o| match known {
-        Some(policy) => Ok(o.overflow_policy(policy)),
-        None => Err(invalid(format!("{overflow_policy} is not a keepsock_overflow_policy"))),
+    let found = all.into_iter().find(|policy| *policy as i32 == overflow_policy);
+    set(options, error, |o| {
+        Ok(o.overflow_policy(known(found, overflow_policy, "keepsock_overflow_policy")?))
     })
 }
 

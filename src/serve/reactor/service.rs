@@ -110,7 +110,7 @@ impl ServerSocket {
         let at = |e: Error| e.at(self.endpoint());
         let no_memory = || at(Error::new(ErrorKind::NoMemory, OPERATION));
         let ReactorConfig { admission, loops: serving, stack_size, messages } =
-            options.reactor_config(self)?;
+            options.reactor_config(self).map_err(at)?;
         let socket_options = self.options();
         socket_options.refuse_calls_only(OPERATION).map_err(at)?;
         let (mut pollers, mut loops) = (Vec::new(), Vec::new());
