@@ -512,7 +512,7 @@ pass)
     esac
     ;;
 
-reconnect)
+reconnect | poll_loop)
     mkfifo "$dir/in" "$dir/client"
     begin() { # ENDPOINT: a server whose input is descriptor 4
         run "$1" "$2" <"$dir/in" >"$dir/server" 2>"$dir/server.err" &
