@@ -270,12 +270,12 @@ int32_t keepsock_options_set_fail_on_stall(keepsock_options *options, bool on,
  * keepsock_client_check_liveness() and the event loops of a service. They are never inserted into
  * a partly written message, and not sent while the kernel accepts no data. Default: none.
  *
- * @param interval_ms  Milliseconds, greater than 0.
- * @param buf          The bytes, copied.
+ * @param interval_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE removes the heartbeat.
+ * @param buf          The bytes, copied. With KEEPSOCK_INFINITE it is ignored and may be NULL.
  * @param len          The number of bytes, greater than 0.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no bytes, out of range, or the idle timeout is not
- *     longer than the interval
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; no bytes; out of range; the idle timeout is not longer
+ *     than the interval; KEEPSOCK_INFINITE with a heartbeat timeout
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
  */
 int32_t keepsock_options_set_heartbeat(keepsock_options *options, int64_t interval_ms,

@@ -115,7 +115,8 @@ impl SocketOptions {
     }
 
     /// Sends `bytes` when nothing was written for `every`: `"PING\r\n"`, MQTT's `[0xC0, 0]`, or the
-    /// heartbeat of another protocol. Default: none.
+    /// heartbeat of another protocol. With `None` for `every` there is no heartbeat, and `bytes` are
+    /// ignored. Default: none.
     ///
     /// A heartbeat passes proxies, which terminate TCP and answer keepalive probes themselves. With
     /// [`heartbeat_timeout`](SocketOptions::heartbeat_timeout) it detects a peer whose kernel
@@ -132,16 +133,22 @@ impl SocketOptions {
     ///     SocketOptions::new().heartbeat(*b"PING\r\n", std::time::Duration::from_secs(20));
     /// ```
     #[must_use]
-    pub fn heartbeat(mut self, bytes: impl AsRef<[u8]>, every: Duration) -> Self {
-        let bytes = Arc::new(bytes.as_ref().to_vec());
-        self.liveness.heartbeat = Some(Heartbeat { bytes, every });
+    pub fn heartbeat(
+        mut self,
+        bytes: impl AsRef<[u8]>,
+        every: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.liveness.heartbeat = every.into().map(|every| {
+            let bytes = Arc::new(bytes.as_ref().to_vec());
+            Heartbeat { bytes, every }
+        });
         self
     }
 
     /// As [`heartbeat`](SocketOptions::heartbeat). Fails if the process has no memory for the bytes.
     #[cfg(feature = "capi")]
-    pub(crate) fn try_heartbeat(mut self, bytes: &[u8], every: Duration) -> Result<Self> {
-        self.liveness.heartbeat = heartbeat(bytes, Some(every))?;
+    pub(crate) fn try_heartbeat(mut self, bytes: &[u8], every: Option<Duration>) -> Result<Self> {
+        self.liveness.heartbeat = heartbeat(bytes, every)?;
         Ok(self)
     }
 

@@ -44,6 +44,7 @@ both_apis![
     check_liveness_counts_unread_answers_to_heartbeats,
     check_liveness_returns_time_of_next_call,
     check_liveness_of_closed_socket_fails,
+    heartbeat_in_options_is_removed,
     check_liveness_with_a_long_timeout_returns_at_most_an_int,
     close_reason_names_each_cause,
     close_reason_after_later_events_is_the_first,
@@ -1029,6 +1030,21 @@ fn idle_timeout_with_heartbeats_only_ends_connection<A: Api>() {
         });
         assert!(client.stats().unwrap().heartbeats >= 2);
     }
+}
+
+/// K5: a heartbeat that was set is removed again from options, as from an open connection. A
+/// heartbeat timeout needs a heartbeat in both.
+fn heartbeat_in_options_is_removed<A: Api>() {
+    let removed = [Opt::Heartbeat(PING, 100), Opt::Heartbeat(b"", INFINITE)];
+    let (client, _peer) = with_raw_peer::<A>(&removed);
+    assert_eq!(client.check_liveness().unwrap(), INFINITE);
+    client.set_heartbeat(PING, 100).unwrap();
+    client.set_heartbeat(b"", INFINITE).unwrap();
+    assert_eq!(client.check_liveness().unwrap(), INFINITE);
+    let p = pair::<A>(Transport::Tcp);
+    let answered =
+        [Opt::Heartbeat(PING, 100), Opt::HeartbeatTimeout(1000), Opt::Heartbeat(b"", INFINITE)];
+    fails(A::connect(&p.server.endpoint(), &answered), ErrorKind::InvalidArgument);
 }
 
 /// K6: a byte that stays unread does not postpone the end of a program that waits exactly as long as

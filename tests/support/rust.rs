@@ -126,7 +126,7 @@ pub fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::DeadAfter(t) => o.dead_after(ms(*t)),
             Opt::FailOnStall(on) => o.fail_on_stall(*on),
             Opt::MiddleboxTimeout(t) => o.middlebox_timeout(ms(*t)),
-            Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, limit(*t)),
+            Opt::Heartbeat(bytes, t) => o.heartbeat(bytes, ms(*t)),
             Opt::HeartbeatTimeout(t) => o.heartbeat_timeout(ms(*t)),
             Opt::IdleTimeout(t) => o.idle_timeout(ms(*t)),
             Opt::IdleReceiveOnly(on) => o.idle_receive_only(*on),

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ffi::{c_char, c_void};
 
 use crate::ffi::{
-    Bytes, ErrorOut, Handle, Mut, Out, Ref, Result, Text, create, handle, invalid,
-    keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout, with_mut,
+    Bytes, ErrorOut, Handle, KEEPSOCK_INFINITE, Mut, Out, Ref, Result, Text, create, handle,
+    invalid, keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout, with_mut,
 };
 use crate::{Family, Keepalive, SocketOptions};
 
@@ -194,12 +194,12 @@ pub unsafe extern "C" fn keepsock_options_set_middlebox_timeout(
 /// keepsock_client_check_liveness() and the event loops of a service. They are never inserted into
 /// a partly written message, and not sent while the kernel accepts no data. Default: none.
 ///
-/// @param interval_ms  Milliseconds, greater than 0.
-/// @param buf          The bytes, copied.
+/// @param interval_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE removes the heartbeat.
+/// @param buf          The bytes, copied. With KEEPSOCK_INFINITE it is ignored and may be NULL.
 /// @param len          The number of bytes, greater than 0.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no bytes, out of range, or the idle timeout is not
-///     longer than the interval
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; no bytes; out of range; the idle timeout is not longer
+///     than the interval; KEEPSOCK_INFINITE with a heartbeat timeout
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_heartbeat(
@@ -209,11 +209,15 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
     len: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
+    let len = if interval_ms == KEEPSOCK_INFINITE { 0 } else { len };
     // SAFETY: the header requires that only this thread uses `options`; `buf` has `len` readable
     // bytes; `error` is NULL or writable.
     let (options, buf, error) =
         unsafe { (Mut::new(options), Bytes::new(buf, len), ErrorOut::new(error)) };
-    set(options, error, |o| o.try_heartbeat(buf.get()?, time(interval_ms)?))
+    set(options, error, |o| {
+        let interval = timeout(interval_ms)?;
+        o.try_heartbeat(buf.get()?, interval)
+    })
 }
 
 /// Sets the heartbeat timeout: the time within which the peer must answer a heartbeat.
