@@ -14,6 +14,7 @@
 //! | `ServerSocket` | `serve_for`, `serve_events_for` | a service is stored in its handle before the first callback |
 //! | `Service` | `add_borrowed` | the handle of the connection stays with the caller |
 //! | `Connection` | `any_data` | the user pointer of a connection |
+//! | `Connection` | `require_live` | functions without a result in Rust have a status in C |
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
 //! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |
 //! | options | `validate`, `checked_stack_size`, `try_heartbeat` | C checks an option, and copies it, when it is set |

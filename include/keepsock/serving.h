@@ -257,7 +257,7 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
  *     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
  *     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
- *     inside a call on it
+ *     inside a call on it; or the call comes from a forked child
  *   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
@@ -288,7 +288,8 @@ int32_t keepsock_service_add(keepsock_service *service, keepsock_client *client,
  *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
  *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
- *     maximum number of connections (keepsock_serve_options_set_max_connections())
+ *     maximum number of connections (keepsock_serve_options_set_max_connections()); or the call
+ *     comes from a forked child
  *   - KEEPSOCK_ERR_CLOSED: the service has ended
  *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
  *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the kind of socket or an option
@@ -354,16 +355,20 @@ size_t keepsock_conn_queued(keepsock_conn conn);
  * (keepsock_serve_options_set_queue_limit()).
  *
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_pause(keepsock_conn conn, keepsock_error **error);
 
 /**
  * Starts reading again after keepsock_conn_pause().
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_resume(keepsock_conn conn, keepsock_error **error);
 
@@ -374,8 +379,10 @@ int32_t keepsock_conn_resume(keepsock_conn conn, keepsock_error **error);
  *
  * @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_set_timer(keepsock_conn conn, int64_t timeout_ms, keepsock_error **error);
 
@@ -385,8 +392,10 @@ int32_t keepsock_conn_set_timer(keepsock_conn conn, int64_t timeout_ms, keepsock
  * The peer can still send. Later calls of keepsock_conn_send() return KEEPSOCK_ERR_CLOSED.
  *
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_shutdown_write(keepsock_conn conn, keepsock_error **error);
 
@@ -398,11 +407,13 @@ int32_t keepsock_conn_shutdown_write(keepsock_conn conn, keepsock_error **error)
  * send queue is empty. All of this takes at most the close timeout: that of the server for an
  * accepted connection, and its own for a connection of keepsock_service_connect() or
  * keepsock_service_add(). During keepsock_service_drain() the limit is the deadline of the drain.
- * Closing twice returns KEEPSOCK_OK.
+ * Closing a connection that is closing has no effect and returns KEEPSOCK_OK.
  *
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_close(keepsock_conn conn, keepsock_error **error);
 
@@ -412,8 +423,10 @@ int32_t keepsock_conn_close(keepsock_conn conn, keepsock_error **error);
  * Data that the peer has not received is lost.
  *
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_abort(keepsock_conn conn, keepsock_error **error);
 
@@ -510,7 +523,7 @@ int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, siz
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
  *     dead_after or the middlebox timeout
  *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -531,8 +544,9 @@ int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
  *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
  *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -550,8 +564,9 @@ int32_t keepsock_conn_set_dead_after(keepsock_conn conn, int64_t timeout_ms,
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
  *     interval; KEEPSOCK_INFINITE with idle_receive_only
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
                                        keepsock_error **error);
@@ -566,8 +581,9 @@ int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
  *     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
  */
 int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, const void *buf,
@@ -584,8 +600,9 @@ int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, con
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
  *     heartbeat
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_ms,
                                             keepsock_error **error);
@@ -604,7 +621,7 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
  *     is out of its range, or the option has no effect on an open connection
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -620,7 +637,7 @@ int32_t keepsock_conn_set_sockopt(keepsock_conn conn, int32_t option, uint32_t v
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, or
  *     `value` is NULL
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -658,7 +675,8 @@ int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *valu
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
  *   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
- *     keepsock_server_serve(), which has no groups
+ *     keepsock_server_serve(), which has no groups; or the service is one of
+ *     keepsock_server_serve_events(), and the call comes from a forked child
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
  *     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
  *     length prefix cannot represent `len`
@@ -675,10 +693,10 @@ int32_t keepsock_service_broadcast(keepsock_service *service, const char *group,
  *
  * @param group  The name of the group: any text.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: the connection is closed, and its on_close callback is about to run or
- *     runs
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another member
  */
 int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error **error);
@@ -687,8 +705,10 @@ int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error
  * Leaves a group, if the connection is in it.
  * @param group  The name of the group.
  * @return KEEPSOCK_OK on success, also if the connection is not in the group; otherwise
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_leave(keepsock_conn conn, const char *group, keepsock_error **error);
 

@@ -321,9 +321,9 @@ impl<M> ServiceState<M> {
         self.require_own_process(operation)
     }
 
-    /// Rejects a call that waits, in a forked child: the threads of the service exist in the parent
-    /// only, and so the call would wait forever.
-    fn require_own_process(&self, operation: &'static str) -> Result<()> {
+    /// Rejects a call in a forked child: the threads of the service exist in the parent only, so the
+    /// call would wait forever, or have no effect.
+    pub(super) fn require_own_process(&self, operation: &'static str) -> Result<()> {
         if self.threads.is_inherited() {
             let error = self.error(ErrorKind::WrongState, operation);
             return Err(error.detail("the service runs in the parent process"));

@@ -128,6 +128,8 @@ impl Service {
     ///
     /// # Errors
     /// With event loops only; the message is then sent to no connection:
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
     ///   [`framing`](ServeOptions::framing) (LF with lines), or the length prefix cannot represent
@@ -150,7 +152,7 @@ impl Service {
     pub fn broadcast(&self, message: &[u8]) -> Result<Broadcast> {
         match &self.0 {
             Mode::Blocking(threads) => Ok(threads.broadcast(message)),
-            Mode::Reactor(reactor) => reactor.broadcast(message, None),
+            Mode::Reactor(_) => self.reactor("broadcast")?.broadcast(message, None),
         }
     }
 
@@ -159,7 +161,7 @@ impl Service {
     ///
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, and
-    ///   so no groups.
+    ///   so no groups; or called in a forked child.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
     /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the list of members.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
@@ -200,7 +202,8 @@ impl Service {
     /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection;
     ///   [`max_connections`](ServeOptions::max_connections) connections are being served; another
     ///   thread is in a call on the socket; the socket has
-    ///   [buffered bytes](ClientSocket::buffered); or it is a `SOCK_SEQPACKET` socket.
+    ///   [buffered bytes](ClientSocket::buffered); it is a `SOCK_SEQPACKET` socket; or this process
+    ///   is a forked child.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket was made with
     ///   [`keep_stats`](crate::SocketOptions::keep_stats), which has no effect here.
     /// - [`Closed`](ErrorKind::Closed): the socket is closed, or the service has ended.
@@ -266,8 +269,9 @@ impl Service {
     /// from callbacks, for example by a proxy or by a server that queries an upstream server.
     ///
     /// # Errors
-    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, or
-    ///   [`max_connections`](ServeOptions::max_connections) connections are being served.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection,
+    ///   [`max_connections`](ServeOptions::max_connections) connections are being served, or this
+    ///   process is a forked child.
     /// - [`Closed`](ErrorKind::Closed): the service has ended.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an option has no effect here, for example
     ///   a read or write timeout.
@@ -482,7 +486,10 @@ impl Service {
 
     fn reactor(&self, operation: &'static str) -> Result<&Arc<ReactorService>> {
         match &self.0 {
-            Mode::Reactor(reactor) => Ok(reactor),
+            Mode::Reactor(reactor) => {
+                reactor.state().require_own_process(operation)?;
+                Ok(reactor)
+            }
             Mode::Blocking(threads) => Err(threads
                 .state()
                 .error(ErrorKind::WrongState, operation)

@@ -1196,6 +1196,135 @@ mod c_only {
         }
     }
 
+    /// A function that changes a connection in a way that its event loop must carry out.
+    type Change = (&'static str, fn(keepsock_conn, Error) -> i32);
+
+    fn changes_of_conn() -> Vec<Change> {
+        unsafe {
+            vec![
+                ("close", |c, e| keepsock_conn_close(c, e)),
+                ("abort", |c, e| keepsock_conn_abort(c, e)),
+                ("shutdown_write", |c, e| keepsock_conn_shutdown_write(c, e)),
+                ("pause", |c, e| keepsock_conn_pause(c, e)),
+                ("resume", |c, e| keepsock_conn_resume(c, e)),
+                ("set_timer", |c, e| keepsock_conn_set_timer(c, 1, e)),
+                ("join", |c, e| keepsock_conn_join(c, c"group".as_ptr(), e)),
+                ("leave", |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e)),
+                ("set_dead_after", |c, e| keepsock_conn_set_dead_after(c, 2000, e)),
+                ("set_idle_timeout", |c, e| keepsock_conn_set_idle_timeout(c, 2000, e)),
+                ("set_heartbeat", |c, e| {
+                    keepsock_conn_set_heartbeat(c, 1000, b"x".as_ptr().cast(), 1, e)
+                }),
+                ("set_heartbeat_timeout", |c, e| {
+                    keepsock_conn_set_heartbeat_timeout(c, KEEPSOCK_INFINITE, e)
+                }),
+            ]
+        }
+    }
+
+    /// Serves with callbacks, whose `user` is a channel of results.
+    unsafe fn serve_events<T>(
+        server: *mut keepsock_server,
+        set: impl FnOnce(&mut keepsock_callbacks),
+        results: &std::sync::mpsc::Sender<T>,
+    ) -> *mut keepsock_service {
+        let mut service = null_mut();
+        unsafe {
+            let mut callbacks: keepsock_callbacks = std::mem::zeroed();
+            callbacks.size = size_of_val(&callbacks);
+            set(&mut callbacks);
+            let (callbacks, out) = (&raw const callbacks, &raw mut service);
+            let user = std::ptr::from_ref(results).cast_mut().cast();
+            let status =
+                keepsock_server_serve_events(server, null(), callbacks, user, out, null_mut());
+            assert_eq!(status, KEEPSOCK_OK);
+        }
+        service
+    }
+
+    /// E2, V7: in on_close every function that changes the connection returns CLOSED, because the
+    /// change can have no effect. Functions that read the connection work.
+    #[test]
+    fn conn_changes_in_on_close_return_closed() {
+        const CLOSED: i32 = -10;
+        type Results = Vec<(&'static str, i32)>;
+        unsafe extern "C" fn close(c: keepsock_conn, _: i32, user: *mut c_void) {
+            let results = unsafe { &*user.cast::<std::sync::mpsc::Sender<Results>>() };
+            let mut all: Results = vec![];
+            for (name, change) in changes_of_conn() {
+                all.push((name, change(c, null_mut())));
+            }
+            unsafe {
+                all.push(("send", keepsock_conn_send(c, b"x".as_ptr().cast(), 1, null_mut())));
+                all.push(("set_sockopt", keepsock_conn_set_sockopt(c, 14, 0, null_mut())));
+                let keepalive = keepsock_conn_set_keepalive(c, 1000, 1000, 1, null_mut());
+                all.push(("set_keepalive", keepalive));
+                let mut tuple: keepsock_five_tuple = std::mem::zeroed();
+                let size = size_of_val(&tuple);
+                let status = keepsock_conn_five_tuple(c, &raw mut tuple, size, null_mut());
+                assert_eq!(status, KEEPSOCK_OK);
+            }
+            results.send(all).unwrap();
+        }
+        let _limit = Limit::new("conn_changes_in_on_close_return_closed");
+        let (sender, results) = std::sync::mpsc::channel::<Results>();
+        let server = new_server();
+        unsafe {
+            let service = serve_events(server, |on| on.on_close = Some(close), &sender);
+            keepsock_client_free(new_client(server));
+            for (name, status) in results.recv().unwrap() {
+                assert_eq!(status, CLOSED, "keepsock_conn_{name}");
+            }
+            keepsock_service_free(service);
+            keepsock_server_free(server);
+        }
+    }
+
+    /// E5, E2: in a forked child no event loop runs, so functions that need one fail.
+    #[test]
+    fn event_calls_in_a_forked_child_fail() {
+        unsafe extern "C" fn open(c: keepsock_conn, user: *mut c_void) {
+            let opened = unsafe { &*user.cast::<std::sync::mpsc::Sender<keepsock_conn>>() };
+            opened.send(c).unwrap();
+        }
+        let test = test_name!("event_calls_in_a_forked_child_fail");
+        process::in_process(&test, std::time::Duration::from_secs(30), || {
+            let (sender, opened) = std::sync::mpsc::channel::<keepsock_conn>();
+            let server = new_server();
+            unsafe {
+                let service = serve_events(server, |on| on.on_open = Some(open), &sender);
+                let client = new_client(server);
+                let conn = opened.recv().unwrap();
+                let port = keepsock_server_port(server);
+                let endpoint = CString::new(format!("127.0.0.1:{port}")).unwrap();
+                let in_parent = "the service runs in the parent process";
+                assert!(system::Forked::run(|| {
+                    for (_, change) in changes_of_conn() {
+                        gives(WRONG_STATE, in_parent, |e| change(conn, e));
+                    }
+                    let none = || null_mut();
+                    gives(WRONG_STATE, in_parent, |e| {
+                        keepsock_service_connect(service, endpoint.as_ptr(), null(), none(), e)
+                    });
+                    gives(WRONG_STATE, in_parent, |e| {
+                        keepsock_service_add(service, client, none(), e)
+                    });
+                    for group in [null(), c"group".as_ptr()] {
+                        gives(WRONG_STATE, in_parent, |e| {
+                            let (x, n) = (b"x".as_ptr().cast(), null_mut());
+                            keepsock_service_broadcast(service, group, x, 1, n, n, n, e)
+                        });
+                    }
+                }));
+                // The parent's connection is unchanged.
+                assert!(keepsock_conn_is_open(conn));
+                keepsock_service_free(service);
+                keepsock_client_free(client);
+                keepsock_server_free(server);
+            }
+        });
+    }
+
     /// A1: callbacks of this header and of a newer, larger one are accepted. A size that ends
     /// inside a member is rejected.
     #[test]

@@ -329,6 +329,10 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
             fails(service.wait_stopped(INFINITE), ErrorKind::WrongState);
             fails(service.wait(INFINITE), ErrorKind::WrongState);
             fails(service.drain(INFINITE), ErrorKind::WrongState);
+            if events {
+                fails(service.connect(&server.endpoint(), &[], 0), ErrorKind::WrongState);
+                fails(service.push(None, b"x"), ErrorKind::WrongState);
+            }
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
             // The service does not use the child's copies of the sockets.
             server.set_cancel(None).unwrap();

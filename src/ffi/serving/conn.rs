@@ -361,6 +361,19 @@ impl Object for keepsock_conn {
     }
 }
 
+/// Calls `body` with a connection that a change can affect.
+fn change(
+    conn: keepsock_conn,
+    error: ErrorOut<'_>,
+    operation: &'static str,
+    body: impl FnOnce(&Connection) -> Result<()>,
+) -> i32 {
+    with(conn, error, operation, |connection| {
+        connection.require_live(operation)?;
+        body(connection)
+    })
+}
+
 /// Sends a message, in the framing of the service.
 ///
 /// Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
@@ -411,11 +424,13 @@ pub unsafe extern "C" fn keepsock_conn_send(
 /// send queue is empty. All of this takes at most the close timeout: that of the server for an
 /// accepted connection, and its own for a connection of keepsock_service_connect() or
 /// keepsock_service_add(). During keepsock_service_drain() the limit is the deadline of the drain.
-/// Closing twice returns KEEPSOCK_OK.
+/// Closing a connection that is closing has no effect and returns KEEPSOCK_OK.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_close(
     conn: keepsock_conn,
@@ -423,7 +438,7 @@ pub unsafe extern "C" fn keepsock_conn_close(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "close", |connection| {
+    change(conn, error, "close", |connection| {
         connection.close();
         Ok(())
     })
@@ -434,8 +449,10 @@ pub unsafe extern "C" fn keepsock_conn_close(
 /// Data that the peer has not received is lost.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_abort(
     conn: keepsock_conn,
@@ -443,7 +460,7 @@ pub unsafe extern "C" fn keepsock_conn_abort(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "abort", |connection| {
+    change(conn, error, "abort", |connection| {
         connection.abort();
         Ok(())
     })
@@ -454,8 +471,10 @@ pub unsafe extern "C" fn keepsock_conn_abort(
 /// The peer can still send. Later calls of keepsock_conn_send() return KEEPSOCK_ERR_CLOSED.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_shutdown_write(
     conn: keepsock_conn,
@@ -463,7 +482,7 @@ pub unsafe extern "C" fn keepsock_conn_shutdown_write(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "shutdown", |connection| {
+    change(conn, error, "shutdown", |connection| {
         connection.shutdown_write();
         Ok(())
     })
@@ -477,8 +496,10 @@ pub unsafe extern "C" fn keepsock_conn_shutdown_write(
 /// (keepsock_serve_options_set_queue_limit()).
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_pause(
     conn: keepsock_conn,
@@ -486,7 +507,7 @@ pub unsafe extern "C" fn keepsock_conn_pause(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "pause", |connection| {
+    change(conn, error, "pause", |connection| {
         connection.pause();
         Ok(())
     })
@@ -495,8 +516,10 @@ pub unsafe extern "C" fn keepsock_conn_pause(
 /// Starts reading again after keepsock_conn_pause().
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_resume(
     conn: keepsock_conn,
@@ -504,7 +527,7 @@ pub unsafe extern "C" fn keepsock_conn_resume(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "resume", |connection| {
+    change(conn, error, "resume", |connection| {
         connection.resume();
         Ok(())
     })
@@ -534,8 +557,10 @@ pub extern "C" fn keepsock_conn_is_open(conn: keepsock_conn) -> bool {
 ///
 /// @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_set_timer(
     conn: keepsock_conn,
@@ -544,7 +569,7 @@ pub unsafe extern "C" fn keepsock_conn_set_timer(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "timer", |connection| {
+    change(conn, error, "timer", |connection| {
         connection.set_timer(timeout(timeout_ms)?);
         Ok(())
     })
@@ -556,10 +581,10 @@ pub unsafe extern "C" fn keepsock_conn_set_timer(
 ///
 /// @param group  The name of the group: any text.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_CLOSED: the connection is closed, and its on_close callback is about to run or
-///     runs
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another member
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_join(
@@ -577,8 +602,10 @@ pub unsafe extern "C" fn keepsock_conn_join(
 ///
 /// @param group  The name of the group.
 /// @return KEEPSOCK_OK on success, also if the connection is not in the group; otherwise
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_leave(
     conn: keepsock_conn,
@@ -588,7 +615,7 @@ pub unsafe extern "C" fn keepsock_conn_leave(
     // SAFETY: the header requires that `group` is NULL or ends with NUL, and `error` is NULL or
     // writable.
     let (group, error) = unsafe { (Text::new(group, "group"), ErrorOut::new(error)) };
-    with(conn, error, "leave", |connection| {
+    change(conn, error, "leave", |connection| {
         connection.leave(group.get()?);
         Ok(())
     })
@@ -746,7 +773,7 @@ pub unsafe extern "C" fn keepsock_conn_keepalive(
 ///     is out of its range, or the option has no effect on an open connection
 ///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -770,7 +797,7 @@ pub unsafe extern "C" fn keepsock_conn_set_sockopt(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, or
 ///     `value` is NULL
 ///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -803,7 +830,7 @@ pub unsafe extern "C" fn keepsock_conn_sockopt(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
 ///     dead_after or the middlebox timeout
 ///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
@@ -834,8 +861,9 @@ pub unsafe extern "C" fn keepsock_conn_set_keepalive(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
 ///     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
 ///   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -859,8 +887,9 @@ pub unsafe extern "C" fn keepsock_conn_set_dead_after(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
 ///     interval; KEEPSOCK_INFINITE with idle_receive_only
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
     conn: keepsock_conn,
@@ -884,8 +913,9 @@ pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
 ///     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
@@ -915,8 +945,9 @@ pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
 ///     heartbeat
-///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_set_heartbeat_timeout(
     conn: keepsock_conn,

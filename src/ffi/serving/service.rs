@@ -494,7 +494,8 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
 ///   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
-///     keepsock_server_serve(), which has no groups
+///     keepsock_server_serve(), which has no groups; or the service is one of
+///     keepsock_server_serve_events(), and the call comes from a forked child
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
 ///     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
 ///     length prefix cannot represent `len`
@@ -551,7 +552,7 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 ///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
 ///     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
 ///     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
-///     inside a call on it
+///     inside a call on it; or the call comes from a forked child
 ///   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
@@ -593,7 +594,8 @@ pub unsafe extern "C" fn keepsock_service_add(
 ///     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
 ///     endpoint is a multicast or broadcast address; or the zone or interface does not exist
 ///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
-///     maximum number of connections (keepsock_serve_options_set_max_connections())
+///     maximum number of connections (keepsock_serve_options_set_max_connections()); or the call
+///     comes from a forked child
 ///   - KEEPSOCK_ERR_CLOSED: the service has ended
 ///   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
 ///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the kind of socket or an option

@@ -278,6 +278,8 @@ impl Connection {
     ///
     /// # Errors
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for another member.
     ///
     /// ```
@@ -290,6 +292,7 @@ impl Connection {
     /// # }
     /// ```
     pub fn join(&self, group: &str) -> Result<()> {
+        self.service.state.require_own_process("join")?;
         let joined = self.service.groups.join(group, (self.index, self.generation), |name| {
             let join = |entry: &mut ConnEntry| {
                 if entry.has(CLOSED) {
@@ -528,6 +531,17 @@ impl Connection {
         match self.service.table.lock(self.index) {
             Some(mut entry) if entry.generation == self.generation => Some(look(&mut entry)),
             _ => None,
+        }
+    }
+
+    /// Fails if a change of the connection can have no effect: in a forked child, and once `on_close`
+    /// has been called.
+    #[cfg(feature = "capi")]
+    pub(crate) fn require_live(&self, operation: &'static str) -> Result<()> {
+        self.service.state.require_own_process(operation)?;
+        match self.with(|entry| entry.has(CLOSED)) {
+            Some(false) => Ok(()),
+            _ => Err(self.at(Error::new(ErrorKind::Closed, operation))),
         }
     }
 

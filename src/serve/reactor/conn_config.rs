@@ -276,6 +276,7 @@ impl Connection {
         entry: &mut ConnEntry,
         change: impl FnOnce(&mut LivenessConfig),
     ) -> Result<()> {
+        self.service.state.require_own_process("")?;
         let before = self.service.config(entry).clone();
         let mut liveness = before.liveness.clone();
         change(&mut liveness);

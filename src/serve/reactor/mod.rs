@@ -51,8 +51,10 @@ use crate::types::close_reason::CloseReason;
 
 /// A connection of a service with [event loops](crate::ServerSocket::serve_events). A clone refers
 /// to the same connection. The program may keep clones, for example to send from another thread.
-/// When the connection has ended, methods return [`Closed`](crate::ErrorKind::Closed) or do
-/// nothing. A clone never refers to another connection.
+/// Once [`on_close`](Handler::on_close) has been called, methods that change the connection return
+/// [`Closed`](crate::ErrorKind::Closed) or do nothing. In a forked child no event loop runs, so they
+/// return [`WrongState`](crate::ErrorKind::WrongState) or do nothing. A clone never refers to
+/// another connection.
 ///
 /// Any thread may call any method, also inside callbacks. No method blocks.
 ///
