@@ -392,6 +392,11 @@ impl Machine {
                         function.starts_with("keepsock_pending_connect")
                             && again == ErrorKind::WrongState.code()
                     };
+                    // A reconnect whose timeout expires returns the error of its last try.
+                    let is_late = |again| {
+                        again == ErrorKind::TimedOut.code()
+                            || again == status && function == "keepsock_reconnect_connect"
+                    };
                     let has_ended = ENDED.iter().any(|kind| kind.code() == status);
                     let is_usable = !has_ended || PASSING.contains(&errno);
                     if status != 0 && is_usable {
@@ -400,7 +405,7 @@ impl Machine {
                         let again = run(&raw mut error);
                         if again == 0 {
                             undo(&scene, &out.borrow());
-                        } else if again == ErrorKind::TimedOut.code() && delays < DELAYS {
+                        } else if is_late(again) && delays < DELAYS {
                             delays += 1;
                             errnos.push_back(errno);
                         } else if !is_over(again) {
