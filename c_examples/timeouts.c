@@ -53,7 +53,7 @@ int main(void)
     }
 
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
-        || keepsock_options_set_connect_timeout(options, 1000, &error) != KEEPSOCK_OK
+        || keepsock_options_set_connect_timeout(options, 3000, &error) != KEEPSOCK_OK
         || keepsock_options_set_read_timeout(options, 200, &error) != KEEPSOCK_OK
         || keepsock_options_set_write_timeout(options, 200, &error) != KEEPSOCK_OK
         || keepsock_options_new(&listening, &error) != KEEPSOCK_OK

@@ -153,7 +153,11 @@ datagram)
     kill -TERM "$server"
     ended "$server" "server"
     read -r report <&3
-    equal "report" "12 received, 0 dropped" "$report"
+    # A client that waits for more than a second sends its line again.
+    case $report in
+    1[2-9]" received, 0 dropped" | [23][0-9]" received, 0 dropped") ;;
+    *) fail "report: $report" ;;
+    esac
     # No process has the port, and the host reports that.
     status=0
     (echo lost | run "$2" "$udp") >"$dir/lost" 2>"$dir/lost.err" || status=$?

@@ -193,7 +193,7 @@ mod tests {
                     token.0.event.set();
                 }
                 token.0.state.store(finish, Ordering::Release);
-                is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+                is_done.recv_timeout(Duration::from_secs(60)).unwrap();
             });
             assert!(!token.is_fired() && is_clear(&token));
         }

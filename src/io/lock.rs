@@ -159,7 +159,7 @@ mod tests {
             }
             drop(held);
             for _ in 0..4 {
-                assert!(taken.recv_timeout(Duration::from_secs(10)).unwrap());
+                assert!(taken.recv_timeout(Duration::from_secs(60)).unwrap());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Tests of error reporting and of timeouts.
 
+use std::cell::Cell;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -11,13 +13,17 @@ use crate::sys::{self, Interest};
 use crate::types::error::ErrorKind;
 
 thread_local! {
-    static LATE: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
+    static LATE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static GATE: Cell<Option<Receiver<()>>> = const { Cell::new(None) };
 }
 
 /// Delays the thread between the system call that reported an error and the record of the error, as a
-/// scheduler may do.
+/// scheduler may do: for [`LATE`], or until the sender of [`GATE`] is dropped.
 pub(super) fn before_the_record() {
     std::thread::sleep(LATE.get());
+    if let Some(gate) = GATE.take() {
+        let _ = gate.recv();
+    }
 }
 
 /// I1: a timeout below a microsecond, the kernel's unit, expires.
@@ -104,7 +110,7 @@ fn reset_connection(unix: bool) -> ClientSocket {
     drop(peer);
     let io = client.descriptor.enter().unwrap();
     let hangup = Some((io.socket(), Interest::Hangup));
-    assert!(sys::poll(hangup, None, Some(Duration::from_secs(5))).unwrap().error);
+    assert!(sys::poll(hangup, None, Some(Duration::from_secs(60))).unwrap().error);
     drop(io);
     client
 }
@@ -116,7 +122,7 @@ fn has_error(client: &ClientSocket) -> bool {
     sys::poll(hangup, None, Some(Duration::ZERO)).unwrap().error
 }
 
-/// Lets the call `first` get the error, and starts the call `second` 300 ms before the thread of
+/// Lets the call `first` get the error, and starts the call `second` about 300 ms before the thread of
 /// `first` records the error.
 #[cfg(target_os = "linux")]
 fn before_it_is_recorded<T: Send>(
@@ -125,18 +131,24 @@ fn before_it_is_recorded<T: Send>(
     unix: bool,
 ) -> T {
     let client = reset_connection(unix);
+    let (open, gate) = channel();
     std::thread::scope(|scope| {
-        let late = scope.spawn(|| {
-            LATE.set(Duration::from_millis(300));
-            first(&client)
+        let (client, first) = (&client, &first);
+        let late = scope.spawn(move || {
+            GATE.set(Some(gate));
+            first(client)
         });
-        let until = Instant::now() + Duration::from_secs(5);
-        while has_error(&client) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while has_error(client) {
             assert!(Instant::now() < until, "no call has got the error");
             std::thread::yield_now();
         }
         assert_eq!(client.close_reason(), None, "the error is recorded later");
-        let seen = second(&client);
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(open);
+        });
+        let seen = second(client);
         assert_eq!(late.join().unwrap(), ErrorKind::Reset);
         assert_eq!(client.close_reason(), Some(crate::CloseReason::PeerReset));
         seen

@@ -536,6 +536,7 @@ fn close_with_a_pending_error_keeps_it<A: Api>() {
 
 /// D2: each datagram that arrives between a thousand ICMP errors is received.
 fn recv_among_icmp_errors_gets_every_datagram<A: Api>() {
+    let _no_copies = process::no_starts();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     let gone = closed_port::<A>(93);
     client.connect(gone).unwrap();
@@ -614,6 +615,7 @@ fn recv_on_bound_socket_ignores_icmp_errors<A: Api>() {
 
 /// D2: an ICMP error during a wait does not end the wait, and the wait does not use the processor.
 fn icmp_error_during_recv_does_not_end_the_wait<A: Api>() {
+    let _no_copies = process::no_starts();
     let token = A::token();
     for options in [&[][..], &[Opt::ReadTimeout(60_000)], &[Opt::Cancel(&token)]] {
         let gone = closed_port::<A>(95);
@@ -889,6 +891,7 @@ fn recv_batch_waits_like_recv<A: Api>() {
 
 /// D2: ICMP errors end neither a batch send nor a batch receive.
 fn batch_to_closed_port_ignores_icmp_errors<A: Api>() {
+    let _no_copies = process::no_starts();
     let gone = closed_port::<A>(98);
     let client = A::Datagram::connect(&gone.to_string(), &[Opt::ReadTimeout(60_000)]).unwrap();
     for len in [1, 2] {

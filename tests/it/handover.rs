@@ -689,8 +689,12 @@ fn handover_of_replaced_program_starts_the_new_file<A: Api>() {
     let dir = TempDir::new();
     let program = dir.path("program");
     let copy = || {
+        // Another process writes: a program that a test has just forked could hold this process's
+        // descriptor, and the new file would then be busy (ETXTBSY in execve(2)).
         let copied = dir.path("new");
-        std::fs::copy(std::env::current_exe().unwrap(), &copied).unwrap();
+        let mut cp = Command::new("cp");
+        cp.arg(std::env::current_exe().unwrap()).arg(&copied);
+        assert!(process::start(&mut cp).unwrap().wait().unwrap().success());
         std::fs::rename(copied, &program).unwrap();
     };
     copy();

@@ -659,6 +659,7 @@ fn listen_stale_path_in_a_sticky_directory_ignores_lock_files_of_others<A: Api>(
 /// notice the check of another server.
 #[cfg(feature = "datagram")]
 fn listen_path_of_a_bound_socket_is_in_use<A: Api>() {
+    let _no_copies = support::process::no_starts();
     let dir = TempDir::new();
     for kind in [socket2::Type::STREAM, socket2::Type::SEQPACKET, socket2::Type::DGRAM] {
         let path = dir.path(&format!("{kind:?}"));

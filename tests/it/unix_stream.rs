@@ -1045,6 +1045,7 @@ fn packet_descriptors_are_adopted<A: Api>() {
 /// D4: both sides must use the same type, and a live socket of the other type is not replaced as
 /// stale.
 fn connect_to_socket_of_other_type_fails<A: Api>() {
+    let _no_copies = process::no_starts();
     let dir = TempDir::new();
     let endpoint = dir.endpoint("s");
     for listens in [false, true] {

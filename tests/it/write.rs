@@ -264,12 +264,10 @@ fn write_to_closed_peer_raises_no_sigpipe<A: Api>() {
         assert!(before == system::dispositions(), "a signal's disposition was changed");
         return;
     }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([&name, "--exact", "--nocapture"])
-        .env(ROLE, "1")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([&name, "--exact", "--nocapture"]).env(ROLE, "1").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = support::process::start(&mut command).unwrap().wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}\n{text}", output.status);
     assert!(text.contains("1 passed"), "{text}");

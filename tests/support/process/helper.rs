@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::netns::Network;
-use super::{again, end_with_parent};
+use super::{again, end_with_parent, start};
 
 /// The environment variable with the part of a [`Helper`].
 pub const ROLE: &str = "KEEPSOCK_TEST_ROLE";
@@ -110,7 +110,7 @@ impl Helper {
 
     fn start_command(mut command: Command, role: &str) -> Helper {
         command.env(ROLE, role).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = start(&mut command).unwrap();
         let output = child.stdout.take().unwrap();
         let (send, lines) = mpsc::channel();
         thread::spawn(move || forward(output, &send));
@@ -122,9 +122,9 @@ impl Helper {
     }
 
     pub fn next_line(&self) -> String {
-        match self.lines.recv_timeout(Duration::from_secs(30)) {
+        match self.lines.recv_timeout(Duration::from_secs(60)) {
             Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => panic!("the helper sent no line within 30 s"),
+            Err(RecvTimeoutError::Timeout) => panic!("the helper sent no line within 60 s"),
             Err(RecvTimeoutError::Disconnected) => panic!("the helper ended"),
         }
     }

@@ -9,8 +9,8 @@
 #![allow(unsafe_code)]
 
 use std::io::Read;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ pub(super) fn isolated(
     let mut command = again(test, &prefix);
     command.env(INSIDE, test).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = start(&mut command).unwrap();
     let (send, output) = mpsc::channel();
     let streams: [Box<dyn Read + Send>; 2] =
         [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -99,6 +99,21 @@ pub(super) fn isolated(
 /// Whether this process was started for the body of that test.
 pub(super) fn is_inside(test: &str) -> bool {
     std::env::var(INSIDE).is_ok_and(|name| name == test)
+}
+
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Starts a program, but not while a test holds [`no_starts`].
+pub fn start(command: &mut Command) -> std::io::Result<Child> {
+    let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Until execve(2) a new process has a copy of each descriptor of this process, so a socket that a test
+/// closes stays open until then. A test that does not wait for the effect of a close holds the result.
+/// It must not start a program.
+pub fn no_starts() -> RwLockReadGuard<'static, ()> {
+    STARTS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// This test program again, for one test.

@@ -45,7 +45,7 @@ impl Program {
         // SAFETY: prctl(2) and alarm(2) are all that runs between fork and exec; they allocate
         // nothing and take no lock.
         unsafe { command.pre_exec(prepare) };
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = super::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         thread::spawn(move || {
