@@ -75,16 +75,16 @@
  *   may be NULL. A callback must return: longjmp(3) and C++ exceptions must not leave it. If a
  *   callback calls pthread_exit(3), the process ends.
  * - Memory: KEEPSOCK_ERR_NO_MEMORY means that the kernel lacks memory or socket buffers (ENOMEM,
- *   ENOBUFS) or cannot start a thread. It also means that the process has no memory for a new object,
- *   for the read buffer of a connection, for a packet in several buffers, or for the receive buffers
- *   of keepsock_datagram_serve(). If the process has no memory for an error object, the library stores
- *   NULL in `error`, which the functions of errors accept. Every other failed allocation aborts the
- *   process, for example for a copy of a message in a send queue.
+ *   ENOBUFS) or cannot start a thread. It also means that the process has no memory for a new object
+ *   or for bytes that the library copies or receives: messages, heartbeats, options, read buffers. If
+ *   the process has no memory for an error object, the library stores NULL in `error`, which the
+ *   functions of errors accept. A failed allocation of a small object inside the library aborts the
+ *   process.
  * - Signals: the library never raises SIGPIPE and changes no signal disposition. A signal handler that
  *   interrupts a call does not end the call.
  * - pthread_cancel(3) does not act inside a function. It acts at the program's next cancellation point
  *   after the function has returned. A callback that runs in the caller's thread (a log callback,
- *   keepsock_on_retry) starts with cancellation disabled. A thread with PTHREAD_CANCEL_ASYNCHRONOUS
+ *   keepsock_on_retry, keepsock_on_watch) starts with cancellation disabled. A thread with PTHREAD_CANCEL_ASYNCHRONOUS
  *   must not call the library. pthread_cancel(3) has no effect on the threads that the library starts,
  *   which run handlers, callbacks, name lookups and closes: cancellation is disabled in them.
  * - fork(2): a forked child that closes or frees an object closes its own descriptors only. The

@@ -256,7 +256,8 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
 /// connection when it returns KEEPSOCK_OK.
 ///
 /// @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
-/// @param error   Its message lists every attempt of the last try.
+/// @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The message lists every
+///                attempt of the last try.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
