@@ -136,6 +136,7 @@ int main(int argc, char **argv)
     const keepsock_callbacks callbacks = {
         .size = sizeof callbacks, .on_open = on_open, .on_data = on_data, .on_drain = on_drain, .on_close = on_close
     };
+    const keepsock_framing lines = {.size = sizeof lines, .kind = KEEPSOCK_FRAMING_LINES, .max = MAX_LINE};
     keepsock_options *options = NULL;
     keepsock_serve_options *serve_options = NULL;
     keepsock_server *server = NULL;
@@ -157,7 +158,7 @@ int main(int argc, char **argv)
         || keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_cancel(options, stop, &error) != KEEPSOCK_OK
         || keepsock_serve_options_new(&serve_options, &error) != KEEPSOCK_OK
-        || keepsock_serve_options_set_lines(serve_options, MAX_LINE, &error) != KEEPSOCK_OK
+        || keepsock_serve_options_set_framing(serve_options, &lines, &error) != KEEPSOCK_OK
         || keepsock_serve_options_set_queue_limit(serve_options, 65536, &error) != KEEPSOCK_OK
         || keepsock_server_listen(argc > 1 ? argv[1] : "127.0.0.1:0", options, &server, &error) != KEEPSOCK_OK
         || keepsock_server_serve_events(server, serve_options, &callbacks, &service, &service, &error) != KEEPSOCK_OK

@@ -70,6 +70,9 @@
  *   members at the end only. The library uses the members that the caller's version has, and sets
  *   members that it does not know to 0. A size that no version can have is
  *   KEEPSOCK_ERR_INVALID_ARGUMENT: smaller than the first, or not a multiple of the alignment.
+ * - Structures that the library reads have their `size` as the first member (keepsock_callbacks,
+ *   keepsock_framing). A member that is set and that the library does not know is
+ *   KEEPSOCK_ERR_UNSUPPORTED.
  * - Lists: to list all elements, count `index` up from 0 until the status is KEEPSOCK_ERR_NOT_FOUND.
  * - Callbacks: the last argument, `user`, is the pointer that the program passed with the callback. It
  *   may be NULL. A callback must return: longjmp(3) and C++ exceptions must not leave it. If a
@@ -120,7 +123,8 @@
  * Reading and writing
  *   Read some bytes, an exact number of bytes, or a line
  *     client.h 2: keepsock_client_read, keepsock_client_read_exact, keepsock_client_read_line
- *   Exchange messages with a length prefix
+ *   Exchange messages, by length, delimiter or line
+ *     basics.h 5: keepsock_framing
  *     client.h 2: keepsock_client_read_message
  *     client.h 3: keepsock_client_write_message
  *   Write everything, or from several buffers
@@ -133,7 +137,7 @@
  *   Limit the time of a read or write, or of a request and its reply
  *     client.h 4: keepsock_client_set_read_timeout, keepsock_client_set_write_timeout
  *   Cancel a call from another thread or from a signal handler
- *     basics.h 7: keepsock_cancel_token_new, keepsock_cancel_token_fire
+ *     basics.h 8: keepsock_cancel_token_new, keepsock_cancel_token_fire
  *     client.h 4: keepsock_client_set_cancel
  *     server.h 2: keepsock_server_set_cancel
  *   Put a client into my event loop
@@ -157,7 +161,7 @@
  *   Find out why a connection ended
  *     client.h 6: keepsock_client_close_reason
  *     serving.h 4: keepsock_conn_close_reason
- *     basics.h 6: keepsock_close_reason, keepsock_close_reason_str
+ *     basics.h 7: keepsock_close_reason, keepsock_close_reason_str
  *   Know whether a peer receives FIN or RST
  *     serving.h 7: keepsock_serve_options_set_max_connections
  *   Notice that the peer hung up while the program does other work
@@ -187,7 +191,8 @@
  *   Slow down a fast sender (back-pressure)
  *     serving.h 3: keepsock_conn_pause, keepsock_conn_resume, keepsock_conn_queued
  *   Receive lines or messages instead of bytes
- *     serving.h 8: keepsock_serve_options_set_lines, keepsock_serve_options_set_length_prefix
+ *     basics.h 5: keepsock_framing
+ *     serving.h 8: keepsock_serve_options_set_framing
  *   Limit the number of clients, in total or per address
  *     serving.h 7: keepsock_serve_options_set_max_connections,
  *         keepsock_serve_options_set_max_per_address
@@ -231,7 +236,7 @@
  *   Set errno after a failed call
  *     basics.h 3: keepsock_status_errno
  *   Log what the library does
- *     basics.h 8: keepsock_log_set
+ *     basics.h 9: keepsock_log_set
  *   Print the state of every connection of a service
  *     serving.h 10: keepsock_service_dump, keepsock_service_get_stats
  *   See the SYN of a client, or a whole handshake

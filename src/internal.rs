@@ -24,7 +24,7 @@
 use std::time::Instant;
 
 use crate::stream::Connected;
-use crate::{ClientSocket, Endpoint, LengthPrefix, Result, SocketOptions};
+use crate::{ClientSocket, Endpoint, LengthFormat, Result, SocketOptions};
 #[cfg(feature = "serve")]
 use crate::{Connection, ServeOptions};
 
@@ -84,8 +84,10 @@ pub(crate) fn event_slots(options: &ServeOptions) -> usize {
     options.event_entries()
 }
 
-/// The length prefix with this number in the C API.
-pub(crate) fn length_prefix_from_number(number: i32) -> Option<LengthPrefix> {
-    use LengthPrefix::*;
-    [U8, U16Be, U16Le, U32Be, U32Le].into_iter().find(|prefix| *prefix as i32 == number)
+/// The format of a length with this number in the C API.
+pub(crate) fn length_format_from_number(number: i32) -> Option<LengthFormat> {
+    use LengthFormat::*;
+    let all =
+        [U8, U16Be, U16Le, U24Be, U24Le, U32Be, U32Le, U64Be, U64Le, VarintMqtt, VarintProtobuf];
+    all.into_iter().find(|format| *format as i32 == number)
 }

@@ -84,7 +84,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `serve` | [`Service`], [`ServeOptions`], [`Handler`], [`Connection`], [`Framing`] |
+//! | `serve` | [`Service`], [`ServeOptions`], [`Handler`], [`Connection`] |
 //! | `datagram` | [`DatagramSocket`], and with `serve` also [`DatagramService`] |
 //! | `activation` | [`Activation`], [`Handover`] |
 //! | `diag` | [`ClientSocket::saved_syn`], [`Capture`], [`Handshake`] |
@@ -164,10 +164,7 @@ pub use types::close_reason::CloseReason;
 pub use types::credentials::Credentials;
 pub use types::endpoint::Endpoint;
 pub use types::error::{Attempt, Error, ErrorKind, Result, Stage};
-#[cfg(feature = "serve")]
-#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
-pub use types::framing::Framing;
-pub use types::framing::LengthPrefix;
+pub use types::framing::{Framing, LengthFormat};
 pub use types::keepalive::Keepalive;
 pub use types::sockopt::Sockopt;
 pub use types::tcp_state::TcpState;

@@ -118,7 +118,7 @@ mod tests {
     }
 
     /// Each status, with what it means for a caller. The first three have the same errno always.
-    const KINDS: [(ErrorKind, &str); 27] = [
+    const KINDS: [(ErrorKind, &str); 28] = [
         (ErrorKind::TimedOut, "a timeout of the caller"),
         (ErrorKind::LookupFailed, "the resolver did not answer"),
         (ErrorKind::WouldBlock, "the only status with EAGAIN"),
@@ -139,6 +139,7 @@ mod tests {
         (ErrorKind::WrongState, "EPIPE for a write after this side's shutdown"),
         (ErrorKind::Unsupported, ""),
         (ErrorKind::TooLong, ""),
+        (ErrorKind::Malformed, "the length field of a message"),
         (ErrorKind::NoMemory, ""),
         (ErrorKind::NoDescriptors, "ENFILE if the system has none"),
         (ErrorKind::Closed, "this process closed the socket"),
@@ -149,7 +150,8 @@ mod tests {
     ];
 
     fn status_table() -> String {
-        const OTHERS: [(&str, i32); 2] = [("ECANCELED", libc::ECANCELED), ("EIO", libc::EIO)];
+        const OTHERS: [(&str, i32); 3] =
+            [("EBADMSG", libc::EBADMSG), ("ECANCELED", libc::ECANCELED), ("EIO", libc::EIO)];
         let mut table = String::from("| status | errno | remark |\n|---|---|---|\n");
         for (kind, remark) in KINDS {
             let known = ERRNOS.iter().map(|(name, number, _)| (*name, *number)).chain(OTHERS);

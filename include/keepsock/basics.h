@@ -12,11 +12,12 @@
  *     keepsock_error_stage, keepsock_error_os_error, keepsock_error_lookup_code,
  *     keepsock_error_transferred, keepsock_error_attempt, keepsock_error_free
  *  4. Addresses and descriptors: keepsock_address_parse, keepsock_address_text
- *  5. Options of the operating system: keepsock_sockopt
- *  6. Connection states: keepsock_tcp_state_str, keepsock_close_reason_str
- *  7. Cancel tokens: keepsock_cancel_token_new, keepsock_cancel_token_fire,
+ *  5. Framing: keepsock_framing_kind, keepsock_length_format, keepsock_framing
+ *  6. Options of the operating system: keepsock_sockopt
+ *  7. Connection states: keepsock_tcp_state_str, keepsock_close_reason_str
+ *  8. Cancel tokens: keepsock_cancel_token_new, keepsock_cancel_token_fire,
  *     keepsock_cancel_token_is_fired, keepsock_cancel_token_reset, keepsock_cancel_token_free
- *  8. Log events: keepsock_log_set
+ *  9. Log events: keepsock_log_set
  *
  * Where a BSD call or a C library function has a counterpart here:
  *   errno                                    keepsock_status, keepsock_status_errno
@@ -122,6 +123,9 @@ enum {
     /** The peer did not answer a heartbeat within the heartbeat timeout. Reads fail from now on,
         and the program should close the connection. */
     KEEPSOCK_ERR_HEARTBEAT_TIMEOUT = -18,
+    /** The peer sent a message with a length that is malformed in the framing of the call. The
+        bytes stay readable. */
+    KEEPSOCK_ERR_MALFORMED = -19,
     /** The host, the service or the path of the Unix socket does not exist. */
     KEEPSOCK_ERR_NOT_FOUND = -30,
     /** The resolver failed. A retry may succeed. */
@@ -422,7 +426,138 @@ typedef struct {
 } keepsock_credentials;
 
 /*
- * ---- 5. Options of the operating system ---------------------------------------------------------
+ * ---- 5. Framing ---------------------------------------------------------------------------------
+ */
+
+/**
+ * How a stream is split into messages. The kinds with a length field differ in what a message is:
+ * KEEPSOCK_FRAMING_PREFIXED removes and adds the length, KEEPSOCK_FRAMING_LENGTH_FIELD delivers and
+ * sends whole frames.
+ */
+typedef int32_t keepsock_framing_kind;
+enum {
+    /** No framing: a message is the bytes that have arrived. */
+    KEEPSOCK_FRAMING_RAW = 0,
+    /** Lines. A received line ends with LF or CRLF, which the library removes. It adds LF to a
+        sent line. The last line of a stream may lack LF. Uses `max`. */
+    KEEPSOCK_FRAMING_LINES = 1,
+    /** Messages that end with a byte, which the library removes from received messages and adds
+        to sent messages. The last message of a stream may lack it. Uses `delimiter` and `max`. */
+    KEEPSOCK_FRAMING_DELIMITED = 2,
+    /** Messages that follow their length, which the library removes from received messages and
+        adds to sent messages. The length does not count its own bytes. Uses `length_format` and
+        `max`. */
+    KEEPSOCK_FRAMING_PREFIXED = 3,
+    /** Frames that contain their length. A received message is the whole frame, with the bytes
+        before the length field and the field itself. The program sends whole frames. Uses
+        `length_format`, `length_offset`, `length_adjustment` and `max`. */
+    KEEPSOCK_FRAMING_LENGTH_FIELD = 4,
+    /** Messages of one length, which are sent unchanged. Uses `len`. */
+    KEEPSOCK_FRAMING_FIXED = 5
+};
+
+/**
+ * The format of a length: the number of its bytes and their order, or a variable-length integer
+ * (LEB128). Lengths are unsigned.
+ */
+typedef int32_t keepsock_length_format;
+enum {
+    /** One byte. */
+    KEEPSOCK_LENGTH_FORMAT_U8 = 1,
+    /** Two bytes, big-endian (network byte order). */
+    KEEPSOCK_LENGTH_FORMAT_U16_BE = 2,
+    /** Two bytes, little-endian. */
+    KEEPSOCK_LENGTH_FORMAT_U16_LE = 3,
+    /** Four bytes, big-endian (network byte order). */
+    KEEPSOCK_LENGTH_FORMAT_U32_BE = 4,
+    /** Four bytes, little-endian. */
+    KEEPSOCK_LENGTH_FORMAT_U32_LE = 5,
+    /** Three bytes, big-endian (network byte order). */
+    KEEPSOCK_LENGTH_FORMAT_U24_BE = 6,
+    /** Three bytes, little-endian. */
+    KEEPSOCK_LENGTH_FORMAT_U24_LE = 7,
+    /** Eight bytes, big-endian (network byte order). */
+    KEEPSOCK_LENGTH_FORMAT_U64_BE = 8,
+    /** Eight bytes, little-endian. */
+    KEEPSOCK_LENGTH_FORMAT_U64_LE = 9,
+    /** The variable-length integer of MQTT: 1 to 4 bytes with 7 bits each, the lowest bits
+        first. A longer form than necessary is malformed. */
+    KEEPSOCK_LENGTH_FORMAT_VARINT_MQTT = 10,
+    /** The varint of Protocol Buffers: 1 to 10 bytes with 7 bits each, the lowest bits first. A
+        longer form than necessary is accepted, as parsers of Protocol Buffers do. */
+    KEEPSOCK_LENGTH_FORMAT_VARINT_PROTOBUF = 11
+};
+
+/**
+ * How a stream is split into messages: by keepsock_client_read_message(),
+ * keepsock_client_write_message() and keepsock_server_serve_events()
+ * (keepsock_serve_options_set_framing()).
+ *
+ * Set `size` and `kind`, and the members that the kind uses. The others must be 0, as they are
+ * with designated initializers:
+ *
+ * @code
+ * // Text protocols: lines of at most 1,024 bytes.
+ * const keepsock_framing lines = {
+ *     .size = sizeof lines, .kind = KEEPSOCK_FRAMING_LINES, .max = 1024
+ * };
+ * // DNS over TCP: a length of two bytes, then the message.
+ * const keepsock_framing dns = {
+ *     .size = sizeof dns, .kind = KEEPSOCK_FRAMING_PREFIXED,
+ *     .length_format = KEEPSOCK_LENGTH_FORMAT_U16_BE, .max = 65535
+ * };
+ * // Protocol Buffers, as writeDelimitedTo() writes them: a varint, then the message.
+ * const keepsock_framing protobuf = {
+ *     .size = sizeof protobuf, .kind = KEEPSOCK_FRAMING_PREFIXED,
+ *     .length_format = KEEPSOCK_LENGTH_FORMAT_VARINT_PROTOBUF, .max = 1048576
+ * };
+ * // MQTT: the packet type, then the remaining length. A message is a whole packet.
+ * const keepsock_framing mqtt = {
+ *     .size = sizeof mqtt, .kind = KEEPSOCK_FRAMING_LENGTH_FIELD,
+ *     .length_format = KEEPSOCK_LENGTH_FORMAT_VARINT_MQTT, .length_offset = 1, .max = 65536
+ * };
+ * // PostgreSQL: the message type, then a length of four bytes that includes itself.
+ * const keepsock_framing postgres = {
+ *     .size = sizeof postgres, .kind = KEEPSOCK_FRAMING_LENGTH_FIELD,
+ *     .length_format = KEEPSOCK_LENGTH_FORMAT_U32_BE, .length_offset = 1,
+ *     .length_adjustment = -4, .max = 1048576
+ * };
+ * @endcode
+ *
+ * A received message is too long if it has more than `max` bytes. It is malformed if its length is
+ * not a number in its format, or is below zero with `length_adjustment`. A message that is
+ * incomplete at the end of the stream is not delivered. `max` does not limit sent messages. A sent
+ * message must not contain its delimiter (LF with lines), because the peer would receive several
+ * messages.
+ */
+typedef struct {
+    /** sizeof(keepsock_framing). */
+    size_t size;
+    /** A keepsock_framing_kind. */
+    int32_t kind;
+    /** A keepsock_length_format. */
+    int32_t length_format;
+    /** The maximum length of a received message in bytes, above 0. With
+        KEEPSOCK_FRAMING_LENGTH_FIELD it counts the whole frame, and must have room for the bytes
+        before the length field and the field. Otherwise it counts the bytes without delimiter or
+        length, and with KEEPSOCK_FRAMING_PREFIXED the length must be able to represent it. */
+    size_t max;
+    /** The length of each received message in bytes, above 0. */
+    size_t len;
+    /** The number of bytes before the length field. */
+    size_t length_offset;
+    /** A number that is added to the length. The sum is the number of bytes after the length
+        field. It is 0 if the length counts those bytes. It is negative if the length also counts
+        bytes before them, by the number of those. */
+    int32_t length_adjustment;
+    /** The byte that ends a message. */
+    uint8_t delimiter;
+    /** Must be 0. */
+    uint8_t reserved[3];
+} keepsock_framing;
+
+/*
+ * ---- 6. Options of the operating system ---------------------------------------------------------
  */
 
 /**
@@ -484,7 +619,7 @@ enum {
 };
 
 /*
- * ---- 6. Connection states -----------------------------------------------------------------------
+ * ---- 7. Connection states -----------------------------------------------------------------------
  */
 
 /**
@@ -546,7 +681,9 @@ enum {
     /** The peer sent a message that is longer than the framing of the service permits. */
     KEEPSOCK_CLOSE_MESSAGE_TOO_LONG = 10,
     /** The peer read too slowly: the send queue exceeded its limit. */
-    KEEPSOCK_CLOSE_SLOW_CONSUMER = 11
+    KEEPSOCK_CLOSE_SLOW_CONSUMER = 11,
+    /** The peer sent a message with a length that is malformed in the framing of the service. */
+    KEEPSOCK_CLOSE_MESSAGE_MALFORMED = 12
 };
 
 /**
@@ -557,7 +694,7 @@ enum {
 const char *keepsock_close_reason_str(int32_t reason);
 
 /*
- * ---- 7. Cancel tokens ---------------------------------------------------------------------------
+ * ---- 8. Cancel tokens ---------------------------------------------------------------------------
  */
 
 /**
@@ -613,7 +750,7 @@ void keepsock_cancel_token_reset(keepsock_cancel_token *cancel);
 void keepsock_cancel_token_free(keepsock_cancel_token *cancel);
 
 /*
- * ---- 8. Log events ------------------------------------------------------------------------------
+ * ---- 9. Log events ------------------------------------------------------------------------------
  */
 
 /** The severity of a log event. keepsock_log_set() logs a level and all more severe levels. */

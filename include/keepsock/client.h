@@ -243,16 +243,6 @@ typedef struct {
     size_t cap;  /**< Its size in bytes. */
 } keepsock_buffer;
 
-/** The format of a length prefix. The length does not include the prefix itself. */
-typedef int32_t keepsock_length_prefix;
-enum {
-    KEEPSOCK_LENGTH_PREFIX_U8 = 1,      /**< One byte. */
-    KEEPSOCK_LENGTH_PREFIX_U16_BE = 2,  /**< Two bytes, big-endian (network byte order). */
-    KEEPSOCK_LENGTH_PREFIX_U16_LE = 3,  /**< Two bytes, little-endian. */
-    KEEPSOCK_LENGTH_PREFIX_U32_BE = 4,  /**< Four bytes, big-endian (network byte order). */
-    KEEPSOCK_LENGTH_PREFIX_U32_LE = 5   /**< Four bytes, little-endian. */
-};
-
 /**
  * Reads at least one byte.
  *
@@ -390,18 +380,33 @@ int32_t keepsock_client_read_line(keepsock_client *client, char *buf, size_t cap
                                   keepsock_error **error);
 
 /**
- * Reads one message with a length prefix.
+ * Reads one message.
  *
- * The function removes the prefix. A message may have no bytes. If the call fails, the bytes
- * that have arrived are kept for the next read.
+ * keepsock_framing describes which bytes of the stream are the message. A message may have no
+ * bytes. With KEEPSOCK_FRAMING_RAW the call returns the bytes that have arrived, at least one. One
+ * read timeout covers the whole call. If the call fails, the bytes that have arrived are kept for
+ * the next read.
  *
- * @param prefix  A keepsock_length_prefix.
- * @param buf     Receives the message.
- * @param cap     The size of `buf` in bytes: the longest message.
- * @param len     Receives the length of the message.
+ * @code
+ * const keepsock_framing mqtt = {
+ *     .size = sizeof mqtt, .kind = KEEPSOCK_FRAMING_LENGTH_FIELD,
+ *     .length_format = KEEPSOCK_LENGTH_FORMAT_VARINT_MQTT, .length_offset = 1, .max = 65536
+ * };
+ * static unsigned char packet[65536];
+ * size_t len = 0;
+ * if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL) == KEEPSOCK_OK)
+ *     printf("packet type %d, %zu bytes\n", packet[0] >> 4, len);
+ * @endcode
+ *
+ * @param framing  The framing.
+ * @param buf      Receives the message. No NUL is added.
+ * @param cap      The size of `buf` in bytes.
+ * @param len      Receives the length of the message.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before a whole message had arrived
- *   - KEEPSOCK_ERR_TOO_LONG: the prefix announces more than `cap` bytes
+ *   - KEEPSOCK_ERR_TOO_LONG: the message is longer than `framing->max` or `cap`
+ *   - KEEPSOCK_ERR_MALFORMED: the length is not a number in its format, or is below zero with
+ *     `length_adjustment`
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
@@ -417,11 +422,15 @@ int32_t keepsock_client_read_line(keepsock_client *client, char *buf, size_t cap
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
  *     bytes, which are kept
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `prefix` is not a keepsock_length_prefix
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
+ *     `framing` is out of range or is set although its kind does not use it, or `cap` is 0 with
+ *     KEEPSOCK_FRAMING_RAW
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member of `framing`
+ *     that is set
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
-int32_t keepsock_client_read_message(keepsock_client *client, int32_t prefix, void *buf, size_t cap,
-                                     size_t *len, keepsock_error **error);
+int32_t keepsock_client_read_message(keepsock_client *client, const keepsock_framing *framing,
+                                     void *buf, size_t cap, size_t *len, keepsock_error **error);
 
 /**
  * Reads at least one byte into several buffers, and fills them one after the other (readv(2)).
@@ -560,14 +569,15 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
                                   keepsock_error **error);
 
 /**
- * Writes one message with a length prefix, in one system call.
+ * Writes one message with the length or the delimiter of its framing, in one system call.
  *
- * One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
- * returns the number of bytes that the kernel accepted, including those of the prefix.
+ * keepsock_framing describes what the function adds to a message. One write timeout covers the whole
+ * call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
+ * accepted, including those of the length and the delimiter.
  *
- * @param prefix  A keepsock_length_prefix.
- * @param buf     The message.
- * @param len     The number of bytes, which the prefix must be able to express.
+ * @param framing  The framing.
+ * @param buf      The message.
+ * @param len      The number of bytes.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
@@ -583,12 +593,15 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
  *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `prefix` is not a keepsock_length_prefix, or it
- *     cannot express `len`
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
+ *     `framing` is out of range or is set although its kind does not use it, the message contains
+ *     its delimiter (LF with lines), or the format of the length cannot represent `len`
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member of `framing`
+ *     that is set
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
-int32_t keepsock_client_write_message(keepsock_client *client, int32_t prefix, const void *buf,
-                                      size_t len, keepsock_error **error);
+int32_t keepsock_client_write_message(keepsock_client *client, const keepsock_framing *framing,
+                                      const void *buf, size_t len, keepsock_error **error);
 
 /**
  * Writes all bytes of several buffers, without copying them together.

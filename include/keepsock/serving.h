@@ -25,8 +25,7 @@
  *  7. Limits and access: keepsock_serve_options_set_max_connections,
  *     keepsock_serve_options_set_accept_policy, keepsock_serve_options_set_max_per_address,
  *     keepsock_serve_options_add_allowed_network, keepsock_serve_options_add_denied_network
- *  8. Framing and send queues: keepsock_serve_options_set_lines,
- *     keepsock_serve_options_set_delimiter, keepsock_serve_options_set_length_prefix,
+ *  8. Framing and send queues: keepsock_serve_options_set_framing,
  *     keepsock_serve_options_set_queue_limit, keepsock_serve_options_set_overflow_policy
  *  9. Stopping a service: keepsock_service_drain, keepsock_service_stop,
  *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
@@ -334,7 +333,7 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
- *     contains the delimiter of the framing (LF with lines), or the length prefix cannot represent
+ *     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
  *     `len`
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  */
@@ -679,7 +678,7 @@ int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *valu
  *     keepsock_server_serve_events(), and the call comes from a forked child
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
  *     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
- *     length prefix cannot represent `len`
+ *     format of the length cannot represent `len`
  * @note May be called from inside handlers and callbacks.
  */
 int32_t keepsock_service_broadcast(keepsock_service *service, const char *group, const void *buf,
@@ -775,6 +774,7 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
  *   fail_on_stall: peer does not read         KEEPSOCK_CLOSE_STALLED            RST
  *   queue limit: peer reads too slowly        KEEPSOCK_CLOSE_SLOW_CONSUMER      RST
  *   message longer than the framing permits   KEEPSOCK_CLOSE_MESSAGE_TOO_LONG   RST
+ *   malformed length of a message             KEEPSOCK_CLOSE_MESSAGE_MALFORMED  RST
  *   maximum of connections (REJECT) or per    none: the service counts the      RST
  *   address, denied network                   client in keepsock_server_stats
  *   keepsock_conn_close(), handler returned   KEEPSOCK_CLOSE_LOCAL              FIN (3)
@@ -897,53 +897,30 @@ enum {
 };
 
 /**
- * Sets framing by lines for keepsock_server_serve_events().
+ * Sets the framing of keepsock_server_serve_events().
  *
- * on_data receives one line at a time, without the LF or CRLF at its end. keepsock_conn_send() and
- * keepsock_service_broadcast() add LF, and reject a message that contains LF. The last line of a
- * stream may lack LF. A line that exceeds `max` closes its connection
- * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected. Default: no framing, so
- * on_data receives the bytes as they arrive.
+ * on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast() send
+ * one message. A message that is too long closes its connection (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG),
+ * and so does a malformed one (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not
+ * affected. Default: KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
  *
- * @param max  Maximum length of a received line in bytes, above 0, without LF or CRLF.
+ * @code
+ * const keepsock_framing lines = {
+ *     .size = sizeof lines, .kind = KEEPSOCK_FRAMING_LINES, .max = 1024
+ * };
+ * keepsock_serve_options *options = NULL;
+ * if (keepsock_serve_options_new(&options, NULL) == KEEPSOCK_OK)
+ *     keepsock_serve_options_set_framing(options, &lines, NULL);
+ * @endcode
+ *
+ * @param framing  The framing, copied.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, or a member of
+ *     `framing` is out of range or is set although its kind does not use it
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member that is set
  */
-int32_t keepsock_serve_options_set_lines(keepsock_serve_options *options, size_t max,
-                                         keepsock_error **error);
-
-/**
- * Sets framing by a delimiter for keepsock_server_serve_events().
- *
- * on_data receives one message at a time, without the delimiter at its end. keepsock_conn_send()
- * and keepsock_service_broadcast() add the delimiter, and reject a message that contains it. The
- * last message of a stream may lack it. A message that exceeds `max` closes its connection
- * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
- *
- * @param delimiter  The byte that ends a message.
- * @param max        Maximum length of a received message in bytes, above 0, without the delimiter.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
- */
-int32_t keepsock_serve_options_set_delimiter(keepsock_serve_options *options, uint8_t delimiter,
-                                             size_t max, keepsock_error **error);
-
-/**
- * Sets framing by a length prefix for keepsock_server_serve_events().
- *
- * on_data receives one message at a time, without the prefix. keepsock_conn_send() and
- * keepsock_service_broadcast() add the prefix. The library discards a message that is incomplete
- * at the end of the stream. A message that exceeds `max` closes its connection
- * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
- *
- * @param prefix  A keepsock_length_prefix.
- * @param max     Maximum length of a received message in bytes, above 0, without the prefix.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, `prefix` is not a keepsock_length_prefix,
- *     `max` is 0, or the prefix cannot represent `max`
- */
-int32_t keepsock_serve_options_set_length_prefix(keepsock_serve_options *options, int32_t prefix,
-                                                 size_t max, keepsock_error **error);
+int32_t keepsock_serve_options_set_framing(keepsock_serve_options *options,
+                                           const keepsock_framing *framing, keepsock_error **error);
 
 /**
  * Limits the send queue of each connection of keepsock_server_serve_events().

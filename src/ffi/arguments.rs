@@ -12,7 +12,6 @@ use std::ffi::{CStr, c_char, c_void};
 use std::fmt::Display;
 use std::io::{IoSlice, IoSliceMut};
 use std::marker::PhantomData;
-#[cfg(feature = "diag")]
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
@@ -410,6 +409,61 @@ impl<T: Versioned + Copy> StructureIn<'_, T> {
             std::ptr::copy_nonoverlapping(from, to, self.size.min(size_of::<T>()));
             Ok(value.assume_init())
         }
+    }
+}
+
+/// A structure that the function reads and whose first member is its size. It may be of an earlier or
+/// a later version.
+pub(crate) struct SizedIn<'a, T> {
+    pointer: *const T,
+    name: &'static str,
+    call: PhantomData<&'a T>,
+}
+
+impl<T: Versioned + Copy> SizedIn<'_, T> {
+    /// The largest structure that a later version may have.
+    const MAX: usize = 64 * size_of::<usize>();
+
+    /// # Safety
+    /// `pointer` is NULL, or its first member is a readable `usize` during the call and states how
+    /// many bytes of the structure are readable. Every value of the members of `T` is valid.
+    #[inline]
+    pub(crate) unsafe fn new(pointer: *const T, name: &'static str) -> Self {
+        SizedIn { pointer, name, call: PhantomData }
+    }
+
+    /// The structure. Members that the caller's version does not have are 0.
+    pub(crate) fn get(self) -> Result<T> {
+        let (name, most) = (self.name, Self::MAX);
+        if self.pointer.is_null() {
+            return Err(null(name));
+        }
+        // SAFETY: `new` requires a readable first member of this type, and the pointer is not NULL.
+        let size = unsafe { self.pointer.cast::<usize>().read() };
+        if size != size_of::<T>() {
+            T::check_size(size, &format!("{name}.size"))?;
+            if size > most {
+                return Err(invalid(format!(
+                    "{name}.size is {size}, more than {most}: pass its sizeof"
+                )));
+            }
+        }
+        let known = size.min(size_of::<T>());
+        let from = self.pointer.cast::<u8>();
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: `new` requires `size` readable bytes, which are not those of the local variable.
+        // `known` bytes are at most as many as either has. Every value of the members is valid, and
+        // also 0.
+        let (value, unknown) = unsafe {
+            std::ptr::copy_nonoverlapping(from, value.as_mut_ptr().cast(), known);
+            (value.assume_init(), slice::from_raw_parts(from.add(known), size - known))
+        };
+        if unknown.iter().any(|byte| *byte != 0) {
+            let what =
+                format!("{name} has a member that this version of the library does not know");
+            return Err(Error::new(ErrorKind::Unsupported, NO_OPERATION).detail(what));
+        }
+        Ok(value)
     }
 }
 

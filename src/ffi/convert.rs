@@ -3,9 +3,8 @@
 use std::ffi::{CString, c_char};
 use std::time::Duration;
 
+use crate::Sockopt;
 use crate::ffi::Result;
-use crate::internal::length_prefix_from_number;
-use crate::{LengthPrefix, Sockopt};
 
 /// Milliseconds for C, rounded up so that a caller that waits for them does not return too early.
 pub(crate) fn millis(time: Duration) -> i64 {
@@ -52,11 +51,6 @@ fn fitting(text: &str, max: usize) -> usize {
 /// type.
 pub(crate) fn known<T>(found: Option<T>, number: i32, kind: &str) -> Result<T> {
     found.ok_or_else(|| crate::ffi::invalid(format!("{number} is not a {kind}")))
-}
-
-/// A length prefix by its number in keepsock_length_prefix.
-pub(crate) fn length_prefix(number: i32) -> Result<LengthPrefix> {
-    known(length_prefix_from_number(number), number, "keepsock_length_prefix")
 }
 
 const SOCKOPTS: [Sockopt; 14] = [

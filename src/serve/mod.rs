@@ -132,8 +132,8 @@ impl Service {
     ///   parent.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
-    ///   [`framing`](ServeOptions::framing) (LF with lines), or the length prefix cannot represent
-    ///   its length.
+    ///   [`framing`](ServeOptions::framing) (LF with lines), or the format of the length cannot
+    ///   represent its length.
     ///
     /// ```
     /// use keepsock::{ClientSocket, ServerSocket};
@@ -165,7 +165,7 @@ impl Service {
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
     /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the list of members.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
-    ///   framing, or the length prefix cannot represent its length.
+    ///   framing, or the format of the length cannot represent its length.
     ///
     /// ```
     /// # #[cfg(unix)] {

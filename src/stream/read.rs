@@ -15,7 +15,7 @@ use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Outcome, Stop};
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
-use crate::types::framing::{DelimiterSplitter, LengthPrefix, LineSplitter, Split};
+use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split};
 
 impl ClientSocket {
     /// Reads bytes into `buf` and returns their number. Waits until at least one byte is available.
@@ -286,31 +286,37 @@ impl ClientSocket {
         self.read_until_bytes(delimiter, max, copied).map_err(|stop| self.stopped("read", stop))
     }
 
-    /// Reads one message that follows its length, and returns the message without the prefix.
+    /// Reads one message. [`Framing`] describes which bytes of the stream are the message.
     ///
-    /// `prefix` is the form of the length. `max` is the greatest number of bytes without the prefix.
-    /// A message may be empty. The read timeout limits the whole call.
+    /// A message may be empty. With [`Framing::Raw`] the call returns the bytes that have arrived, at
+    /// least one. The read timeout limits the whole call.
     ///
     /// # Errors
     /// The bytes that had arrived stay in the socket for the next read.
     #[doc = read_errors!()]
     #[doc = end_errors!()]
-    /// - [`TooLong`](ErrorKind::TooLong): the prefix announces more than `max` bytes.
     /// - [`EndOfStream`](ErrorKind::EndOfStream): the peer closed its side before the whole message
     ///   had arrived.
+    /// - [`TooLong`](ErrorKind::TooLong): the message is longer than the maximum of the framing.
+    /// - [`Malformed`](ErrorKind::Malformed): the length field is not a number in its format, or the
+    ///   length with its adjustment is below zero.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the framing has a maximum or a length of 0,
+    ///   or a maximum that contradicts its length field.
     /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the bytes.
     /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
     ///
     /// ```
-    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # use keepsock::{ClientSocket, Framing, LengthFormat, ServerSocket};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// # let client = ClientSocket::connect(server.endpoint())?;
     /// # server.accept()?.write_all(&[0, 2, b'h', b'i'])?;
-    /// assert_eq!(client.read_message(LengthPrefix::U16Be, 1024)?, b"hi");
+    /// let framing = Framing::Prefixed { format: LengthFormat::U16Be, max: 1024 };
+    /// assert_eq!(client.read_message(&framing)?, b"hi");
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn read_message(&self, prefix: LengthPrefix, max: usize) -> Result<Vec<u8>> {
-        self.read_message_bytes(prefix, max, copied).map_err(|stop| self.stopped("read", stop))
+    pub fn read_message(&self, framing: &Framing) -> Result<Vec<u8>> {
+        self.read_message_bytes(*framing, usize::MAX, copied)
+            .map_err(|stop| self.stopped("read", stop))
     }
 
     /// Reads one line and returns it without its end, LF or CRLF.
@@ -342,15 +348,32 @@ impl ClientSocket {
         self.read_line_bytes(max, text).map_err(|stop| self.stopped("read", stop))
     }
 
-    /// Reads one message and passes it to `take` before it leaves the buffer. See
-    /// [`read_message`](ClientSocket::read_message).
+    /// Reads one message of at most `cap` bytes and passes it to `take` before it leaves the buffer.
+    /// See [`read_message`](ClientSocket::read_message).
     pub(crate) fn read_message_bytes<T>(
         &self,
-        prefix: LengthPrefix,
-        max: usize,
+        framing: Framing,
+        cap: usize,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
-        self.read_frame(|data, _, _| prefix.split(data, max), take)
+        framing.validate("read")?;
+        let framing = framing.limited(cap);
+        let mut search = framing.splitter();
+        let split = |data: &[u8], ended, moved| {
+            if moved {
+                search = framing.splitter();
+            }
+            match &mut search {
+                _ if matches!(framing, Framing::Fixed { len } if len > cap) => Split::TooLong,
+                Some(search) => search.split(data, ended),
+                None if data.is_empty() => Split::Incomplete,
+                None => {
+                    let len = data.len().min(cap);
+                    Split::Message { range: 0..len, len }
+                }
+            }
+        };
+        self.read_frame(split, take)
     }
 
     /// Reads one line and passes it to `take` before it leaves the buffer. See
@@ -421,6 +444,11 @@ impl ClientSocket {
                     return Ok(taken);
                 }
                 Split::TooLong => Some((ErrorKind::TooLong, 0)),
+                Split::Malformed(why) => {
+                    drop(buffer);
+                    let error = self.failed("read", ErrorKind::Malformed.into(), 0);
+                    return Err(error.detail(why).into());
+                }
                 Split::Incomplete if ended => Some((ErrorKind::EndOfStream, 0)),
                 // Data may arrive without end and complete no frame.
                 Split::Incomplete if filled && timeout.has_expired() => {

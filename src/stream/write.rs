@@ -13,7 +13,7 @@ use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Cause, Stop};
 use crate::sys::{self, InUse, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
-use crate::types::framing::LengthPrefix;
+use crate::types::framing::Framing;
 
 /// The number of leading buffers with no more than `max` bytes together. 0: the first buffer is
 /// longer.
@@ -235,37 +235,40 @@ impl ClientSocket {
         all.map_err(|cause| self.to_stop("write", cause, done))
     }
 
-    /// Writes one message and its length before it, in one system call.
+    /// Writes one message with the length or the delimiter of its [framing](Framing), in one system
+    /// call. A framing whose messages are sent unchanged adds no bytes.
     ///
-    /// `prefix` is the form of the length. The write timeout limits the whole call. The call never
-    /// raises SIGPIPE.
+    /// The write timeout limits the whole call. The call never raises SIGPIPE.
     ///
     /// # Errors
     /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes, including the
-    /// prefix, that the kernel had accepted.
+    /// length and the delimiter, that the kernel had accepted.
     #[doc = write_errors!()]
     #[doc = write_end_errors!()]
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the length of the message does not fit
-    ///   into the prefix.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains its delimiter (LF with
+    ///   lines), or the format of the length cannot represent its length; or the framing has a
+    ///   maximum or a length of 0, or a maximum that contradicts its length field.
     /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
     ///
     /// ```
-    /// # use keepsock::{ClientSocket, LengthPrefix, ServerSocket};
+    /// # use keepsock::{ClientSocket, Framing, LengthFormat, ServerSocket};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// # let client = ClientSocket::connect(server.endpoint())?;
-    /// client.write_message(LengthPrefix::U32Be, b"hello")?;
-    /// assert_eq!(client.write_message(LengthPrefix::U8, &[0; 256]).unwrap_err().kind(),
+    /// let framing = Framing::Prefixed { format: LengthFormat::U8, max: 255 };
+    /// client.write_message(&framing, b"hello")?;
+    /// assert_eq!(client.write_message(&framing, &[0; 256]).unwrap_err().kind(),
     ///     keepsock::ErrorKind::InvalidArgument);
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Result<()> {
+    pub fn write_message(&self, framing: &Framing, message: &[u8]) -> Result<()> {
         self.require_stream("write")?;
-        let Some(encoded) = prefix.encode(message.len()) else {
-            let (len, size) = (message.len(), prefix.size());
-            let what = format!("a message of {len} bytes is too long for a length of {size} bytes");
+        framing.validate("write")?;
+        let Some((before, after)) = framing.mark(message) else {
+            let what = framing.rejection(message.len());
             return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
         };
-        self.write_slices(&mut [IoSlice::new(encoded.as_slice()), IoSlice::new(message)])
+        let parts = [before.as_slice(), message, after.as_slice()];
+        self.write_slices(&mut parts.map(IoSlice::new))
     }
 
     /// Fails if the time of a call has expired after a part of the bytes. The kernel may accept

@@ -102,6 +102,7 @@ impl ErrorKind {
             ErrorKind::WouldBlock => libc::EAGAIN,
             ErrorKind::EndOfStream => libc::EPIPE,
             ErrorKind::TooLong => libc::EMSGSIZE,
+            ErrorKind::Malformed => libc::EBADMSG,
             ErrorKind::NotFound => libc::ENOENT,
             ErrorKind::Refused => libc::ECONNREFUSED,
             ErrorKind::Unreachable | ErrorKind::LookupFailed => libc::EHOSTUNREACH,

@@ -42,6 +42,9 @@ pub enum CloseReason {
     /// The peer read too slowly: the send queue exceeded its limit.
     #[error("slow consumer")]
     SlowConsumer = 11,
+    /// The peer sent a message with a length that is malformed in the framing of the service.
+    #[error("malformed message")]
+    MessageMalformed = 12,
 }
 
 impl CloseReason {
@@ -59,6 +62,7 @@ impl CloseReason {
             Local,
             MessageTooLong,
             SlowConsumer,
+            MessageMalformed,
         ];
         all.into_iter().find(|reason| *reason as i32 == number)
     }
@@ -88,6 +92,7 @@ impl CloseReason {
             CloseReason::Cancelled | CloseReason::Local => ErrorKind::Closed,
             CloseReason::MessageTooLong => ErrorKind::TooLong,
             CloseReason::SlowConsumer => ErrorKind::Stalled,
+            CloseReason::MessageMalformed => ErrorKind::Malformed,
         }
     }
 }

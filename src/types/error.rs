@@ -72,6 +72,10 @@ pub enum ErrorKind {
     /// the program should close the connection.
     #[error("heartbeat timeout")]
     HeartbeatTimeout = -18,
+    /// The peer sent a message with a length that is malformed in the framing of the call. The bytes
+    /// stay readable.
+    #[error("malformed message")]
+    Malformed = -19,
     /// The host, the service or the path of the Unix socket does not exist.
     #[error("not found")]
     NotFound = -30,
@@ -561,7 +565,7 @@ impl From<Error> for io::Error {
             | ErrorKind::HeartbeatTimeout => io::ErrorKind::TimedOut,
             ErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
             ErrorKind::EndOfStream => io::ErrorKind::UnexpectedEof,
-            ErrorKind::TooLong => io::ErrorKind::InvalidData,
+            ErrorKind::TooLong | ErrorKind::Malformed => io::ErrorKind::InvalidData,
             ErrorKind::NotFound => io::ErrorKind::NotFound,
             ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
             ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,

@@ -1,15 +1,15 @@
-//! Framing: splitting a stream into messages by a delimiter or a length prefix. No I/O.
+//! Framing: splitting a stream into messages. No I/O.
 
 use std::ops::Range;
 
-#[cfg(feature = "serve")]
 use crate::types::error::{Error, ErrorKind, Result};
 
-/// The format of a length prefix. The length does not include the prefix itself.
+/// The format of a length: the number of its bytes and their order, or a variable-length integer
+/// (LEB128). Lengths are unsigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(i32)]
-pub enum LengthPrefix {
+pub enum LengthFormat {
     /// One byte.
     U8 = 1,
     /// Two bytes, big-endian (network byte order).
@@ -20,91 +20,200 @@ pub enum LengthPrefix {
     U32Be = 4,
     /// Four bytes, little-endian.
     U32Le = 5,
+    /// Three bytes, big-endian (network byte order).
+    U24Be = 6,
+    /// Three bytes, little-endian.
+    U24Le = 7,
+    /// Eight bytes, big-endian (network byte order).
+    U64Be = 8,
+    /// Eight bytes, little-endian.
+    U64Le = 9,
+    /// The variable-length integer of MQTT: 1 to 4 bytes with 7 bits each, the lowest bits first. A
+    /// longer form than necessary is malformed.
+    VarintMqtt = 10,
+    /// The varint of Protocol Buffers: 1 to 10 bytes with 7 bits each, the lowest bits first. A
+    /// longer form than necessary is accepted, as parsers of Protocol Buffers do.
+    VarintProtobuf = 11,
 }
 
-impl LengthPrefix {
-    pub(crate) fn size(self) -> usize {
+/// The result of decoding a length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decoded {
+    Incomplete,
+    /// The length, and the number of bytes of its field.
+    Length(u64, usize),
+    Malformed(&'static str),
+}
+
+impl LengthFormat {
+    /// The greatest number of bytes of the field.
+    fn max_size(self) -> usize {
         match self {
-            LengthPrefix::U8 => 1,
-            LengthPrefix::U16Be | LengthPrefix::U16Le => 2,
-            LengthPrefix::U32Be | LengthPrefix::U32Le => 4,
+            LengthFormat::U8 => 1,
+            LengthFormat::U16Be | LengthFormat::U16Le => 2,
+            LengthFormat::U24Be | LengthFormat::U24Le => 3,
+            LengthFormat::U32Be | LengthFormat::U32Le | LengthFormat::VarintMqtt => 4,
+            LengthFormat::U64Be | LengthFormat::U64Le => 8,
+            LengthFormat::VarintProtobuf => MAX_FIELD,
         }
     }
 
-    /// The length of the longest message.
-    #[cfg(feature = "serve")]
+    fn is_varint(self) -> bool {
+        matches!(self, LengthFormat::VarintMqtt | LengthFormat::VarintProtobuf)
+    }
+
+    fn is_little_endian(self) -> bool {
+        matches!(
+            self,
+            LengthFormat::U16Le | LengthFormat::U24Le | LengthFormat::U32Le | LengthFormat::U64Le
+        )
+    }
+
+    /// The least number of bytes of the field.
+    fn min_size(self) -> usize {
+        if self.is_varint() { 1 } else { self.max_size() }
+    }
+
+    /// The greatest length.
     fn max_len(self) -> u64 {
-        (1 << (8 * self.size())) - 1
+        let bits = if self.is_varint() { 7 } else { 8 } * self.max_size() as u32;
+        1u64.checked_shl(bits).map_or(u64::MAX, |beyond| beyond - 1)
     }
 
-    fn is_big_endian(self) -> bool {
-        !matches!(self, LengthPrefix::U16Le | LengthPrefix::U32Le)
-    }
-
-    /// The prefix of a message of `len` bytes; `None`: the format cannot represent that length.
-    pub(crate) fn encode(self, len: usize) -> Option<Encoded> {
-        let len = u32::try_from(len).ok()?;
-        let size = self.size();
-        if size < 4 && len >> (8 * size) != 0 {
-            return None;
-        }
-        let mut bytes = [0; 4];
-        if self.is_big_endian() {
-            bytes[..size].copy_from_slice(&len.to_be_bytes()[4 - size..]);
-        } else {
+    /// The length as bytes; `None`: the format cannot represent it.
+    fn encode(self, len: usize) -> Option<Encoded> {
+        let len = u64::try_from(len).ok().filter(|len| *len <= self.max_len())?;
+        let mut bytes = [0; MAX_FIELD];
+        let mut size = self.max_size();
+        if self.is_varint() {
+            let mut rest = len;
+            size = 0;
+            loop {
+                bytes[size] = (rest & 0x7f) as u8;
+                rest >>= 7;
+                if rest == 0 {
+                    size += 1;
+                    break;
+                }
+                bytes[size] |= 0x80;
+                size += 1;
+            }
+        } else if self.is_little_endian() {
             bytes[..size].copy_from_slice(&len.to_le_bytes()[..size]);
+        } else {
+            bytes[..size].copy_from_slice(&len.to_be_bytes()[8 - size..]);
         }
-        Some(Encoded { bytes, size })
+        Some(Encoded { bytes, size: size as u8 })
     }
 
-    /// Finds the first message in `data`. A message of more than `max` bytes is too long.
-    pub(crate) fn split(self, data: &[u8], max: usize) -> Split {
-        let size = self.size();
-        let Some(prefix) = data.get(..size) else {
-            return Split::Incomplete;
-        };
-        let shift = |len: usize, byte: &u8| (len << 8) | usize::from(*byte);
-        let len = if self.is_big_endian() {
-            prefix.iter().fold(0, shift)
-        } else {
-            prefix.iter().rev().fold(0, shift)
-        };
-        match size.checked_add(len) {
-            _ if len > max => Split::TooLong,
-            Some(end) if end <= data.len() => Split::Message { range: size..end, len: end },
-            _ => Split::Incomplete,
+    /// Decodes the length at the start of `data`.
+    fn decode(self, data: &[u8]) -> Decoded {
+        if self.is_varint() {
+            return self.decode_varint(data);
         }
+        let size = self.max_size();
+        let Some(field) = data.get(..size) else {
+            return Decoded::Incomplete;
+        };
+        let shift = |len: u64, byte: &u8| (len << 8) | u64::from(*byte);
+        let len = if self.is_little_endian() {
+            field.iter().rev().fold(0, shift)
+        } else {
+            field.iter().fold(0, shift)
+        };
+        Decoded::Length(len, size)
+    }
+
+    fn decode_varint(self, data: &[u8]) -> Decoded {
+        let mut len = 0;
+        let most = self.max_size();
+        for (at, byte) in data.iter().take(most).enumerate() {
+            // The tenth byte has room for one bit.
+            if at == 9 && *byte > 1 {
+                return Decoded::Malformed("the length has more than 64 bits");
+            }
+            len |= u64::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                if self == LengthFormat::VarintMqtt && at > 0 && *byte == 0 {
+                    return Decoded::Malformed("the length is not in its shortest form");
+                }
+                return Decoded::Length(len, at + 1);
+            }
+        }
+        if data.len() < most {
+            return Decoded::Incomplete;
+        }
+        Decoded::Malformed("the length has more than 4 bytes")
     }
 }
 
-/// How event-driven serving splits received bytes into messages and delimits sent messages.
+/// How received bytes are split into messages, and how sent messages are delimited: by event-driven
+/// serving (`ServeOptions::framing`), by [`read_message`](crate::ClientSocket::read_message) and by
+/// [`write_message`](crate::ClientSocket::write_message).
 ///
-/// A received message has at most `max` bytes, without its delimiter or length prefix. If a peer
-/// sends a longer message, its connection is closed with the reason
-/// [`MessageTooLong`](crate::CloseReason::MessageTooLong). Other connections are not affected.
-/// `max` does not limit sent messages.
+/// | framing | a received message | a sent message |
+/// |---|---|---|
+/// | `Raw` | the bytes that have arrived | is sent unchanged |
+/// | `Fixed` | `len` bytes | is sent unchanged |
+/// | `Lines` | a line without LF or CRLF | gets LF |
+/// | `Delimited` | the bytes before the delimiter | gets the delimiter |
+/// | `Prefixed` | the bytes that follow the length | gets its length |
+/// | `LengthField` | the whole frame with its header | is sent unchanged: it is a whole frame |
+///
+/// A received message has at most `max` bytes. `max` does not limit sent messages. A longer message
+/// is too long. A message is malformed if its length field is not a number in its
+/// [format](LengthFormat), or if the length with its adjustment is below zero. Event-driven serving
+/// resets the connection of a peer that sends such a message, with the reason
+/// [`MessageTooLong`](crate::CloseReason::MessageTooLong) or
+/// [`MessageMalformed`](crate::CloseReason::MessageMalformed). Other connections are not affected.
 ///
 /// A sent message must not contain its delimiter, because the peer would receive several messages.
-/// [`Connection::send`](crate::Connection::send) and
-/// [`Service::broadcast`](crate::Service::broadcast) reject it with
+/// `Connection::send`, `Service::broadcast` and
+/// [`write_message`](crate::ClientSocket::write_message) reject it with
 /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
 ///
+/// If the stream ends within a message, that message is discarded. The last message of `Lines` and
+/// `Delimited` may end without its delimiter.
+///
 /// ```
-/// use keepsock::{Framing, LengthPrefix, ServeOptions};
-/// let lines = ServeOptions::new().framing(Framing::Lines { max: 1024 });
-/// let messages = Framing::Prefixed { prefix: LengthPrefix::U32Be, max: 1024 * 1024 };
+/// use keepsock::{Framing, LengthFormat};
+///
+/// // Text protocols.
+/// let lines = Framing::Lines { max: 1024 };
+/// // DNS over TCP: a length of two bytes, then the message.
+/// let dns = Framing::Prefixed { format: LengthFormat::U16Be, max: 65_535 };
+/// // Protocol Buffers, as writeDelimitedTo() writes them: a varint, then the message.
+/// let protobuf = Framing::Prefixed { format: LengthFormat::VarintProtobuf, max: 1 << 20 };
+/// // MQTT: the packet type, then the remaining length. A message is a whole packet.
+/// let mqtt = Framing::LengthField {
+///     format: LengthFormat::VarintMqtt,
+///     offset: 1,
+///     adjustment: 0,
+///     max: 64 * 1024,
+/// };
+/// // PostgreSQL: the message type, then a length of four bytes that includes itself.
+/// let postgres = Framing::LengthField {
+///     format: LengthFormat::U32Be,
+///     offset: 1,
+///     adjustment: -4,
+///     max: 1 << 20,
+/// };
 /// ```
-#[cfg(feature = "serve")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Framing {
     /// No framing. Bytes are delivered as they are received and sent unchanged.
     #[default]
     Raw,
+    /// Messages of one length. The length of a sent message is not checked.
+    Fixed {
+        /// The length of each received message, in bytes.
+        len: usize,
+    },
     /// Lines. A received line ends with LF or CRLF, which is removed. LF is appended to each sent
     /// line. The last line of a stream may end without LF.
     Lines {
-        /// The maximum length of a line, in bytes.
+        /// The maximum length of a line, in bytes, without LF or CRLF.
         max: usize,
     },
     /// Messages that end with a delimiter. The delimiter is removed from received messages and
@@ -112,41 +221,87 @@ pub enum Framing {
     Delimited {
         /// The byte that ends a message.
         delimiter: u8,
-        /// Bytes in a message.
+        /// The maximum length of a message, in bytes, without the delimiter.
         max: usize,
     },
-    /// Messages with a length prefix. The prefix is removed from received messages and added to
-    /// sent messages. If the stream ends within a message, that message is discarded.
+    /// Messages that follow their length. The length is removed from received messages and added to
+    /// sent messages. It does not count its own bytes.
     Prefixed {
-        /// The format of the prefix.
-        prefix: LengthPrefix,
-        /// Bytes in a message.
+        /// The format of the length.
+        format: LengthFormat,
+        /// The maximum length of a message, in bytes, without its length field.
+        max: usize,
+    },
+    /// Frames that contain their length, after `offset` bytes. A received message is the whole frame,
+    /// with the bytes before the length field and with the field itself. A sent message is a whole
+    /// frame, which the program has composed. Its length is not checked.
+    ///
+    /// A frame has `offset` bytes, the length field, and then as many bytes as the sum of the length
+    /// and `adjustment`. The names are those of Netty's LengthFieldBasedFrameDecoder.
+    ///
+    /// | the length counts | `adjustment` |
+    /// |---|---|
+    /// | the bytes after the length field | 0 |
+    /// | also bytes before them, such as the whole frame | minus the number of those bytes |
+    /// | not all bytes after the length field | the number of the others |
+    LengthField {
+        /// The format of the length.
+        format: LengthFormat,
+        /// The number of bytes before the length field.
+        offset: usize,
+        /// A number that is added to the length, often 0 or negative.
+        adjustment: i32,
+        /// The maximum length of a whole frame, in bytes.
         max: usize,
     },
 }
 
-#[cfg(feature = "serve")]
 impl Framing {
     pub(crate) fn validate(self, operation: &'static str) -> Result<()> {
+        let invalid = |what: String| {
+            Err(Error::new(ErrorKind::InvalidArgument, operation)
+                .detail(format!("framing: {what}")))
+        };
         match self {
-            Framing::Raw => Ok(()),
+            Framing::Fixed { len: 0 } => invalid("len must be greater than zero".to_owned()),
             Framing::Lines { max: 0 }
             | Framing::Delimited { max: 0, .. }
-            | Framing::Prefixed { max: 0, .. } => {
-                let err = Error::new(ErrorKind::InvalidArgument, operation);
-                Err(err.detail("framing: max must be greater than zero"))
+            | Framing::Prefixed { max: 0, .. }
+            | Framing::LengthField { max: 0, .. } => {
+                invalid("max must be greater than zero".to_owned())
             }
-            Framing::Prefixed { prefix, max } if prefix.encode(max).is_none() => {
-                let err = Error::new(ErrorKind::InvalidArgument, operation);
-                let (size, most) = (prefix.size(), prefix.max_len());
+            Framing::Prefixed { format, max } if format.encode(max).is_none() => {
+                let (size, most) = (format.max_size(), format.max_len());
                 let bytes = if size == 1 { "byte" } else { "bytes" };
-                Err(err.detail(format!(
-                    "framing: max must be at most {most}, the longest message with a length of \
-                     {size} {bytes}, not {max}"
-                )))
+                invalid(format!(
+                    "max must be at most {most}, the longest message with a length of {size} \
+                     {bytes}, not {max}"
+                ))
+            }
+            Framing::LengthField { format, offset, max, .. }
+                if max.checked_sub(format.min_size()).is_none_or(|most| offset > most) =>
+            {
+                let size = format.min_size();
+                invalid(format!(
+                    "max must be at least the sum of the offset, {offset}, and the size of the \
+                     length field, {size}, not {max}"
+                ))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The framing with a maximum of at most `cap`. A longer message is then too long.
+    pub(crate) fn limited(self, cap: usize) -> Framing {
+        let mut framing = self;
+        match &mut framing {
+            Framing::Raw | Framing::Fixed { .. } => {}
+            Framing::Lines { max }
+            | Framing::Delimited { max, .. }
+            | Framing::Prefixed { max, .. }
+            | Framing::LengthField { max, .. } => *max = cap.min(*max),
+        }
+        framing
     }
 
     /// The splitter for this framing; `None`: there is nothing to split.
@@ -157,38 +312,60 @@ impl Framing {
             Framing::Delimited { delimiter, max } => {
                 Some(Splitter::Delimited(DelimiterSplitter::new(delimiter, max.saturating_add(1))))
             }
-            Framing::Prefixed { prefix, max } => Some(Splitter::Prefixed { prefix, max }),
+            Framing::Fixed { len } => Some(Splitter::Fixed { len }),
+            Framing::Prefixed { format, max } => Some(Splitter::Prefixed { format, max }),
+            Framing::LengthField { format, offset, adjustment, max } => {
+                Some(Splitter::LengthField { format, offset, adjustment, max })
+            }
         }
     }
 
     /// The bytes that are sent before and after a message; `None`: the message contains its
-    /// delimiter, or the prefix cannot represent its length.
+    /// delimiter, or the format cannot represent its length.
     #[inline]
     pub(crate) fn mark(self, message: &[u8]) -> Option<(Encoded, Encoded)> {
-        let nothing = Encoded { bytes: [0; 4], size: 0 };
-        let byte = |b| Encoded { bytes: [b, 0, 0, 0], size: 1 };
+        let nothing = Encoded { bytes: [0; MAX_FIELD], size: 0 };
+        let byte = |byte| {
+            let mut bytes = [0; MAX_FIELD];
+            bytes[0] = byte;
+            Encoded { bytes, size: 1 }
+        };
         match self {
-            Framing::Raw => Some((nothing, nothing)),
+            Framing::Raw | Framing::Fixed { .. } | Framing::LengthField { .. } => {
+                Some((nothing, nothing))
+            }
             Framing::Lines { .. } => (!message.contains(&b'\n')).then_some((nothing, byte(b'\n'))),
             Framing::Delimited { delimiter, .. } => {
                 (!message.contains(&delimiter)).then_some((nothing, byte(delimiter)))
             }
-            Framing::Prefixed { prefix, .. } => prefix.encode(message.len()).map(|p| (p, nothing)),
+            Framing::Prefixed { format, .. } => format.encode(message.len()).map(|p| (p, nothing)),
+        }
+    }
+
+    /// Why [`mark`](Framing::mark) rejects a message of `len` bytes.
+    #[cold]
+    pub(crate) fn rejection(self, len: usize) -> String {
+        match self {
+            Framing::Lines { .. } => "a line must not contain LF".to_owned(),
+            Framing::Delimited { delimiter, .. } => {
+                format!("a message must not contain its delimiter, byte {delimiter}")
+            }
+            _ => format!("the format of the length cannot represent {len} bytes"),
         }
     }
 }
 
 /// Finds messages in a growing buffer. After a message was found, the search starts again at the
 /// beginning of the buffer.
-#[cfg(feature = "serve")]
 #[derive(Debug)]
 pub(crate) enum Splitter {
     Line(LineSplitter),
     Delimited(DelimiterSplitter),
-    Prefixed { prefix: LengthPrefix, max: usize },
+    Fixed { len: usize },
+    Prefixed { format: LengthFormat, max: usize },
+    LengthField { format: LengthFormat, offset: usize, adjustment: i32, max: usize },
 }
 
-#[cfg(feature = "serve")]
 impl Splitter {
     pub(crate) fn split(&mut self, data: &[u8], ended: bool) -> Split {
         match self {
@@ -206,21 +383,62 @@ impl Splitter {
                     other => other,
                 }
             }
-            Splitter::Prefixed { prefix, max } => prefix.split(data, *max),
+            Splitter::Fixed { len } => frame(data, 0, Some(*len), *len),
+            Splitter::Prefixed { format, max } => match format.decode(data) {
+                Decoded::Incomplete => Split::Incomplete,
+                Decoded::Malformed(why) => Split::Malformed(why),
+                Decoded::Length(len, size) => {
+                    let len = usize::try_from(len).ok().filter(|len| len <= max);
+                    frame(data, size, len.and_then(|len| size.checked_add(len)), usize::MAX)
+                }
+            },
+            Splitter::LengthField { format, offset, adjustment, max } => {
+                let field = data.get(*offset..).unwrap_or_default();
+                match format.decode(field) {
+                    Decoded::Incomplete => Split::Incomplete,
+                    Decoded::Malformed(why) => Split::Malformed(why),
+                    Decoded::Length(len, size) => {
+                        // No sum of numbers of 64 bits exceeds 128 bits.
+                        let body = i128::from(len) + i128::from(*adjustment);
+                        if body < 0 {
+                            return Split::Malformed(
+                                "the length with its adjustment is below zero",
+                            );
+                        }
+                        let end = *offset as i128 + size as i128 + body;
+                        frame(data, 0, usize::try_from(end).ok(), *max)
+                    }
+                }
+            }
         }
     }
 }
 
-/// A delimiter or length prefix, as bytes.
+/// The message from `start` to `end`, of at most `max` bytes. `end` is `None` if it is beyond the
+/// address space.
+fn frame(data: &[u8], start: usize, end: Option<usize>, max: usize) -> Split {
+    match end {
+        Some(end) if end <= max && end <= data.len() => {
+            Split::Message { range: start..end, len: end }
+        }
+        Some(end) if end <= max => Split::Incomplete,
+        _ => Split::TooLong,
+    }
+}
+
+/// The greatest number of bytes of a length field.
+const MAX_FIELD: usize = 10;
+
+/// A delimiter or length, as bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoded {
-    bytes: [u8; 4],
-    size: usize,
+    bytes: [u8; MAX_FIELD],
+    size: u8,
 }
 
 impl Encoded {
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.size]
+        &self.bytes[..usize::from(self.size)]
     }
 }
 
@@ -229,12 +447,14 @@ impl Encoded {
 pub(crate) enum Split {
     /// The message is not complete.
     Incomplete,
-    /// A message in `range`. With its prefix or delimiter it takes `len` bytes.
+    /// A message in `range`. With its length or delimiter it takes `len` bytes.
     Message {
         range: Range<usize>,
         len: usize,
     },
     TooLong,
+    /// The length is not a number in its format, or below zero.
+    Malformed(&'static str),
 }
 
 /// Finds a delimiter in a growing buffer. After a message was removed from the buffer, a new value
@@ -301,75 +521,167 @@ impl LineSplitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use LengthPrefix::*;
+    use LengthFormat::*;
 
-    const ALL: [LengthPrefix; 5] = [U8, U16Be, U16Le, U32Be, U32Le];
+    const ALL: [LengthFormat; 11] =
+        [U8, U16Be, U16Le, U24Be, U24Le, U32Be, U32Le, U64Be, U64Le, VarintMqtt, VarintProtobuf];
 
-    /// V6: one, two and four bytes, in both byte orders.
+    /// V6: one, two, three, four and eight bytes in both byte orders, and both variable-length
+    /// integers.
     #[test]
-    fn length_prefix_encode_writes_both_byte_orders() {
-        for (prefix, len, bytes) in [
+    fn length_encode_writes_each_format() {
+        for (format, len, bytes) in [
             (U8, 5, &[5][..]),
             (U8, 255, &[255]),
             (U16Be, 258, &[1, 2]),
             (U16Le, 258, &[2, 1]),
+            (U24Be, 0x01_0203, &[1, 2, 3]),
+            (U24Le, 0x01_0203, &[3, 2, 1]),
             (U32Be, 0x0102_0304, &[1, 2, 3, 4]),
             (U32Le, 0x0102_0304, &[4, 3, 2, 1]),
+            (U64Be, 0x0102_0304, &[0, 0, 0, 0, 1, 2, 3, 4]),
+            (U64Le, 0x0102_0304, &[4, 3, 2, 1, 0, 0, 0, 0]),
+            (VarintMqtt, 0, &[0]),
+            (VarintMqtt, 127, &[127]),
+            (VarintMqtt, 128, &[0x80, 1]),
+            (VarintMqtt, 16_383, &[0xff, 0x7f]),
+            (VarintMqtt, 16_384, &[0x80, 0x80, 1]),
+            (VarintMqtt, 268_435_455, &[0xff, 0xff, 0xff, 0x7f]),
+            (VarintProtobuf, 300, &[0xac, 2]),
+            (VarintProtobuf, 268_435_456, &[0x80, 0x80, 0x80, 0x80, 1]),
         ] {
-            assert_eq!(prefix.encode(len).unwrap().as_slice(), bytes, "{prefix:?}");
+            assert_eq!(format.encode(len).unwrap().as_slice(), bytes, "{format:?}");
+            assert_eq!(format.decode(bytes), Decoded::Length(len as u64, bytes.len()));
         }
-        assert!(U8.encode(256).is_none());
-        assert!(U16Le.encode(65_536).is_none());
-        assert!(U32Be.encode(u32::MAX as usize).is_some());
-        #[cfg(target_pointer_width = "64")]
-        assert!(U32Be.encode(1 << 32).is_none());
+        for (format, most) in [
+            (U8, 255),
+            (U16Le, 65_535),
+            (U24Be, 16_777_215),
+            (U32Be, u32::MAX as usize),
+            (VarintMqtt, 268_435_455),
+        ] {
+            assert_eq!(format.max_len(), most as u64, "{format:?}");
+            assert!(format.encode(most).is_some(), "{format:?}");
+            assert!(most.checked_add(1).is_none_or(|beyond| format.encode(beyond).is_none()));
+        }
+        for format in [U64Be, U64Le, VarintProtobuf] {
+            assert_eq!(format.max_len(), u64::MAX);
+            assert!(format.encode(usize::MAX).is_some(), "{format:?}");
+        }
     }
 
-    /// V6: a message is found as soon as it is complete.
+    /// V6: a length is decoded as soon as it is complete, and a malformed one is rejected.
     #[test]
-    fn length_prefix_split_waits_for_the_whole_message() {
-        for prefix in ALL {
-            for len in [0usize, 1, 2, 200, 255] {
-                let mut stream = prefix.encode(len).unwrap().as_slice().to_vec();
-                let size = stream.len();
-                stream.extend(vec![b'm'; len]);
-                stream.extend(b"next");
-                for there in 0..size + len {
-                    assert_eq!(
-                        prefix.split(&stream[..there], 255),
-                        Split::Incomplete,
-                        "{prefix:?} {there}"
-                    );
+    fn length_decode_rejects_malformed_varints() {
+        use Decoded::{Incomplete, Length};
+        let is_malformed = |format: LengthFormat, bytes: &[u8]| {
+            assert!(matches!(format.decode(bytes), Decoded::Malformed(_)), "{format:?} {bytes:?}");
+        };
+        for format in ALL {
+            for len in [0usize, 1, 127, 128, 255] {
+                let bytes = format.encode(len).unwrap();
+                let bytes = bytes.as_slice();
+                for there in 0..bytes.len() {
+                    assert_eq!(format.decode(&bytes[..there]), Incomplete, "{format:?} {there}");
                 }
-                let whole = Split::Message { range: size..size + len, len: size + len };
-                assert_eq!(prefix.split(&stream[..size + len], 255), whole);
-                assert_eq!(prefix.split(&stream, 255), whole);
-                // The prefix alone shows that the message is too long.
-                if len > 0 {
-                    assert_eq!(prefix.split(&stream[..size], len - 1), Split::TooLong);
+                let whole = Length(len as u64, bytes.len());
+                assert_eq!(format.decode(&[bytes, &[0xff; 9]].concat()), whole);
+            }
+        }
+        // MQTT: at most four bytes, in the shortest form.
+        is_malformed(VarintMqtt, &[0x80; 4]);
+        is_malformed(VarintMqtt, &[0xff, 0xff, 0xff, 0x80, 1]);
+        is_malformed(VarintMqtt, &[0x80, 0]);
+        is_malformed(VarintMqtt, &[0x81, 0x80, 0]);
+        assert_eq!(VarintMqtt.decode(&[0x80; 3]), Incomplete);
+        // Protocol Buffers: at most ten bytes and 64 bits, also in a longer form.
+        let most = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        assert_eq!(VarintProtobuf.decode(&most), Length(u64::MAX, 10));
+        assert_eq!(VarintProtobuf.decode(&[0x83, 0x80, 0x80, 0]), Length(3, 4));
+        assert_eq!(VarintProtobuf.decode(&[0x80; 9]), Incomplete);
+        is_malformed(VarintProtobuf, &[0x80; 10]);
+        is_malformed(VarintProtobuf, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]);
+        assert_eq!(U64Be.decode(&[0xff; 8]), Length(u64::MAX, 8));
+    }
+
+    fn first(framing: Framing, data: &[u8]) -> Split {
+        framing.validate("test").unwrap();
+        framing.splitter().unwrap().split(data, false)
+    }
+
+    /// V6: lengths up to 2^64 - 1, offsets and maxima up to the address space, and adjustments below
+    /// zero do not overflow.
+    #[test]
+    fn framing_with_extreme_values_does_not_overflow() {
+        const MAX: usize = usize::MAX;
+        let all = [0xff; 16];
+        for format in [U64Be, U64Le] {
+            assert_eq!(first(Framing::Prefixed { format, max: MAX }, &all), Split::TooLong);
+            for adjustment in [i32::MIN, -1, 0, 1, i32::MAX] {
+                for (offset, max) in [(0, 8), (3, 11), (3, MAX - (1 << 31))] {
+                    let framing = Framing::LengthField { format, offset, adjustment, max };
+                    assert_eq!(first(framing, &all), Split::TooLong, "{framing:?}");
+                }
+            }
+            let framing = Framing::LengthField { format, offset: 3, adjustment: 0, max: MAX };
+            assert_eq!(first(framing, &all), Split::TooLong);
+        }
+        // An offset beyond the received bytes waits for them.
+        for offset in [17, 1 << 20, MAX - 1] {
+            let framing = Framing::LengthField { format: U8, offset, adjustment: 0, max: MAX };
+            assert_eq!(first(framing, &all), Split::Incomplete, "{offset}");
+        }
+        let field =
+            |adjustment, max| Framing::LengthField { format: U8, offset: 1, adjustment, max };
+        assert!(matches!(first(field(-6, 100), &[9, 5]), Split::Malformed(_)));
+        assert!(matches!(first(field(i32::MIN, 100), &[9, 5]), Split::Malformed(_)));
+        assert_eq!(first(field(-5, 100), &[9, 5, 7]), Split::Message { range: 0..2, len: 2 });
+        assert_eq!(first(field(0, 7), &[9, 5]), Split::Incomplete);
+        assert_eq!(first(field(0, 6), &[9, 5]), Split::TooLong);
+        assert_eq!(first(field(i32::MAX, MAX), &[9, 5]), Split::Incomplete);
+        assert_eq!(first(Framing::Fixed { len: MAX }, &all), Split::Incomplete);
+        for (framing, fits) in [
+            (Framing::Fixed { len: 0 }, false),
+            (Framing::Fixed { len: MAX }, true),
+            (Framing::Lines { max: 0 }, false),
+            (Framing::Lines { max: MAX }, true),
+            (Framing::Delimited { delimiter: 0, max: 0 }, false),
+            (Framing::Delimited { delimiter: 0, max: MAX }, true),
+            (Framing::Prefixed { format: U8, max: 0 }, false),
+            (Framing::Prefixed { format: U8, max: 255 }, true),
+            (Framing::Prefixed { format: U8, max: 256 }, false),
+            (Framing::Prefixed { format: VarintMqtt, max: 1 << 28 }, false),
+            (Framing::Prefixed { format: VarintProtobuf, max: MAX }, true),
+            (field(0, 0), false),
+            (field(0, 1), false),
+            (field(0, 2), true),
+            (Framing::LengthField { format: U64Be, offset: 3, adjustment: 0, max: 10 }, false),
+            (Framing::LengthField { format: U64Be, offset: 3, adjustment: 0, max: 11 }, true),
+            (Framing::LengthField { format: U8, offset: MAX, adjustment: 0, max: MAX }, false),
+            (Framing::LengthField { format: U8, offset: MAX - 1, adjustment: 0, max: MAX }, true),
+        ] {
+            match framing.validate("test") {
+                Ok(()) => assert!(fits, "{framing:?}"),
+                Err(err) => {
+                    assert!(!fits, "{framing:?}: {err}");
+                    assert_eq!(err.kind(), ErrorKind::InvalidArgument);
                 }
             }
         }
-        assert_eq!(U32Le.split(&[0xff; 8], usize::MAX), Split::Incomplete);
     }
 
     /// V6: a sent message is received unchanged in every framing. `max` bytes are accepted, one
     /// more is not.
-    #[cfg(feature = "serve")]
     #[test]
     fn framing_splits_what_it_delimits() {
-        let all = [
-            Framing::Lines { max: 8 },
-            Framing::Delimited { delimiter: 0, max: 8 },
-            Framing::Prefixed { prefix: U16Be, max: 8 },
-        ];
+        let mut all = vec![Framing::Lines { max: 8 }, Framing::Delimited { delimiter: 0, max: 8 }];
+        all.extend(ALL.map(|format| Framing::Prefixed { format, max: 8 }));
         for framing in all {
             for (len, fits) in [(0, true), (1, true), (8, true), (9, false), (200, false)] {
                 let message = vec![b'm'; len];
                 let (before, after) = framing.mark(&message).unwrap();
                 let stream = [before.as_slice(), &message, after.as_slice(), b"next"].concat();
-                let mut splitter = framing.splitter().unwrap();
-                match splitter.split(&stream, false) {
+                match first(framing, &stream) {
                     Split::Message { range, len } if fits => {
                         assert_eq!(&stream[range], message, "{framing:?}");
                         assert_eq!(&stream[len..], b"next", "{framing:?}");
@@ -383,10 +695,15 @@ mod tests {
         assert_eq!(last.split(b"ab", true), Split::Message { range: 0..2, len: 2 });
         assert_eq!(last.split(b"abc", true), Split::TooLong);
         assert!(Framing::Raw.splitter().is_none());
-        assert!(Framing::Prefixed { prefix: U8, max: 1000 }.mark(&[0; 256]).is_none());
-        for nothing in [Framing::Lines { max: 0 }, Framing::Prefixed { prefix: U8, max: 0 }] {
-            let err = nothing.validate("test").unwrap_err();
-            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+        assert!(Framing::Prefixed { format: U8, max: 100 }.mark(&[0; 256]).is_none());
+        assert!(Framing::Delimited { delimiter: 7, max: 100 }.mark(&[7]).is_none());
+        for unchanged in [
+            Framing::Raw,
+            Framing::Fixed { len: 4 },
+            Framing::LengthField { format: U8, offset: 0, adjustment: 0, max: 100 },
+        ] {
+            let (before, after) = unchanged.mark(b"frame").unwrap();
+            assert!(before.as_slice().is_empty() && after.as_slice().is_empty());
         }
     }
 
@@ -410,5 +727,244 @@ mod tests {
             assert_eq!(line.split(&data[..there], false), Split::Incomplete);
         }
         assert_eq!(line.split(data, false), piece(11, 12));
+    }
+
+    /// How a stream ends in a framing.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum End {
+        Whole,
+        Partial,
+        TooLong,
+        Malformed,
+    }
+
+    type Messages = (Vec<Vec<u8>>, End);
+
+    /// The length at the start of `data`, by its definition. `Err(None)`: it is incomplete.
+    fn model_length(
+        format: LengthFormat,
+        data: &[u8],
+    ) -> std::result::Result<(u128, usize), Option<End>> {
+        let size = match format {
+            U8 => 1,
+            U16Be | U16Le => 2,
+            U24Be | U24Le => 3,
+            U32Be | U32Le => 4,
+            U64Be | U64Le => 8,
+            VarintMqtt | VarintProtobuf => {
+                let most = if format == VarintMqtt { 4 } else { 10 };
+                let size = data.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+                if size > most {
+                    return Err(Some(End::Malformed));
+                }
+                if size > data.len() {
+                    return Err(None);
+                }
+                let bits = |n: u128, byte: &u8| n * 128 + u128::from(*byte % 128);
+                let len = data[..size].iter().rev().fold(0, bits);
+                let shortest = (1..=10).find(|n| len < 1 << (7 * n)).unwrap();
+                let is_long = format == VarintMqtt && size > shortest;
+                if is_long || len > u128::from(u64::MAX) {
+                    return Err(Some(End::Malformed));
+                }
+                return Ok((len, size));
+            }
+        };
+        let mut bytes = data.get(..size).ok_or(None)?.to_vec();
+        if matches!(format, U16Le | U24Le | U32Le | U64Le) {
+            bytes.reverse();
+        }
+        Ok((bytes.iter().fold(0, |n, byte| n * 256 + u128::from(*byte)), size))
+    }
+
+    /// The messages of a whole stream, by the definition of the framing.
+    fn model(framing: Framing, mut rest: &[u8]) -> Messages {
+        let mut messages = Vec::new();
+        while !rest.is_empty() {
+            let next = match framing {
+                Framing::Raw => unreachable!(),
+                Framing::Fixed { len } => {
+                    if len <= rest.len() {
+                        Ok((&rest[..len], len))
+                    } else {
+                        Err(End::Partial)
+                    }
+                }
+                Framing::Lines { max } | Framing::Delimited { max, .. } => {
+                    let delimiter = match framing {
+                        Framing::Delimited { delimiter, .. } => delimiter,
+                        _ => b'\n',
+                    };
+                    let at = rest.iter().position(|byte| *byte == delimiter);
+                    let mut message = &rest[..at.unwrap_or(rest.len())];
+                    if at.is_some() && matches!(framing, Framing::Lines { .. }) {
+                        message = message.strip_suffix(b"\r").unwrap_or(message);
+                    }
+                    let len = at.map_or(rest.len(), |at| at + 1);
+                    if message.len() > max { Err(End::TooLong) } else { Ok((message, len)) }
+                }
+                Framing::Prefixed { format, max } => match model_length(format, rest) {
+                    Err(end) => Err(end.unwrap_or(End::Partial)),
+                    Ok((len, _)) if len > max as u128 => Err(End::TooLong),
+                    Ok((len, size)) => {
+                        let end = size + len as usize;
+                        rest.get(size..end).map(|message| (message, end)).ok_or(End::Partial)
+                    }
+                },
+                Framing::LengthField { format, offset, adjustment, max } => {
+                    match model_length(format, rest.get(offset..).unwrap_or_default()) {
+                        Err(end) => Err(end.unwrap_or(End::Partial)),
+                        Ok((len, size)) => {
+                            let body = len as i128 + i128::from(adjustment);
+                            let end = (offset + size) as i128 + body;
+                            match () {
+                                () if body < 0 => Err(End::Malformed),
+                                () if end > max as i128 => Err(End::TooLong),
+                                () => {
+                                    let end = end as usize;
+                                    rest.get(..end).map(|all| (all, end)).ok_or(End::Partial)
+                                }
+                            }
+                        }
+                    }
+                }
+            };
+            match next {
+                Err(end) => return (messages, end),
+                Ok((message, len)) => {
+                    messages.push(message.to_vec());
+                    rest = &rest[len..];
+                }
+            }
+        }
+        (messages, End::Whole)
+    }
+
+    /// The messages of a stream that arrives in pieces.
+    fn split_pieces(framing: Framing, pieces: &[&[u8]]) -> Messages {
+        let (mut buffer, mut messages) = (Vec::new(), Vec::new());
+        let mut splitter = framing.splitter().unwrap();
+        for number in 0..=pieces.len() {
+            let ended = number == pieces.len();
+            buffer.extend_from_slice(pieces.get(number).copied().unwrap_or_default());
+            loop {
+                match splitter.split(&buffer, ended) {
+                    Split::Message { range, len } => {
+                        messages.push(buffer[range].to_vec());
+                        buffer.drain(..len);
+                        splitter = framing.splitter().unwrap();
+                    }
+                    Split::Incomplete => break,
+                    Split::TooLong => return (messages, End::TooLong),
+                    Split::Malformed(_) => return (messages, End::Malformed),
+                }
+            }
+        }
+        (messages, if buffer.is_empty() { End::Whole } else { End::Partial })
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) as usize % n
+        }
+
+        fn framing(&mut self) -> Framing {
+            let max = [1, 2, 3, 7, 40, 200][self.below(6)];
+            let format = ALL[self.below(ALL.len())];
+            let offset = self.below(4);
+            match self.below(6) {
+                0 => Framing::Fixed { len: max },
+                1 => Framing::Lines { max },
+                2 => Framing::Delimited { delimiter: self.below(3) as u8, max },
+                3 => Framing::Prefixed { format, max },
+                _ => {
+                    let adjustment = self.below(13) as i32 - 6;
+                    let max = max + offset + format.min_size() - 1;
+                    Framing::LengthField { format, offset, adjustment, max }
+                }
+            }
+        }
+
+        /// A stream of which most messages are valid in the framing.
+        fn stream(&mut self, framing: Framing) -> Vec<u8> {
+            let mut stream = Vec::new();
+            for _ in 0..self.below(6) {
+                let max = match framing {
+                    Framing::Fixed { len } => len,
+                    Framing::Lines { max }
+                    | Framing::Delimited { max, .. }
+                    | Framing::Prefixed { max, .. }
+                    | Framing::LengthField { max, .. } => max,
+                    Framing::Raw => unreachable!(),
+                };
+                let len = if self.below(8) == 0 { max + 1 } else { self.below(max + 1) };
+                let message: Vec<u8> = (0..len).map(|_| 4 + self.below(4) as u8).collect();
+                match framing {
+                    _ if self.below(12) == 0 => {
+                        stream.extend((0..self.below(12)).map(|_| [0x80, 0xff, 0, 1][len % 4]));
+                    }
+                    Framing::LengthField { format, offset, adjustment, .. } => {
+                        let size = format.encode(0).unwrap().as_slice().len();
+                        let body = len.saturating_sub(offset + size) as i32;
+                        let length = usize::try_from(body - adjustment).unwrap_or(0);
+                        stream.extend(vec![b'h'; offset]);
+                        stream.extend(format.encode(length).unwrap().as_slice());
+                        stream.extend(vec![b'b'; body as usize]);
+                    }
+                    _ => {
+                        let (before, after) = framing.mark(&message).unwrap();
+                        stream.extend(before.as_slice());
+                        stream.extend(&message);
+                        if matches!(framing, Framing::Lines { .. }) && self.below(2) == 0 {
+                            stream.push(b'\r');
+                        }
+                        stream.extend(after.as_slice());
+                    }
+                }
+            }
+            if self.below(4) == 0 {
+                stream.truncate(self.below(stream.len() + 1));
+            }
+            stream
+        }
+    }
+
+    /// V6: every framing finds the same messages as a model that reads the whole stream, however the
+    /// stream is split: at each position, in single bytes, and in random pieces.
+    #[test]
+    fn framing_of_random_streams_agrees_with_the_model() {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut ends = [0; 4];
+        for round in 0..6000 {
+            let framing = random.framing();
+            framing.validate("test").unwrap();
+            let stream = random.stream(framing);
+            let expected = model(framing, &stream);
+            ends[expected.1 as usize] += 1;
+            let check = |pieces: &[&[u8]]| {
+                let found = split_pieces(framing, pieces);
+                assert_eq!(found, expected, "round {round}: {framing:?} {pieces:?}");
+            };
+            check(&stream.chunks(1).collect::<Vec<_>>());
+            let (mut pieces, mut rest) = (Vec::new(), &stream[..]);
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(1 + random.below(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            check(&pieces);
+            if stream.len() <= 32 {
+                for at in 0..=stream.len() {
+                    check(&[&stream[..at], &stream[at..]]);
+                }
+            }
+        }
+        // The generator reaches each result often.
+        assert!(ends.iter().all(|count| *count >= 20), "{ends:?}");
     }
 }

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support;
+use crate::support::capi::framing_to_c;
 use crate::support::{CApi, Client, Limit, TempDir, Transport, pair, process, system};
-use keepsock::ErrorKind;
 use keepsock::ffi::*;
+use keepsock::{ErrorKind, Framing, LengthFormat};
 
 unsafe extern "C-unwind" {
     fn pthread_testcancel();
@@ -78,6 +79,7 @@ fn client_calls_survive_pthread_cancel() {
     let _limit = Limit::new("client_calls_survive_pthread_cancel");
     let p = pair::<CApi>(Transport::Unix);
     let (client, server) = (p.client.pointer, p.accepted.pointer);
+    let framing = framing_to_c(&Framing::Prefixed { format: LengthFormat::U8, max: 64 });
     let mut buf = [0u8; 64];
     let (data, mut n) = (buf.as_mut_ptr().cast::<c_void>(), 0);
     let len = &raw mut n;
@@ -105,7 +107,8 @@ fn client_calls_survive_pthread_cancel() {
                 is(status, ErrorKind::TimedOut);
             });
             cancelled("read_message", || {
-                let status = keepsock_client_read_message(client, 1, data, 64, len, e);
+                let status =
+                    keepsock_client_read_message(client, &raw const framing, data, 64, len, e);
                 is(status, ErrorKind::TimedOut);
             });
             cancelled("read_slices", || {

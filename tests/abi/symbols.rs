@@ -14,9 +14,9 @@ use std::process::Command;
 
 use crate::support::header;
 use crate::support::header::{Item, What};
-use keepsock::ffi::{self, keepsock_log_level, keepsock_watch};
+use keepsock::ffi::{self, keepsock_framing_kind, keepsock_log_level, keepsock_watch};
 use keepsock::{
-    AcceptPolicy, CloseReason, ErrorKind, Family, LengthPrefix, OverflowPolicy, Protocol, Sockopt,
+    AcceptPolicy, CloseReason, ErrorKind, Family, LengthFormat, OverflowPolicy, Protocol, Sockopt,
     TcpState,
 };
 
@@ -452,16 +452,20 @@ fn size(n: usize) -> i64 {
 fn numbers_in_rust() -> BTreeMap<String, i64> {
     let mut all = variants!("KEEPSOCK_ERR", ErrorKind:
         InvalidArgument InvalidEndpoint WrongState Unsupported NoMemory Panic Closed Cancelled
-        TimedOut WouldBlock Draining EndOfStream TooLong IdleTimeout HeartbeatTimeout NotFound LookupFailed Refused
+        TimedOut WouldBlock Draining EndOfStream TooLong IdleTimeout HeartbeatTimeout Malformed NotFound LookupFailed Refused
         Unreachable Reset Dead AddressInUse AddressNotAvailable PermissionDenied NoDescriptors
         Stalled Os);
     all.extend(variants!("KEEPSOCK_FAMILY", Family: Any Ipv4 Ipv6));
     all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp UnixDatagram UnixPacket));
     all.extend(variants!("KEEPSOCK_CLOSE", CloseReason: PeerClosed PeerReset Dead Unreachable
-        Stalled IdleTimeout HeartbeatTimeout Cancelled Local MessageTooLong SlowConsumer));
+        Stalled IdleTimeout HeartbeatTimeout Cancelled Local MessageTooLong SlowConsumer
+        MessageMalformed));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
         FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
-    all.extend(variants!("KEEPSOCK_LENGTH_PREFIX", LengthPrefix: U8 U16Be U16Le U32Be U32Le));
+    all.extend(variants!("KEEPSOCK_LENGTH_FORMAT", LengthFormat: U8 U16Be U16Le U32Be U32Le U24Be
+        U24Le U64Be U64Le VarintMqtt VarintProtobuf));
+    all.extend(variants!("KEEPSOCK_FRAMING", keepsock_framing_kind:
+        Raw Lines Delimited Prefixed LengthField Fixed));
     all.extend(variants!("KEEPSOCK_ACCEPT_POLICY", AcceptPolicy: Wait Reject));
     all.extend(variants!("KEEPSOCK_OVERFLOW_POLICY", OverflowPolicy: Disconnect DropOldest));
     all.extend(variants!("KEEPSOCK_SOCKOPT", Sockopt: SendBuffer RecvBuffer Tos ReusePort
@@ -481,6 +485,8 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
 fn layouts_in_rust() -> BTreeMap<String, i64> {
     let mut all = layout!(keepsock_slice: buf len);
     all.extend(layout!(keepsock_buffer: buf cap));
+    all.extend(layout!(keepsock_framing:
+        size kind length_format max len length_offset length_adjustment delimiter reserved));
     all.extend(layout!(keepsock_keepalive: idle_ms interval_ms count enabled));
     all.extend(layout!(keepsock_credentials: pid uid gid));
     all.extend(layout!(keepsock_five_tuple:
@@ -534,7 +540,8 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
         "protocol",
         "close_reason",
         "tcp_state",
-        "length_prefix",
+        "length_format",
+        "framing_kind",
         "accept_policy",
         "overflow_policy",
         "sockopt",

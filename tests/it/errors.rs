@@ -6,7 +6,7 @@
 use keepsock::ErrorKind;
 
 /// The pinned numbers (E1), and the errno. A number never changes its meaning and is never reused.
-const NUMBERS: [(ErrorKind, i32, &str, i32); 27] = [
+const NUMBERS: [(ErrorKind, i32, &str, i32); 28] = [
     (ErrorKind::InvalidArgument, -1, "invalid argument", libc::EINVAL),
     (ErrorKind::InvalidEndpoint, -2, "invalid endpoint", libc::EINVAL),
     (ErrorKind::WrongState, -3, "wrong state", libc::EINVAL),
@@ -22,6 +22,7 @@ const NUMBERS: [(ErrorKind, i32, &str, i32); 27] = [
     (ErrorKind::TooLong, -16, "longer than the maximum", libc::EMSGSIZE),
     (ErrorKind::IdleTimeout, -17, "idle timeout", libc::ETIMEDOUT),
     (ErrorKind::HeartbeatTimeout, -18, "heartbeat timeout", libc::ETIMEDOUT),
+    (ErrorKind::Malformed, -19, "malformed message", libc::EBADMSG),
     (ErrorKind::NotFound, -30, "not found", libc::ENOENT),
     (ErrorKind::LookupFailed, -31, "name lookup failed", libc::EHOSTUNREACH),
     (ErrorKind::Refused, -40, "connection refused", libc::ECONNREFUSED),
@@ -145,8 +146,10 @@ mod c_only {
     use std::ptr::{null, null_mut};
 
     use keepsock::ffi::*;
+    use keepsock::{Framing, LengthFormat};
 
     use super::{ErrorKind, NUMBERS};
+    use crate::support::capi::framing_to_c;
     use crate::support::{
         Api, CApi, Limit, Opt, Server, TempDir, Transport, pair, process, system,
     };
@@ -419,6 +422,12 @@ mod c_only {
     /// An open descriptor.
     static ZERO: keepsock_fd = 0;
 
+    /// Messages with a length of one and of two bytes.
+    static U8: keepsock_framing =
+        framing_to_c(&Framing::Prefixed { format: LengthFormat::U8, max: 64 });
+    static U16: keepsock_framing =
+        framing_to_c(&Framing::Prefixed { format: LengthFormat::U16Be, max: 64 });
+
     /// Each function of a connection, with otherwise valid arguments.
     fn client_calls() -> Vec<Call<keepsock_client>> {
         fn buf() -> *mut c_void {
@@ -437,8 +446,12 @@ mod c_only {
                 |c, e| out(77usize, |n| keepsock_client_read_line(c, buf().cast(), 64, n, e)),
                 |c, e| out(77usize, |n| keepsock_client_write(c, buf(), 64, n, e)),
                 |c, e| keepsock_client_write_all(c, buf(), 64, e),
-                |c, e| out(77usize, |n| keepsock_client_read_message(c, 2, buf(), 64, n, e)),
-                |c, e| keepsock_client_write_message(c, 2, buf(), 64, e),
+                |c, e| {
+                    out(77usize, |n| {
+                        keepsock_client_read_message(c, &raw const U16, buf(), 64, n, e)
+                    })
+                },
+                |c, e| keepsock_client_write_message(c, &raw const U16, buf(), 64, e),
                 |c, e| keepsock_client_write_str(c, c"x".as_ptr(), e),
                 |c, e| {
                     let slice = keepsock_slice { buf: buf(), len: 64 };
@@ -1041,9 +1054,7 @@ mod c_only {
                 |o, e| keepsock_serve_options_add_denied_network(o, c"::1".as_ptr(), e),
                 |o, e| keepsock_serve_options_set_threads(o, 1, e),
                 |o, e| keepsock_serve_options_set_stack_size(o, 1 << 20, e),
-                |o, e| keepsock_serve_options_set_lines(o, 10, e),
-                |o, e| keepsock_serve_options_set_delimiter(o, 0, 10, e),
-                |o, e| keepsock_serve_options_set_length_prefix(o, 1, 10, e),
+                |o, e| keepsock_serve_options_set_framing(o, &raw const U16, e),
                 |o, e| keepsock_serve_options_set_queue_limit(o, 10, e),
                 |o, e| keepsock_serve_options_set_overflow_policy(o, 0, e),
                 |o, e| keepsock_serve_options_set_stack_size(o, 1 << 20, e),
@@ -1372,6 +1383,115 @@ mod c_only {
             });
             keepsock_server_free(server);
         }
+    }
+
+    /// V6, A1, E2: a framing of this header and of a newer, larger one is accepted. Another size, a
+    /// number that is not in its enumeration, and a member that the kind does not use are rejected.
+    #[test]
+    fn framing_with_unknown_or_unused_members_is_rejected() {
+        let _limit = Limit::new("framing_with_unknown_or_unused_members_is_rejected");
+        let p = pair::<CApi>(Transport::Unix);
+        let (client, mut options) = (p.client.pointer, null_mut());
+        let mut buf = [0u8; 8];
+        let buf = buf.as_mut_ptr().cast();
+        unsafe {
+            assert_eq!(keepsock_serve_options_new(&raw mut options, null_mut()), KEEPSOCK_OK);
+            let rejected = |status, part: &str, framing: *const keepsock_framing| {
+                gives(status, part, |e| keepsock_serve_options_set_framing(options, framing, e));
+                gives(status, part, |e| {
+                    out(77usize, |n| keepsock_client_read_message(client, framing, buf, 8, n, e))
+                });
+                gives(status, part, |e| keepsock_client_write_message(client, framing, buf, 1, e));
+            };
+            rejected(INVALID, "framing is NULL", null());
+            let known = size_of::<keepsock_framing>();
+            let mut space = [0u64; 128];
+            let space: *mut keepsock_framing = space.as_mut_ptr().cast();
+            space.write(U8);
+            for size in [0, 7, 8, 20, known - 8, known - 1, known + 1, 4096, usize::MAX] {
+                (&raw mut (*space).size).write(size);
+                rejected(INVALID, "framing.size is", space);
+            }
+            (&raw mut (*space).size).write(known + 8);
+            let extra = space.cast::<u8>().add(known + 3);
+            extra.write(1);
+            rejected(ErrorKind::Unsupported.code(), "does not know", space);
+            extra.write(0);
+            let set = keepsock_serve_options_set_framing(options, space, null_mut());
+            assert_eq!(set, KEEPSOCK_OK);
+            for kind in [i32::MIN, -1, 6, i32::MAX] {
+                let framing = keepsock_framing { kind, ..U8 };
+                rejected(INVALID, "not a keepsock_framing_kind", &raw const framing);
+            }
+            for length_format in [i32::MIN, -1, 0, 12, i32::MAX] {
+                let framing = keepsock_framing { length_format, ..U8 };
+                rejected(INVALID, "not a keepsock_length_format", &raw const framing);
+            }
+            let of = |framing| framing_to_c(&framing);
+            let lines = of(Framing::Lines { max: 8 });
+            let delimited = of(Framing::Delimited { delimiter: 7, max: 8 });
+            let fixed = of(Framing::Fixed { len: 8 });
+            let raw = of(Framing::Raw);
+            for (framing, member) in [
+                (keepsock_framing { max: 1, ..raw }, "max"),
+                (keepsock_framing { len: 1, ..raw }, "len"),
+                (keepsock_framing { max: 8, ..fixed }, "max"),
+                (keepsock_framing { len: 1, ..lines }, "len"),
+                (keepsock_framing { delimiter: b'\n', ..lines }, "delimiter"),
+                (keepsock_framing { length_format: 1, ..delimited }, "length_format"),
+                (keepsock_framing { length_offset: 1, ..U8 }, "length_offset"),
+                (keepsock_framing { length_adjustment: 1, ..U8 }, "length_adjustment"),
+                (keepsock_framing { reserved: [0, 0, 1], ..U8 }, "reserved"),
+            ] {
+                let part = format!("framing.{member} must be 0");
+                rejected(INVALID, &part, &raw const framing);
+            }
+            keepsock_serve_options_free(options);
+        }
+    }
+
+    /// V6: a message that is longer than the caller's buffer stays readable, whatever the maximum of
+    /// its framing. Without framing the buffer limits the bytes of a call.
+    #[test]
+    fn read_message_beyond_the_buffer_keeps_the_bytes() {
+        let _limit = Limit::new("read_message_beyond_the_buffer_keeps_the_bytes");
+        let p = pair::<CApi>(Transport::Unix);
+        let (client, peer) = (p.accepted.pointer, p.client.pointer);
+        let mut space = [0u8; 64];
+        let buf: *mut c_void = space.as_mut_ptr().cast();
+        let write = |bytes: &[u8]| unsafe {
+            let (data, len) = (bytes.as_ptr().cast(), bytes.len());
+            assert_eq!(keepsock_client_write_all(peer, data, len, null_mut()), KEEPSOCK_OK);
+        };
+        let read = |framing: &keepsock_framing, cap| unsafe {
+            let mut len = 77;
+            let status =
+                keepsock_client_read_message(client, framing, buf, cap, &raw mut len, null_mut());
+            (status, len)
+        };
+        let format = LengthFormat::U16Be;
+        for (framing, bytes, len) in [
+            (Framing::Lines { max: 64 }, &b"four\n"[..], 4),
+            (Framing::Delimited { delimiter: 0, max: 64 }, b"four\0", 4),
+            (Framing::Prefixed { format, max: 64 }, b"\0\x04four", 4),
+            (Framing::LengthField { format, offset: 0, adjustment: 0, max: 64 }, b"\0\x02ab", 4),
+            (Framing::Fixed { len: 4 }, b"four", 4),
+        ] {
+            let framing_in_c = framing_to_c(&framing);
+            write(bytes);
+            for cap in 0..len {
+                assert_eq!(read(&framing_in_c, cap), (TOO_LONG, 77), "{framing:?} {cap}");
+            }
+            assert_eq!(read(&framing_in_c, len), (KEEPSOCK_OK, len), "{framing:?}");
+        }
+        let raw = framing_to_c(&Framing::Raw);
+        write(b"12345");
+        assert_eq!(read(&raw, 0), (INVALID, 77));
+        assert_eq!(read(&raw, 2), (KEEPSOCK_OK, 2));
+        assert_eq!(read(&raw, 64), (KEEPSOCK_OK, 3));
+        // The length of an empty message needs no buffer.
+        write(&[0, 0]);
+        assert_eq!(read(&U16, 0), (KEEPSOCK_OK, 0));
     }
 
     fn new_inherited() -> *mut keepsock_activation {
@@ -1769,7 +1889,7 @@ mod c_only {
             ok(keepsock_client_write_all(client, text, 8, e));
             ok(keepsock_client_read(peer, buf, 1, null_mut(), e));
             ok(keepsock_client_read_line(peer, buf.cast(), 64, null_mut(), e));
-            ok(keepsock_client_read_message(peer, 1, buf, 64, null_mut(), e));
+            ok(keepsock_client_read_message(peer, &raw const U8, buf, 64, null_mut(), e));
             ok(keepsock_client_read_until(peer, b'3', buf, 64, null_mut(), e));
             let buffer = keepsock_buffer { buf, cap: 1 };
             ok(keepsock_client_read_slices(peer, &raw const buffer, 1, null_mut(), e));
@@ -1920,19 +2040,13 @@ mod c_only {
             });
             gives(INVALID, "buf is NULL", |e| keepsock_client_write_all(client, null(), 64, e));
             gives(INVALID, "buf is NULL", |e| {
-                out(77usize, |n| keepsock_client_read_message(client, 2, null_mut(), 64, n, e))
+                out(77usize, |n| {
+                    keepsock_client_read_message(client, &raw const U16, null_mut(), 64, n, e)
+                })
             });
             gives(INVALID, "buf is NULL", |e| {
-                keepsock_client_write_message(client, 2, null(), 64, e)
+                keepsock_client_write_message(client, &raw const U16, null(), 64, e)
             });
-            for prefix in [i32::MIN, -1, 0, 6, i32::MAX] {
-                gives(INVALID, "prefix", |e| {
-                    out(77usize, |n| keepsock_client_read_message(client, prefix, space, 64, n, e))
-                });
-                gives(INVALID, "prefix", |e| {
-                    keepsock_client_write_message(client, prefix, space, 64, e)
-                });
-            }
             gives(INVALID, "ref is NULL", |e| keepsock_client_ref(client, null_mut(), e));
             gives(INVALID, "text is NULL", |e| keepsock_client_write_str(client, null(), e));
             gives(INVALID, "slices is NULL", |e| {
@@ -2140,7 +2254,7 @@ mod c_only {
                 }),
                 ("client_write_all", &|len, e| keepsock_client_write_all(client, none, len, e)),
                 ("client_write_message", &|len, e| {
-                    keepsock_client_write_message(client, 2, none, len, e)
+                    keepsock_client_write_message(client, &raw const U16, none, len, e)
                 }),
                 ("client_write_slices", &|len, e| {
                     let slice = keepsock_slice { buf: none, len };

@@ -27,6 +27,7 @@ mod ends;
 mod errors;
 mod event_loop;
 mod fork;
+mod framing;
 #[cfg(feature = "activation")]
 mod handover;
 #[cfg(feature = "diag")]

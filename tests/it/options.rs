@@ -18,7 +18,7 @@ use crate::support::{
     Server, Service, TRANSPORTS, TempDir, Transport, eventually, fails, ip, pair, process, system,
     timed,
 };
-use keepsock::{ErrorKind, Family, Framing, LengthPrefix, Sockopt};
+use keepsock::{ErrorKind, Family, Framing, Sockopt};
 
 both_apis![
     every_option_works_or_is_rejected_in_every_mode,
@@ -357,10 +357,6 @@ fn is_rejection(failure: &Failure, name: &str) -> bool {
     let kinds = [ErrorKind::InvalidArgument, ErrorKind::WrongState, ErrorKind::Unsupported];
     let word = ["set_", "add_"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     let word = word.strip_prefix("sockopt (").map_or(word, |word| word.trim_end_matches(')'));
-    let word = match word {
-        "lines" | "delimiter" | "length_prefix" => "framing",
-        word => word,
-    };
     let message = failure.message.replace([' ', '-'], "_");
     kinds.iter().any(|kind| failure.is(*kind)) && message.contains(word)
 }
@@ -391,16 +387,14 @@ const HOWS: [(How, &str); 8] = [
 
 /// The option of `keepsock_serve_options_NAME()`, and a letter for each serving mode, as in
 /// [`TABLE`].
-const SERVE_TABLE: [(&str, &str); 14] = [
+const SERVE_TABLE: [(&str, &str); 12] = [
     ("set_max_connections", "WWWWWWRR"),
     ("set_accept_policy", "WWWWWWRR"),
     ("set_max_per_address", "WWWRRRRR"),
     ("add_allowed_network", "WWWRRRRR"),
     ("add_denied_network", "WWWRRRRR"),
     ("set_threads", "WWWWWWWW"),
-    ("set_lines", "RRWRRWRR"),
-    ("set_delimiter", "RRWRRWRR"),
-    ("set_length_prefix", "RRWRRWRR"),
+    ("set_framing", "RRWRRWRR"),
     ("set_queue_limit", "RRWRRWRR"),
     ("set_overflow_policy", "RRWRRWRR"),
     ("set_stack_size", "WWWWWWWW"),
@@ -416,11 +410,7 @@ fn given_to_serve(name: &str) -> Serve {
         "add_allowed_network" => Serve::Allow("127.0.0.0/8"),
         "add_denied_network" => Serve::Deny("192.0.2.0/24"),
         "set_threads" => Serve::Threads(2),
-        "set_lines" => Serve::Framing(Framing::Lines { max: 64 }),
-        "set_delimiter" => Serve::Framing(Framing::Delimited { delimiter: 0, max: 64 }),
-        "set_length_prefix" => {
-            Serve::Framing(Framing::Prefixed { prefix: LengthPrefix::U16Be, max: 64 })
-        }
+        "set_framing" => Serve::Framing(Framing::Lines { max: 64 }),
         "set_queue_limit" => Serve::QueueLimit(64 << 10),
         "set_overflow_policy" => Serve::DropOldest,
         "set_stack_size" => Serve::Stack(256 << 10),
@@ -1268,7 +1258,7 @@ fn page() -> String {
         "\n## Serve options\n\n\
          In the columns \"serve\" a thread serves each connection. In the columns \"pool\" the number \
          of threads is set. A server that listens on TCP and Unix sockets accepts what a TCP server \
-         accepts. `lines`, `delimiter` and `length_prefix` are the C setters of `framing`.\n\n",
+         accepts.\n\n",
     );
     table(&mut page, &HOWS.map(|(_, words)| words), &SERVE_TABLE);
     page

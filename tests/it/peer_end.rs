@@ -89,7 +89,10 @@ const BEAT: &[u8] = b"PING\n";
 const MUCH: usize = 8 << 20;
 
 fn rows<A: Api>() -> Vec<Row<A>> {
-    use CloseReason::{HeartbeatTimeout, IdleTimeout, Local, MessageTooLong, SlowConsumer};
+    use CloseReason::{
+        HeartbeatTimeout, IdleTimeout, Local, MessageMalformed, MessageTooLong, SlowConsumer,
+    };
+    use keepsock::LengthFormat::VarintMqtt;
     let idle = || vec![Opt::IdleTimeout(100)];
     let push = |s: &A::Service, _: &A::Connection| {
         while s.push(None, &[0; 50_000]).unwrap().cut == 0 {}
@@ -123,6 +126,12 @@ fn rows<A: Api>() -> Vec<Row<A>> {
             sends: 5,
             peer_sends: b"12345",
             ..row("message too long", MessageTooLong, Rst)
+        },
+        Row {
+            serve: vec![Serve::Framing(Framing::Prefixed { format: VarintMqtt, max: 3 })],
+            sends: 5,
+            peer_sends: b"\x80\x80\x80\x80",
+            ..row("malformed message", MessageMalformed, Rst)
         },
         Row { by: By::Call(close), sends: 5, ..row("close", Local, Fin) },
         Row { by: By::Call(close), ..row("close, nothing sent", Local, Fin) },

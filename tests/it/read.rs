@@ -11,7 +11,7 @@ use crate::support::{
     with_raw_peer,
 };
 use crate::support::{limits, process};
-use keepsock::ErrorKind;
+use keepsock::{ErrorKind, Framing, LengthFormat};
 
 both_apis![
     read_returns_available_bytes,
@@ -30,9 +30,6 @@ both_apis![
     read_until_without_memory_keeps_the_bytes,
     read_line_of_binary_data_is_unchanged,
     read_at_end_of_stream_reports_it_again,
-    read_message_returns_written_message,
-    read_message_beyond_maximum_keeps_the_bytes,
-    read_message_of_short_stream_keeps_the_bytes,
 ];
 
 /// I1: a read returns the available bytes and does not wait for more. 0 means the end of the
@@ -203,8 +200,14 @@ fn read_timeout_keeps_received_bytes<A: Api>() {
 /// I1: a peer that occasionally sends a byte does not extend the call.
 fn read_deadline_covers_the_whole_call<A: Api>() {
     type Call<A> = fn(&<A as Api>::Client) -> support::Outcome<()>;
-    let calls: [Call<A>; 3] = [
+    let calls: [Call<A>; 5] = [
         |c| c.read_exact(&mut [0; 4096]),
+        |c| c.read_message(&Framing::Fixed { len: 4096 }).map(drop),
+        |c| {
+            let format = LengthFormat::U8;
+            let framing = Framing::LengthField { format, offset: 0, adjustment: 4096, max: 8192 };
+            c.read_message(&framing).map(drop)
+        },
         |c| c.read_until(b';', 4096).map(drop),
         |c| c.read_line(4096).map(drop),
     ];
@@ -310,57 +313,6 @@ fn read_at_end_of_stream_reports_it_again<A: Api>() {
     client.write_all(b"still here\n").unwrap();
 }
 
-/// V6: messages arrive as they were written, with each prefix, on both transports.
-fn read_message_returns_written_message<A: Api>() {
-    use keepsock::LengthPrefix::{U8, U16Be, U16Le, U32Be, U32Le};
-    for transport in TRANSPORTS {
-        let p = pair::<A>(transport);
-        for prefix in [U8, U16Be, U16Le, U32Be, U32Le] {
-            for message in [&b""[..], b"x", &[7; 255]] {
-                p.client.write_message(prefix, message).unwrap();
-                p.client.write_message(prefix, b"next").unwrap();
-                assert_eq!(p.accepted.read_message(prefix, 255).unwrap(), message);
-                assert_eq!(p.accepted.read_message(prefix, 4).unwrap(), b"next");
-            }
-        }
-        fails(p.client.write_message(U8, &[0; 256]), ErrorKind::InvalidArgument);
-        let long = vec![b'l'; 1 << 20];
-        std::thread::scope(|scope| {
-            scope.spawn(|| p.client.write_message(U32Be, &long).unwrap());
-            assert!(p.accepted.read_message(U32Be, 1 << 20).unwrap() == long);
-        });
-    }
-}
-
-/// V6: a message beyond the maximum fails with a clear error, and its bytes stay.
-fn read_message_beyond_maximum_keeps_the_bytes<A: Api>() {
-    use keepsock::LengthPrefix::U16Be;
-    let p = pair::<A>(support::Transport::Tcp);
-    p.client.write_message(U16Be, b"12345").unwrap();
-    fails(p.accepted.read_message(U16Be, 4), ErrorKind::TooLong);
-    assert_eq!(p.accepted.read_message(U16Be, 5).unwrap(), b"12345");
-    // A prefix with a large length allocates no memory before the bytes arrive.
-    p.client.write_all(&[0xff, 0xff]).unwrap();
-    fails(p.accepted.read_message(U16Be, 1000), ErrorKind::TooLong);
-}
-
-/// V6, I1: the received part of an incomplete message is kept.
-fn read_message_of_short_stream_keeps_the_bytes<A: Api>() {
-    use keepsock::LengthPrefix::U32Le;
-    let p = pair::<A>(support::Transport::Tcp);
-    p.client.write_all(&[3, 0, 0, 0, b'a', b'b']).unwrap();
-    p.accepted.set_read_timeout(30).unwrap();
-    fails(p.accepted.read_message(U32Le, 10), ErrorKind::TimedOut);
-    p.client.write_all(b"c").unwrap();
-    assert_eq!(p.accepted.read_message(U32Le, 10).unwrap(), b"abc");
-    p.client.write_all(&[3, 0]).unwrap();
-    p.client.shutdown_write().unwrap();
-    fails(p.accepted.read_message(U32Le, 10), ErrorKind::EndOfStream);
-    let mut rest = [0; 2];
-    p.accepted.read_exact(&mut rest).unwrap();
-    assert_eq!(rest, [3, 0]);
-}
-
 /// D1: a read without memory for buffered bytes keeps them, and a later read continues.
 fn read_until_without_memory_keeps_the_bytes<A: Api>() {
     const MAX: usize = 64 << 20;
@@ -399,8 +351,8 @@ fn read_from_fast_sender_keeps_the_deadline<A: Api>() {
         // The C API writes to a buffer of the maximum size, which takes time to create.
         reads.push(Box::new(|client| client.read_until(b'\n', MUCH).map(drop)));
         reads.push(Box::new(|client| client.read_line(MUCH).map(drop)));
-        let prefix = keepsock::LengthPrefix::U32Be;
-        reads.push(Box::new(move |client| client.read_message(prefix, MUCH).map(drop)));
+        let framing = Framing::Prefixed { format: LengthFormat::U32Be, max: MUCH };
+        reads.push(Box::new(move |client| client.read_message(&framing).map(drop)));
     }
     for read in &mut reads {
         assert_within(Duration::from_millis(400), || {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::timing::undisturbed;
 use crate::support::*;
-use keepsock::{CloseReason, ErrorKind, Framing, LengthPrefix};
+use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat};
 
 both_apis![
     callbacks_of_connection_run_in_order,
@@ -265,7 +265,7 @@ fn framing_of_split_input_delivers_whole_messages<A: Api>() {
             [b"one\0\0two\0".as_slice(), &long, b"\0last"].concat(),
         ),
         (
-            Framing::Prefixed { prefix: LengthPrefix::U32Be, max: 100_000 },
+            Framing::Prefixed { format: LengthFormat::U32Be, max: 100_000 },
             [
                 b"\0\0\0\x03one\0\0\0\0\0\0\0\x03two\0\x01\x86\xa0".as_slice(),
                 &long,
@@ -306,7 +306,7 @@ fn message_too_long_ends_only_its_connection<A: Api>() {
         (Framing::Lines { max: 10 }, &[b'x'; 5000][..], &b"fine\n"[..], &b"fine\n"[..]),
         (Framing::Delimited { delimiter: b';', max: 10 }, &[b'x'; 11], b"fine;", b"fine;"),
         (
-            Framing::Prefixed { prefix: LengthPrefix::U16Be, max: 10 },
+            Framing::Prefixed { format: LengthFormat::U16Be, max: 10 },
             b"\0\x0b",
             b"\0\x04fine",
             b"\0\x04fine",
@@ -371,7 +371,7 @@ fn message_with_its_delimiter_is_rejected<A: Api>() {
 
 /// V6: sent and broadcast messages have their framing. A message that cannot be framed is rejected.
 fn send_with_framing_adds_the_marks<A: Api>() {
-    let framing = Framing::Prefixed { prefix: LengthPrefix::U8, max: 100 };
+    let framing = Framing::Prefixed { format: LengthFormat::U8, max: 100 };
     let server = listen::<A>(&[]);
     let (mut on, told) = reporting::<A>();
     let refused = Arc::new(Mutex::new(None));
@@ -1129,8 +1129,8 @@ fn added_connection_is_served<A: Api>() {
 /// V6, E2: a maximum that the length prefix cannot represent is rejected, and the error names the
 /// limit.
 fn framing_with_max_beyond_the_prefix_is_rejected<A: Api>() {
-    use LengthPrefix::{U8, U16Be, U16Le, U32Be, U32Le};
-    for (prefix, most) in [
+    use LengthFormat::{U8, U16Be, U16Le, U32Be, U32Le};
+    for (format, most) in [
         (U8, 255),
         (U16Be, 65_535),
         (U16Le, 65_535),
@@ -1139,7 +1139,7 @@ fn framing_with_max_beyond_the_prefix_is_rejected<A: Api>() {
     ] {
         let server = listen::<A>(&[]);
         let serve = |max| {
-            let framing = Framing::Prefixed { prefix, max };
+            let framing = Framing::Prefixed { format, max };
             server.serve_events(&[Serve::Framing(framing)], On::default())
         };
         for max in [most + 1, 2 * most, usize::MAX] {
@@ -2295,8 +2295,8 @@ fn accept_with_waiting_callback_serves_new_clients<A: Api>() {
 /// threads pause and resume the connection in the meantime.
 fn end_of_stream_during_pause_and_resume_follows_all_messages<A: Api>() {
     const MESSAGES: usize = 3000;
-    let prefix = LengthPrefix::U8;
-    for framing in [Framing::Lines { max: 10 }, Framing::Prefixed { prefix, max: 10 }] {
+    let format = LengthFormat::U8;
+    for framing in [Framing::Lines { max: 10 }, Framing::Prefixed { format, max: 10 }] {
         let message: &[u8] = match framing {
             Framing::Lines { .. } => b"some\n",
             _ => b"\x04some",

@@ -901,8 +901,9 @@ fn stream_calls_on_packets_are_rejected<A: Api>() {
     wrong(p.accepted.read_exact(&mut [0; 2]));
     wrong(p.accepted.read_until(b';', 64).map(drop));
     wrong(p.accepted.read_line(64).map(drop));
-    wrong(p.accepted.read_message(keepsock::LengthPrefix::U8, 64).map(drop));
-    wrong(p.accepted.write_message(keepsock::LengthPrefix::U8, b"x"));
+    let framing = keepsock::Framing::Prefixed { format: keepsock::LengthFormat::U8, max: 64 };
+    wrong(p.accepted.read_message(&framing).map(drop));
+    wrong(p.accepted.write_message(&framing, b"x"));
     let file = file_with("x");
     wrong(p.accepted.send_file(file.as_raw_fd(), 0, 1).map(drop));
     // None of these calls has received the packet.

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::ptr::{null, null_mut};
 
 use keepsock::ffi::*;
-use keepsock::{CloseReason, LengthPrefix, Sockopt};
+use keepsock::{CloseReason, Framing, Sockopt};
 
 #[cfg(feature = "activation")]
 use super::activation::capi::CInherited;
@@ -114,12 +114,55 @@ pub fn close_reason(number: i32) -> Option<CloseReason> {
         CloseReason::Local,
         CloseReason::MessageTooLong,
         CloseReason::SlowConsumer,
+        CloseReason::MessageMalformed,
     ];
     let known = all.into_iter().find(|end| *end as i32 == number);
     let words = text(keepsock_close_reason_str(number));
     assert_eq!(words, known.map_or_else(String::new, |end| end.to_string()));
     assert!(known.is_some() || number == 0, "{number} is not a value of keepsock_close_reason");
     known
+}
+
+/// A framing as a C program writes it.
+pub const fn framing_to_c(framing: &Framing) -> keepsock_framing {
+    let mut c = keepsock_framing {
+        size: size_of::<keepsock_framing>(),
+        kind: keepsock_framing_kind::Raw as i32,
+        length_format: 0,
+        max: 0,
+        len: 0,
+        length_offset: 0,
+        length_adjustment: 0,
+        delimiter: 0,
+        reserved: [0; 3],
+    };
+    let kind = match *framing {
+        Framing::Raw => keepsock_framing_kind::Raw,
+        Framing::Fixed { len } => {
+            c.len = len;
+            keepsock_framing_kind::Fixed
+        }
+        Framing::Lines { max } => {
+            c.max = max;
+            keepsock_framing_kind::Lines
+        }
+        Framing::Delimited { delimiter, max } => {
+            (c.delimiter, c.max) = (delimiter, max);
+            keepsock_framing_kind::Delimited
+        }
+        Framing::Prefixed { format, max } => {
+            (c.length_format, c.max) = (format as i32, max);
+            keepsock_framing_kind::Prefixed
+        }
+        Framing::LengthField { format, offset, adjustment, max } => {
+            (c.length_format, c.max) = (format as i32, max);
+            (c.length_offset, c.length_adjustment) = (offset, adjustment);
+            keepsock_framing_kind::LengthField
+        }
+        _ => panic!("a framing that C does not have"),
+    };
+    c.kind = kind as i32;
+    c
 }
 
 pub fn tuple(t: &keepsock_five_tuple) -> Tuple {
@@ -555,20 +598,27 @@ impl Client<CApi> for CClient {
         Ok(String::from_utf8_lossy(&buf[..n]).into_owned())
     }
 
-    fn read_message(&self, prefix: LengthPrefix, max: usize) -> Outcome<Vec<u8>> {
-        let (mut buf, mut n) = (vec![0u8; max], 0);
+    fn read_message(&self, framing: &Framing) -> Outcome<Vec<u8>> {
+        let framing = framing_to_c(framing);
+        // Room for each message of the framing, within a limit. Without framing there is no maximum.
+        let cap = match framing.max.max(framing.len) {
+            0 => 64 << 10,
+            most => most.min(4 << 20),
+        };
+        let (mut buf, mut n) = (vec![0u8; cap], 0);
         call(|e| unsafe {
-            let space = buf.as_mut_ptr().cast();
-            keepsock_client_read_message(self.pointer, prefix as i32, space, max, &raw mut n, e)
+            let (framing, space) = (&raw const framing, buf.as_mut_ptr().cast());
+            keepsock_client_read_message(self.pointer, framing, space, cap, &raw mut n, e)
         })?;
         buf.truncate(n);
         Ok(buf)
     }
 
-    fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Outcome<()> {
+    fn write_message(&self, framing: &Framing, message: &[u8]) -> Outcome<()> {
+        let framing = framing_to_c(framing);
         call(|e| unsafe {
             let (buf, len) = (message.as_ptr().cast(), message.len());
-            keepsock_client_write_message(self.pointer, prefix as i32, buf, len, e)
+            keepsock_client_write_message(self.pointer, &raw const framing, buf, len, e)
         })
     }
 

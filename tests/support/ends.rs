@@ -2,9 +2,11 @@
 
 use std::os::fd::AsRawFd;
 
-use keepsock::{CloseReason, ErrorKind, LengthPrefix};
+use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat};
 
 use super::{Api, Client, INFINITE, Outcome, fails, system};
+
+const SHORT: Framing = Framing::Prefixed { format: LengthFormat::U8, max: 8 };
 
 /// A call on a connection.
 pub struct Call<A: Api> {
@@ -20,7 +22,7 @@ pub fn reads<A: Api>(on_unix: bool) -> Vec<Call<A>> {
         Call { name: "read_exact", call: |c| c.read_exact(&mut [0; 8]) },
         Call { name: "read_until", call: |c| c.read_until(b';', 8).map(drop) },
         Call { name: "read_line", call: |c| c.read_line(8).map(drop) },
-        Call { name: "read_message", call: |c| c.read_message(LengthPrefix::U8, 8).map(drop) },
+        Call { name: "read_message", call: |c| c.read_message(&SHORT).map(drop) },
     ];
     if on_unix {
         calls.push(Call { name: "read_fds", call: |c| c.read_fds(8, 1).map(drop) });
@@ -34,7 +36,7 @@ pub fn writes<A: Api>(on_unix: bool) -> Vec<Call<A>> {
         Call { name: "write", call: |c| c.write(b"bye").map(drop) },
         Call { name: "write_all", call: |c| c.write_all(b"bye") },
         Call { name: "write_slices", call: |c| c.write_slices(&[b"b", b"ye"]) },
-        Call { name: "write_message", call: |c| c.write_message(LengthPrefix::U8, b"bye") },
+        Call { name: "write_message", call: |c| c.write_message(&SHORT, b"bye") },
         Call {
             name: "send_file",
             call: |c| {

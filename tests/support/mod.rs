@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{OwnedFd, RawFd};
 
-use keepsock::{CloseReason, ErrorKind, Family, LengthPrefix, Sockopt};
+use keepsock::{CloseReason, ErrorKind, Family, Framing, Sockopt};
 
 #[cfg(feature = "activation")]
 mod activation;
@@ -209,8 +209,8 @@ pub trait Client<A: Api>: Send + Sync {
     fn read_exact(&self, buf: &mut [u8]) -> Outcome<()>;
     fn read_until(&self, delimiter: u8, max: usize) -> Outcome<Vec<u8>>;
     fn read_line(&self, max: usize) -> Outcome<String>;
-    fn read_message(&self, prefix: LengthPrefix, max: usize) -> Outcome<Vec<u8>>;
-    fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Outcome<()>;
+    fn read_message(&self, framing: &Framing) -> Outcome<Vec<u8>>;
+    fn write_message(&self, framing: &Framing, message: &[u8]) -> Outcome<()>;
     fn buffered(&self) -> usize;
     fn write(&self, buf: &[u8]) -> Outcome<usize>;
     fn write_all(&self, buf: &[u8]) -> Outcome<()>;

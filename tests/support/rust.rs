@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsock::{
-    Attempt, CancelToken, ClientSocket, CloseReason, Endpoint, Error, Keepalive, LengthPrefix,
+    Attempt, CancelToken, ClientSocket, CloseReason, Endpoint, Error, Framing, Keepalive,
     ServerSocket, SocketOptions, Sockopt,
 };
 
@@ -283,12 +283,12 @@ impl Client<RustApi> for Arc<ClientSocket> {
         Ok(ClientSocket::read_line(self, max)?)
     }
 
-    fn read_message(&self, prefix: LengthPrefix, max: usize) -> Outcome<Vec<u8>> {
-        Ok(ClientSocket::read_message(self, prefix, max)?)
+    fn read_message(&self, framing: &Framing) -> Outcome<Vec<u8>> {
+        Ok(ClientSocket::read_message(self, framing)?)
     }
 
-    fn write_message(&self, prefix: LengthPrefix, message: &[u8]) -> Outcome<()> {
-        Ok(ClientSocket::write_message(self, prefix, message)?)
+    fn write_message(&self, framing: &Framing, message: &[u8]) -> Outcome<()> {
+        Ok(ClientSocket::write_message(self, framing, message)?)
     }
 
     fn buffered(&self) -> usize {

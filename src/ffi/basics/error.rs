@@ -56,7 +56,7 @@ pub struct keepsock_attempt {
 
 versioned!(keepsock_attempt: 168);
 
-const KINDS: [(ErrorKind, &CStr, &CStr); 27] = [
+const KINDS: [(ErrorKind, &CStr, &CStr); 28] = [
     (ErrorKind::InvalidArgument, c"KEEPSOCK_ERR_INVALID_ARGUMENT", c"invalid argument"),
     (ErrorKind::InvalidEndpoint, c"KEEPSOCK_ERR_INVALID_ENDPOINT", c"invalid endpoint"),
     (ErrorKind::WrongState, c"KEEPSOCK_ERR_WRONG_STATE", c"wrong state"),
@@ -72,6 +72,7 @@ const KINDS: [(ErrorKind, &CStr, &CStr); 27] = [
     (ErrorKind::TooLong, c"KEEPSOCK_ERR_TOO_LONG", c"longer than the maximum"),
     (ErrorKind::IdleTimeout, c"KEEPSOCK_ERR_IDLE_TIMEOUT", c"idle timeout"),
     (ErrorKind::HeartbeatTimeout, c"KEEPSOCK_ERR_HEARTBEAT_TIMEOUT", c"heartbeat timeout"),
+    (ErrorKind::Malformed, c"KEEPSOCK_ERR_MALFORMED", c"malformed message"),
     (ErrorKind::NotFound, c"KEEPSOCK_ERR_NOT_FOUND", c"not found"),
     (ErrorKind::LookupFailed, c"KEEPSOCK_ERR_LOOKUP_FAILED", c"name lookup failed"),
     (ErrorKind::Refused, c"KEEPSOCK_ERR_REFUSED", c"connection refused"),

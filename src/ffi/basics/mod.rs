@@ -7,6 +7,7 @@ mod buffer;
 mod cancel;
 mod error;
 mod five_tuple;
+mod framing;
 mod log;
 
 pub use address::*;
@@ -14,6 +15,7 @@ pub use buffer::*;
 pub use cancel::*;
 pub use error::*;
 pub use five_tuple::*;
+pub use framing::*;
 pub use log::*;
 
 /// The version of this header: 0.1.0. keepsock_version() returns the version of the library.

@@ -2,9 +2,10 @@
 
 use std::ffi::{c_char, c_void};
 
+use crate::Framing;
 use crate::ffi::{
-    Array, BytesMut, ErrorOut, Optional, Ref, keepsock_buffer, keepsock_client, keepsock_error,
-    length_prefix, no_capacity, with_frequent,
+    Array, BytesMut, ErrorOut, Optional, Ref, SizedIn, framing_from_c, keepsock_buffer,
+    keepsock_client, keepsock_error, keepsock_framing, no_capacity, with_frequent,
 };
 use crate::internal::CancellationDisabled;
 
@@ -157,18 +158,33 @@ pub unsafe extern "C" fn keepsock_client_read_until(
     })
 }
 
-/// Reads one message with a length prefix.
+/// Reads one message.
 ///
-/// The function removes the prefix. A message may have no bytes. If the call fails, the bytes
-/// that have arrived are kept for the next read.
+/// keepsock_framing describes which bytes of the stream are the message. A message may have no
+/// bytes. With KEEPSOCK_FRAMING_RAW the call returns the bytes that have arrived, at least one. One
+/// read timeout covers the whole call. If the call fails, the bytes that have arrived are kept for
+/// the next read.
 ///
-/// @param prefix  A keepsock_length_prefix.
-/// @param buf     Receives the message.
-/// @param cap     The size of `buf` in bytes: the longest message.
-/// @param len     Receives the length of the message.
+/// @code
+/// const keepsock_framing mqtt = {
+///     .size = sizeof mqtt, .kind = KEEPSOCK_FRAMING_LENGTH_FIELD,
+///     .length_format = KEEPSOCK_LENGTH_FORMAT_VARINT_MQTT, .length_offset = 1, .max = 65536
+/// };
+/// static unsigned char packet[65536];
+/// size_t len = 0;
+/// if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL) == KEEPSOCK_OK)
+///     printf("packet type %d, %zu bytes\n", packet[0] >> 4, len);
+/// @endcode
+///
+/// @param framing  The framing.
+/// @param buf      Receives the message. No NUL is added.
+/// @param cap      The size of `buf` in bytes.
+/// @param len      Receives the length of the message.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before a whole message had arrived
-///   - KEEPSOCK_ERR_TOO_LONG: the prefix announces more than `cap` bytes
+///   - KEEPSOCK_ERR_TOO_LONG: the message is longer than `framing->max` or `cap`
+///   - KEEPSOCK_ERR_MALFORMED: the length is not a number in its format, or is below zero with
+///     `length_adjustment`
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
@@ -184,26 +200,38 @@ pub unsafe extern "C" fn keepsock_client_read_until(
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
 ///     bytes, which are kept
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `prefix` is not a keepsock_length_prefix
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
+///     `framing` is out of range or is set although its kind does not use it, or `cap` is 0 with
+///     KEEPSOCK_FRAMING_RAW
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member of `framing`
+///     that is set
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_read_message(
     client: *mut keepsock_client,
-    prefix: i32,
+    framing: *const keepsock_framing,
     buf: *mut c_void,
     cap: usize,
     len: *mut usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `cap`
-    // writable bytes; `len` and `error` are NULL or writable.
-    let (client, buf, len, error) = unsafe {
-        (Ref::new(client), BytesMut::new(buf, cap), Optional::new(len), ErrorOut::new(error))
+    // SAFETY: the header requires that no thread frees `client` during the call; `framing` is NULL or
+    // has the size that it states; `buf` has `cap` writable bytes; `len` and `error` are NULL or
+    // writable.
+    let (client, framing, buf, len, error) = unsafe {
+        (
+            Ref::new(client),
+            SizedIn::new(framing, "framing"),
+            BytesMut::new(buf, cap),
+            Optional::new(len),
+            ErrorOut::new(error),
+        )
     };
     with_frequent(client, error, "read", |socket| {
         let _disabled = CancellationDisabled::new();
-        let (prefix, out) = (length_prefix(prefix)?, buf.get()?);
-        let n = socket.read_message_bytes(prefix, cap, |message| {
+        let framing = framing_from_c(framing)?;
+        let out = if framing == Framing::Raw { buf.not_empty()? } else { buf.get()? };
+        let n = socket.read_message_bytes(framing, cap, |message| {
             out[..message.len()].copy_from_slice(message);
             Some(message.len())
         })?;

@@ -4,19 +4,20 @@ use std::ffi::{c_char, c_void};
 
 use crate::ClientSocket;
 use crate::ffi::{
-    Array, Bytes, ErrorOut, Optional, Ref, Result, Text, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_slice, length_prefix, with, with_frequent,
+    Array, Bytes, ErrorOut, Optional, Ref, Result, SizedIn, Text, framing_from_c, keepsock_client,
+    keepsock_error, keepsock_fd, keepsock_framing, keepsock_slice, with, with_frequent,
 };
 use crate::internal::CancellationDisabled;
 
-/// Writes one message with a length prefix, in one system call.
+/// Writes one message with the length or the delimiter of its framing, in one system call.
 ///
-/// One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
-/// returns the number of bytes that the kernel accepted, including those of the prefix.
+/// keepsock_framing describes what the function adds to a message. One write timeout covers the whole
+/// call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
+/// accepted, including those of the length and the delimiter.
 ///
-/// @param prefix  A keepsock_length_prefix.
-/// @param buf     The message.
-/// @param len     The number of bytes, which the prefix must be able to express.
+/// @param framing  The framing.
+/// @param buf      The message.
+/// @param len      The number of bytes.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the kernel accepts no more bytes
@@ -32,22 +33,33 @@ use crate::internal::CancellationDisabled;
 ///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `prefix` is not a keepsock_length_prefix, or it
-///     cannot express `len`
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
+///     `framing` is out of range or is set although its kind does not use it, the message contains
+///     its delimiter (LF with lines), or the format of the length cannot represent `len`
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member of `framing`
+///     that is set
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_write_message(
     client: *mut keepsock_client,
-    prefix: i32,
+    framing: *const keepsock_framing,
     buf: *const c_void,
     len: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `len`
-    // readable bytes; `error` is NULL or writable.
-    let (client, buf, error) =
-        unsafe { (Ref::new(client), Bytes::new(buf, len), ErrorOut::new(error)) };
-    with(client, error, "write", |socket| socket.write_message(length_prefix(prefix)?, buf.get()?))
+    // SAFETY: the header requires that no thread frees `client` during the call; `framing` is NULL or
+    // has the size that it states; `buf` has `len` readable bytes; `error` is NULL or writable.
+    let (client, framing, buf, error) = unsafe {
+        (
+            Ref::new(client),
+            SizedIn::new(framing, "framing"),
+            Bytes::new(buf, len),
+            ErrorOut::new(error),
+        )
+    };
+    with(client, error, "write", |socket| {
+        socket.write_message(&framing_from_c(framing)?, buf.get()?)
+    })
 }
 
 /// Writes at least one byte: waits until the kernel accepts some.

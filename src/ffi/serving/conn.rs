@@ -1,18 +1,17 @@
 //! `keepsock_conn` and `keepsock_callbacks`: serving by events.
 
 use std::ffi::{c_char, c_void};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ffi::arguments::{
-    Bytes, ErrorOut, NO_OPERATION, Out, Ref, Structure, Text, User, invalid, no_memory, null,
+    Bytes, ErrorOut, NO_OPERATION, Out, Ref, SizedIn, Structure, Text, User, invalid, no_memory,
     timeout,
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
-    KEEPSOCK_INFINITE, Object, Result, Versioned, call, call_frequent, credentials_to_c, fill,
-    handle, keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error,
+    KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, handle,
+    keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error,
     keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options, keepsock_server,
     keepsock_service, options, shield, snapshot_to_c, sockopt, tuple_to_c, versioned, with,
 };
@@ -210,62 +209,6 @@ impl Handler for Program {
     }
 }
 
-/// The largest size of the structure that a later version may have.
-const CALLBACKS_MAX: usize = 64 * size_of::<usize>();
-
-const NO_CALLBACKS: keepsock_callbacks = keepsock_callbacks {
-    size: 0,
-    on_open: None,
-    on_data: None,
-    on_writable: None,
-    on_eof: None,
-    on_timer: None,
-    on_drain: None,
-    on_close: None,
-    on_connect_failed: None,
-};
-
-/// The callbacks of the program. The structure may be of an earlier or a later version.
-struct CallbacksIn<'a>(*const keepsock_callbacks, PhantomData<&'a keepsock_callbacks>);
-
-impl CallbacksIn<'_> {
-    /// # Safety
-    /// `callbacks` is NULL, or its first member is readable during the call and states how many bytes
-    /// of the structure are readable.
-    unsafe fn new(callbacks: *const keepsock_callbacks) -> Self {
-        CallbacksIn(callbacks, PhantomData)
-    }
-
-    fn read(self) -> Result<keepsock_callbacks> {
-        if self.0.is_null() {
-            return Err(null("callbacks"));
-        }
-        // SAFETY: `new` requires a readable first member, and the pointer is not NULL.
-        let size = unsafe { (&raw const (*self.0).size).read() };
-        keepsock_callbacks::check_size(size, "callbacks.size")?;
-        if size > CALLBACKS_MAX {
-            let what =
-                format!("callbacks.size is {size}, more than {CALLBACKS_MAX}: pass its sizeof");
-            return Err(invalid(what));
-        }
-        let from = self.0.cast::<u8>();
-        let known = size.min(size_of::<keepsock_callbacks>());
-        let mut callbacks = NO_CALLBACKS;
-        // SAFETY: `new` requires `size` readable bytes, which are not those of the local variable.
-        // `known` bytes are at most as many as either has. The members of the structure leave no
-        // gaps, and each is a number or a function of the program.
-        let unknown = unsafe {
-            std::ptr::copy_nonoverlapping(from, (&raw mut callbacks).cast(), known);
-            std::slice::from_raw_parts(from.add(known), size - known)
-        };
-        if unknown.iter().any(|byte| *byte != 0) {
-            let what = "callbacks has a callback that this version of the library does not know";
-            return Err(Error::new(ErrorKind::Unsupported, NO_OPERATION).detail(what));
-        }
-        Ok(callbacks)
-    }
-}
-
 /// Serves many connections with few threads, one by default, and returns immediately.
 ///
 /// Each thread runs an event loop and calls the callbacks. An idle connection uses about a hundred
@@ -321,7 +264,7 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
         (
             Ref::new(server),
             Ref::new(options),
-            CallbacksIn::new(callbacks),
+            SizedIn::new(callbacks, "callbacks"),
             Out::new(service, "service"),
             ErrorOut::new(error),
         )
@@ -330,7 +273,7 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
         let out = service.reserved()?;
         let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
         let program = Program {
-            callbacks: callbacks.read()?,
+            callbacks: callbacks.get()?,
             user: User(user),
             entries: Table::new(event_slots(&options)).ok_or_else(no_memory)?,
         };
@@ -398,7 +341,7 @@ fn change(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
-///     contains the delimiter of the framing (LF with lines), or the length prefix cannot represent
+///     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
 ///     `len`
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
 #[unsafe(no_mangle)]

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ffi::{
-    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, Structure, Text, TextOut, User, create, data,
-    fill, handle, invalid, keepsock_client, keepsock_error, keepsock_options, keepsock_server,
-    known, length_prefix, millis, null, optional_to_c, timeout, versioned, with, with_mut,
+    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, SizedIn, Structure, Text, TextOut, User,
+    create, data, fill, framing_from_c, handle, invalid, keepsock_client, keepsock_error,
+    keepsock_framing, keepsock_options, keepsock_server, known, millis, null, optional_to_c,
+    timeout, versioned, with, with_mut,
 };
 use crate::internal::parse_network;
-use crate::{
-    AcceptPolicy, ClientSocket, Framing, OverflowPolicy, ServeOptions, Service, TrafficStats,
-};
+use crate::{AcceptPolicy, ClientSocket, OverflowPolicy, ServeOptions, Service, TrafficStats};
 
 /// Serves one connection. keepsock_server_serve() calls it in a thread of the library, once for
 /// each accepted connection.
@@ -245,83 +244,42 @@ pub unsafe extern "C" fn keepsock_serve_options_set_threads(
     set(options, error, |o| Ok(o.threads(positive(threads, "threads")?)))
 }
 
-/// Sets framing by lines for keepsock_server_serve_events().
+/// Sets the framing of keepsock_server_serve_events().
 ///
-/// on_data receives one line at a time, without the LF or CRLF at its end. keepsock_conn_send() and
-/// keepsock_service_broadcast() add LF, and reject a message that contains LF. The last line of a
-/// stream may lack LF. A line that exceeds `max` closes its connection
-/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected. Default: no framing, so
-/// on_data receives the bytes as they arrive.
+/// on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast() send
+/// one message. A message that is too long closes its connection (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG),
+/// and so does a malformed one (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not
+/// affected. Default: KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
 ///
-/// @param max  Maximum length of a received line in bytes, above 0, without LF or CRLF.
+/// @code
+/// const keepsock_framing lines = {
+///     .size = sizeof lines, .kind = KEEPSOCK_FRAMING_LINES, .max = 1024
+/// };
+/// keepsock_serve_options *options = NULL;
+/// if (keepsock_serve_options_new(&options, NULL) == KEEPSOCK_OK)
+///     keepsock_serve_options_set_framing(options, &lines, NULL);
+/// @endcode
+///
+/// @param framing  The framing, copied.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, or a member of
+///     `framing` is out of range or is set although its kind does not use it
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member that is set
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_serve_options_set_lines(
+pub unsafe extern "C" fn keepsock_serve_options_set_framing(
     options: *mut keepsock_serve_options,
-    max: usize,
+    framing: *const keepsock_framing,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
-    // writable.
-    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| with_framing(o, Framing::Lines { max }))
-}
-
-/// Sets framing by a delimiter for keepsock_server_serve_events().
-///
-/// on_data receives one message at a time, without the delimiter at its end. keepsock_conn_send()
-/// and keepsock_service_broadcast() add the delimiter, and reject a message that contains it. The
-/// last message of a stream may lack it. A message that exceeds `max` closes its connection
-/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
-///
-/// @param delimiter  The byte that ends a message.
-/// @param max        Maximum length of a received message in bytes, above 0, without the delimiter.
-/// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_serve_options_set_delimiter(
-    options: *mut keepsock_serve_options,
-    delimiter: u8,
-    max: usize,
-    error: *mut *mut keepsock_error,
-) -> i32 {
-    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
-    // writable.
-    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| with_framing(o, Framing::Delimited { delimiter, max }))
-}
-
-/// Sets framing by a length prefix for keepsock_server_serve_events().
-///
-/// on_data receives one message at a time, without the prefix. keepsock_conn_send() and
-/// keepsock_service_broadcast() add the prefix. The library discards a message that is incomplete
-/// at the end of the stream. A message that exceeds `max` closes its connection
-/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG); other connections are not affected.
-///
-/// @param prefix  A keepsock_length_prefix.
-/// @param max     Maximum length of a received message in bytes, above 0, without the prefix.
-/// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, `prefix` is not a keepsock_length_prefix,
-///     `max` is 0, or the prefix cannot represent `max`
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_serve_options_set_length_prefix(
-    options: *mut keepsock_serve_options,
-    prefix: i32,
-    max: usize,
-    error: *mut *mut keepsock_error,
-) -> i32 {
-    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
-    // writable.
-    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    // SAFETY: the header requires that only this thread uses `options`; `framing` is NULL or has the
+    // size that it states; `error` is NULL or writable.
+    let (options, framing, error) =
+        unsafe { (Mut::new(options), SizedIn::new(framing, "framing"), ErrorOut::new(error)) };
     set(options, error, |o| {
-        with_framing(o, Framing::Prefixed { prefix: length_prefix(prefix)?, max })
+        let framing = framing_from_c(framing)?;
+        framing.validate(OPTIONS)?;
+        Ok(o.framing(framing))
     })
-}
-
-fn with_framing(options: ServeOptions, framing: Framing) -> Result<ServeOptions> {
-    framing.validate(OPTIONS)?;
-    Ok(options.framing(framing))
 }
 
 /// Limits the send queue of each connection of keepsock_server_serve_events().
@@ -498,7 +456,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///     keepsock_server_serve_events(), and the call comes from a forked child
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
 ///     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
-///     length prefix cannot represent `len`
+///     format of the length cannot represent `len`
 /// @note May be called from inside handlers and callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_broadcast(

@@ -82,7 +82,7 @@ impl Connection {
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit. It was not
     ///   sent. Not for replies.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
-    ///   framing (LF with lines), or the length prefix cannot represent its length.
+    ///   framing (LF with lines), or the format of the length cannot represent its length.
     /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
     ///   [`Unreachable`](ErrorKind::Unreachable): the connection has failed.
     ///

@@ -88,8 +88,8 @@ pub(in crate::serve) struct ReactorService {
     state: ServiceState<SlotAllocator>,
     handler: Box<dyn Handler>,
     config: MessageConfig,
-    /// The maximum length of a message that is sent without framing and without a check of the
-    /// queue limit. 0 with framing.
+    /// The maximum length of a message that is sent without a check of the queue limit. 0 if the
+    /// framing adds bytes to sent messages.
     max_plain: usize,
     watermarks: Watermarks,
     /// The configuration of accepted connections.

@@ -352,16 +352,7 @@ impl ReactorService {
                     format!("a message of {len} bytes exceeds the queue_limit of {limit} bytes");
                 (ErrorKind::TooLong, what)
             }
-            false => {
-                let what = match self.config.framing {
-                    Framing::Lines { .. } => "a line must not contain LF".to_owned(),
-                    Framing::Delimited { delimiter, .. } => {
-                        format!("a message must not contain its delimiter, byte {delimiter}")
-                    }
-                    _ => format!("the length prefix cannot represent {len} bytes"),
-                };
-                (ErrorKind::InvalidArgument, what)
-            }
+            false => (ErrorKind::InvalidArgument, self.config.framing.rejection(len)),
         };
         self.state.error(kind, operation).detail(what)
     }

@@ -250,7 +250,8 @@ fn partial_message_without_memory_resets_its_connection() {
     let test = test_name!("partial_message_without_memory_resets_its_connection");
     process::in_process(&test, timing::ms(60_000), || {
         let options = serve_options();
-        unsafe { ok(keepsock_serve_options_set_lines(options.0, MIB, null_mut())) };
+        let lines = framing_to_c(&Framing::Lines { max: MIB });
+        unsafe { ok(keepsock_serve_options_set_framing(options.0, &raw const lines, null_mut())) };
         let service = recording(&options);
         let (_, mut other) = service.open(|| raw_client(&service.server));
         let (large, mut client) = service.open(|| raw_client(&service.server));

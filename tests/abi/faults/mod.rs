@@ -23,9 +23,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::TempDir;
+use crate::support::capi::framing_to_c;
 use crate::support::{process, timing};
-use keepsock::ErrorKind;
 use keepsock::ffi::*;
+use keepsock::{ErrorKind, Framing, LengthFormat};
 use libc::*;
 use machine::{Error, LOST, Machine, Out};
 
@@ -51,6 +52,8 @@ fn made<T>(free: unsafe extern "C" fn(*mut T), make: impl FnOnce(*mut *mut T) ->
 
 /// A message and a line: the length prefix of one byte, three letters, and a line end.
 const INPUT: &[u8] = b"\x04abc\n\x04abc\n\x04abc\n";
+static FRAMING: keepsock_framing =
+    framing_to_c(&Framing::Prefixed { format: LengthFormat::U8, max: 64 });
 static LISTENER: LazyLock<TcpListener> =
     LazyLock::new(|| TcpListener::bind("127.0.0.1:0").unwrap());
 
@@ -166,13 +169,13 @@ fn client_calls(m: &mut Machine, kind: Kind) {
         keepsock_client_read_exact(s, p, _o) (p, s.buf, 5);
         keepsock_client_read_until(s, p, o) (p, b'\n', s.buf, 64, o.at(0));
         keepsock_client_read_line(s, p, o) (p, s.buf.cast(), 64, o.at(0));
-        keepsock_client_read_message(s, p, o) (p, 1, s.buf, 64, o.at(0));
+        keepsock_client_read_message(s, p, o) (p, &raw const FRAMING, s.buf, 64, o.at(0));
         keepsock_client_read_slices(s, p, o)
             (p, &keepsock_buffer { buf: s.buf, cap: 64 }, 1, o.at(0));
         keepsock_client_write(s, p, o) (p, s.buf, 64, o.at(0));
         keepsock_client_write_all(s, p, _o) (p, s.buf, 64);
         keepsock_client_write_str(_s, p, _o) (p, c"abc".as_ptr());
-        keepsock_client_write_message(s, p, _o) (p, 1, s.buf, 64);
+        keepsock_client_write_message(s, p, _o) (p, &raw const FRAMING, s.buf, 64);
         keepsock_client_write_slices(s, p, _o)
             (p, &keepsock_slice { buf: s.buf, len: 64 }, 1);
         keepsock_client_shutdown_write(_s, p, _o) (p);

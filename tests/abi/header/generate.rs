@@ -123,7 +123,8 @@ fn declarations(root: &Path) -> Declarations {
     let text = String::from_utf8(out)
         .unwrap()
         .replace("KEEPSOCK_STATUS_", "KEEPSOCK_ERR_")
-        .replace("KEEPSOCK_CLOSE_REASON_", "KEEPSOCK_CLOSE_");
+        .replace("KEEPSOCK_CLOSE_REASON_", "KEEPSOCK_CLOSE_")
+        .replace("KEEPSOCK_FRAMING_KIND_", "KEEPSOCK_FRAMING_");
     parse(&text)
 }
 

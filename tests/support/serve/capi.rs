@@ -8,10 +8,11 @@ use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 
 use keepsock::ffi::*;
-use keepsock::{CloseReason, Framing, Sockopt};
+use keepsock::{CloseReason, Sockopt};
 
 use super::super::capi::{
-    CApi, CClient, CServer, c, call, close_reason, failure, options, sized_text, snap, tuple,
+    CApi, CClient, CServer, c, call, close_reason, failure, framing_to_c, options, sized_text,
+    snap, tuple,
 };
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 use super::{Connection, Handler, On, Sent, Serve, Service, Stats};
@@ -94,16 +95,10 @@ pub fn serve_options(list: &[Serve]) -> Outcome<Served> {
                 Serve::QueueLimit(bytes) => keepsock_serve_options_set_queue_limit(o, *bytes, e),
                 Serve::DropOldest => keepsock_serve_options_set_overflow_policy(o, 1, e),
                 Serve::Stack(bytes) => keepsock_serve_options_set_stack_size(o, *bytes, e),
-                Serve::Framing(Framing::Lines { max }) => {
-                    keepsock_serve_options_set_lines(o, *max, e)
+                Serve::Framing(framing) => {
+                    let framing = framing_to_c(framing);
+                    keepsock_serve_options_set_framing(o, &raw const framing, e)
                 }
-                Serve::Framing(Framing::Delimited { delimiter, max }) => {
-                    keepsock_serve_options_set_delimiter(o, *delimiter, *max, e)
-                }
-                Serve::Framing(Framing::Prefixed { prefix, max }) => {
-                    keepsock_serve_options_set_length_prefix(o, *prefix as i32, *max, e)
-                }
-                Serve::Framing(_) => KEEPSOCK_OK,
             }
         })?;
     }

@@ -190,9 +190,12 @@ impl<'a> Loop<'a> {
                     is_partial = true;
                     break;
                 }
-                Split::TooLong => {
+                failed @ (Split::TooLong | Split::Malformed(_)) => {
                     if let Some(mut entry) = self.lock(index) {
-                        entry.record_close_reason(CloseReason::MessageTooLong);
+                        entry.record_close_reason(match failed {
+                            Split::TooLong => CloseReason::MessageTooLong,
+                            _ => CloseReason::MessageMalformed,
+                        });
                         entry.flags |= RESET_PENDING;
                     }
                     return;
