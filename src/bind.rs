@@ -71,7 +71,8 @@ pub(crate) fn bind_first(
             // IPv4 is tried only on a machine without IPv6. After any other error the server would
             // accept fewer clients than configured.
             Err((stage, cause)) => {
-                let missing = matches!(&cause, Cause::Os(e) if sys::is_family_missing(e));
+                let code = cause.os_error().map(io::Error::from_raw_os_error);
+                let missing = code.is_some_and(|e| sys::is_family_missing(&e));
                 let error = bind_error(cause, stage, ephemeral_port, operation, endpoint);
                 if !(dual && missing) {
                     return Err(error);

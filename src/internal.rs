@@ -48,6 +48,8 @@ pub(crate) use crate::serve::admission::network as parse_network;
 #[cfg(feature = "serve")]
 pub(crate) use crate::sys::fork::lock_shared;
 pub(crate) use crate::sys::{Borrowed, CancellationDisabled, Owned};
+// The text of an error about an index.
+pub(crate) use crate::types::error::no_element;
 // The buffers of a batch, and what one receive returns of each datagram.
 #[cfg(feature = "datagram")]
 pub(crate) use crate::sys::{Buffers, Details, MAX_BATCH};

@@ -14,7 +14,7 @@ use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
 use crate::sys;
 use crate::types::endpoint::{Endpoint, Host, Target};
-use crate::types::error::{Error, ErrorKind, Result, Span};
+use crate::types::error::{Error, ErrorKind, Millis, Result, Span};
 
 const OPERATION: &str = "connect";
 
@@ -188,7 +188,11 @@ impl Reconnect {
     pub fn set_backoff(&mut self, first: Duration, longest: Duration) -> Result<()> {
         if first < Duration::from_millis(1) || first > longest || longest > DAY {
             let what = format!(
-                "first {first:?}, longest {longest:?}: not within 1 ms to 24 hours, or first is greater than longest"
+                "the first bound {} and the longest bound {} must be within 1 ms to {}, and the \
+                 first must not be greater than the longest",
+                Millis(first),
+                Millis(longest),
+                Millis(DAY)
             );
             return Err(Error::new(ErrorKind::InvalidArgument, "backoff").detail(what));
         }
@@ -211,8 +215,8 @@ impl Reconnect {
     pub fn set_timeout(&mut self, limit: impl Into<Option<Duration>>) -> Result<()> {
         let limit = limit.into();
         if limit.is_some_and(|t| t.is_zero()) {
-            return Err(Error::new(ErrorKind::InvalidArgument, "timeout")
-                .detail("timeout must be greater than zero"));
+            return Err(Error::new(ErrorKind::InvalidArgument, "reconnect timeout")
+                .detail("the timeout must be greater than zero"));
         }
         self.limit = limit;
         Ok(())
@@ -564,7 +568,7 @@ impl Reconnect {
     fn stopped(&self, error: Error) -> Error {
         let mut error = error.at(&self.endpoint);
         if let Some(last) = &self.last {
-            error = error.detail(format!("so far {}", last.kind()));
+            error = error.detail(format!("the last try failed: {}", last.kind()));
         }
         self.with_tries(error)
     }
@@ -574,7 +578,7 @@ impl Reconnect {
             Some(last) => last.clone(),
             None => Error::new(ErrorKind::TimedOut, OPERATION)
                 .at(&self.endpoint)
-                .detail("the next try is not due yet"),
+                .detail("the timeout ended before the next try was due"),
         })
     }
 

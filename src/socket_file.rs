@@ -128,20 +128,20 @@ pub(crate) fn is_socket(_path: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct NotBound {
     cause: io::Error,
-    /// The failure of the lock file, if that is the reason.
-    lock: Option<String>,
+    /// The reason, if it concerns the lock file or the file of the socket.
+    detail: Option<String>,
 }
 
 impl NotBound {
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let error = Error::os(operation, &self.cause);
-        self.lock.into_iter().fold(error, Error::detail)
+        self.detail.into_iter().fold(error, Error::detail)
     }
 }
 
 impl From<io::Error> for NotBound {
     fn from(cause: io::Error) -> NotBound {
-        NotBound { cause, lock: None }
+        NotBound { cause, detail: None }
     }
 }
 
@@ -163,7 +163,7 @@ struct Lock {
 type Attempt = std::result::Result<std::result::Result<Lock, PathBuf>, NotBound>;
 
 fn not_locked(path: &Path, cause: io::Error, what: &str) -> NotBound {
-    NotBound { cause, lock: Some(format!("the lock file {} {what}", escaped(path))) }
+    NotBound { cause, detail: Some(format!("the lock file {} {what}", escaped(path))) }
 }
 
 impl Lock {
@@ -197,7 +197,7 @@ impl Lock {
         match lock.others(socket) {
             Ok(None) => Ok(Ok(lock)),
             Ok(Some(held)) => Ok(Err(held)),
-            Err(NotBound { cause, lock: None })
+            Err(NotBound { cause, detail: None })
                 if cause.kind() == io::ErrorKind::PermissionDenied =>
             {
                 Lock::on(named(".lock".to_owned()), fs::OpenOptions::new().create(true))
@@ -295,13 +295,26 @@ pub(crate) fn bind_and_listen(
             let _lock = Lock::take(path)?;
             replace_stale(socket, name, path)?;
         }
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && is_other_file(path) => {
+            let detail = "the path is a file that is not a socket: remove it, or use another path";
+            return Err(NotBound { cause, detail: Some(detail.to_owned()) });
+        }
         other => other?,
     }
     // The program may change its working directory before it closes the socket.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = SocketFile { path: absolute, identity: identity(path), ownership: None };
-    sys::set_socket_file(path, wanted).and_then(|()| listen())?;
+    sys::set_socket_file(path, wanted).map_err(|cause| {
+        let detail = "unix_mode and unix_owner cannot be set on the file".to_owned();
+        NotBound { cause, detail: Some(detail) }
+    })?;
+    listen()?;
     Ok(file)
+}
+
+/// Whether the path is a file of another kind.
+fn is_other_file(path: &Path) -> bool {
+    cfg!(unix) && fs::symlink_metadata(path).is_ok() && !is_socket(path)
 }
 
 /// Binds to a path whose socket file is stale, after checking that again. The caller holds the

@@ -259,7 +259,7 @@ impl<'a> Handover<'a> {
             return Err(failed(ErrorKind::Unsupported));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            let what = "timeout must be greater than zero";
+            let what = "the timeout must be greater than zero";
             return Err(failed(ErrorKind::InvalidArgument).detail(what));
         }
         if self.cancel.as_ref().is_some_and(CancelToken::is_fired) {
@@ -323,16 +323,27 @@ impl<'a> Handover<'a> {
         let wrong_state = |endpoint: &dyn std::fmt::Display, what: &str| {
             Error::new(ErrorKind::WrongState, OPERATION).at(endpoint).detail(what)
         };
-        let not_shared =
-            |endpoint| wrong_state(endpoint, "it was created without the option handover");
+        let not_shared = |endpoint| {
+            wrong_state(
+                endpoint,
+                "the socket was created without the option handover: set the option",
+            )
+        };
         let start = |endpoint: &dyn std::fmt::Display, socket: &BorrowedSocket<'_>| {
             let started = InProgress::start(socket).map_err(|e| Error::os(OPERATION, &e))?;
-            started.ok_or_else(|| wrong_state(endpoint, "its handover is already in progress"))
+            started.ok_or_else(|| {
+                wrong_state(
+                    endpoint,
+                    "another handover of the socket is in progress: wait until it ends",
+                )
+            })
         };
         let mut items = Vec::new();
         for (name, socket) in &self.sockets {
             if !is_valid_name(name) {
-                let what = format!("{name:?} is not a valid name of a descriptor");
+                let what = format!(
+                    "{name:?} is not a name of a descriptor: use 1 to 255 ASCII characters except \":\""
+                );
                 return Err(refuse(&what));
             }
             match socket {
@@ -372,7 +383,7 @@ impl<'a> Handover<'a> {
             }
         }
         if items.is_empty() {
-            Err(refuse("nothing to hand over: add a server or a datagram socket"))
+            Err(refuse("there is no socket to hand over: add a server or a datagram socket"))
         } else {
             Ok(items)
         }

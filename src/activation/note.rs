@@ -186,7 +186,7 @@ pub(super) fn parse(
     let count = number(LISTEN_FDS, fds)?;
     let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= MAX_DESCRIPTORS);
     let count = count
-        .ok_or_else(|| format!("{LISTEN_FDS}: {fds:?} is out of range: 0 to {MAX_DESCRIPTORS}"))?;
+        .ok_or_else(|| format!("{LISTEN_FDS}: {fds:?} is not within 0 to {MAX_DESCRIPTORS}"))?;
     let names = match names {
         None => vec![UNNAMED.to_owned(); count as usize],
         Some(names) => {
@@ -195,7 +195,9 @@ pub(super) fn parse(
         }
     };
     if names.len() != count as usize && count > 0 {
-        return Err(format!("{LISTEN_FDNAMES} does not have {count} names, as {LISTEN_FDS} says"));
+        return Err(format!(
+            "{LISTEN_FDNAMES} does not have {count} names, the number in {LISTEN_FDS}"
+        ));
     }
     let note = match note {
         None => None,
@@ -247,7 +249,7 @@ mod tests {
             ("42", "", None, None, "LISTEN_FDS: \"\" is not a number"),
             ("42", "+1", None, None, "LISTEN_FDS: \"+1\" is not a number"),
             ("+42", "1", None, None, "LISTEN_PID: \"+42\" is not a number"),
-            ("42", "4000000000", None, None, "out of range"),
+            ("42", "4000000000", None, None, "is not within 0 to"),
             ("42", "2", Some("a"), None, "does not have 2 names"),
             ("42", "2", Some("a:b:c"), None, "does not have 2 names"),
             ("42", "1", None, Some("4"), "KEEPSOCK_HANDOVER"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, SockAddr, SockRef};
 
-use crate::io::wait::Cause;
+use crate::io::wait::{Cause, OptionFailure};
 use crate::options::SocketOptions;
 use crate::stream::Connected;
 use crate::sys::{self, Borrowed, Families, Handshake, Owned};
@@ -101,7 +101,7 @@ pub(super) fn start(
         sys::stream_socket(candidate.domain, params.options.mptcp)
     };
     let socket = socket.map_err(|cause| FailedAttempt {
-        error: AttemptError(Stage::Socket, cause.into()),
+        error: AttemptError(Stage::Socket, params.options.socket_failure(cause)),
         socket: None,
     })?;
     match start_on(sys::borrow(&socket), candidate, params) {
@@ -127,7 +127,7 @@ fn start_on(
     let applied = params.options.apply_kernel(socket, Sockets::CONNECT, Families::of(to));
     applied.map_err(rejected)?;
     if params.options.fast_open && params.is_only {
-        sys::fast_open_connect(socket).map_err(at(Stage::Options))?;
+        sys::fast_open_connect(socket).map_err(|e| rejected(OptionFailure::of(&e, "fast_open")))?;
     }
     if let Some(local) = params.local {
         let Some(from) = local.iter().find(|a| a.is_ipv6() == ipv6) else {

@@ -142,7 +142,7 @@ impl ConnectDriver {
         mut writable: Option<usize>,
     ) -> Result<Progress> {
         if options.cancel.as_ref().is_some_and(CancelToken::is_fired) {
-            return Err(self.abandon(&ErrorKind::Cancelled.into()));
+            return Err(self.abandon(&ErrorKind::Cancelled.into(), options));
         }
         loop {
             let now = Instant::now();
@@ -156,7 +156,7 @@ impl ConnectDriver {
                 (index, started_at, result)
             } else {
                 if self.deadline.0.is_some_and(|at| at <= now) {
-                    return Err(self.abandon(&ErrorKind::TimedOut.into()));
+                    return Err(self.abandon(&ErrorKind::TimedOut.into(), options));
                 }
                 self.add_resolved(now);
                 let (index, started_at, pause, started) = match self.retry_pending(now) {
@@ -168,7 +168,7 @@ impl ConnectDriver {
                         NextAttempt::Wait(until) => {
                             return Ok(Progress::Wait(self.next_wakeup(until)));
                         }
-                        NextAttempt::AllFailed => return Err(self.all_failed_error()),
+                        NextAttempt::AllFailed => return Err(self.all_failed_error(options)),
                     },
                 };
                 match started {
@@ -202,7 +202,7 @@ impl ConnectDriver {
                     self.record(index, started_at, stage, &cause);
                     self.end(index, socket);
                     if cause.kind() == ErrorKind::Cancelled {
-                        return Err(self.error(ErrorKind::Cancelled));
+                        return Err(self.error(ErrorKind::Cancelled, options));
                     }
                     self.race.failed();
                 }
@@ -228,9 +228,9 @@ impl ConnectDriver {
 
     /// Closes all attempts because of a deadline, a cancel, or a failed poll. Returns the error of
     /// the connect.
-    pub(super) fn abandon(&mut self, cause: &Cause) -> Error {
+    pub(super) fn abandon(&mut self, cause: &Cause, options: &SocketOptions) -> Error {
         self.abandon_rest(cause);
-        self.error(cause.kind())
+        self.error(cause.kind(), options)
     }
 
     fn add(&mut self, lane: Lane, candidate: Candidate, now: Instant) {
@@ -371,28 +371,33 @@ impl ConnectDriver {
     }
 
     /// The error of a connect whose attempts have all failed. It has the cause of the first one.
-    fn all_failed_error(&mut self) -> Error {
+    fn all_failed_error(&mut self, options: &SocketOptions) -> Error {
         match (self.attempts.first().map(|attempt| attempt.kind), self.lookup_error.take()) {
-            (Some(kind), _) => self.error(kind),
+            (Some(kind), _) => self.error(kind, options),
             (None, Some(lookup_error)) => lookup_error,
-            (None, None) => self.error(ErrorKind::NotFound),
+            (None, None) => self.error(ErrorKind::NotFound, options),
         }
     }
 
     /// The error of the connect, with the details of the first attempt that failed with `kind`.
-    fn error(&mut self, kind: ErrorKind) -> Error {
+    fn error(&mut self, kind: ErrorKind, options: &SocketOptions) -> Error {
         let attempts = std::mem::take(&mut self.attempts);
         let mut error = Error::new(kind, OPERATION).at(&self.endpoint);
         let first = attempts.iter().find(|attempt| attempt.kind == kind);
         if let Some(first) = first {
             error = error.with_os_error(first.os_error).stage(first.stage);
-            if let (Stage::Bind, Some((local, _))) = (first.stage, &self.local) {
-                error = error.with_local(local);
-                // Without an operating-system error, bind(2) was not called.
-                if kind == ErrorKind::AddressNotAvailable && first.os_error.is_none() {
-                    return error.detail(OTHER_FAMILY).with_attempts(attempts);
-                }
+            if matches!(self.endpoint.0, Target::Inet { .. }) {
+                error = options.name_local_side(error, first.stage);
             }
+            // Without an operating-system error, bind(2) was not called.
+            if first.stage == Stage::Bind
+                && kind == ErrorKind::AddressNotAvailable
+                && first.os_error.is_none()
+            {
+                return error.detail(OTHER_FAMILY).with_attempts(attempts);
+            }
+        } else if self.candidates.is_empty() && kind == ErrorKind::NotFound {
+            error = error.detail("the option family excludes every remote_address");
         } else if self.candidates.is_empty() {
             error = error.stage(Stage::Lookup);
         }

@@ -31,7 +31,7 @@ const OPERATION: &str = "connect";
 
 /// The detail of an error about a local address that no attempt could use.
 pub(crate) const OTHER_FAMILY: &str =
-    "another address family than the peer's: use an address of the same family";
+    "it is of another address family than the peer: use an address of the same family";
 
 /// The result of an attempt that was started outside of a [`ConnectDriver`].
 enum Direct {
@@ -62,7 +62,7 @@ pub(crate) fn connect(
             Progress::Connected(connected) => return Ok(connected),
             Progress::Wait(until) => match driver.wait(until, options.cancel.as_ref()) {
                 Ok(woken) => writable = woken,
-                Err(cause) => return Err(driver.abandon(&cause)),
+                Err(cause) => return Err(driver.abandon(&cause, options)),
             },
         }
     }

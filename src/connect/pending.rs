@@ -130,9 +130,9 @@ impl PendingConnect {
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
         if options.local.as_ref().is_some_and(|local| !is_numeric(local)) {
-            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
-                .at(endpoint)
-                .detail("local_endpoint is a name, whose lookup would wait: use an address"));
+            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION).at(endpoint).detail(
+                "local_endpoint is a name, and its lookup would wait: use a numeric address",
+            ));
         }
         check(&endpoint, options)?;
         let mut pending = PendingConnect {
@@ -242,7 +242,7 @@ impl PendingConnect {
                 return Ok(client);
             }
             if let Err(cause) = self.driver.wait(self.until, self.options.cancel.as_ref()) {
-                let error = self.driver.abandon(&cause);
+                let error = self.driver.abandon(&cause, &self.options);
                 self.complete(Err(error))?;
             }
         }
@@ -530,7 +530,7 @@ impl PendingConnect {
 
     fn finished_error(&self) -> Error {
         let error = Error::new(ErrorKind::WrongState, OPERATION);
-        error.at(&self.driver.endpoint).detail("the connect has finished")
+        error.at(&self.driver.endpoint).detail("the connect has finished: start a new connect")
     }
 
     fn os_error(&self, e: &io::Error) -> Error {

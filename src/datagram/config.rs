@@ -10,7 +10,7 @@ use crate::io::timeout::TimeoutCell;
 use crate::stream::BorrowedSocket;
 use crate::sys::{self, InUse, Owned, Sending};
 use crate::types::address::FiveTuple;
-use crate::types::error::{ErrorKind, Result};
+use crate::types::error::{ErrorKind, IN_USE, Result};
 
 /// Statistics of a datagram socket, from [`DatagramSocket::stats`].
 ///
@@ -106,7 +106,7 @@ impl DatagramSocket {
         const OPERATION: &str = "TTL";
         if ttl == 0 {
             let zero = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), None);
-            return Err(zero.detail("TTL must be greater than zero"));
+            return Err(zero.detail("the TTL must be greater than zero"));
         }
         self.set_sending(OPERATION, Sending::Ttl(ttl))
     }
@@ -146,7 +146,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_dont_fragment(&self, on: bool) -> Result<()> {
-        self.set_sending("fragments", Sending::Whole(on))
+        self.set_sending("dont_fragment", Sending::Whole(on))
     }
 
     fn set_sending(&self, operation: &'static str, setting: Sending) -> Result<()> {
@@ -181,7 +181,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_recv_metadata(&self, on: bool) -> Result<()> {
-        const OPERATION: &str = "details";
+        const OPERATION: &str = "receive metadata";
         let io = self.enter(OPERATION)?;
         let (set, control) = match &self.0.side {
             Side::Inet(inet) => {
@@ -223,7 +223,7 @@ impl DatagramSocket {
         match (self.0.descriptor.enter(), self.0.last.get()) {
             (Some(io), _) => Ok(self.0.look(&io)),
             (None, Some(last)) => Ok(last.clone()),
-            (None, None) => Err(self.failed("snapshot", ErrorKind::Closed.into(), None)),
+            (None, None) => Err(self.failed("statistics", ErrorKind::Closed.into(), None)),
         }
     }
 
@@ -245,7 +245,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
-        self.set_timeout(&self.0.read_timeout, timeout.into())
+        self.set_timeout("read timeout", &self.0.read_timeout, timeout.into())
     }
 
     /// Sets the timeout of each sending call as a whole; `None`: no timeout. Calls in progress keep
@@ -262,17 +262,21 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
-        self.set_timeout(&self.0.write_timeout, timeout.into())
+        self.set_timeout("write timeout", &self.0.write_timeout, timeout.into())
     }
 
-    fn set_timeout(&self, cell: &TimeoutCell, timeout: Option<Duration>) -> Result<()> {
-        const OPERATION: &str = "timeout";
+    fn set_timeout(
+        &self,
+        operation: &'static str,
+        cell: &TimeoutCell,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
         if self.0.descriptor.is_closed() {
-            return Err(self.failed(OPERATION, ErrorKind::Closed.into(), None));
+            return Err(self.failed(operation, ErrorKind::Closed.into(), None));
         }
         if timeout.is_some_and(|t| t.is_zero()) {
-            let zero = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), None);
-            return Err(zero.detail("timeout must be greater than zero"));
+            let zero = self.failed(operation, ErrorKind::InvalidArgument.into(), None);
+            return Err(zero.detail("the timeout must be greater than zero"));
         }
         cell.set(timeout);
         Ok(())
@@ -345,7 +349,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        self.enter("borrow").map(|io| BorrowedSocket(io.hold()))
+        self.enter("descriptor").map(|io| BorrowedSocket(io.hold()))
     }
 
     /// Releases the descriptor, which the caller then owns. For this object the socket is closed. The
@@ -372,7 +376,7 @@ impl DatagramSocket {
     pub fn release(&self) -> Result<Owned> {
         const OPERATION: &str = "release";
         let wrong = |what| self.failed(OPERATION, ErrorKind::WrongState.into(), None).detail(what);
-        let busy = || wrong("another thread is using it");
+        let busy = || wrong(IN_USE);
         let io = self.enter(OPERATION)?;
         // No service starts before the descriptor is released.
         let slot = self.0.cancel.lock();
@@ -384,7 +388,10 @@ impl DatagramSocket {
             match self.uncoalesce(coalesced, &io) {
                 Some(true) => {}
                 Some(false) => {
-                    return Err(wrong("datagrams wait in it that may have come as one"));
+                    return Err(wrong(
+                        "received datagrams wait, and udp_gro may have coalesced them: receive them \
+                         before the release",
+                    ));
                 }
                 None => return Err(busy()),
             }

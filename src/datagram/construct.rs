@@ -12,6 +12,7 @@ use socket2::{Domain, SockRef, Type};
 use super::*;
 use crate::bind::{BoundInet, Step, bind_error, bind_first, local_of};
 use crate::connect::OTHER_FAMILY;
+use crate::io::wait::OptionFailure;
 use crate::options::SocketOptions;
 #[cfg(feature = "activation")]
 use crate::options::deferred::DeferredOptions;
@@ -399,18 +400,18 @@ fn look(adopted: &InheritedSocket, options: &SocketOptions, now: bool) -> Result
     options.refuse_file_only(TAKE_OVER)?;
     if options.family != Family::Any || options.interface.is_some() {
         return Err(Error::new(ErrorKind::InvalidArgument, TAKE_OVER)
-            .detail("family and interface have no effect on an existing socket"));
+            .detail("family and interface have no effect on an existing socket: remove them"));
     }
     let fd = sys::borrow(&adopted.socket);
     if !sys::is_datagram(fd).map_err(os)? {
-        return Err(wrong("not a datagram socket"));
+        return Err(wrong("the descriptor is not a datagram socket"));
     }
     let asked = SockRef::from(&fd);
     let (name, peer) = (asked.local_addr().map_err(os)?, asked.peer_addr().ok());
     let side = match name.as_socket() {
         Some(local) => {
             if local.port() == 0 {
-                return Err(wrong("not bound"));
+                return Err(wrong("the socket is not bound: bind it first"));
             }
             let ipv6 = local.is_ipv6();
             let dual = ipv6 && !asked.only_v6().map_err(os)?;
@@ -477,7 +478,7 @@ fn set_up(
     udp_gro: bool,
 ) -> std::result::Result<(), Cause> {
     if udp_gro {
-        sys::coalesce(socket, true)?;
+        sys::coalesce(socket, true).map_err(|e| OptionFailure::of(&e, "udp_gro"))?;
     }
     // A socket bound to one address receives at that address on every interface.
     if !connected && has_many(local) {
@@ -507,9 +508,7 @@ fn new_socket(
         if ipv6 {
             SockRef::from(&fd).set_only_v6(!dual)?;
         }
-        if let Some(name) = &options.interface {
-            sys::bind_interface(fd, name, ipv6)?;
-        }
+        options.apply_interface(fd, ipv6)?;
         sys::forbid_sigpipe(fd)?;
         options.apply_kernel(fd, Sockets::UDP, Families::of_bound(&address, dual))?;
         set_up(fd, address.ip(), ipv6, connected, options.udp_gro)
@@ -599,16 +598,13 @@ fn connect_first(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
                 let ephemeral_port = from.is_some_and(|from| from.port() == 0);
                 failure.get_or_insert_with(|| {
                     let error = bind_error(cause, stage, ephemeral_port, CONNECT, endpoint);
-                    match &options.local {
-                        Some(local) if stage == Stage::Bind => error.with_local(local),
-                        _ => error,
-                    }
+                    options.name_local_side(error, stage)
                 });
             }
         }
     }
     Err(failure.unwrap_or_else(|| {
-        failed(ErrorKind::NotFound).detail("no address of the requested family")
+        failed(ErrorKind::NotFound).detail("no address is of the family that the options permit")
     }))
 }
 
@@ -721,7 +717,9 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     let file = match &options.local {
         Some(local) => {
             bind_name(fd, local, options)
-                .map_err(|e| e.into_error(CONNECT).at(endpoint).stage(Stage::Bind))?
+                .map_err(|e| {
+                    e.into_error(CONNECT).at(endpoint).stage(Stage::Bind).with_local(local)
+                })?
                 .1
         }
         None => {

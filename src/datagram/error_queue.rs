@@ -62,7 +62,7 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_recv_errors(&self, on: bool) -> Result<()> {
-        const OPERATION: &str = "error reports";
+        const OPERATION: &str = "error queue";
         let io = self.enter(OPERATION)?;
         let inet = self.inet(OPERATION)?;
         sys::report_errors(io.socket(), inet.ipv6, on)

@@ -195,7 +195,7 @@ impl DatagramSocket {
             Side::Inet(inet) => Ok(inet),
             Side::Unix(_) => {
                 let error = self.failed(operation, ErrorKind::Unsupported.into(), None);
-                Err(error.detail("not available for Unix sockets"))
+                Err(error.detail("only UDP sockets support this operation"))
             }
         }
     }

@@ -111,13 +111,15 @@ impl DatagramSocket {
             Err(error.detail(what))
         };
         if !group.is_multicast() {
-            return refuse(format!("{group} is not a multicast group"));
+            return refuse(format!("{group} is not a multicast address"));
         }
         if group.is_ipv4() && !families.has_ipv4() || group.is_ipv6() && !families.has_ipv6() {
-            return refuse(format!("{group} does not belong to the socket's address family"));
+            return refuse(format!("the socket is of another address family than group {group}"));
         }
         if let Some(source) = source.filter(|source| source.is_ipv4() != group.is_ipv4()) {
-            return refuse(format!("{source} and {group} belong to different address families"));
+            return refuse(format!(
+                "source {source} and group {group} are of different address families"
+            ));
         }
         let index = match interface {
             Some(name) => self.interface(operation, name)?,
@@ -134,16 +136,29 @@ impl DatagramSocket {
                 _ => e.into(),
             };
             let error = self.failed(operation, cause, None);
-            let no_way = error.kind() == ErrorKind::InvalidEndpoint;
-            let what = if no_way { "no interface for " } else { "" };
-            error.detail(format!("{what}{group}"))
+            let source = source.map_or_else(String::new, |ip| format!(" from source {ip}"));
+            let on = interface.map_or_else(String::new, |name| format!(" on interface {name:?}"));
+            let membership = format!("group {group}{source}{on}");
+            let what = match (error.kind(), join) {
+                (ErrorKind::InvalidEndpoint, _) => {
+                    format!("no interface has a route to {membership}: name an interface")
+                }
+                (ErrorKind::AddressInUse, true) => {
+                    format!("the socket is a member of {membership} already")
+                }
+                (ErrorKind::AddressNotAvailable, false) => {
+                    format!("the socket is not a member of {membership}")
+                }
+                _ => membership,
+            };
+            error.detail(what)
         })
     }
 
     fn interface(&self, operation: &'static str, name: &str) -> Result<u32> {
         sys::zone_index(name).ok_or_else(|| {
             let error = self.failed(operation, ErrorKind::InvalidEndpoint.into(), None);
-            error.detail(format!("no such interface: {name:?}"))
+            error.detail(format!("this machine has no interface {name:?}"))
         })
     }
 

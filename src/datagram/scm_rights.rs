@@ -57,7 +57,8 @@ impl DatagramSocket {
         self.is_unix(SEND)?;
         if descriptors.len() > RIGHTS_MAX {
             let count = descriptors.len();
-            let what = format!("{count} descriptors: a message carries at most {RIGHTS_MAX}");
+            let what =
+                format!("{count} descriptors are too many: a message carries at most {RIGHTS_MAX}");
             return Err(failed(ErrorKind::InvalidArgument.into()).detail(what));
         }
         let one = Outgoing { to: to.cloned(), ..Outgoing::new(bytes) };
@@ -108,7 +109,8 @@ impl DatagramSocket {
         let io = self.enter(RECEIVE)?;
         self.is_unix(RECEIVE)?;
         if max > RIGHTS_MAX {
-            let what = format!("{max} descriptors: a message carries at most {RIGHTS_MAX}");
+            let what =
+                format!("{max} descriptors are too many: a message carries at most {RIGHTS_MAX}");
             return Err(failed(ErrorKind::InvalidArgument.into()).detail(what));
         }
         let mode = self.wait_mode(self.0.read_timeout.deadline());
@@ -142,7 +144,7 @@ impl DatagramSocket {
             Side::Unix(_) => Ok(()),
             Side::Inet(_) => {
                 let error = self.failed(operation, ErrorKind::Unsupported.into(), None);
-                Err(error.detail("only Unix sockets carry descriptors"))
+                Err(error.detail("only Unix sockets pass descriptors"))
             }
         }
     }

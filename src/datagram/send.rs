@@ -163,7 +163,8 @@ impl Inet {
     fn refusal(&self, len: usize, to: SocketAddr) -> Option<(ErrorKind, String)> {
         if let Some(peer) = self.peer {
             if (peer.ip(), peer.port()) != (to.ip(), to.port()) {
-                let what = format!("the socket is connected to another address: {peer}");
+                let what =
+                    format!("the socket is connected to {peer}, and can send to this peer only");
                 return Some((ErrorKind::WrongState, what));
             }
         }
@@ -174,12 +175,12 @@ impl Inet {
             let family = if self.ipv6 { "IPv6" } else { "IPv4" };
             return Some((
                 ErrorKind::InvalidArgument,
-                format!("the socket supports {family} only"),
+                format!("the socket supports {family} only: use a socket of the other family"),
             ));
         }
         let (max, family) = max_len(to);
         (len > max).then(|| {
-            let what = format!("{len} bytes: a datagram over {family} has at most {max}");
+            let what = format!("the datagram has {len} bytes, and {family} carries at most {max}");
             (ErrorKind::TooLong, what)
         })
     }
@@ -218,7 +219,10 @@ impl Unix {
             // The peer may have no name.
             Some(peer) if peer.address == *to => return None,
             Some(peer) => {
-                let what = format!("the socket is connected to {}", peer.address);
+                let what = format!(
+                    "the socket is connected to {}, and can send to this peer only",
+                    peer.address
+                );
                 return Some((ErrorKind::WrongState, what));
             }
             None => {}
@@ -227,12 +231,13 @@ impl Unix {
             Address::UnixPath(path) => (path.as_os_str().len(), "path", UNIX_PATH_MAX),
             Address::UnixAbstract(name) => (name.len(), "abstract name", UNIX_ABSTRACT_MAX),
             _ => {
-                let what = "the receiver has no name".to_owned();
+                let what =
+                    "the receiver is not bound to a name, so no datagram can reach it".to_owned();
                 return Some((ErrorKind::InvalidArgument, what));
             }
         };
         (!(1..=max).contains(&len)).then(|| {
-            let what = format!("{what} of {len} bytes: its length must be 1 to {max}");
+            let what = format!("the {what} has {len} bytes: its length must be 1 to {max}");
             (ErrorKind::InvalidEndpoint, what)
         })
     }
@@ -511,7 +516,7 @@ impl DatagramSocket {
             }
             (Side::Unix(_), None) => None,
             (Side::Inet(_), Some(to)) | (Side::Unix(_), Some(to @ Address::Inet(_))) => {
-                let what = format!("{to} does not belong to the socket's address family");
+                let what = format!("the socket is of another address family than {to}");
                 Some((ErrorKind::InvalidArgument, what))
             }
             (Side::Unix(unix), Some(to)) => unix.refusal(to),
@@ -552,7 +557,7 @@ impl DatagramSocket {
     #[cold]
     fn not_connected(&self) -> Error {
         let error = Error::new(ErrorKind::WrongState, SEND).at(&self.0.endpoint);
-        error.detail("the socket is not connected: pass a destination")
+        error.detail("the socket is not connected: connect it, or send to an address")
     }
 
     /// Makes one sending system call, and waits as this socket waits.

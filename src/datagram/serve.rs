@@ -119,7 +119,7 @@ impl DatagramSocket {
         drop(self.enter(SERVE)?);
         if self.0.deaf.load(Ordering::Acquire) {
             let error = self.failed(SERVE, ErrorKind::Closed.into(), None);
-            return Err(error.detail("receiving was stopped"));
+            return Err(error.detail("receiving was stopped: make another socket"));
         }
         let serving = Arc::new(Serving {
             threads: ServiceThreads::new("keepsock-serve", stack_size),
@@ -261,11 +261,11 @@ impl DatagramService {
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let failed = |kind: ErrorKind| self.socket.failed("wait", kind.into(), None);
         if self.serving.threads.is_current() {
-            return Err(failed(ErrorKind::WrongState).detail("called from inside a handler"));
+            return Err(failed(ErrorKind::WrongState).detail("called from inside a handler, which it would wait for: call it from another thread"));
         }
         if self.serving.threads.is_inherited() {
             let error = failed(ErrorKind::WrongState);
-            return Err(error.detail("the service runs in the parent process"));
+            return Err(error.detail("the service runs in the parent process: call it there"));
         }
         let deadline = Deadline::after(timeout.into());
         let mut state = self.serving.lock();

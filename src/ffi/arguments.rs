@@ -39,7 +39,13 @@ pub(crate) fn null(name: &str) -> Error {
     invalid(format!("{name} is NULL"))
 }
 
-/// The error for an index after the last element of a list, and for an empty queue.
+/// The error for an index after the last element of a list.
+#[cold]
+pub(crate) fn no_element(name: &str, index: usize) -> Error {
+    not_found(crate::internal::no_element(name, index))
+}
+
+/// The error for an element that does not exist, and for an empty queue.
 #[cold]
 pub(crate) fn not_found(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::NotFound, NO_OPERATION).detail(what)
@@ -47,7 +53,7 @@ pub(crate) fn not_found(what: impl Into<String>) -> Error {
 
 #[cold]
 fn out_of_range(len: usize) -> Error {
-    invalid(format!("length {len} is out of range"))
+    invalid(format!("the length {len} is longer than any buffer: was it a negative number?"))
 }
 
 /// Rejects a length that no object has: more than half the address space. A negative number that
@@ -57,18 +63,33 @@ pub(crate) fn check_len(len: usize) -> Result<()> {
     if isize::try_from(len).is_ok() { Ok(()) } else { Err(out_of_range(len)) }
 }
 
-/// A timeout in milliseconds; `None` for KEEPSOCK_INFINITE.
-pub(crate) fn timeout(ms: i64) -> Result<Option<Duration>> {
+/// Rejects a number of elements that no array has, as [`check_len`] does.
+fn check_count(name: &str, count: usize, size: usize) -> Result<()> {
+    if isize::try_from(count.saturating_mul(size)).is_ok() {
+        return Ok(());
+    }
+    Err(invalid(format!("{name} cannot have {count} elements: was it a negative number?")))
+}
+
+/// The argument `name`, a timeout in milliseconds; `None` for KEEPSOCK_INFINITE.
+pub(crate) fn timeout(name: &str, ms: i64) -> Result<Option<Duration>> {
     match u64::try_from(ms) {
         Ok(ms) => Ok(Some(Duration::from_millis(ms))),
         Err(_) if ms == KEEPSOCK_INFINITE => Ok(None),
-        Err(_) => Err(invalid(format!("{ms} ms is out of range"))),
+        Err(_) => Err(invalid(format!(
+            "{name} is {ms} ms: it must not be negative, except KEEPSOCK_INFINITE (-1)"
+        ))),
     }
 }
 
-/// A time in milliseconds that has to be finite.
-pub(crate) fn time(ms: i64) -> Result<Duration> {
-    timeout(ms)?.ok_or_else(|| invalid("KEEPSOCK_INFINITE is not allowed here"))
+/// The argument `name`, a time in milliseconds that has to be finite.
+pub(crate) fn time(name: &str, ms: i64) -> Result<Duration> {
+    let what = match u64::try_from(ms) {
+        Ok(ms) => return Ok(Duration::from_millis(ms)),
+        Err(_) if ms == KEEPSOCK_INFINITE => "KEEPSOCK_INFINITE".to_owned(),
+        Err(_) => format!("{ms} ms"),
+    };
+    Err(invalid(format!("{name} is {what}: it must be a number of milliseconds from 0")))
 }
 
 /// Where a function stores its error object; NULL if the caller wants the status only.
@@ -198,7 +219,7 @@ fn not_an_object<T: Handle>(handle: *const T) -> Error {
     if handle.is_null() {
         return null(T::NAME);
     }
-    let what = format!("{} was freed, or is an object of another type", T::NAME);
+    let what = format!("{} is a freed object, or an object of another type", T::NAME);
     Error::new(ErrorKind::WrongState, NO_OPERATION).detail(what)
 }
 
@@ -525,7 +546,7 @@ impl<'a> BytesMut<'a> {
 
 #[cold]
 pub(crate) fn no_capacity() -> Error {
-    invalid("cap is 0")
+    invalid("cap is 0: the buffer needs at least one byte")
 }
 
 /// A string that ends with NUL.
@@ -608,7 +629,7 @@ impl TextOut<'_> {
         match buf.get_mut(..text.len()) {
             Some(space) => space.copy_from_slice(text),
             None => {
-                let what = format!("{} bytes are needed, cap is {cap}", text.len());
+                let what = format!("the text needs {} bytes, and cap is {cap}", text.len());
                 return Err(Error::new(ErrorKind::TooLong, NO_OPERATION).detail(what));
             }
         }
@@ -639,7 +660,7 @@ impl<'a, T> Array<'a, T> {
         if count == 0 {
             return Ok(&[]);
         }
-        check_len(count.saturating_mul(size_of::<T>()))?;
+        check_count(name, count, size_of::<T>())?;
         if first.is_null() {
             return Err(null(name));
         }
@@ -675,7 +696,7 @@ impl<T: Versioned> Items<'_, T> {
     #[inline]
     pub(crate) fn required(self) -> Result<Self> {
         T::check_size(self.size, "size")?;
-        check_len(self.size.saturating_mul(self.count))?;
+        check_count("items", self.count, self.size)?;
         if self.count > 0 && self.first.is_null() { Err(null("items")) } else { Ok(self) }
     }
 
@@ -767,7 +788,7 @@ impl AddressIn<'_> {
         // SAFETY: `new` requires a readable structure, and the pointer is not NULL.
         let address = unsafe { self.pointer.read() };
         let known = address_from_c(&address)?;
-        known.ok_or_else(|| invalid(format!("{} has no address", self.name)))
+        known.ok_or_else(|| invalid(format!("{} has no address: its family is 0", self.name)))
     }
 
     /// The address, or `None` for NULL.
@@ -854,7 +875,7 @@ pub(crate) unsafe fn borrow(fd: &keepsock_fd) -> Result<Borrowed<'_>> {
     #[cfg(unix)]
     {
         if *fd < 0 {
-            return Err(invalid("a descriptor is negative"));
+            return Err(invalid("a descriptor of the array is negative"));
         }
         // SAFETY: the caller keeps the descriptor open, and it is not -1.
         Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) })
@@ -862,7 +883,7 @@ pub(crate) unsafe fn borrow(fd: &keepsock_fd) -> Result<Borrowed<'_>> {
     #[cfg(windows)]
     {
         if *fd == usize::MAX {
-            return Err(invalid("a descriptor is INVALID_SOCKET"));
+            return Err(invalid("a descriptor of the array is INVALID_SOCKET"));
         }
         // SAFETY: the caller keeps the socket open, and it is not INVALID_SOCKET.
         Ok(unsafe { std::os::windows::io::BorrowedSocket::borrow_raw(*fd as _) })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
 use crate::sys::{self, Borrowed, Interest, Ready};
-use crate::types::error::{About, Error, ErrorKind};
+use crate::types::error::{About, Error, ErrorKind, SHUT_DOWN};
 
 /// The reason why a step of a call failed. The public call adds its operation and its endpoint.
 #[derive(Debug)]
@@ -33,6 +33,13 @@ pub(crate) struct OptionFailure {
 impl OptionFailure {
     pub(crate) fn cause(kind: ErrorKind, err: &io::Error, detail: String) -> Cause {
         Cause::Option(Box::new(OptionFailure { kind, os_error: err.raw_os_error(), detail }))
+    }
+
+    /// The cause of a system call that failed because of an option: `option` is the name of the
+    /// option and its value.
+    #[cold]
+    pub(crate) fn of(err: &io::Error, option: impl Into<String>) -> Cause {
+        OptionFailure::cause(ErrorKind::of(err), err, option.into())
     }
 }
 
@@ -80,6 +87,7 @@ impl Cause {
     pub(crate) fn detail(&self) -> &str {
         match self {
             Cause::Option(failure) => &failure.detail,
+            Cause::Over(ErrorKind::WrongState, _) => SHUT_DOWN,
             _ => "",
         }
     }

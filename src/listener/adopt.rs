@@ -91,7 +91,7 @@ impl ServerSocket {
         options.refuse_other_sockets(kinds, ADOPT)?;
         let seqpacket = infos.iter().any(|info| info.is_seqpacket);
         if !infos.iter().all(|info| info.is_seqpacket == seqpacket) {
-            let what = "some sockets are SOCK_STREAM and some are SOCK_SEQPACKET";
+            let what = "some descriptors are SOCK_STREAM and some are SOCK_SEQPACKET: adopt them separately";
             return Err(Error::new(ErrorKind::WrongState, ADOPT).detail(what));
         }
         let close_event = new_close_event(ADOPT)?;
@@ -129,8 +129,10 @@ fn inspect_listener(socket: &Owned, options: &SocketOptions) -> Result<AdoptedIn
     let fd = sys::borrow(socket);
     let is_seqpacket = match sys::connection_kind(fd).map_err(os)? {
         Some(kind) if kind.listens => kind.packets,
-        Some(_) => return Err(wrong("not a listening socket")),
-        None => return Err(wrong("not a stream socket")),
+        Some(_) => {
+            return Err(wrong("the descriptor is not a listening socket: call listen(2) first"));
+        }
+        None => return Err(wrong("the descriptor is not a stream socket")),
     };
     if options.seqpacket && !is_seqpacket {
         return Err(wrong("seqpacket is set, but the socket is not SOCK_SEQPACKET"));

@@ -172,7 +172,8 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
     options.refuse_client_only(OPERATION)?;
     options.refuse_datagram_only(OPERATION)?;
     if endpoints.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidArgument, OPERATION).detail("no endpoint"));
+        return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
+            .detail("the list of endpoints is empty: name at least one"));
     }
     let is_inet = |endpoint: &Endpoint| matches!(endpoint.0, Target::Inet { .. });
     let (inet, unix) = (endpoints.iter().any(is_inet), !endpoints.iter().all(is_inet));
@@ -219,7 +220,7 @@ fn bind_inet(
 fn listen_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<Owned> {
     let at = |stage| move |e: io::Error| (stage, Cause::from(e));
     let socket = sys::stream_socket(Domain::for_address(address), options.mptcp)
-        .map_err(at(Stage::Socket))?;
+        .map_err(|e| (Stage::Socket, options.socket_failure(e)))?;
     let fd = sys::borrow(&socket);
     let configure = || -> std::result::Result<(), Cause> {
         sys::prepare_listener(fd)?;

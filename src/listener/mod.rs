@@ -28,7 +28,7 @@ use crate::stream::BorrowedSocket;
 use crate::stream::ClientSocket;
 use crate::sys::{self, Owned};
 use crate::types::endpoint::Endpoint;
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, IN_USE, Result, no_element};
 
 #[cfg(feature = "serve")]
 pub(crate) use accept::OUT_OF_DESCRIPTORS;
@@ -223,13 +223,18 @@ impl ServerSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_accept_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        const OPERATION: &str = "accept timeout";
         let timeout = timeout.into();
         if timeout.is_some_and(|t| t.is_zero()) {
-            let error = self.first().accept_error(ErrorKind::InvalidArgument.into());
-            return Err(error.detail("timeout must be greater than zero"));
+            let error = self.first().error(ErrorKind::InvalidArgument, OPERATION);
+            return Err(error.detail("the timeout must be greater than zero"));
         }
         self.0.accept_timeout.set(timeout);
-        if timeout.is_some() { self.start_polling() } else { Ok(()) }
+        if timeout.is_some() {
+            self.start_polling().map_err(|e| e.during(OPERATION))
+        } else {
+            Ok(())
+        }
     }
 
     /// Turns non-blocking mode on or off. In non-blocking mode, accept returns
@@ -248,7 +253,7 @@ impl ServerSocket {
     /// ```
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         self.0.nonblocking.store(on, Ordering::Release);
-        self.start_polling()
+        self.start_polling().map_err(|e| e.during("non-blocking mode"))
     }
 
     /// Sets the token that cancels accepts, or removes it with `None`. Accepts that already wait
@@ -321,8 +326,8 @@ impl ServerSocket {
             Some(listener) => listener.borrow(),
             None => Err(self
                 .first()
-                .accept_error(ErrorKind::NotFound.into())
-                .detail(format!("there is no endpoint {index}"))),
+                .error(ErrorKind::NotFound, "descriptor")
+                .detail(no_element("endpoint", index))),
         }
     }
 
@@ -354,19 +359,22 @@ impl ServerSocket {
         let io = first.hold().ok_or_else(|| failed(ErrorKind::Closed))?;
         let count = self.listeners().len();
         if count > 1 {
-            let detail = format!("it listens on {count} endpoints, and has a descriptor for each");
+            let detail = format!(
+                "the server has {count} endpoints, each with its own descriptor: only a server with \
+                 one endpoint can release its descriptor"
+            );
             return Err(failed(ErrorKind::WrongState).detail(detail));
         }
         // No service starts before the descriptor is released.
         let slot = self.0.cancel.lock();
         if slot.is_served() {
-            let detail = "a service uses the server; release the descriptor before serving";
+            let detail = "a service uses the server: release the descriptor before serving";
             return Err(failed(ErrorKind::WrongState).detail(detail));
         }
         let owned = first
             .descriptor
             .release(io)
-            .ok_or_else(|| failed(ErrorKind::WrongState).detail("another thread is using it"))?;
+            .ok_or_else(|| failed(ErrorKind::WrongState).detail(IN_USE))?;
         drop(slot);
         let file = first.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(file) = file {

@@ -210,7 +210,7 @@ impl Listener {
 
     pub(crate) fn borrow(&self) -> Result<BorrowedSocket<'_>> {
         let io = self.descriptor.enter();
-        let closed = || self.accept_error(ErrorKind::Closed.into());
+        let closed = || self.error(ErrorKind::Closed, "descriptor");
         io.map(|io| BorrowedSocket(io.hold())).ok_or_else(closed)
     }
 
@@ -235,6 +235,12 @@ impl Listener {
         sys::set_nonblocking(io.socket(), true)?;
         self.mark_polled();
         Ok(())
+    }
+
+    /// The error of another operation than an accept.
+    #[cold]
+    pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        Error::new(kind, operation).at(&self.endpoint)
     }
 
     /// The error of an accept on this endpoint.

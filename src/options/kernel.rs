@@ -64,15 +64,21 @@ impl KernelOption {
                 if fits && !name.contains('\0') {
                     return Ok(());
                 }
-                Err(format!("congestion_control {name:?} is not a valid name"))
+                Err(format!(
+                    "congestion_control {name:?} is not a name, which has 1 to {CONGESTION_NAME_MAX} bytes"
+                ))
             }
             KernelOption::Raw { level, name, value } => {
                 if let Some(owner) = sys::owner_of(*level, *name) {
-                    return Err(format!("raw_sockopt: level {level}, name {name}: set {owner}"));
+                    return Err(format!(
+                        "raw_sockopt (level {level}, name {name}) is {owner} of this library: set {owner}"
+                    ));
                 }
                 if value.len() > RAW_MAX {
                     let len = value.len();
-                    return Err(format!("raw_sockopt: {len} bytes are more than {RAW_MAX}"));
+                    return Err(format!(
+                        "raw_sockopt (level {level}, name {name}) has {len} bytes, more than {RAW_MAX}"
+                    ));
                 }
                 Ok(())
             }
@@ -123,7 +129,7 @@ impl KernelOption {
                 OptionFailure::cause(kind, err, format!("congestion_control {name}: {what}"))
             }
             KernelOption::Raw { level, name, .. } => {
-                let detail = format!("raw_sockopt: level {level}, name {name}");
+                let detail = format!("raw_sockopt (level {level}, name {name})");
                 OptionFailure::cause(kind, err, detail)
             }
         }

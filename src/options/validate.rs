@@ -11,7 +11,7 @@ use crate::sys;
 use crate::types::address::{AddressUse, Family, Unusable, lacks_zone, needs_zone};
 use crate::types::credentials::UnixFile;
 use crate::types::endpoint::{Endpoint, Host, Port, Target};
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Millis, Result, Stage};
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};
 
 /// RFC 8305 section 5: at least 10 ms, and at most 2 s.
@@ -74,10 +74,17 @@ impl SocketOptions {
             return refuse(&format!("{name} must be greater than zero"));
         }
         if !ATTEMPT_DELAYS.contains(&self.attempt_delay) {
-            return refuse("attempt_delay is not within 10 ms to 2 s");
+            return refuse(&format!(
+                "attempt_delay {} is not within {} to {}",
+                Millis(self.attempt_delay),
+                Millis(*ATTEMPT_DELAYS.start()),
+                Millis(*ATTEMPT_DELAYS.end())
+            ));
         }
         if self.mptcp && self.liveness.dead_after.is_some() {
-            return refuse("dead_after checks one path, and mptcp uses several");
+            return refuse(
+                "dead_after checks one path, and mptcp uses several: remove one of them",
+            );
         }
         self.liveness.validate(operation)?;
         self.effective_keepalive().map_err(|e| e.during(operation))?;
@@ -85,7 +92,7 @@ impl SocketOptions {
             return refuse(&what);
         }
         if self.family != Family::Any && self.preferred_family != Family::Any {
-            return refuse("preferred_family has no effect with family, which excludes the other");
+            return refuse("preferred_family has no effect with family: remove one of them");
         }
         if self.backlog == Some(0) {
             return refuse("backlog must be greater than zero");
@@ -103,7 +110,9 @@ impl SocketOptions {
         if let Some(name) = &self.interface {
             // IFNAMSIZ is 16 with the final NUL, on Linux and on the BSDs.
             if name.is_empty() || name.len() > 15 || name.contains('\0') {
-                return refuse(&format!("interface: {name:?} is not a valid interface name"));
+                return refuse(&format!(
+                    "interface {name:?} is not an interface name, which has 1 to 15 bytes"
+                ));
             }
         }
         Ok(())
@@ -152,7 +161,8 @@ impl SocketOptions {
         let is_peer = purpose.is_peer();
         match &endpoint.0 {
             Target::Inet { host: Host::Any, .. } if is_peer => {
-                let what = "\"*\" is for listening and binding: name a host";
+                let what =
+                    "\"*\" is for listening and binding: write the name or the address of the peer";
                 refuse(endpoint, what.to_owned())
             }
             // The added addresses replace those of the endpoint.
@@ -206,6 +216,21 @@ impl SocketOptions {
         match unusable.filter(|_| found.is_empty()) {
             None => Ok(found),
             Some(what) => Err(Error::new(ErrorKind::InvalidEndpoint, operation).detail(what)),
+        }
+    }
+
+    /// Adds the local address and the interface that the caller has chosen to the error of a
+    /// connect, if they may be its cause.
+    #[cold]
+    pub(crate) fn name_local_side(&self, error: Error, stage: Stage) -> Error {
+        use ErrorKind::{AddressInUse, AddressNotAvailable, TimedOut, Unreachable};
+        let local = self.local.as_ref();
+        match (stage, error.kind()) {
+            (Stage::Bind, _) => error.with_local_side(local, None),
+            (Stage::Connect, AddressInUse | AddressNotAvailable | TimedOut | Unreachable) => {
+                error.with_local_side(local, self.interface.as_deref())
+            }
+            _ => error,
         }
     }
 

@@ -105,7 +105,7 @@ impl Work for Query {
 
     fn deliver_no_thread(&self, code: Option<i32>) {
         // pthread_create(3) returns EAGAIN if a limit is reached.
-        let text = "cannot start a thread".to_owned();
+        let text = "the system cannot start a thread for the lookup".to_owned();
         let os_error = code;
         self.deliver(Err(Failure { text, os_error, ..ErrorKind::NoMemory.into() }));
     }
@@ -277,7 +277,8 @@ impl Lookup {
     fn allowed(&self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
         found.retain(|a| self.family.allows(a.ip()));
         if found.is_empty() {
-            let text = format!("no {:?} address", self.family);
+            let family = if self.family == Family::Ipv6 { "IPv6" } else { "IPv4" };
+            let text = format!("no {family} address, and the option family permits no other");
             return Err(self.failed(Failure { text, ..ErrorKind::NotFound.into() }));
         }
         Ok(found)
@@ -341,7 +342,10 @@ fn query_system(endpoint: &Endpoint, kind: Type, family: Family) -> Answer {
         Port::Service(name) => match sys::lookup(None, name, kind, family).map_err(failure) {
             Ok(found) => found.first().map_or(0, SocketAddr::port),
             Err(failure) if failure.kind == ErrorKind::NotFound => {
-                return Err(Failure { text: format!("no such service: {name:?}"), ..failure });
+                return Err(Failure {
+                    text: format!("no service is named {name:?}: write the number of the port"),
+                    ..failure
+                });
             }
             Err(other) => return Err(other),
         },
@@ -439,6 +443,6 @@ mod tests {
         assert!(err.to_string().contains("nosuchzone"), "{err}");
         let err = addresses("127.0.0.1:no-such-service", Family::Any).unwrap_err();
         assert_eq!(err.kind(), ErrorKind::NotFound);
-        assert!(err.to_string().contains("no such service: \"no-such-service\""), "{err}");
+        assert!(err.to_string().contains("no service is named \"no-such-service\""), "{err}");
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn network(text: &str, operation: &'static str) -> Result<IpNet> {
     let reject = |what: String| Error::new(ErrorKind::InvalidArgument, operation).detail(what);
     let one = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse().or_else(|_| one()).map_err(|_| {
-        reject(format!("{text:?} is not a network; write 192.0.2.0/24 or an address"))
+        reject(format!("{text:?} is not a network: write one such as 192.0.2.0/24, or an address"))
     })?;
     let IpNet::V6(wide) = network else {
         return Ok(network);

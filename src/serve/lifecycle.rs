@@ -316,7 +316,7 @@ impl<M> ServiceState<M> {
     fn require_outside(&self, operation: &'static str) -> Result<()> {
         if self.threads.is_current() {
             let error = self.error(ErrorKind::WrongState, operation);
-            return Err(error.detail("called from inside a handler or callback"));
+            return Err(error.detail("called from inside a handler or callback, which it would wait for: call it from another thread"));
         }
         self.require_own_process(operation)
     }
@@ -326,7 +326,7 @@ impl<M> ServiceState<M> {
     pub(super) fn require_own_process(&self, operation: &'static str) -> Result<()> {
         if self.threads.is_inherited() {
             let error = self.error(ErrorKind::WrongState, operation);
-            return Err(error.detail("the service runs in the parent process"));
+            return Err(error.detail("the service runs in the parent process: call it there"));
         }
         Ok(())
     }

@@ -247,14 +247,20 @@ impl Service {
         let reactor = self.reactor(OPERATION)?;
         let reject = |kind, why| Err(reactor.state().error(kind, OPERATION).detail(why));
         if socket.buffered() > 0 {
-            return reject(ErrorKind::WrongState, "bytes were read ahead");
+            return reject(
+                ErrorKind::WrongState,
+                "the read buffer of the connection has bytes: read them first",
+            );
         }
         if socket.keeps_stats() {
-            let why = "keep_stats has no effect on connections of event-driven serving";
+            let why = "keep_stats has no effect on connections of event-driven serving: remove it";
             return reject(ErrorKind::InvalidArgument, why);
         }
         if socket.is_seqpacket() {
-            return reject(ErrorKind::WrongState, "event loops do not serve seqpacket sockets");
+            return reject(
+                ErrorKind::WrongState,
+                "event-driven serving does not support SOCK_SEQPACKET sockets",
+            );
         }
         reactor.add(socket, data)
     }
@@ -493,7 +499,7 @@ impl Service {
             Mode::Blocking(threads) => Err(threads
                 .state()
                 .error(ErrorKind::WrongState, operation)
-                .detail("the service has a thread for each connection; use serve_events")),
+                .detail("the service has a thread for each connection, and the operation needs event-driven serving")),
         }
     }
 }

@@ -281,7 +281,10 @@ impl ServeOptions {
     /// Checks the options for serving with a thread for each connection.
     pub(super) fn blocking_config(&self, server: &ServerSocket) -> Result<BlockingConfig> {
         let (max, pool) = self.worker_limits();
-        reject_set(&self.event_options(), "in serve; it is for serve_events")?;
+        reject_set(
+            &self.event_options(),
+            "with a thread for each connection: use event-driven serving",
+        )?;
         Ok(BlockingConfig {
             admission: self.admission(max, server)?,
             pool,
@@ -303,17 +306,17 @@ impl ServeOptions {
         let max = self.max_connections.unwrap_or(DEFAULT_EVENT_CONNECTIONS);
         if max > MAX_EVENT_CONNECTIONS {
             return invalid(format!(
-                "max_connections must be from 1 to {MAX_EVENT_CONNECTIONS}, not {max}"
+                "max_connections {max} is not within 1 to {MAX_EVENT_CONNECTIONS}"
             ));
         }
         let loops = self.threads.unwrap_or(1);
         if loops > MAX_LOOPS {
-            return invalid(format!("threads must be from 1 to {MAX_LOOPS}, not {loops}"));
+            return invalid(format!("threads {loops} is not within 1 to {MAX_LOOPS}"));
         }
         if let Some(limit) = self.queue_limit.filter(|limit| *limit <= MESSAGE_OVERHEAD) {
             return invalid(format!(
-                "queue_limit must be greater than {MESSAGE_OVERHEAD} bytes, which each message takes in \
-                 addition to its length, not {limit}"
+                "queue_limit {limit} must be greater than {MESSAGE_OVERHEAD}: each queued message \
+                 counts {MESSAGE_OVERHEAD} bytes more than its length"
             ));
         }
         let framing = self.framing.unwrap_or_default();
@@ -344,9 +347,7 @@ impl ServeOptions {
         reject_set(&self.event_options(), "on datagrams")?;
         let threads = self.threads.unwrap_or(1);
         if !(1..=MAX_DATAGRAM_THREADS).contains(&threads) {
-            return invalid(format!(
-                "threads must be from 1 to {MAX_DATAGRAM_THREADS}, not {threads}"
-            ));
+            return invalid(format!("threads {threads} is not within 1 to {MAX_DATAGRAM_THREADS}"));
         }
         Ok(DatagramConfig { threads, stack_size: self.checked_stack_size(OPERATION)? })
     }
@@ -400,7 +401,7 @@ impl ServeOptions {
             None => Ok(DEFAULT_STACK_SIZE),
             Some(bytes) if (MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&bytes) => Ok(bytes),
             Some(bytes) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(format!(
-                "stack_size must be from {MIN_STACK_SIZE} to {MAX_STACK_SIZE} bytes, not {bytes}"
+                "stack_size {bytes} is not within {MIN_STACK_SIZE} to {MAX_STACK_SIZE} bytes"
             ))),
         }
     }

@@ -125,5 +125,5 @@ impl Drop for ServiceThreads {
 pub(crate) fn spawn_error(operation: &'static str, cause: &io::Error) -> Error {
     Error::new(ErrorKind::NoMemory, operation)
         .with_os_error(cause.raw_os_error())
-        .detail("the system starts no more threads")
+        .detail("the system cannot start another thread: a limit on threads or memory is reached")
 }

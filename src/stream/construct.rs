@@ -71,14 +71,18 @@ impl ClientSocket {
             let fd = sys::borrow(&socket);
             let packets = match sys::connection_kind(fd).map_err(|e| Error::os(OPERATION, &e))? {
                 Some(kind) if !kind.listens => kind.packets,
-                Some(_) => return Err(wrong("the descriptor is a listening socket")),
+                Some(_) => {
+                    return Err(wrong(
+                        "the descriptor is a listening socket: adopt it as a server",
+                    ));
+                }
                 None => return Err(wrong("the descriptor is not a stream socket")),
             };
             if options.seqpacket && !packets {
                 return Err(wrong("seqpacket is set, but the socket is not SOCK_SEQPACKET"));
             }
             let peer = SockRef::from(&fd).peer_addr();
-            let peer = peer.map_err(|_| wrong("the socket is not connected"))?;
+            let peer = peer.map_err(|_| wrong("the socket is not connected: connect it first"))?;
             let rejected = |cause: Cause| cause.into_error(OPERATION);
             if let Some(inet) = peer.as_socket() {
                 options.refuse_other_sockets(Sockets::CONNECTED, OPERATION)?;

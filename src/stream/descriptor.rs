@@ -8,7 +8,7 @@ use super::flags::{FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, US
 use crate::io::cancel::CancelToken;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::{self, Owned};
-use crate::types::error::{ErrorKind, Result};
+use crate::types::error::{ErrorKind, IN_USE, Result};
 
 /// A borrowed descriptor, from [`ClientSocket::borrow`] or
 /// [`ServerSocket::borrow`](crate::ServerSocket::borrow). The descriptor stays open while this
@@ -137,8 +137,8 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
-        let io = self.enter("borrow")?;
-        self.switch_to_blocking(&io).map_err(|e| self.os_failed("borrow", e))?;
+        let io = self.enter("descriptor")?;
+        self.switch_to_blocking(&io).map_err(|e| self.os_failed("descriptor", e))?;
         self.flags.fetch_or(FD_SHARED, Ordering::Relaxed);
         Ok(BorrowedSocket(io.hold()))
     }
@@ -175,13 +175,14 @@ impl ClientSocket {
         }
         let buffered = self.buffered();
         if buffered > 0 {
-            let bytes = if buffered == 1 { "byte is" } else { "bytes are" };
-            return Err(wrong(&format!("{buffered} {bytes} in the read buffer; read first")));
+            let bytes = if buffered == 1 { "byte" } else { "bytes" };
+            return Err(wrong(&format!(
+                "the read buffer has {buffered} {bytes}: read before the release"
+            )));
         }
         self.local_address(Some(&io));
         let owned = self.descriptor.release(io);
-        let owned =
-            owned.ok_or_else(|| wrong("another thread or a BorrowedSocket uses the descriptor"))?;
+        let owned = owned.ok_or_else(|| wrong(IN_USE))?;
         sys::prepare_release(sys::borrow(&owned), self.has(NONBLOCKING));
         self.set_local_close_reason();
         Ok(owned)

@@ -84,7 +84,7 @@ pub(crate) fn adapted(
 /// Rejects `dead_after` for Multipath TCP, where one path may be silent while the peer is alive.
 pub(crate) fn refuse_mptcp(socket: Borrowed<'_>, time: Option<Duration>) -> Result<()> {
     if time.is_some() && sys::is_made_for_mptcp(socket) {
-        let what = "dead_after checks one path, and Multipath TCP has several";
+        let what = "dead_after checks one path, and an MPTCP connection has several";
         return Err(Error::new(ErrorKind::InvalidArgument, "").detail(what));
     }
     Ok(())

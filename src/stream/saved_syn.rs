@@ -62,7 +62,10 @@ impl ClientSocket {
             return failed(ErrorKind::Unsupported, "a Unix socket has no SYN");
         }
         if self.has(ACTIVE_OPEN) {
-            return failed(ErrorKind::WrongState, "this side sent the SYN");
+            return failed(
+                ErrorKind::WrongState,
+                "this side sent the SYN, and only an accepted connection has the SYN of its peer",
+            );
         }
         let saved = match self.cold().syn.get() {
             Some(saved) => saved,
@@ -78,7 +81,7 @@ impl ClientSocket {
                 ErrorKind::NotFound,
                 "not saved: the listener does not have save_syn, or a SYN cookie was used",
             ),
-            Saved::Unreadable => failed(ErrorKind::Os, "the bytes saved by the kernel are no SYN"),
+            Saved::Unreadable => failed(ErrorKind::Os, "the kernel saved bytes that are not a SYN"),
             Saved::Failed(kind @ ErrorKind::Unsupported, _) => {
                 failed(*kind, "this system does not save the SYN")
             }

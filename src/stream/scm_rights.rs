@@ -102,11 +102,15 @@ impl ClientSocket {
             Err(self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0).detail(what))
         };
         if bytes.is_empty() {
-            return invalid("descriptors need at least one byte with them");
+            return invalid(
+                "there is no byte to send: descriptors are sent with at least one byte",
+            );
         }
         if descriptors.len() > RIGHTS_MAX {
             let count = descriptors.len();
-            return invalid(&format!("{count} descriptors are more than the {RIGHTS_MAX} allowed"));
+            return invalid(&format!(
+                "{count} descriptors are too many: a message carries at most {RIGHTS_MAX}"
+            ));
         }
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let written = self.lock_writes(&io, &timeout).and_then(|guard| {
@@ -162,7 +166,8 @@ impl ClientSocket {
         let io = self.enter(OPERATION)?;
         self.require_unix(OPERATION)?;
         if max > RIGHTS_MAX {
-            let what = format!("{max} descriptors are more than the {RIGHTS_MAX} allowed");
+            let what =
+                format!("{max} descriptors are too many: a message carries at most {RIGHTS_MAX}");
             return Err(self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0).detail(what));
         }
         self.require_readable(&io)?;
@@ -204,9 +209,11 @@ impl ClientSocket {
             Ok(_) if truncated => {
                 let (len, room) = (passed.received.original_len, buf.len());
                 let what = if len > room {
-                    format!("a packet of {len} bytes does not fit into a buffer of {room} bytes")
+                    format!("the packet has {len} bytes, and the buffer {room}: the rest is lost")
                 } else {
-                    format!("a packet does not fit into a buffer of {room} bytes")
+                    format!(
+                        "the packet is longer than the buffer of {room} bytes: the rest is lost"
+                    )
                 };
                 Err(self.failed("read", ErrorKind::TooLong.into(), 0).detail(what))
             }
@@ -218,7 +225,7 @@ impl ClientSocket {
     fn require_unix(&self, operation: &'static str) -> Result<()> {
         if self.is_inet() {
             let error = self.failed(operation, ErrorKind::Unsupported.into(), 0);
-            return Err(error.detail("only Unix sockets support this call"));
+            return Err(error.detail("only Unix sockets pass descriptors and credentials"));
         }
         Ok(())
     }
@@ -238,7 +245,7 @@ impl ClientSocket {
     #[cold]
     fn not_a_stream(&self, operation: &'static str) -> Error {
         let error = self.failed(operation, ErrorKind::WrongState.into(), 0);
-        error.detail("a SOCK_SEQPACKET socket reads and writes whole packets; use read and write")
+        error.detail("the socket is SOCK_SEQPACKET, and has whole packets only: use read and write")
     }
 
     /// Fails for an empty packet, which the peer would take for the end of the stream.
@@ -250,7 +257,7 @@ impl ClientSocket {
     #[cold]
     fn empty_packet(&self) -> Error {
         let error = self.failed("write", ErrorKind::InvalidArgument.into(), 0);
-        error.detail("the peer would read an empty packet as the end of the stream")
+        error.detail("the packet is empty, which the peer would read as the end of the stream")
     }
 
     /// Converts the error of a packet that is longer than the kernel sends.

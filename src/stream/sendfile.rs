@@ -81,7 +81,8 @@ impl ClientSocket {
         self.require_stream(OPERATION)?;
         if i64::try_from(offset).is_err() {
             let error = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0);
-            return Err(error.detail(format!("offset {offset} is above {}", i64::MAX)));
+            return Err(error
+                .detail(format!("offset {offset} is greater than {}, the largest one", i64::MAX)));
         }
         let end = offset.saturating_add(len).min(i64::MAX as u64);
         let mut timeout = CallTimeout::new(&self.write_timeout, None);

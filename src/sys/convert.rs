@@ -171,12 +171,16 @@ impl Endpoint {
                     None => 0,
                     Some(zone) => match sys::zone_index(zone) {
                         Some(index) => index,
-                        None => return refuse(format!("no such zone: {zone:?}")),
+                        None => {
+                            return refuse(format!(
+                                "this machine has no interface {zone:?}, which the zone names"
+                            ));
+                        }
                     },
                 };
                 Ok(canonical(SocketAddrV6::new(*ip, *port, 0, scope).into()))
             }
-            _ => refuse("not a numeric address and port".to_owned()),
+            _ => refuse("not a numeric address and port: write them as numbers".to_owned()),
         }
     }
 }

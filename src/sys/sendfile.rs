@@ -166,10 +166,10 @@ pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::
 #[cfg(unix)]
 pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
     match err.raw_os_error() {
-        Some(libc::ESPIPE) => Some("a pipe or a socket has no offsets"),
-        Some(libc::EISDIR) => Some("it is a directory"),
-        Some(libc::EBADF) => Some("it is closed, or not open for reading"),
-        Some(libc::EINVAL) => Some("it cannot be read"),
+        Some(libc::ESPIPE) => Some("the file is a pipe or a socket, which has no offsets"),
+        Some(libc::EISDIR) => Some("the file is a directory"),
+        Some(libc::EBADF) => Some("the file is closed, or not open for reading"),
+        Some(libc::EINVAL) => Some("the file is of a kind that cannot be read"),
         _ => None,
     }
 }

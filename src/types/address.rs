@@ -208,10 +208,14 @@ impl Unusable {
     /// The text of an error: the reason and the remedy.
     pub(crate) fn describe(self, ip: IpAddr) -> String {
         match (self, ip.to_canonical()) {
-            (Unusable::NoPort, _) => "port 0 is for listening and binding: name a port".to_owned(),
+            (Unusable::NoPort, _) => {
+                "port 0 is for listening and binding: write the port of the peer".to_owned()
+            }
             (Unusable::Wildcard, ip) => {
                 let host = if ip.is_ipv4() { "127.0.0.1" } else { "::1" };
-                format!("{ip} is for listening and binding: name a host, such as {host}")
+                format!(
+                    "{ip} is for listening and binding: write the address of the peer, such as {host}"
+                )
             }
             (Unusable::Multicast, ip) => {
                 format!("{ip} is a multicast address: write the address of one host")

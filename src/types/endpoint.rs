@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::types::address::{Address, canonical};
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{EMPTY_HOST, Error, ErrorKind, Result};
 use crate::types::escape::{Escaped, escaped, is_deceptive, unescaped};
 
 /// An endpoint to connect to or to listen on. The syntax is the same for all transports:
@@ -38,7 +38,7 @@ use crate::types::escape::{Escaped, escaped, is_deceptive, unescaped};
 /// let endpoint: Endpoint = "[fe80::1%eth0]:80".parse()?;
 /// assert_eq!(endpoint.to_string(), "[fe80::1%eth0]:80");
 /// let err = "example.com:".parse::<Endpoint>().unwrap_err();
-/// assert_eq!(err.to_string(), "endpoint \"example.com:\": empty port");
+/// assert_eq!(err.to_string(), "endpoint \"example.com:\": empty port: write host:port");
 /// # Ok::<(), keepsock::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -285,7 +285,9 @@ pub(crate) fn path_of(bytes: Vec<u8>) -> PathBuf {
 
 fn parse_v6(text: &str, inside: &str) -> Result<Host> {
     let (address, zone) = match inside.split_once('%') {
-        Some((_, "")) => return Err(refuse(text, "empty zone after \"%\"")),
+        Some((_, "")) => {
+            return Err(refuse(text, "empty zone after \"%\": write the name of an interface"));
+        }
         Some((address, zone)) => (address, Some(zone.to_owned())),
         None => (inside, None),
     };
@@ -310,7 +312,7 @@ fn too_many_colons(host: &str) -> String {
 
 fn parse_host(text: &str, host: &str) -> Result<Host> {
     if host.is_empty() {
-        return Err(refuse(text, "empty host: write \"*\" to listen on every address"));
+        return Err(refuse(text, EMPTY_HOST));
     }
     if host == "*" {
         return Ok(Host::Any);
@@ -347,12 +349,14 @@ fn is_number(part: &str) -> bool {
 
 fn parse_port(text: &str, port: &str) -> Result<Port> {
     if port.is_empty() {
-        return Err(refuse(text, "empty port"));
+        return Err(refuse(text, "empty port: write host:port"));
     }
     if port.bytes().all(|b| b.is_ascii_digit()) {
         return match port.parse() {
             Ok(n) => Ok(Port::Number(n)),
-            Err(_) => Err(refuse(text, format!("port out of range: {port:?}"))),
+            Err(_) => {
+                Err(refuse(text, format!("port out of range: {port:?}: the largest port is 65535")))
+            }
         };
     }
     // RFC 6335 section 5.1: letters, digits and hyphens, at least one letter.

@@ -233,7 +233,10 @@ impl fmt::Display for Attempt {
 /// use keepsock::{ClientSocket, ErrorKind};
 /// let err = ClientSocket::connect("127.0.0.1:70000").unwrap_err();
 /// assert_eq!(err.kind(), ErrorKind::InvalidEndpoint);
-/// assert_eq!(err.to_string(), "connect to \"127.0.0.1:70000\": port out of range: \"70000\"");
+/// assert_eq!(
+///     err.to_string(),
+///     "connect to \"127.0.0.1:70000\": port out of range: \"70000\": the largest port is 65535"
+/// );
 /// ```
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
@@ -243,7 +246,7 @@ struct Inner {
     kind: ErrorKind,
     operation: &'static str,
     place: Place,
-    /// The local address, if the failure concerns it and not the endpoint.
+    /// The local address or interface, if the failure concerns it.
     local: Option<String>,
     stage: Option<Stage>,
     os_error: Option<i32>,
@@ -332,8 +335,23 @@ impl Error {
     }
 
     /// Records that the failure concerns the local address of a connect.
-    pub(crate) fn with_local(mut self, local: impl fmt::Display) -> Error {
-        self.0.local = Some(local.to_string());
+    pub(crate) fn with_local(self, local: impl fmt::Display) -> Error {
+        self.with_local_side(Some(local), None)
+    }
+
+    /// Records the local address and the interface that a connect was to use, if they were chosen
+    /// by the caller.
+    pub(crate) fn with_local_side(
+        mut self,
+        local: Option<impl fmt::Display>,
+        interface: Option<&str>,
+    ) -> Error {
+        let local = local.map(|local| format!("local address {:?}", local.to_string()));
+        let interface = interface.map(|name| format!("interface {name:?}"));
+        self.0.local = match (local, interface) {
+            (Some(local), Some(interface)) => Some(format!("{local}, {interface}")),
+            (one, other) => one.or(other),
+        };
         self
     }
 
@@ -474,9 +492,10 @@ impl fmt::Display for Error {
         let e = &*self.0;
         let endpoint = e.place.as_str();
         let local = |f: &mut fmt::Formatter<'_>| match &e.local {
-            Some(local) => write!(f, "local address {local:?}: "),
+            Some(local) => write!(f, "{local}: "),
             None => Ok(()),
         };
+        let mut says_reason = true;
         f.write_str(e.operation)?;
         if let [only] = &e.attempts[..] {
             // `connect to [2001:db8::1]:80 (example.com:80): timed out after 5.0 s`
@@ -494,7 +513,8 @@ impl fmt::Display for Error {
         } else {
             if !endpoint.is_empty() {
                 let joint = if e.operation == "connect" { " to" } else { "" };
-                if e.kind == ErrorKind::InvalidEndpoint {
+                let is_text = matches!(e.place, Place::Text(_));
+                if e.kind == ErrorKind::InvalidEndpoint && is_text && e.os_error.is_none() {
                     write!(f, "{joint} {endpoint:?}")?;
                 } else {
                     write!(f, "{joint} {endpoint}")?;
@@ -505,15 +525,21 @@ impl fmt::Display for Error {
             if let Some(stage) = e.stage.filter(|s| *s != Stage::Connect) {
                 write!(f, "{stage}: ")?;
             }
-            if e.detail.is_empty() || e.kind != ErrorKind::InvalidEndpoint {
+            // The detail of an invalid endpoint says more than the kind.
+            says_reason =
+                e.detail.is_empty() || e.kind != ErrorKind::InvalidEndpoint || e.os_error.is_some();
+            if says_reason {
                 write!(f, "{}", Reason(e.kind, e.os_error))?;
             }
         }
         if !e.detail.is_empty() {
-            if e.kind != ErrorKind::InvalidEndpoint {
+            if says_reason {
                 f.write_str(": ")?;
             }
             f.write_str(&e.detail)?;
+            if e.detail == EMPTY_HOST {
+                write!(f, ": {}", remedy_of_empty_host(e.operation))?;
+            }
         }
         if let Some(elapsed) = e.elapsed {
             f.write_str(" after ")?;
@@ -615,6 +641,42 @@ impl fmt::Display for Reason {
     }
 }
 
+/// The detail of an error about an endpoint without a host. The text of the error adds what to
+/// write instead, which depends on the operation.
+pub(crate) const EMPTY_HOST: &str = "empty host";
+
+fn remedy_of_empty_host(operation: &str) -> &'static str {
+    match operation {
+        "connect" | "send" => "write the name or the address of the peer",
+        "listen" => "write \"*\" to listen on every address",
+        "bind" => "write \"*\" to receive on every address",
+        _ => "write a name or an address; \"*\" means every address when listening or binding",
+    }
+}
+
+/// The detail of an error about a write after the shutdown of this side.
+pub(crate) const SHUT_DOWN: &str = "shutdown_write was called earlier: write all data before it";
+
+/// The detail of an error about a descriptor that a call of another thread uses.
+pub(crate) const IN_USE: &str =
+    "another thread or a borrowed descriptor uses the socket: end that use before the release";
+
+/// The detail of an error about an index after the last element of a list.
+pub(crate) fn no_element(name: &str, index: usize) -> String {
+    format!("there is no {name} with index {index}: indexes count from 0")
+}
+
+/// An argument or a limit in the unit in which a C program writes it: `1500 ms`, `0.5 ms`.
+pub(crate) struct Millis(pub(crate) Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ms, rest) = (self.0.as_millis(), self.0.subsec_nanos() % 1_000_000);
+        let fraction = format!(".{rest:06}");
+        write!(f, "{ms}{} ms", fraction.trim_end_matches(['.', '0']))
+    }
+}
+
 /// A duration as text: `5.0 s`, `250 ms`, `0.2 ms`.
 pub(crate) struct Span(pub(crate) Duration);
 
@@ -675,6 +737,21 @@ mod tests {
             "connect to localhost:9: connection refused after 1.5 ms; \
              tried [::1]:9: connection refused after 1.0 ms; 127.0.0.1:9: timed out after 250 ms"
         );
+    }
+
+    /// E1: a time has the unit of the caller's argument, and no digit is lost.
+    #[test]
+    fn display_of_argument_is_in_milliseconds() {
+        for (nanos, text) in [
+            (0, "0 ms"),
+            (500_000, "0.5 ms"),
+            (1, "0.000001 ms"),
+            (1_500_000_000, "1500 ms"),
+            (10_000_000, "10 ms"),
+        ] {
+            assert_eq!(Millis(Duration::from_nanos(nanos)).to_string(), text);
+        }
+        assert_eq!(Millis(Duration::from_secs(163_880)).to_string(), "163880000 ms");
     }
 
     /// E1: the text contains the number of tries and the total time.

@@ -346,11 +346,15 @@ impl Framing {
     #[cold]
     pub(crate) fn rejection(self, len: usize) -> String {
         match self {
-            Framing::Lines { .. } => "a line must not contain LF".to_owned(),
-            Framing::Delimited { delimiter, .. } => {
-                format!("a message must not contain its delimiter, byte {delimiter}")
+            Framing::Lines { .. } => {
+                "the line contains LF, which ends a line: send each line by its own call".to_owned()
             }
-            _ => format!("the format of the length cannot represent {len} bytes"),
+            Framing::Delimited { delimiter, .. } => {
+                format!("the message contains byte {delimiter}, the delimiter of the framing")
+            }
+            _ => format!(
+                "the message has {len} bytes, which the length of the framing cannot represent"
+            ),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Millis, Result};
 
 /// The largest idle time and interval that Linux accepts (`MAX_TCP_KEEPIDLE`). Other systems accept
 /// more. The same range applies everywhere, so programs are portable.
@@ -129,7 +129,9 @@ impl KeepaliveSetting {
         let keepalive = match self {
             KeepaliveSetting::Off if dead_after.or(middlebox_timeout).is_some() => {
                 return Err(refuse(
-                    "keepalive is off, but dead_after and middlebox_timeout need it".to_owned(),
+                    "keepalive is off, but dead_after and middlebox_timeout need it: turn it on, \
+                     or remove them"
+                        .to_owned(),
                 ));
             }
             KeepaliveSetting::Off => return Ok(None),
@@ -147,11 +149,15 @@ impl KeepaliveSetting {
         };
         match (dead_after, middlebox_timeout) {
             (Some(limit), _) if keepalive.dead_after() > limit => Err(refuse(format!(
-                "keepalive detects a dead peer after {:?}, later than dead_after, {limit:?}",
-                keepalive.dead_after()
+                "keepalive ({keepalive}) detects a dead peer after {}, and dead_after is {}: \
+                 shorten the keepalive times, or raise dead_after",
+                Millis(keepalive.dead_after()),
+                Millis(limit)
             ))),
             (_, Some(limit)) if keepalive.idle() > limit => Err(refuse(format!(
-                "{keepalive}: the idle time is longer than middlebox_timeout, {limit:?}"
+                "keepalive ({keepalive}) has a longer idle time than middlebox_timeout, {}: \
+                 shorten the idle time",
+                Millis(limit)
             ))),
             _ => Ok(Some(keepalive)),
         }
@@ -206,7 +212,10 @@ fn seconds(name: &str, time: Duration) -> Result<u16> {
     let up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     match u16::try_from(up) {
         Ok(s) if (1..=MAX_SECONDS).contains(&up) => Ok(s),
-        _ => Err(refuse(format!("{name} {time:?} is not within 1 ms to {MAX_SECONDS} s"))),
+        _ => {
+            let (time, most) = (Millis(time), Millis(Duration::from_secs(MAX_SECONDS)));
+            Err(refuse(format!("{name} {time} is not within 1 ms to {most}")))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Millis, Result};
 
 /// The shortest `dead_after` and `middlebox_timeout`. The kernel's keepalive counts whole seconds
 /// and needs one to send a probe and one for the answer.
@@ -54,12 +54,14 @@ impl LivenessConfig {
         for (name, time) in
             [("dead_after", self.dead_after), ("middlebox_timeout", self.middlebox_timeout)]
         {
-            if time.is_some_and(|t| !(SHORTEST..=LONGEST).contains(&t)) {
-                return refuse(format!("{name} is not within {SHORTEST:?} to {LONGEST:?}"));
+            if let Some(time) = time.filter(|t| !(SHORTEST..=LONGEST).contains(t)) {
+                let (least, most) = (Millis(SHORTEST), Millis(LONGEST));
+                let time = Millis(time);
+                return refuse(format!("{name} {time} is not within {least} to {most}"));
             }
         }
         if self.fail_on_stall && self.dead_after.is_none() {
-            return refuse("fail_on_stall needs dead_after".to_owned());
+            return refuse("fail_on_stall needs dead_after: set dead_after".to_owned());
         }
         let zero = |time: Option<Duration>| time.is_some_and(|t| t.is_zero());
         if zero(self.idle_timeout) {
@@ -72,24 +74,27 @@ impl LivenessConfig {
             return refuse("heartbeat_timeout must be greater than zero".to_owned());
         }
         if self.idle_receive_only && self.idle_timeout.is_none() {
-            return refuse("idle_receive_only needs idle_timeout".to_owned());
+            return refuse("idle_receive_only needs idle_timeout: set idle_timeout".to_owned());
         }
         if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
-            return refuse("heartbeat_timeout needs heartbeat".to_owned());
+            return refuse("heartbeat_timeout needs heartbeat: set heartbeat first".to_owned());
         }
         match &self.heartbeat {
             Some(heartbeat) if heartbeat.bytes.is_empty() => {
-                refuse("heartbeat is empty".to_owned())
+                refuse("heartbeat has no bytes: give the bytes to send".to_owned())
             }
             Some(heartbeat) if heartbeat.every.is_zero() => {
                 refuse("heartbeat interval must be greater than zero".to_owned())
             }
-            Some(Heartbeat { every, .. }) if self.idle_timeout.is_some_and(|t| t <= *every) => {
-                refuse(format!(
-                    "idle_timeout must be greater than the heartbeat interval, {every:?}"
-                ))
-            }
-            _ => Ok(()),
+            Some(Heartbeat { every, .. }) => match self.idle_timeout.filter(|t| t <= every) {
+                Some(timeout) => refuse(format!(
+                    "idle_timeout {} must be greater than the heartbeat interval, {}",
+                    Millis(timeout),
+                    Millis(*every)
+                )),
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 

@@ -225,8 +225,8 @@ fn connect_from_local_address_skips_other_family<A: Api>() {
     );
     assert_eq!(failure.attempts[0].stage, "bind");
     let words = format!(
-        "connect to {}: local address \"[::1]:0\": bind: address not available: another \
-         address family than the peer's",
+        "connect to {}: local address \"[::1]:0\": bind: address not available: it is of \
+         another address family than the peer: use an address of the same family",
         server.endpoint()
     );
     assert!(failure.message.starts_with(&words), "{failure:?}");

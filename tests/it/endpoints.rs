@@ -57,7 +57,10 @@ fn ipv4_mapped_address_is_the_ipv4_address<A: Api>() {
         fails(A::listen(zone, &[]), ErrorKind::InvalidEndpoint),
         fails(A::Datagram::bind(zone, &[]), ErrorKind::InvalidEndpoint),
     ] {
-        assert!(failure.message.contains("no such zone: \"999999\""), "{failure:?}");
+        assert!(
+            failure.message.contains("this machine has no interface \"999999\""),
+            "{failure:?}"
+        );
     }
 }
 
@@ -215,7 +218,7 @@ fn endpoint_that_is_invalid_is_named<A: Api>() {
         ("[::1]80", "unexpected text after \"]\": \"80\""),
         ("[127.0.0.1]:80", "not an IPv6 address: \"127.0.0.1\""),
         ("[fe80::1%]:80", "empty zone"),
-        ("[fe80::1%nosuchzone]:80", "no such zone: \"nosuchzone\""),
+        ("[fe80::1%nosuchzone]:80", "this machine has no interface \"nosuchzone\""),
         ("unix:", "empty path"),
         ("unix:@", "empty abstract name"),
         (&long_path, "path too long: 109 bytes, at most 108"),
@@ -291,7 +294,7 @@ fn endpoint_with_zone_or_service_name_is_resolved<A: Api>() {
         assert_eq!(failure.attempts[0].address, "127.83.0.1:9");
     }
     let failure = fails(A::connect("127.0.0.1:no-such-service", &[]), ErrorKind::NotFound);
-    assert!(failure.message.contains("no such service: \"no-such-service\""), "{failure:?}");
+    assert!(failure.message.contains("no service is named \"no-such-service\""), "{failure:?}");
 }
 
 /// S4: a host name from the system's table needs no dots.
@@ -414,12 +417,19 @@ fn remote_address_that_no_peer_has_is_rejected<A: Api>() {
         }
     };
     for remote in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
-        check(remote, "port 0 is for listening and binding: name a port", true);
+        check(remote, "port 0 is for listening and binding: write the port of the peer", true);
     }
-    check("*:80", "\"*\" is for listening and binding: name a host", true);
+    check(
+        "*:80",
+        "\"*\" is for listening and binding: write the name or the address of the peer",
+        true,
+    );
     for (remote, words) in [
-        ("0.0.0.0:80", "0.0.0.0 is for listening and binding: name a host, such as 127.0.0.1"),
-        ("[::]:80", ":: is for listening and binding: name a host, such as ::1"),
+        (
+            "0.0.0.0:80",
+            "0.0.0.0 is for listening and binding: write the address of the peer, such as 127.0.0.1",
+        ),
+        ("[::]:80", ":: is for listening and binding: write the address of the peer, such as ::1"),
         ("[::ffff:0.0.0.0]:80", "0.0.0.0 is for listening and binding"),
     ] {
         check(remote, words, true);

@@ -56,6 +56,10 @@ mod both {
         error_message_is_one_complete_line,
         error_message_quotes_the_system,
         errno_is_that_of_plain_socket_calls,
+        error_of_empty_host_depends_on_the_operation,
+        error_of_connect_names_the_option,
+        error_of_write_after_shutdown_states_the_cause,
+        error_of_descriptor_names_the_operation,
     ];
 
     /// E1: the message has operation, endpoint, stage and reason, on one line.
@@ -75,6 +79,83 @@ mod both {
         p.client.close().unwrap();
         let failure = fails(p.client.write_all(b"x"), ErrorKind::Closed);
         assert_eq!(*failure.message, *format!("write {}: closed", p.client.name()));
+    }
+
+    /// S4: what to write instead of an empty host depends on the operation.
+    fn error_of_empty_host_depends_on_the_operation<A: Api>() {
+        let text = "connect to \":80\": empty host: write the name or the address of the peer";
+        let failure = fails(A::connect(":80", &[]), ErrorKind::InvalidEndpoint);
+        assert_eq!(&*failure.message, text);
+        let text = "listen \":80\": empty host: write \"*\" to listen on every address";
+        let failure = fails(A::listen(":80", &[]), ErrorKind::InvalidEndpoint);
+        assert_eq!(&*failure.message, text);
+        #[cfg(feature = "datagram")]
+        {
+            use crate::support::Datagrams;
+            let text = "bind \":80\": empty host: write \"*\" to receive on every address";
+            let failure = fails(A::Datagram::bind(":80", &[]), ErrorKind::InvalidEndpoint);
+            assert_eq!(&*failure.message, text);
+        }
+        let failure = fails(A::connect("*:80", &[]), ErrorKind::InvalidEndpoint);
+        assert!(
+            failure.message.contains("write the name or the address of the peer"),
+            "{failure:?}"
+        );
+    }
+
+    /// C5, E1: the error of a connect contains the option that made it fail, and its value.
+    fn error_of_connect_names_the_option<A: Api>() {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let to = server.endpoint();
+        let failure = A::connect(&to, &[Opt::Interface("nosuchiface0")]).err().unwrap();
+        let part = "(os error 19): interface \"nosuchiface0\"";
+        assert!(failure.message.contains(part), "{failure:?}");
+        let failure = A::listen("127.0.0.1:0", &[Opt::Interface("nosuchiface0")]).err().unwrap();
+        let text =
+            "listen 127.0.0.1:0: options: No such device (os error 19): interface \"nosuchiface0\"";
+        assert_eq!(&*failure.message, text);
+        // A local address that another socket uses, and one that this machine does not have.
+        for (local, kind) in
+            [(&*to, ErrorKind::AddressInUse), ("192.0.2.1:0", ErrorKind::AddressNotAvailable)]
+        {
+            let failure = fails(A::connect(&to, &[Opt::Local(local)]), kind);
+            let part = format!("connect to {to}: local address \"{local}\": bind: ");
+            assert!(failure.message.starts_with(&part), "{failure:?}");
+        }
+        // The network of 192.0.2.1 cannot be reached from the loopback interface, or the answer
+        // does not arrive.
+        let options = [Opt::Interface("lo"), Opt::ConnectTimeout(50)];
+        let failure = A::connect("192.0.2.1:9", &options).err().unwrap();
+        assert!(
+            failure.message.starts_with("connect to 192.0.2.1:9: interface \"lo\": "),
+            "{failure:?}"
+        );
+    }
+
+    /// I3, E1: the error of a write after the shutdown says which call caused it.
+    fn error_of_write_after_shutdown_states_the_cause<A: Api>() {
+        let p = pair::<A>(Transport::Tcp);
+        p.client.shutdown_write().unwrap();
+        let failure = fails(p.client.write_all(b"x"), ErrorKind::WrongState);
+        let cause = "wrong state: shutdown_write was called earlier: write all data before it";
+        assert_eq!(*failure.message, *format!("write {}: {cause}", p.client.name()));
+    }
+
+    /// E1: the operation of an error is that of the function in both APIs.
+    fn error_of_descriptor_names_the_operation<A: Api>() {
+        let p = pair::<A>(Transport::Tcp);
+        p.server
+            .set_accept_timeout(0)
+            .err()
+            .map(|failure| {
+                assert_eq!(&*failure.operation, "accept timeout");
+            })
+            .unwrap();
+        p.server.close();
+        p.client.close().unwrap();
+        let failure = fails(p.server.fd(), ErrorKind::Closed);
+        assert_eq!(*failure.message, *format!("descriptor {}: closed", p.server.endpoint()));
+        assert_eq!(&*fails(p.client.fd(), ErrorKind::Closed).operation, "descriptor");
     }
 
     /// E1: errno is the number that the plain socket call returns, or the one that means the same.
@@ -765,14 +846,14 @@ mod c_only {
                 gives(INVALID, "datagram is NULL", |e| make(endpoint, null(), null_mut(), e));
                 let freed = new_options();
                 keepsock_options_free(freed);
-                gives(WRONG_STATE, "options was freed", |e| {
+                gives(WRONG_STATE, "options is a freed object", |e| {
                     out(no_handle(), |d| make(endpoint, freed, d, e))
                 });
             }
             gives(INVALID, "fd is negative", |e| {
                 out(no_handle(), |d| keepsock_datagram_from_fd(-1, null(), d, e))
             });
-            gives(INVALID, "a descriptor is negative", |e| {
+            gives(INVALID, "a descriptor of the array is negative", |e| {
                 let (fd, byte) = (i32::MIN, 0u8);
                 let bytes = (&raw const byte).cast();
                 keepsock_datagram_send_fds(datagram, null(), bytes, 1, &raw const fd, 1, e)
@@ -784,7 +865,7 @@ mod c_only {
             gives(INVALID, "buf is NULL", |e| {
                 keepsock_datagram_send_to(datagram, there, null(), 1, e)
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 keepsock_datagram_send_to(datagram, there, data, usize::MAX, e)
             });
             gives(INVALID, "reply_to is NULL", |e| {
@@ -836,11 +917,11 @@ mod c_only {
             for (items, count, size, part) in [
                 (null(), 1, size, "items is NULL"),
                 (&raw const bad, 1, size, "buf is NULL"),
-                (&raw const good, usize::MAX, size, "out of range"),
+                (&raw const good, usize::MAX, size, "items cannot have"),
                 (&raw const good, 1, size - 1, "but the structure has"),
                 (&raw const good, 1, size + 1, "but the structure has"),
-                (&raw const unknown, 1, size, "address of family 5"),
-                (&raw const unix, 1, size, "goes as an endpoint"),
+                (&raw const unknown, 1, size, "the address has family 5"),
+                (&raw const unix, 1, size, "pass it as an endpoint"),
                 (&raw const reserved, 1, size, "reserved is not 0"),
             ] {
                 gives(INVALID, part, |e| {
@@ -856,7 +937,7 @@ mod c_only {
                 (null_mut(), 1, size, "items is NULL"),
                 (items, 1, size - 1, "but the structure has"),
                 (items, 1, size + 1, "but the structure has"),
-                (items, usize::MAX, size, "out of range"),
+                (items, usize::MAX, size, "items cannot have"),
             ] {
                 gives(INVALID, part, |e| {
                     out(77usize, |n| {
@@ -906,7 +987,7 @@ mod c_only {
                 keepsock_datagram_reply(datagram, &raw const unix, data, 1, e)
             });
             unix.unix_name_len = 5;
-            gives(INVALID, "does not belong to the socket's address family", |e| {
+            gives(INVALID, "the socket is of another address family", |e| {
                 keepsock_datagram_reply(datagram, &raw const unix, data, 1, e)
             });
             gives(INVALID, "out is NULL", |e| {
@@ -923,7 +1004,7 @@ mod c_only {
             gives(INVALID, "handler is NULL", |e| out(no_handle(), |s| serve(None, s, e)));
             let set = keepsock_serve_options_set_threads(serve_options, 1025, null_mut());
             assert_eq!(set, KEEPSOCK_OK);
-            gives(INVALID, "threads must be from 1 to 1024, not 1025", |e| {
+            gives(INVALID, "threads 1025 is not within 1 to 1024", |e| {
                 out(no_handle(), |s| serve(Some(on_datagram), s, e))
             });
             let set = keepsock_serve_options_set_threads(serve_options, 1, null_mut());
@@ -948,7 +1029,7 @@ mod c_only {
             });
             let mut needed = 0;
             let at = &raw mut needed;
-            gives(ErrorKind::TooLong.code(), "12 bytes are needed", |e| {
+            gives(ErrorKind::TooLong.code(), "the text needs 12 bytes, and cap is 11", |e| {
                 keepsock_address_text(&raw const to, buf, 11, at, e)
             });
             assert_eq!(needed, 12);
@@ -1598,11 +1679,15 @@ mod c_only {
             let other = keepsock_handover_item { server: new_cancel().cast(), ..one };
             let datagram =
                 keepsock_handover_item { server: null(), datagram: server.cast(), ..one };
-            let freed = "was freed, or is an object of another type";
+            let freed = "is a freed object, or an object of another type";
             let (closed, no_limit) = (ErrorKind::WrongState.code(), KEEPSOCK_INFINITE);
             gives(INVALID, "items is NULL", |e| handover(argv, null(), 1, no_limit, e));
-            gives(INVALID, "nothing to hand over", |e| handover(argv, null(), 0, no_limit, e));
-            gives(INVALID, "out of range", |e| handover(argv, &raw const one, usize::MAX, 1, e));
+            gives(INVALID, "there is no socket to hand over", |e| {
+                handover(argv, null(), 0, no_limit, e)
+            });
+            gives(INVALID, "items cannot have", |e| {
+                handover(argv, &raw const one, usize::MAX, 1, e)
+            });
             gives(INVALID, "-2 ms", |e| handover(argv, &raw const one, 1, -2, e));
             gives(INVALID, "argv[0] is NULL", |e| {
                 handover(nobody.as_ptr(), &raw const one, 1, no_limit, e)
@@ -1631,7 +1716,7 @@ mod c_only {
         free: unsafe extern "C" fn(*mut T),
     ) {
         let null_text = format!("{name} is NULL");
-        let wrong_text = format!("{name} was freed, or is an object of another type");
+        let wrong_text = format!("{name} is a freed object, or an object of another type");
         for call in calls {
             gives(INVALID, &null_text, |e| call(null_mut(), e));
             let freed = make();
@@ -1812,7 +1897,7 @@ mod c_only {
             gives(INVALID, "handshake is NULL", |e| {
                 keepsock_capture_handshake(capture, &raw const of, whole, 0, null_mut(), e)
             });
-            gives(INVALID, "out of range", |e| look(&raw const of, whole, -2, e));
+            gives(INVALID, "timeout_ms is -2 ms", |e| look(&raw const of, whole, -2, e));
             let unix = keepsock_five_tuple { protocol: 2, ..of };
             let unsupported = ErrorKind::Unsupported.code();
             gives(unsupported, "not that of a TCP", |e| look(&raw const unix, whole, 0, e));
@@ -1837,7 +1922,7 @@ mod c_only {
             });
             // Any index except 0, 1 and 2, and NULL for required and optional outputs.
             for index in [3, 4, usize::MAX] {
-                let part = format!("there is no packet {index}");
+                let part = format!("there is no packet with index {index}");
                 gives(NOT_FOUND, &part, |e| {
                     out([0x5au8; 1024], |s| {
                         keepsock_handshake_segment(handshake, index, s.cast(), size, e)
@@ -1963,10 +2048,10 @@ mod c_only {
             });
             for (first, count, part) in [
                 (null(), 1, "endpoints is NULL"),
-                (null(), 0, "no endpoint"),
-                (one.as_ptr(), 0, "no endpoint"),
+                (null(), 0, "the list of endpoints is empty"),
+                (one.as_ptr(), 0, "the list of endpoints is empty"),
                 (one.as_ptr(), 2, "endpoint is NULL"),
-                (one.as_ptr(), usize::MAX, "out of range"),
+                (one.as_ptr(), usize::MAX, "endpoints cannot have"),
             ] {
                 gives(INVALID, part, |e| {
                     out(no_handle(), |s| keepsock_server_listen_all(first, count, null(), s, e))
@@ -1978,7 +2063,7 @@ mod c_only {
                 });
             }
             let required = endpoint_of(server).as_bytes_with_nul().len();
-            gives(TOO_LONG, "bytes are needed", |e| {
+            gives(TOO_LONG, "the text needs", |e| {
                 let mut size = 0;
                 let status = keepsock_server_endpoint(server, 0, null_mut(), 0, &raw mut size, e);
                 assert_eq!(size, required);
@@ -2063,13 +2148,13 @@ mod c_only {
                 let fd = &raw const ZERO;
                 out(77usize, |n| keepsock_client_write_fds(client, null(), 1, fd, 1, n, e))
             });
-            gives(INVALID, "a descriptor is negative", |e| {
+            gives(INVALID, "a descriptor of the array is negative", |e| {
                 let fd = -1;
                 out(77usize, |n| {
                     keepsock_client_write_fds(client, space, 1, &raw const fd, 1, n, e)
                 })
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "fds cannot have", |e| {
                 let (fd, many) = (&raw const ZERO, usize::MAX / 2);
                 out(77usize, |n| keepsock_client_write_fds(client, space, 1, fd, many, n, e))
             });
@@ -2329,28 +2414,32 @@ mod c_only {
             gives(INVALID, "cap is 0", |e| {
                 out(77usize, |n| keepsock_client_read_line(client, space.cast(), 0, n, e))
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 out(77usize, |n| keepsock_client_read(client, space, huge, n, e))
             });
-            gives(INVALID, "out of range", |e| keepsock_client_read_exact(client, space, huge, e));
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
+                keepsock_client_read_exact(client, space, huge, e)
+            });
+            gives(INVALID, "longer than any buffer", |e| {
                 out(77usize, |n| keepsock_client_read_until(client, 0, space, huge, n, e))
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 out(77usize, |n| keepsock_client_read_line(client, space.cast(), huge, n, e))
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 out(77usize, |n| keepsock_client_write(client, space, huge, n, e))
             });
-            gives(INVALID, "out of range", |e| keepsock_client_write_all(client, space, huge, e));
+            gives(INVALID, "longer than any buffer", |e| {
+                keepsock_client_write_all(client, space, huge, e)
+            });
             let slice = keepsock_slice { buf: space, len: huge };
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 keepsock_client_write_slices(client, &raw const slice, 1, e)
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "slices cannot have", |e| {
                 keepsock_client_write_slices(client, &raw const slice, huge / 2, e)
             });
-            gives(INVALID, "out of range", |e| {
+            gives(INVALID, "longer than any buffer", |e| {
                 keepsock_service_broadcast(
                     service,
                     null(),
@@ -2363,47 +2452,67 @@ mod c_only {
                 )
             });
             for level in [-1, 6, i32::MIN, i32::MAX] {
-                gives(INVALID, "no such level", |e| {
+                gives(INVALID, "is not a keepsock_log_level", |e| {
                     keepsock_log_set(level, Some(not_told), null_mut(), e)
                 });
-                gives(INVALID, "no such level", |e| keepsock_log_set(level, None, null_mut(), e));
+                gives(INVALID, "is not a keepsock_log_level", |e| {
+                    keepsock_log_set(level, None, null_mut(), e)
+                });
             }
             for ms in [-2, -1000, i64::MIN] {
-                let part = "out of range";
-                gives(INVALID, part, |e| keepsock_client_set_read_timeout(client, ms, e));
-                gives(INVALID, part, |e| keepsock_client_set_write_timeout(client, ms, e));
-                gives(INVALID, part, |e| keepsock_server_set_accept_timeout(server, ms, e));
-                gives(INVALID, part, |e| {
+                let timeout = &*format!("timeout_ms is {ms} ms: it must");
+                gives(INVALID, timeout, |e| keepsock_client_set_read_timeout(client, ms, e));
+                gives(INVALID, timeout, |e| keepsock_client_set_write_timeout(client, ms, e));
+                gives(INVALID, timeout, |e| keepsock_server_set_accept_timeout(server, ms, e));
+                gives(INVALID, timeout, |e| {
                     out(77, |how| keepsock_client_wait_hangup(client, ms, how, e))
                 });
-                gives(INVALID, part, |e| keepsock_service_wait(service, ms, e));
-                gives(INVALID, part, |e| keepsock_service_wait_stopped(service, ms, e));
-                gives(INVALID, part, |e| {
+                gives(INVALID, timeout, |e| keepsock_service_wait(service, ms, e));
+                gives(INVALID, timeout, |e| keepsock_service_wait_stopped(service, ms, e));
+                gives(INVALID, timeout, |e| {
                     out(77, |n| keepsock_service_drain(service, ms, n, null_mut(), e))
                 });
-                gives(INVALID, part, |e| keepsock_options_set_connect_timeout(options, ms, e));
-                gives(INVALID, part, |e| keepsock_options_set_read_timeout(options, ms, e));
-                gives(INVALID, part, |e| keepsock_options_set_write_timeout(options, ms, e));
-                gives(INVALID, part, |e| keepsock_options_set_close_timeout(options, ms, e));
-                gives(INVALID, part, |e| keepsock_client_set_close_timeout(client, ms, e));
-                gives(INVALID, part, |e| keepsock_options_set_keepalive(options, ms, 1, 1, e));
-                gives(INVALID, part, |e| keepsock_options_set_keepalive(options, 1, ms, 1, e));
-                gives(INVALID, part, |e| keepsock_client_set_keepalive(client, ms, 1, 1, e));
-                gives(INVALID, part, |e| keepsock_reconnect_set_backoff(reconnect, ms, 9, e));
-                gives(INVALID, part, |e| keepsock_reconnect_set_backoff(reconnect, 9, ms, e));
-                gives(INVALID, part, |e| keepsock_reconnect_set_timeout(reconnect, ms, e));
+                gives(INVALID, &format!("connect_timeout is {ms} ms: it must"), |e| {
+                    keepsock_options_set_connect_timeout(options, ms, e)
+                });
+                gives(INVALID, &format!("read_timeout is {ms} ms: it must"), |e| {
+                    keepsock_options_set_read_timeout(options, ms, e)
+                });
+                gives(INVALID, &format!("write_timeout is {ms} ms: it must"), |e| {
+                    keepsock_options_set_write_timeout(options, ms, e)
+                });
+                gives(INVALID, &format!("close_timeout is {ms} ms: it must"), |e| {
+                    keepsock_options_set_close_timeout(options, ms, e)
+                });
+                gives(INVALID, timeout, |e| keepsock_client_set_close_timeout(client, ms, e));
+                gives(INVALID, &format!("idle_ms is {ms} ms: it must"), |e| {
+                    keepsock_options_set_keepalive(options, ms, 1, 1, e)
+                });
+                gives(INVALID, &format!("interval_ms is {ms} ms: it must"), |e| {
+                    keepsock_options_set_keepalive(options, 1, ms, 1, e)
+                });
+                gives(INVALID, &format!("idle_ms is {ms} ms: it must"), |e| {
+                    keepsock_client_set_keepalive(client, ms, 1, 1, e)
+                });
+                gives(INVALID, &format!("first_ms is {ms} ms: it must"), |e| {
+                    keepsock_reconnect_set_backoff(reconnect, ms, 9, e)
+                });
+                gives(INVALID, &format!("longest_ms is {ms} ms: it must"), |e| {
+                    keepsock_reconnect_set_backoff(reconnect, 9, ms, e)
+                });
+                gives(INVALID, timeout, |e| keepsock_reconnect_set_timeout(reconnect, ms, e));
             }
             // KEEPSOCK_INFINITE where a timeout is required.
-            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+            gives(INVALID, "close_timeout is KEEPSOCK_INFINITE: it must", |e| {
                 keepsock_options_set_close_timeout(options, KEEPSOCK_INFINITE, e)
             });
-            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+            gives(INVALID, "interval_ms is KEEPSOCK_INFINITE: it must", |e| {
                 keepsock_options_set_keepalive(options, 1, KEEPSOCK_INFINITE, 1, e)
             });
-            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+            gives(INVALID, "timeout_ms is KEEPSOCK_INFINITE: it must", |e| {
                 keepsock_client_set_close_timeout(client, KEEPSOCK_INFINITE, e)
             });
-            gives(INVALID, "KEEPSOCK_INFINITE is not allowed here", |e| {
+            gives(INVALID, "longest_ms is KEEPSOCK_INFINITE: it must", |e| {
                 keepsock_reconnect_set_backoff(reconnect, 9, KEEPSOCK_INFINITE, e)
             });
             gives(INVALID, "zero", |e| keepsock_reconnect_set_timeout(reconnect, 0, e));
@@ -2491,7 +2600,7 @@ mod c_only {
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
             for bad in [freed, token.cast()] {
-                let part = "options was freed, or is an object of another type";
+                let part = "options is a freed object, or an object of another type";
                 gives(WRONG_STATE, part, |e| {
                     out(no_handle(), |c| keepsock_client_connect(endpoint, bad, c, e))
                 });
@@ -2522,11 +2631,11 @@ mod c_only {
                     })
                 });
             }
-            // A token that was freed, or is an object of another type.
+            // A token that is a freed object, or an object of another type.
             keepsock_cancel_token_free(token);
             keepsock_cancel_token_free(token);
             let (client, options) = (new_client(server), new_options());
-            let part = "cancel was freed, or is an object of another type";
+            let part = "cancel is a freed object, or an object of another type";
             for bad in [token, options.cast()] {
                 gives(WRONG_STATE, part, |e| keepsock_options_set_cancel(options, bad, e));
                 gives(WRONG_STATE, part, |e| keepsock_client_set_cancel(client, bad, e));

@@ -1262,7 +1262,10 @@ fn handover_during_handover_is_rejected<A: Api>() {
             A::Activation::handover(Some(&["true"]), given, 20_000, None),
             ErrorKind::WrongState,
         );
-        assert!(failure.message.contains("its handover is already in progress"), "{failure:?}");
+        assert!(
+            failure.message.contains("another handover of the socket is in progress"),
+            "{failure:?}"
+        );
         failure
     };
     meanwhile(&|| {

@@ -945,7 +945,7 @@ mod c_only {
         in_process(&test_name!("log_set_inside_callback_fails"), LIMIT, || {
             set(Some(collect), null_mut(), 5).unwrap();
             let hook = || {
-                let text = "-3 log: wrong state: called from inside the log callback";
+                let text = "-3 log: wrong state: called from inside the log callback: call it from another place";
                 assert_eq!(set(None, null_mut(), 0), Err(text.to_owned()));
                 assert_eq!(set(Some(collect), null_mut(), 5), Err(text.to_owned()));
                 ordinary_events::<CApi>();
@@ -964,7 +964,8 @@ mod c_only {
     fn log_set_with_logger_of_program_fails() {
         in_process(&test_name!("log_set_with_logger_of_program_fails"), LIMIT, || {
             Facade::listen_to(LevelFilter::Info);
-            let text = "-3 log: wrong state: the program has its own logger";
+            let text =
+                "-3 log: wrong state: the program has set a logger of the log crate: use that one";
             assert_eq!(set(Some(collect), null_mut(), 5), Err(text.to_owned()));
             set(None, null_mut(), 0).unwrap();
             assert_eq!(log::max_level(), LevelFilter::Info);
@@ -1119,7 +1120,7 @@ mod c_only {
     fn log_set_with_unknown_level_fails() {
         in_process(&test_name!("log_set_with_unknown_level_fails"), LIMIT, || {
             for level in [-1, 6, i32::MAX, i32::MIN] {
-                let text = format!("-1 log: invalid argument: no such level: {level}");
+                let text = format!("-1 log: invalid argument: {level} is not a keepsock_log_level");
                 assert_eq!(set(Some(collect), null_mut(), level), Err(text.clone()));
                 assert_eq!(set(None, null_mut(), level), Err(text));
                 let status = unsafe { keepsock_log_set(level, None, null_mut(), null_mut()) };

@@ -170,7 +170,10 @@ fn listen_all_with_invalid_list_fails<A: Api>() {
     let dir = TempDir::new();
     let unix = dir.endpoint("s");
     let failure = fails(A::listen_all(&[], &[]), ErrorKind::InvalidArgument);
-    assert_eq!(&*failure.message, "listen: invalid argument: no endpoint");
+    assert_eq!(
+        &*failure.message,
+        "listen: invalid argument: the list of endpoints is empty: name at least one"
+    );
     let failure = fails(A::listen_all(&[&unix, "127.0.0.1:"], &[]), ErrorKind::InvalidEndpoint);
     assert_eq!(&*failure.operation, "listen");
     assert!(failure.message.contains("127.0.0.1:"), "{failure:?}");

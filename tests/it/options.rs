@@ -1270,7 +1270,7 @@ fn table(page: &mut String, columns: &[&str], rows: &[(&str, &str)]) {
     for (name, cells) in rows.iter().filter(|(_, cells)| !cells.is_empty()) {
         let name = name.trim_start_matches("set_");
         let name = name.strip_prefix("sockopt (").map_or(name, |name| name.trim_end_matches(')'));
-        write!(page, "| `{name}` |").unwrap();
+        let mut row = format!("| `{name}` |");
         for cell in cells.chars() {
             let word = match cell {
                 'W' => "yes",
@@ -1278,10 +1278,24 @@ fn table(page: &mut String, columns: &[&str], rows: &[(&str, &str)]) {
                 'C' => "before",
                 _ => "-",
             };
-            write!(page, " {word} |").unwrap();
+            write!(row, " {word} |").unwrap();
         }
-        page.push('\n');
+        row.push('\n');
+        // An option with a setter of its own and set_sockopt has one row.
+        if !page.contains(&row) {
+            page.push_str(&row);
+        }
     }
+}
+
+/// S: the page has one row for each option.
+#[test]
+fn page_has_each_option_once() {
+    let page = page();
+    let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    let rows: Vec<_> = rows.iter().filter_map(|row| row.split('`').next()).collect();
+    let unique: BTreeSet<_> = rows.iter().collect();
+    assert_eq!(rows.len(), unique.len(), "{rows:?}");
 }
 
 /// The page in docs/ equals the tables.

@@ -389,9 +389,9 @@ fn send_file_of_other_descriptor_fails<A: Api>() {
     let written = File::create("/dev/null").unwrap();
     let p = pair::<A>(Transport::Tcp);
     for (fd, why) in [
-        (reader.as_raw_fd(), "a pipe or a socket has no offsets"),
-        (p.client.fd().unwrap(), "a pipe or a socket has no offsets"),
-        (directory.as_raw_fd(), "it is a directory"),
+        (reader.as_raw_fd(), "the file is a pipe or a socket"),
+        (p.client.fd().unwrap(), "the file is a pipe or a socket"),
+        (directory.as_raw_fd(), "the file is a directory"),
         (written.as_raw_fd(), "not open for reading"),
     ] {
         let failure = fails(p.client.send_file(fd, 0, 10), ErrorKind::InvalidArgument);

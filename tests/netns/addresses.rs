@@ -56,7 +56,7 @@ fn unusable_addresses_of_names_are_rejected<A: Api>() {
                 invalid(wait::<A>("zero.test:80", &[]).map(drop)),
                 invalid(A::Datagram::connect("zero.test:80", &[]).map(drop)),
             ],
-            "0.0.0.0 is for listening and binding: name a host, such as 127.0.0.1",
+            "0.0.0.0 is for listening and binding: write the address of the peer, such as 127.0.0.1",
         );
         rejected(
             &[

@@ -31,8 +31,8 @@ pub fn check(status: i32, message: &str, from: &Location<'_>) -> usize {
 pub fn may_return(name: &str, status: i32, message: &str) -> bool {
     const PANIC: i32 = -6;
     const WRONG_STATE: i32 = -3;
-    let freed =
-        status == WRONG_STATE && message.contains("was freed, or is an object of another type");
+    let freed = status == WRONG_STATE
+        && message.contains("is a freed object, or an object of another type");
     freed || status == PANIC || LISTED.get(name).is_some_and(|list| list.contains(&status))
 }
 

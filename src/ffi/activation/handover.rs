@@ -136,7 +136,7 @@ pub unsafe extern "C" fn keepsock_handover_start(
                 _ => return Err(invalid("an item must have either a server or a datagram")),
             };
         }
-        let limit = timeout(timeout_ms)?;
+        let limit = timeout("timeout_ms", timeout_ms)?;
         let token = cancel.optional()?.map(Handle::target);
         pid.write(handover.cancel(token).start(limit)?.into());
         Ok(())

@@ -7,7 +7,7 @@ use crate::Activation;
 use crate::ffi::keepsock_datagram;
 use crate::ffi::{
     ErrorOut, Mut, Out, Ref, Result, Text, TextOut, create, handle, keepsock_client,
-    keepsock_error, keepsock_options, keepsock_server, not_found, shield, with, with_mut,
+    keepsock_error, keepsock_options, keepsock_server, no_element, shield, with, with_mut,
 };
 
 mod handover;
@@ -388,7 +388,7 @@ pub unsafe extern "C" fn keepsock_activation_name(
     };
     with(activation, error, "name", |activation| {
         let name = activation.names().nth(index);
-        text.write(name.ok_or_else(|| not_found(format!("there is no socket {index}")))?)
+        text.write(name.ok_or_else(|| no_element("socket", index))?)
     })
 }
 

@@ -50,8 +50,10 @@ pub(crate) fn address_from_c(c: &keepsock_address) -> Result<Option<SocketAddr>>
         0 => Ok(None),
         4 => Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c0, d)), c.port))),
         6 => Ok(Some(SocketAddrV6::new(Ipv6Addr::from(c.ip), c.port, 0, c.zone).into())),
-        UNIX => Err(invalid("the name of a Unix socket goes as an endpoint")),
-        other => Err(invalid(format!("address of family {other}"))),
+        UNIX => Err(invalid("the address is a Unix socket: pass it as an endpoint")),
+        other => {
+            Err(invalid(format!("the address has family {other}, which is neither IPv4 nor IPv6")))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::io::Write;
 
 use crate::ffi::{
-    ErrorOut, KEEPSOCK_OK, Ref, Structure, Text, c_string, fill_text, handle, not_found, shield,
+    ErrorOut, KEEPSOCK_OK, Ref, Structure, Text, c_string, fill_text, handle, no_element, shield,
     versioned,
 };
 use crate::{Attempt, Error, ErrorKind, Stage};
@@ -332,7 +332,7 @@ pub unsafe extern "C" fn keepsock_error_attempt(
     let (error, out) = unsafe { (Ref::new(error), Structure::new(out, size)) };
     let body = || {
         let attempt = error.get()?.error.attempts().get(index);
-        out.fill(&to_attempt(attempt.ok_or_else(|| not_found("there is no such attempt"))?))
+        out.fill(&to_attempt(attempt.ok_or_else(|| no_element("attempt", index))?))
     };
     shield(ErrorKind::Panic.code(), || body().map_or_else(|e| e.kind().code(), |()| KEEPSOCK_OK))
 }

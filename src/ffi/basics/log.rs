@@ -197,13 +197,15 @@ pub unsafe extern "C" fn keepsock_log_set(
     call(error, "log", || {
         let wrong = |what: &str| Error::new(ErrorKind::WrongState, NO_OPERATION).detail(what);
         let level = keepsock_log_level::of(level)
-            .ok_or_else(|| invalid(format!("no such level: {level}")))?;
+            .ok_or_else(|| invalid(format!("{level} is not a keepsock_log_level")))?;
         if INSIDE.get() {
-            return Err(wrong("called from inside the log callback"));
+            return Err(wrong("called from inside the log callback: call it from another place"));
         }
         let mut is_ours = LOGGER.setting.lock().unwrap_or_else(PoisonError::into_inner);
         if callback.is_some() && !*is_ours {
-            log::set_logger(&LOGGER).map_err(|_| wrong("the program has its own logger"))?;
+            log::set_logger(&LOGGER).map_err(|_| {
+                wrong("the program has set a logger of the log crate: use that one")
+            })?;
             *is_ours = true;
         }
         // The library does not change the level of another logger.

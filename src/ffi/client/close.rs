@@ -36,7 +36,7 @@ pub unsafe extern "C" fn keepsock_client_wait_hangup(
     let (client, reason, error) =
         unsafe { (Ref::new(client), Optional::new(reason), ErrorOut::new(error)) };
     with(client, error, "wait for hang-up", |socket| {
-        reason.write(socket.wait_hangup(timeout(timeout_ms)?)? as i32);
+        reason.write(socket.wait_hangup(timeout("timeout_ms", timeout_ms)?)? as i32);
         Ok(())
     })
 }

@@ -26,7 +26,9 @@ pub unsafe extern "C" fn keepsock_client_set_read_timeout(
     // SAFETY: the header requires that no thread frees `client` during the call, and `error` is
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
-    with(client, error, "timeout", |socket| socket.set_read_timeout(timeout(timeout_ms)?))
+    with(client, error, "read timeout", |socket| {
+        socket.set_read_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the write timeout: the time that each write call may take as a whole.
@@ -50,7 +52,9 @@ pub unsafe extern "C" fn keepsock_client_set_write_timeout(
     // SAFETY: the header requires that no thread frees `client` during the call, and `error` is
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
-    with(client, error, "timeout", |socket| socket.set_write_timeout(timeout(timeout_ms)?))
+    with(client, error, "write timeout", |socket| {
+        socket.set_write_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the close timeout: the time that a graceful close may take.
@@ -72,8 +76,8 @@ pub unsafe extern "C" fn keepsock_client_set_close_timeout(
     // SAFETY: the header requires that no thread frees `client` during the call, and `error` is
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
-    with(client, error, "timeout", |socket| {
-        socket.set_close_timeout(time(timeout_ms)?);
+    with(client, error, "close timeout", |socket| {
+        socket.set_close_timeout(time("timeout_ms", timeout_ms)?);
         Ok(())
     })
 }

@@ -26,7 +26,7 @@ pub unsafe extern "C" fn keepsock_client_fd(
     // `error` are NULL or writable.
     let (client, fd, error) =
         unsafe { (Ref::new(client), Out::new(fd, "fd"), ErrorOut::new(error)) };
-    with(client, error, "borrow", |socket| {
+    with(client, error, "descriptor", |socket| {
         let out = fd.required()?;
         out.write(fd_of_socket(&socket.borrow()?));
         Ok(())

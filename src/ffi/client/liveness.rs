@@ -40,7 +40,7 @@ pub unsafe extern "C" fn keepsock_client_check_liveness(
     // and `error` are NULL or writable.
     let (client, timeout_ms, error) =
         unsafe { (Ref::new(client), Optional::new(timeout_ms), ErrorOut::new(error)) };
-    with(client, error, "check", |socket| {
+    with(client, error, "liveness check", |socket| {
         timeout_ms.write(socket.check_liveness()?.map_or(KEEPSOCK_INFINITE, millis));
         Ok(())
     })
@@ -67,7 +67,9 @@ pub unsafe extern "C" fn keepsock_client_set_dead_after(
     // SAFETY: the header requires that no thread frees `client` during the call, and `error` is
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
-    with(client, error, "dead_after", |socket| socket.set_dead_after(timeout(timeout_ms)?))
+    with(client, error, "dead_after", |socket| {
+        socket.set_dead_after(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the idle timeout of an open connection, which keepsock_options_set_idle_timeout()
@@ -87,7 +89,9 @@ pub unsafe extern "C" fn keepsock_client_set_idle_timeout(
     // SAFETY: the header requires that no thread frees `client` during the call, and `error` is
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
-    with(client, error, "idle limit", |socket| socket.set_idle_timeout(timeout(timeout_ms)?))
+    with(client, error, "idle timeout", |socket| {
+        socket.set_idle_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the heartbeat of an open connection, which keepsock_options_set_heartbeat() describes.
@@ -115,7 +119,7 @@ pub unsafe extern "C" fn keepsock_client_set_heartbeat(
     let (client, buf, error) =
         unsafe { (Ref::new(client), Bytes::new(buf, len), ErrorOut::new(error)) };
     with(client, error, "heartbeat", |socket| {
-        let interval = timeout(interval_ms)?;
+        let interval = timeout("interval_ms", interval_ms)?;
         socket.set_heartbeat(buf.get()?, interval)
     })
 }
@@ -138,6 +142,6 @@ pub unsafe extern "C" fn keepsock_client_set_heartbeat_timeout(
     // NULL or writable.
     let (client, error) = unsafe { (Ref::new(client), ErrorOut::new(error)) };
     with(client, error, "heartbeat timeout", |socket| {
-        socket.set_heartbeat_timeout(timeout(timeout_ms)?)
+        socket.set_heartbeat_timeout(timeout("timeout_ms", timeout_ms)?)
     })
 }

@@ -4,9 +4,9 @@ use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
 
 use crate::ffi::{
-    ErrorOut, KEEPSOCK_INFINITE, KEEPSOCK_OK, Optional, Out, Ref, Result, Structure, Text, User,
-    create, fd_of, fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_options, millis, not_found, to_attempt, with_exclusive,
+    ErrorOut, KEEPSOCK_INFINITE, KEEPSOCK_OK, Optional, Out, Ref, Structure, Text, User, create,
+    fd_of, fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error, keepsock_fd,
+    keepsock_options, millis, no_element, to_attempt, with_exclusive,
 };
 use crate::{Error, ErrorKind, PendingConnect, Watch};
 
@@ -378,16 +378,16 @@ pub unsafe extern "C" fn keepsock_pending_connect_attempt(
         let ended = pending.attempts();
         let value = match ended.get(index) {
             Some(attempt) => to_attempt(attempt),
-            None => in_progress(pending, index - ended.len())?,
+            None => in_progress(pending, index - ended.len())
+                .ok_or_else(|| no_element("attempt", index))?,
         };
         out.fill(&value)
     })
 }
 
-fn in_progress(pending: &PendingConnect, index: usize) -> Result<keepsock_attempt> {
+fn in_progress(pending: &PendingConnect, index: usize) -> Option<keepsock_attempt> {
     let attempts = pending.attempts_in_progress();
-    let attempt = attempts.get(index).ok_or_else(|| not_found("there is no such attempt"));
-    let (address, state) = attempt?;
+    let (address, state) = attempts.get(index)?;
     let mut value = keepsock_attempt {
         status: KEEPSOCK_OK,
         os_error: 0,
@@ -397,7 +397,7 @@ fn in_progress(pending: &PendingConnect, index: usize) -> Result<keepsock_attemp
         tcp_state: state.map_or(0, |state| state as i32),
     };
     fill_text(&mut value.address, &address.to_string());
-    Ok(value)
+    Some(value)
 }
 
 /// Frees the object and cancels a connect in progress. A connection that it returned continues.

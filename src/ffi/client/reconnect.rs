@@ -113,7 +113,7 @@ pub unsafe extern "C" fn keepsock_reconnect_set_backoff(
     // NULL or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
     with_exclusive(reconnect, error, OPERATION, |reconnect| {
-        reconnect.set_backoff(time(first_ms)?, time(longest_ms)?)
+        reconnect.set_backoff(time("first_ms", first_ms)?, time("longest_ms", longest_ms)?)
     })
 }
 
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn keepsock_reconnect_set_timeout(
     // NULL or writable.
     let (reconnect, error) = unsafe { (Ref::new(reconnect), ErrorOut::new(error)) };
     with_exclusive(reconnect, error, OPERATION, |reconnect| {
-        reconnect.set_timeout(timeout(timeout_ms)?)
+        reconnect.set_timeout(timeout("timeout_ms", timeout_ms)?)
     })
 }
 

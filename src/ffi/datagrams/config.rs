@@ -77,7 +77,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
     // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
-    with(datagram, error, "fragments", |socket| socket.set_dont_fragment(on))
+    with(datagram, error, "dont_fragment", |socket| socket.set_dont_fragment(on))
 }
 
 /// Sets whether received datagrams have additional metadata (IP_RECVTTL, IP_RECVTOS,
@@ -103,7 +103,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_recv_metadata(
     // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
-    with(datagram, error, "details", |socket| socket.set_recv_metadata(on))
+    with(datagram, error, "receive metadata", |socket| socket.set_recv_metadata(on))
 }
 
 /// Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).
@@ -123,7 +123,9 @@ pub unsafe extern "C" fn keepsock_datagram_set_read_timeout(
     // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
-    with(datagram, error, "timeout", |socket| socket.set_read_timeout(timeout(timeout_ms)?))
+    with(datagram, error, "read timeout", |socket| {
+        socket.set_read_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the write timeout: the time that each sending call may take as a whole (SO_SNDTIMEO).
@@ -143,7 +145,9 @@ pub unsafe extern "C" fn keepsock_datagram_set_write_timeout(
     // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
-    with(datagram, error, "timeout", |socket| socket.set_write_timeout(timeout(timeout_ms)?))
+    with(datagram, error, "write timeout", |socket| {
+        socket.set_write_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Turns non-blocking mode on or off (O_NONBLOCK).
@@ -210,7 +214,7 @@ pub unsafe extern "C" fn keepsock_datagram_fd(
     // `error` are NULL or writable.
     let (datagram, fd, error) =
         unsafe { (Ref::new(datagram), Out::new(fd, "fd"), ErrorOut::new(error)) };
-    with(datagram, error, "borrow", |socket| {
+    with(datagram, error, "descriptor", |socket| {
         let out = fd.required()?;
         out.write(fd_of_socket(&socket.borrow()?));
         Ok(())

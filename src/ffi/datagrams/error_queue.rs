@@ -61,7 +61,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_recv_errors(
     // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
-    with(datagram, error, "error reports", |socket| socket.set_recv_errors(on))
+    with(datagram, error, "error queue", |socket| socket.set_recv_errors(on))
 }
 
 /// Returns the oldest error of the error queue, and removes it from the queue.

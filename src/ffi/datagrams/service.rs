@@ -175,7 +175,7 @@ pub unsafe extern "C" fn keepsock_datagram_service_wait(
     // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
-    with(service, error, "wait", |service| service.wait(timeout(timeout_ms)?))
+    with(service, error, "wait", |service| service.wait(timeout("timeout_ms", timeout_ms)?))
 }
 
 /// Stops a service, waits until its handlers have returned, and frees it.

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use crate::ffi::{
     ErrorOut, Out, Ref, Structure, StructureIn, c_string, create, fill, handle, keepsock_error,
-    keepsock_five_tuple, keepsock_segment, not_found, tcp_from_c, timeout, with,
+    keepsock_five_tuple, keepsock_segment, no_element, tcp_from_c, timeout, with,
 };
 use crate::{Capture, Handshake};
 
@@ -113,7 +113,9 @@ pub unsafe extern "C" fn keepsock_capture_handshake(
     with(capture, error, HANDSHAKE, |capture| {
         let out = handshake.reserved()?;
         let tuple = tcp_from_c(&five_tuple.get()?)?;
-        out.put(keepsock_handshake::new(capture.handshake(&tuple, timeout(timeout_ms)?)?));
+        out.put(keepsock_handshake::new(
+            capture.handshake(&tuple, timeout("timeout_ms", timeout_ms)?)?,
+        ));
         Ok(())
     })
 }
@@ -149,7 +151,7 @@ pub unsafe extern "C" fn keepsock_handshake_segment(
         unsafe { (Ref::new(handshake), Structure::new(out, size), ErrorOut::new(error)) };
     fill(handshake, out, error, HANDSHAKE, |handshake| {
         let step = handshake.steps().into_iter().nth(index);
-        let step = step.ok_or_else(|| not_found(format!("there is no packet {index}")))?;
+        let step = step.ok_or_else(|| no_element("packet", index))?;
         let retransmissions = [handshake.syn_retransmissions, handshake.syn_ack_retransmissions];
         Ok(keepsock_segment {
             retransmissions: retransmissions.get(index).copied().unwrap_or(0),

@@ -47,10 +47,10 @@ fn set(
 /// Keepalive from the arguments of C. With KEEPSOCK_INFINITE as the idle time it is off.
 pub(crate) fn keepalive(idle_ms: i64, interval_ms: i64, count: u32) -> Result<Option<Keepalive>> {
     let during = |e: crate::Error| e.during("keepalive");
-    let Some(idle) = timeout(idle_ms).map_err(during)? else {
+    let Some(idle) = timeout("idle_ms", idle_ms).map_err(during)? else {
         return Ok(None);
     };
-    Keepalive::new(idle, time(interval_ms).map_err(during)?, count).map(Some)
+    Keepalive::new(idle, time("interval_ms", interval_ms).map_err(during)?, count).map(Some)
 }
 
 /// Creates options with the defaults.
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn keepsock_options_set_dead_after(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.dead_after(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.dead_after(timeout("dead_after", timeout_ms)?)))
 }
 
 /// Ends a connection whose peer is alive but accepts no data for the time of dead_after
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn keepsock_options_set_middlebox_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.middlebox_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.middlebox_timeout(timeout("middlebox_timeout", timeout_ms)?)))
 }
 
 /// Sets the heartbeat: bytes that are sent when nothing was written for an interval.
@@ -215,7 +215,7 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
     let (options, buf, error) =
         unsafe { (Mut::new(options), Bytes::new(buf, len), ErrorOut::new(error)) };
     set(options, error, |o| {
-        let interval = timeout(interval_ms)?;
+        let interval = timeout("heartbeat interval", interval_ms)?;
         o.try_heartbeat(buf.get()?, interval)
     })
 }
@@ -246,7 +246,7 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.heartbeat_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.heartbeat_timeout(timeout("heartbeat_timeout", timeout_ms)?)))
 }
 
 /// Sets the idle timeout: the time after which a connection without traffic ends.
@@ -278,7 +278,7 @@ pub unsafe extern "C" fn keepsock_options_set_idle_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.idle_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.idle_timeout(timeout("idle_timeout", timeout_ms)?)))
 }
 
 /// Sets whether only received bytes count as traffic for the idle timeout.
@@ -317,7 +317,7 @@ pub unsafe extern "C" fn keepsock_options_set_first_byte_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.first_byte_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.first_byte_timeout(timeout("first_byte_timeout", timeout_ms)?)))
 }
 
 /// Sets whether closing takes a last snapshot of the statistics.
@@ -377,7 +377,7 @@ pub unsafe extern "C" fn keepsock_options_set_connect_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.connect_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.connect_timeout(timeout("connect_timeout", timeout_ms)?)))
 }
 
 /// Sets the time between the starts of two attempts of one connect (RFC 8305 section 5).
@@ -397,7 +397,7 @@ pub unsafe extern "C" fn keepsock_options_set_attempt_delay(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.attempt_delay(time(delay_ms)?)))
+    set(options, error, |o| Ok(o.attempt_delay(time("attempt_delay", delay_ms)?)))
 }
 
 /// Sets the read timeout: the time that each read call may take as a whole (SO_RCVTIMEO).
@@ -417,7 +417,7 @@ pub unsafe extern "C" fn keepsock_options_set_read_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.read_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.read_timeout(timeout("read_timeout", timeout_ms)?)))
 }
 
 /// Sets the write timeout: the time that each write call may take as a whole (SO_SNDTIMEO).
@@ -437,7 +437,7 @@ pub unsafe extern "C" fn keepsock_options_set_write_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.write_timeout(timeout(timeout_ms)?)))
+    set(options, error, |o| Ok(o.write_timeout(timeout("write_timeout", timeout_ms)?)))
 }
 
 /// Sets the close timeout: the time that a graceful close may take.
@@ -458,7 +458,7 @@ pub unsafe extern "C" fn keepsock_options_set_close_timeout(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.close_timeout(time(timeout_ms)?)))
+    set(options, error, |o| Ok(o.close_timeout(time("close_timeout", timeout_ms)?)))
 }
 
 /// Restricts TCP and UDP sockets to IPv4 or IPv6 (AF_INET, AF_INET6). Default: KEEPSOCK_FAMILY_ANY.
@@ -812,7 +812,7 @@ pub unsafe extern "C" fn keepsock_options_set_unix_owner(
     let number = |id: i64, name: &str| match u32::try_from(id) {
         Ok(id) => Ok(Some(id)),
         Err(_) if id == -1 => Ok(None),
-        Err(_) => Err(invalid(format!("{name} {id} is out of range"))),
+        Err(_) => Err(invalid(format!("{name} {id} is not within 0 to 4294967294, and not -1"))),
     };
     set(options, error, |o| Ok(o.unix_owner(number(uid, "uid")?, number(gid, "gid")?)))
 }

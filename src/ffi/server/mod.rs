@@ -2,12 +2,12 @@
 
 use std::ffi::c_char;
 
+use crate::ServerSocket;
 use crate::ffi::{
     Adopted, Array, ErrorOut, Handle, Out, Ref, Structure, Text, TextOut, call_frequent, create,
     fd_of_socket, fill, handle, into_fd, keepsock_cancel_token, keepsock_client, keepsock_error,
-    keepsock_fd, keepsock_options, not_found, timeout, versioned, with,
+    keepsock_fd, keepsock_options, no_element, timeout, versioned, with,
 };
-use crate::{Error, ServerSocket};
 
 /// A listening socket.
 ///
@@ -279,10 +279,6 @@ pub unsafe extern "C" fn keepsock_server_accept(
     })
 }
 
-fn no_such_endpoint(index: usize) -> Error {
-    not_found(format!("there is no endpoint {index}"))
-}
-
 /// Writes an endpoint that the server listens on, with the port that the kernel chose.
 ///
 /// The text is for example "127.0.0.1:40123".
@@ -311,7 +307,7 @@ pub unsafe extern "C" fn keepsock_server_endpoint(
         unsafe { (Ref::new(server), TextOut::new(buf, cap, required_size), ErrorOut::new(error)) };
     with(server, error, "endpoint", |socket| {
         let endpoint = socket.endpoints().nth(index);
-        text.write(endpoint.ok_or_else(|| no_such_endpoint(index))?)
+        text.write(endpoint.ok_or_else(|| no_element("endpoint", index))?)
     })
 }
 
@@ -376,7 +372,9 @@ pub unsafe extern "C" fn keepsock_server_set_accept_timeout(
     // SAFETY: the header requires that no thread frees `server` during the call, and `error` is
     // NULL or writable.
     let (server, error) = unsafe { (Ref::new(server), ErrorOut::new(error)) };
-    with(server, error, "accept", |socket| socket.set_accept_timeout(timeout(timeout_ms)?))
+    with(server, error, "accept timeout", |socket| {
+        socket.set_accept_timeout(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Turns non-blocking mode on or off (O_NONBLOCK).
@@ -454,10 +452,10 @@ pub unsafe extern "C" fn keepsock_server_fd(
     // `error` are NULL or writable.
     let (server, fd, error) =
         unsafe { (Ref::new(server), Out::new(fd, "fd"), ErrorOut::new(error)) };
-    with(server, error, "borrow", |socket| {
+    with(server, error, "descriptor", |socket| {
         let out = fd.required()?;
         if index >= socket.endpoints().len() {
-            return Err(no_such_endpoint(index));
+            return Err(no_element("endpoint", index));
         }
         out.write(fd_of_socket(&socket.borrow_at(index)?));
         Ok(())

@@ -513,7 +513,7 @@ pub unsafe extern "C" fn keepsock_conn_set_timer(
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
     change(conn, error, "timer", |connection| {
-        connection.set_timer(timeout(timeout_ms)?);
+        connection.set_timer(timeout("timeout_ms", timeout_ms)?);
         Ok(())
     })
 }
@@ -817,7 +817,9 @@ pub unsafe extern "C" fn keepsock_conn_set_dead_after(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    with(conn, error, "dead_after", |connection| connection.set_dead_after(timeout(timeout_ms)?))
+    with(conn, error, "dead_after", |connection| {
+        connection.set_dead_after(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Sets the idle timeout of an open connection.
@@ -842,7 +844,7 @@ pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
     with(conn, error, "idle timeout", |connection| {
-        connection.set_idle_timeout(timeout(timeout_ms)?)
+        connection.set_idle_timeout(timeout("timeout_ms", timeout_ms)?)
     })
 }
 
@@ -873,7 +875,7 @@ pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
     // writable.
     let (buf, error) = unsafe { (Bytes::new(buf, len), ErrorOut::new(error)) };
     with(conn, error, "heartbeat", |connection| {
-        let interval = timeout(interval_ms)?;
+        let interval = timeout("interval_ms", interval_ms)?;
         connection.set_heartbeat(buf.get()?, interval)
     })
 }
@@ -900,6 +902,6 @@ pub unsafe extern "C" fn keepsock_conn_set_heartbeat_timeout(
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
     with(conn, error, "heartbeat timeout", |connection| {
-        connection.set_heartbeat_timeout(timeout(timeout_ms)?)
+        connection.set_heartbeat_timeout(timeout("timeout_ms", timeout_ms)?)
     })
 }

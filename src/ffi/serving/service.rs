@@ -741,7 +741,9 @@ pub unsafe extern "C" fn keepsock_service_wait_stopped(
     // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
-    with(service, error, "wait until stopped", |service| service.wait_stopped(timeout(timeout_ms)?))
+    with(service, error, "wait until stopped", |service| {
+        service.wait_stopped(timeout("timeout_ms", timeout_ms)?)
+    })
 }
 
 /// Waits until the service has ended: it has stopped accepting, its last connection has ended, and
@@ -770,7 +772,7 @@ pub unsafe extern "C" fn keepsock_service_wait(
     // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
-    with(service, error, "wait", |service| service.wait(timeout(timeout_ms)?))
+    with(service, error, "wait", |service| service.wait(timeout("timeout_ms", timeout_ms)?))
 }
 
 /// Drains the service: notifies the open connections, waits until they have ended, and resets the
@@ -823,7 +825,7 @@ pub unsafe extern "C" fn keepsock_service_drain(
         (Ref::new(service), Optional::new(completed), Optional::new(reset), ErrorOut::new(error))
     };
     with(service, error, "drain", |service| {
-        let result = service.drain(timeout(timeout_ms)?.unwrap_or(Duration::MAX))?;
+        let result = service.drain(timeout("timeout_ms", timeout_ms)?.unwrap_or(Duration::MAX))?;
         completed.write(result.completed);
         reset.write(result.reset);
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::clock::steps;
 use super::conn_table::{
-    CLOSED, CLOSING, ConnEntry, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
+    CLOSED, CLOSING, ConnEntry, FIN_SENT, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
 };
 use super::send::SendOutcome;
 use super::{Connection, Data};
@@ -16,7 +16,7 @@ use crate::sys::{self, TcpInfo};
 use crate::types::address::FiveTuple;
 use crate::types::close_reason::CloseReason;
 use crate::types::credentials::Credentials;
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Result, SHUT_DOWN};
 use crate::types::keepalive::NO_KEEPALIVE;
 
 impl PartialEq for Connection {
@@ -114,15 +114,22 @@ impl Connection {
 
     #[cold]
     fn send_error(&self, outcome: SendOutcome) -> Error {
-        self.at(Error::new(
-            match outcome {
-                SendOutcome::Failed(reason) => reason.kind(),
-                SendOutcome::SlowConsumer => ErrorKind::Stalled,
-                SendOutcome::NoMemory => ErrorKind::NoMemory,
-                _ => ErrorKind::Closed,
-            },
-            "send",
-        ))
+        let kind = match outcome {
+            SendOutcome::Failed(reason) => reason.kind(),
+            SendOutcome::SlowConsumer => ErrorKind::Stalled,
+            SendOutcome::NoMemory => ErrorKind::NoMemory,
+            _ => ErrorKind::Closed,
+        };
+        let error = Error::new(kind, "send");
+        let is_shut_down = |entry: &mut ConnEntry| {
+            entry.close_reason().is_none() && entry.has(FIN_WANTED | FIN_SENT)
+        };
+        let error = match (outcome, self.with(is_shut_down)) {
+            (SendOutcome::SlowConsumer, _) => error.detail("the queue_limit is exceeded"),
+            (SendOutcome::Closed, Some(true)) => error.detail(SHUT_DOWN),
+            _ => error,
+        };
+        self.at(error)
     }
 
     pub(super) fn at(&self, error: Error) -> Error {
@@ -460,8 +467,8 @@ impl Connection {
             Ok(snapshot)
         };
         match self.with(look) {
-            Some(found) => found.map_err(|e: std::io::Error| Error::os("snapshot", &e)),
-            None => Err(Error::new(ErrorKind::Closed, "snapshot")),
+            Some(found) => found.map_err(|e: std::io::Error| Error::os("statistics", &e)),
+            None => Err(Error::new(ErrorKind::Closed, "statistics")),
         }
     }
 

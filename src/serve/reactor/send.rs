@@ -339,20 +339,30 @@ impl ReactorService {
                 Ok(message)
             }
             Some(message) if to.is_some_and(|index| self.is_reply(index)) => Ok(message),
-            other => Err(self.message_error(body.len(), other.is_some(), operation)),
+            other => {
+                let encoded = other.map(|message| message.len());
+                Err(self.message_error(body.len(), encoded, operation))
+            }
         }
     }
 
+    /// The error for a message of `len` bytes, which has the length `encoded` if the framing can
+    /// represent it.
     #[cold]
-    fn message_error(&self, len: usize, is_encoded: bool, operation: &'static str) -> Error {
-        let (kind, what) = match is_encoded {
-            true => {
+    fn message_error(&self, len: usize, encoded: Option<usize>, operation: &'static str) -> Error {
+        let (kind, what) = match encoded {
+            Some(encoded) => {
                 let limit = self.config.queue_limit;
-                let what =
-                    format!("a message of {len} bytes exceeds the queue_limit of {limit} bytes");
+                let added = encoded.saturating_sub(len) + MESSAGE_OVERHEAD;
+                let what = format!(
+                    "the message has {len} bytes, and at most {} fit into the queue_limit of {limit} \
+                     bytes, because each message counts {added} bytes more than its length: send \
+                     shorter messages, or raise the queue_limit",
+                    limit.saturating_sub(added)
+                );
                 (ErrorKind::TooLong, what)
             }
-            false => (ErrorKind::InvalidArgument, self.config.framing.rejection(len)),
+            None => (ErrorKind::InvalidArgument, self.config.framing.rejection(len)),
         };
         self.state.error(kind, operation).detail(what)
     }

@@ -281,7 +281,9 @@ impl ReactorService {
         match kind {
             ErrorKind::WrongState => {
                 let max = self.state.admission.max_connections;
-                error.detail(format!("max_connections ({max}) connections are being served"))
+                error.detail(format!(
+                    "the service has {max} connections, as many as max_connections permits"
+                ))
             }
             _ => error,
         }
