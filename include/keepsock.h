@@ -79,9 +79,8 @@
  *   callback calls pthread_exit(3), the process ends.
  * - Memory: KEEPSOCK_ERR_NO_MEMORY means that the kernel lacks memory or socket buffers (ENOMEM,
  *   ENOBUFS) or cannot start a thread. It also means that the process has no memory for a new object
- *   or for bytes that the library copies or receives: messages, heartbeats, options, read buffers. If
- *   the process has no memory for an error object, the library stores NULL in `error`, which the
- *   functions of errors accept. A failed allocation of a small object inside the library aborts the
+ *   or for bytes that the library copies or receives: messages, heartbeats, options, read buffers. A
+ *   failed allocation of a small object inside the library, such as the text of an error, aborts the
  *   process.
  * - Signals: the library never raises SIGPIPE and changes no signal disposition. A signal handler that
  *   interrupts a call does not end the call.

@@ -197,11 +197,18 @@ impl Reconnect {
             return Err(Error::new(ErrorKind::InvalidArgument, "backoff").detail(what));
         }
         self.pace = Pace::new(first, longest);
+        let now = Instant::now();
+        let longest_now = now.checked_add(part(first, random()));
+        if let (Step::Delay { due, .. }, Some(sooner)) = (&mut self.step, longest_now) {
+            *due = (*due).min(sooner);
+            self.report();
+        }
         Ok(())
     }
 
-    /// Sets the timeout of each call of [`connect`](Reconnect::connect), with all its tries and
-    /// waits. `None`: no timeout. Default: `None`.
+    /// Sets the timeout of each connect, with all its tries and waits. A connect of
+    /// [`try_connect`](Reconnect::try_connect) in progress keeps its timeout. `None`: no timeout.
+    /// Default: `None`.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero.
@@ -517,7 +524,8 @@ impl Reconnect {
             }
         }
         let end = self.end_of_delay();
-        if self.reported != Some(end) {
+        // The timer of a loop may expire early, and only once.
+        if end != Deadline(None) || self.reported != Some(end) {
             self.reported = Some(end);
             notify(Watch::Timeout(end.remaining().map(fit_poll)));
         }

@@ -104,7 +104,7 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
- *     it had a socket, and finish returns the reason; the connect has finished already; or another
+ *     it had a socket, and finish returns the reason; finish has returned the connection; or another
  *     call is in progress
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
  *     no descriptor reports when it has space again. The connect continues: call finish after
@@ -197,7 +197,8 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
  *
  * @param pending     A connect in progress.
  * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
- *                    is due: there is no timeout, or the connect has finished.
+ *                    is due: there is no timeout, or finish has returned another status
+ *                    than KEEPSOCK_ERR_WOULD_BLOCK. 0 means that finish has a result.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -449,7 +450,7 @@ int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect, keepsock_clien
  * connection when it returns KEEPSOCK_OK.
  *
  * @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
- * @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The message lists every
+ * @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list every
  *                attempt of the last try.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
@@ -496,7 +497,7 @@ int32_t keepsock_reconnect_next_timeout(const keepsock_reconnect *reconnect, int
  * keepsock_reconnect_try_connect().
  *
  * keepsock_pending_connect_set_watch() describes them. They are called for every try and every
- * delay. keepsock_reconnect_try_connect() and keepsock_reconnect_free() call them.
+ * delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
  *
  * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
  * @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().

@@ -227,6 +227,10 @@ pub(super) fn finish(
     candidate: &Candidate,
     params: &AttemptParams<'_>,
 ) -> Result<Connected, FailedAttempt> {
+    // Most connections need no further step.
+    if peer == Peer::Other && params.options.liveness.dead_after.is_none() {
+        return Ok(Connected { socket, local: None, remote: candidate.address.clone() });
+    }
     match finish_on(sys::borrow(&socket), peer, candidate, params) {
         Ok(local) => Ok(Connected { socket, local, remote: candidate.address.clone() }),
         Err(error) => Err(FailedAttempt { error, socket: Some(socket) }),
@@ -234,6 +238,7 @@ pub(super) fn finish(
 }
 
 /// Returns the local address, if it had to be read.
+#[inline(never)]
 fn finish_on(
     socket: Borrowed<'_>,
     peer: Peer,

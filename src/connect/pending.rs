@@ -82,6 +82,9 @@ pub enum Watch<'a> {
     Timeout(Option<Duration>),
 }
 
+/// The interval at which an event is checked that the program does not watch.
+const EVENT_CHECK: Duration = Duration::from_millis(25);
+
 type Notify = Box<dyn FnMut(Watch<'_>) + Send>;
 
 /// The function that receives each [`Watch`], and what it knows.
@@ -212,7 +215,9 @@ impl PendingConnect {
             self.advance(writable)?;
         }
         let outcome = self.outcome.take();
-        self.report();
+        if outcome.is_some() {
+            self.report();
+        }
         match outcome {
             Some(Ok(connected)) => {
                 let client = ClientSocket::connected(connected, &self.options)?;
@@ -261,7 +266,7 @@ impl PendingConnect {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn timeout(&self) -> Option<Duration> {
-        if self.is_finished { None } else { self.next_call().remaining().map(fit_poll) }
+        self.next_call().remaining().map(fit_poll)
     }
 
     /// The time of the next call of [`finish`](PendingConnect::finish). An event without a
@@ -270,11 +275,13 @@ impl PendingConnect {
         if self.is_finished && self.outcome.is_none() {
             return Deadline(None);
         }
+        // The program watches the socket alone, or nothing.
+        let alone = self.watcher.is_none() && self.wakeup.is_none();
         let lookup = self.driver.lookup.as_ref().and_then(Lookup::event);
         let token = self.options.cancel.as_ref().map(CancelToken::event);
-        let unseen = lookup.into_iter().chain(token).any(|event| event.descriptor().is_none());
-        let check = if unseen { sys::MAX_WAIT } else { None };
-        self.until.earlier(Deadline::after(check))
+        let unseen = |event: &sys::Event| alone || event.descriptor().is_none();
+        let check = lookup.into_iter().chain(token).any(unseen);
+        self.until.earlier(Deadline::after(check.then_some(EVENT_CHECK)))
     }
 
     /// Borrows the socket of the connection, for an event loop that has one descriptor for each
@@ -328,7 +335,9 @@ impl PendingConnect {
 
     /// Sets the function that is called with each change of what an event loop has to wait for. The
     /// function is called for everything that is watched now, and later by
-    /// [`finish`](PendingConnect::finish) and when the object is dropped.
+    /// [`finish`](PendingConnect::finish) and when the object is dropped. Each call of `finish` reports
+    /// the time that is left, so that a timer that expired early is set again. A second function
+    /// replaces the first one, which is called to remove everything.
     ///
     /// Call `finish` when a descriptor is ready or the timeout has passed. The connect removes each
     /// descriptor before it closes the descriptor, and also that of the connection that `finish`
@@ -560,8 +569,9 @@ impl Watcher {
         follow(&mut self.lookup, lookup, &mut self.notify);
         let cancel = pending.options.cancel.as_ref().filter(|token| !token.is_inherited());
         follow(&mut self.cancel, cancel.filter(|_| !pending.is_finished), &mut self.notify);
+        // The time is reported after each call: the timer of a loop may expire early, and only once.
         let next = pending.next_call();
-        if self.timeout.is_none_or(|reported| reported != next) {
+        if next != Deadline(None) || self.timeout != Some(next) {
             self.timeout = Some(next);
             (self.notify)(Watch::Timeout(next.remaining().map(fit_poll)));
         }

@@ -303,11 +303,19 @@ impl ClientSocket {
     }
 
     /// The reason if this side closes the connection now.
+    #[inline(always)]
     pub(super) fn local_close_reason(&self) -> CloseReason {
         // A socket that does not use poll has no token.
-        let cancelled =
-            self.has(USES_POLL) && self.cancel_token().is_some_and(|token| token.is_fired());
-        if cancelled { CloseReason::Cancelled } else { CloseReason::Local }
+        if self.has(USES_POLL) && self.is_cancelled() {
+            CloseReason::Cancelled
+        } else {
+            CloseReason::Local
+        }
+    }
+
+    #[inline(never)]
+    fn is_cancelled(&self) -> bool {
+        self.cancel_token().is_some_and(|token| token.is_fired())
     }
 }
 

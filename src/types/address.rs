@@ -178,10 +178,14 @@ impl AddressUse {
     }
 
     /// Why an address cannot be used. A zone is not checked, because an interface may replace it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rejects(self, address: SocketAddr) -> Option<Unusable> {
         if self.is_peer() && address.port() == 0 {
             return Some(Unusable::NoPort);
+        }
+        // Most addresses: neither the wildcard address nor multicast nor broadcast.
+        if matches!(address, SocketAddr::V4(v4) if (1..224).contains(&v4.ip().octets()[0])) {
+            return None;
         }
         self.rejects_ip(address.ip())
     }

@@ -16,6 +16,8 @@ struct Waiting {
     timeout: Option<i64>,
     /// The number of descriptors that were added.
     added: usize,
+    /// The number of reports of a timeout.
+    timeouts: usize,
 }
 
 impl Waits {
@@ -26,7 +28,11 @@ impl Waits {
             let (fd, events) = match reported {
                 Watched::Readable(fd) => (fd, libc::POLLIN),
                 Watched::Writable(fd) => (fd, libc::POLLOUT),
-                Watched::Timeout(timeout) => return waiting.timeout = Some(timeout),
+                Watched::Timeout(timeout) => {
+                    waiting.timeouts += 1;
+                    waiting.timeout = Some(timeout);
+                    return;
+                }
                 Watched::Remove(fd) => {
                     let (_, identity) = waiting.descriptors.remove(&fd).expect("was added");
                     assert_eq!(system::identity(fd), identity, "closed before it was removed");
@@ -49,6 +55,11 @@ impl Waits {
     /// The number of descriptors that were added so far.
     pub fn added(&self) -> usize {
         self.0.lock().unwrap().added
+    }
+
+    /// The number of times that a timeout was reported.
+    pub fn timeouts(&self) -> usize {
+        self.0.lock().unwrap().timeouts
     }
 
     /// Whether the event loop has nothing left to wait for.

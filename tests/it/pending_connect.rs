@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::event_loop::Waits;
 use crate::support;
 use crate::support::{
-    Api, Client, FullQueue, INFINITE, OnDrop, Opt, Outcome, PendingConnect, Server, TempDir, Token,
-    Transport, fails, limits, pair, process, refused_address, somewhere, system,
+    Api, Client, FullQueue, INFINITE, OnDrop, Opt, Outcome, PendingConnect, Reconnect, Server,
+    TempDir, Token, Transport, fails, limits, pair, process, refused_address, somewhere, system,
 };
 use keepsock::{ErrorKind, TcpState};
 
@@ -33,6 +33,8 @@ both_apis![
     pending_connect_socket_is_not_writable_before_the_end,
     pending_connect_socket_without_one_fails,
     pending_connect_costs_few_system_calls,
+    pending_connect_timeout_covers_token_and_result,
+    pending_connect_reports_the_timeout_after_each_call,
     pending_connect_watch_reports_what_to_wait_for,
     pending_connect_watch_removes_all_when_dropped,
     pending_connect_watch_replaces_the_watch_before,
@@ -379,6 +381,56 @@ fn pending_connect_socket_without_one_fails<A: Api>() {
     fails(connecting.socket(), ErrorKind::WouldBlock);
     drop(server.accept().unwrap());
     assert!(connecting.wait().is_ok());
+}
+
+/// C7, T2: a loop that watches the socket alone calls finish in time after the token was fired, and at
+/// once if there is a result.
+fn pending_connect_timeout_covers_token_and_result<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    for endpoint in [server.endpoint(), refused_address().to_string()] {
+        let mut connecting = A::start(&endpoint, &[]).unwrap();
+        assert_eq!(connecting.timeout(), 0);
+        let _ = connecting.finish();
+        assert_eq!(connecting.timeout(), INFINITE);
+    }
+    let (queue, token) = (FullQueue::new(), A::token());
+    let options = [Opt::Cancel(&token), Opt::ConnectTimeout(INFINITE)];
+    let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
+    assert!((0..=25).contains(&connecting.timeout()), "{}", connecting.timeout());
+    token.fire();
+    let (failure, _) = by_socket::<A>(&mut connecting);
+    fails(failure, ErrorKind::Cancelled);
+    token.reset();
+    let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
+    connecting.set_watch(Waits::default().watch()).unwrap();
+    assert_eq!(connecting.timeout(), INFINITE, "the descriptor of the token is watched");
+}
+
+/// C7: a one-shot timer that expired too early is set again.
+fn pending_connect_reports_the_timeout_after_each_call<A: Api>() {
+    let queue = FullQueue::new();
+    let waits = Waits::default();
+    let mut connecting = A::start(&queue.endpoint(), &[]).unwrap();
+    connecting.set_watch(waits.watch()).unwrap();
+    for reports in 1..=3 {
+        assert_eq!(waits.timeouts(), reports);
+        assert!(connecting.finish().unwrap().is_none());
+    }
+    let waits = Waits::default();
+    let mut reconnect = A::reconnect(&refused_address().to_string(), &[]).unwrap();
+    reconnect.set_watch(waits.watch());
+    reconnect.set_backoff(3_600_000, 3_600_000).unwrap();
+    while reconnect.next_timeout() < 1000 {
+        assert!(reconnect.try_connect().unwrap().is_none());
+        reconnect.reset();
+        assert!(reconnect.try_connect().unwrap().is_none());
+    }
+    let reported = waits.timeouts();
+    assert!(reconnect.try_connect().unwrap().is_none());
+    assert_eq!(waits.timeouts(), reported + 1);
+    // A shorter backoff also shortens the delay in progress.
+    reconnect.set_backoff(1, 1).unwrap();
+    assert!((0..=1).contains(&reconnect.next_timeout()), "{}", reconnect.next_timeout());
 }
 
 /// C7: a connect in a foreign loop, from the start to the connection, costs at most 4 system calls

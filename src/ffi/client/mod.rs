@@ -47,6 +47,7 @@ pub use write::*;
 /// any time. Only keepsock_client_free() requires that no other thread uses the object.
 pub struct keepsock_client {
     socket: Held,
+    /// Zero for an object that shares a connection itself.
     sharers: Sharers,
 }
 
@@ -58,7 +59,7 @@ handle!(keepsock_client, Client, "client", socket: ClientSocket, {
 
     #[inline]
     fn sharers(&self) -> Option<&Sharers> {
-        matches!(self.socket, Held::Own(_)).then_some(&self.sharers)
+        Some(&self.sharers)
     }
 });
 
@@ -68,15 +69,23 @@ impl Stopped for ClientSocket {
     }
 }
 
-/// A connection that the C program owns, a connection of a service, or the connection of another
-/// object that the C program owns.
+/// A connection that the C program owns, or one that the object shares. Two variants: which one it is
+/// costs one comparison in each call.
 // The slot has room for either variant. A box would cost one more allocation for each accept.
 #[allow(clippy::large_enum_variant)]
 enum Held {
     Own(ClientSocket),
+    Shared(Shared),
+}
+
+/// A connection that other objects use as well.
+#[derive(Clone)]
+enum Shared {
+    /// A connection of a service.
     #[cfg(feature = "serve")]
     Lent(Arc<ClientSocket>),
-    Shared(Share<keepsock_client>),
+    /// The connection of another object.
+    With(Share<keepsock_client>),
 }
 
 impl std::ops::Deref for Held {
@@ -87,8 +96,8 @@ impl std::ops::Deref for Held {
         match self {
             Held::Own(socket) => socket,
             #[cfg(feature = "serve")]
-            Held::Lent(socket) => socket,
-            Held::Shared(owner) => owner.socket(),
+            Held::Shared(Shared::Lent(socket)) => socket,
+            Held::Shared(Shared::With(owner)) => owner.socket(),
         }
     }
 }
@@ -101,7 +110,7 @@ impl keepsock_client {
 
     #[cfg(feature = "serve")]
     pub(crate) fn lent(socket: Arc<ClientSocket>) -> keepsock_client {
-        keepsock_client::new(Held::Lent(socket))
+        keepsock_client::new(Held::Shared(Shared::Lent(socket)))
     }
 
     #[inline]
@@ -143,12 +152,10 @@ pub unsafe extern "C" fn keepsock_client_ref(
     call(error, "reference", || {
         let out = r#ref.reserved()?;
         let socket = match &client.get()?.socket {
-            Held::Own(_) => Held::Shared(client.share()?),
-            #[cfg(feature = "serve")]
-            Held::Lent(socket) => Held::Lent(socket.clone()),
-            Held::Shared(owner) => Held::Shared(owner.clone()),
+            Held::Own(_) => Shared::With(client.share()?),
+            Held::Shared(shared) => shared.clone(),
         };
-        out.put(keepsock_client::new(socket));
+        out.put(keepsock_client::new(Held::Shared(socket)));
         Ok(())
     })
 }

@@ -208,7 +208,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
-///     it had a socket, and finish returns the reason; the connect has finished already; or another
+///     it had a socket, and finish returns the reason; finish has returned the connection; or another
 ///     call is in progress
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
 ///     no descriptor reports when it has space again. The connect continues: call finish after
@@ -330,7 +330,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 ///
 /// @param pending     A connect in progress.
 /// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
-///                    is due: there is no timeout, or the connect has finished.
+///                    is due: there is no timeout, or finish has returned another status
+///                    than KEEPSOCK_ERR_WOULD_BLOCK. 0 means that finish has a result.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL

@@ -256,7 +256,7 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
 /// connection when it returns KEEPSOCK_OK.
 ///
 /// @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
-/// @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The message lists every
+/// @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list every
 ///                attempt of the last try.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
@@ -328,7 +328,7 @@ pub unsafe extern "C" fn keepsock_reconnect_next_timeout(
 /// keepsock_reconnect_try_connect().
 ///
 /// keepsock_pending_connect_set_watch() describes them. They are called for every try and every
-/// delay. keepsock_reconnect_try_connect() and keepsock_reconnect_free() call them.
+/// delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
 ///
 /// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
 /// @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().

@@ -229,10 +229,12 @@ unsafe fn remove<T: Handle>(handle: *const T, users: u64) {
         return;
     }
     // SAFETY: the object is still there: only the thread that removes the last handle drops it.
-    if unsafe { slot.object() }.sharers().is_none_or(Sharers::remove) {
+    let object = unsafe { slot.object() };
+    let may_wait = object.drop_may_wait();
+    if object.sharers().is_none_or(Sharers::remove) {
         // SAFETY: the removal begins once for each handle, and the caller guarantees that no other
         // thread uses it.
-        unsafe { drop_in_slot(value.slot, slot) };
+        unsafe { drop_in_slot(value.slot, slot, may_wait) };
     }
 }
 
@@ -241,9 +243,8 @@ unsafe fn remove<T: Handle>(handle: *const T, users: u64) {
 /// # Safety
 /// The slot has an object without a handle. Nothing uses the object, and this function is called once
 /// for it.
-unsafe fn drop_in_slot<T: Handle>(number: u32, slot: &Slot<T>) {
-    // SAFETY: the caller guarantees an object that stays until it is dropped below.
-    let may_wait = unsafe { slot.object() }.drop_may_wait();
+#[inline(always)]
+unsafe fn drop_in_slot<T: Handle>(number: u32, slot: &Slot<T>, may_wait: bool) {
     let _disabled = may_wait.then(CancellationDisabled::new);
     // SAFETY: the caller guarantees that nothing uses the object and that it is dropped once.
     panics(|| unsafe { slot.drop_object() });

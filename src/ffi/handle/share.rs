@@ -67,7 +67,7 @@ impl<T: Handle> Drop for Share<T> {
     fn drop(&mut self) {
         if self.sharers().is_none_or(Sharers::remove) {
             // SAFETY: the handle was freed and this was the last part, so nothing uses the object.
-            unsafe { drop_in_slot(self.number, self.slot) };
+            unsafe { drop_in_slot(self.number, self.slot, self.drop_may_wait()) };
         }
     }
 }

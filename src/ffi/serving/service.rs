@@ -496,7 +496,7 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
     })
 }
 
-/// Moves a connection that the program made into an event-driven service.
+/// Moves a connection into an event-driven service.
 ///
 /// The library then treats it as an accepted connection, and calls on_open. The client object is
 /// closed and must still be freed. The connection keeps the keepalive, dead_after, heartbeat, idle
@@ -504,13 +504,14 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 /// apply. The limit per address does not count it.
 ///
 /// @param service    A service of keepsock_server_serve_events().
-/// @param client     A connection, connected or adopted. On failure it is unchanged.
+/// @param client     A connection that was connected, accepted or adopted, or that a handler was lent.
+///                   On failure it is unchanged.
 /// @param conn_user  The first value of keepsock_conn_user(). May be NULL.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
 ///     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
-///     a SOCK_SEQPACKET socket, has buffered bytes, belongs to a handler, or another thread is
-///     inside a call on it; or the call comes from a forked child
+///     a SOCK_SEQPACKET socket, has buffered bytes, or another thread is inside a call on it; or
+///     the call comes from a forked child
 ///   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
