@@ -40,6 +40,7 @@ static void show_syn(const keepsock_client *accepted)
 static int show_handshake(const keepsock_handshake *handshake, keepsock_error **error)
 {
     keepsock_segment packets[3];
+    char diagram[4096];
     size_t i;
 
     printf("The handshake:\n\n");
@@ -59,7 +60,9 @@ static int show_handshake(const keepsock_handshake *handshake, keepsock_error **
             printf(" (sent again: %" PRIu32 ")", p->retransmissions);
         putchar('\n');
     }
-    printf("\n%s\n", keepsock_handshake_diagram(handshake));
+    if (keepsock_handshake_diagram(handshake, diagram, sizeof diagram, NULL, error) != KEEPSOCK_OK)
+        return 0;
+    printf("\n%s\n", diagram);
     return 1;
 }
 

@@ -236,14 +236,20 @@ int32_t keepsock_handshake_segment(const keepsock_handshake *handshake, size_t i
                                    keepsock_segment *out, size_t size, keepsock_error **error);
 
 /**
- * Returns a sequence diagram in at most 80 columns.
+ * Writes a sequence diagram in at most 80 columns.
  *
  * The client is on the left, the server on the right, with their states and the sequence numbers.
+ * The last line has no line end.
  *
- * @param handshake  A handshake. NULL returns "".
- * @return Text that is valid until the object is freed. The last line has no line end.
+ * @param buf            Receives the text.
+ * @param cap            The size of `buf`.
+ * @param required_size  Receives the size that the text needs.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_TOO_LONG: `cap` is too small; `buf` is unchanged
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
-const char *keepsock_handshake_diagram(const keepsock_handshake *handshake);
+int32_t keepsock_handshake_diagram(const keepsock_handshake *handshake, char *buf, size_t cap,
+                                   size_t *required_size, keepsock_error **error);
 
 /** Frees a handshake. */
 void keepsock_handshake_free(keepsock_handshake *handshake);

@@ -567,15 +567,15 @@ int32_t keepsock_options_set_congestion_control(keepsock_options *options, const
  *
  * @param level  SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP, ...
  * @param name   The number of the option at this level.
- * @param value  The value, copied. NULL only with `len` 0.
- * @param len    The size of the value, at most 4,096.
+ * @param buf    The value, copied. NULL only with `len` 0.
+ * @param len    The size of the value in bytes, at most 4,096.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `len` is out of range; the library sets this option
  *     itself (SO_KEEPALIVE and its values, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, TCP_NODELAY), and
  *     the message names the function to use
  */
 int32_t keepsock_options_set_raw_sockopt(keepsock_options *options, int32_t level, int32_t name,
-                                         const void *value, size_t len, keepsock_error **error);
+                                         const void *buf, size_t len, keepsock_error **error);
 
 /*
  * ---- 7. Listening -------------------------------------------------------------------------------

@@ -1090,17 +1090,17 @@ typedef struct {
     /** Connections closed since the start: `opened` minus `connections`. */
     uint64_t closed;
     /** Bytes received. */
-    int64_t received;
+    int64_t bytes_received;
     /** Bytes of the messages that the program sent. Each byte is then sent, queued or dropped. */
-    int64_t written;
+    int64_t bytes_written;
     /** Bytes that the kernel accepted. */
-    int64_t sent;
+    int64_t bytes_sent;
     /** Bytes in the send queues. */
-    int64_t queued;
+    int64_t bytes_queued;
     /** Bytes of dropped messages: a send queue was full, or the connection ended. */
-    int64_t dropped;
+    int64_t bytes_dropped;
     /** The number of dropped messages. */
-    int64_t dropped_messages;
+    int64_t messages_dropped;
     /** Closed connections by close reason: the index is a keepsock_close_reason. Their sum is
         `closed`. With keepsock_server_serve() the service counts the reasons that calls of the
         handler or the final close observed. */

@@ -80,12 +80,12 @@ impl Traffic {
     pub(super) fn stats(&self, queued: u64) -> TrafficStats {
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         TrafficStats {
-            received: get(&self.received),
-            written: get(&self.written),
-            sent: get(&self.sent),
-            queued,
-            dropped_messages: get(&self.dropped_messages),
-            dropped: get(&self.dropped_bytes),
+            bytes_received: get(&self.received),
+            bytes_written: get(&self.written),
+            bytes_sent: get(&self.sent),
+            bytes_queued: queued,
+            messages_dropped: get(&self.dropped_messages),
+            bytes_dropped: get(&self.dropped_bytes),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Traffic {
 /// # let echo = |c: &keepsock::Connection, data: &[u8]| drop(c.send(data));
 /// let service = server.serve_events(&keepsock::ServeOptions::new(), echo)?;
 /// if let Some(traffic) = service.stats().traffic {
-///     assert_eq!(traffic.written, traffic.sent + traffic.dropped + traffic.queued);
+///     assert_eq!(traffic.bytes_written, traffic.bytes_sent + traffic.bytes_dropped + traffic.bytes_queued);
 /// }
 /// # }
 /// # Ok::<(), keepsock::Error>(())
@@ -107,18 +107,18 @@ impl Traffic {
 #[non_exhaustive]
 pub struct TrafficStats {
     /// Bytes received from clients.
-    pub received: u64,
+    pub bytes_received: u64,
     /// Bytes of messages that the program has sent. Each byte is then sent, queued or dropped.
-    pub written: u64,
+    pub bytes_written: u64,
     /// Bytes that the kernel has accepted.
-    pub sent: u64,
+    pub bytes_sent: u64,
     /// Bytes in the send queues now.
-    pub queued: u64,
+    pub bytes_queued: u64,
     /// Messages dropped in whole or in part, because a send queue was full or because the
     /// connection ended.
-    pub dropped_messages: u64,
+    pub messages_dropped: u64,
     /// Bytes of the dropped messages.
-    pub dropped: u64,
+    pub bytes_dropped: u64,
 }
 
 /// A snapshot of a service's statistics, from [`Service::stats`](crate::Service::stats). It prints
@@ -179,7 +179,12 @@ impl fmt::Display for ServiceStats {
             writeln!(
                 f,
                 "bytes: received {}, written {}, sent {}, queued {}, dropped {} in {} messages",
-                t.received, t.written, t.sent, t.queued, t.dropped, t.dropped_messages
+                t.bytes_received,
+                t.bytes_written,
+                t.bytes_sent,
+                t.bytes_queued,
+                t.bytes_dropped,
+                t.messages_dropped
             )?;
         }
         Ok(())

@@ -504,7 +504,8 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_callbacks:
         size on_open on_data on_writable on_eof on_timer on_drain on_close on_connect_failed));
     all.extend(layout!(keepsock_service_stats: uptime_ms accepting connections opened closed
-        received written sent queued dropped dropped_messages close_reasons));
+        bytes_received bytes_written bytes_sent bytes_queued bytes_dropped messages_dropped
+        close_reasons));
     all.extend(layout!(keepsock_segment:
         captured_at_ns seq ack payload_len timestamp timestamp_echo retransmissions client_state
         server_state window urgent mss source_port

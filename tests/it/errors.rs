@@ -366,7 +366,6 @@ mod c_only {
                 assert_eq!(text(keepsock_tcp_state_str(state)), "UNKNOWN");
             }
             assert_eq!(keepsock_server_port(null()), 0);
-            assert_eq!(text(keepsock_handshake_diagram(null())), "");
             keepsock_cancel_token_fire(null_mut());
             keepsock_cancel_token_reset(null_mut());
             assert!(!keepsock_cancel_token_is_fired(null()));
@@ -625,12 +624,15 @@ mod c_only {
 
     fn handshake_calls() -> Vec<Call<keepsock_handshake>> {
         unsafe {
-            vec![|h, e| {
-                out([0x5au8; 1024], |s| {
-                    let size = size_of::<keepsock_segment>();
-                    keepsock_handshake_segment(h, 0, s.cast(), size, e)
-                })
-            }]
+            vec![
+                |h, e| {
+                    out([0x5au8; 1024], |s| {
+                        let size = size_of::<keepsock_segment>();
+                        keepsock_handshake_segment(h, 0, s.cast(), size, e)
+                    })
+                },
+                |h, e| out(77, |size| keepsock_handshake_diagram(h, null_mut(), 0, size, e)),
+            ]
         }
     }
 
@@ -1938,9 +1940,19 @@ mod c_only {
             // The handshake does not depend on its capture.
             keepsock_capture_free(capture);
             keepsock_client_free(client);
-            assert!(text(keepsock_handshake_diagram(handshake)).starts_with("client 127.0.0.1:"));
+            gives(TOO_LONG, "the text needs", |e| {
+                keepsock_handshake_diagram(handshake, null_mut(), 0, null_mut(), e)
+            });
+            let mut required = 0;
+            let size = &raw mut required;
+            let asked = keepsock_handshake_diagram(handshake, null_mut(), 0, size, null_mut());
+            assert_eq!(asked, TOO_LONG);
+            let mut diagram = vec![0u8; required];
+            let (buf, none) = (diagram.as_mut_ptr().cast(), null_mut());
+            let filled = keepsock_handshake_diagram(handshake, buf, required, null_mut(), none);
+            assert_eq!(filled, KEEPSOCK_OK);
+            assert!(diagram.starts_with(b"client 127.0.0.1:"));
             keepsock_handshake_free(handshake);
-            assert_eq!(text(keepsock_handshake_diagram(handshake)), "", "freed");
             keepsock_handshake_free(handshake);
             keepsock_server_free(server);
         }

@@ -274,7 +274,7 @@ fn push_steadily(overflow_policy: OverflowPolicy) {
             message[8..16].copy_from_slice(&watch::monotonic().to_ne_bytes());
             service.broadcast(&message).unwrap();
             number += 1;
-            most = most.max(service.stats().traffic.unwrap().queued);
+            most = most.max(service.stats().traffic.unwrap().bytes_queued);
         }
         let now = service.stats();
         let overruns = now
@@ -282,7 +282,7 @@ fn push_steadily(overflow_policy: OverflowPolicy) {
             .iter()
             .find(|(end, _)| *end == CloseReason::SlowConsumer)
             .map_or(0, |(_, n)| *n);
-        let dropped = now.traffic.unwrap().dropped_messages;
+        let dropped = now.traffic.unwrap().messages_dropped;
         let live = service.stats().connections;
         process::report(&format!("{most} {} {overruns} {dropped} {live}", watch::resident()));
     }

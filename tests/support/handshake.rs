@@ -201,11 +201,16 @@ mod c {
             segment(get).unwrap()
         });
         let state = |number| text(keepsock_tcp_state_str(number));
+        let mut diagram = [0; 4096];
+        call(|e| unsafe {
+            let (buf, cap) = (diagram.as_mut_ptr(), diagram.len());
+            keepsock_handshake_diagram(h, buf, cap, null_mut(), e)
+        })?;
         let shake = Shake {
             packets: packets.each_ref().map(seg),
             states: packets.each_ref().map(|s| (state(s.client_state), state(s.server_state))),
             retransmissions: (packets[0].retransmissions, packets[1].retransmissions),
-            diagram: text(unsafe { keepsock_handshake_diagram(h) }),
+            diagram: field(&diagram),
         };
         assert_eq!(packets[2].retransmissions, 0);
         unsafe { keepsock_handshake_free(h) };

@@ -1,9 +1,9 @@
 //! `keepsock_capture` and `keepsock_handshake`.
 
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 
 use crate::ffi::{
-    ErrorOut, Out, Ref, Structure, StructureIn, c_string, create, fill, handle, keepsock_error,
+    ErrorOut, Out, Ref, Structure, StructureIn, TextOut, create, fill, handle, keepsock_error,
     keepsock_five_tuple, keepsock_segment, no_element, tcp_from_c, timeout, with,
 };
 use crate::{Capture, Handshake};
@@ -28,18 +28,9 @@ handle!(keepsock_capture, Capture, "capture", 0: Capture);
 /// Packet 0 is the client's SYN, packet 1 is the server's SYN-ACK, packet 2 is the client's ACK.
 ///
 /// Threads: a handshake does not change. Any number of threads may read it.
-pub struct keepsock_handshake {
-    handshake: Handshake,
-    diagram: CString,
-}
+pub struct keepsock_handshake(Handshake);
 
-handle!(keepsock_handshake, Handshake, "handshake", handshake: Handshake);
-
-impl keepsock_handshake {
-    fn new(handshake: Handshake) -> keepsock_handshake {
-        keepsock_handshake { diagram: c_string(handshake.diagram()), handshake }
-    }
-}
+handle!(keepsock_handshake, Handshake, "handshake", 0: Handshake);
 
 /// Starts capturing a port.
 ///
@@ -113,9 +104,7 @@ pub unsafe extern "C" fn keepsock_capture_handshake(
     with(capture, error, HANDSHAKE, |capture| {
         let out = handshake.reserved()?;
         let tuple = tcp_from_c(&five_tuple.get()?)?;
-        out.put(keepsock_handshake::new(
-            capture.handshake(&tuple, timeout("timeout_ms", timeout_ms)?)?,
-        ));
+        out.put(keepsock_handshake(capture.handshake(&tuple, timeout("timeout_ms", timeout_ms)?)?));
         Ok(())
     })
 }
@@ -162,19 +151,31 @@ pub unsafe extern "C" fn keepsock_handshake_segment(
     })
 }
 
-/// Returns a sequence diagram in at most 80 columns.
+/// Writes a sequence diagram in at most 80 columns.
 ///
 /// The client is on the left, the server on the right, with their states and the sequence numbers.
+/// The last line has no line end.
 ///
-/// @param handshake  A handshake. NULL returns "".
-/// @return Text that is valid until the object is freed. The last line has no line end.
+/// @param buf            Receives the text.
+/// @param cap            The size of `buf`.
+/// @param required_size  Receives the size that the text needs.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TOO_LONG: `cap` is too small; `buf` is unchanged
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_handshake_diagram(
     handshake: *const keepsock_handshake,
-) -> *const c_char {
-    // SAFETY: the header requires that no thread frees `handshake` during the call.
-    let handshake = unsafe { Ref::new(handshake) };
-    handshake.find().map_or(c"".as_ptr(), |handshake| handshake.diagram.as_ptr())
+    buf: *mut c_char,
+    cap: usize,
+    required_size: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `handshake` during the call; `buf` has `cap`
+    // writable bytes; `required_size` and `error` are NULL or writable.
+    let (handshake, text, error) = unsafe {
+        (Ref::new(handshake), TextOut::new(buf, cap, required_size), ErrorOut::new(error))
+    };
+    with(handshake, error, HANDSHAKE, |handshake| text.write(&handshake.diagram()))
 }
 
 /// Frees a handshake.

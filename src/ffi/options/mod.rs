@@ -561,8 +561,8 @@ pub unsafe extern "C" fn keepsock_options_set_congestion_control(
 ///
 /// @param level  SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP, ...
 /// @param name   The number of the option at this level.
-/// @param value  The value, copied. NULL only with `len` 0.
-/// @param len    The size of the value, at most 4,096.
+/// @param buf    The value, copied. NULL only with `len` 0.
+/// @param len    The size of the value in bytes, at most 4,096.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `len` is out of range; the library sets this option
 ///     itself (SO_KEEPALIVE and its values, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, TCP_NODELAY), and
@@ -572,15 +572,15 @@ pub unsafe extern "C" fn keepsock_options_set_raw_sockopt(
     options: *mut keepsock_options,
     level: i32,
     name: i32,
-    value: *const c_void,
+    buf: *const c_void,
     len: usize,
     error: *mut *mut keepsock_error,
 ) -> i32 {
-    // SAFETY: the header requires that only this thread uses `options`; `value` has `len` readable
+    // SAFETY: the header requires that only this thread uses `options`; `buf` has `len` readable
     // bytes; `error` is NULL or writable.
-    let (options, value, error) =
-        unsafe { (Mut::new(options), Bytes::new(value, len), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.raw_sockopt(level, name, value.get()?)))
+    let (options, buf, error) =
+        unsafe { (Mut::new(options), Bytes::new(buf, len), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.raw_sockopt(level, name, buf.get()?)))
 }
 
 /// Sets the local endpoint to connect from (bind(2) before connect(2)).

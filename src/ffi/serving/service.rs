@@ -607,17 +607,17 @@ pub struct keepsock_service_stats {
     /// Connections closed since the start: `opened` minus `connections`.
     pub closed: u64,
     /// Bytes received.
-    pub received: i64,
+    pub bytes_received: i64,
     /// Bytes of the messages that the program sent. Each byte is then sent, queued or dropped.
-    pub written: i64,
+    pub bytes_written: i64,
     /// Bytes that the kernel accepted.
-    pub sent: i64,
+    pub bytes_sent: i64,
     /// Bytes in the send queues.
-    pub queued: i64,
+    pub bytes_queued: i64,
     /// Bytes of dropped messages: a send queue was full, or the connection ended.
-    pub dropped: i64,
+    pub bytes_dropped: i64,
     /// The number of dropped messages.
-    pub dropped_messages: i64,
+    pub messages_dropped: i64,
     /// Closed connections by close reason: the index is a keepsock_close_reason. Their sum is
     /// `closed`. With keepsock_server_serve() the service counts the reasons that calls of the
     /// handler or the final close observed.
@@ -652,12 +652,12 @@ pub unsafe extern "C" fn keepsock_service_get_stats(
             connections: snapshot.connections,
             opened: snapshot.opened,
             closed: snapshot.closed,
-            received: moved(|b| b.received),
-            written: moved(|b| b.written),
-            sent: moved(|b| b.sent),
-            queued: moved(|b| b.queued),
-            dropped: moved(|b| b.dropped),
-            dropped_messages: moved(|b| b.dropped_messages),
+            bytes_received: moved(|b| b.bytes_received),
+            bytes_written: moved(|b| b.bytes_written),
+            bytes_sent: moved(|b| b.bytes_sent),
+            bytes_queued: moved(|b| b.bytes_queued),
+            bytes_dropped: moved(|b| b.bytes_dropped),
+            messages_dropped: moved(|b| b.messages_dropped),
             close_reasons: [0; 16],
         };
         for (reason, count) in snapshot.close_reasons {

@@ -346,12 +346,12 @@ impl Service<CApi> for CService {
             connections: s.connections,
             opened: s.opened,
             closed: s.closed,
-            received: s.received,
-            written: s.written,
-            sent: s.sent,
-            queued: s.queued,
-            dropped: s.dropped,
-            dropped_messages: s.dropped_messages,
+            received: s.bytes_received,
+            written: s.bytes_written,
+            sent: s.bytes_sent,
+            queued: s.bytes_queued,
+            dropped: s.bytes_dropped,
+            dropped_messages: s.messages_dropped,
             ends: ends
                 .map(|(count, number)| (close_reason(number).expect("a close reason"), *count))
                 .collect(),

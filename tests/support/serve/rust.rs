@@ -270,12 +270,12 @@ impl Service<RustApi> for keepsock::Service {
             connections: s.connections,
             opened: s.opened,
             closed: s.closed,
-            received: moved(|b| b.received),
-            written: moved(|b| b.written),
-            sent: moved(|b| b.sent),
-            queued: moved(|b| b.queued),
-            dropped: moved(|b| b.dropped),
-            dropped_messages: moved(|b| b.dropped_messages),
+            received: moved(|b| b.bytes_received),
+            written: moved(|b| b.bytes_written),
+            sent: moved(|b| b.bytes_sent),
+            queued: moved(|b| b.bytes_queued),
+            dropped: moved(|b| b.bytes_dropped),
+            dropped_messages: moved(|b| b.messages_dropped),
             ends: s.close_reasons,
         }
     }
