@@ -240,7 +240,7 @@ impl FromStr for Endpoint {
                 return Err(refuse(text, "no port: write host:port"));
             };
             if host.contains(':') {
-                return Err(refuse(text, too_many_colons(host)));
+                return Err(refuse(text, too_many_colons(text, host)));
             }
             (parse_host(text, host)?, port)
         };
@@ -298,10 +298,16 @@ fn parse_v6(text: &str, inside: &str) -> Result<Host> {
 }
 
 /// The text of an error about a host with a colon and without brackets.
-fn too_many_colons(host: &str) -> String {
-    let address = host.split('%').next().unwrap_or(host);
-    // "::1:80", "fe80::1%eth0:80", and an address that embeds IPv4: "::ffff:192.0.2.1:80".
-    let is_ipv6 = address.parse::<Ipv6Addr>().is_ok()
+fn too_many_colons(text: &str, host: &str) -> String {
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    fn without_zone(text: &str) -> &str {
+        text.split('%').next().unwrap_or(text)
+    }
+    let address = without_zone(host);
+    // An address without a port: "::1". With a port: "::1:80", "fe80::1%eth0:80", and an address that
+    // embeds IPv4: "::ffff:192.0.2.1:80".
+    let is_ipv6 = is_address(without_zone(text))
+        || is_address(address)
         || address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
             && address.matches(':').count() > 1;
     match is_ipv6 {

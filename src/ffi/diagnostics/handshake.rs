@@ -175,7 +175,7 @@ pub unsafe extern "C" fn keepsock_handshake_diagram(
     let (handshake, text, error) = unsafe {
         (Ref::new(handshake), TextOut::new(buf, cap, required_size), ErrorOut::new(error))
     };
-    with(handshake, error, HANDSHAKE, |handshake| text.write(&handshake.diagram()))
+    with(handshake, error, HANDSHAKE, |handshake| text.write(handshake.diagram()))
 }
 
 /// Frees a handshake.
