@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::connect::{PendingConnect, Watch};
+use crate::connect::{EVENT_CHECK, PendingConnect, Watch};
 use crate::io::backoff::BackOff;
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::{Deadline, fit_poll};
@@ -12,7 +12,6 @@ use crate::io::random::random;
 use crate::io::wait::wait;
 use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
-use crate::sys;
 use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Millis, Result, Span};
 
@@ -498,12 +497,14 @@ impl Reconnect {
         self.step = Step::Idle;
     }
 
-    /// The end of the current delay. A token without a descriptor is checked from time to time.
+    /// The end of the current delay. A token that the program does not watch is checked from time to
+    /// time.
     fn end_of_delay(&self) -> Deadline {
         let Step::Delay { due, limit } = &self.step else { return Deadline(None) };
         let token = self.options.cancel.as_ref();
-        let unseen = token.is_some_and(|token| token.event().descriptor().is_none());
-        let check = if unseen { sys::MAX_WAIT } else { None };
+        let unseen =
+            |token: &CancelToken| self.watch.is_none() || token.event().descriptor().is_none();
+        let check = token.is_some_and(unseen).then_some(EVENT_CHECK);
         limit.earlier(Deadline(Some(*due))).earlier(Deadline::after(check))
     }
 

@@ -66,6 +66,8 @@ pub struct PendingConnect {
     /// The connect has one address, so one socket is the connection from start to end.
     is_single: bool,
     watcher: Option<Watcher>,
+    /// There is a watcher, also while `report` uses it.
+    is_watched: bool,
 }
 
 /// A change of what an event loop has to wait for: see [`PendingConnect::set_watch`].
@@ -83,7 +85,7 @@ pub enum Watch<'a> {
 }
 
 /// The interval at which an event is checked that the program does not watch.
-const EVENT_CHECK: Duration = Duration::from_millis(25);
+pub(crate) const EVENT_CHECK: Duration = Duration::from_millis(25);
 
 type Notify = Box<dyn FnMut(Watch<'_>) + Send>;
 
@@ -149,6 +151,7 @@ impl PendingConnect {
             attempts: Vec::new(),
             is_single: false,
             watcher: None,
+            is_watched: false,
         };
         // A failed attempt may be the only one.
         pending.driver.ended = Some(Vec::new());
@@ -276,7 +279,7 @@ impl PendingConnect {
             return Deadline(None);
         }
         // The program watches the socket alone, or nothing.
-        let alone = self.watcher.is_none() && self.wakeup.is_none();
+        let alone = !self.is_watched && self.wakeup.is_none();
         let lookup = self.driver.lookup.as_ref().and_then(Lookup::event);
         let token = self.options.cancel.as_ref().map(CancelToken::event);
         let unseen = |event: &sys::Event| alone || event.descriptor().is_none();
@@ -368,6 +371,7 @@ impl PendingConnect {
             watcher.remove_all(&self.driver, self.outcome.as_ref());
         }
         self.driver.ended.get_or_insert_with(Vec::new);
+        self.is_watched = true;
         self.watcher = Some(Watcher {
             notify: Box::new(watch),
             attempts: Vec::new(),

@@ -57,6 +57,11 @@ impl Waits {
         self.0.lock().unwrap().added
     }
 
+    /// The timeout that was reported last.
+    pub fn timeout(&self) -> Option<i64> {
+        self.0.lock().unwrap().timeout
+    }
+
     /// The number of times that a timeout was reported.
     pub fn timeouts(&self) -> usize {
         self.0.lock().unwrap().timeouts

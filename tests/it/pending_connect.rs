@@ -402,8 +402,20 @@ fn pending_connect_timeout_covers_token_and_result<A: Api>() {
     fails(failure, ErrorKind::Cancelled);
     token.reset();
     let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
-    connecting.set_watch(Waits::default().watch()).unwrap();
+    let waits = Waits::default();
+    connecting.set_watch(waits.watch()).unwrap();
     assert_eq!(connecting.timeout(), INFINITE, "the descriptor of the token is watched");
+    assert_eq!(waits.timeout(), Some(INFINITE));
+    // A reconnect object during a delay.
+    let refused = refused_address().to_string();
+    let mut reconnect = A::reconnect(&refused, &[Opt::Cancel(&token)]).unwrap();
+    reconnect.set_backoff(3_600_000, 3_600_000).unwrap();
+    for _ in 0..2 {
+        assert!(reconnect.try_connect().unwrap().is_none());
+    }
+    assert!((0..=25).contains(&reconnect.next_timeout()), "{}", reconnect.next_timeout());
+    token.fire();
+    fails(reconnect.try_connect(), ErrorKind::Cancelled);
 }
 
 /// C7: a one-shot timer that expired too early is set again.
