@@ -26,6 +26,7 @@
  *   client.h       One connection, made by connecting or by accepting: reading, writing, closing, liveness.
  *   connect.h      Connecting without blocking, and connecting again after a connection was lost.
  *   server.h       Listening, and accepting connections one by one.
+ *   conn.h         Connections of event loops: callbacks, sending, closing, groups, state.
  *   serving.h      Services: the library accepts connections and serves them by threads or by events.
  *   datagrams.h    Datagram sockets, UDP and Unix: receiving, sending, serving.
  *   udp.h          UDP sockets: broadcast, multicast, IP header fields and network errors.
@@ -159,15 +160,15 @@
  *     options.h 2: keepsock_options_set_close_timeout
  *   Find out why a connection ended
  *     client.h 6: keepsock_client_close_reason
- *     serving.h 4: keepsock_conn_close_reason
+ *     conn.h 4: keepsock_conn_close_reason
  *     basics.h 7: keepsock_close_reason, keepsock_close_reason_str
  *   Know whether a peer receives FIN or RST
- *     serving.h 7: keepsock_serve_options_set_max_connections
+ *     serving.h 5: keepsock_serve_options_set_max_connections
  *   Notice that the peer hung up while the program does other work
  *     client.h 6: keepsock_client_wait_hangup
  *   Read round-trip times, retransmissions and queues (TCP_INFO)
  *     client.h 9: keepsock_client_get_stats
- *     serving.h 4: keepsock_conn_get_stats
+ *     conn.h 8: keepsock_conn_get_stats
  *
  * Servers
  *   Accept connections in a loop of my own
@@ -180,24 +181,27 @@
  *     server.h 1: keepsock_server_listen_all
  *   Serve each connection with a thread
  *     serving.h 1: keepsock_server_serve
- *     serving.h 6: keepsock_serve_options_set_threads
+ *     serving.h 4: keepsock_serve_options_set_threads
  *   Serve thousands of connections by events
- *     serving.h 2: keepsock_server_serve_events, keepsock_callbacks
- *     serving.h 3: keepsock_conn_send
+ *     serving.h 2: keepsock_server_serve_events
+ *     conn.h 1: keepsock_callbacks
+ *     conn.h 2: keepsock_conn_send
  *   Push to many clients
- *     serving.h 5: keepsock_service_broadcast, keepsock_conn_join
- *     serving.h 8: keepsock_serve_options_set_overflow_policy
+ *     serving.h 3: keepsock_service_broadcast
+ *     conn.h 6: keepsock_conn_join
+ *     serving.h 6: keepsock_serve_options_set_overflow_policy
  *   Slow down a fast sender (back-pressure)
- *     serving.h 3: keepsock_conn_pause, keepsock_conn_resume, keepsock_conn_queued
+ *     conn.h 3: keepsock_conn_pause, keepsock_conn_resume
+ *     conn.h 2: keepsock_conn_queued
  *   Receive lines or messages instead of bytes
  *     basics.h 5: keepsock_framing
- *     serving.h 8: keepsock_serve_options_set_framing
+ *     serving.h 6: keepsock_serve_options_set_framing
  *   Limit the number of clients, in total or per address
- *     serving.h 7: keepsock_serve_options_set_max_connections,
+ *     serving.h 5: keepsock_serve_options_set_max_connections,
  *         keepsock_serve_options_set_max_per_address
  *     server.h 4: keepsock_server_get_stats
  *   Allow or deny networks and users
- *     serving.h 7: keepsock_serve_options_add_allowed_network,
+ *     serving.h 5: keepsock_serve_options_add_allowed_network,
  *         keepsock_serve_options_add_denied_network
  *     options.h 8: keepsock_options_add_allowed_uid
  *   Find the process behind a Unix socket
@@ -205,7 +209,7 @@
  *   Connect to other servers from a service (a proxy)
  *     serving.h 2: keepsock_service_connect, keepsock_service_add
  *   Stop a service after its connections have finished
- *     serving.h 9: keepsock_service_drain, keepsock_service_stop,
+ *     serving.h 7: keepsock_service_drain, keepsock_service_stop,
  *         keepsock_service_wait_stopped, keepsock_service_wait
  *   Restart without losing connections
  *     activation.h 3: keepsock_handover_start
@@ -237,7 +241,7 @@
  *   Log what the library does
  *     basics.h 9: keepsock_log_set
  *   Print the state of every connection of a service
- *     serving.h 10: keepsock_service_dump, keepsock_service_get_stats
+ *     serving.h 8: keepsock_service_dump, keepsock_service_get_stats
  *   See the SYN of a client, or a whole handshake
  *     diagnostics.h 1: keepsock_client_saved_syn
  *     diagnostics.h 2: keepsock_capture_new, keepsock_capture_handshake
@@ -251,6 +255,7 @@
 #include "keepsock/client.h"
 #include "keepsock/connect.h"
 #include "keepsock/server.h"
+#include "keepsock/conn.h"
 #include "keepsock/serving.h"
 #include "keepsock/datagrams.h"
 #include "keepsock/udp.h"

@@ -4,32 +4,24 @@
  *
  * keepsock_server_serve() calls a handler in a thread for each connection. The handler uses the
  * blocking functions of keepsock/client.h. keepsock_server_serve_events() calls callbacks from one or
- * more event loops, for thousands of connections. Both return a keepsock_service.
+ * more event loops, for thousands of connections. Both return a keepsock_service. keepsock/conn.h has
+ * the callbacks, and the functions of a connection of an event loop.
  *
  * Contents
  *  1. Serving with threads: keepsock_server_serve
  *  2. Serving by events: keepsock_server_serve_events, keepsock_service_add,
  *     keepsock_service_connect
- *  3. Sending and receiving by events: keepsock_conn_send, keepsock_conn_queued,
- *     keepsock_conn_pause, keepsock_conn_resume, keepsock_conn_set_timer,
- *     keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort
- *  4. Connection state: keepsock_conn_is_open, keepsock_conn_set_user, keepsock_conn_user,
- *     keepsock_conn_close_reason, keepsock_conn_five_tuple, keepsock_conn_get_stats,
- *     keepsock_conn_keepalive, keepsock_conn_set_keepalive, keepsock_conn_set_dead_after,
- *     keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
- *     keepsock_conn_set_heartbeat_timeout, keepsock_conn_set_sockopt, keepsock_conn_sockopt
- *  5. Broadcasts and groups: keepsock_service_broadcast, keepsock_conn_join,
- *     keepsock_conn_leave
- *  6. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
+ *  3. Broadcasts: keepsock_service_broadcast
+ *  4. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
  *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size
- *  7. Limits and access: keepsock_serve_options_set_max_connections,
+ *  5. Limits and access: keepsock_serve_options_set_max_connections,
  *     keepsock_serve_options_set_accept_policy, keepsock_serve_options_set_max_per_address,
  *     keepsock_serve_options_add_allowed_network, keepsock_serve_options_add_denied_network
- *  8. Framing and send queues: keepsock_serve_options_set_framing,
+ *  6. Framing and send queues: keepsock_serve_options_set_framing,
  *     keepsock_serve_options_set_queue_limit, keepsock_serve_options_set_overflow_policy
- *  9. Stopping a service: keepsock_service_drain, keepsock_service_stop,
+ *  7. Stopping a service: keepsock_service_drain, keepsock_service_stop,
  *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
- * 10. Statistics: keepsock_service_get_stats, keepsock_service_dump
+ *  8. Statistics: keepsock_service_get_stats, keepsock_service_dump
  *
  * @since 0.1, unless the comment of a function names a later version.
  */
@@ -41,6 +33,7 @@
 #include "options.h"
 #include "client.h"
 #include "server.h"
+#include "conn.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -134,67 +127,6 @@ int32_t keepsock_server_serve(keepsock_server *server, const keepsock_serve_opti
 /*
  * ---- 2. Serving by events -----------------------------------------------------------------------
  */
-
-/**
- * A connection of an event-driven service (keepsock_server_serve_events()).
- *
- * It is a value: copy it, store it, and compare two of them by their id. It needs no free. The
- * library creates it before on_open and ends it when on_close returns. From then on every call
- * with it returns KEEPSOCK_ERR_WRONG_STATE, also after the service was freed. No two connections
- * have the same id.
- *
- * Threads: any thread may call any function at any time, also inside callbacks. No function waits.
- */
-typedef struct {
-    uint64_t id;  /**< Unique in the process. 0 refers to no connection. */
-} keepsock_conn;
-
-/**
- * The callbacks of an event-driven service (keepsock_server_serve_events()).
- *
- * The library does not call a NULL member. The description of a member states the default action.
- * Set `size`, and set the members that you do not use to NULL, as the example of
- * keepsock_server_serve_events() does.
- *
- * The callbacks of one connection run one at a time: on_open first, on_close last. With more than
- * one thread (keepsock_serve_options_set_threads()), callbacks of different connections run at the
- * same time. A callback that waits delays every connection of its thread.
- *
- * The library holds no lock during a callback. A callback may call every function, on any
- * connection and on the service, except that keepsock_service_drain() and
- * keepsock_service_wait() return KEEPSOCK_ERR_WRONG_STATE, and that it must not call
- * keepsock_service_free().
- */
-typedef struct {
-    /** sizeof(keepsock_callbacks). */
-    size_t size;
-    /** The first callback of a connection. The service accepted the connection, or it was added
-        by keepsock_service_add() or keepsock_service_connect(). Default: no action. */
-    void (*on_open)(keepsock_conn conn, void *user);
-    /** A message arrived; without framing, some bytes arrived. The `len` bytes at `buf` are
-        valid until the callback returns. Default: the library discards the data. */
-    void (*on_data)(keepsock_conn conn, const void *buf, size_t len, void *user);
-    /** The send queue has become empty: the kernel has accepted all queued bytes. Default: no
-        action. */
-    void (*on_writable)(keepsock_conn conn, void *user);
-    /** End of stream: the peer has shut down its write side (FIN). The peer may still read. The
-        connection ends when this side is shut down as well (keepsock_conn_shutdown_write()) and
-        the send queue is empty. Default: the library closes the connection. */
-    void (*on_eof)(keepsock_conn conn, void *user);
-    /** The timer set by keepsock_conn_set_timer() has expired. Default: no action. */
-    void (*on_timer)(keepsock_conn conn, void *user);
-    /** keepsock_service_drain() was called. Send the last message and close the connection.
-        Default: the library closes the connection. */
-    void (*on_drain)(keepsock_conn conn, void *user);
-    /** The last callback of a connection. `reason` is a keepsock_close_reason. The statistics
-        and the addresses of the connection are available until the callback returns.
-        keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action. */
-    void (*on_close)(keepsock_conn conn, int32_t reason, void *user);
-    /** A keepsock_service_connect() failed, and the library does not call on_open for it.
-        `conn_user` is the pointer that was passed to that call. `error` is valid until the
-        callback returns; do not free it. Default: no action. */
-    void (*on_connect_failed)(const keepsock_error *error, void *conn_user, void *user);
-} keepsock_callbacks;
 
 /**
  * Serves many connections with few threads, one by default, and returns immediately.
@@ -306,346 +238,7 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
                                  keepsock_error **error);
 
 /*
- * ---- 3. Sending and receiving by events ---------------------------------------------------------
- */
-
-/**
- * Sends a message, in the framing of the service.
- *
- * Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
- * order in which they were sent. keepsock_serve_options_set_queue_limit() limits the queue, except
- * for replies: messages that the on_open, on_data, on_writable and on_eof callbacks of a
- * connection send to that same connection. With KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST the library
- * drops and counts messages that exceed the limit, and returns KEEPSOCK_OK.
- *
- * @param buf  The message.
- * @param len  Its length in bytes.
- * @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
- *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
- *     down or freed the service, or a timeout or limit ended it
- *   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, or the kernel accepted a part of
- *     the message and this process has no memory to queue the rest; the library resets the
- *     connection. Or the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel accepts no byte now, and this process has no memory to
- *     queue the message. Nothing was sent, and the connection stays open
- *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
- *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
- *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
- *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
- *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
- *     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
- *     `len`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- */
-int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keepsock_error **error);
-
-/**
- * Returns the number of bytes in the send queue of the connection.
- * @return A number of bytes; 0 if the connection has ended.
- */
-size_t keepsock_conn_queued(keepsock_conn conn);
-
-/**
- * Stops reading until keepsock_conn_resume() is called.
- *
- * Input stays in the kernel, whose flow control then slows the sender down. The idle timeout does
- * not apply while the connection is paused. Use it for back-pressure, for example in a proxy whose
- * other side is slow. The library itself stops reading while too many replies are queued
- * (keepsock_serve_options_set_queue_limit()).
- *
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_pause(keepsock_conn conn, keepsock_error **error);
-
-/**
- * Starts reading again after keepsock_conn_pause().
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_resume(keepsock_conn conn, keepsock_error **error);
-
-/**
- * Sets the timer of the connection: on_timer is called once, after `timeout_ms`.
- *
- * The call is at most some tens of milliseconds late. A new timeout replaces the previous one.
- *
- * @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_set_timer(keepsock_conn conn, int64_t timeout_ms, keepsock_error **error);
-
-/**
- * Shuts down the write side (FIN, shutdown(2) with SHUT_WR) once the send queue is sent.
- *
- * The peer can still send. Later calls of keepsock_conn_send() return KEEPSOCK_ERR_CLOSED.
- *
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_shutdown_write(keepsock_conn conn, keepsock_error **error);
-
-/**
- * Closes the connection gracefully, and returns immediately. on_close follows.
- *
- * The library sends the send queue and FIN, then discards input until the peer closes its side. If
- * nothing was sent, or the peer has already closed its side, the connection ends as soon as its
- * send queue is empty. All of this takes at most the close timeout: that of the server for an
- * accepted connection, and its own for a connection of keepsock_service_connect() or
- * keepsock_service_add(). During keepsock_service_drain() the limit is the deadline of the drain.
- * Closing a connection that is closing has no effect and returns KEEPSOCK_OK.
- *
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_close(keepsock_conn conn, keepsock_error **error);
-
-/**
- * Resets the connection (RST), and returns immediately. on_close follows.
- *
- * Data that the peer has not received is lost.
- *
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_abort(keepsock_conn conn, keepsock_error **error);
-
-/*
- * ---- 4. Connection state ------------------------------------------------------------------------
- */
-
-/**
- * Returns whether the connection is open: false once it is closing or closed.
- * @return Whether the connection is open; false if it has ended.
- */
-bool keepsock_conn_is_open(keepsock_conn conn);
-
-/**
- * Stores a pointer of the program with the connection. keepsock_conn_user() returns it.
- *
- * The pointer is NULL at first, unless keepsock_service_add() or keepsock_service_connect() set
- * it.
- *
- * @param user  Any pointer. The library does not use the memory that it points to.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- */
-int32_t keepsock_conn_set_user(keepsock_conn conn, void *user, keepsock_error **error);
-
-/**
- * Returns the pointer that was stored last.
- * @return The pointer; NULL if none was stored, or the connection has ended.
- */
-void *keepsock_conn_user(keepsock_conn conn);
-
-/**
- * Returns why the connection ends: the first cause that was observed.
- * @return A keepsock_close_reason, from the cause on: KEEPSOCK_CLOSE_PEER_CLOSED already in
- *   on_eof, although the connection may still send. 0 before the cause, and after on_close.
- */
-int32_t keepsock_conn_close_reason(keepsock_conn conn);
-
-/**
- * Returns the protocol and the addresses (getsockname(2), getpeername(2)). It also works in
- * on_close.
- *
- * @param out  Receives the five-tuple.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- */
-int32_t keepsock_conn_five_tuple(keepsock_conn conn, keepsock_five_tuple *out, size_t size,
-                                 keepsock_error **error);
-
-/**
- * Fills in a snapshot of the connection's statistics. It also works in on_close.
- * @param out  Receives the statistics.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_UNSUPPORTED: this system does not report TCP statistics
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_get_stats(keepsock_conn conn, keepsock_connection_stats *out, size_t size,
-                                keepsock_error **error);
-
-/**
- * Returns the keepalive settings in effect (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL,
- * TCP_KEEPCNT).
- *
- * @param out  Receives the settings.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
- *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, size_t size,
-                                keepsock_error **error);
-
-/**
- * Sets the keepalive values of an open connection (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
- *
- * keepsock_options_set_keepalive() describes the values. If the call fails, the connection is
- * unchanged.
- *
- * @param conn         The connection.
- * @param idle_ms      1 to 32,767,000 milliseconds, rounded up to whole seconds. KEEPSOCK_INFINITE
- *                     turns keepalive off; `interval_ms` and `count` are then ignored.
- * @param interval_ms  1 to 32,767,000 milliseconds, rounded up to whole seconds.
- * @param count        1 to 127.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
- *     dead_after or the middlebox timeout
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t interval_ms,
-                                    uint32_t count, keepsock_error **error);
-
-/**
- * Sets dead_after of an open connection: the time within which a vanished peer is detected.
- *
- * keepsock_options_set_dead_after() describes it. The function adjusts keepalive to fit, unless
- * the program set keepalive itself. The peer of a Unix socket cannot vanish. If the call fails,
- * the connection is unchanged.
- *
- * @param conn        The connection.
- * @param timeout_ms  2,000 to 163,880,000 milliseconds. KEEPSOCK_INFINITE turns it off.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
- *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
- *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_set_dead_after(keepsock_conn conn, int64_t timeout_ms,
-                                     keepsock_error **error);
-
-/**
- * Sets the idle timeout of an open connection.
- *
- * keepsock_options_set_idle_timeout() describes it. If the call fails, the connection is
- * unchanged.
- *
- * @param conn        The connection.
- * @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
- *     interval; KEEPSOCK_INFINITE with idle_receive_only
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
-                                       keepsock_error **error);
-
-/**
- * Sets the heartbeat of an open connection, which keepsock_options_set_heartbeat() describes.
- * @param conn         The connection.
- * @param interval_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns the heartbeat off.
- * @param buf          The bytes of a heartbeat, copied. With KEEPSOCK_INFINITE it is ignored and
- *                     may be NULL.
- * @param len          The number of bytes, greater than 0.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
- *     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
- */
-int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, const void *buf,
-                                    size_t len, keepsock_error **error);
-
-/**
- * Sets the heartbeat timeout of an open connection.
- *
- * keepsock_options_set_heartbeat_timeout() describes it. If the call fails, the connection is
- * unchanged.
- *
- * @param conn        The connection.
- * @param timeout_ms  Milliseconds, greater than 0. KEEPSOCK_INFINITE turns it off.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
- *     heartbeat
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_ms,
-                                            keepsock_error **error);
-
-/**
- * Sets an option of the operating system on an open connection (setsockopt(2)).
- *
- * For the options that may change after the handshake: the sizes of the buffers, tos,
- * notsent_lowat, mark, priority, oob_inline, nodelay and cork. If the call fails, the connection
- * is unchanged.
- *
- * @param option  A keepsock_sockopt.
- * @param value   The value. An option that is off or on has 0 or 1.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, `value`
- *     is out of its range, or the option has no effect on an open connection
- *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
- *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_set_sockopt(keepsock_conn conn, int32_t option, uint32_t value,
-                                  keepsock_error **error);
-
-/**
- * Returns the value of an option of the operating system that the kernel uses (getsockopt(2)).
- * @param option  A keepsock_sockopt.
- * @param value   Receives the value. Linux returns twice the size of a buffer that was set.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `option` is not a keepsock_sockopt, or
- *     `value` is NULL
- *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
- */
-int32_t keepsock_conn_sockopt(keepsock_conn conn, int32_t option, uint32_t *value,
-                              keepsock_error **error);
-
-/*
- * ---- 5. Broadcasts and groups -------------------------------------------------------------------
+ * ---- 3. Broadcasts ------------------------------------------------------------------------------
  */
 
 /**
@@ -686,34 +279,8 @@ int32_t keepsock_service_broadcast(keepsock_service *service, const char *group,
                                    size_t len, uint32_t *sent, uint32_t *reset, uint32_t *dropped,
                                    keepsock_error **error);
 
-/**
- * Joins a group, to which keepsock_service_broadcast() can send.
- *
- * A connection may be in any number of groups. It leaves them when it ends.
- *
- * @param group  The name of the group: any text.
- * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another member
- */
-int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error **error);
-
-/**
- * Leaves a group, if the connection is in it.
- * @param group  The name of the group.
- * @return KEEPSOCK_OK on success, also if the connection is not in the group; otherwise
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `group` is NULL or not UTF-8
- *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
- *     service runs in the parent
- */
-int32_t keepsock_conn_leave(keepsock_conn conn, const char *group, keepsock_error **error);
-
 /*
- * ---- 6. Serve options ---------------------------------------------------------------------------
+ * ---- 4. Serve options ---------------------------------------------------------------------------
  */
 
 /**
@@ -762,7 +329,7 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
                                               keepsock_error **error);
 
 /*
- * ---- 7. Limits and access -----------------------------------------------------------------------
+ * ---- 5. Limits and access -----------------------------------------------------------------------
  *
  * The service ends a TCP connection for these causes, and the peer receives FIN or RST:
  *
@@ -881,7 +448,7 @@ int32_t keepsock_serve_options_add_denied_network(keepsock_serve_options *option
                                                   const char *network, keepsock_error **error);
 
 /*
- * ---- 8. Framing and send queues -----------------------------------------------------------------
+ * ---- 6. Framing and send queues -----------------------------------------------------------------
  */
 
 /**
@@ -958,7 +525,7 @@ int32_t keepsock_serve_options_set_overflow_policy(keepsock_serve_options *optio
                                                    int32_t overflow_policy, keepsock_error **error);
 
 /*
- * ---- 9. Stopping a service ----------------------------------------------------------------------
+ * ---- 7. Stopping a service ----------------------------------------------------------------------
  */
 
 /**
@@ -1068,7 +635,7 @@ int32_t keepsock_service_wait(keepsock_service *service, int64_t timeout_ms,
 void keepsock_service_free(keepsock_service *service);
 
 /*
- * ---- 10. Statistics -----------------------------------------------------------------------------
+ * ---- 8. Statistics ------------------------------------------------------------------------------
  */
 
 /**

@@ -29,7 +29,7 @@
 
 #include "basics.h"
 #include "client.h"
-#include "serving.h"
+#include "conn.h"
 #include "datagrams.h"
 
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-//! `keepsock/serving.h`: services that accept and serve connections.
+//! `keepsock/serving.h` and `keepsock/conn.h`: services, and connections of event loops.
 
 mod conn;
 mod service;

@@ -19,12 +19,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// The headers under include/keepsock, in reading order. A header includes earlier headers only.
-pub const TOPICS: [&str; 11] = [
+pub const TOPICS: [&str; 12] = [
     "basics",
     "options",
     "client",
     "connect",
     "server",
+    "conn",
     "serving",
     "datagrams",
     "udp",
