@@ -49,7 +49,7 @@ int main(void)
         goto done;
 
     /* A waiting call sends the heartbeats, watches the peer, and returns when
-     * the connection is over. */
+     * the connection has ended. */
     while ((status = keepsock_client_read_line(client, line, sizeof line, NULL, &error)) == KEEPSOCK_OK)
         printf("%s\n", line);
     printf("%s\n", keepsock_error_message(error));

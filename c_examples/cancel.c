@@ -106,7 +106,7 @@ int main(void)
         && cancelled_read(client, peer, "by a signal handler", interrupt))
         exit_status = 0;
 
-    /* Before the token is freed: the handler must not use it any more. */
+    /* Before the token is freed: the handler must no longer use it. */
     signal(SIGINT, SIG_DFL);
 
 done:

@@ -36,7 +36,7 @@ static void on_signal(int signo)
     keepsock_cancel_token_fire(stop);
 }
 
-/* Sends one line to one client. If the send fails, the connection is over, and
+/* Sends one line to one client. If the send fails, the connection has ended, and
  * on_close follows; there is nothing to do here. */
 static void tell(keepsock_conn conn, const char *text)
 {

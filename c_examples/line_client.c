@@ -59,8 +59,8 @@ int main(int argc, char **argv)
         { end, strlen(end) },
     };
 
-    /* The connect timeout covers the name lookup and every attempt. Closing need
-     * not wait: the server replies only after it has read the whole request. */
+    /* The connect timeout covers the name lookup and every attempt. Closing does
+     * not have to wait: the server replies only after it has read the whole request. */
     if (keepsock_options_new(&options, &error) != KEEPSOCK_OK
         || keepsock_options_set_connect_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK
         || keepsock_options_set_write_timeout(options, DEADLINE_MS, &error) != KEEPSOCK_OK

@@ -5,8 +5,8 @@
  *     proxy '*:7000' unix:/run/service
  *
  * Listens on LISTEN (127.0.0.1:0 is any free port) and prints where. For each
- * client it connects to UPSTREAM, and passes on what either side sends, byte
- * for byte, with back-pressure, each direction with its own end of stream.
+ * client it connects to UPSTREAM, and passes on the bytes that either side
+ * sends, with back-pressure, each direction with its own end of stream.
  * SIGINT (Ctrl-C) or SIGTERM stops it: open connections have five seconds to
  * end. Exit status: 0 stopped by a signal, 1 failed, 2 wrong arguments.
  */

@@ -70,7 +70,7 @@ int main(int argc, char **argv)
     printf("%s %ld\n", where, (long)getpid());
     fflush(stdout);
 
-    /* No step can fail any more: the predecessor may end. */
+    /* No later step can fail: the predecessor may end. */
     if (keepsock_activation_ready(inherited, &error) != KEEPSOCK_OK)
         goto done;
 

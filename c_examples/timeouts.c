@@ -99,7 +99,7 @@ int main(void)
 done:
     keepsock_error_print("timeouts", &error);
     keepsock_client_free(nobody);
-    /* The peer does not read any more, so a graceful close would wait for it. */
+    /* The peer no longer reads, so a graceful close would wait for it. */
     keepsock_client_abort(client[0], NULL);
     keepsock_client_free(peer);
     for (i = 0; i < CLIENTS; i++)

@@ -50,7 +50,7 @@ pub(crate) use crate::sys::fork::lock_shared;
 pub(crate) use crate::sys::{Borrowed, CancellationDisabled, Owned};
 // The text of an error about an index.
 pub(crate) use crate::types::error::no_element;
-// The buffers of a batch, and what one receive returns of each datagram.
+// The buffers of a batch, and the result of one receive for each datagram.
 #[cfg(feature = "datagram")]
 pub(crate) use crate::sys::{Buffers, Details, MAX_BATCH};
 

@@ -1,4 +1,4 @@
-//! Checks of the pages under docs/ that need the inside of the crate, and the Rust examples of the
+//! Checks of the pages under docs/ that need private items of the crate, and the Rust examples of the
 //! pages and of README.md.
 
 /// The Rust examples of the page are documentation tests.
@@ -27,7 +27,7 @@ mod tests {
     const STATUS_BEGIN: &str = "<!-- status table: begin -->\n";
     const STATUS_END: &str = "<!-- status table: end -->\n";
 
-    /// Each errno of the table, with what usually causes it.
+    /// Each errno of the table, with its usual cause.
     macro_rules! errnos {
         ($($name:ident: $cause:literal,)*) => {
             [$((stringify!($name), libc::$name, $cause)),*]
@@ -117,7 +117,7 @@ mod tests {
         table
     }
 
-    /// Each status, with what it means for a caller. The first three have the same errno always.
+    /// Each status, with its meaning for a caller. The first three have the same errno always.
     const KINDS: [(ErrorKind, &str); 28] = [
         (ErrorKind::TimedOut, "a timeout of the caller"),
         (ErrorKind::LookupFailed, "the resolver did not answer"),

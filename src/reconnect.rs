@@ -359,7 +359,7 @@ impl Reconnect {
         }
     }
 
-    /// Sets the function that is called with each change of what an event loop has to wait for, as
+    /// Sets the function that receives each change of the events that an event loop has to wait for, as
     /// [`PendingConnect::set_watch`] describes, for every try and delay of
     /// [`try_connect`](Reconnect::try_connect).
     ///
@@ -508,7 +508,7 @@ impl Reconnect {
         limit.earlier(Deadline(Some(*due))).earlier(Deadline::after(check))
     }
 
-    /// Reports what a delay waits for. The connect of a try reports by itself.
+    /// Reports the events that a delay waits for. The connect of a try reports by itself.
     fn report(&mut self) {
         let Some(notify) = &self.watch else { return };
         let mut notify = notify.lock().unwrap_or_else(PoisonError::into_inner);
@@ -541,7 +541,7 @@ impl Reconnect {
         }
     }
 
-    /// Removes everything from the watch, and forgets the watch.
+    /// Removes everything from the watch, and drops the watch.
     fn abandon_watch(&mut self) {
         self.unwatch();
         let Some(notify) = self.watch.take() else { return };
@@ -828,7 +828,7 @@ mod tests {
             assert_eq!((pace.count, pace.since), (0, None));
             now += 30 * S - ms(1);
             assert_eq!(pace.begin(now, ALL), Some(now + ms(bound)), "the connection was short");
-            // After a canceled call the next call waits for the same time.
+            // After a cancelled call the next call waits for the same time.
             assert_eq!(pace.begin(now + ms(50), ALL), Some(now + ms(bound)));
             now += ms(bound);
         }

@@ -202,7 +202,7 @@ fn by_hand(page: &str) -> &str {
     page.split(MARKER).next().unwrap_or("").trim_end()
 }
 
-/// The page, with the lists of what verifies each ID.
+/// The page, with the list of the tests that verify each ID.
 fn generate(page: &str, guarantees: &[(&str, bool)], verifiers: &Verifiers) -> String {
     let mut out =
         format!("{}\n\n{MARKER}\n\n## Tests\n\n`{BLESS}` writes this part.\n", by_hand(page));
@@ -514,7 +514,7 @@ fn check_reports_a_test_of_an_id_that_is_not_yet_provided() {
 }
 
 #[test]
-fn check_reports_a_page_that_differs_from_the_list_of_what_is_not_provided() {
+fn check_reports_a_page_that_differs_from_the_list_of_missing_guarantees() {
     let files: [(&str, &[&str]); 2] = [("tests/name.rs", &TESTED), ("xtask/b.rs", &BUDGET)];
     let found = problems(&SMALL, &files, &[]);
     assert!(found.len() == 1 && found[0].contains("disagree"), "{found:?}");

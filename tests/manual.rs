@@ -1,5 +1,5 @@
 //! The pages of the manual, docs/*.md, README.md, ARCHITECTURE.md and CONTRIBUTING.md, name only
-//! functions and files that exist, and their C examples compile. src/manual.rs has the checks that need the inside of the crate.
+//! functions and files that exist, and their C examples compile. src/manual.rs has the checks that need private items of the crate.
 
 // The C examples use poll(2).
 #![cfg(unix)]

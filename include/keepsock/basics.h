@@ -430,8 +430,8 @@ typedef struct {
  */
 
 /**
- * How a stream is split into messages. The kinds with a length field differ in what a message is:
- * KEEPSOCK_FRAMING_PREFIXED removes and adds the length, KEEPSOCK_FRAMING_LENGTH_FIELD delivers and
+ * How a stream is split into messages. The kinds with a length field differ in their messages:
+ * KEEPSOCK_FRAMING_PREFIXED removes and adds the length. KEEPSOCK_FRAMING_LENGTH_FIELD delivers and
  * sends whole frames.
  */
 typedef int32_t keepsock_framing_kind;

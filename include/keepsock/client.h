@@ -571,7 +571,7 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
 /**
  * Writes one message with the length or the delimiter of its framing, in one system call.
  *
- * keepsock_framing describes what the function adds to a message. One write timeout covers the whole
+ * keepsock_framing describes the bytes that the function adds to a message. One write timeout covers the whole
  * call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
  * accepted, including those of the length and the delimiter.
  *
@@ -1124,7 +1124,7 @@ int32_t keepsock_client_check_liveness(keepsock_client *client, int64_t *timeout
  * The object is then closed and must still be freed. The descriptor has no SO_RCVTIMEO and
  * SO_SNDTIMEO. It is in blocking mode unless keepsock_client_set_nonblocking() was last called
  * with true. Other options stay as they are. A handler may release the connection that it was
- * lent: it then continues outside of the service.
+ * lent: it then continues outside the service.
  *
  * To leave a connection to a forked child, the parent releases the descriptor and calls close(2).
  * The child releases its copy and adopts it with keepsock_client_from_fd(). The child can do so

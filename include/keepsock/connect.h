@@ -146,7 +146,8 @@ typedef void (*keepsock_on_watch)(keepsock_fd fd, int32_t watch, void *user);
 typedef void (*keepsock_on_timeout)(int64_t timeout_ms, void *user);
 
 /**
- * Sets callbacks that report what an event loop has to wait for, as curl_multi_socket_action() does.
+ * Sets callbacks that report the events that an event loop has to wait for, as
+ * curl_multi_socket_action() does.
  *
  * The library calls them for everything that the connect waits for now, before this function
  * returns. Later keepsock_pending_connect_finish() and keepsock_pending_connect_free() call them.
@@ -304,7 +305,7 @@ int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size
  * It works only inside keepsock_reconnect_connect(), which waits, and
  * keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
  * keepsock_client_connect(): it looks the name up and applies every option again. The program must
- * send again what a lost connection had in transit.
+ * send the messages again that were in transit on a lost connection.
  *
  * - The delay between tries is random, from 0 to a bound. The bound is 100 ms at first, doubles
  *   after each failure, and is at most 30 s ("full jitter", AWS Architecture Blog). So clients
@@ -493,7 +494,7 @@ int32_t keepsock_reconnect_next_timeout(const keepsock_reconnect *reconnect, int
                                         keepsock_error **error);
 
 /**
- * Sets callbacks that report what an event loop has to wait for during
+ * Sets callbacks that report the events that an event loop has to wait for during
  * keepsock_reconnect_try_connect().
  *
  * keepsock_pending_connect_set_watch() describes them. They are called for every try and every

@@ -71,7 +71,7 @@ typedef struct keepsock_datagram keepsock_datagram;
  *   "0.0.0.0:8080" receives IPv4 only, "[::]:8080" IPv6 only.
  * - With port 0 the kernel chooses the port, and keepsock_datagram_endpoint() returns it.
  * - "unix:/path" and "unix:@abstract" create Unix datagram sockets. The library replaces a socket
- *   file whose socket is gone, and never one that a socket is bound to (keepsock_server_listen()
+ *   file whose socket was closed, and never one that a socket is bound to (keepsock_server_listen()
  *   describes the lock file). Closing the socket removes the file.
  *
  * @param endpoint  The local endpoint.
@@ -106,7 +106,7 @@ int32_t keepsock_datagram_bind(const char *endpoint, const keepsock_options *opt
  * Creates a socket that sends to one peer and receives from that peer only (socket(2),
  * connect(2)).
  *
- * Nothing is sent, so a UDP peer need not exist. A Unix peer must exist. If a name has several
+ * Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has several
  * addresses, the socket uses the first one that this machine has a route to. On Linux the library
  * gives a Unix socket a name, so that the peer can reply. On other systems set a local endpoint
  * for that.
@@ -119,7 +119,7 @@ int32_t keepsock_datagram_bind(const char *endpoint, const keepsock_options *opt
  * @param datagram  Receives the socket. Free it with keepsock_datagram_free().
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
- *   - KEEPSOCK_ERR_REFUSED: the Unix socket of the peer is gone
+ *   - KEEPSOCK_ERR_REFUSED: the Unix socket of the peer was closed
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse or is no destination ("*", 0.0.0.0,
  *     [::], port 0); a link-local IPv6 address has no zone; the local endpoint is a multicast or
  *     broadcast address; or this machine has no such zone or interface
@@ -321,7 +321,7 @@ int32_t keepsock_datagram_recv_batch(keepsock_datagram *datagram, keepsock_recv_
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
- *   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+ *   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
  *   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -354,7 +354,7 @@ int32_t keepsock_datagram_send(keepsock_datagram *datagram, const void *buf, siz
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
- *   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+ *   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
  *   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -386,7 +386,7 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram, const char *endpo
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
- *   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+ *   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
  *   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route, or the local address is not of this machine
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -444,7 +444,7 @@ typedef struct {
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
- *   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+ *   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
  *   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route, or the local address is not of this machine
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without

@@ -66,7 +66,7 @@ typedef struct keepsock_server keepsock_server;
  * - "0.0.0.0:8080" accepts IPv4 only, and "[::]:8080" accepts IPv6 only.
  * - A host name means its first address.
  * - With port 0 the kernel chooses a free port. keepsock_server_port() returns it.
- * - "unix:/path" replaces a socket file whose server is gone, and never one that a socket is bound
+ * - "unix:/path" replaces a socket file whose server was closed, and never one that a socket is bound
  *   to. The library removes the file when the server is closed.
  *
  * The options apply to the listening socket and to every accepted connection, except the cancel

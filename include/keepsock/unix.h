@@ -188,7 +188,7 @@ int32_t keepsock_client_read_fds(keepsock_client *client, void *buf, size_t cap,
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
- *   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+ *   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
  *   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without

@@ -421,7 +421,7 @@ impl<'a> Handover<'a> {
         Ok(sys::read_report(report))
     }
 
-    /// Waits until the successor has reported that it is ready, or cannot do so any more.
+    /// Waits until the successor has reported that it is ready, or can no longer do so.
     fn wait_ready(
         &self,
         channel: &Owned,

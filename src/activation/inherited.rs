@@ -68,7 +68,7 @@ impl Activation {
     /// The environment variables that [`from_env`](Activation::from_env) reads.
     ///
     /// A program that executes itself again keeps its process number, so the variables still name
-    /// it although no sockets are passed any more. Remove each variable with
+    /// it although no process passes sockets to it. Remove each variable with
     /// `std::env::remove_var` before that.
     ///
     /// ```
@@ -623,7 +623,7 @@ impl Activation {
                 return Ok(find(&|item| item.address().as_ref() == Some(&name)));
             }
         };
-        // Without an inherited socket of this kind, the name need not be looked up here.
+        // Without an inherited socket of this kind, no lookup of the name is needed here.
         if find(&|item| matches!(item.address(), Some(Address::Inet(_)))).is_none() {
             return Ok(None);
         }

@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// L7: a successor learns which files it owns, whatever bytes their names contain.
+    /// L7: a successor receives the names of the files that it owns, with any bytes.
     #[test]
     #[cfg(unix)]
     fn note_of_any_path_round_trips() {

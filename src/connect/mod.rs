@@ -34,7 +34,7 @@ const OPERATION: &str = "connect";
 pub(crate) const OTHER_FAMILY: &str =
     "it is of another address family than the peer: use an address of the same family";
 
-/// The result of an attempt that was started outside of a [`ConnectDriver`].
+/// The result of an attempt that was started outside a [`ConnectDriver`].
 enum Direct {
     Connected(Connected),
     InProgress(AttemptStart),

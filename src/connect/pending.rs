@@ -70,7 +70,7 @@ pub struct PendingConnect {
     is_watched: bool,
 }
 
-/// A change of what an event loop has to wait for: see [`PendingConnect::set_watch`].
+/// A change of the events that an event loop has to wait for: see [`PendingConnect::set_watch`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Watch<'a> {
@@ -78,7 +78,7 @@ pub enum Watch<'a> {
     Readable(sys::Borrowed<'a>),
     /// Wait until the descriptor is writable.
     Writable(sys::Borrowed<'a>),
-    /// Do not wait for the descriptor any more. It is still open.
+    /// No longer wait for the descriptor. It is still open.
     Remove(sys::Borrowed<'a>),
     /// Wait for at most this time, instead of the time that was reported before. `None`: no limit.
     Timeout(Option<Duration>),
@@ -89,7 +89,7 @@ pub(crate) const EVENT_CHECK: Duration = Duration::from_millis(25);
 
 type Notify = Box<dyn FnMut(Watch<'_>) + Send>;
 
-/// The function that receives each [`Watch`], and what it knows.
+/// The function that receives each [`Watch`], and the current watches.
 struct Watcher {
     notify: Notify,
     /// The attempts whose socket is watched.
@@ -336,8 +336,8 @@ impl PendingConnect {
         }
     }
 
-    /// Sets the function that is called with each change of what an event loop has to wait for. The
-    /// function is called for everything that is watched now, and later by
+    /// Sets the function that receives each change of the events that an event loop has to wait for.
+    /// It is called for everything that is watched now, and later by
     /// [`finish`](PendingConnect::finish) and when the object is dropped. Each call of `finish` reports
     /// the time that is left, so that a timer that expired early is set again. A second function
     /// replaces the first one, which is called to remove everything.

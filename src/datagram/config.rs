@@ -190,8 +190,8 @@ impl DatagramSocket {
                 let set = set.and_then(|()| sys::want_details(socket, inet.families(), on));
                 (set, sys::UDP_CONTROL)
             }
-            // Turning it off concerns this program only. The kernel continues to report both, because a
-            // receiver in another thread has space for both or for none.
+            // Turning it off changes only the results of this program. The kernel continues to
+            // report both, because a receiver in another thread has space for both or for none.
             Side::Unix(_) => {
                 (if on { sys::want_sender(io.socket()) } else { Ok(()) }, sys::UNIX_CONTROL)
             }

@@ -94,7 +94,7 @@ impl DatagramSocket {
     /// kernel chooses a port, which [`port`](DatagramSocket::port) returns.
     ///
     /// `unix:/run/app.sock` and `unix:@name` are Unix datagram sockets. The library replaces the socket
-    /// file of a path if no socket is bound to it any more, and never a file that is in use. While it
+    /// file of a path if no socket is bound to the path, and never a file that is in use. While it
     /// replaces the file, a lock file `PATH.lock.NUMBER` exists next to it, as
     /// [`ServerSocket::listen`](crate::ServerSocket::listen) describes. Closing this socket removes the
     /// socket file.

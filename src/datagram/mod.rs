@@ -114,7 +114,7 @@ enum Side {
 struct Inet {
     local: SocketAddr,
     /// The only address at which the socket receives and from which it replies, if there is one. The
-    /// kernel then need not report the destination of each datagram.
+    /// kernel then does not need to report the destination of each datagram.
     own: Option<SocketAddr>,
     answers_from: Option<SocketAddr>,
     peer: Option<SocketAddr>,

@@ -197,7 +197,7 @@ impl Inet {
 }
 
 impl Unix {
-    /// Connects again. The kernel ends the connection when the receiver is gone (ECONNREFUSED, then
+    /// Connects again. The kernel ends the connection when the receiver closes (ECONNREFUSED, then
     /// ENOTCONN), although another socket may have been bound to the name since.
     fn finds_peer_again(&self, io: &InUse<'_>) -> bool {
         let _disabled = sys::CancellationDisabled::new();
@@ -243,7 +243,7 @@ impl Unix {
     }
 }
 
-/// Whether a Unix peer's socket is gone.
+/// Whether a Unix peer's socket was closed.
 fn is_gone(err: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, NotConnected};
     // EPIPE: the peer exists, but has shut down receiving.
@@ -265,8 +265,8 @@ impl DatagramSocket {
     /// the send buffer (unix(7)).
     ///
     /// ICMP errors of earlier datagrams do not end the call: they are
-    /// [reported](DatagramSocket::recv_error), and sending is retried. When a Unix peer is gone, replies
-    /// that it sent and that were not received are lost. Sending works again as soon as a socket is bound
+    /// [reported](DatagramSocket::recv_error), and sending is retried. When a Unix peer closes, the
+    /// replies that it sent and that this socket has not received are lost. Sending works again as soon as a socket is bound
     /// to the peer's name.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ impl DatagramSocket {
     /// - [`WouldBlock`](ErrorKind::WouldBlock): non-blocking mode, and no space
     /// - [`Cancelled`](ErrorKind::Cancelled): the token was fired
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
-    /// - [`Refused`](ErrorKind::Refused): the Unix peer is gone, or has shut down receiving
+    /// - [`Refused`](ErrorKind::Refused): the Unix peer was closed, or has shut down receiving
     /// - [`Unreachable`](ErrorKind::Unreachable): there is no route to the peer
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): local policy forbids the destination, or it is
     ///   a broadcast address without [`set_broadcast`](DatagramSocket::set_broadcast)

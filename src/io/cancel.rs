@@ -1,4 +1,4 @@
-//! Canceling calls from another thread or from a signal handler.
+//! Cancelling calls from another thread or from a signal handler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,7 +12,7 @@ use crate::types::error::{Error, Result};
 /// read, write and other waiting calls return [`Cancelled`](crate::ErrorKind::Cancelled) within 50
 /// ms. The sockets stay usable: [`reset`](CancelToken::reset) the token, or detach it.
 ///
-/// A token stays fired until it is reset, so later calls are canceled as well. Clones refer to the
+/// A token stays fired until it is reset, so later calls are cancelled as well. Clones refer to the
 /// same token, and one token may be attached to any number of sockets. A socket without a token has
 /// no extra cost. With a token each read and each accept needs one more poll.
 ///
@@ -89,7 +89,7 @@ impl CancelToken {
     }
 
     /// Resets the token to its initial state. A call that has not yet observed the fired token
-    /// continues to wait, so reset the token after the canceled calls have returned. Not
+    /// continues to wait, so reset the token after the cancelled calls have returned. Not
     /// async-signal-safe.
     ///
     /// ```

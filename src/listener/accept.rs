@@ -386,7 +386,7 @@ impl ServerSocket {
             () if cancel.as_ref().is_some_and(CancelToken::is_fired) => Err(ErrorKind::Cancelled),
             () if deadline.has_passed() => Err(ErrorKind::TimedOut),
             // A close wakes the thread that polls, which then wakes the next thread. A token
-            // need not: the thread that polls may have another token.
+            // may not wake it: the thread that polls may have another token.
             () => Ok(match (deadline.remaining(), cancel.as_ref().map(|_| POLL_INTERVAL)) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),

@@ -31,7 +31,7 @@ impl ServerSocket {
     /// - If the port is 0, the kernel assigns a port. [`port`](ServerSocket::port) returns it.
     /// - `unix:/path` and, on Linux, `unix:@name` are Unix stream sockets.
     ///
-    /// The socket file of a Unix path is replaced if its server is gone, and never if a socket is
+    /// The socket file of a Unix path is replaced if its server was closed, and never if a socket is
     /// bound to it. While it is replaced, a lock file `PATH.lock.NUMBER` is next to it, which only
     /// its owner can open. In a sticky directory, lock files of other users are ignored, except
     /// those of root, of the directory's owner and of the socket file's owner. If the directory

@@ -42,7 +42,7 @@ pub use stats::{ServiceStats, TrafficStats};
 #[non_exhaustive]
 pub struct Drained {
     /// Connections that ended in order: the peer closed its side, or the service closed the
-    /// connection after everything was sent. The peer need not have closed its side by the
+    /// connection after everything was sent. The peer does not have to close its side by the
     /// deadline, if it has received everything.
     pub completed: u32,
     /// Connections that ended otherwise: a reset by either side, a failure of the connection, a

@@ -347,7 +347,7 @@ impl ClientSocket {
         self.has(NONBLOCKING) && !self.close_timeout().is_zero()
     }
 
-    /// Fails if an earlier call has met the abnormal end of the connection, so that written data may
+    /// Fails if an earlier call has observed an abnormal end of the connection, so that written data may
     /// be lost.
     fn check_lost_data(&self) -> StdResult<(), Cause> {
         if self.has(UNWRITTEN) {

@@ -119,7 +119,7 @@ impl ClientSocket {
     ///
     /// The kernel reports a reset once. On Linux the library still detects a reset of a TCP
     /// connection after the program has read SO_ERROR of the descriptor, or after a forked child has
-    /// met the reset. A Unix socket keeps no trace of the reset, and reads then report the end of
+    /// received the reset. A Unix socket keeps no trace of the reset, and reads then report the end of
     /// the stream. A program must not read SO_ERROR of a Unix socket.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ impl ClientSocket {
         }
     }
 
-    /// Fails if the connection has ended so that nothing may be written any more. After an idle
+    /// Fails if the connection has ended and permits no more writes. After an idle
     /// timeout the program may still write a last message.
     pub(super) fn require_writable(&self) -> Result<(), Cause> {
         match self.limit_end() {
@@ -174,7 +174,7 @@ impl ClientSocket {
     /// descriptor has consumed it. A forked child is such a holder, and so is the program with a
     /// borrowed descriptor. A Unix socket keeps no trace of the error. Where the kernel does not
     /// distinguish a FIN from a reset, the result is a reset if `unless_known` is set and no call has
-    /// met another end.
+    /// observed another end.
     #[inline(always)]
     pub(super) fn lost_error(&self, io: &InUse<'_>, unless_known: bool) -> Option<Cause> {
         if self.has_holders() { self.query_lost_error(io, unless_known) } else { None }

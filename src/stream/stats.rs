@@ -38,7 +38,7 @@ pub struct ConnectionStats {
     pub five_tuple: FiveTuple,
     /// The TCP state.
     pub tcp_state: Option<TcpState>,
-    /// Why the connection ended. `None`: no call has met its end.
+    /// Why the connection ended. `None`: no call has observed its end.
     pub close_reason: Option<CloseReason>,
     /// The smoothed round-trip time (RFC 6298).
     pub rtt: Option<Duration>,
@@ -123,7 +123,7 @@ impl ConnectionStats {
 }
 
 impl ClientSocket {
-    /// Returns why the connection ended. `None`: no call on this socket has met its end. The reason
+    /// Returns why the connection ended. `None`: no call on this socket has observed its end. The reason
     /// stays available after close.
     ///
     /// While a close of an open connection waits for the peer, the reason is already
@@ -140,7 +140,7 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close_reason(&self) -> Option<CloseReason> {
-        // A close sets the flag before it records the reason, which it may learn at its end.
+        // A close sets the flag before it records the reason, which it may observe only at its end.
         let is_closed = self.has(CLOSING) || self.descriptor.is_closed();
         let recorded = CloseReason::from_number(self.close_reason.load(Ordering::Acquire));
         recorded.or_else(|| is_closed.then(|| self.local_close_reason()))
@@ -196,8 +196,8 @@ impl ClientSocket {
         Ok(stats)
     }
 
-    /// Whether the connection may have a user timeout or use Multipath TCP. Otherwise the kernel
-    /// need not be queried.
+    /// Whether the connection may have a user timeout or use Multipath TCP. Otherwise no
+    /// query of the kernel is needed.
     fn may_have_tcp_options(&self) -> bool {
         let has_holders = self.descriptor.is_inherited() || sys::fork::has_forked();
         self.has(TCP_OPTIONS | FD_SHARED) || has_holders

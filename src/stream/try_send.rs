@@ -12,7 +12,7 @@ use crate::types::close_reason::CloseReason;
 /// The result of [`ClientSocket::try_send`].
 pub(crate) enum TrySend {
     Sent,
-    /// The kernel did not accept the whole message: the peer reads too slowly or is gone.
+    /// The kernel did not accept the whole message: the peer reads too slowly or has vanished.
     WouldBlock,
     /// This side had shut down sending before.
     ShutDown,

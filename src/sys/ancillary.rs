@@ -269,7 +269,7 @@ mod read {
         // SAFETY: the caller guarantees a control buffer that the kernel filled.
         let mut at = unsafe { libc::CMSG_FIRSTHDR(msg) };
         while !at.is_null() {
-            // SAFETY: the macros of cmsg(3) return headers inside of the control buffer.
+            // SAFETY: the macros of cmsg(3) return headers inside the control buffer.
             unsafe {
                 let data = libc::CMSG_DATA(at);
                 let before = data as usize - at as usize;

@@ -143,7 +143,7 @@ mod linux {
         // messages.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(msg) };
         while !next.is_null() {
-            // SAFETY: next points to a message inside of the control buffer.
+            // SAFETY: next points to a message inside the control buffer.
             let header = unsafe { &*next };
             // SAFETY: no memory is touched.
             let whole = unsafe { libc::CMSG_LEN(mem::size_of::<[libc::timespec; 3]>() as u32) };
@@ -164,7 +164,7 @@ mod linux {
                 }
                 return UNIX_EPOCH.checked_add(since);
             }
-            // SAFETY: the message is inside of the control buffer, which the caller keeps alive.
+            // SAFETY: the message is inside the control buffer, which the caller keeps alive.
             next = unsafe { libc::CMSG_NXTHDR(msg, next) };
         }
         None

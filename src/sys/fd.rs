@@ -43,7 +43,7 @@ pub(crate) struct Hold<'a>(&'a Descriptor);
 /// While this value lives, the call is not counted as a call.
 pub(crate) struct Aside<'a>(&'a Descriptor);
 
-/// A growing pause between checks of what other threads have done.
+/// A growing pause between checks for calls of other threads.
 struct Pause(u32);
 
 impl Pause {
@@ -145,7 +145,7 @@ impl Descriptor {
 
     /// Waits until the active calls have left, or until `done`. It does not wait for calls that wait
     /// here as well, and no new call starts in that time. Only for a connection that has ended: no
-    /// call can wait for the peer any more, so only the scheduler decides when the calls leave.
+    /// call waits for the peer, so only the scheduler decides when the calls leave.
     pub(crate) fn settle(&self, mine: &InUse<'_>, done: impl Fn() -> bool) {
         if self.is_inherited() {
             return;

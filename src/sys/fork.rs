@@ -1,8 +1,8 @@
 //! fork(2): which process made a socket, and whether another process may hold a copy of it.
 //!
 //! A forked child shares every socket of its parent, and shutdown(2), SO_LINGER and epoll(7)
-//! act on what they share. Handlers of pthread_atfork(3) keep the one number here up to date, so
-//! neither a call nor a close needs a system call to learn which process it runs in. _Fork() and
+//! act on the shared sockets. Handlers of pthread_atfork(3) keep the one number here up to date, so
+//! neither a call nor a close needs a system call to detect the process that it runs in. _Fork() and
 //! clone(2) run no handlers; the kernel clears the number in such a child (MADV_WIPEONFORK, Linux
 //! 4.14).
 
@@ -36,8 +36,8 @@ pub(crate) fn close(socket: Owned, reset: bool) {
     super::close(socket);
 }
 
-/// Locks, in a forked child, what the parent made. A thread that held the lock when the process
-/// forked does not exist in the child and never unlocks it: then the result is `None`.
+/// Locks, in a forked child, a mutex that the parent made. If a thread of the parent held the lock at
+/// the fork, the child does not have that thread, and no thread unlocks it: the result is `None`.
 pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     for tries in TRIES {
         match mutex.try_lock() {
@@ -50,7 +50,7 @@ pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     None
 }
 
-/// Locks what this process may have inherited by fork(2), as [`lock_inherited`] does, and
+/// Locks a mutex that this process may have inherited by fork(2), as [`lock_inherited`] does, and
 /// otherwise as usual.
 #[cfg(all(feature = "capi", feature = "serve"))]
 pub(crate) fn lock_shared<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -228,7 +228,7 @@ mod platform {
         epoch().load(Ordering::Relaxed) & FORKED != 0
     }
 
-    /// Has a function called in each child, by the thread that forked. It must do no more than
+    /// Has a function called in each child, by the thread that forked. It must do only
     /// what is safe in the child of a process with threads.
     pub(crate) fn at_child(clean_up: fn()) {
         let _ = AT_CHILD.set(clean_up);
@@ -259,7 +259,7 @@ mod platform {
             }
         }
 
-        /// E5: a child knows what its parent made, and has no child of its own yet.
+        /// E5: a child distinguishes the objects of its parent from its own, and has no child yet.
         #[test]
         fn birth_differs_in_a_forked_child() {
             let born = sys::fork::birth();
@@ -273,7 +273,7 @@ mod platform {
             assert!(!is_inherited(born) && has_forked());
         }
 
-        /// E5: A child for which no handler runs knows what its parent made, and so do its children.
+        /// E5: a child for which no handler runs detects the objects of its parent, and so do its children.
         #[test]
         #[cfg(target_os = "linux")]
         fn birth_differs_in_a_child_made_by_clone() {

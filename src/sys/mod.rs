@@ -17,9 +17,9 @@
 //! - `keepalive`, `set_keepalive`, `bind_interface`, `set_nonblocking`
 //! - `get_option`, `set_option`, `set_congestion_control`, `set_raw_option`: options that a program
 //!   sets; `owner_of`: the options that this library sets
-//! - [`tcp`]: what the kernel knows of a connection, and how long it tries
-//! - `send_with_rights`, `recv_with_rights`, `peer_credentials`, `packet_socket`: what only
-//!   Unix sockets have
+//! - [`tcp`]: the kernel's data about a connection, and how long it retransmits
+//! - `send_with_rights`, `recv_with_rights`, `peer_credentials`, `packet_socket`: functions
+//!   of Unix sockets
 //! - `send_file`, `read_at`: files
 //! - `save_syn`, `saved_syn`: the SYN of an accepted connection
 //! - `capture`, `capture_next`, `capture_drops`: the packets of a port

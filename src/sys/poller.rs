@@ -245,7 +245,7 @@ mod platform {
 
 pub(crate) use platform::{Poller, Registry};
 
-/// The report of a listener repeats while connections wait, so the loop need not accept all at once.
+/// The report of a listener repeats while connections wait, so the loop does not have to accept all at once.
 #[cfg(feature = "serve")]
 pub(crate) const LISTENERS_STAY_READY: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -258,7 +258,7 @@ pub(crate) struct Occurred {
     pub readable: bool,
     #[cfg(feature = "serve")]
     pub writable: bool,
-    /// The peer sent FIN, or the connection is over: the loop reads until end of stream.
+    /// The peer sent FIN, or the connection has ended: the loop reads until end of stream.
     #[cfg(feature = "serve")]
     pub ended: bool,
     /// A receive may return less than the kernel holds: the loop reads until the kernel reports that

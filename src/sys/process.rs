@@ -358,7 +358,7 @@ mod platform {
         let mut own = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
         let room = own.len() - 11;
         let own = (&raw mut own).cast::<u8>();
-        // SAFETY: the offset of the digits is inside of the text.
+        // SAFETY: the offset of the digits is inside the text.
         let digits = ptr::slice_from_raw_parts_mut(unsafe { own.add(11) }, room);
         let pointers = |texts: &[CString], more: *const c_char| {
             let texts = texts.iter().map(|text| text.as_ptr());

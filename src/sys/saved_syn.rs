@@ -27,7 +27,7 @@ mod linux {
     use super::super::sockopt;
     use super::*;
 
-    // linux/tcp.h; not in every libc that this crate takes.
+    // linux/tcp.h; not in every supported version of the libc crate.
     const TCP_SAVE_SYN: c_int = 27;
 
     /// Whether a listener keeps the headers of the SYNs that open its connections.
@@ -45,7 +45,7 @@ mod linux_saved {
     use super::super::errno::check_int;
     use super::*;
 
-    // linux/tcp.h; not in every libc that this crate takes.
+    // linux/tcp.h; not in every supported version of the libc crate.
     const TCP_SAVED_SYN: c_int = 28;
 
     /// Takes the kernel's copy, IP and TCP headers; empty if there is none. The kernel gives
@@ -71,7 +71,8 @@ mod linux_saved {
                     bytes.truncate(len);
                     return Ok(bytes);
                 }
-                // It does not fit, and len says what does (net/ipv4/tcp.c). It is kept.
+                // The SYN does not fit. `len` is its size, and the kernel keeps it
+                // (net/ipv4/tcp.c).
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) && len > bytes.len() => {
                     bytes.resize(len, 0);
                 }

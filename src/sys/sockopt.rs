@@ -9,8 +9,8 @@ use libc::{c_int, socklen_t};
 use super::Borrowed;
 use super::errno::check_int;
 
-/// The value, in plain memory. A kernel that knows less leaves the rest zero; how many bytes it
-/// knew comes with it.
+/// Returns the value and the number of bytes that the kernel wrote. An older kernel writes fewer
+/// bytes, and the rest is zero.
 ///
 /// # Safety
 /// Every bit pattern is a valid `T`.
@@ -30,7 +30,7 @@ pub(super) unsafe fn get<T>(
     Ok((value, len as usize))
 }
 
-/// Sets the value; what it points to, if it does, is alive.
+/// Sets the value. Memory that a pointer in the value refers to must be valid.
 pub(super) fn set<T>(socket: Borrowed<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let len = mem::size_of::<T>() as socklen_t;
     // SAFETY: the kernel reads at most `len` bytes of value.

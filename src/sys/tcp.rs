@@ -1,6 +1,6 @@
 //! The kernel's knowledge of a TCP connection, and its limits for retries.
 //!
-//! - `tcp_info`: state, times, counters ([`TcpInfo`]); `None` for what a system does not report
+//! - `tcp_info`: state, times, counters ([`TcpInfo`]); `None` for a value that the system does not report
 //! - `silence`: the time since the last segment from the peer, where `TELLS_SILENCE`
 //! - `acknowledged`: how many of the sent bytes the peer has acknowledged, and when (Linux)
 //! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
@@ -313,7 +313,7 @@ mod platform {
         raw(socket).is_ok_and(|(raw, _)| raw.bytes_acked > 0)
     }
 
-    /// Whether the TCP connection is over in both directions: reset, timed out, or closed by both
+    /// Whether the TCP connection has ended in both directions: reset, timed out, or closed by both
     /// sides (tcp(7), TCP_INFO). False where the system does not report it.
     pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
         // SAFETY: the state is the first byte of struct tcp_info.
@@ -321,8 +321,8 @@ mod platform {
         state.is_ok_and(|(state, _)| i32::from(state) == TcpState::Closed as i32)
     }
 
-    /// Whether a connection is over without the peer's FIN: a call on the socket, perhaps in another
-    /// process, has met a reset. `None`: the connection is over, and the kernel does not report the
+    /// Whether a connection has ended without the peer's FIN: a call on the socket, perhaps in another
+    /// process, has received a reset. `None`: the connection has ended, and the kernel does not report the
     /// cause. Linux 5.1 and later report it through TCP_INQ, which counts a received FIN as one byte;
     /// struct tcp_info has that size since 5.4.
     pub(crate) fn ended_without_fin(socket: Borrowed<'_>) -> io::Result<Option<bool>> {

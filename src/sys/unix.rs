@@ -495,8 +495,8 @@ pub(crate) fn poll(
     Ok(Ready { socket: found != 0, error: found & libc::POLLERR != 0 })
 }
 
-/// Whether a stream is over in both directions, so that no read or write can wait any more: reset,
-/// failed, or ended by both sides. Linux and FreeBSD report POLLHUP (poll(2)) in this state only.
+/// Whether a stream has ended in both directions, so that no read or write can wait: reset,
+/// failed, or shut down by both sides. Linux and FreeBSD report POLLHUP (poll(2)) in this state only.
 pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
     if !SEES_HANGUP {
         return super::is_gone(socket);
@@ -811,7 +811,7 @@ fn path_of(name: &SockAddr) -> Option<&Path> {
         return None;
     }
     let len = (name.len() as usize).min(mem::size_of::<libc::sockaddr_storage>());
-    // SAFETY: the path has this many bytes, inside of the name's storage.
+    // SAFETY: the path has this many bytes, inside the name's storage.
     let bytes = unsafe {
         let path = name.as_ptr().cast::<u8>().add(BEFORE);
         std::slice::from_raw_parts(path, len.saturating_sub(BEFORE))

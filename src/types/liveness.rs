@@ -1,4 +1,4 @@
-//! The configuration of liveness checks, and what the kernel reports for them.
+//! The configuration of liveness checks, and the kernel's data for them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct Heartbeat {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LivenessConfig {
     pub dead_after: Option<Duration>,
-    /// A living peer that takes no data for `dead_after` ends the connection as well.
+    /// A living peer that reads no data for `dead_after` ends the connection as well.
     pub fail_on_stall: bool,
     pub middlebox_timeout: Option<Duration>,
     pub heartbeat: Option<Heartbeat>,

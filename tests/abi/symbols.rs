@@ -297,7 +297,7 @@ fn chain_of_lists_is_a_fault() {
         0
     );
     assert_eq!(faults("Those of keepsock_client_read()."), 2, "a chain, and no list");
-    assert_eq!(faults("KEEPSOCK_OK, KEEPSOCK_ERR_OS, _CLOSED."), 2, "a status outside of the list");
+    assert_eq!(faults("KEEPSOCK_OK, KEEPSOCK_ERR_OS, _CLOSED."), 2, "a status outside the list");
     assert_eq!(faults("KEEPSOCK_OK, or\n- KEEPSOCK_ERR_OS, _CLOSED: it failed"), 1, "a short name");
     assert_eq!(
         faults("KEEPSOCK_OK, or\n- KEEPSOCK_ERR_OS: it failed\n- KEEPSOCK_ERR_OS: again"),

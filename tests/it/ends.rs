@@ -132,7 +132,7 @@ fn calls_in_progress_when_a_limit_ends_the_connection_report_its_end<A: Api>() {
     }
 }
 
-/// K7: if the peer has reset the connection before a limit is over, the reset is the end.
+/// K7: if the peer has reset the connection before a limit expires, the reset is the end.
 fn reset_before_a_limit_stays_the_end<A: Api>() {
     for (_, options, _) in limits::<A>() {
         let (client, peer) = with_raw_peer::<A>(&options);

@@ -588,7 +588,7 @@ fn handover_with_clients_refuses_no_connection<A: Api>() {
                 assert_eq!(rest, format!("{pid}\n"));
                 drop(stays);
                 assert_eq!(helper.next_line(), format!("{pid} has handed over to {next}"));
-                assert!(path.as_deref().is_none_or(Path::exists), "the file is gone");
+                assert!(path.as_deref().is_none_or(Path::exists), "the file is removed");
                 let before = served.load(Ordering::SeqCst);
                 support::eventually("clients are still served", || {
                     served.load(Ordering::SeqCst) > before + 9
@@ -601,7 +601,7 @@ fn handover_with_clients_refuses_no_connection<A: Api>() {
         // The server ends at the end of its input. The last server removes the file.
         drop(helper);
         support::eventually("no process listens", || connect(&endpoint).is_err());
-        support::eventually("the file is gone", || path.as_deref().is_none_or(|p| !p.exists()));
+        support::eventually("the file is removed", || path.as_deref().is_none_or(|p| !p.exists()));
     }
 }
 
@@ -675,7 +675,7 @@ fn handover_of_datagram_socket_loses_no_datagram<A: Api>() {
             pid = next;
         }
         drop((helper, client));
-        support::eventually("the file is gone", || !path.exists());
+        support::eventually("the file is removed", || !path.exists());
     }
 }
 
@@ -964,7 +964,7 @@ fn socket_that_successor_did_not_adopt_is_closed<A: Api>() {
         support::eventually("no process listens", || connect(&endpoint).is_err());
     }
     for name in ["closed", "freed", "left", "datagram"] {
-        support::eventually("the file is gone", || !dir.path(name).exists());
+        support::eventually("the file is removed", || !dir.path(name).exists());
     }
 }
 
@@ -1007,7 +1007,7 @@ fn unix_path_without_file_creates_new_listener<A: Api>() {
     std::fs::remove_file(dir.path("s")).unwrap();
     succeeded::<A>(&successor(&test, "s", &[&variable]), &given).unwrap();
     is_served();
-    support::eventually("the file is gone", || !dir.path("s").exists());
+    support::eventually("the file is removed", || !dir.path("s").exists());
     let listener = UnixListener::bind(dir.path("s")).unwrap();
     std::fs::remove_file(dir.path("s")).unwrap();
     let variables = [(ENDPOINT, endpoint.as_str())];

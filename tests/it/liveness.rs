@@ -648,8 +648,8 @@ fn stats_of_unix_socket_have_no_tcp_values<A: Api>() {
     assert_eq!(p.accepted.stats().unwrap().close_reason, Some(CloseReason::Local));
 }
 
-/// N1: the statistics of a connection query each value once, and do not query what only an option
-/// can have changed that this process did not set. Calls of getsockopt(2) and ioctl(2) are counted.
+/// N1: the statistics of a connection query each value once. They skip a value that only an
+/// option can change, if this process did not set the option. Calls of getsockopt(2) and ioctl(2) are counted.
 fn stats_make_only_the_needed_system_calls<A: Api>() {
     process::in_process(
         &test_name!(A, "stats_make_only_the_needed_system_calls"),

@@ -78,7 +78,7 @@ fn reconnect_to_later_server_succeeds<A: Api>() {
             connecting.join().unwrap().unwrap();
             server.accept().unwrap();
         });
-        // The earlier failures are over: the cause is the lost connection.
+        // The earlier failures have ended: the cause is the lost connection.
         drop(told);
         let told = listen_to::<A>(&mut reconnect);
         let _server = A::listen(&endpoint, &[]).unwrap();

@@ -244,7 +244,7 @@ fn serve_senders<A: Api>(server: &A::Server, way: Way) -> (A::Service, Arc<Atomi
 }
 
 /// V5, V7: a drain returns after the handler or the last callback of each connection that it has
-/// reset, so the program may free what they use.
+/// reset, so the program may free the memory that they use.
 fn drain_returns_after_the_last_callback<A: Api>() {
     for way in WAYS {
         for limit in [0, 20] {

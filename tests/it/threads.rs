@@ -569,7 +569,7 @@ fn nonblocking_accept_does_not_wait<A: Api>() {
 }
 
 /// T1: parts of a program with lifetimes of their own share a connection. It stays open until the
-/// last owner is gone, in any order, and the buffered bytes are those of one connection.
+/// last owner drops it, in any order, and the buffered bytes are those of one connection.
 fn connection_of_several_owners_closes_with_the_last<A: Api>() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
         let Pair { client, accepted, server: _server, .. } = pair::<A>(Transport::Tcp);

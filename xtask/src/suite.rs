@@ -93,7 +93,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         let build = c_examples(ws, false)?;
         install_check::cmake_user(ws, &build)
     });
-    // P1: a program builds with what pkg-config prints, shared and static.
+    // P1: a program builds with the flags that pkg-config prints, shared and static.
     steps.step("installed, pkg-config", || install_check::pkg_config_user(ws));
     // P2: the command that shows the main job. This gate is the other command.
     steps.step("demo", || {

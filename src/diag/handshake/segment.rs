@@ -405,7 +405,7 @@ impl Ip {
             return None;
         }
         let payload_len = match usize::from(be16(fixed, 2)?) {
-            // A packet of more than 64 KiB, which occurs inside of a host (Linux: BIG TCP).
+            // A packet of more than 64 KiB, which occurs inside a host (Linux: BIG TCP).
             0 => rest.len(),
             total => total.checked_sub(header_len)?,
         };

@@ -275,7 +275,7 @@ fn parse_of_incomplete_header_returns_none() {
     assert!(with(7, 1).is_none(), "a later fragment");
     assert!(with(6, 0x20).is_some_and(|s| !s.dont_fragment), "a first fragment");
     assert!(with(32, 0x40).is_none(), "a TCP header of 16 bytes");
-    assert!(with(3, 50).is_none(), "an IP packet that ends inside of TCP's header");
+    assert!(with(3, 50).is_none(), "an IP packet that ends inside TCP's header");
     // Larger than 64 KiB (BIG TCP): the length is that of the packet.
     assert_eq!(with(3, 0).unwrap().payload_len, 100);
 }

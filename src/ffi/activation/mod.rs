@@ -403,7 +403,7 @@ pub unsafe extern "C" fn keepsock_activation_name(
 /// of Unix sockets. The library closes listening sockets and datagram sockets that the program did
 /// not request: clients would connect to them and never be accepted.
 ///
-/// @return KEEPSOCK_OK on success, also if the predecessor is gone. If the kernel rejects an
+/// @return KEEPSOCK_OK on success, also if the predecessor has exited. If the kernel rejects an
 ///   option, the predecessor is not notified:
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: the interface does not exist
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set the option

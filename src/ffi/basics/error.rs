@@ -281,7 +281,7 @@ pub unsafe extern "C" fn keepsock_error_print(
             let _ = std::io::stderr().write_all(&line);
         });
     }
-    // SAFETY: as above; the reference is not used any more.
+    // SAFETY: as above; the reference is no longer used.
     unsafe { handle::free(error) };
 }
 

@@ -4,8 +4,8 @@ use crate::Framing;
 use crate::ffi::{Result, SizedIn, invalid, versioned};
 use crate::internal::length_format_from_number;
 
-/// How a stream is split into messages. The kinds with a length field differ in what a message is:
-/// KEEPSOCK_FRAMING_PREFIXED removes and adds the length, KEEPSOCK_FRAMING_LENGTH_FIELD delivers and
+/// How a stream is split into messages. The kinds with a length field differ in their messages:
+/// KEEPSOCK_FRAMING_PREFIXED removes and adds the length. KEEPSOCK_FRAMING_LENGTH_FIELD delivers and
 /// sends whole frames.
 #[repr(i32)]
 #[derive(Clone, Copy, PartialEq, Eq)]

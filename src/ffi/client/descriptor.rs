@@ -38,7 +38,7 @@ pub unsafe extern "C" fn keepsock_client_fd(
 /// The object is then closed and must still be freed. The descriptor has no SO_RCVTIMEO and
 /// SO_SNDTIMEO. It is in blocking mode unless keepsock_client_set_nonblocking() was last called
 /// with true. Other options stay as they are. A handler may release the connection that it was
-/// lent: it then continues outside of the service.
+/// lent: it then continues outside the service.
 ///
 /// To leave a connection to a forked child, the parent releases the descriptor and calls close(2).
 /// The child releases its copy and adopts it with keepsock_client_from_fd(). The child can do so

@@ -231,7 +231,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_socket(
     })
 }
 
-/// Sets callbacks that report what an event loop has to wait for, as curl_multi_socket_action() does.
+/// Sets callbacks that report the events that an event loop has to wait for, as
+/// curl_multi_socket_action() does.
 ///
 /// The library calls them for everything that the connect waits for now, before this function
 /// returns. Later keepsock_pending_connect_finish() and keepsock_pending_connect_free() call them.

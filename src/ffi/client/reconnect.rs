@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Reconnect, Retry};
 /// It works only inside keepsock_reconnect_connect(), which waits, and
 /// keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
 /// keepsock_client_connect(): it looks the name up and applies every option again. The program must
-/// send again what a lost connection had in transit.
+/// send the messages again that were in transit on a lost connection.
 ///
 /// - The delay between tries is random, from 0 to a bound. The bound is 100 ms at first, doubles
 ///   after each failure, and is at most 30 s ("full jitter", AWS Architecture Blog). So clients
@@ -324,7 +324,7 @@ pub unsafe extern "C" fn keepsock_reconnect_next_timeout(
     })
 }
 
-/// Sets callbacks that report what an event loop has to wait for during
+/// Sets callbacks that report the events that an event loop has to wait for during
 /// keepsock_reconnect_try_connect().
 ///
 /// keepsock_pending_connect_set_watch() describes them. They are called for every try and every

@@ -11,7 +11,7 @@ use crate::internal::CancellationDisabled;
 
 /// Writes one message with the length or the delimiter of its framing, in one system call.
 ///
-/// keepsock_framing describes what the function adds to a message. One write timeout covers the whole
+/// keepsock_framing describes the bytes that the function adds to a message. One write timeout covers the whole
 /// call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
 /// accepted, including those of the length and the delimiter.
 ///

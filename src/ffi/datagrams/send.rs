@@ -101,7 +101,7 @@ impl ReplyTo<'_> {
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
-///   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+///   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
 ///   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn keepsock_datagram_send(
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
-///   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+///   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
 ///   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
-///   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+///   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
 ///   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route, or the local address is not of this machine
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn keepsock_datagram_reply(
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
-///   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+///   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
 ///   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the destination
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
@@ -306,7 +306,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_TOO_LONG: longer than the protocol or the path MTU allows
-///   - KEEPSOCK_ERR_REFUSED: the Unix peer does not exist any more, or does not receive
+///   - KEEPSOCK_ERR_REFUSED: the Unix peer no longer exists, or has shut down receiving
 ///   - KEEPSOCK_ERR_RESET: this socket or the Unix peer was shut down
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route, or the local address is not of this machine
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without

@@ -39,7 +39,7 @@ impl Stopped for DatagramSocket {
 ///   "0.0.0.0:8080" receives IPv4 only, "[::]:8080" IPv6 only.
 /// - With port 0 the kernel chooses the port, and keepsock_datagram_endpoint() returns it.
 /// - "unix:/path" and "unix:@abstract" create Unix datagram sockets. The library replaces a socket
-///   file whose socket is gone, and never one that a socket is bound to (keepsock_server_listen()
+///   file whose socket was closed, and never one that a socket is bound to (keepsock_server_listen()
 ///   describes the lock file). Closing the socket removes the file.
 ///
 /// @param endpoint  The local endpoint.
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 /// Creates a socket that sends to one peer and receives from that peer only (socket(2),
 /// connect(2)).
 ///
-/// Nothing is sent, so a UDP peer need not exist. A Unix peer must exist. If a name has several
+/// Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has several
 /// addresses, the socket uses the first one that this machine has a route to. On Linux the library
 /// gives a Unix socket a name, so that the peer can reply. On other systems set a local endpoint
 /// for that.
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 /// @param datagram  Receives the socket. Free it with keepsock_datagram_free().
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
-///   - KEEPSOCK_ERR_REFUSED: the Unix socket of the peer is gone
+///   - KEEPSOCK_ERR_REFUSED: the Unix socket of the peer was closed
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse or is no destination ("*", 0.0.0.0,
 ///     [::], port 0); a link-local IPv6 address has no zone; the local endpoint is a multicast or
 ///     broadcast address; or this machine has no such zone or interface

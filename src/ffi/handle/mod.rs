@@ -166,7 +166,7 @@ impl<T: Handle> Reserved<T> {
         let handle = self.construct(make, 0);
         // SAFETY: the slot has an object, and the handle is not known outside this function.
         if let Err(e) = set_up(unsafe { slot.object() }) {
-            // SAFETY: the reference that `set_up` had is gone.
+            // SAFETY: the reference that `set_up` had has ended.
             unsafe { free(handle) };
             return Err(e);
         }

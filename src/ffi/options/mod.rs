@@ -13,7 +13,7 @@ const OPERATION: &str = "options";
 
 /// Options for creating a socket.
 ///
-/// The functions that connect, listen, bind or adopt a descriptor copy what they need. One object
+/// The functions that connect, listen, bind or adopt a descriptor copy the options. One object
 /// serves any number of sockets and may be freed after the call.
 ///
 /// Threads: no other thread may use the object while a thread sets an option. Several threads may

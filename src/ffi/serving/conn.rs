@@ -130,7 +130,7 @@ impl Program {
     }
 }
 
-// Each call below runs a function of the C program with what the header promises: the id of a
+// Each call below runs a function of the C program with the promised arguments: the id of a
 // connection whose on_close callback has not returned, and the `user` that the program passed.
 impl Handler for Program {
     fn reserve(&self, first: usize, count: usize) -> bool {

@@ -803,7 +803,7 @@ pub unsafe extern "C" fn keepsock_service_wait(
 ///                    no limit.
 /// @param completed   Receives the number of connections that ended in order: the peer closed its
 ///                    side, or the service closed the connection after everything was sent. The
-///                    peer need not have closed its side by the deadline, if it has received
+///                    peer does not have to close its side by the deadline, if it has received
 ///                    everything.
 /// @param reset       Receives the number of connections that ended otherwise: a reset by either
 ///                    side, a failure of the connection, a panic of the handler or callback, or

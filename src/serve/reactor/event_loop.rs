@@ -68,7 +68,7 @@ struct Loop<'a> {
     /// The connection that callbacks receive.
     current: Connection,
     /// Empty if the loop does not accept. While the loop uses the listeners they stay open, so that
-    /// it sees when they are closed.
+    /// it detects when they are closed.
     listeners: Vec<(&'a Listener, InUse<'a>)>,
     accepting: Accepting,
     /// A connection that was accepted while the service was full.

@@ -179,7 +179,7 @@ impl Backend for ReactorService {
         slots.accepts
     }
 
-    /// Stops accepting. The accepting loop then sees that the server socket is closed.
+    /// Stops accepting. The accepting loop then detects that the server socket is closed.
     fn stop(&self) {
         self.state.stop();
         self.loops[self.acceptor].post_command(CMD_ACCEPT, false);

@@ -258,8 +258,8 @@ impl ClientSocket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // The connection has ended, and a read will find out how. The heartbeat needs no
-                // completion, and a write that waits for it meets the error itself.
+                // The connection has ended, and a read will report the reason. The heartbeat needs no
+                // completion, and a write that waits for it receives the error itself.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
                     *done = 0;
                     break;

@@ -238,7 +238,7 @@ impl Liveness {
     /// whether another thread has ended the connection by a limit. `looks` is the number of looks of
     /// the call since a limit has been over. `None`: there is no limit.
     ///
-    /// A thread that waits for input ends the connection when the limit is over, so the first looks
+    /// A thread that waits for input ends the connection when the limit expires, so the first looks
     /// follow soon. A thread that begins to read later is noticed within a quarter of the limit.
     pub(crate) fn next_look(&self, now: Instant, looks: &mut u32) -> Option<Duration> {
         let state = self.lock();

@@ -458,7 +458,7 @@ fn first_byte_timeout_applies_until_the_first_byte() {
     assert_eq!(ends(&config, Some(S)), Some((CloseReason::IdleTimeout, 6 * S)));
 }
 
-/// K7: a call to which the limits do not apply looks for an end when a limit is over, soon again, and
+/// K7: a call to which the limits do not apply looks for an end when a limit expires, soon again, and
 /// then four times within the limit. Another limit that begins later ends the frequent looks.
 #[test]
 fn next_look_follows_the_limit_soon_and_then_rarely() {
