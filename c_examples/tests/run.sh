@@ -46,6 +46,12 @@ fail() {
     exit 1
 }
 
+skip() { # REASON: ends the test, which ctest reports as skipped
+    echo "$name: skipped: $*"
+    [ "${CI:-}" != true ] || fail "CI=true: a skipped test is a failure"
+    exit 77
+}
+
 equal() { # WHAT EXPECTED FOUND
     [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
@@ -556,6 +562,38 @@ reconnect | poll_loop)
     end
     await_line "lost: *"
     ended "$client" "client"
+    ;;
+
+libuv_loop)
+    mkfifo "$dir/client"
+    next() { # LINE: the next line of the client must be that one
+        read -r line <&5 || fail "end of stream instead of '$1'"
+        equal "line" "$1" "$line"
+    }
+    start "$1"
+    run "$2" "$endpoint" "subscribe news" 3 >"$dir/client" 2>"$dir/client.err" 3<&- &
+    client=$!
+    pids="$pids $client"
+    exec 5<"$dir/client"
+    next connected
+    next "subscribe news" # the echo
+    kill -TERM "$server"
+    ended "$server" "server"
+    for again in 1 2; do
+        read -r line <&5 || fail "the client has ended"
+        case $line in "lost: "*) ;; *) fail "'$line' instead of 'lost'" ;; esac
+        rm "$dir/server"
+        start "$1" "$endpoint"
+        next connected
+        next "subscribe news"
+        kill -KILL "$server"
+        wait "$server" || :
+    done
+    ended "$client" "client"
+    ;;
+
+missing)
+    skip "$1"
     ;;
 
 line_client)

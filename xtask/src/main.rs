@@ -39,11 +39,11 @@ cargo xtask <command>
   ratios          prints processor time of a server and of datagrams as ratios to plain C,
                   measured in rounds; never fails because of a ratio
 
-xtask installs missing tools (cmake, valgrind, strace, ...): into target/ with pip where
-possible, else as Debian packages with apt-get, only if it runs as root. It prints each
-apt-get command and the packages before it runs the command. KEEPSOCK_NO_INSTALL=1 prevents
-every installation: xtask prints what to install instead. With CI=true a skipped step is a
-failure.
+xtask installs missing tools and libraries (cmake, valgrind, strace, libuv, ...): into target/
+with pip where possible, else as Debian packages with apt-get, only if it runs as root. It
+prints each apt-get command and the packages before it runs the command.
+KEEPSOCK_NO_INSTALL=1 prevents every installation: xtask prints what to install instead. With
+CI=true a skipped step is a failure.
 ";
 
 fn main() -> ExitCode {

@@ -111,6 +111,10 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
 }
 
 fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
+    // Without the library, ctest reports the tests that need it as skipped.
+    if let Err(reason) = tools::LIBUV.flags(ws) {
+        println!("{reason}");
+    }
     // The value is always passed, because CMake remembers the last one.
     let valgrind = format!("KEEPSOCK_VALGRIND={}", if valgrind { "ON" } else { "OFF" });
     Build::make(ws, &ws.root, ws.target.join("cmake"), &[valgrind])
