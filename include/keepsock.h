@@ -225,6 +225,8 @@
  *   Send or receive many datagrams with one system call
  *     datagrams.h 3: keepsock_datagram_send_batch
  *     datagrams.h 2: keepsock_datagram_recv_batch
+ *   Share a UDP port between sockets, as mDNS does
+ *     options.h 6: keepsock_options_set_sockopt
  *   Serve datagrams with threads of the library
  *     datagrams.h 6: keepsock_datagram_serve
  *   Join a multicast group, or send a broadcast

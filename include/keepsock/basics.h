@@ -615,7 +615,12 @@ enum {
     KEEPSOCK_SOCKOPT_NODELAY = 14,
     /** TCP_CORK: 1 holds back incomplete segments, for at most 200 ms, until it is 0 again. For
         open connections only. Linux. */
-    KEEPSOCK_SOCKOPT_CORK = 15
+    KEEPSOCK_SOCKOPT_CORK = 15,
+    /** SO_REUSEADDR of datagram sockets: 1 permits other sockets with this option to have the
+        same address and port. Each of them receives the datagrams of a multicast group (mDNS on
+        port 5353), and one of them receives a unicast datagram. A connect with this option needs
+        a local endpoint. Listeners always have it. */
+    KEEPSOCK_SOCKOPT_REUSE_ADDRESS = 16
 };
 
 /*

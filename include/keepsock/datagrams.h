@@ -13,7 +13,8 @@
  *  4. Waiting and event loops: keepsock_datagram_set_read_timeout,
  *     keepsock_datagram_set_write_timeout, keepsock_datagram_set_cancel,
  *     keepsock_datagram_set_nonblocking, keepsock_datagram_fd, keepsock_datagram_release_fd
- *  5. Addresses and statistics: keepsock_datagram_endpoint, keepsock_datagram_five_tuple,
+ *  5. Addresses, options and statistics: keepsock_datagram_endpoint,
+ *     keepsock_datagram_five_tuple, keepsock_datagram_set_sockopt, keepsock_datagram_sockopt,
  *     keepsock_datagram_get_stats
  *  6. Serving: keepsock_datagram_serve, keepsock_datagram_service_stop,
  *     keepsock_datagram_service_wait, keepsock_datagram_service_free
@@ -28,6 +29,7 @@
  *   recvmmsg                  keepsock_datagram_recv_batch
  *   MSG_TRUNC                 the member truncated of keepsock_datagram_info
  *   IP_PKTINFO, IPV6_PKTINFO  the members to, local and interface_index of keepsock_datagram_info
+ *   setsockopt, getsockopt    keepsock_datagram_set_sockopt, keepsock_datagram_sockopt
  *   fcntl(O_NONBLOCK)         keepsock_datagram_set_nonblocking
  *   poll, select, epoll_ctl   keepsock_datagram_fd
  *   getpeername, getsockname  keepsock_datagram_five_tuple, keepsock_datagram_endpoint
@@ -552,7 +554,7 @@ int32_t keepsock_datagram_release_fd(keepsock_datagram *datagram, keepsock_fd *f
                                      keepsock_error **error);
 
 /*
- * ---- 5. Addresses and statistics ----------------------------------------------------------------
+ * ---- 5. Addresses, options and statistics -------------------------------------------------------
  */
 
 /**
@@ -581,6 +583,39 @@ int32_t keepsock_datagram_endpoint(const keepsock_datagram *datagram, char *buf,
  */
 int32_t keepsock_datagram_five_tuple(const keepsock_datagram *datagram, keepsock_five_tuple *out,
                                      size_t size, keepsock_error **error);
+
+/**
+ * Sets an option of the operating system on an open socket (setsockopt(2)).
+ *
+ * For the sizes of the buffers, tos, mark and priority; on a Unix socket for send_buffer. If the
+ * call fails, the socket is unchanged.
+ *
+ * @param option  A keepsock_sockopt.
+ * @param value   The value. An option that is off or on has 0 or 1.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `option` is not a keepsock_sockopt, `value` is out of
+ *     its range, or the option has no effect on an open socket
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_set_sockopt(keepsock_datagram *datagram, int32_t option, uint32_t value,
+                                      keepsock_error **error);
+
+/**
+ * Returns the value of an option of the operating system that the kernel uses (getsockopt(2)).
+ * @param option  A keepsock_sockopt.
+ * @param value   Receives the value. Linux returns twice the size of a buffer that was set.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `option` is not a keepsock_sockopt
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_sockopt(const keepsock_datagram *datagram, int32_t option,
+                                  uint32_t *value, keepsock_error **error);
 
 /**
  * A snapshot of a datagram socket's statistics.

@@ -7,10 +7,15 @@ use std::time::Duration;
 use super::{DatagramSocket, Shared, Side, must_poll};
 use crate::io::cancel::CancelToken;
 use crate::io::timeout::TimeoutCell;
+use crate::options::option_failure;
 use crate::stream::BorrowedSocket;
-use crate::sys::{self, InUse, Owned, Sending};
+use crate::stream::sockopt::query_failure;
+use crate::sys::{self, Families, InUse, Owned, Sending};
 use crate::types::address::FiveTuple;
 use crate::types::error::{ErrorKind, IN_USE, Result};
+use crate::types::sockopt::{Sockets, Sockopt};
+
+const SOCKOPT: &str = "sockopt";
 
 /// Statistics of a datagram socket, from [`DatagramSocket::stats`].
 ///
@@ -127,6 +132,68 @@ impl DatagramSocket {
     /// ```
     pub fn set_tos(&self, tos: u8) -> Result<()> {
         self.set_sending("TOS", Sending::Tos(tos))
+    }
+
+    /// Sets an option of the operating system on the open socket, such as the size of a buffer.
+    ///
+    /// # Errors
+    /// The socket is unchanged if the call fails.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the value is out of range, or the option
+    ///   has no effect on an open socket: reuse_address, reuse_port, transparent and freebind.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform or this kind of socket does not have
+    ///   the option.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): the process may not set it.
+    /// - [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
+    ///   another reason.
+    ///
+    /// ```
+    /// # use keepsock::{DatagramSocket, Sockopt};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
+    /// socket.set_sockopt(Sockopt::RecvBuffer, 1 << 20)?;
+    /// println!("{} bytes", socket.sockopt(Sockopt::RecvBuffer)?);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_sockopt(&self, option: Sockopt, value: u32) -> Result<()> {
+        let io = self.enter(SOCKOPT)?;
+        let families = self.check_sockopt(option, Some(value))?;
+        sys::set_option(io.socket(), option, value, families)
+            .map_err(|e| self.failed(SOCKOPT, option_failure(option, value, &e), None))
+    }
+
+    /// Returns the value of an option that the kernel uses. Linux returns twice the size of a buffer
+    /// that was set.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform or this kind of socket does not have
+    ///   the option.
+    /// - [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
+    ///
+    /// ```
+    /// # use keepsock::{DatagramSocket, Sockopt};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
+    /// assert_eq!(socket.sockopt(Sockopt::Tos)?, 0);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn sockopt(&self, option: Sockopt) -> Result<u32> {
+        let io = self.enter(SOCKOPT)?;
+        let families = self.check_sockopt(option, None)?;
+        sys::get_option(io.socket(), option, families)
+            .map_err(|e| self.failed(SOCKOPT, query_failure(option, e), None))
+    }
+
+    /// Rejects an option that has no effect, and returns the IP versions of the socket.
+    fn check_sockopt(&self, option: Sockopt, value: Option<u32>) -> Result<Families> {
+        let (kind, families) = match &self.0.side {
+            Side::Inet(inet) => (Sockets::UDP_OPEN, inet.families()),
+            Side::Unix(_) => (Sockets::UNIX_DATAGRAM, Families::None),
+        };
+        let checked = option.check_open(value, kind);
+        checked.map_err(|(kind, what)| self.failed(SOCKOPT, kind.into(), None).detail(what))?;
+        Ok(families)
     }
 
     /// Forbids fragmentation of outgoing datagrams, by routers and by this machine.

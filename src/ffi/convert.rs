@@ -53,7 +53,7 @@ pub(crate) fn known<T>(found: Option<T>, number: i32, kind: &str) -> Result<T> {
     found.ok_or_else(|| crate::ffi::invalid(format!("{number} is not a {kind}")))
 }
 
-const SOCKOPTS: [Sockopt; 14] = [
+const SOCKOPTS: [Sockopt; 15] = [
     Sockopt::SendBuffer,
     Sockopt::RecvBuffer,
     Sockopt::Tos,
@@ -68,6 +68,7 @@ const SOCKOPTS: [Sockopt; 14] = [
     Sockopt::MaxSegment,
     Sockopt::Nodelay,
     Sockopt::Cork,
+    Sockopt::ReuseAddress,
 ];
 
 /// An option of the operating system by its number in keepsock_sockopt.

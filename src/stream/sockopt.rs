@@ -79,18 +79,7 @@ pub(crate) fn check(
     value: Option<u32>,
     inet: bool,
 ) -> std::result::Result<(), (ErrorKind, String)> {
-    if !inet && !option.sockets().intersects(Sockets::UNIX) {
-        let what = format!("{} does not apply to Unix sockets", option.name());
-        return Err((ErrorKind::Unsupported, what));
-    }
-    let Some(value) = value else {
-        return Ok(());
-    };
-    let kind = if inet { Sockets::OPEN } else { Sockets::UNIX };
-    option
-        .check(value)
-        .and_then(|()| option.check_sockets(value, kind))
-        .map_err(|what| (ErrorKind::InvalidArgument, what))
+    option.check_open(value, if inet { Sockets::OPEN } else { Sockets::UNIX })
 }
 
 /// The IP version of a connection. It may differ from that of the socket: a connection with an

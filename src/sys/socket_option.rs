@@ -23,6 +23,7 @@ pub(crate) fn set_option(
         Sockopt::RecvBuffer => own.set_recv_buffer_size(value as usize),
         Sockopt::OobInline => own.set_out_of_band_inline(value != 0),
         Sockopt::Nodelay => own.set_tcp_nodelay(value != 0),
+        Sockopt::ReuseAddress => own.set_reuse_address(value != 0),
         _ => platform::set(socket, option, value, families),
     }
 }
@@ -40,6 +41,7 @@ pub(crate) fn get_option(
         Sockopt::RecvBuffer => size(own.recv_buffer_size()),
         Sockopt::OobInline => own.out_of_band_inline().map(u32::from),
         Sockopt::Nodelay => own.tcp_nodelay().map(u32::from),
+        Sockopt::ReuseAddress => own.reuse_address().map(u32::from),
         _ => platform::get(socket, option, families),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::types::error::ErrorKind;
+
 /// An option of the operating system whose value is a number. Its number never changes its meaning.
 /// New options may be added.
 ///
@@ -57,6 +59,11 @@ pub enum Sockopt {
     /// TCP_CORK: 1 holds back incomplete segments, for at most 200 ms, until it is 0 again. For open
     /// connections only. Linux.
     Cork = 15,
+    /// SO_REUSEADDR of datagram sockets: 1 permits other sockets with this option to have the same
+    /// address and port. Each of them receives the datagrams of a multicast group (mDNS on port 5353),
+    /// and one of them receives a unicast datagram. A connect with this option needs a local endpoint.
+    /// Listeners always have it.
+    ReuseAddress = 16,
 }
 
 /// The kinds of sockets that a call makes or changes. A set of bits.
@@ -81,6 +88,8 @@ impl Sockets {
     pub(crate) const UNIX_DATAGRAM: Sockets = Sockets(1 << 7);
     /// An open TCP connection whose option changes.
     pub(crate) const OPEN: Sockets = Sockets(1 << 8);
+    /// An open UDP socket whose option changes.
+    pub(crate) const UDP_OPEN: Sockets = Sockets(1 << 9);
 
     pub(crate) const TCP: Sockets = Sockets::of([
         Sockets::CONNECT,
@@ -111,12 +120,13 @@ impl Sockets {
     /// Whether all of the sockets exist already.
     fn exist(self) -> bool {
         use Sockets as S;
-        let existing = S::of([S::CONNECTED, S::LISTENING, S::UDP_BOUND, S::OPEN]);
+        let existing = S::of([S::CONNECTED, S::LISTENING, S::UDP_BOUND, S::OPEN, S::UDP_OPEN]);
         self.0 & !existing.0 == 0
     }
 }
 
-const INET: Sockets = Sockets::of([Sockets::TCP, Sockets::UDP, Sockets::UDP_BOUND]);
+const UDP: Sockets = Sockets::of([Sockets::UDP, Sockets::UDP_BOUND, Sockets::UDP_OPEN]);
+const INET: Sockets = Sockets::of([Sockets::TCP, UDP]);
 const NEW_INET: Sockets = Sockets::of([Sockets::CONNECT, Sockets::LISTEN, Sockets::UDP]);
 const ALL: Sockets = Sockets::of([INET, Sockets::UNIX, Sockets::UNIX_DATAGRAM]);
 
@@ -147,6 +157,7 @@ impl Sockopt {
             }
             Sockopt::Nodelay => ("nodelay", SWITCH, S::TCP),
             Sockopt::Cork => ("cork", SWITCH, S::OPEN),
+            Sockopt::ReuseAddress => ("reuse_address", SWITCH, S::UDP),
         }
     }
 
@@ -160,8 +171,8 @@ impl Sockopt {
 
     /// Whether the option concerns the local address, so that a connect needs a local endpoint.
     pub(crate) fn needs_local(self) -> bool {
-        use Sockopt::{Freebind, ReusePort, Transparent};
-        matches!(self, ReusePort | Transparent | Freebind)
+        use Sockopt::{Freebind, ReuseAddress, ReusePort, Transparent};
+        matches!(self, ReuseAddress | ReusePort | Transparent | Freebind)
     }
 
     /// Whether an accepted connection does not have the value of its listener (Linux): sk_clone sets
@@ -181,6 +192,31 @@ impl Sockopt {
             return Ok(());
         }
         Err(format!("{name} {value} is not within {} to {}", range.start(), range.end()))
+    }
+
+    /// Returns why an open socket of this kind does not have the option, and a value for it, or has no
+    /// use for the value.
+    pub(crate) fn check_open(
+        self,
+        value: Option<u32>,
+        kind: Sockets,
+    ) -> Result<(), (ErrorKind, String)> {
+        use Sockets as S;
+        let (name, _, own) = self.properties();
+        let (all, what) = match kind {
+            S::OPEN => (S::TCP, "TCP"),
+            S::UDP_OPEN => (UDP, "datagram sockets"),
+            _ => (kind, "Unix sockets"),
+        };
+        if !own.intersects(all) {
+            return Err((ErrorKind::Unsupported, format!("{name} does not apply to {what}")));
+        }
+        let Some(value) = value else {
+            return Ok(());
+        };
+        self.check(value)
+            .and_then(|()| self.check_sockets(value, kind))
+            .map_err(|what| (ErrorKind::InvalidArgument, what))
     }
 
     /// Returns why none of these sockets has the option, or why the value has no effect on them.
@@ -204,7 +240,7 @@ fn why_not(own: Sockets, sockets: Sockets) -> &'static str {
         "applies to open connections only"
     } else if S::of([S::UNIX, S::UNIX_DATAGRAM]).intersects(sockets) {
         "does not apply to Unix sockets"
-    } else if S::of([S::UDP, S::UDP_BOUND]).intersects(sockets) && !own.intersects(S::UDP) {
+    } else if UDP.intersects(sockets) && !own.intersects(S::UDP) {
         "does not apply to datagram sockets"
     } else if own == listener {
         "applies to listening only"

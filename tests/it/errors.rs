@@ -766,6 +766,8 @@ mod c_only {
                 |d, e| keepsock_datagram_set_ttl(d, 1, e),
                 |d, e| keepsock_datagram_set_tos(d, 1, e),
                 |d, e| keepsock_datagram_set_dont_fragment(d, true, e),
+                |d, e| keepsock_datagram_set_sockopt(d, 2, 4096, e),
+                |d, e| out(77, |value| keepsock_datagram_sockopt(d, 2, value, e)),
                 |d, e| keepsock_datagram_set_recv_metadata(d, true, e),
                 |d, e| {
                     out([0x5au8; 256], |o| {

@@ -34,6 +34,8 @@ both_apis![
     rejected_sockopt_is_named_with_its_requirement,
     preferred_family_is_tried_first,
     sockopt_changes_on_an_open_connection,
+    sockopt_changes_on_an_open_datagram_socket,
+    datagram_sockets_share_a_port_and_each_gets_the_group,
     cork_holds_back_small_writes,
     oob_inline_leaves_the_urgent_byte_in_the_stream,
     listen_all_accepts_tcp_options_when_one_socket_is_tcp,
@@ -93,7 +95,7 @@ const MODES: [(Mode, &str); 17] = [
 /// - `M`: accepted and always fulfilled: the mode cannot be without its effect.
 /// - `C`: accepted: it limits the calls that the program makes before it adds the connection.
 /// - `R`: rejected.
-const TABLE: [(&str, &str); 51] = [
+const TABLE: [(&str, &str); 52] = [
     ("set_keepalive", "WRWRWWWWRRRRRRWRR"),
     ("set_keepalive (off)", "WMWMWWWWMMMMMMWMM"),
     ("set_dead_after", "WMWMWWWWRRRMMRWRR"),
@@ -127,6 +129,7 @@ const TABLE: [(&str, &str); 51] = [
     ("set_sockopt (max_segment)", "WRWRWWRWRRRRRRWRR"),
     ("set_sockopt (nodelay)", "WRWRWWWWRRRRRRWRR"),
     ("set_sockopt (cork)", "RRRRRRRRRRRRRRRRR"),
+    ("set_sockopt (reuse_address)", "RRRRRRRRWWRRRRRRR"),
     ("set_congestion_control", "WRWRWWWWRRRRRRWRR"),
     ("set_raw_sockopt", "WWWWWWWWWWWWWWWWW"),
     ("set_local_endpoint", "WRRRRWRRRWRRRRWRW"),
@@ -201,6 +204,7 @@ fn given<'a, A: Api>(
         "set_sockopt (max_segment)" => vec![Opt::Sockopt(Sockopt::MaxSegment, 1000)],
         "set_sockopt (nodelay)" => vec![Opt::Sockopt(Sockopt::Nodelay, 0)],
         "set_sockopt (cork)" => vec![Opt::Sockopt(Sockopt::Cork, 1)],
+        "set_sockopt (reuse_address)" => with_local(Sockopt::ReuseAddress, 1),
         "set_congestion_control" => vec![Opt::CongestionControl("reno")],
         "set_raw_sockopt" => vec![Opt::RawSockopt(PACING.0, PACING.1, PACING_RATE)],
         "set_local_endpoint" if mode == ConnectDatagramUnix => match A::NUMBER {
@@ -1088,6 +1092,76 @@ fn sockopt_changes_on_an_open_connection<A: Api>() {
     p.client.close().unwrap();
     fails(p.client.set_sockopt(Nodelay, 1), ErrorKind::Closed);
     fails(p.client.sockopt(Nodelay), ErrorKind::Closed);
+}
+
+/// L8: an option changes on an open datagram socket if it has an effect there. Any other is rejected.
+fn sockopt_changes_on_an_open_datagram_socket<A: Api>() {
+    use Sockopt::{
+        Freebind, Mark, Nodelay, Priority, RecvBuffer, ReuseAddress, ReusePort, SendBuffer, Tos,
+        Transparent,
+    };
+    let changes = [
+        (SendBuffer, 20_000, 40_000),
+        (RecvBuffer, 20_000, 40_000),
+        (Tos, 0x29, 0x29),
+        (Priority, 4, 4),
+    ];
+    let bound = A::Datagram::bind("*:0", &[Opt::Sockopt(ReuseAddress, 1)]).unwrap();
+    let connected = A::Datagram::connect(&format!("127.0.0.1:{}", bound.port()), &[]).unwrap();
+    for socket in [&bound, &connected] {
+        for (option, value, expected) in changes {
+            socket.set_sockopt(option, value).unwrap();
+            assert_eq!(socket.sockopt(option).unwrap(), expected, "{option:?}");
+        }
+        for option in [ReuseAddress, ReusePort, Transparent, Freebind] {
+            let failure = fails(socket.set_sockopt(option, 1), ErrorKind::InvalidArgument);
+            assert!(failure.message.contains("has no effect on an existing socket"), "{failure:?}");
+        }
+        fails(socket.set_sockopt(SendBuffer, 0), ErrorKind::InvalidArgument);
+        fails(socket.set_sockopt(Nodelay, 1), ErrorKind::Unsupported);
+        fails(socket.sockopt(Nodelay), ErrorKind::Unsupported);
+        match (socket.set_sockopt(Mark, 7), system::is_root()) {
+            (Ok(()), true) => assert_eq!(socket.sockopt(Mark).unwrap(), 7),
+            (denied, _) => drop(fails(denied, ErrorKind::PermissionDenied)),
+        }
+    }
+    assert_eq!(bound.sockopt(ReuseAddress).unwrap(), 1);
+    assert_eq!(connected.sockopt(ReuseAddress).unwrap(), 0);
+    let stats = bound.stats().unwrap();
+    assert_eq!((stats.send_buffer, stats.receive_buffer), (40_000, 40_000));
+    let dir = TempDir::new();
+    let unix = A::Datagram::bind(&dir.endpoint("u"), &[]).unwrap();
+    unix.set_sockopt(SendBuffer, 20_000).unwrap();
+    assert_eq!(unix.sockopt(SendBuffer).unwrap(), 40_000);
+    for option in [RecvBuffer, Tos, ReuseAddress] {
+        fails(unix.set_sockopt(option, 1), ErrorKind::Unsupported);
+        fails(unix.sockopt(option), ErrorKind::Unsupported);
+    }
+    unix.close();
+    fails(unix.set_sockopt(SendBuffer, 20_000), ErrorKind::Closed);
+    fails(unix.sockopt(SendBuffer), ErrorKind::Closed);
+}
+
+/// D1: two sockets with SO_REUSEADDR, or with SO_REUSEADDR and SO_REUSEPORT, share a port as mDNS
+/// responders do, and each of them receives the datagrams of the group. A third without is rejected.
+fn datagram_sockets_share_a_port_and_each_gets_the_group<A: Api>() {
+    let both = [Opt::Sockopt(Sockopt::ReuseAddress, 1), Opt::Sockopt(Sockopt::ReusePort, 1)];
+    let group: IpAddr = ip("239.255.53.53");
+    for options in [&both[..1], &both] {
+        let first = A::Datagram::bind("0.0.0.0:0", options).unwrap();
+        let second = A::Datagram::bind(&first.endpoint(), options).unwrap();
+        fails(A::Datagram::bind(&first.endpoint(), &[]), ErrorKind::AddressInUse);
+        for socket in [&first, &second] {
+            socket.join(group, Some("lo"), None).unwrap();
+            socket.set_read_timeout(60_000).unwrap();
+        }
+        let sender = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        sender.set_multicast_interface("lo").unwrap();
+        sender.send_to(b"query", SocketAddr::new(group, first.port())).unwrap();
+        for socket in [&first, &second] {
+            assert_eq!(socket.recv(64).unwrap().bytes, b"query");
+        }
+    }
 }
 
 /// L8: bytes that are held back with TCP_CORK are sent when it is off again, in one segment.

@@ -2,7 +2,7 @@
 
 use crate::ffi::{
     ErrorOut, Handle, Out, Ref, fd_of_socket, into_fd, keepsock_cancel_token, keepsock_datagram,
-    keepsock_error, keepsock_fd, timeout, with,
+    keepsock_error, keepsock_fd, sockopt, timeout, with,
 };
 
 /// Sets the TTL (IPv4) or the hop limit (IPv6) for unicast datagrams (IP_TTL, IPV6_UNICAST_HOPS).
@@ -104,6 +104,61 @@ pub unsafe extern "C" fn keepsock_datagram_set_recv_metadata(
     // NULL or writable.
     let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
     with(datagram, error, "receive metadata", |socket| socket.set_recv_metadata(on))
+}
+
+/// Sets an option of the operating system on an open socket (setsockopt(2)).
+///
+/// For the sizes of the buffers, tos, mark and priority; on a Unix socket for send_buffer. If the
+/// call fails, the socket is unchanged.
+///
+/// @param option  A keepsock_sockopt.
+/// @param value   The value. An option that is off or on has 0 or 1.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `option` is not a keepsock_sockopt, `value` is out of
+///     its range, or the option has no effect on an open socket
+///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_sockopt(
+    datagram: *mut keepsock_datagram,
+    option: i32,
+    value: u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "sockopt", |socket| socket.set_sockopt(sockopt(option)?, value))
+}
+
+/// Returns the value of an option of the operating system that the kernel uses (getsockopt(2)).
+///
+/// @param option  A keepsock_sockopt.
+/// @param value   Receives the value. Linux returns twice the size of a buffer that was set.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `option` is not a keepsock_sockopt
+///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_sockopt(
+    datagram: *const keepsock_datagram,
+    option: i32,
+    value: *mut u32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `value` and
+    // `error` are NULL or writable.
+    let (datagram, value, error) =
+        unsafe { (Ref::new(datagram), Out::new(value, "value"), ErrorOut::new(error)) };
+    with(datagram, error, "sockopt", |socket| {
+        let value = value.required()?;
+        value.write(socket.sockopt(sockopt(option)?)?);
+        Ok(())
+    })
 }
 
 /// Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).

@@ -750,6 +750,8 @@ fn datagram_calls(m: &mut Machine, kind: &str, endpoint: &CStr, own: &CStr) {
         keepsock_datagram_set_nonblocking(_s, p, _o) (p, true);
         keepsock_datagram_set_cancel(_s, p, _o) (p, null());
         keepsock_datagram_set_recv_metadata(_s, p, _o) (p, true);
+        keepsock_datagram_set_sockopt(_s, p, _o) (p, 1, 9000);
+        keepsock_datagram_sockopt(_s, p, o) (p, 1, o.at(0));
         keepsock_datagram_get_stats(_s, p, o) (p, o.at(0), size_of::<keepsock_datagram_stats>());
         keepsock_datagram_five_tuple(_s, p, o) (p, o.at(0), size_of::<keepsock_five_tuple>());
         keepsock_datagram_fd(_s, p, o) (p, o.at(0));

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 use std::time::{Duration, SystemTime};
 
+use keepsock::Sockopt;
 use keepsock::ffi::*;
 
 use super::super::capi::{CApi, CToken, c, call, field, options, sized_text, tuple};
@@ -355,6 +356,16 @@ impl Datagrams<CApi> for CDatagram {
 
     fn set_recv_metadata(&self, on: bool) -> Outcome<()> {
         call(|e| unsafe { keepsock_datagram_set_recv_metadata(self.0, on, e) })
+    }
+
+    fn set_sockopt(&self, option: Sockopt, value: u32) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_sockopt(self.0, option as i32, value, e) })
+    }
+
+    fn sockopt(&self, option: Sockopt) -> Outcome<u32> {
+        let mut value = 0;
+        call(|e| unsafe { keepsock_datagram_sockopt(self.0, option as i32, &raw mut value, e) })?;
+        Ok(value)
     }
 
     fn stats(&self) -> Outcome<DatagramStats> {

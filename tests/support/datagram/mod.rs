@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::SystemTime;
 
+use keepsock::Sockopt;
+
 #[cfg(feature = "serve")]
 use super::Serve;
 use super::{Api, Failure, Opt, Outcome, Passed, Peer, Tuple};
@@ -110,6 +112,8 @@ pub trait Datagrams<A: Api>: Send + Sync + Sized {
     fn set_tos(&self, tos: u8) -> Outcome<()>;
     fn set_dont_fragment(&self, on: bool) -> Outcome<()>;
     fn set_recv_metadata(&self, on: bool) -> Outcome<()>;
+    fn set_sockopt(&self, option: Sockopt, value: u32) -> Outcome<()>;
+    fn sockopt(&self, option: Sockopt) -> Outcome<u32>;
     fn stats(&self) -> Outcome<DatagramStats>;
     #[cfg(feature = "serve")]
     fn serve_with(&self, options: &[Serve], handler: OnDatagram) -> Outcome<A::DatagramService>;

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use keepsock::{Address, CancelToken, Datagram, DatagramSocket, Endpoint, Incoming, Outgoing};
+use keepsock::{
+    Address, CancelToken, Datagram, DatagramSocket, Endpoint, Incoming, Outgoing, Sockopt,
+};
 
 use super::super::rust::{RustApi, ms, options, peer, tuple};
 #[cfg(feature = "serve")]
@@ -188,6 +190,14 @@ impl Datagrams<RustApi> for DatagramSocket {
 
     fn set_recv_metadata(&self, on: bool) -> Outcome<()> {
         Ok(DatagramSocket::set_recv_metadata(self, on)?)
+    }
+
+    fn set_sockopt(&self, option: Sockopt, value: u32) -> Outcome<()> {
+        Ok(DatagramSocket::set_sockopt(self, option, value)?)
+    }
+
+    fn sockopt(&self, option: Sockopt) -> Outcome<u32> {
+        Ok(DatagramSocket::sockopt(self, option)?)
     }
 
     fn stats(&self) -> Outcome<DatagramStats> {
