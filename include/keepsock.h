@@ -140,6 +140,8 @@
  *     basics.h 8: keepsock_cancel_token_new, keepsock_cancel_token_fire
  *     client.h 4: keepsock_client_set_cancel
  *     server.h 2: keepsock_server_set_cancel
+ *   End my own poll or event loop from another thread or a signal handler
+ *     basics.h 8: keepsock_cancel_token_fd
  *   Put a client into my event loop
  *     client.h 8: keepsock_client_set_nonblocking, keepsock_client_fd,
  *         keepsock_client_check_liveness

@@ -16,7 +16,8 @@
  *  6. Options of the operating system: keepsock_sockopt
  *  7. Connection states: keepsock_tcp_state_str, keepsock_close_reason_str
  *  8. Cancel tokens: keepsock_cancel_token_new, keepsock_cancel_token_fire,
- *     keepsock_cancel_token_is_fired, keepsock_cancel_token_reset, keepsock_cancel_token_free
+ *     keepsock_cancel_token_is_fired, keepsock_cancel_token_reset, keepsock_cancel_token_fd,
+ *     keepsock_cancel_token_free
  *  9. Log events: keepsock_log_set
  *
  * Where a BSD call or a C library function has a counterpart here:
@@ -750,6 +751,23 @@ bool keepsock_cancel_token_is_fired(const keepsock_cancel_token *cancel);
  * the token was fired continues to wait.
  */
 void keepsock_cancel_token_reset(keepsock_cancel_token *cancel);
+
+/**
+ * Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop.
+ *
+ * keepsock_cancel_token_reset() makes it unreadable again. The descriptor stays the same and is
+ * open while the token, or a socket that has the token, exists. Do not read from it or close it.
+ *
+ * @param cancel  A token.
+ * @param fd      Receives the descriptor.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: a forked child of the process that created the token; create a
+ *     token in the child
+ *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_cancel_token_fd(const keepsock_cancel_token *cancel, keepsock_fd *fd,
+                                 keepsock_error **error);
 
 /** Frees a token. Sockets that have the token continue to use it. */
 void keepsock_cancel_token_free(keepsock_cancel_token *cancel);

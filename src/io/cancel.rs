@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::sys;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, ErrorKind, Result};
 
 /// A token that cancels calls of the sockets to which it is attached.
 ///
@@ -137,6 +137,33 @@ impl CancelToken {
     /// ```
     pub fn is_fired(&self) -> bool {
         self.0.state.load(Ordering::Acquire) != CLEAR
+    }
+
+    /// Borrows a descriptor that is readable while the token is fired, for poll(2) or an event loop.
+    /// [`reset`](CancelToken::reset) makes it unreadable again. Do not read from it. It stays open
+    /// while a clone of the token or a socket that has the token exists.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): in a forked child, where the parent owns the
+    ///   descriptor. Create a token in the child.
+    /// - [`Unsupported`](ErrorKind::Unsupported): on Windows.
+    ///
+    /// ```
+    /// let token = keepsock::CancelToken::new()?;
+    /// # #[cfg(unix)] {
+    /// use std::os::fd::AsRawFd;
+    /// println!("poll descriptor {} for input", token.descriptor()?.as_raw_fd());
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn descriptor(&self) -> Result<sys::Borrowed<'_>> {
+        const OPERATION: &str = "descriptor";
+        let event = self.own_event().ok_or_else(|| {
+            Error::new(ErrorKind::WrongState, OPERATION).detail(
+                "the descriptor of the cancel token belongs to the parent process: create a token in the child",
+            )
+        })?;
+        event.descriptor().ok_or_else(|| Error::new(ErrorKind::Unsupported, OPERATION))
     }
 
     /// Whether this process is a forked child of the process that created the token. The event then

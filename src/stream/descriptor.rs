@@ -138,8 +138,9 @@ impl ClientSocket {
     /// ```
     pub fn borrow(&self) -> Result<BorrowedSocket<'_>> {
         let io = self.enter("descriptor")?;
+        // Before the switch: a send_file that ends later does not leave O_NONBLOCK on the descriptor.
+        self.flags.fetch_or(FD_SHARED, Ordering::AcqRel);
         self.switch_to_blocking(&io).map_err(|e| self.os_failed("descriptor", e))?;
-        self.flags.fetch_or(FD_SHARED, Ordering::Relaxed);
         Ok(BorrowedSocket(io.hold()))
     }
 

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
-use super::flags::{NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, USES_POLL};
+use super::flags::{FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, USES_POLL};
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::Cause;
 use crate::sys::{self, FileRef, InUse};
@@ -41,6 +41,9 @@ impl ClientSocket {
     /// sendfile has no flag that prevents a wait. On a socket with a write timeout, a cancel token
     /// or liveness timers the descriptor is therefore non-blocking during the call, also for other
     /// users of the descriptor.
+    ///
+    /// sendfile has no flag that prevents SIGPIPE either, so the call blocks SIGPIPE in its thread
+    /// and restores the mask. In a thread that has blocked SIGPIPE each call saves a system call.
     ///
     /// # Errors
     /// [`Error::transferred`] returns the number of bytes that the kernel had accepted.
@@ -207,9 +210,16 @@ impl Drop for PinnedNonblocking<'_> {
         let client = self.client;
         let _mode = client.cancel.lock().unwrap_or_else(PoisonError::into_inner);
         client.flags.fetch_and(!NONBLOCK_PINNED, Ordering::AcqRel);
-        if !client.has(NONBLOCKING) {
+        if client.has(NONBLOCKING) || !sys::BLOCKING_CALLS {
+            return;
+        }
+        // If the program does not have the descriptor, the next call that waits in the kernel
+        // changes the mode, and another send_file finds the mode that it needs.
+        let before = client.flags.fetch_or(NONBLOCK_PENDING, Ordering::AcqRel);
+        if before & FD_SHARED != 0 {
             // fcntl(2) fails only for a descriptor that is not open.
-            let _ = sys::set_nonblocking(self.io.socket(), !sys::BLOCKING_CALLS);
+            let _ = sys::set_nonblocking(self.io.socket(), false);
+            client.flags.fetch_and(!NONBLOCK_PENDING, Ordering::AcqRel);
         }
     }
 }

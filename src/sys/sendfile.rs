@@ -40,10 +40,10 @@ mod direct {
     pub(crate) struct NoSigpipe {
         before: libc::sigset_t,
         was_blocked: bool,
-        /// A SIGPIPE was pending before. It belongs to the program.
-        was_pending: bool,
-        /// A call sent less than requested.
-        suspect: bool,
+        /// A call sent less than requested, so the kernel may have sent the signal.
+        is_suspect: bool,
+        /// A call failed with EPIPE, so the kernel has sent the signal.
+        has_failed: bool,
     }
 
     fn sigpipe() -> libc::sigset_t {
@@ -61,27 +61,52 @@ mod direct {
             let blocked = sigpipe();
             // SAFETY: sigsets are integers; both are valid, and are written only here.
             unsafe {
-                let (mut before, mut pending) = (mem::zeroed(), mem::zeroed());
+                let mut before = mem::zeroed();
                 libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut before);
                 let was_blocked = libc::sigismember(&raw const before, libc::SIGPIPE) == 1;
-                // A signal that was not blocked was delivered, and is not pending.
-                let was_pending = was_blocked
-                    && libc::sigpending(&raw mut pending) == 0
-                    && libc::sigismember(&raw const pending, libc::SIGPIPE) == 1;
-                NoSigpipe { before, was_blocked, was_pending, suspect: false }
+                NoSigpipe { before, was_blocked, is_suspect: false, has_failed: false }
+            }
+        }
+
+        fn note(&mut self, sent: &io::Result<usize>, count: usize) {
+            self.is_suspect |= !matches!(sent, Ok(n) if *n == count);
+            self.has_failed |= matches!(sent, Err(e) if e.raw_os_error() == Some(libc::EPIPE));
+        }
+
+        /// Consumes the pending signal. A SIGPIPE that the program had sent to this thread stays
+        /// pending: the kernel then drops its own signal.
+        fn consume(&self) {
+            let (mine, now) = (sigpipe(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+            // The kernel's signal sets have 64 bits.
+            let size = mem::size_of::<u64>();
+            // SAFETY: the set is initialized, siginfo_t consists of integers, and the timeout is
+            // zero.
+            unsafe {
+                let mut info: libc::siginfo_t = mem::zeroed();
+                // glibc's sigtimedwait(3) replaces SI_TKILL with SI_USER.
+                let taken = libc::syscall(
+                    libc::SYS_rt_sigtimedwait,
+                    &raw const mine,
+                    &raw mut info,
+                    &raw const now,
+                    size,
+                );
+                let is_signal = taken == libc::c_long::from(libc::SIGPIPE);
+                if is_signal && self.was_blocked && info.si_code == libc::SI_TKILL {
+                    libc::pthread_kill(libc::pthread_self(), libc::SIGPIPE);
+                }
             }
         }
     }
 
     impl Drop for NoSigpipe {
         fn drop(&mut self) {
-            // SAFETY: the set is initialized, and the timeout is zero.
-            unsafe {
-                if self.suspect && !self.was_pending {
-                    let (mine, now) = (sigpipe(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
-                    libc::sigtimedwait(&raw const mine, ptr::null_mut(), &raw const now);
-                }
-                if !self.was_blocked {
+            if self.has_failed || (self.is_suspect && !self.was_blocked) {
+                self.consume();
+            }
+            if !self.was_blocked {
+                // SAFETY: the set is initialized.
+                unsafe {
                     libc::pthread_sigmask(
                         libc::SIG_SETMASK,
                         &raw const self.before,
@@ -108,7 +133,7 @@ mod direct {
         let sent = check(unsafe {
             libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
         });
-        quiet.suspect |= !matches!(sent, Ok(n) if n == count);
+        quiet.note(&sent, count);
         sent
     }
 }

@@ -2036,6 +2036,10 @@ mod c_only {
         let space: *mut c_void = buf.as_mut_ptr().cast();
         unsafe {
             gives(INVALID, "cancel is NULL", |e| keepsock_cancel_token_new(null_mut(), e));
+            gives(INVALID, "cancel is NULL", |e| {
+                out(-1, |fd| keepsock_cancel_token_fd(null(), fd, e))
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_cancel_token_fd(cancel, null_mut(), e));
             gives(INVALID, "options is NULL", |e| keepsock_options_new(null_mut(), e));
             gives(INVALID, "options is NULL", |e| keepsock_serve_options_new(null_mut(), e));
             gives(INVALID, "endpoint is NULL", |e| {

@@ -567,6 +567,8 @@ fn token_fired_in_a_forked_child_is_not_fired_in_the_parent<A: Api>() {
         p.client.set_read_timeout(1).unwrap();
         fails(p.client.read(&mut [0; 8]), ErrorKind::TimedOut);
         token.fire();
+        // The descriptor shows the state of the parent's token.
+        fails(token.fd(), ErrorKind::WrongState);
     }));
     assert!(!token.is_fired());
     assert_eq!(events_set(), 0);

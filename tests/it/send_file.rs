@@ -22,6 +22,7 @@ both_apis![
     send_file_is_not_split_by_heartbeats,
     send_file_keeps_the_blocking_mode,
     send_file_ignores_mode_change_of_other_thread,
+    send_file_needs_three_system_calls,
     send_file_to_closed_peer_raises_no_sigpipe,
     send_file_keeps_pending_sigpipe_of_program,
     send_file_of_other_descriptor_fails,
@@ -288,6 +289,50 @@ fn send_file_keeps_the_blocking_mode<A: Api>() {
         p.client.set_nonblocking(false).unwrap();
         assert!(!system::is_nonblocking(fd));
     }
+}
+
+/// I5: a call blocks SIGPIPE, sends, and restores the mask. In a thread that has SIGPIPE blocked it
+/// does not restore the mask. A socket with a token or a timeout needs no more system calls.
+fn send_file_needs_three_system_calls<A: Api>() {
+    process::in_process(
+        &test_name!(A, "send_file_needs_three_system_calls"),
+        Duration::from_secs(60),
+        || {
+            use libc::{SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile};
+            let file = system::blank_file(1000);
+            let token = A::token();
+            let calls = [SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile];
+            let calls = limits::count_calls_of(&calls);
+            for expected in [3, 2] {
+                for way in 0..3 {
+                    let p = pair::<A>(Transport::Tcp);
+                    match way {
+                        0 => {}
+                        1 => p.client.set_cancel(Some(&token)),
+                        _ => p.client.set_write_timeout(20_000).unwrap(),
+                    }
+                    let send = || p.client.send_file(file.as_raw_fd(), 0, 1000).unwrap();
+                    send();
+                    let before = calls.load(Ordering::Acquire);
+                    for _ in 0..10 {
+                        assert_eq!(send(), 1000);
+                    }
+                    let made = calls.load(Ordering::Acquire) - before;
+                    assert_eq!(made, 10 * expected, "way {way}");
+                    // A read waits in the kernel, in the blocking mode.
+                    p.accepted.write_all(b"x").unwrap();
+                    assert_eq!(p.client.read(&mut [0; 8]).unwrap(), 1);
+                    // The program gets a descriptor in blocking mode, and it stays so.
+                    send();
+                    let fd = p.client.fd().unwrap();
+                    assert!(!system::is_nonblocking(fd));
+                    send();
+                    assert!(!system::is_nonblocking(fd));
+                }
+                system::block_signal(libc::SIGPIPE, true);
+            }
+        },
+    );
 }
 
 /// T4: a mode change by another thread does not affect a send_file in progress.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::{
     Api, Client, FullQueue, MORE_THAN_FITS, Opt, Outcome, Pair, Server, TRANSPORTS, TempDir, Token,
-    Transport, fails, pair, promptly, small_pair, system, waiting_calls, while_waiting,
+    Transport, fails, pair, pair_with, promptly, small_pair, system, waiting_calls, while_waiting,
 };
 use keepsock::ErrorKind;
 
@@ -31,6 +31,7 @@ both_apis![
     cancel_token_ends_calls_of_many_sockets,
     cancel_token_that_is_freed_stays_with_sockets,
     cancel_in_signal_handler_keeps_errno,
+    cancel_token_descriptor_is_readable_while_fired,
     close_ends_each_waiting_call,
     close_of_server_ends_each_accept,
     close_by_several_threads_ends_all_calls,
@@ -48,6 +49,31 @@ both_apis![
 
 /// The time within which a cancel takes effect (T2).
 const SOON: Duration = Duration::from_millis(50);
+
+/// T2, T4: the descriptor of a token ends a poll of the program, as often as the token is fired.
+fn cancel_token_descriptor_is_readable_while_fired<A: Api>() {
+    let token = A::token();
+    let fd = token.fd().unwrap();
+    let p = pair_with::<A>(Transport::Tcp, &[Opt::Cancel(&token)]);
+    for _ in 0..2 {
+        assert!(!system::becomes_readable(fd, 0));
+        thread::scope(|scope| {
+            scope.spawn(|| token.fire());
+            system::poll(&[(fd, libc::POLLIN), (p.client.fd().unwrap(), libc::POLLIN)], 60_000);
+        });
+        assert!(system::becomes_readable(fd, 0), "fired");
+        // A cancelled call leaves the descriptor readable.
+        fails(p.client.read(&mut [0; 8]), ErrorKind::Cancelled);
+        assert!(system::becomes_readable(fd, 0), "fired");
+        assert_eq!(token.fd().unwrap(), fd);
+        token.reset();
+    }
+    assert!(!system::becomes_readable(fd, 0), "reset");
+    // A socket keeps the token, so the descriptor stays open.
+    drop(token);
+    assert!(!system::becomes_readable(fd, 0), "closed");
+    assert!(system::identity(fd).is_some(), "closed");
+}
 
 /// T1, I1: a search does not count bytes that another reader took in the meantime.
 fn read_line_after_other_reader_searches_remaining_bytes<A: Api>() {

@@ -932,6 +932,11 @@ impl Server<CApi> for CServer {
 }
 
 impl Token for CToken {
+    fn fd(&self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_cancel_token_fd(self.0, &raw mut fd, e) }).map(|()| fd)
+    }
+
     fn fire(&self) {
         unsafe { keepsock_cancel_token_fire(self.0) };
     }

@@ -137,9 +137,15 @@ pub fn count_calls() -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll,
     ];
+    count_calls_of(&calls)
+}
+
+/// Counts the calls of these system calls that this thread makes from now on.
+pub fn count_calls_of(calls: &[libc::c_long]) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+    let calls: Vec<_> = calls.iter().map(|call| (*call, None)).collect();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = count.clone();
-    supervise(&calls.map(|call| (call, None)), move |_| {
+    supervise(&calls, move |_| {
         counter.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         None
     });

@@ -360,6 +360,7 @@ pub trait Server<A: Api>: Send + Sync {
 }
 
 pub trait Token: Send + Sync + 'static {
+    fn fd(&self) -> Outcome<RawFd>;
     fn fire(&self);
     fn reset(&self);
     fn is_fired(&self) -> bool;

@@ -515,6 +515,10 @@ impl Server<RustApi> for ServerSocket {
 }
 
 impl Token for CancelToken {
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.descriptor()?.as_raw_fd())
+    }
+
     fn fire(&self) {
         CancelToken::fire(self);
     }

@@ -1,7 +1,7 @@
 //! `keepsock_cancel_token`.
 
 use crate::CancelToken;
-use crate::ffi::{ErrorOut, Out, Ref, create, handle, keepsock_error};
+use crate::ffi::{ErrorOut, Out, Ref, create, fd_of, handle, keepsock_error, keepsock_fd, with};
 
 /// A token that ends waiting calls.
 ///
@@ -72,6 +72,35 @@ pub unsafe extern "C" fn keepsock_cancel_token_is_fired(
     // SAFETY: the header requires that no thread frees `cancel` during the call.
     let cancel = unsafe { Ref::new(cancel) };
     cancel.find().is_some_and(|cancel| cancel.0.is_fired())
+}
+
+/// Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop.
+///
+/// keepsock_cancel_token_reset() makes it unreadable again. The descriptor stays the same and is
+/// open while the token, or a socket that has the token, exists. Do not read from it or close it.
+///
+/// @param cancel  A token.
+/// @param fd      Receives the descriptor.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: a forked child of the process that created the token; create a
+///     token in the child
+///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_cancel_token_fd(
+    cancel: *const keepsock_cancel_token,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `cancel` during the call, and `fd` and
+    // `error` are NULL or writable.
+    let (cancel, fd, error) =
+        unsafe { (Ref::new(cancel), Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with(cancel, error, "descriptor", |token| {
+        let out = fd.required()?;
+        out.write(fd_of(token.descriptor()?));
+        Ok(())
+    })
 }
 
 /// Frees a token. Sockets that have the token continue to use it.
