@@ -115,6 +115,9 @@
  *         keepsock_options_set_family
  *   Print why connecting failed, address by address
  *     basics.h 3: keepsock_error_print, keepsock_error_message, keepsock_error_attempt
+ *   Set an option that the library lacks on a connection
+ *     client.h 8: keepsock_client_fd
+ *     conn.h 8: keepsock_conn_fd
  *   Use a descriptor that another library created
  *     client.h 1: keepsock_client_from_fd
  *     server.h 1: keepsock_server_from_fd
@@ -188,6 +191,8 @@
  *     serving.h 2: keepsock_server_serve_events
  *     conn.h 1: keepsock_callbacks
  *     conn.h 2: keepsock_conn_send
+ *   Send a header and a body as one message from a callback
+ *     conn.h 2: keepsock_conn_send_slices
  *   Push to many clients
  *     serving.h 3: keepsock_service_broadcast
  *     conn.h 6: keepsock_conn_join

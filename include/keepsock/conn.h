@@ -7,7 +7,7 @@
  *
  * Contents
  *  1. Callbacks: keepsock_conn, keepsock_callbacks
- *  2. Sending and queueing: keepsock_conn_send, keepsock_conn_queued
+ *  2. Sending and queueing: keepsock_conn_send, keepsock_conn_send_slices, keepsock_conn_queued
  *  3. Reading and back-pressure: keepsock_conn_pause, keepsock_conn_resume
  *  4. Closing: keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort,
  *     keepsock_conn_is_open, keepsock_conn_close_reason
@@ -17,11 +17,12 @@
  *  7. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
  *     keepsock_conn_set_dead_after, keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
  *     keepsock_conn_set_heartbeat_timeout
- *  8. Addresses, statistics and socket options: keepsock_conn_five_tuple,
+ *  8. Addresses, statistics and descriptor: keepsock_conn_five_tuple, keepsock_conn_fd,
  *     keepsock_conn_get_stats, keepsock_conn_set_sockopt, keepsock_conn_sockopt
  *
  * Where a function of another event library has a counterpart here:
  *   bufferevent_write, uv_write                          keepsock_conn_send
+ *   writev, evbuffer_add_iovec                           keepsock_conn_send_slices
  *   bufferevent_free, uv_close                           keepsock_conn_close, keepsock_conn_abort
  *   bufferevent_disable(EV_READ), uv_read_stop           keepsock_conn_pause
  *   bufferevent_enable(EV_READ), uv_read_start           keepsock_conn_resume
@@ -31,6 +32,7 @@
  *                                                        keepsock_conn_set_idle_timeout
  *   the data member of a uv_handle_t                     keepsock_conn_set_user
  *   getpeername, getsockname                             keepsock_conn_five_tuple
+ *   bufferevent_getfd, uv_fileno                         keepsock_conn_fd
  *   getsockopt(TCP_INFO)                                 keepsock_conn_get_stats
  *   setsockopt, getsockopt                               keepsock_conn_set_sockopt,
  *                                                        keepsock_conn_sockopt
@@ -151,6 +153,35 @@ typedef struct {
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  */
 int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keepsock_error **error);
+
+/**
+ * Sends one message whose bytes are in several buffers, as keepsock_conn_send() does.
+ *
+ * A header and a body become one message. The bytes are copied only if they must be queued.
+ *
+ * @param slices  The buffers.
+ * @param count   The number of buffers.
+ * @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
+ *     down or freed the service, or a timeout or limit ended it
+ *   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, or the kernel accepted a part of
+ *     the message and this process has no memory to queue the rest; the library resets the
+ *     connection. Or the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for a list of that many buffers; or the
+ *     kernel accepts no byte now, and this process has no memory to queue the message. Nothing was
+ *     sent, and the connection stays open
+ *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
+ *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
+ *     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
+ *     the length cannot represent the length of the message
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slices, size_t count,
+                                  keepsock_error **error);
 
 /**
  * Returns the number of bytes in the send queue of the connection.
@@ -435,7 +466,7 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
                                             keepsock_error **error);
 
 /*
- * ---- 8. Addresses, statistics and socket options ------------------------------------------------
+ * ---- 8. Addresses, statistics and descriptor ----------------------------------------------------
  */
 
 /**
@@ -450,6 +481,25 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
  */
 int32_t keepsock_conn_five_tuple(keepsock_conn conn, keepsock_five_tuple *out, size_t size,
                                  keepsock_error **error);
+
+/**
+ * Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also
+ * works in on_close.
+ *
+ * Use the descriptor inside the callbacks of this connection only. The library closes it after
+ * on_close, and another thread might then use the descriptor of another file.
+ *
+ * Do not read from it, write to it, call shutdown(2) or close(2), change O_NONBLOCK, or wait for it:
+ * the event loop does all that. Do not read SO_ERROR of a Unix socket, because the kernel reports a
+ * reset once.
+ *
+ * @param fd  Receives the descriptor.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `fd` is NULL
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_fd(keepsock_conn conn, keepsock_fd *fd, keepsock_error **error);
 
 /**
  * Fills in a snapshot of the connection's statistics. It also works in on_close.

@@ -3,14 +3,14 @@
 
 /// Copies bytes.
 pub(crate) fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
-    joined(&[bytes])
+    joined(bytes.len(), [bytes])
 }
 
-/// Copies several slices, one after another.
-pub(crate) fn joined(parts: &[&[u8]]) -> Option<Vec<u8>> {
+/// Copies several slices, one after another, of `len` bytes together.
+pub(crate) fn joined<'a>(len: usize, parts: impl IntoIterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     let mut copy = Vec::new();
-    copy.try_reserve_exact(parts.iter().map(|part| part.len()).sum()).ok()?;
-    parts.iter().for_each(|part| copy.extend_from_slice(part));
+    copy.try_reserve_exact(len).ok()?;
+    parts.into_iter().for_each(|part| copy.extend_from_slice(part));
     Some(copy)
 }
 

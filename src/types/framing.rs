@@ -324,6 +324,16 @@ impl Framing {
     /// delimiter, or the format cannot represent its length.
     #[inline]
     pub(crate) fn mark(self, message: &[u8]) -> Option<(Encoded, Encoded)> {
+        self.mark_parts(message.len(), |delimiter| message.contains(&delimiter))
+    }
+
+    /// As [`mark`](Framing::mark), for a message of `len` bytes in several parts.
+    #[inline]
+    pub(crate) fn mark_parts(
+        self,
+        len: usize,
+        contains: impl FnOnce(u8) -> bool,
+    ) -> Option<(Encoded, Encoded)> {
         let nothing = Encoded { bytes: [0; MAX_FIELD], size: 0 };
         let byte = |byte| {
             let mut bytes = [0; MAX_FIELD];
@@ -334,11 +344,11 @@ impl Framing {
             Framing::Raw | Framing::Fixed { .. } | Framing::LengthField { .. } => {
                 Some((nothing, nothing))
             }
-            Framing::Lines { .. } => (!message.contains(&b'\n')).then_some((nothing, byte(b'\n'))),
+            Framing::Lines { .. } => (!contains(b'\n')).then_some((nothing, byte(b'\n'))),
             Framing::Delimited { delimiter, .. } => {
-                (!message.contains(&delimiter)).then_some((nothing, byte(delimiter)))
+                (!contains(delimiter)).then_some((nothing, byte(delimiter)))
             }
-            Framing::Prefixed { format, .. } => format.encode(message.len()).map(|p| (p, nothing)),
+            Framing::Prefixed { format, .. } => format.encode(len).map(|p| (p, nothing)),
         }
     }
 

@@ -1203,6 +1203,11 @@ mod c_only {
         unsafe {
             vec![
                 |c, e| keepsock_conn_send(c, b"x".as_ptr().cast(), 1, e),
+                |c, e| {
+                    let slice = keepsock_slice { buf: b"x".as_ptr().cast(), len: 1 };
+                    keepsock_conn_send_slices(c, &raw const slice, 1, e)
+                },
+                |c, e| out(-1, |fd| keepsock_conn_fd(c, fd, e)),
                 |c, e| keepsock_conn_set_timer(c, 10, e),
                 |c, e| keepsock_conn_join(c, c"group".as_ptr(), e),
                 |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e),
@@ -2350,7 +2355,7 @@ mod c_only {
             );
             let event_client = new_client(event_server);
             let conn = connections.recv().unwrap();
-            let calls: [(&str, WithSize<'_>); 10] = [
+            let calls: [(&str, WithSize<'_>); 11] = [
                 ("client_write", &|len, e| {
                     let mut written = 0;
                     keepsock_client_write(client, none, len, &raw mut written, e)
@@ -2367,6 +2372,10 @@ mod c_only {
                     keepsock_client_read_exact(client, null_mut(), len, e)
                 }),
                 ("conn_send", &|len, e| keepsock_conn_send(conn, none, len, e)),
+                ("conn_send_slices", &|len, e| {
+                    let slice = keepsock_slice { buf: none, len };
+                    keepsock_conn_send_slices(conn, &raw const slice, 1, e)
+                }),
                 ("service_broadcast", &|len, e| {
                     keepsock_service_broadcast(
                         service,

@@ -17,6 +17,8 @@ mod support;
 
 mod blocking_mode;
 mod close;
+#[cfg(feature = "serve")]
+mod conn;
 mod connect;
 #[cfg(feature = "datagram")]
 mod datagram;

@@ -96,7 +96,7 @@ both_apis![
 
 /// The events that the callbacks report, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Open(u64),
     Data(u64, Vec<u8>),
     Writable(u64),
@@ -110,7 +110,7 @@ enum What {
 use What::{Close, Data, Open};
 
 /// Callbacks that report each event, and otherwise do what the library does by default.
-fn reporting<A: Api>() -> (On<A>, Receiver<What>) {
+pub(super) fn reporting<A: Api>() -> (On<A>, Receiver<What>) {
     let (tell, told) = channel();
     let tell = Arc::new(Mutex::new(tell));
     fn to(tell: &Arc<Mutex<Sender<What>>>) -> impl Fn(What) + Send + Sync + use<> {
@@ -152,12 +152,12 @@ fn with<T: Send + Sync + 'static, C: 'static>(
     Box::new(move |c| call(&tell, c))
 }
 
-fn next(told: &Receiver<What>) -> What {
+pub(super) fn next(told: &Receiver<What>) -> What {
     told.recv_timeout(Duration::from_secs(60)).expect("no event is reported")
 }
 
 /// Returns the first event for which `wanted` is true, and skips the others.
-fn until(told: &Receiver<What>, wanted: impl Fn(&What) -> bool) -> What {
+pub(super) fn until(told: &Receiver<What>, wanted: impl Fn(&What) -> bool) -> What {
     loop {
         let what = next(told);
         if wanted(&what) {
@@ -166,22 +166,22 @@ fn until(told: &Receiver<What>, wanted: impl Fn(&What) -> bool) -> What {
     }
 }
 
-fn closes(what: &What) -> bool {
+pub(super) fn closes(what: &What) -> bool {
     matches!(what, Close(..))
 }
 
 /// A client of the standard library.
-fn raw(server: &impl ServerEndpoint) -> TcpStream {
+pub(super) fn raw(server: &impl ServerEndpoint) -> TcpStream {
     let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 
-trait ServerEndpoint {
+pub(super) trait ServerEndpoint {
     fn address(&self) -> String;
 }
 
-struct At(String);
+pub(super) struct At(String);
 
 impl ServerEndpoint for At {
     fn address(&self) -> String {
@@ -189,25 +189,25 @@ impl ServerEndpoint for At {
     }
 }
 
-fn at<A: Api>(server: &A::Server) -> At {
+pub(super) fn at<A: Api>(server: &A::Server) -> At {
     At(server.endpoint())
 }
 
-fn listen<A: Api>(options: &[Opt<'_, A>]) -> A::Server {
+pub(super) fn listen<A: Api>(options: &[Opt<'_, A>]) -> A::Server {
     A::listen("127.0.0.1:0", options).unwrap()
 }
 
-fn echoes<A: Api>() -> On<A> {
+pub(super) fn echoes<A: Api>() -> On<A> {
     On { data: Some(Box::new(|c, data| drop(c.send(data)))), ..On::default() }
 }
 
-fn all(mut stream: &TcpStream) -> Vec<u8> {
+pub(super) fn all(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-fn some(mut stream: &TcpStream, len: usize) -> Vec<u8> {
+pub(super) fn some(mut stream: &TcpStream, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).unwrap();
     bytes
@@ -638,7 +638,10 @@ fn group_broadcast_reaches_members_only<A: Api>() {
 }
 
 /// A service with one client that reads nothing, after enough sends to fill the kernel's buffers.
-fn stuck<A: Api>(server: &A::Server, options: &[Serve]) -> (A::Service, TcpStream, Receiver<What>) {
+pub(super) fn stuck<A: Api>(
+    server: &A::Server,
+    options: &[Serve],
+) -> (A::Service, TcpStream, Receiver<What>) {
     let (on, told) = reporting::<A>();
     let service = server.serve_events(options, on).unwrap();
     let client = raw(&at::<A>(server));

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ffi::arguments::{
-    Bytes, ErrorOut, NO_OPERATION, Out, Ref, SizedIn, Structure, Text, User, invalid, no_memory,
-    timeout,
+    Array, Bytes, ErrorOut, NO_OPERATION, Out, Ref, SizedIn, Structure, Text, User, invalid,
+    no_memory, timeout,
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
     KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, handle,
-    keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error,
+    keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error, keepsock_fd,
     keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options, keepsock_server,
-    keepsock_service, options, shield, snapshot_to_c, sockopt, tuple_to_c, versioned, with,
+    keepsock_service, keepsock_slice, options, shield, snapshot_to_c, sockopt, tuple_to_c,
+    versioned, with,
 };
 use crate::internal::{event_slots, slot_index};
 use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler, ServeOptions};
@@ -360,6 +361,46 @@ pub unsafe extern "C" fn keepsock_conn_send(
     })
 }
 
+/// Sends one message whose bytes are in several buffers, as keepsock_conn_send() does.
+///
+/// A header and a body become one message. The bytes are copied only if they must be queued.
+///
+/// @param slices  The buffers.
+/// @param count   The number of buffers.
+/// @return KEEPSOCK_OK if the kernel accepted the message or it is queued, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
+///     down or freed the service, or a timeout or limit ended it
+///   - KEEPSOCK_ERR_STALLED: the message exceeds the queue limit, or the kernel accepted a part of
+///     the message and this process has no memory to queue the rest; the library resets the
+///     connection. Or the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for a list of that many buffers; or the
+///     kernel accepts no byte now, and this process has no memory to queue the message. Nothing was
+///     sent, and the connection stays open
+///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
+///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
+///     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
+///     the length cannot represent the length of the message
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_send_slices(
+    conn: keepsock_conn,
+    slices: *const keepsock_slice,
+    count: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `slices` has `count` valid elements, and `error` is NULL or
+    // writable.
+    let (slices, error) = unsafe { (Array::new(slices, count, "slices"), ErrorOut::new(error)) };
+    call_frequent(error, "send", || {
+        let pinned = pinned(conn)?;
+        pinned.connection.send_slices(&slices.slices()?)
+    })
+}
+
 /// Closes the connection gracefully, and returns immediately. on_close follows.
 ///
 /// The library sends the send queue and FIN, then discards input until the peer closes its side. If
@@ -626,6 +667,47 @@ pub unsafe extern "C" fn keepsock_conn_five_tuple(
     // writable.
     let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
     fill(conn, out, error, "five-tuple", |connection| Ok(tuple_to_c(&connection.five_tuple()?)))
+}
+
+/// Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also
+/// works in on_close.
+///
+/// Use the descriptor inside the callbacks of this connection only. The library closes it after
+/// on_close, and another thread might then use the descriptor of another file.
+///
+/// Do not read from it, write to it, call shutdown(2) or close(2), change O_NONBLOCK, or wait for it:
+/// the event loop does all that. Do not read SO_ERROR of a Unix socket, because the kernel reports a
+/// reset once.
+///
+/// @param fd  Receives the descriptor.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `fd` is NULL
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_fd(
+    conn: keepsock_conn,
+    fd: *mut keepsock_fd,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `fd` and `error` are NULL or writable.
+    let (fd, error) = unsafe { (Out::new(fd, "fd"), ErrorOut::new(error)) };
+    with(conn, error, "descriptor", |connection| {
+        let out = fd.required()?;
+        out.write(raw_fd(connection)?);
+        Ok(())
+    })
+}
+
+#[cfg(unix)]
+fn raw_fd(connection: &Connection) -> Result<keepsock_fd> {
+    connection.raw_fd()
+}
+
+/// Windows has no event-driven serving.
+#[cfg(windows)]
+fn raw_fd(_: &Connection) -> Result<keepsock_fd> {
+    Err(Error::new(ErrorKind::Unsupported, NO_OPERATION))
 }
 
 /// Fills in a snapshot of the connection's statistics. It also works in on_close.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::conn_table::{
     CLOSED, CLOSING, ConnEntry, FIN_SENT, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
 };
 use super::send::SendOutcome;
+use super::send_queue::Body;
 use super::{Connection, Data};
 use crate::stream::stats::ConnectionStats;
 use crate::sys::{self, TcpInfo};
@@ -103,10 +105,37 @@ impl Connection {
         let sent = if message.len().wrapping_sub(1) < service.max_plain {
             service.send_plain(self.index, self.generation, message)
         } else {
-            let message = service.message(message, Some(self.index), "send")?;
+            let message = service.message(Body::Whole(message), Some(self.index), "send")?;
             service.send(self.index, self.generation, &message)
         };
-        match sent {
+        self.sent(sent)
+    }
+
+    /// Sends one message whose bytes are in several slices, in the service's framing, as
+    /// [`send`](Connection::send) does. The bytes are copied only if they must be queued.
+    ///
+    /// # Errors
+    /// The errors of [`send`](Connection::send).
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # use std::io::IoSlice;
+    /// # struct Reply;
+    /// # impl Handler for Reply {
+    /// fn on_data(&self, connection: &Connection, body: &[u8]) {
+    ///     let header = format!("length {}\n", body.len());
+    ///     let _ = connection.send_slices(&[IoSlice::new(header.as_bytes()), IoSlice::new(body)]);
+    /// }
+    /// # }
+    /// ```
+    pub fn send_slices(&self, slices: &[IoSlice<'_>]) -> Result<()> {
+        let message = self.service.message(Body::Parts(slices), Some(self.index), "send")?;
+        self.sent(self.service.send(self.index, self.generation, &message))
+    }
+
+    #[inline]
+    fn sent(&self, outcome: SendOutcome) -> Result<()> {
+        match outcome {
             SendOutcome::Accepted | SendOutcome::Dropped => Ok(()),
             other => Err(self.send_error(other)),
         }
@@ -431,6 +460,35 @@ impl Connection {
     /// ```
     pub fn is_open(&self) -> bool {
         self.with(|entry| !entry.has(CLOSING | RESET_PENDING | CLOSED)).unwrap_or(false)
+    }
+
+    /// Returns the number of the connection's descriptor, for getsockopt(2), setsockopt(2) and
+    /// ioctl(2). Also available in `on_close`.
+    ///
+    /// The service closes the descriptor after `on_close`, and the number may then refer to another
+    /// file. So only callbacks of this connection may use the number: they run before that. A
+    /// program must not read from the descriptor, write to it, shut it down, close it, change
+    /// O_NONBLOCK, or wait for it: the event loop does all that. SO_ERROR of a Unix socket must not
+    /// be read, because the kernel reports a reset once.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     println!("descriptor {}", connection.raw_fd().unwrap());
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn raw_fd(&self) -> Result<std::os::fd::RawFd> {
+        use std::os::fd::AsRawFd;
+        let number = |entry: &mut ConnEntry| entry.socket.as_ref().map(AsRawFd::as_raw_fd);
+        self.with(number).flatten().ok_or_else(|| Error::new(ErrorKind::Closed, "descriptor"))
     }
 
     /// Returns a snapshot of the connection's statistics: TCP state, times, bytes in flight,

@@ -384,7 +384,7 @@ mod tests {
     use super::*;
     use crate::serve::OverflowPolicy;
     use crate::serve::capacity::MESSAGE_OVERHEAD;
-    use crate::serve::reactor::send_queue::Message;
+    use crate::serve::reactor::send_queue::{Body, Message};
     use crate::types::framing::Framing;
 
     /// F7: the memory of an idle connection, including its lock.
@@ -418,7 +418,7 @@ mod tests {
     fn next_action_delivers_before_the_close() {
         let mut entry = ConnEntry::empty();
         let close = |reset| NextAction::Close { reset };
-        let message = Message::new(Framing::Raw, b"reply").unwrap();
+        let message = Message::new(Framing::Raw, Body::Whole(b"reply")).unwrap();
         let mut waiting = SendQueue::default();
         waiting.push(&message, 0, 1000, OverflowPolicy::Disconnect);
         assert_eq!(entry.next_action(), NextAction::Nothing);
@@ -459,7 +459,7 @@ mod tests {
         let watermarks = Watermarks::new(4 * 2 * (10 + MESSAGE_OVERHEAD));
         let mut entry = ConnEntry::empty();
         entry.flags = LIVE;
-        let reply = Message::new(Framing::Raw, &[1; 10]).unwrap();
+        let reply = Message::new(Framing::Raw, Body::Whole(&[1; 10])).unwrap();
         for (replies, held) in [(1, false), (2, false), (3, true), (2, true), (1, false)] {
             let mut queue = SendQueue::default();
             for _ in 0..replies {

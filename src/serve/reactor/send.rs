@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::clock::steps;
 use super::conn_table::{ConnEntry, REGISTERED, RESET_PENDING, WATCHES_WRITABLE, WROTE};
-use super::send_queue::{Message, PushOutcome};
+use super::send_queue::{Body, Message, PushOutcome};
 use super::{HERE, ReactorService};
 use crate::serve::capacity::MESSAGE_OVERHEAD;
 use crate::serve::stats::Dropped;
@@ -84,7 +84,7 @@ impl ReactorService {
         bytes: &[u8],
         first: Option<io::Result<usize>>,
     ) -> SendOutcome {
-        match Message::new(Framing::Raw, bytes) {
+        match Message::new(Framing::Raw, Body::Whole(bytes)) {
             Some(message) => self.send_locked(&mut entry, index, &message, first),
             None => SendOutcome::Closed,
         }
@@ -125,10 +125,8 @@ impl ReactorService {
                     (Some(first), _) => first,
                     (None, Some(bytes)) => sys::send(socket, &bytes[done..], Wait::No),
                     (None, None) => {
-                        let mut slices = message.slices();
-                        let mut left = &mut slices[..];
-                        io::IoSlice::advance_slices(&mut left, done);
-                        sys::send_slices(socket, left, Wait::No)
+                        let (slices, count) = message.slices(done);
+                        sys::send_slices(socket, &slices[..count], Wait::No)
                     }
                 };
                 match sent {
@@ -272,7 +270,7 @@ impl ReactorService {
         group: Option<&str>,
     ) -> Result<Broadcast> {
         let mut result = Broadcast::default();
-        let message = self.message(message, None, "broadcast")?;
+        let message = self.message(Body::Whole(message), None, "broadcast")?;
         let mut send = |index: u32, entry: &mut ConnEntry| {
             let mut outcome = self.send_locked(entry, index, &message, None);
             if outcome == SendOutcome::NoMemory {
@@ -328,7 +326,7 @@ impl ReactorService {
     #[inline(always)]
     pub(super) fn message<'a>(
         &self,
-        body: &'a [u8],
+        body: Body<'a>,
         to: Option<u32>,
         operation: &'static str,
     ) -> Result<Message<'a>> {

@@ -14,11 +14,36 @@ use crate::types::framing::{Encoded, Framing};
 /// The maximum number of chunks in one system call.
 pub(super) const SLICES: usize = 16;
 
+/// The bytes of a message that a program sends.
+#[derive(Clone, Copy)]
+pub(super) enum Body<'a> {
+    Whole(&'a [u8]),
+    Parts(&'a [IoSlice<'a>]),
+}
+
+impl<'a> Body<'a> {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Body::Whole(bytes) => bytes.len(),
+            Body::Parts(parts) => parts.iter().fold(0, |sum, part| sum.saturating_add(part.len())),
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
+        let (whole, parts) = match *self {
+            Body::Whole(bytes) => (Some(bytes), &[][..]),
+            Body::Parts(parts) => (None, parts),
+        };
+        whole.into_iter().chain(parts.iter().map(|part| &**part))
+    }
+}
+
 /// A message for one or many connections. It borrows the caller's bytes, and copies them once if a
 /// connection must queue them.
 pub(super) struct Message<'a> {
     before: Encoded,
-    body: &'a [u8],
+    body: Body<'a>,
     after: Encoded,
     /// `None` inside: the process has no memory for a copy.
     copy: OnceCell<Option<Arc<Vec<u8>>>>,
@@ -27,8 +52,9 @@ pub(super) struct Message<'a> {
 impl<'a> Message<'a> {
     /// Encodes a message. Returns `None` if the framing cannot represent it.
     #[inline(always)]
-    pub(super) fn new(framing: Framing, body: &'a [u8]) -> Option<Message<'a>> {
-        let (before, after) = framing.mark(body)?;
+    pub(super) fn new(framing: Framing, body: Body<'a>) -> Option<Message<'a>> {
+        let contains = |delimiter| body.parts().any(|part| part.contains(&delimiter));
+        let (before, after) = framing.mark_parts(body.len(), contains)?;
         Some(Message { before, body, after, copy: OnceCell::new() })
     }
 
@@ -37,20 +63,40 @@ impl<'a> Message<'a> {
         self.before.as_slice().len() + self.body.len() + self.after.as_slice().len()
     }
 
-    /// The bytes of a message without delimiter or prefix, which are contiguous.
+    /// The bytes of a message without delimiter or prefix, if they are contiguous.
     #[inline]
     pub(super) fn plain(&self) -> Option<&[u8]> {
         let marked = !self.before.as_slice().is_empty() || !self.after.as_slice().is_empty();
-        (!marked).then_some(self.body)
+        match self.body {
+            Body::Whole(bytes) if !marked => Some(bytes),
+            _ => None,
+        }
     }
 
-    pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
-        [self.before.as_slice(), self.body, self.after.as_slice()].map(IoSlice::new)
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let before = std::iter::once(self.before.as_slice());
+        before.chain(self.body.parts()).chain([self.after.as_slice()])
+    }
+
+    /// Returns the bytes after the first `done`, as slices for one system call. The result may lack
+    /// the end of a message with many parts.
+    pub(super) fn slices(&self, mut done: usize) -> ([IoSlice<'_>; SLICES], usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for part in self.parts() {
+            let sent = done.min(part.len());
+            done -= sent;
+            if sent < part.len() {
+                let Some(slice) = slices.get_mut(count) else { break };
+                *slice = IoSlice::new(&part[sent..]);
+                count += 1;
+            }
+        }
+        (slices, count)
     }
 
     fn shared(&self) -> Option<&Arc<Vec<u8>>> {
-        let copy = || joined(&[self.before.as_slice(), self.body, self.after.as_slice()]);
-        self.copy.get_or_init(|| copy().map(Arc::new)).as_ref()
+        self.copy.get_or_init(|| joined(self.len(), self.parts()).map(Arc::new)).as_ref()
     }
 }
 
@@ -250,7 +296,7 @@ mod tests {
     const CAP: usize = 3 * (10 + MESSAGE_OVERHEAD);
 
     fn message(body: &[u8]) -> Message<'_> {
-        Message::new(Framing::Raw, body).unwrap()
+        Message::new(Framing::Raw, Body::Whole(body)).unwrap()
     }
 
     fn push(queue: &mut SendQueue, byte: u8, overflow_policy: OverflowPolicy) -> PushOutcome {
@@ -353,12 +399,31 @@ mod tests {
     /// V3: all connections share one buffer, and each sends its own part of it.
     #[test]
     fn message_is_copied_once_for_all_queues() {
-        let message = Message::new(Framing::Lines { max: 100 }, b"news").unwrap();
+        let message = Message::new(Framing::Lines { max: 100 }, Body::Whole(b"news")).unwrap();
         let (mut one, mut other) = (SendQueue::default(), SendQueue::default());
         one.push(&message, 0, CAP, OverflowPolicy::Disconnect);
         other.push(&message, 2, CAP, OverflowPolicy::Disconnect);
         assert!(Arc::ptr_eq(&one.chunks[0].bytes, &other.chunks[0].bytes));
         assert_eq!((waiting(&one), waiting(&other)), (b"news\n".to_vec(), b"ws\n".to_vec()));
+    }
+
+    /// I1: the parts of a message are sent in order, from any position on.
+    #[test]
+    fn slices_of_parts_continue_after_the_sent_bytes() {
+        let parts: Vec<Vec<u8>> = (0..40).map(|part| vec![part; usize::from(part % 4)]).collect();
+        let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let lines = Framing::Lines { max: 100 };
+        assert!(Message::new(lines, Body::Parts(&parts)).is_none(), "part 10 contains LF");
+        let message = Message::new(Framing::Raw, Body::Parts(&parts)).unwrap();
+        assert_eq!(message.len(), whole.len());
+        for done in 0..=whole.len() {
+            let (slices, count) = message.slices(done);
+            let next: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
+            assert!(whole[done..].starts_with(&next), "{done}");
+            assert_eq!(next.is_empty(), done == whole.len(), "{done}");
+        }
+        assert_eq!(**message.shared().unwrap(), whole);
     }
 
     #[test]

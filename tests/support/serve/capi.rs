@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::ffi::c_void;
+use std::os::fd::RawFd;
 use std::ptr::{null, null_mut};
 
 use keepsock::ffi::*;
@@ -163,6 +164,18 @@ impl Connection for CConnection {
     fn send(&self, message: &[u8]) -> Outcome<()> {
         let (buf, len) = (message.as_ptr().cast(), message.len());
         call(|e| unsafe { keepsock_conn_send(self.0, buf, len, e) })
+    }
+
+    fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()> {
+        let slice = |s: &&[u8]| keepsock_slice { buf: s.as_ptr().cast(), len: s.len() };
+        let slices: Vec<_> = slices.iter().map(slice).collect();
+        call(|e| unsafe { keepsock_conn_send_slices(self.0, slices.as_ptr(), slices.len(), e) })
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_conn_fd(self.0, &raw mut fd, e) })?;
+        Ok(fd)
     }
 
     fn close(&self) {

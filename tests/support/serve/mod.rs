@@ -1,5 +1,7 @@
 //! Services, in the form of either API.
 
+use std::os::fd::RawFd;
+
 use keepsock::{CloseReason, ErrorKind, Framing, Sockopt};
 
 use super::{Api, ConnStats, Failure, Opt, Outcome, Peer, Tuple};
@@ -88,6 +90,8 @@ pub type Handler<A> = Box<dyn Fn(&<A as Api>::Client) + Send + Sync>;
 /// A connection of an event-driven service.
 pub trait Connection: Send + Sync + Clone + 'static {
     fn send(&self, message: &[u8]) -> Outcome<()>;
+    fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()>;
+    fn fd(&self) -> Outcome<RawFd>;
     fn close(&self);
     fn abort(&self);
     fn shutdown_write(&self);

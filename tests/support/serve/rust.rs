@@ -1,5 +1,7 @@
 //! Services of the Rust API.
 
+use std::io::IoSlice;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use keepsock::{
@@ -88,6 +90,15 @@ impl keepsock::Handler for Program {
 impl Connection for keepsock::Connection {
     fn send(&self, message: &[u8]) -> Outcome<()> {
         Ok(keepsock::Connection::send(self, message)?)
+    }
+
+    fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()> {
+        let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        Ok(keepsock::Connection::send_slices(self, &slices)?)
+    }
+
+    fn fd(&self) -> Outcome<RawFd> {
+        Ok(self.raw_fd()?)
     }
 
     fn close(&self) {

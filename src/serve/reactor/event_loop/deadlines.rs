@@ -10,7 +10,7 @@ use super::super::conn_table::{
     CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, READ_PENDING, RECEIVED, RESET_PENDING,
 };
 use super::super::send::SendOutcome;
-use super::super::send_queue::Message;
+use super::super::send_queue::{Body, Message};
 use super::Loop;
 use crate::stream::end_by_error;
 use crate::stream::liveness::{Due, IdleTimes, Timers};
@@ -279,7 +279,7 @@ impl<'a> Loop<'a> {
         let Some(heartbeat) = &liveness.heartbeat else {
             return;
         };
-        let Some(message) = Message::new(Framing::Raw, &heartbeat.bytes) else {
+        let Some(message) = Message::new(Framing::Raw, Body::Whole(&heartbeat.bytes)) else {
             return;
         };
         let wrote = entry.wrote;
