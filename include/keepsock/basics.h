@@ -661,12 +661,18 @@ enum {
  */
 const char *keepsock_tcp_state_str(int32_t state);
 
-/** Why a connection ended: the first cause that was observed. */
+/**
+ * Why a connection ended: the first cause that was observed. After the peer has closed its side (FIN)
+ * a later failure replaces the reason, because this side may still send.
+ */
 typedef int32_t keepsock_close_reason;
 enum {
     /** The peer closed its side (FIN). Bytes that it sent before are still readable. */
     KEEPSOCK_CLOSE_PEER_CLOSED = 1,
-    /** The peer, or a device on the path, reset the connection (RST). */
+    /** The peer, or a device on the path, reset the connection (RST), or a write failed because
+        the peer had closed its socket. It replaces the reason "closed by peer" if it follows the
+        peer's FIN: the peer may not have received all written bytes. The bytes and the end of
+        the stream that it sent before stay readable. */
     KEEPSOCK_CLOSE_PEER_RESET = 2,
     /** The peer did not answer keepalive probes or acknowledge data. */
     KEEPSOCK_CLOSE_DEAD = 3,

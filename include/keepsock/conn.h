@@ -143,7 +143,6 @@ typedef struct {
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel accepts no byte now, and this process has no memory to
  *     queue the message. Nothing was sent, and the connection stays open
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
- *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
@@ -171,7 +170,6 @@ int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keep
  *     kernel accepts no byte now, and this process has no memory to queue the message. Nothing was
  *     sent, and the connection stays open
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
- *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
@@ -276,7 +274,8 @@ bool keepsock_conn_is_open(keepsock_conn conn);
 /**
  * Returns why the connection ends: the first cause that was observed.
  * @return A keepsock_close_reason, from the cause on: KEEPSOCK_CLOSE_PEER_CLOSED already in
- *   on_eof, although the connection may still send. 0 before the cause, and after on_close.
+ *   on_eof, although the connection may still send. A later failure, such as a reset, replaces
+ *   that reason. 0 before the cause, and after on_close.
  */
 int32_t keepsock_conn_close_reason(keepsock_conn conn);
 

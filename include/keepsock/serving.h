@@ -331,6 +331,10 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
 /*
  * ---- 5. Limits and access -----------------------------------------------------------------------
  *
+ * The peer ends a TCP connection by FIN (KEEPSOCK_CLOSE_PEER_CLOSED) or by RST (KEEPSOCK_CLOSE_PEER_RESET).
+ * An RST after its FIN is KEEPSOCK_CLOSE_PEER_RESET as well, because the peer may not have received
+ * everything: on_eof runs, and on_close reports the reset.
+ *
  * The service ends a TCP connection for these causes, and the peer receives FIN or RST:
  *
  *   cause                                     close reason                      the peer receives

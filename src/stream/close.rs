@@ -113,7 +113,7 @@ impl ClientSocket {
         if ready.error {
             // Reading SO_ERROR clears it, so the error is recorded for later calls.
             if let Ok(Some(e)) = SockRef::from(&io.socket()).take_error() {
-                self.record_error(&io, &e);
+                self.record_pending_error(&io, &e);
             }
         }
         let known = (self.limit_end())
@@ -316,7 +316,7 @@ impl ClientSocket {
             closer::close_later(socket, until, self.close_timeout(), tuple);
         }
         if log::logs_each_connection() {
-            log::closed(&self.five_tuple(), self.close_reason());
+            log::closed(&self.five_tuple(), self.recorded_close_reason());
         }
         Ok(())
     }
@@ -471,7 +471,7 @@ impl ClientSocket {
     pub(crate) fn was_reset(&self) -> bool {
         self.has(RESET)
             || self.os_error.load(Ordering::Acquire) != 0
-            || self.close_reason() == Some(CloseReason::HeartbeatTimeout)
+            || self.recorded_close_reason() == Some(CloseReason::HeartbeatTimeout)
     }
 
     /// Closes the descriptor of a forked child, whatever calls of the parent's threads are counted.
@@ -520,7 +520,7 @@ impl ClientSocket {
             sys::wake(io.socket());
         }
         if log::logs_each_connection() {
-            log::closed(&self.five_tuple(), self.close_reason());
+            log::closed(&self.five_tuple(), self.recorded_close_reason());
         }
     }
 

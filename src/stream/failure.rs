@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ClientSocket;
-use super::flags::{DRAINING, END_LOGGED, FAST_OPEN, FD_SHARED, HALF_CLOSED, RECV_EOF, USES_POLL};
+use super::flags::{
+    DRAINING, END_LOGGED, FAST_OPEN, FD_SHARED, FIN_BEFORE_RESET, HALF_CLOSED, RECV_EOF, USES_POLL,
+};
 use crate::io::wait::{Cause, Stop};
 use crate::log;
 use crate::stream::liveness::policy::Liveness;
@@ -94,7 +96,8 @@ impl ClientSocket {
         if self.has(DRAINING) {
             return Err(ErrorKind::Draining.into());
         }
-        match self.recorded_error(io).or_else(|| self.lost_error(io, true)) {
+        let ended = self.recorded_error(io).or_else(|| self.lost_error(io, true));
+        match ended.filter(|cause| !self.is_reset_after_fin(cause)) {
             // Another thread may have closed the socket in the meantime.
             None if self.is_closing(io) => Err(ErrorKind::Closed.into()),
             None => {
@@ -105,6 +108,12 @@ impl ClientSocket {
             }
             Some(cause) => Err(cause),
         }
+    }
+
+    /// Whether the error is a reset that followed the peer's FIN. The peer takes no more data, and the
+    /// bytes that it sent before its FIN are complete.
+    fn is_reset_after_fin(&self, cause: &Cause) -> bool {
+        cause.kind() == ErrorKind::Reset && self.has(FIN_BEFORE_RESET)
     }
 
     /// The error of calls on a connection that a limit of this side has ended: the idle timeout, the
@@ -164,7 +173,7 @@ impl ClientSocket {
             self.descriptor.settle(io, || decided() || self.is_closing(io));
         }
         match self.os_error.load(Ordering::Acquire) {
-            // The peer answers data after its FIN with RST. The FIN came first.
+            // No call has got an error: the connection ended by a FIN, or by an RST after it.
             0 => None,
             code => Some(self.error_for(code)),
         }
@@ -224,6 +233,10 @@ impl ClientSocket {
             }
             let known = self.recorded_error(io).or_else(|| self.lost_error(io, false));
             return known.unwrap_or_else(|| {
+                // Another holder of the descriptor may have shut down sending.
+                if !self.has_holders() || sys::is_hung_up(io.socket()) {
+                    return self.record_reset_after_fin(io);
+                }
                 self.set_close_reason(CloseReason::PeerClosed);
                 Cause::ended(err)
             });
@@ -243,6 +256,27 @@ impl ClientSocket {
         }
     }
 
+    /// Records the error that SO_ERROR held. Linux reports a reset after the peer's FIN as EPIPE.
+    pub(super) fn record_pending_error(&self, io: &InUse<'_>, err: &io::Error) {
+        if err.kind() == io::ErrorKind::BrokenPipe && !self.is_closing(io) {
+            self.record_reset_after_fin(io);
+        } else {
+            self.record_error(io, err);
+        }
+    }
+
+    /// Records a reset that followed the peer's FIN: the peer takes no more data, and may not have
+    /// received all written bytes.
+    fn record_reset_after_fin(&self, io: &InUse<'_>) -> Cause {
+        // Other systems also report EPIPE to a write after a reset without a FIN.
+        let distinguishes = cfg!(any(target_os = "linux", target_os = "android"));
+        if self.os_error.load(Ordering::Acquire) == 0 && (distinguishes || !self.is_inet()) {
+            self.flags.fetch_or(FIN_BEFORE_RESET, Ordering::Relaxed);
+        }
+        self.store_error(io, sys::RESET);
+        self.stored_error().unwrap_or(ErrorKind::Reset.into())
+    }
+
     /// Records the error with which the kernel has ended the connection. The first error stays.
     pub(super) fn store_error(&self, io: &InUse<'_>, code: i32) {
         if self.os_error.load(Ordering::Acquire) != 0 {
@@ -253,6 +287,9 @@ impl ClientSocket {
         }
         let config = self.liveness().map(Liveness::config);
         let reason = end_by_error(io.socket(), code, config.as_deref());
+        if self.has(RECV_EOF) {
+            self.flags.fetch_or(FIN_BEFORE_RESET, Ordering::Relaxed);
+        }
         // The reason is stored before the error, because a call that gets the error reads it.
         self.store_final_info(io);
         self.set_close_reason(reason);
@@ -263,7 +300,7 @@ impl ClientSocket {
     #[cold]
     pub(super) fn error_for(&self, code: i32) -> Cause {
         let err = io::Error::from_raw_os_error(code);
-        match self.close_reason() {
+        match self.recorded_close_reason() {
             Some(CloseReason::Stalled) => Cause::Over(ErrorKind::Stalled, Some(code)),
             _ if self.has(FAST_OPEN) && err.kind() == io::ErrorKind::ConnectionRefused => {
                 Cause::reported(&err, About::Handshake)
@@ -273,7 +310,8 @@ impl ClientSocket {
     }
 
     /// Records why the connection ended. The first reason stays, with one exception: a peer that
-    /// had closed its side may later be found dead or idle, because writes to it were possible.
+    /// had closed its side may later be found dead or idle, or reset the connection, because writes
+    /// to it were possible.
     pub(super) fn set_close_reason(&self, reason: CloseReason) {
         let _ = self.close_reason.fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
             let replaced =

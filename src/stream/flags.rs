@@ -53,6 +53,8 @@ pub(super) const WRITE_INTERRUPTED: u32 = 1 << 20;
 pub(super) const TCP_OPTIONS: u32 = 1 << 21;
 /// This program has reset the connection.
 pub(super) const RESET: u32 = 1 << 22;
+/// The peer reset the connection after its FIN. Reads still report the FIN.
+pub(super) const FIN_BEFORE_RESET: u32 = 1 << 23;
 /// The read timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
 pub(super) const SHORT_READ_TIMEOUT: u32 = 1 << 28;
 /// The write timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).

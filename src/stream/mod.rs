@@ -92,6 +92,10 @@ use crate::types::address::Address;
 /// - The limits apply to the time in which the program reads. A waiting write, and a waiting
 ///   [`wait_hangup`](ClientSocket::wait_hangup), notices the end within a quarter of the limit.
 ///
+/// After a reset the reads return the bytes that arrived before it, then `Reset`. If the peer's FIN
+/// arrived before the reset, the reads return the end of the stream instead, and all other calls
+/// report the reset.
+///
 /// # Dropping
 /// Dropping a socket closes it gracefully and does not wait. A thread of the library completes the
 /// [`close`](ClientSocket::close) within the close timeout. If the process exits before that, the

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ClientSocket;
 use super::flags::{CLOSING, FD_SHARED, KEEP_STATS, TCP_OPTIONS};
+use super::liveness::hard_error;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::{self, Borrowed, InUse, TcpInfo};
 use crate::types::address::FiveTuple;
@@ -128,7 +129,8 @@ impl ClientSocket {
     ///
     /// While a close of an open connection waits for the peer, the reason is already
     /// [`Local`](CloseReason::Local) or [`Cancelled`](CloseReason::Cancelled). A failure that the
-    /// close then observes replaces this reason.
+    /// close then observes replaces this reason. After the peer has closed its side, a reset replaces
+    /// the reason, and this call also looks for a reset.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, CloseReason, ServerSocket};
@@ -140,6 +142,25 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn close_reason(&self) -> Option<CloseReason> {
+        if self.close_reason.load(Ordering::Acquire) == CloseReason::PeerClosed as i32 {
+            self.look_for_reset();
+        }
+        self.recorded_close_reason()
+    }
+
+    /// Records the reset of a peer that had closed its side. A read does not look for it, because its
+    /// result is the end of the stream in any case.
+    #[cold]
+    fn look_for_reset(&self) {
+        let Some(io) = self.descriptor.enter().filter(|io| !self.is_closing(io)) else {
+            return;
+        };
+        if let Some(e) = hard_error(&io) {
+            self.record_pending_error(&io, &e);
+        }
+    }
+
+    pub(super) fn recorded_close_reason(&self) -> Option<CloseReason> {
         // A close sets the flag before it records the reason, which it may observe only at its end.
         let is_closed = self.has(CLOSING) || self.descriptor.is_closed();
         let recorded = CloseReason::from_number(self.close_reason.load(Ordering::Acquire));

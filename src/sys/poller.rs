@@ -68,6 +68,8 @@ mod platform {
                 #[cfg(feature = "serve")]
                 ended: e.is_read_closed() || e.is_error(),
                 #[cfg(feature = "serve")]
+                failed: e.is_error(),
+                #[cfg(feature = "serve")]
                 short: e.is_priority() || !READS_TO_THE_END,
             })
         }
@@ -261,6 +263,9 @@ pub(crate) struct Occurred {
     /// The peer sent FIN, or the connection has ended: the loop reads until end of stream.
     #[cfg(feature = "serve")]
     pub ended: bool,
+    /// The socket held an error, such as a reset.
+    #[cfg(feature = "serve")]
+    pub failed: bool,
     /// A receive may return less than the kernel holds: the loop reads until the kernel reports that
     /// nothing is left.
     #[cfg(feature = "serve")]

@@ -3,7 +3,8 @@
 #[cfg(feature = "serve")]
 use crate::types::error::ErrorKind;
 
-/// Why a connection ended: the first cause that was observed.
+/// Why a connection ended: the first cause that was observed. After the peer has closed its side (FIN)
+/// a later failure replaces the reason, because this side may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 #[repr(i32)]
@@ -11,7 +12,10 @@ pub enum CloseReason {
     /// The peer closed its side (FIN). Bytes that it sent before are still readable.
     #[error("closed by peer")]
     PeerClosed = 1,
-    /// The peer, or a device on the path, reset the connection (RST).
+    /// The peer, or a device on the path, reset the connection (RST), or a write failed because the
+    /// peer had closed its socket. It replaces the reason "closed by peer" if it follows the peer's
+    /// FIN: the peer may not have received all written bytes. The bytes and the end of the stream that
+    /// it sent before stay readable.
     #[error("reset by peer")]
     PeerReset = 2,
     /// The peer did not answer keepalive probes or acknowledge data.
@@ -71,7 +75,8 @@ impl CloseReason {
     pub(crate) fn follows_fin(self) -> bool {
         matches!(
             self,
-            CloseReason::Dead
+            CloseReason::PeerReset
+                | CloseReason::Dead
                 | CloseReason::Unreachable
                 | CloseReason::Stalled
                 | CloseReason::IdleTimeout

@@ -13,7 +13,7 @@ use crate::support::{
     pair_with, promptly, system, timed, with_raw_peer,
 };
 use crate::support::{limits, process};
-use keepsock::{CloseReason, ErrorKind};
+use keepsock::{CloseReason, ErrorKind, TcpState};
 
 both_apis![
     half_close_keeps_the_other_direction,
@@ -53,6 +53,9 @@ both_apis![
     close_after_write_to_closed_peer_reports_reset,
     reset_taken_by_the_program_is_a_reset,
     reset_met_by_a_write_has_one_reason,
+    reset_after_fin_is_the_reason_for_each_call,
+    reset_after_fin_and_nothing_written_is_the_reason,
+    write_to_a_closed_unix_peer_is_a_reset,
 ];
 
 /// I3: after a half-close the peer reads to the end of the stream, and can still send.
@@ -781,11 +784,7 @@ fn close_after_write_to_closed_peer_reports_reset<A: Api>() {
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
     client.write_all(b"to nobody").unwrap();
     fails(client.close(), ErrorKind::Reset);
-    assert_eq!(
-        client.close_reason(),
-        Some(CloseReason::PeerClosed),
-        "the end of the stream came first"
-    );
+    assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
 
     let (client, mut peer) = with_raw_peer::<A>(&[]);
     peer.shutdown(Shutdown::Write).unwrap();
@@ -806,4 +805,105 @@ fn close_after_write_to_closed_peer_reports_reset<A: Api>() {
         fails(closing.join().unwrap(), ErrorKind::Reset);
     });
     assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
+}
+
+/// A connection whose peer sent a reply and FIN, and then RST. With `late` the RST answers bytes of
+/// this side that the peer did not take.
+fn reset_after_fin<A: Api>(late: bool, nonblocking: bool) -> A::Client {
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(0)]);
+    peer.write_all(b"reply").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.wait_hangup(INFINITE).unwrap(), CloseReason::PeerClosed);
+    if late {
+        drop(peer);
+        client.write_all(b"late").unwrap();
+    } else {
+        system::reset(peer);
+    }
+    support::eventually("the reset has arrived", || {
+        client.state().unwrap() == TcpState::Closed as i32
+    });
+    client.set_nonblocking(nonblocking).unwrap();
+    client
+}
+
+fn assert_reset_after_fin<A: Api>(scene: &str, client: &A::Client, mut unread: usize) {
+    for _ in 0..2 {
+        assert_eq!(client.close_reason(), Some(CloseReason::PeerReset), "{scene}");
+        let stats = client.stats().unwrap();
+        assert_eq!(stats.close_reason, Some(CloseReason::PeerReset), "{scene}");
+        assert_eq!(client.wait_hangup(0).unwrap(), CloseReason::PeerReset, "{scene}");
+        fails(client.check_liveness(), ErrorKind::Reset);
+        for _ in 0..2 {
+            let read = client.read(&mut [0; 8]).unwrap();
+            assert_eq!(read, unread, "{scene}: the FIN came before the RST");
+            unread = 0;
+        }
+        fails(client.write_all(b"x"), ErrorKind::Reset);
+    }
+    fails(client.shutdown_write(), ErrorKind::Reset);
+    let _ = client.close();
+    assert_eq!(client.close_reason(), Some(CloseReason::PeerReset), "{scene}");
+}
+
+/// I4, K7: the first call that observes a reset after the peer's FIN makes it the reason, whichever
+/// call it is. Reads return what the peer sent before: the bytes and the end of the stream.
+fn reset_after_fin_is_the_reason_for_each_call<A: Api>() {
+    type Observe<A> = fn(&<A as Api>::Client) -> usize;
+    let calls: [(&str, Observe<A>); 6] = [
+        ("wait_hangup", |c| {
+            assert_eq!(c.wait_hangup(0).unwrap(), CloseReason::PeerReset);
+            5
+        }),
+        ("check_liveness", |c| {
+            fails(c.check_liveness(), ErrorKind::Reset);
+            5
+        }),
+        ("write", |c| {
+            fails(c.write_all(b"x"), ErrorKind::Reset);
+            5
+        }),
+        ("shutdown_write", |c| {
+            fails(c.check_liveness(), ErrorKind::Reset);
+            fails(c.shutdown_write(), ErrorKind::Reset);
+            5
+        }),
+        ("close_reason", |_| 5),
+        ("read", |c| {
+            assert_eq!(c.read(&mut [0; 8]).unwrap(), 5);
+            assert_eq!(c.read(&mut [0; 8]).unwrap(), 0);
+            0
+        }),
+    ];
+    for (name, observe) in calls {
+        for late in [false, true] {
+            for nonblocking in [false, true] {
+                let scene = format!("{name}, late: {late}, non-blocking: {nonblocking}");
+                let client = reset_after_fin::<A>(late, nonblocking);
+                let unread = observe(&client);
+                assert_reset_after_fin::<A>(&scene, &client, unread);
+            }
+        }
+    }
+}
+
+/// I4, K7: a peer that closes its side and is then reset has reset the connection, although this
+/// side wrote nothing. The close of a connection that lost nothing succeeds.
+fn reset_after_fin_and_nothing_written_is_the_reason<A: Api>() {
+    let client = reset_after_fin::<A>(false, false);
+    assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
+    client.close().unwrap();
+    assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
+}
+
+/// I4, K7: a write that fails because the Unix peer has closed makes the reset the reason. Reads
+/// return what the peer sent before.
+fn write_to_a_closed_unix_peer_is_a_reset<A: Api>() {
+    let p = pair_with::<A>(Transport::Unix, &[Opt::CloseTimeout(0)]);
+    p.accepted.write_all(b"reply").unwrap();
+    p.accepted.close().unwrap();
+    assert_eq!(p.client.wait_hangup(0).unwrap(), CloseReason::PeerClosed);
+    p.client.check_liveness().unwrap();
+    fails(p.client.write_all(b"late"), ErrorKind::Reset);
+    assert_reset_after_fin::<A>("Unix", &p.client, 5);
 }

@@ -550,16 +550,16 @@ fn close_reason_names_each_cause<A: Api>() {
     assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
 }
 
-/// K6: a later event does not change the close reason.
+/// K6: a later event does not change the close reason, except a reset after the peer's FIN.
 fn close_reason_after_later_events_is_the_first<A: Api>() {
     let p = pair::<A>(Transport::Tcp);
     p.client.close().unwrap();
     assert_eq!(p.accepted.read(&mut [0; 8]).unwrap(), 0);
     let _ = p.accepted.write_all(b"to nobody");
     eventually("the reset has arrived", || p.accepted.write_all(b"x").is_err());
-    assert_eq!(p.accepted.close_reason(), Some(CloseReason::PeerClosed));
+    assert_eq!(p.accepted.close_reason(), Some(CloseReason::PeerReset));
     fails(p.accepted.close(), ErrorKind::Reset);
-    assert_eq!(p.accepted.close_reason(), Some(CloseReason::PeerClosed));
+    assert_eq!(p.accepted.close_reason(), Some(CloseReason::PeerReset));
     let (client, peer) = with_raw_peer::<A>(&[]);
     system::reset(peer);
     fails(client.read(&mut [0; 8]), ErrorKind::Reset);

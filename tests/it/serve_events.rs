@@ -54,6 +54,7 @@ both_apis![
     half_closed_connection_gets_timer_and_drained_callbacks,
     half_close_by_both_sides_closes_connection,
     reset_after_half_close_ends_connection,
+    reset_after_fin_is_the_reason,
     idle_timeout_during_pause_does_not_run,
     close_of_full_server_stops_service,
     timer_after_long_callback_is_not_postponed,
@@ -1876,6 +1877,58 @@ fn held_client_that_resets_is_noticed<A: Api>() {
     system::reset(client);
     let Close(_, end) = until(&told, closes) else { unreachable!() };
     assert_eq!(end, CloseReason::PeerReset);
+}
+
+/// I4, K7: a reset after the peer's FIN is the reason. The event loop finds it with the FIN, or later
+/// by an event, or a send finds it. The bytes and the end of the stream are delivered before.
+fn reset_after_fin_is_the_reason<A: Api>() {
+    for way in ["with the FIN", "event", "send"] {
+        let (mut on, told) = reporting::<A>();
+        let (kept, connections) = channel();
+        let (resume, gate) = channel::<()>();
+        let (kept, gate) = (Mutex::new(kept), Mutex::new(gate));
+        let data = on.data.take();
+        on.data = Some(Box::new(move |c, bytes| {
+            data.iter().for_each(|data| data(c, bytes));
+            if way == "with the FIN" && bytes == b"1" {
+                gate.lock().unwrap().recv().unwrap();
+            }
+        }));
+        let finished = on.finished.take();
+        on.finished = Some(Box::new(move |c| {
+            if way == "with the FIN" {
+                finished.iter().for_each(|finished| finished(c));
+            }
+            kept.lock().unwrap().send(c.clone()).unwrap();
+        }));
+        let server = listen::<A>(&[]);
+        let _service = server.serve_events(&[], on).unwrap();
+        let mut peer = raw(&at::<A>(&server));
+        peer.write_all(b"1").unwrap();
+        let Open(id) = next(&told) else { unreachable!() };
+        assert_eq!(next(&told), Data(id, b"1".to_vec()));
+        if way == "with the FIN" {
+            peer.write_all(b"2").unwrap();
+        }
+        peer.shutdown(Shutdown::Write).unwrap();
+        if way != "with the FIN" {
+            let connection: A::Connection =
+                connections.recv_timeout(Duration::from_secs(60)).unwrap();
+            if way == "send" {
+                drop(peer);
+                eventually("a send fails", || connection.send(b"x").is_err());
+            } else {
+                system::reset(peer);
+            }
+        } else {
+            system::reset(peer);
+            resume.send(()).unwrap();
+            assert_eq!(next(&told), Data(id, b"2".to_vec()));
+            assert_eq!(next(&told), What::Finished(id));
+        }
+        let Close(_, reason) = until(&told, closes) else { unreachable!() };
+        assert_eq!(reason, CloseReason::PeerReset, "{way}");
+    }
 }
 
 /// I3, V5, V8: queued replies are delivered before a close, a half-close and a drain.

@@ -8,7 +8,8 @@ use crate::{ClientSocket, CloseReason};
 /// Waits, without reading, until the connection ends (poll(2) with POLLRDHUP).
 ///
 /// Use it to notice that the peer hung up while the program prepares an answer. Bytes that arrived
-/// before the end stay readable. The call sends heartbeats and detects a dead peer
+/// before the end stay readable. If the peer sent FIN and then RST, the reason is
+/// KEEPSOCK_CLOSE_PEER_RESET. The call sends heartbeats and detects a dead peer
 /// (keepsock_options_set_dead_after()). Because it does not read, it does not check the heartbeat
 /// timeout or the idle timeout.
 ///
@@ -133,7 +134,8 @@ pub unsafe extern "C" fn keepsock_client_abort(
 ///
 /// While a close of an open connection waits for the peer, the reason is already
 /// KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
-/// this reason.
+/// this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED, and this function
+/// looks for it.
 ///
 /// @param client  A connection. NULL returns 0.
 /// @return A keepsock_close_reason. 0 means that the connection is open.

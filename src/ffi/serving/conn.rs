@@ -337,7 +337,6 @@ fn change(
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel accepts no byte now, and this process has no memory to
 ///     queue the message. Nothing was sent, and the connection stays open
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
-///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
 ///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
@@ -377,7 +376,6 @@ pub unsafe extern "C" fn keepsock_conn_send(
 ///     kernel accepts no byte now, and this process has no memory to queue the message. Nothing was
 ///     sent, and the connection stays open
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit, and nothing was sent
-///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
 ///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
@@ -640,7 +638,8 @@ pub extern "C" fn keepsock_conn_user(conn: keepsock_conn) -> *mut c_void {
 /// Returns why the connection ends: the first cause that was observed.
 ///
 /// @return A keepsock_close_reason, from the cause on: KEEPSOCK_CLOSE_PEER_CLOSED already in
-///   on_eof, although the connection may still send. 0 before the cause, and after on_close.
+///   on_eof, although the connection may still send. A later failure, such as a reset, replaces
+///   that reason. 0 before the cause, and after on_close.
 #[unsafe(no_mangle)]
 pub extern "C" fn keepsock_conn_close_reason(conn: keepsock_conn) -> i32 {
     let entry = handle::pin::<Entry>(Id(conn.id));

@@ -485,9 +485,10 @@ mod tests {
         for (end, then) in [
             (CloseReason::PeerClosed, CloseReason::PeerClosed),
             (CloseReason::Local, CloseReason::PeerClosed),
-            (CloseReason::Dead, CloseReason::Dead),
-            (CloseReason::SlowConsumer, CloseReason::Dead),
-            (CloseReason::IdleTimeout, CloseReason::Dead),
+            (CloseReason::PeerReset, CloseReason::PeerReset),
+            (CloseReason::Dead, CloseReason::PeerReset),
+            (CloseReason::SlowConsumer, CloseReason::PeerReset),
+            (CloseReason::IdleTimeout, CloseReason::PeerReset),
         ] {
             entry.record_close_reason(end);
             assert_eq!(entry.close_reason(), Some(then));

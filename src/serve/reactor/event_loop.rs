@@ -343,6 +343,9 @@ impl<'a> Loop<'a> {
         // The common case: the connection is readable, and the callback only answers.
         let reads = occurred.readable || occurred.ended;
         let plain = reads && self.read(index, occurred.ended || occurred.short);
+        if occurred.failed {
+            self.record_reset_after_fin(index);
+        }
         if !(only_bytes && plain) {
             self.advance(index);
         }

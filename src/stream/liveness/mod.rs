@@ -85,7 +85,7 @@ impl ClientSocket {
         }
         // The kernel reports a reset to the first call that queries it. No call may be reading.
         if let Some(e) = hard_error(&io) {
-            self.record_error(&io, &e);
+            self.record_pending_error(&io, &e);
         }
         if let Some(cause) = self.recorded_error(&io).or_else(|| self.lost_error(&io, true)) {
             return Err(self.failed(OPERATION, cause, 0));
@@ -187,7 +187,7 @@ impl ClientSocket {
     /// Whether a call has found that the kernel has ended the connection, or that the peer is dead.
     fn has_failed(&self) -> bool {
         use CloseReason::{Dead, PeerReset, Stalled, Unreachable};
-        matches!(self.close_reason(), Some(PeerReset | Dead | Unreachable | Stalled))
+        matches!(self.recorded_close_reason(), Some(PeerReset | Dead | Unreachable | Stalled))
     }
 
     /// Whether unread bytes answer a heartbeat.

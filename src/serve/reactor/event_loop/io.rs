@@ -77,6 +77,21 @@ impl<'a> Loop<'a> {
         false
     }
 
+    /// Records the error of a connection whose reads have ended with the peer's FIN: the peer reset the
+    /// connection after its FIN.
+    #[cold]
+    pub(super) fn record_reset_after_fin(&self, index: u32) {
+        let Some(mut entry) = self.lock(index) else {
+            return;
+        };
+        if !entry.has(RECV_EOF) || entry.has(RESET_PENDING | CLOSED) {
+            return;
+        }
+        if let Some(e) = entry.socket.as_ref().and_then(|s| sys::pending_error(sys::borrow(s))) {
+            self.service.record_error(&mut entry, index, &e);
+        }
+    }
+
     #[inline]
     fn receive(
         &self,
