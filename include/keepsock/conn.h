@@ -149,7 +149,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
  *     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
  *     `len`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keepsock_error **error);
 
@@ -176,7 +177,8 @@ int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keep
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
  *     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
  *     the length cannot represent the length of the message
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+ *     service runs in the parent
  */
 int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slices, size_t count,
                                   keepsock_error **error);
@@ -381,7 +383,8 @@ int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, siz
  *     dead_after or the middlebox timeout
  *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
  *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+ *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -529,7 +532,8 @@ int32_t keepsock_conn_get_stats(keepsock_conn conn, keepsock_connection_stats *o
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
  *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+ *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */

@@ -668,6 +668,12 @@ int32_t keepsock_datagram_get_stats(const keepsock_datagram *datagram, keepsock_
 /**
  * A service that receives datagrams in threads of the library.
  *
+ * It has no connections, and so nothing to drain or to list. To end it in order, call
+ * keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when the
+ * received datagrams are handled. keepsock_datagram_get_stats() has the counters. For a restart
+ * without losing datagrams that wait in the kernel, pass the socket to the successor
+ * (keepsock_handover_start()).
+ *
  * Threads: any thread may call any function, also from inside a handler, except as
  * keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
  * thread uses the object.

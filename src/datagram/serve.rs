@@ -26,6 +26,10 @@ const UNIX_SLOT: usize = BUFFER / 4;
 /// A running datagram service, from [`DatagramSocket::serve`]. Dropping it stops it and waits until
 /// all handlers have returned, unless it is dropped inside one.
 ///
+/// It has no connections, and so nothing to drain or to list. To end it in order, call
+/// [`stop`](DatagramService::stop) and then [`wait`](DatagramService::wait).
+/// [`DatagramSocket::stats`] has the counters.
+///
 /// ```
 /// # if cfg!(windows) { return Ok(()) }
 /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;

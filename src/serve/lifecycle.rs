@@ -323,12 +323,15 @@ impl<M> ServiceState<M> {
 
     /// Rejects a call in a forked child: the threads of the service exist in the parent only, so the
     /// call would wait forever, or have no effect.
+    #[inline]
     pub(super) fn require_own_process(&self, operation: &'static str) -> Result<()> {
-        if self.threads.is_inherited() {
-            let error = self.error(ErrorKind::WrongState, operation);
-            return Err(error.detail("the service runs in the parent process: call it there"));
-        }
-        Ok(())
+        if self.threads.is_inherited() { Err(self.other_process(operation)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn other_process(&self, operation: &'static str) -> Error {
+        let error = self.error(ErrorKind::WrongState, operation);
+        error.detail("the service runs in the parent process: call it there")
     }
 
     pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {

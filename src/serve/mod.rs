@@ -77,7 +77,8 @@ pub struct Broadcast {
 /// Any thread may call any method. Dropping the service stops it, resets the live connections and
 /// waits until all handlers and callbacks have returned, unless it is dropped inside one. In a
 /// forked child, dropping it closes the child's descriptors only, and the parent continues to
-/// serve.
+/// serve. Dropping it also closes the server, even if a cancel token has ended this service and
+/// another service of the same server still accepts.
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -127,9 +128,11 @@ impl Service {
     /// to these clients.
     ///
     /// # Errors
-    /// With event loops only; the message is then sent to no connection:
+    /// The message is then sent to no connection.
     /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
     ///   parent.
+    ///
+    /// With event loops only:
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
     ///   [`framing`](ServeOptions::framing) (LF with lines), or the format of the length cannot
@@ -151,7 +154,10 @@ impl Service {
     /// ```
     pub fn broadcast(&self, message: &[u8]) -> Result<Broadcast> {
         match &self.0 {
-            Mode::Blocking(threads) => Ok(threads.broadcast(message)),
+            Mode::Blocking(threads) => {
+                threads.state().require_own_process("broadcast")?;
+                Ok(threads.broadcast(message))
+            }
             Mode::Reactor(_) => self.reactor("broadcast")?.broadcast(message, None),
         }
     }

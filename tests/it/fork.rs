@@ -79,6 +79,7 @@ both_apis_alone![
         datagram_closed_with_forked_child_ends_waiting_calls,
         unix_datagram_freed_in_a_forked_child_receives_in_the_parent,
         wait_for_a_service_in_a_forked_child_fails,
+        connection_in_a_forked_child_does_not_change,
     }
 ];
 
@@ -313,6 +314,45 @@ fn thread_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
     echo(&mut raw_to(&server.endpoint()));
 }
 
+/// E5, V2: a child writes nothing to a connection of the parent's service, and changes no option of its
+/// socket.
+#[cfg(feature = "serve")]
+fn connection_in_a_forked_child_does_not_change<A: Api>() {
+    use keepsock::Sockopt;
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (opened, open) = std::sync::mpsc::channel();
+    let opened = std::sync::Mutex::new(opened);
+    let on = On::<A> {
+        open: Some(Box::new(move |c| drop(opened.lock().unwrap().send(c.clone())))),
+        ..On::default()
+    };
+    let service = server.serve_events(&[], on).unwrap();
+    let client = A::connect(&server.endpoint(), &[]).unwrap();
+    let connection: A::Connection = open.recv_timeout(Duration::from_secs(60)).unwrap();
+    let before = connection.keepalive_values().unwrap();
+    assert!(Forked::run(|| {
+        fails(connection.send(b"x"), ErrorKind::WrongState);
+        fails(connection.send_slices(&[b"x", b"y"]), ErrorKind::WrongState);
+        fails(connection.set_sockopt(Sockopt::SendBuffer, 1 << 16), ErrorKind::WrongState);
+        fails(connection.set_keepalive(5000, 5000, 3), ErrorKind::WrongState);
+        fails(connection.set_dead_after(5000), ErrorKind::WrongState);
+        fails(connection.set_idle_timeout(5000), ErrorKind::WrongState);
+        fails(connection.set_heartbeat(b"x", 5000), ErrorKind::WrongState);
+        fails(connection.set_heartbeat_timeout(5000), ErrorKind::WrongState);
+        connection.close();
+        connection.abort();
+        connection.shutdown_write();
+    }));
+    assert_eq!(connection.keepalive_values().unwrap(), before);
+    assert!(connection.is_open());
+    connection.send(b"y").unwrap();
+    let mut byte = [0; 1];
+    client.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"y");
+    drop(client);
+    service.drain(60_000).unwrap();
+}
+
 /// E5, E2: the threads of a service run in the parent only, so a child that waits for them would wait
 /// forever.
 #[cfg(all(feature = "datagram", feature = "serve"))]
@@ -329,9 +369,9 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
             fails(service.wait_stopped(INFINITE), ErrorKind::WrongState);
             fails(service.wait(INFINITE), ErrorKind::WrongState);
             fails(service.drain(INFINITE), ErrorKind::WrongState);
+            fails(service.push(None, b"x"), ErrorKind::WrongState);
             if events {
                 fails(service.connect(&server.endpoint(), &[], 0), ErrorKind::WrongState);
-                fails(service.push(None, b"x"), ErrorKind::WrongState);
             }
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
             // The service does not use the child's copies of the sockets.

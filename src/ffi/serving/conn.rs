@@ -343,7 +343,8 @@ fn change(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
 ///     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
 ///     `len`
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_send(
     conn: keepsock_conn,
@@ -382,7 +383,8 @@ pub unsafe extern "C" fn keepsock_conn_send(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
 ///     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
 ///     the length cannot represent the length of the message
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+///     service runs in the parent
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_send_slices(
     conn: keepsock_conn,
@@ -798,7 +800,8 @@ pub unsafe extern "C" fn keepsock_conn_keepalive(
 ///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
 ///   - KEEPSOCK_ERR_CLOSED: on_close has been called
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -855,7 +858,8 @@ pub unsafe extern "C" fn keepsock_conn_sockopt(
 ///     dead_after or the middlebox timeout
 ///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
 ///   - KEEPSOCK_ERR_CLOSED: on_close has been called
-///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]

@@ -452,8 +452,8 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
 ///   - KEEPSOCK_ERR_WRONG_STATE: `group` is not NULL, and the service is one of
-///     keepsock_server_serve(), which has no groups; or the service is one of
-///     keepsock_server_serve_events(), and the call comes from a forked child
+///     keepsock_server_serve(), which has no groups; or the call comes from a forked child; the
+///     service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
 ///     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
 ///     format of the length cannot represent `len`
@@ -839,6 +839,9 @@ pub unsafe extern "C" fn keepsock_service_drain(
 /// callback runs, and the memory that `user` points to may be freed. To end connections in order,
 /// call keepsock_service_drain() first. It must not be called inside a handler or callback of the
 /// service.
+///
+/// @note The server is closed as well, also if a cancel token has ended this service, and if another
+///   service of the same server still accepts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_free(service: *mut keepsock_service) {
     // SAFETY: the header requires that no other thread uses `service`.

@@ -87,6 +87,8 @@ impl Connection {
     ///   framing (LF with lines), or the format of the length cannot represent its length.
     /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
     ///   [`Unreachable`](ErrorKind::Unreachable): the connection has failed.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -101,6 +103,7 @@ impl Connection {
     #[inline]
     pub fn send(&self, message: &[u8]) -> Result<()> {
         let service = &*self.service;
+        service.state.require_own_process("send")?;
         // The length is neither 0 nor above `max_plain`.
         let sent = if message.len().wrapping_sub(1) < service.max_plain {
             service.send_plain(self.index, self.generation, message)
@@ -129,6 +132,7 @@ impl Connection {
     /// # }
     /// ```
     pub fn send_slices(&self, slices: &[IoSlice<'_>]) -> Result<()> {
+        self.service.state.require_own_process("send")?;
         let message = self.service.message(Body::Parts(slices), Some(self.index), "send")?;
         self.sent(self.service.send(self.index, self.generation, &message))
     }

@@ -26,6 +26,8 @@ impl Connection {
     ///   the option.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): the process may not set it.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
     ///   another reason.
     ///
@@ -40,7 +42,7 @@ impl Connection {
     /// # }
     /// ```
     pub fn set_sockopt(&self, option: Sockopt, value: u32) -> Result<()> {
-        self.configure("sockopt", |entry| {
+        self.change_config("sockopt", |entry| {
             check_sockopt(entry, option, Some(value))?;
             let families = sockopt::families_of(&entry.peer());
             sys::set_option(socket_of(entry)?, option, value, families)
@@ -84,6 +86,8 @@ impl Connection {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): with these values the connection could not
     ///   keep its `dead_after` or its `middlebox_timeout`.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
     ///
     /// ```
@@ -98,7 +102,7 @@ impl Connection {
     /// ```
     pub fn set_keepalive(&self, keepalive: impl Into<Option<Keepalive>>) -> Result<()> {
         let keepalive = keepalive.into();
-        self.configure("keepalive", |entry| {
+        self.change_config("keepalive", |entry| {
             if !entry.is_inet() {
                 return Err(Error::new(ErrorKind::Unsupported, "").detail(NO_KEEPALIVE));
             }
@@ -152,6 +156,8 @@ impl Connection {
     ///   `time` is `None` and `fail_on_stall` is set; or the connection is Multipath TCP.
     /// - [`Unsupported`](ErrorKind::Unsupported): on FreeBSD without `fail_on_stall`.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
     ///
     /// ```
@@ -166,7 +172,7 @@ impl Connection {
     /// ```
     pub fn set_dead_after(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let time = time.into();
-        self.configure("dead_after", |entry| {
+        self.change_config("dead_after", |entry| {
             let config = self.service.config(entry).liveness.clone();
             LivenessConfig { dead_after: time, ..config.clone() }.validate("")?;
             if !entry.is_inet() || time == config.dead_after {
@@ -190,6 +196,8 @@ impl Connection {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is zero or not above the heartbeat
     ///   interval; or `time` is `None` and `idle_receive_only` is set.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -203,7 +211,7 @@ impl Connection {
     /// ```
     pub fn set_idle_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let time = time.into();
-        self.configure("idle timeout", |entry| {
+        self.change_config("idle timeout", |entry| {
             self.change_liveness(entry, |config| config.idle_timeout = time)
         })
     }
@@ -218,6 +226,8 @@ impl Connection {
     ///   not below the idle timeout; or `interval` is `None` and the connection has a heartbeat
     ///   timeout.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -236,7 +246,7 @@ impl Connection {
     ) -> Result<()> {
         let interval = interval.into();
         let heartbeat = heartbeat(bytes.as_ref(), interval)?;
-        self.configure("heartbeat", |entry| {
+        self.change_config("heartbeat", |entry| {
             self.change_liveness(entry, |config| config.heartbeat.clone_from(&heartbeat))
         })
     }
@@ -249,6 +259,8 @@ impl Connection {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is zero, or the connection has no
     ///   heartbeat.
     /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -264,7 +276,7 @@ impl Connection {
     /// ```
     pub fn set_heartbeat_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let time = time.into();
-        self.configure("heartbeat timeout", |entry| {
+        self.change_config("heartbeat timeout", |entry| {
             self.change_liveness(entry, |config| config.heartbeat_timeout = time)
         })
     }
@@ -276,7 +288,6 @@ impl Connection {
         entry: &mut ConnEntry,
         change: impl FnOnce(&mut LivenessConfig),
     ) -> Result<()> {
-        self.service.state.require_own_process("")?;
         let before = self.service.config(entry).clone();
         let mut liveness = before.liveness.clone();
         change(&mut liveness);
@@ -300,6 +311,16 @@ impl Connection {
         entry.flags |= OWN_CONFIG;
         self.service.schedule(entry, self.index);
         Ok(())
+    }
+
+    /// As [`configure`](Connection::configure), for a change of the connection.
+    fn change_config(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&mut ConnEntry) -> Result<()>,
+    ) -> Result<()> {
+        self.service.state.require_own_process(operation)?;
+        self.configure(operation, body)
     }
 
     /// Calls `body` with the entry of the connection, which is locked, so its socket stays open.
