@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::{DatagramSocket, Shared, Side, must_poll};
 use crate::io::cancel::CancelToken;
-use crate::io::timeout::TimeoutCell;
 use crate::options::option_failure;
 use crate::stream::BorrowedSocket;
 use crate::stream::sockopt::query_failure;
@@ -297,12 +296,17 @@ impl DatagramSocket {
     // ---- waiting, and the descriptor -------------------------------------------------------
 
     /// Sets the timeout of each receiving call as a whole; `None`: no timeout. Calls in progress keep
-    /// theirs. With a timeout a call that has to wait makes two more system calls.
+    /// theirs.
+    ///
+    /// On Linux a receive with a timeout of 50 ms or more is one system call (SO_RCVTIMEO), and one
+    /// with a token is two. A socket that was adopted or that may be handed over is as one with a
+    /// token, because other processes share its SO_RCVTIMEO.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero; use
     /// [`set_nonblocking`](DatagramSocket::set_nonblocking) to not wait at all.
-    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed. [`NoMemory`](ErrorKind::NoMemory),
+    /// [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -312,7 +316,16 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
-        self.set_timeout("read timeout", &self.0.read_timeout, timeout.into())
+        const OPERATION: &str = "read timeout";
+        let timeout = timeout.into();
+        let io = self.enter(OPERATION)?;
+        self.check_timeout(OPERATION, timeout)?;
+        let _order = self.0.cancel.lock();
+        self.0
+            .set_kernel_timeout(io.socket(), timeout)
+            .map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        self.0.read_timeout.set(timeout);
+        Ok(())
     }
 
     /// Sets the timeout of each sending call as a whole; `None`: no timeout. Calls in progress keep
@@ -329,23 +342,21 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
-        self.set_timeout("write timeout", &self.0.write_timeout, timeout.into())
+        const OPERATION: &str = "write timeout";
+        let timeout = timeout.into();
+        if self.0.descriptor.is_closed() {
+            return Err(self.failed(OPERATION, ErrorKind::Closed.into(), None));
+        }
+        self.check_timeout(OPERATION, timeout)?;
+        self.0.write_timeout.set(timeout);
+        Ok(())
     }
 
-    fn set_timeout(
-        &self,
-        operation: &'static str,
-        cell: &TimeoutCell,
-        timeout: Option<Duration>,
-    ) -> Result<()> {
-        if self.0.descriptor.is_closed() {
-            return Err(self.failed(operation, ErrorKind::Closed.into(), None));
-        }
+    fn check_timeout(&self, operation: &'static str, timeout: Option<Duration>) -> Result<()> {
         if timeout.is_some_and(|t| t.is_zero()) {
             let zero = self.failed(operation, ErrorKind::InvalidArgument.into(), None);
             return Err(zero.detail("the timeout must be greater than zero"));
         }
-        cell.set(timeout);
         Ok(())
     }
 
@@ -471,9 +482,7 @@ impl DatagramSocket {
             return Err(busy());
         };
         drop(slot);
-        // fcntl(2) does not fail for an open descriptor.
-        let _ =
-            sys::set_nonblocking(sys::borrow(&owned), self.0.nonblocking.load(Ordering::Acquire));
+        sys::prepare_release(sys::borrow(&owned), self.0.nonblocking.load(Ordering::Acquire));
         if let Side::Unix(unix) = &self.0.side {
             if let Some(file) = unix.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 file.keep();

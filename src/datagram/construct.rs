@@ -330,6 +330,12 @@ impl DatagramSocket {
         let closing = options.handover.then(sys::Event::new).transpose();
         let closing = closing.map_err(|e| Error::helper(operation, &e).at(&made.endpoint))?;
         let coalesced = coalesced(sys::borrow(&made.socket), options, operation)?;
+        let part = options.read_timeout.and_then(kernel_part);
+        if part.is_some() && closing.is_none() {
+            SockRef::from(&sys::borrow(&made.socket))
+                .set_read_timeout(part)
+                .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
+        }
         Ok(DatagramSocket::put_together(made, options, coalesced, closing))
     }
 

@@ -1,6 +1,7 @@
 //! Coalesced datagrams (UDP_GRO): the kernel returns several in one buffer, and callers receive them
 //! one by one.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -133,6 +134,7 @@ impl DatagramSocket {
             nonblocking: true,
             cancel: None,
             polled: false,
+            in_kernel: Cell::new(false),
             serves: false,
         };
         for _ in 0..LOOKS {

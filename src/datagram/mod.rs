@@ -12,6 +12,7 @@ pub(crate) mod send;
 #[cfg(feature = "serve")]
 mod serve;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
@@ -32,7 +33,7 @@ use crate::options::SocketOptions;
 #[cfg(feature = "activation")]
 use crate::socket_file::SharedFile;
 use crate::socket_file::SocketFile;
-use crate::sys::{self, Descriptor, Families, InUse, Interest, Wait};
+use crate::sys::{self, Borrowed, Descriptor, Families, InUse, Interest, Wait};
 use crate::types::address::{Address, FiveTuple, Protocol, canonical};
 use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, Result};
@@ -265,16 +266,31 @@ impl DatagramSocket {
     #[inline]
     fn wait_mode(&self, deadline: Deadline) -> WaitMode {
         let polled = self.0.polled.load(Ordering::Acquire);
+        let nonblocking = self.0.nonblocking.load(Ordering::Acquire);
         WaitMode {
             deadline,
-            nonblocking: self.0.nonblocking.load(Ordering::Acquire),
+            nonblocking,
             cancel: polled.then(|| self.0.cancel.token()).flatten(),
             polled,
+            in_kernel: Cell::new(deadline.0.is_none() && !nonblocking && !polled),
             serves: false,
         }
     }
 
-    /// Makes one system call. Without a timeout and a token, the kernel waits.
+    /// Returns the way to wait for a receive with the read timeout of the socket.
+    #[inline]
+    fn receive_mode(&self) -> WaitMode {
+        let timeout = self.0.read_timeout.get();
+        let mode = self.wait_mode(Deadline::after(timeout));
+        let has_timer = timeout.is_some_and(|timeout| kernel_part(timeout).is_some());
+        if has_timer && !mode.nonblocking && !mode.polled {
+            mode.in_kernel.set(true);
+        }
+        mode
+    }
+
+    /// Makes one system call, and waits in the kernel or in poll. A receive that does not wait in the
+    /// kernel polls first: two system calls, instead of three if it tried first.
     fn step<T>(
         &self,
         io: &InUse<'_>,
@@ -286,12 +302,10 @@ impl DatagramSocket {
         let is_deaf = || reads && self.0.deaf.load(Ordering::Acquire);
         let is_over = || io.is_closed() || is_deaf();
         let cancel = mode.cancel.as_ref();
-        let mut waits = mode.deadline.0.is_none()
-            && !mode.nonblocking
-            && !mode.polled
-            && sys::BLOCKING_CALLS
+        let mut waits = mode.in_kernel.get()
             // Closing this socket does not wake a sender that waits for space in another socket.
             && (reads || matches!(self.0.side, Side::Inet(_)));
+        let mut polls = reads && !waits && !mode.nonblocking;
         let mut backoff = send::FULL_PEER;
         let mut was_ready = false;
         // The first call is not a cancellation point. A wait is one.
@@ -303,7 +317,17 @@ impl DatagramSocket {
             if is_deaf() {
                 return Err(ErrorKind::Closed.into());
             }
+            if polls {
+                disabled.get_or_insert_with(sys::CancellationDisabled::new);
+                self.wait_ready(io, mode, interest, is_over)?;
+                (polls, was_ready) = (false, true);
+            }
             let result = call(if waits { Wait::Yes } else { Wait::No });
+            if waits && mode.deadline.0.is_some() {
+                // The kernel's timer has run. Another system call would start it again.
+                waits = false;
+                mode.in_kernel.set(false);
+            }
             if io.is_closed() {
                 return Err(ErrorKind::Closed.into());
             }
@@ -333,16 +357,11 @@ impl DatagramSocket {
                         }
                         continue;
                     }
-                    was_ready = true;
-                    if let Some(closing) = &self.0.closing {
-                        self.wait_shared(io, closing, mode, interest, is_over)?;
-                        continue;
-                    }
-                    let socket = Some((io.socket(), interest));
-                    let ready = wait(socket, mode.deadline, cancel, is_over)?;
-                    if ready.error {
+                    if was_ready && self.0.closing.is_some() {
                         self.take_reported(io);
                     }
+                    was_ready = true;
+                    self.wait_ready(io, mode, interest, is_over)?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
@@ -350,7 +369,27 @@ impl DatagramSocket {
         }
     }
 
-    /// Waits on a socket that other processes may share.
+    /// Waits in poll until a system call may succeed.
+    fn wait_ready(
+        &self,
+        io: &InUse<'_>,
+        mode: &WaitMode,
+        interest: Interest,
+        is_over: impl Fn() -> bool,
+    ) -> std::result::Result<(), Cause> {
+        if let Some(closing) = &self.0.closing {
+            return self.wait_shared(io, closing, mode, interest, is_over);
+        }
+        let socket = Some((io.socket(), interest));
+        let ready = wait(socket, mode.deadline, mode.cancel.as_ref(), is_over)?;
+        if ready.error {
+            self.take_reported(io);
+        }
+        Ok(())
+    }
+
+    /// Waits on a socket that other processes may share. Poll does not report here whether the kernel's
+    /// error queue has an entry. The caller looks if the system call then finds nothing.
     #[cold]
     fn wait_shared(
         &self,
@@ -368,13 +407,11 @@ impl DatagramSocket {
         let is_deaf = || heard && self.0.deaf.load(Ordering::Acquire);
         match wait_any(&[io.socket()], interest, until, events, || is_over() || is_deaf()) {
             // Receiving has ended while this call waits to send.
-            Err(cause) if cause.kind() == ErrorKind::Closed && !is_over() => {}
-            Err(cause) if cause.kind() != ErrorKind::TimedOut => return Err(cause),
-            Err(cause) if mode.deadline.has_passed() => return Err(cause),
-            _ => {}
+            Err(cause) if cause.kind() == ErrorKind::Closed && !is_over() => Ok(()),
+            Err(cause) if cause.kind() != ErrorKind::TimedOut => Err(cause),
+            Err(cause) if mode.deadline.has_passed() => Err(cause),
+            _ => Ok(()),
         }
-        self.take_reported(io);
-        Ok(())
     }
 
     /// The file of a Unix socket, locked for a handover.
@@ -448,17 +485,45 @@ fn must_poll(token: Option<&CancelToken>, closing: Option<&sys::Event>) -> bool 
     token.is_some() || closing.is_some() || !sys::BLOCKING_CALLS
 }
 
+/// Receives with a shorter timeout wait in poll.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// The part of a read timeout that the kernel measures (SO_RCVTIMEO), in which most datagrams arrive.
+/// The kernel's timer expires late, by an eighth of its time and two clock ticks of 10 ms at most
+/// (kernel/time/timer.c). So a call waits for the rest of the time in poll.
+fn kernel_part(timeout: Duration) -> Option<Duration> {
+    let part = timeout - timeout / 8;
+    (sys::BLOCKING_CALLS && timeout >= SHORT).then(|| part - Duration::from_millis(20))
+}
+
 /// How a call waits.
 struct WaitMode {
     deadline: Deadline,
     nonblocking: bool,
     cancel: Option<CancelToken>,
     polled: bool,
+    /// The kernel waits, and its timer has not run yet for this call.
+    in_kernel: Cell<bool>,
     /// The call belongs to a service: only an error that retrying cannot cure ends it.
     serves: bool,
 }
 
 impl Shared {
+    /// Sets SO_RCVTIMEO to the part of the read timeout that the kernel measures. Processes that share
+    /// the socket would share the option.
+    fn set_kernel_timeout(
+        &self,
+        socket: Borrowed<'_>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let (before, after) = (self.read_timeout.get(), timeout);
+        let (before, after) = (before.and_then(kernel_part), after.and_then(kernel_part));
+        if before == after || self.closing.is_some() {
+            return Ok(());
+        }
+        SockRef::from(&socket).set_read_timeout(after)
+    }
+
     fn peer(&self) -> Option<Address> {
         match &self.side {
             Side::Inet(inet) => inet.peer.map(Address::Inet),

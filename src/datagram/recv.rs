@@ -161,7 +161,7 @@ impl DatagramSocket {
         take: impl Fn(&Facts<'_>) -> T,
     ) -> std::result::Result<T, Stop> {
         let io = self.enter(RECEIVE)?;
-        let mode = self.wait_mode(self.0.read_timeout.deadline());
+        let mode = self.receive_mode();
         if self.0.coalesced.is_some() {
             let mut one = [Incoming::new(buf)];
             self.recv_some(&io, &mode, one.as_mut_slice())?;
@@ -217,7 +217,7 @@ impl DatagramSocket {
 
     pub(crate) fn recv_into<B: Batch + ?Sized>(&self, batch: &mut B) -> Result<usize> {
         let io = self.enter(RECEIVE)?;
-        let mode = self.wait_mode(self.0.read_timeout.deadline());
+        let mode = self.receive_mode();
         self.recv_some(&io, &mode, batch)
     }
 

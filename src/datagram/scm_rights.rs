@@ -113,7 +113,7 @@ impl DatagramSocket {
                 format!("{max} descriptors are too many: a message carries at most {RIGHTS_MAX}");
             return Err(failed(ErrorKind::InvalidArgument.into()).detail(what));
         }
-        let mode = self.wait_mode(self.0.read_timeout.deadline());
+        let mode = self.receive_mode();
         let control = self.0.control.load(Ordering::Relaxed);
         let mut skipped = 0;
         loop {

@@ -163,12 +163,17 @@ pub unsafe extern "C" fn keepsock_datagram_sockopt(
 
 /// Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).
 ///
-/// Calls in progress keep their timeout. Default: KEEPSOCK_INFINITE.
+/// Calls in progress keep their timeout. On Linux a receive with a timeout of 50 ms or more is one
+/// system call, and one with a cancel token is two. A socket that was adopted or that may be handed
+/// over is as one with a token. Default: KEEPSOCK_INFINITE.
 ///
 /// @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_UNSUPPORTED: the kernel has no such timeout for this kind of socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_set_read_timeout(
     datagram: *mut keepsock_datagram,

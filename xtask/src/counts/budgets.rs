@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::programs::{
     BLOCKED, BLOCKED_DATAGRAM, BROADCAST, CYCLE, CYCLE_64, ECHO, ECHO_64, ECHO_CONNECTS, EQUAL,
-    IDLE, IDLE_THREADS, Programs, UNEQUAL, Work,
+    IDLE, IDLE_THREADS, Programs, UNEQUAL, WAIT, WAIT_TOKEN, Work,
 };
 use crate::steps::Stop;
 
@@ -70,7 +70,7 @@ const fn budget(
     Budget { id, program, work, unit, limit, aim }
 }
 
-const BUDGETS: [Budget; 42] = [
+const BUDGETS: [Budget; 45] = [
     budget("F1", "keep_accept", CYCLE, Unit::CallsBeyondIo, 2.0, 2.0),
     budget("F2", "keep_accept", CYCLE, Unit::Calls, 5.0, 5.0),
     budget("F2", "keep_accept", CYCLE, Unit::Instructions, 1010.0, 700.0),
@@ -113,6 +113,11 @@ const BUDGETS: [Budget; 42] = [
     budget("F15", "keep_datagram", EQUAL, Unit::Instructions, 44_000.0, 12_800.0),
     budget("F15", "keep_batch", EQUAL, Unit::Allocations, 0.0, 0.0),
     budget("F15", "keep_datagram", EQUAL, Unit::Allocations, 0.0, 0.0),
+    // The answering thread makes two calls, and the other thread sends with one.
+    budget("F15", "keep_wait", WAIT, Unit::Calls, 4.0, 4.0),
+    budget("F15", "keep_wait", WAIT_TOKEN, Unit::Calls, 5.0, 5.0),
+    // One call sends 16 datagrams, and one receives them.
+    budget("F15", "keep_served", Work::Served, Unit::Calls, 2.0, 2.0),
     budget("F16", "keep_events", IDLE, Unit::WakeUps, 0.0, 0.0),
     // At most 300 in addition to the system call. Its wrapper and the program's loop take 28.
     // I6: a call that would block, without an error object.

@@ -138,6 +138,14 @@ impl<'a> Counter<'a> {
                 counted.args([kind, &repeats.to_string()]);
                 capture(&mut counted, RUN_LIMIT).map(|_| ())
             }
+            Work::Wait { token } => {
+                counted.args([if token { "token" } else { "timeout" }, &repeats.to_string()]);
+                capture(&mut counted, RUN_LIMIT).map(|_| ())
+            }
+            Work::Served => {
+                counted.arg(repeats.to_string());
+                capture(&mut counted, RUN_LIMIT).map(|_| ())
+            }
             Work::Datagrams { equal } => {
                 counted.args([length_of(equal), &repeats.to_string()]);
                 capture(&mut counted, RUN_LIMIT).map(|_| ())

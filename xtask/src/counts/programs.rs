@@ -50,6 +50,11 @@ pub enum Work {
     /// Send and receive 64 UDP datagrams in one thread: each of 64 bytes, or of increasing lengths,
     /// which the kernel cannot combine into one segment.
     Datagrams { equal: bool },
+    /// Send a UDP datagram and receive the answer, for which the receive waits: with a read timeout, or
+    /// with a cancel token. A thread in plain C answers with two system calls.
+    Wait { token: bool },
+    /// Receive 16 UDP datagrams in a service. Plain C sends them with one system call.
+    Served,
 }
 
 pub const CYCLE: Work = Work::Cycle { at_once: 1 };
@@ -64,6 +69,8 @@ pub const IDLE_THREADS: Work = Work::Idle { connections: 500 };
 pub const BLOCKED: Work = Work::WouldBlock { datagram: false };
 pub const BLOCKED_DATAGRAM: Work = Work::WouldBlock { datagram: true };
 pub const EQUAL: Work = Work::Datagrams { equal: true };
+pub const WAIT: Work = Work::Wait { token: false };
+pub const WAIT_TOKEN: Work = Work::Wait { token: true };
 pub const UNEQUAL: Work = Work::Datagrams { equal: false };
 
 impl Work {
@@ -83,6 +90,9 @@ impl Work {
             Self::WouldBlock { datagram: true } => "would block, UDP".to_owned(),
             Self::Datagrams { equal: true } => "64 datagrams".to_owned(),
             Self::Datagrams { equal: false } => "64 unequal ones".to_owned(),
+            Self::Wait { token: false } => "wait, UDP".to_owned(),
+            Self::Wait { token: true } => "wait, UDP, token".to_owned(),
+            Self::Served => "16 served".to_owned(),
         }
     }
 
@@ -93,11 +103,12 @@ impl Work {
             Self::Echo { connections: 1 }
             | Self::EchoDuringConnects { .. }
             | Self::RoundTrip
+            | Self::Wait { .. }
             | Self::WouldBlock { .. } => ECHOES,
             Self::Echo { connections } => ECHOES_ON_EACH * connections,
             Self::Broadcast { clients } => BROADCASTS * clients,
             Self::Idle { connections } => connections,
-            Self::Datagrams { .. } => BATCHES,
+            Self::Datagrams { .. } | Self::Served => BATCHES,
         }
     }
 
@@ -108,7 +119,9 @@ impl Work {
             Self::Echo { connections } => connections,
             Self::Broadcast { clients } => clients,
             Self::RoundTrip | Self::EchoDuringConnects { .. } => 1,
-            Self::Datagrams { .. } | Self::WouldBlock { .. } => 0,
+            Self::Datagrams { .. } | Self::Wait { .. } | Self::Served | Self::WouldBlock { .. } => {
+                0
+            }
         }
     }
 
@@ -138,6 +151,8 @@ const CLIENT_BY_NAME: &[Work] = &[Work::Connect, Work::ConnectByName, Work::Roun
 const BY_NAME: &[Work] = &[Work::ConnectByName];
 const WOULD_BLOCK: &[Work] = &[BLOCKED, BLOCKED_DATAGRAM];
 const DATAGRAMS: &[Work] = &[EQUAL, UNEQUAL];
+const WAITS: &[Work] = &[WAIT, WAIT_TOKEN];
+const SERVED: &[Work] = &[Work::Served];
 /// The kernel splits a segment into datagrams of equal length only.
 const SEGMENTS: &[Work] = &[EQUAL];
 
@@ -152,7 +167,7 @@ impl Program {
     }
 }
 
-pub const PROGRAMS: [Program; 25] = [
+pub const PROGRAMS: [Program; 28] = [
     program("plain C, blocking accept", "raw_accept", SERVER),
     program("keepsock, blocking accept", "keep_accept", SERVER),
     program("plain C, thread for each", "raw_threads", THREADED_SERVER),
@@ -177,6 +192,9 @@ pub const PROGRAMS: [Program; 25] = [
     program("keepsock, one by one", "keep_datagram", DATAGRAMS),
     program("keepsock, batches", "keep_batch", DATAGRAMS),
     program("keepsock, batches, GRO", "keep_coalesce", SEGMENTS),
+    program("plain C, UDP with a timeout", "raw_wait", WAITS),
+    program("keepsock, UDP with a timeout", "keep_wait", WAITS),
+    program("keepsock, datagram service", "keep_served", SERVED),
     program("keepsock, non-blocking", "keep_blocked", WOULD_BLOCK),
 ];
 
