@@ -87,8 +87,8 @@
  *   interrupts a call does not end the call.
  * - pthread_cancel(3) does not act inside a function. It acts at the program's next cancellation point
  *   after the function has returned. A callback that runs in the caller's thread (a log callback,
- *   keepsock_on_retry, keepsock_on_watch) starts with cancellation disabled. A thread with PTHREAD_CANCEL_ASYNCHRONOUS
- *   must not call the library. pthread_cancel(3) has no effect on the threads that the library starts,
+ *   keepsock_on_retry, keepsock_on_watch, the function of keepsock_service_for_each()) starts with
+ *   cancellation disabled. A thread with PTHREAD_CANCEL_ASYNCHRONOUS must not call the library. pthread_cancel(3) has no effect on the threads that the library starts,
  *   which run handlers, callbacks, name lookups and closes: cancellation is disabled in them.
  * - fork(2): a forked child that closes or frees an object closes its own descriptors only. The
  *   parent's connections, listeners and services continue, and services do not run in the child. This
@@ -117,7 +117,7 @@
  *     basics.h 3: keepsock_error_print, keepsock_error_message, keepsock_error_attempt
  *   Set an option that the library lacks on a connection
  *     client.h 8: keepsock_client_fd
- *     conn.h 8: keepsock_conn_fd
+ *     conn.h 9: keepsock_conn_fd
  *   Use a descriptor that another library created
  *     client.h 1: keepsock_client_from_fd
  *     server.h 1: keepsock_server_from_fd
@@ -168,12 +168,12 @@
  *     conn.h 4: keepsock_conn_close_reason
  *     basics.h 7: keepsock_close_reason, keepsock_close_reason_str
  *   Know whether a peer receives FIN or RST
- *     serving.h 5: keepsock_serve_options_set_max_connections
+ *     serving.h 6: keepsock_serve_options_set_max_connections
  *   Notice that the peer hung up while the program does other work
  *     client.h 6: keepsock_client_wait_hangup
  *   Read round-trip times, retransmissions and queues (TCP_INFO)
  *     client.h 9: keepsock_client_get_stats
- *     conn.h 8: keepsock_conn_get_stats
+ *     conn.h 9: keepsock_conn_get_stats
  *
  * Servers
  *   Accept connections in a loop of my own
@@ -186,7 +186,7 @@
  *     server.h 1: keepsock_server_listen_all
  *   Serve each connection with a thread
  *     serving.h 1: keepsock_server_serve
- *     serving.h 4: keepsock_serve_options_set_threads
+ *     serving.h 5: keepsock_serve_options_set_threads
  *   Serve thousands of connections by events
  *     serving.h 2: keepsock_server_serve_events
  *     conn.h 1: keepsock_callbacks
@@ -194,21 +194,26 @@
  *   Send a header and a body as one message from a callback
  *     conn.h 2: keepsock_conn_send_slices
  *   Push to many clients
- *     serving.h 3: keepsock_service_broadcast
- *     conn.h 6: keepsock_conn_join
- *     serving.h 6: keepsock_serve_options_set_overflow_policy
+ *     serving.h 4: keepsock_service_broadcast
+ *     conn.h 7: keepsock_conn_join
+ *     serving.h 7: keepsock_serve_options_set_overflow_policy
+ *   Pass work to the thread of an event loop (uv_async_send)
+ *     conn.h 6: keepsock_conn_post
+ *     serving.h 3: keepsock_service_post
+ *   Do something with every connection of a service
+ *     serving.h 3: keepsock_service_for_each
  *   Slow down a fast sender (back-pressure)
  *     conn.h 3: keepsock_conn_pause, keepsock_conn_resume
  *     conn.h 2: keepsock_conn_queued
  *   Receive lines or messages instead of bytes
  *     basics.h 5: keepsock_framing
- *     serving.h 6: keepsock_serve_options_set_framing
+ *     serving.h 7: keepsock_serve_options_set_framing
  *   Limit the number of clients, in total or per address
- *     serving.h 5: keepsock_serve_options_set_max_connections,
+ *     serving.h 6: keepsock_serve_options_set_max_connections,
  *         keepsock_serve_options_set_max_per_address
  *     server.h 4: keepsock_server_get_stats
  *   Allow or deny networks and users
- *     serving.h 5: keepsock_serve_options_add_allowed_network,
+ *     serving.h 6: keepsock_serve_options_add_allowed_network,
  *         keepsock_serve_options_add_denied_network
  *     options.h 8: keepsock_options_add_allowed_uid
  *   Find the process behind a Unix socket
@@ -216,7 +221,7 @@
  *   Connect to other servers from a service (a proxy)
  *     serving.h 2: keepsock_service_connect, keepsock_service_add
  *   Stop a service after its connections have finished
- *     serving.h 7: keepsock_service_drain, keepsock_service_stop,
+ *     serving.h 8: keepsock_service_drain, keepsock_service_stop,
  *         keepsock_service_wait_stopped, keepsock_service_wait
  *   Restart without losing connections
  *     activation.h 3: keepsock_handover_start
@@ -250,7 +255,7 @@
  *   Log what the library does
  *     basics.h 9: keepsock_log_set
  *   Print the state of every connection of a service
- *     serving.h 8: keepsock_service_dump, keepsock_service_get_stats
+ *     serving.h 9: keepsock_service_dump, keepsock_service_get_stats
  *   See the SYN of a client, or a whole handshake
  *     diagnostics.h 1: keepsock_client_saved_syn
  *     diagnostics.h 2: keepsock_capture_new, keepsock_capture_handshake

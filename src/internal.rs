@@ -13,6 +13,7 @@
 //! | `ServerSocket` | `accept_socket`, `into_client`, `configure` | an accepted socket is constructed in its handle |
 //! | `ServerSocket` | `serve_for`, `serve_events_for` | a service is stored in its handle before the first callback |
 //! | `Service` | `add_borrowed` | the handle of the connection stays with the caller |
+//! | `Connection` | `id_of_handler` | the handles of a list of connections |
 //! | `Connection` | `any_data` | the user pointer of a connection |
 //! | `Connection` | `require_live` | functions without a result in Rust have a status in C |
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |

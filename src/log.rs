@@ -288,6 +288,12 @@ pub(crate) fn handler_panicked(connection: &FiveTuple) {
     error!(target: SERVE, "a handler panicked: {connection} is reset");
 }
 
+#[cfg(feature = "serve")]
+#[cold]
+pub(crate) fn function_panicked() {
+    error!(target: SERVE, "a function that was posted to a service panicked");
+}
+
 #[cfg(all(feature = "serve", feature = "datagram"))]
 #[cold]
 pub(crate) fn receiving_failed(why: &Error) {

@@ -13,11 +13,12 @@
  *     keepsock_conn_is_open, keepsock_conn_close_reason
  *  5. Timer and program data: keepsock_conn_set_timer, keepsock_conn_set_user,
  *     keepsock_conn_user
- *  6. Groups: keepsock_conn_join, keepsock_conn_leave
- *  7. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
+ *  6. Posting to the event loop: keepsock_conn_post
+ *  7. Groups: keepsock_conn_join, keepsock_conn_leave
+ *  8. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
  *     keepsock_conn_set_dead_after, keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
  *     keepsock_conn_set_heartbeat_timeout
- *  8. Addresses, statistics and descriptor: keepsock_conn_five_tuple, keepsock_conn_fd,
+ *  9. Addresses, statistics and descriptor: keepsock_conn_five_tuple, keepsock_conn_fd,
  *     keepsock_conn_get_stats, keepsock_conn_set_sockopt, keepsock_conn_sockopt
  *
  * Where a function of another event library has a counterpart here:
@@ -31,6 +32,7 @@
  *   bufferevent_set_timeouts                             keepsock_conn_set_timer,
  *                                                        keepsock_conn_set_idle_timeout
  *   the data member of a uv_handle_t                     keepsock_conn_set_user
+ *   event_base_once, uv_async_send                       keepsock_conn_post
  *   getpeername, getsockname                             keepsock_conn_five_tuple
  *   bufferevent_getfd, uv_fileno                         keepsock_conn_fd
  *   getsockopt(TCP_INFO)                                 keepsock_conn_get_stats
@@ -319,7 +321,59 @@ int32_t keepsock_conn_set_user(keepsock_conn conn, void *user, keepsock_error **
 void *keepsock_conn_user(keepsock_conn conn);
 
 /*
- * ---- 6. Groups ----------------------------------------------------------------------------------
+ * ---- 6. Posting to the event loop ---------------------------------------------------------------
+ */
+
+/**
+ * A function that is called with a connection: keepsock_conn_post(), keepsock_service_for_each().
+ * @param conn  The connection.
+ * @param user  The pointer that the program passed with the function.
+ */
+typedef void (*keepsock_conn_function)(keepsock_conn conn, void *user);
+
+/**
+ * Calls a function in the thread of the connection's event loop, and returns immediately.
+ *
+ * The callbacks of the connection run in the same thread, so the function needs no lock for data
+ * that they share. The functions of a connection are called in the order in which they were posted, after
+ * on_open and not during a callback of the connection.
+ *
+ * If this call returns KEEPSOCK_OK, the function is called exactly once, also if the connection ends
+ * or the service is freed. Then it is called before on_close, and keepsock_conn_send() returns
+ * KEEPSOCK_ERR_CLOSED. If this call fails, the function is not called. So either the function or the
+ * caller frees what `user` points to.
+ *
+ * The loop calls at most 64 functions of a connection before it handles other events. A function
+ * may post itself again. The queue limit applies to messages that the function sends.
+ *
+ * @code
+ * static void deliver(keepsock_conn conn, void *user)   // in the thread of the event loop
+ * {
+ *     keepsock_conn_send(conn, user, strlen(user), NULL);
+ *     free(user);
+ * }
+ *
+ * static void finished(keepsock_conn conn, char *answer)   // in a thread of the program
+ * {
+ *     if (keepsock_conn_post(conn, deliver, answer, NULL) != KEEPSOCK_OK)
+ *         free(answer);
+ * }
+ * @endcode
+ *
+ * @param function  The function.
+ * @param user      Passed to the function. May be NULL.
+ * @return KEEPSOCK_OK if the function will be called, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: `conn` is not an open connection, or the call comes from a forked
+ *     child; the service runs in the parent
+ *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the function
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `function` is NULL
+ */
+int32_t keepsock_conn_post(keepsock_conn conn, keepsock_conn_function function, void *user,
+                           keepsock_error **error);
+
+/*
+ * ---- 7. Groups ----------------------------------------------------------------------------------
  */
 
 /**
@@ -349,7 +403,7 @@ int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error
 int32_t keepsock_conn_leave(keepsock_conn conn, const char *group, keepsock_error **error);
 
 /*
- * ---- 7. Liveness --------------------------------------------------------------------------------
+ * ---- 8. Liveness --------------------------------------------------------------------------------
  */
 
 /**
@@ -468,7 +522,7 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
                                             keepsock_error **error);
 
 /*
- * ---- 8. Addresses, statistics and descriptor ----------------------------------------------------
+ * ---- 9. Addresses, statistics and descriptor ----------------------------------------------------
  */
 
 /**

@@ -11,17 +11,18 @@
  *  1. Serving with threads: keepsock_server_serve
  *  2. Serving by events: keepsock_server_serve_events, keepsock_service_add,
  *     keepsock_service_connect
- *  3. Broadcasts: keepsock_service_broadcast
- *  4. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
+ *  3. Posting and iteration: keepsock_service_post, keepsock_service_for_each
+ *  4. Broadcasts: keepsock_service_broadcast
+ *  5. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
  *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size
- *  5. Limits and access: keepsock_serve_options_set_max_connections,
+ *  6. Limits and access: keepsock_serve_options_set_max_connections,
  *     keepsock_serve_options_set_accept_policy, keepsock_serve_options_set_max_per_address,
  *     keepsock_serve_options_add_allowed_network, keepsock_serve_options_add_denied_network
- *  6. Framing and send queues: keepsock_serve_options_set_framing,
+ *  7. Framing and send queues: keepsock_serve_options_set_framing,
  *     keepsock_serve_options_set_queue_limit, keepsock_serve_options_set_overflow_policy
- *  7. Stopping a service: keepsock_service_drain, keepsock_service_stop,
+ *  8. Stopping a service: keepsock_service_drain, keepsock_service_stop,
  *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
- *  8. Statistics: keepsock_service_get_stats, keepsock_service_dump
+ *  9. Statistics: keepsock_service_get_stats, keepsock_service_dump
  *
  * @since 0.1, unless the comment of a function names a later version.
  */
@@ -238,7 +239,75 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
                                  keepsock_error **error);
 
 /*
- * ---- 3. Broadcasts ------------------------------------------------------------------------------
+ * ---- 3. Posting and iteration -------------------------------------------------------------------
+ */
+
+/**
+ * A function that an event loop calls: keepsock_service_post().
+ * @param user  The pointer that the program passed with the function.
+ */
+typedef void (*keepsock_function)(void *user);
+
+/**
+ * Calls a function in the thread of the first event loop, and returns immediately.
+ *
+ * The functions of a service are called one at a time, in the order in which they were posted. With
+ * one thread, the default, all callbacks run in the same thread. keepsock_conn_post() posts to the
+ * loop of a connection.
+ *
+ * If this call returns KEEPSOCK_OK, the function is called exactly once: keepsock_service_wait(),
+ * keepsock_service_drain() and keepsock_service_free() return after it. If this call fails, the
+ * function is not called. The loop calls at most 64 functions before it handles other events. A
+ * function may post itself again, until the service has ended.
+ *
+ * @param service   A service of keepsock_server_serve_events().
+ * @param function  The function.
+ * @param user      Passed to the function. May be NULL.
+ * @return KEEPSOCK_OK if the function will be called, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the service has ended, by keepsock_service_drain() or
+ *     keepsock_service_free()
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
+ *     from a forked child
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the function
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL
+ * @note May be called from inside callbacks and functions, and not from a signal handler.
+ */
+int32_t keepsock_service_post(keepsock_service *service, keepsock_function function, void *user,
+                              keepsock_error **error);
+
+/**
+ * Calls a function for each open connection of an event-driven service, in the calling thread.
+ *
+ * The list of connections is taken at the start. It contains the connections whose on_open has been
+ * called, also in other event loops, and those of keepsock_service_add() and
+ * keepsock_service_connect(). The function is not called for a connection that has ended before.
+ * A connection may end at any time, also during the function; calls with it then return KEEPSOCK_ERR_WRONG_STATE or
+ * KEEPSOCK_ERR_CLOSED. The function may call every function that the calling thread may call.
+ *
+ * @code
+ * static void drop_if_slow(keepsock_conn conn, void *user)
+ * {
+ *     if (keepsock_conn_queued(conn) > 1000000)
+ *         keepsock_conn_abort(conn, NULL);
+ * }
+ *
+ * keepsock_service_for_each(service, drop_if_slow, NULL, NULL);
+ * @endcode
+ *
+ * @param service   A service of keepsock_server_serve_events().
+ * @param function  The function.
+ * @param user      Passed to the function. May be NULL.
+ * @return KEEPSOCK_OK after the last call of the function, also if there is no connection, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
+ *     from a forked child
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list; the function was not called
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL
+ */
+int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_function function,
+                                  void *user, keepsock_error **error);
+
+/*
+ * ---- 4. Broadcasts ------------------------------------------------------------------------------
  */
 
 /**
@@ -280,7 +349,7 @@ int32_t keepsock_service_broadcast(keepsock_service *service, const char *group,
                                    keepsock_error **error);
 
 /*
- * ---- 4. Serve options ---------------------------------------------------------------------------
+ * ---- 5. Serve options ---------------------------------------------------------------------------
  */
 
 /**
@@ -329,7 +398,7 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
                                               keepsock_error **error);
 
 /*
- * ---- 5. Limits and access -----------------------------------------------------------------------
+ * ---- 6. Limits and access -----------------------------------------------------------------------
  *
  * The peer ends a TCP connection by FIN (KEEPSOCK_CLOSE_PEER_CLOSED) or by RST (KEEPSOCK_CLOSE_PEER_RESET).
  * An RST after its FIN is KEEPSOCK_CLOSE_PEER_RESET as well, because the peer may not have received
@@ -452,7 +521,7 @@ int32_t keepsock_serve_options_add_denied_network(keepsock_serve_options *option
                                                   const char *network, keepsock_error **error);
 
 /*
- * ---- 6. Framing and send queues -----------------------------------------------------------------
+ * ---- 7. Framing and send queues -----------------------------------------------------------------
  */
 
 /**
@@ -529,7 +598,7 @@ int32_t keepsock_serve_options_set_overflow_policy(keepsock_serve_options *optio
                                                    int32_t overflow_policy, keepsock_error **error);
 
 /*
- * ---- 7. Stopping a service ----------------------------------------------------------------------
+ * ---- 8. Stopping a service ----------------------------------------------------------------------
  */
 
 /**
@@ -642,7 +711,7 @@ int32_t keepsock_service_wait(keepsock_service *service, int64_t timeout_ms,
 void keepsock_service_free(keepsock_service *service);
 
 /*
- * ---- 8. Statistics ------------------------------------------------------------------------------
+ * ---- 9. Statistics ------------------------------------------------------------------------------
  */
 
 /**

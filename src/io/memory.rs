@@ -46,6 +46,12 @@ pub(crate) fn listed<T>(count: usize, items: impl IntoIterator<Item = T>) -> Opt
     Some(list)
 }
 
+/// Boxes a value. The array converts into the box of a trait object without a second allocation.
+#[cfg(feature = "serve")]
+pub(crate) fn boxed<T>(value: T) -> Option<Box<[T; 1]>> {
+    listed(1, [value])?.into_boxed_slice().try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

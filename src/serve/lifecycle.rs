@@ -45,7 +45,7 @@ pub(super) trait Backend {
         self.state().stop();
     }
 
-    /// Waits until accepting has stopped, no connection is left and no connect is in progress.
+    /// Waits until accepting has stopped, and no connection and no task is left.
     fn wait_ended(&self, timeout: Option<Duration>) -> Result<()> {
         const OPERATION: &str = "wait";
         let state = self.state();
@@ -133,8 +133,9 @@ pub(super) struct ServiceState<M> {
 pub(super) struct Locked<M> {
     /// The number of connections being served.
     pub live: u32,
-    /// The number of connects in progress, with event loops.
-    pub connects: u32,
+    /// With event loops: the number of connects in progress and of posted functions that have not
+    /// returned.
+    pub tasks: usize,
     /// The number of connections served since the start.
     pub opened: u64,
     per_address: PerAddressCount,
@@ -156,9 +157,9 @@ pub(super) struct Locked<M> {
 }
 
 impl<M> Locked<M> {
-    /// Whether no connection is left and no connect is in progress.
+    /// Whether no connection and no task is left.
     pub(super) fn is_idle(&self) -> bool {
-        self.live == 0 && self.connects == 0
+        self.live == 0 && self.tasks == 0
     }
 
     /// Whether the threads that wait for the end of the service have to check it.
@@ -177,7 +178,7 @@ impl<M> ServiceState<M> {
     ) -> ServiceState<M> {
         let locked = Locked {
             live: 0,
-            connects: 0,
+            tasks: 0,
             opened: 0,
             per_address: PerAddressCount::default(),
             stopped: false,

@@ -324,6 +324,62 @@ impl Service {
         reactor.connect(PendingConnect::start(endpoint, options)?, data)
     }
 
+    /// Calls a function in the thread of the first event loop. Returns immediately. The functions of
+    /// a service are called one at a time, in the order in which they were posted. Any thread may
+    /// post, also inside callbacks and posted functions. [`Connection::post`] posts to the loop of a
+    /// connection.
+    ///
+    /// Each function whose post succeeded is called exactly once: [`wait`](Service::wait),
+    /// [`drain`](Service::drain) and dropping the service wait for it. After an error it is not
+    /// called. The loop calls at most 64 functions before it handles other events. If a function
+    /// panics, the service logs that and continues.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the service has ended, by [`drain`](Service::drain) or because
+    ///   it was dropped.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the function.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection; or
+    ///   called in a forked child.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{Connection, ServeOptions, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let service = server.serve_events(&ServeOptions::new(), |_: &Connection, _: &[u8]| ())?;
+    /// service.post(|| println!("in the thread of the event loop"))?;
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn post(&self, function: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.reactor("post")?.post(function)
+    }
+
+    /// Returns the open connections of a service with event loops: those whose
+    /// [`on_open`](Handler::on_open) has been called, and whose [`on_close`](Handler::on_close) has
+    /// not. A connection may end at any time; its methods then report that.
+    ///
+    /// # Errors
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the list.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection; or
+    ///   called in a forked child.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{Connection, ServeOptions, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve_events(&ServeOptions::new(), |_: &Connection, _: &[u8]| ())?;
+    /// for connection in service.connections()? {
+    ///     if connection.queued() > 1_000_000 {
+    ///         connection.abort();
+    ///     }
+    /// }
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn connections(&self) -> Result<Vec<Connection>> {
+        self.reactor("list connections")?.connections()
+    }
+
     /// Stops accepting: closes the server socket, which cannot serve again. Live connections
     /// continue. May be called from inside handlers and callbacks. Further calls do nothing.
     ///

@@ -1162,6 +1162,8 @@ mod c_only {
                     status
                 },
                 |s, e| keepsock_service_add(s, null_mut(), null_mut(), e),
+                |s, e| keepsock_service_post(s, None, null_mut(), e),
+                |s, e| keepsock_service_for_each(s, None, null_mut(), e),
                 |s, e| keepsock_service_connect(s, c"127.0.0.1:1".as_ptr(), null(), null_mut(), e),
                 |s, e| {
                     let mut stats: keepsock_service_stats = std::mem::zeroed();
@@ -1300,6 +1302,8 @@ mod c_only {
     /// A function that changes a connection in a way that its event loop must carry out.
     type Change = (&'static str, fn(keepsock_conn, Error) -> i32);
 
+    unsafe extern "C" fn no_action(_: keepsock_conn, _: *mut c_void) {}
+
     fn changes_of_conn() -> Vec<Change> {
         unsafe {
             vec![
@@ -1309,6 +1313,7 @@ mod c_only {
                 ("pause", |c, e| keepsock_conn_pause(c, e)),
                 ("resume", |c, e| keepsock_conn_resume(c, e)),
                 ("set_timer", |c, e| keepsock_conn_set_timer(c, 1, e)),
+                ("post", |c, e| keepsock_conn_post(c, Some(no_action), null_mut(), e)),
                 ("join", |c, e| keepsock_conn_join(c, c"group".as_ptr(), e)),
                 ("leave", |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e)),
                 ("set_dead_after", |c, e| keepsock_conn_set_dead_after(c, 2000, e)),

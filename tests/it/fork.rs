@@ -372,6 +372,9 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
             fails(service.push(None, b"x"), ErrorKind::WrongState);
             if events {
                 fails(service.connect(&server.endpoint(), &[], 0), ErrorKind::WrongState);
+                let never = || panic!("runs in the parent");
+                fails(service.post(Box::new(never)), ErrorKind::WrongState);
+                fails(service.for_each(&mut |_| panic!("in the parent")), ErrorKind::WrongState);
             }
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
             // The service does not use the child's copies of the sockets.

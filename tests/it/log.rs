@@ -847,9 +847,9 @@ fn service_that_cannot_accept_is_logged_once() {
         let service = server.serve(|client| drop(client.read(&mut [0; 8]))).unwrap();
         let endpoint = server.endpoint().to_string();
         let clients = [0; 5].map(|_| TcpStream::connect(&endpoint).unwrap());
-        eventually("all connections are served", || service.connections() == 5);
+        eventually("all connections are served", || service.stats().connections == 5);
         drop(clients);
-        eventually("all connections are closed", || service.connections() == 0);
+        eventually("all connections are closed", || service.stats().connections == 0);
         // The test shuts the socket down through another descriptor.
         let listener = server.borrow().unwrap();
         socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();

@@ -51,6 +51,8 @@ mod options;
 #[cfg(feature = "serve")]
 mod peer_end;
 mod pending_connect;
+#[cfg(feature = "serve")]
+mod posting;
 mod read;
 mod reconnect;
 mod send_file;

@@ -735,7 +735,7 @@ fn panic_in_handler_aborts_one_connection() {
     let mut text = String::new();
     other.read_to_string(&mut text).unwrap();
     assert_eq!(text, "fine\n");
-    eventually("all connections are closed", || service.connections() == 0);
+    eventually("all connections are closed", || service.stats().connections == 0);
     assert_eq!(service.drain(Duration::from_secs(60)).unwrap().reset, 0);
 }
 

@@ -138,6 +138,13 @@ impl Handler for Program {
         self.entries.reserve(first, count)
     }
 
+    fn id(&self, connection: &Connection) -> u64 {
+        let id = self.entries.id(slot_index(connection));
+        // The entry may have another connection by now.
+        let found = handle::pin::<Entry>(id).filter(|entry| entry.connection == *connection);
+        found.map_or(0, |_| id.0)
+    }
+
     fn on_open(&self, connection: &Connection) {
         let user = AtomicPtr::new(pointer_of(connection.any_data()));
         let entry = Entry { connection: connection.clone(), user };

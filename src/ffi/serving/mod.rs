@@ -2,6 +2,8 @@
 
 mod conn;
 mod service;
+mod tasks;
 
 pub use conn::*;
 pub use service::*;
+pub use tasks::*;

@@ -12,6 +12,7 @@ use super::conn_table::{
 };
 use super::send::SendOutcome;
 use super::send_queue::Body;
+use super::tasks::{append, task};
 use super::{Connection, Data};
 use crate::stream::stats::ConnectionStats;
 use crate::sys::{self, TcpInfo};
@@ -63,6 +64,12 @@ impl Connection {
     #[cfg(feature = "capi")]
     pub(crate) fn slot_index(&self) -> usize {
         self.index as usize
+    }
+
+    /// The id that the handler has for the connection, or 0.
+    #[cfg(feature = "capi")]
+    pub(crate) fn id_of_handler(&self) -> u64 {
+        self.service.handler.id(self)
     }
 
     /// Sends a message in the service's [framing](crate::ServeOptions::framing). Bytes that the
@@ -363,6 +370,67 @@ impl Connection {
         self.service.groups.leave((self.index, self.generation), || {
             self.with(|entry| entry.cold.as_mut()?.groups.take(group)).flatten()
         });
+    }
+
+    /// Calls a function in the thread of the connection's event loop, where the callbacks of the
+    /// connection run. Returns immediately. The functions of a connection are called in the order in
+    /// which they were posted, after [`on_open`](crate::Handler::on_open) and not during a callback of
+    /// the connection. Any thread may post, also inside callbacks and posted functions.
+    ///
+    /// Each function whose post succeeded is called exactly once. If the connection ends before that,
+    /// the function is called before [`on_close`](crate::Handler::on_close), and methods that change
+    /// the connection return [`Closed`](ErrorKind::Closed) or do nothing. After an error the function
+    /// is not called. If it panics, the service resets the connection.
+    ///
+    /// The loop calls at most 64 functions of a connection before it handles other events. Messages
+    /// that the function sends to its connection are subject to the
+    /// [`queue_limit`](crate::ServeOptions::queue_limit).
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the connection has ended.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the function.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{ClientSocket, Connection, ServeOptions, ServerSocket};
+    /// # use std::sync::mpsc::channel;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let (kept, all) = channel::<Connection>();
+    /// let service = server.serve_events(&ServeOptions::new(), move |c: &Connection, _: &[u8]| {
+    ///     let _ = kept.send(c.clone());
+    /// })?;
+    /// let client = ClientSocket::connect(server.endpoint())?;
+    /// client.write_all(b"compute\n")?;
+    /// let connection = all.recv().unwrap();
+    /// let answer = 6 * 7;                    // in a thread of the program
+    /// connection.post(move |connection| {
+    ///     let _ = connection.send(format!("{answer}\n").as_bytes());
+    /// })?;
+    /// assert_eq!(client.read_line(100)?, "42");
+    /// # drop(client);
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn post(&self, function: impl FnOnce(&Connection) + Send + 'static) -> Result<()> {
+        let service = &*self.service;
+        service.state.require_own_process("post")?;
+        let mut task = task(function);
+        let posted = match &task {
+            None => Err(ErrorKind::NoMemory),
+            Some(_) => self
+                .with(|entry| {
+                    if entry.has(CLOSED) {
+                        return Err(ErrorKind::Closed);
+                    }
+                    append(&mut entry.cold().tasks, &mut task)?;
+                    service.schedule(entry, self.index);
+                    Ok(())
+                })
+                .unwrap_or(Err(ErrorKind::Closed)),
+        };
+        posted.map_err(|kind| self.at(Error::new(kind, "post")))
     }
 
     /// Stores a value of the program with the connection, until the connection ends. It replaces

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::Connection;
 use super::send_queue::{SendQueue, Watermarks};
+use super::tasks::Tasks;
 use crate::io::memory::listed;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
@@ -123,6 +125,8 @@ impl ConnConfig {
 pub(super) struct ColdState {
     pub input: Option<Input>,
     pub data: Option<Data>,
+    /// The functions that the program has posted.
+    pub tasks: Tasks<Connection>,
     pub groups: HashSet<Arc<str>>,
     /// When the timer callback is due.
     pub timer: Option<u64>,
@@ -261,6 +265,17 @@ impl ConnEntry {
         {
             self.flags = self.flags & ((1 << REASON_SHIFT) - 1) | (end as u32) << REASON_SHIFT;
         }
+    }
+
+    /// Whether the entry holds a connection between its first and its last callback.
+    pub(super) fn is_open(&self) -> bool {
+        self.has(LIVE) && !self.has(UNOPENED | CLOSED)
+    }
+
+    /// Whether functions of the program wait to be called.
+    #[inline]
+    pub(super) fn has_tasks(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| !cold.tasks.is_empty())
     }
 
     /// The number of bytes in the send queue.

@@ -4,6 +4,7 @@ mod accepting;
 mod connects;
 mod deadlines;
 mod io;
+mod tasks;
 mod teardown;
 
 use std::mem;
@@ -19,7 +20,7 @@ use super::conn_table::{
     READ_PENDING, REGISTERED, RESET_PENDING, UNOPENED, WATCHES_WRITABLE,
 };
 use super::loop_shared::{
-    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_RESET_ALL, CMD_SCAN, LoopShared, NONE,
+    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_SCAN, LoopShared, NONE,
 };
 use super::timers::Timers;
 use super::{Connection, HERE, Handler, ReactorService};
@@ -236,6 +237,9 @@ impl<'a> Loop<'a> {
         if commands & CMD_ACCEPT != 0 {
             self.resume_accepting();
         }
+        if commands & CMD_POST != 0 {
+            self.run_service_tasks();
+        }
         if commands & CMD_CONNECT != 0 {
             self.start_connects();
         }
@@ -257,14 +261,15 @@ impl<'a> Loop<'a> {
                 self.advance(index);
             }
         }
-        // No connect starts after this, because the service has ended.
+        // No connect and no function follows after this, because the service has ended.
         let requested = shared.take_connects().into_iter().map(|(_, data)| data);
         let in_progress =
             mem::take(&mut self.connects).into_iter().map(|(_, connect)| connect.data);
         for data in requested.chain(in_progress) {
             self.connect_failed(&service.state.error(ErrorKind::Closed, "connect"), data);
-            service.connect_ended();
+            service.task_ended();
         }
+        while self.run_service_task() {}
         self.unwatched.clear();
         service.exit_when_empty.load(Ordering::SeqCst) && service.state.lock().live == 0
     }
@@ -287,7 +292,7 @@ impl<'a> Loop<'a> {
         self.service.reset_all.load(Ordering::Acquire)
     }
 
-    /// Runs the first or last callback of a connection.
+    /// Runs the first or last callback of a connection, or a posted function.
     #[inline]
     fn call_always(
         &mut self,
@@ -317,8 +322,19 @@ impl<'a> Loop<'a> {
         generation: u32,
         callback: impl FnOnce(&dyn Handler, &Connection),
     ) {
+        if !self.is_over() {
+            self.call_always_as_push(index, generation, callback);
+        }
+    }
+
+    fn call_always_as_push(
+        &mut self,
+        index: u32,
+        generation: u32,
+        callback: impl FnOnce(&dyn Handler, &Connection),
+    ) {
         self.shared().pushes.store(true, Ordering::Relaxed);
-        self.call(index, generation, callback);
+        self.call_always(index, generation, callback);
         self.shared().pushes.store(false, Ordering::Relaxed);
     }
 
@@ -379,8 +395,9 @@ impl<'a> Loop<'a> {
             // The kernel has no memory for the registration, so the connection must be reset.
             Err(_) => entry.flags |= RESET_PENDING,
         }
-        let is_idle =
-            next == NextAction::Nothing && !entry.has(CLOSING | RESET_PENDING | READ_PENDING);
+        let is_idle = next == NextAction::Nothing
+            && !entry.has(CLOSING | RESET_PENDING | READ_PENDING)
+            && !entry.has_tasks();
         if is_idle {
             self.set_timer(&mut entry, index);
         }

@@ -48,6 +48,13 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// The id of an open connection, or 0. For the C API.
+    #[doc(hidden)]
+    fn id(&self, connection: &Connection) -> u64 {
+        let _ = connection;
+        0
+    }
+
     /// A message was received. With [`Framing::Raw`](crate::Framing::Raw), `data` is the bytes that
     /// one read returned.
     fn on_data(&self, connection: &Connection, data: &[u8]);

@@ -21,6 +21,8 @@ pub(super) const CMD_DRAIN: u32 = 1 << 2;
 pub(super) const CMD_RESET_ALL: u32 = 1 << 3;
 /// A connection that waits to be accepted may be admitted now, or the server socket was closed.
 pub(super) const CMD_ACCEPT: u32 = 1 << 4;
+/// For the first loop: functions were posted to the service.
+pub(super) const CMD_POST: u32 = 1 << 5;
 
 /// A connect that a program requested, with the data of its connection.
 type NewConnect = (PendingConnect, Option<Data>);

@@ -10,6 +10,7 @@
 //! - `conn`, `conn_config`: the methods of [`Connection`], the program's reference to a connection
 //! - `conn_table`, `slots`: the state of each connection, and the allocation of entries
 //! - `send`, `send_queue`, `groups`: sends, queued messages, and groups for broadcasts
+//! - `tasks`: functions that the program posts
 //! - `loop_shared`: the part of an event loop that other threads use
 //! - `event_loop`, `timers`, `clock`: the event loop itself
 
@@ -25,11 +26,12 @@ mod send;
 mod send_queue;
 mod service;
 mod slots;
+mod tasks;
 mod timers;
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use clock::now_since;
 pub use conn_table::Data;
@@ -41,6 +43,7 @@ pub use handler::Handler;
 use loop_shared::LoopShared;
 use send_queue::Watermarks;
 use slots::SlotAllocator;
+use tasks::Tasks;
 
 use crate::serve::lifecycle::ServiceState;
 use crate::serve::options::MessageConfig;
@@ -100,6 +103,8 @@ pub(in crate::serve) struct ReactorService {
     /// serves no connections.
     acceptor: usize,
     groups: Groups,
+    /// The functions that were posted to the service. The first loop calls them.
+    tasks: Mutex<Tasks<()>>,
     traffic: Traffic,
     start: Tick,
     /// The service drains. A connection that is accepted from now on is also notified.

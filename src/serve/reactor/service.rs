@@ -9,9 +9,10 @@ use super::clock::steps;
 use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin};
 use super::event_loop;
 use super::groups::Groups;
-use super::loop_shared::{CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_RESET_ALL, LoopShared};
+use super::loop_shared::{CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, LoopShared};
 use super::send_queue::Watermarks;
 use super::slots::SlotAllocator;
+use super::tasks::{Task, append, task};
 use super::{Connection, Data, HERE, Handler, ReactorService};
 use crate::connect::PendingConnect;
 use crate::listener::ServerSocket;
@@ -144,6 +145,7 @@ impl ServerSocket {
             loops: loops.into(),
             acceptor,
             groups: Groups::default(),
+            tasks: Default::default(),
             traffic: Traffic::default(),
             start: Tick::now(),
             draining: AtomicBool::new(false),
@@ -303,7 +305,7 @@ impl ReactorService {
             drop(locked);
             return Err(self.state.error(ErrorKind::Closed, "connect"));
         }
-        locked.connects += 1;
+        locked.tasks += 1;
         let mut connects = shared.new_connects.lock().unwrap_or_else(PoisonError::into_inner);
         drop(locked);
         connects.push((pending, data));
@@ -312,11 +314,11 @@ impl ReactorService {
         Ok(())
     }
 
-    /// Counts a connect that has ended: the connection was added, or `on_connect_failed` has
-    /// returned.
-    pub(super) fn connect_ended(&self) {
+    /// Counts a task that has ended: a connect whose connection was added or whose
+    /// `on_connect_failed` has returned, or a function that has returned.
+    pub(super) fn task_ended(&self) {
         let mut locked = self.state.lock();
-        locked.connects -= 1;
+        locked.tasks -= 1;
         let is_relevant = locked.may_have_ended();
         self.state.notify(locked, is_relevant);
     }
@@ -356,6 +358,60 @@ impl ReactorService {
             entry.into_iter().for_each(|mut entry| self.schedule(&mut entry, index));
         }
         Ok(Connection { service: self.clone(), index, generation })
+    }
+
+    /// Whether the calling thread runs the first loop.
+    fn is_first_loop(&self) -> bool {
+        HERE.get() == (std::ptr::from_ref(self), 0)
+    }
+
+    /// Posts a function to the first loop.
+    pub(in crate::serve) fn post(&self, function: impl FnOnce() + Send + 'static) -> Result<()> {
+        let mut task = task(move |(): &()| function());
+        let posted = match &task {
+            None => Err(ErrorKind::NoMemory),
+            Some(_) => self.append_task(&mut task),
+        };
+        posted.map_err(|kind| self.state.error(kind, "post"))
+    }
+
+    fn append_task(
+        &self,
+        task: &mut Option<Box<dyn Task<()>>>,
+    ) -> std::result::Result<(), ErrorKind> {
+        let mut locked = self.state.lock();
+        // The loop takes the last functions after `ended` was set.
+        if locked.ended {
+            return Err(ErrorKind::Closed);
+        }
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = tasks.is_empty();
+        append(&mut tasks, task)?;
+        locked.tasks += 1;
+        drop((locked, tasks));
+        // Otherwise the loop has not handled the command of an earlier function.
+        if is_first {
+            self.loops[0].post_command(CMD_POST, self.is_first_loop());
+        }
+        Ok(())
+    }
+
+    /// The connections whose `on_open` has been called, and whose `on_close` has not.
+    pub(in crate::serve) fn connections(self: &Arc<Self>) -> Result<Vec<Connection>> {
+        let used = self.slot_count();
+        let mut open = Vec::new();
+        for index in 0..used {
+            let Some(entry) = self.table.lock(index).filter(|entry| entry.is_open()) else {
+                continue;
+            };
+            let generation = entry.generation;
+            drop(entry);
+            if open.try_reserve(1).is_err() {
+                return Err(self.state.error(ErrorKind::NoMemory, "list connections"));
+            }
+            open.push(Connection { service: self.clone(), index, generation });
+        }
+        Ok(open)
     }
 
     /// The number of entries that have ever been in use.

@@ -1,7 +1,7 @@
 //! Calls that copy bytes of the program or the peer while the process has no memory for the copy.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 
 use super::memory::without_allocations_of;
 use super::*;
@@ -394,5 +394,76 @@ fn reads_and_writes_without_memory_fail() {
         assert!(buf[..2 * MIB].iter().all(|byte| *byte == 7));
         assert_eq!(unsafe { keepsock_client_buffered(client.0) }, 0);
         drop(sending.join().unwrap());
+    });
+}
+
+/// Functions that tests post.
+struct Posted {
+    begun: Barrier,
+    leave: Barrier,
+    ran: AtomicUsize,
+}
+
+unsafe extern "C" fn hold(user: *mut c_void) {
+    let posted = unsafe { &*user.cast::<Posted>() };
+    posted.begun.wait();
+    posted.leave.wait();
+}
+
+unsafe extern "C" fn count(user: *mut c_void) {
+    unsafe { &*user.cast::<Posted>() }.ran.fetch_add(1, Ordering::SeqCst);
+}
+
+unsafe extern "C" fn count_conn(_: keepsock_conn, user: *mut c_void) {
+    unsafe { count(user) };
+}
+
+/// V10, A2: without memory for another function a post fails, and each function whose post succeeded
+/// runs once. A list of connections without memory calls no function.
+#[test]
+fn post_without_memory_fails_and_the_earlier_functions_run() {
+    let test = test_name!("post_without_memory_fails_and_the_earlier_functions_run");
+    process::in_process(&test, timing::ms(60_000), || {
+        let recording = recording(&serve_options());
+        let service = recording.service.0;
+        let posted =
+            Posted { begun: Barrier::new(2), leave: Barrier::new(2), ran: AtomicUsize::new(0) };
+        let user = (&raw const posted).cast_mut().cast();
+        let added: Vec<_> = (0..40).map(|_| recording.add()).collect();
+        ok(unsafe { keepsock_service_post(service, Some(hold), user, null_mut()) });
+        posted.begun.wait();
+        let conn = added[0].0;
+        let mut accepted = 0;
+        for (name, post) in [
+            (
+                "keepsock_service_post",
+                &(|| unsafe { keepsock_service_post(service, Some(count), user, null_mut()) })
+                    as &dyn Fn() -> i32,
+            ),
+            ("keepsock_conn_post", &|| unsafe {
+                keepsock_conn_post(conn, Some(count_conn), user, null_mut())
+            }),
+        ] {
+            let failed = without_allocations_of(64 * 1024, || {
+                loop {
+                    match post() {
+                        KEEPSOCK_OK => accepted += 1,
+                        failed => break failed,
+                    }
+                }
+            });
+            returned(name, ErrorKind::NoMemory, failed);
+            ok(post());
+            accepted += 1;
+        }
+        let listed = without_allocations_of(512, || unsafe {
+            keepsock_service_for_each(service, Some(count_conn), user, null_mut())
+        });
+        returned("keepsock_service_for_each", ErrorKind::NoMemory, listed);
+        posted.leave.wait();
+        eventually("the functions run", || posted.ran.load(Ordering::SeqCst) == accepted);
+        ok(unsafe { keepsock_service_for_each(service, Some(count_conn), user, null_mut()) });
+        drop(recording);
+        assert_eq!(posted.ran.load(Ordering::SeqCst), accepted + 40);
     });
 }

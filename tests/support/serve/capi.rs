@@ -16,7 +16,7 @@ use super::super::capi::{
     snap, tuple,
 };
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
-use super::{Connection, Handler, On, Sent, Serve, Service, Stats};
+use super::{Connection, Handler, On, OnConnection, Sent, Serve, Service, Stats};
 
 pub struct CService {
     pub pointer: *mut keepsock_service,
@@ -180,6 +180,16 @@ impl Connection for CConnection {
 
     fn close(&self) {
         unsafe { keepsock_conn_close(self.0, null_mut()) };
+    }
+
+    fn post(&self, function: OnConnection<Self>) -> Outcome<()> {
+        unsafe extern "C" fn run(conn: keepsock_conn, user: *mut c_void) {
+            let function = unsafe { Box::from_raw(user.cast::<OnConnection<CConnection>>()) };
+            function(&CConnection(conn));
+        }
+        let user = Box::into_raw(Box::new(function));
+        let posted = call(|e| unsafe { keepsock_conn_post(self.0, Some(run), user.cast(), e) });
+        posted.inspect_err(|_| drop(unsafe { Box::from_raw(user) }))
     }
 
     fn abort(&self) {
@@ -347,6 +357,26 @@ impl Service<CApi> for CService {
         call(|e| unsafe {
             keepsock_service_connect(self.pointer, endpoint.as_ptr(), options.0, data, e)
         })
+    }
+
+    fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
+        unsafe extern "C" fn run(user: *mut c_void) {
+            let function = unsafe { Box::from_raw(user.cast::<Box<dyn FnOnce() + Send>>()) };
+            function();
+        }
+        let user = Box::into_raw(Box::new(function));
+        let posted =
+            call(|e| unsafe { keepsock_service_post(self.pointer, Some(run), user.cast(), e) });
+        posted.inspect_err(|_| drop(unsafe { Box::from_raw(user) }))
+    }
+
+    fn for_each(&self, mut visit: &mut dyn FnMut(&CConnection)) -> Outcome<()> {
+        unsafe extern "C" fn run(conn: keepsock_conn, user: *mut c_void) {
+            let visit = unsafe { &mut *user.cast::<&mut dyn FnMut(&CConnection)>() };
+            visit(&CConnection(conn));
+        }
+        let user = (&raw mut visit).cast();
+        call(|e| unsafe { keepsock_service_for_each(self.pointer, Some(run), user, e) })
     }
 
     fn stats(&self) -> Stats {

@@ -33,6 +33,9 @@ pub type OnClose<A> = Box<dyn Fn(&<A as Api>::Connection, CloseReason) + Send + 
 
 pub type OnFailed = Box<dyn Fn(Failure, usize) + Send + Sync>;
 
+/// A function that is posted to a connection.
+pub type OnConnection<C> = Box<dyn FnOnce(&C) + Send>;
+
 /// The callbacks of an event-driven service. None means the default of the library.
 pub struct On<A: Api> {
     pub open: Option<OnEvent<A>>,
@@ -93,6 +96,7 @@ pub trait Connection: Send + Sync + Clone + 'static {
     fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()>;
     fn fd(&self) -> Outcome<RawFd>;
     fn close(&self);
+    fn post(&self, function: OnConnection<Self>) -> Outcome<()>;
     fn abort(&self);
     fn shutdown_write(&self);
     fn pause(&self);
@@ -141,6 +145,8 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     /// Adds a client, which is unchanged on failure. `data` is above 0.
     fn add(&self, client: A::Client, data: usize) -> Result<(), (A::Client, Failure)>;
     fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
+    fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()>;
+    fn for_each(&self, visit: &mut dyn FnMut(&A::Connection)) -> Outcome<()>;
     fn stats(&self) -> Stats;
     fn dump(&self) -> String;
     /// Stops the service and waits for its end. Returns the number of open connections.

@@ -11,7 +11,7 @@ use keepsock::{
 
 use super::super::rust::{RustApi, limit, millis, ms, options, peer, snap, tuple};
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
-use super::{Connection, On, Sent, Serve, Service, Stats};
+use super::{Connection, On, OnConnection, Sent, Serve, Service, Stats};
 
 pub fn serve_options(list: &[Serve]) -> ServeOptions {
     let mut o = ServeOptions::new();
@@ -103,6 +103,10 @@ impl Connection for keepsock::Connection {
 
     fn close(&self) {
         keepsock::Connection::close(self);
+    }
+
+    fn post(&self, function: OnConnection<Self>) -> Outcome<()> {
+        Ok(keepsock::Connection::post(self, function)?)
     }
 
     fn abort(&self) {
@@ -269,6 +273,15 @@ impl Service<RustApi> for keepsock::Service {
     fn connect(&self, endpoint: &str, list: &[Opt<'_, RustApi>], data: usize) -> Outcome<()> {
         let (options, data) = (options(list)?, Arc::new(data));
         Ok(keepsock::Service::connect(self, endpoint, &options, Some(data))?)
+    }
+
+    fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
+        Ok(keepsock::Service::post(self, function)?)
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&keepsock::Connection)) -> Outcome<()> {
+        keepsock::Service::connections(self)?.iter().for_each(visit);
+        Ok(())
     }
 
     fn stats(&self) -> Stats {

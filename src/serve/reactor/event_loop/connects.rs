@@ -67,7 +67,7 @@ impl<'a> Loop<'a> {
         if let Err(e) = added {
             self.connect_failed(&e, connect.data);
         }
-        self.service.connect_ended();
+        self.service.task_ended();
     }
 
     pub(super) fn connect_failed(&self, error: &Error, data: Option<Data>) {

@@ -32,6 +32,7 @@ pub(super) fn is_close_delivered(entry: &ConnEntry) -> bool {
 impl<'a> Loop<'a> {
     /// Processes an entry after a change, until nothing is left to do.
     pub(super) fn advance(&mut self, index: u32) {
+        let mut has_run_tasks = false;
         loop {
             let Some(mut guard) = self.lock(index) else {
                 return;
@@ -44,6 +45,12 @@ impl<'a> Loop<'a> {
                 if self.open(index, generation) {
                     return;
                 }
+                continue;
+            }
+            if entry.has_tasks() && !has_run_tasks {
+                drop(guard);
+                self.run_tasks(index, generation);
+                has_run_tasks = true;
                 continue;
             }
             match entry.next_action() {
@@ -119,7 +126,7 @@ impl<'a> Loop<'a> {
         true
     }
 
-    fn requeue(&self, entry: &mut ConnEntry, index: u32) {
+    pub(super) fn requeue(&self, entry: &mut ConnEntry, index: u32) {
         if !entry.has(QUEUED) {
             entry.flags |= QUEUED;
             self.shared().post_entry(index, true);
@@ -151,6 +158,8 @@ impl<'a> Loop<'a> {
                     .unwrap_or_default()
             });
         }
+        // No function follows, because the connection is closed.
+        while self.run_task(index, generation) {}
         self.call_always(index, generation, |handler, connection| {
             handler.on_close(connection, reason);
         });
