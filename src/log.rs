@@ -309,7 +309,7 @@ pub(crate) fn datagram_handler_panicked(datagram: &FiveTuple) {
 #[cfg(feature = "serve")]
 #[cold]
 pub(crate) fn reset_by_broadcast(connection: &FiveTuple) {
-    warn!(target: SERVE, "broadcast reset {connection}: the peer is too slow, or gone");
+    warn!(target: SERVE, "broadcast reset {connection}: the peer is too slow, or has vanished");
 }
 
 #[cfg(feature = "serve")]

@@ -16,6 +16,7 @@ use crate::log;
 use crate::socket_file::{Identity, SharedFile};
 use crate::stream::BorrowedSocket;
 use crate::sys::{self, FIRST_INHERITED, Interest, Owned, Process, Wait};
+use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, Result, Span};
 
 const OPERATION: &str = "hand over";
@@ -320,25 +321,40 @@ impl<'a> Handover<'a> {
     /// Borrows all descriptors of the handover, so that they stay open.
     fn borrow_sockets(&self) -> Result<Vec<HandoverItem<'a>>> {
         let refuse = |what: &str| Error::new(ErrorKind::InvalidArgument, OPERATION).detail(what);
-        let wrong_state = |endpoint: &dyn std::fmt::Display, what: &str| {
+        let wrong_state = |endpoint: &Endpoint, what: &str| {
             Error::new(ErrorKind::WrongState, OPERATION).at(endpoint).detail(what)
         };
-        let not_shared = |endpoint| {
-            wrong_state(
-                endpoint,
-                "the socket was created without the option handover: set the option",
-            )
-        };
-        let start = |endpoint: &dyn std::fmt::Display, socket: &BorrowedSocket<'_>| {
-            let started = InProgress::start(socket).map_err(|e| Error::os(OPERATION, &e))?;
-            started.ok_or_else(|| {
+        let mut items = Vec::new();
+        let mut add = |name: &str,
+                       endpoint: &Endpoint,
+                       is_shared: bool,
+                       borrow: &dyn Fn() -> Result<BorrowedSocket<'a>>,
+                       file: Option<SharedFile<'a>>,
+                       ephemeral_port: bool| {
+            if !is_shared {
+                return Err(wrong_state(
+                    endpoint,
+                    "the socket was created without the option handover: set the option",
+                ));
+            }
+            let socket = borrow().map_err(|e| e.during(OPERATION))?;
+            let started = InProgress::start(&socket).map_err(|e| Error::os(OPERATION, &e))?;
+            let in_progress = started.ok_or_else(|| {
                 wrong_state(
                     endpoint,
                     "another handover of the socket is in progress: wait until it ends",
                 )
-            })
+            })?;
+            items.push(HandoverItem {
+                name: name.to_owned(),
+                endpoint: endpoint.to_string(),
+                file,
+                ephemeral_port,
+                _in_progress: in_progress,
+                socket,
+            });
+            Ok(())
         };
-        let mut items = Vec::new();
         for (name, socket) in &self.sockets {
             if !is_valid_name(name) {
                 let what = format!(
@@ -349,37 +365,25 @@ impl<'a> Handover<'a> {
             match socket {
                 Socket::Server(server) => {
                     for listener in server.listeners() {
-                        if !listener.is_shared() {
-                            return Err(not_shared(listener.endpoint()));
-                        }
-                        let socket = listener.borrow().map_err(|e| e.during(OPERATION))?;
-                        let in_progress = start(listener.endpoint(), &socket)?;
-                        items.push(HandoverItem {
-                            name: name.clone(),
-                            endpoint: listener.endpoint().to_string(),
-                            file: Some(listener.lend_file()),
-                            ephemeral_port: listener.has_ephemeral_port(),
-                            _in_progress: in_progress,
-                            socket,
-                        });
+                        add(
+                            name,
+                            listener.endpoint(),
+                            listener.is_shared(),
+                            &|| listener.borrow(),
+                            Some(listener.lend_file()),
+                            listener.has_ephemeral_port(),
+                        )?;
                     }
                 }
                 #[cfg(feature = "datagram")]
-                Socket::Datagram(socket) => {
-                    if !socket.is_shared() {
-                        return Err(not_shared(socket.endpoint()));
-                    }
-                    let borrowed = socket.borrow().map_err(|e| e.during(OPERATION))?;
-                    let in_progress = start(socket.endpoint(), &borrowed)?;
-                    items.push(HandoverItem {
-                        name: name.clone(),
-                        endpoint: socket.endpoint().to_string(),
-                        file: socket.lend_file(),
-                        ephemeral_port: socket.has_ephemeral_port(),
-                        _in_progress: in_progress,
-                        socket: borrowed,
-                    });
-                }
+                Socket::Datagram(socket) => add(
+                    name,
+                    socket.endpoint(),
+                    socket.is_shared(),
+                    &|| socket.borrow(),
+                    socket.lend_file(),
+                    socket.has_ephemeral_port(),
+                )?,
             }
         }
         if items.is_empty() {

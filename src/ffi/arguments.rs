@@ -8,6 +8,7 @@
 //! An error of this module has no operation. [`call`](super::call) adds the operation of the
 //! function.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt::Display;
 use std::io::{IoSlice, IoSliceMut};
@@ -176,6 +177,14 @@ impl<'a, T: Handle> Ref<'a, T> {
     pub(crate) fn optional(self) -> Result<Option<&'a T>> {
         if self.0.is_null() { Ok(None) } else { self.get().map(Some) }
     }
+
+    /// The options of the object, or the defaults for NULL.
+    pub(crate) fn or_default(self) -> Result<Cow<'a, T::Target>>
+    where
+        T::Target: Clone + Default + 'a,
+    {
+        Ok(self.optional()?.map_or_else(Cow::default, |object| Cow::Borrowed(object.target())))
+    }
 }
 
 /// An object that the function changes while no other thread uses it.
@@ -287,6 +296,15 @@ impl<'a, T: Handle> Out<'a, *mut T> {
     pub(crate) fn reserved(self) -> Result<Room<'a, T>> {
         let place = self.required()?;
         Ok(Room(place, handle::Reserved::new().ok_or_else(no_memory)?))
+    }
+
+    /// Stores the object that `make` returns. Rejects NULL, and a process without memory for the
+    /// object, before the call of `make`.
+    #[inline]
+    pub(crate) fn create(self, make: impl FnOnce() -> Result<T>) -> Result<()> {
+        let room = self.reserved()?;
+        room.put(make()?);
+        Ok(())
     }
 }
 

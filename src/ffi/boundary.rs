@@ -148,11 +148,7 @@ pub(crate) fn create<T: Handle>(
     operation: &'static str,
     make: impl FnOnce() -> Result<T>,
 ) -> i32 {
-    call(error, operation, || {
-        let out = out.reserved()?;
-        out.put(make()?);
-        Ok(())
-    })
+    call(error, operation, || out.create(make))
 }
 
 /// Fills a structure of the caller with the value that `read` returns.

@@ -15,7 +15,7 @@ use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Outcome, Stop};
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
-use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split};
+use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split, Splitter};
 
 impl ClientSocket {
     /// Reads bytes into `buf` and returns their number. Waits until at least one byte is available.
@@ -358,22 +358,16 @@ impl ClientSocket {
     ) -> StdResult<T, Stop> {
         framing.validate("read")?;
         let framing = framing.limited(cap);
-        let mut search = framing.splitter();
-        let split = |data: &[u8], ended, moved| {
-            if moved {
-                search = framing.splitter();
-            }
-            match &mut search {
-                _ if matches!(framing, Framing::Fixed { len } if len > cap) => Split::TooLong,
-                Some(search) => search.split(data, ended),
-                None if data.is_empty() => Split::Incomplete,
-                None => {
-                    let len = data.len().min(cap);
-                    Split::Message { range: 0..len, len }
-                }
+        let split = |search: &mut Option<Splitter>, data: &[u8], ended| match search {
+            _ if matches!(framing, Framing::Fixed { len } if len > cap) => Split::TooLong,
+            Some(search) => search.split(data, ended),
+            None if data.is_empty() => Split::Incomplete,
+            None => {
+                let len = data.len().min(cap);
+                Split::Message { range: 0..len, len }
             }
         };
-        self.read_frame(split, take)
+        self.read_frame(|| framing.splitter(), split, take)
     }
 
     /// Reads one line and passes it to `take` before it leaves the buffer. See
@@ -383,14 +377,7 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
-        let mut search = LineSplitter::new(max);
-        let split = |data: &[u8], ended, moved| {
-            if moved {
-                search = LineSplitter::new(max);
-            }
-            search.split(data, ended)
-        };
-        self.read_frame(split, take)
+        self.read_frame(|| LineSplitter::new(max), LineSplitter::split, take)
     }
 
     /// Reads up to the first `delimiter` and passes the bytes to `take` before they leave the
@@ -401,24 +388,18 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
-        let mut search = DelimiterSplitter::new(delimiter, max);
-        let split = |data: &[u8], ended, moved| {
-            if moved {
-                search = DelimiterSplitter::new(delimiter, max);
-            }
-            search.split(data, ended)
-        };
-        self.read_frame(split, take)
+        self.read_frame(|| DelimiterSplitter::new(delimiter, max), DelimiterSplitter::split, take)
     }
 
     /// Reads into the buffer until `split` finds a frame there, and passes the frame to `take`.
     ///
-    /// The arguments of `split` are the buffered bytes, whether the stream has ended, and whether
-    /// another reader has consumed bytes since the previous call, so that `split` must start its
-    /// search again. If `take` has no memory and returns `None`, the frame stays in the buffer.
-    fn read_frame<T>(
+    /// `new` starts a search, also after another reader has consumed bytes. The arguments of `split`
+    /// are the search, the buffered bytes, and whether the stream has ended. If `take` has no memory
+    /// and returns `None`, the frame stays in the buffer.
+    fn read_frame<S, T>(
         &self,
-        mut split: impl FnMut(&[u8], bool, bool) -> Split,
+        new: impl Fn() -> S,
+        split: impl Fn(&mut S, &[u8], bool) -> Split,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         let io = self.enter("read")?;
@@ -426,13 +407,15 @@ impl ClientSocket {
         self.require_readable(&io)?;
         let timeout = CallTimeout::new(&self.read_timeout, None);
         let (mut ended, mut filled) = (false, false);
-        let mut searched_from = None;
+        let (mut search, mut searched_from) = (new(), None);
         loop {
             let mut buffer = self.lock_buffer();
             let position = buffer.position();
-            let moved = searched_from.replace(position).is_some_and(|before| before != position);
+            if searched_from.replace(position).is_some_and(|before| before != position) {
+                search = new();
+            }
             let data = buffer.as_slice();
-            let failure = match split(data, ended, moved) {
+            let failure = match split(&mut search, data, ended) {
                 Split::Message { range, len } => {
                     let Some(taken) = take(&data[range]) else {
                         let kept = data.len();

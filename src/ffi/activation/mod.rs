@@ -151,10 +151,11 @@ pub unsafe extern "C" fn keepsock_activation_listen(
         )
     };
     with_activation(activation, error, "listen", |activation| {
-        let out = server.reserved()?;
-        let server = activation.listen(endpoint.endpoint()?, &*options.or_default()?)?;
-        out.put(keepsock_server::new(server));
-        Ok(())
+        server.create(|| {
+            Ok(keepsock_server::new(
+                activation.listen(endpoint.endpoint()?, &*options.or_default()?)?,
+            ))
+        })
     })
 }
 
@@ -200,10 +201,9 @@ pub unsafe extern "C" fn keepsock_activation_server(
         )
     };
     with_activation(activation, error, "inherit", |activation| {
-        let out = server.reserved()?;
-        let server = activation.server(name.get()?, &*options.or_default()?)?;
-        out.put(keepsock_server::new(server));
-        Ok(())
+        server.create(|| {
+            Ok(keepsock_server::new(activation.server(name.get()?, &*options.or_default()?)?))
+        })
     })
 }
 
@@ -245,10 +245,9 @@ pub unsafe extern "C" fn keepsock_activation_client(
         )
     };
     with_activation(activation, error, "inherit", |activation| {
-        let out = client.reserved()?;
-        let client = activation.client(name.get()?, &*options.or_default()?)?;
-        out.put(keepsock_client::own(client));
-        Ok(())
+        client.create(|| {
+            Ok(keepsock_client::own(activation.client(name.get()?, &*options.or_default()?)?))
+        })
     })
 }
 
@@ -294,10 +293,9 @@ pub unsafe extern "C" fn keepsock_activation_datagram(
         )
     };
     with_activation(activation, error, "inherit", |activation| {
-        let out = datagram.reserved()?;
-        let datagram = activation.datagram(name.get()?, &*options.or_default()?)?;
-        out.put(keepsock_datagram::new(datagram));
-        Ok(())
+        datagram.create(|| {
+            Ok(keepsock_datagram::new(activation.datagram(name.get()?, &*options.or_default()?)?))
+        })
     })
 }
 
@@ -352,10 +350,11 @@ pub unsafe extern "C" fn keepsock_activation_bind(
         )
     };
     with_activation(activation, error, "bind", |activation| {
-        let out = datagram.reserved()?;
-        let datagram = activation.bind(endpoint.endpoint()?, &*options.or_default()?)?;
-        out.put(keepsock_datagram::new(datagram));
-        Ok(())
+        datagram.create(|| {
+            Ok(keepsock_datagram::new(
+                activation.bind(endpoint.endpoint()?, &*options.or_default()?)?,
+            ))
+        })
     })
 }
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::ffi::handle::{Share, Sharers};
-use crate::ffi::{ErrorOut, Out, Ref, Stopped, call, handle, keepsock_error};
+use crate::ffi::{ErrorOut, Out, Ref, Stopped, create, handle, keepsock_error};
 use crate::internal::{Stop, closes_at_once};
-use crate::{ClientSocket, Error};
+use crate::{ClientSocket, Error, ErrorKind, Result};
 
 mod close;
 mod config;
@@ -108,6 +108,12 @@ impl keepsock_client {
         keepsock_client::new(Held::Own(socket))
     }
 
+    /// The connection of a connect that has completed.
+    fn own_connected(connected: Option<ClientSocket>, operation: &'static str) -> Result<Self> {
+        let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, operation))?;
+        Ok(keepsock_client::own(connected))
+    }
+
     #[cfg(feature = "serve")]
     pub(crate) fn lent(socket: Arc<ClientSocket>) -> keepsock_client {
         keepsock_client::new(Held::Shared(Shared::Lent(socket)))
@@ -149,14 +155,12 @@ pub unsafe extern "C" fn keepsock_client_ref(
     // `error` are NULL or writable.
     let (client, r#ref, error) =
         unsafe { (Ref::new(client), Out::new(r#ref, "ref"), ErrorOut::new(error)) };
-    call(error, "reference", || {
-        let out = r#ref.reserved()?;
+    create(r#ref, error, "reference", || {
         let socket = match &client.get()?.socket {
             Held::Own(_) => Shared::With(client.share()?),
             Held::Shared(shared) => shared.clone(),
         };
-        out.put(keepsock_client::new(Held::Shared(socket)));
-        Ok(())
+        Ok(keepsock_client::new(Held::Shared(socket)))
     })
 }
 

@@ -8,7 +8,7 @@ use crate::ffi::{
     fd_of, fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error, keepsock_fd,
     keepsock_options, millis, no_element, to_attempt, with_exclusive,
 };
-use crate::{Error, ErrorKind, PendingConnect, Watch};
+use crate::{PendingConnect, Watch};
 
 const OPERATION: &str = "connect";
 
@@ -145,11 +145,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_finish(
     let (pending, client, error) =
         unsafe { (Ref::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
-        let out = client.reserved()?;
-        let connected = pending.finish()?;
-        let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, OPERATION))?;
-        out.put(keepsock_client::own(connected));
-        Ok(())
+        client.create(|| keepsock_client::own_connected(pending.finish()?, OPERATION))
     })
 }
 
@@ -189,9 +185,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
     let (pending, client, error) =
         unsafe { (Ref::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
-        let out = client.reserved()?;
-        out.put(keepsock_client::own(pending.wait()?));
-        Ok(())
+        client.create(|| Ok(keepsock_client::own(pending.wait()?)))
     })
 }
 

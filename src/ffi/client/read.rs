@@ -9,6 +9,12 @@ use crate::ffi::{
 };
 use crate::internal::CancellationDisabled;
 
+/// Copies a message to the beginning of a buffer that has space for it, and returns its length.
+fn copy(message: &[u8], to: &mut [u8]) -> Option<usize> {
+    to[..message.len()].copy_from_slice(message);
+    Some(message.len())
+}
+
 /// Reads at least one byte.
 ///
 /// The call waits until data arrives, the peer closes its side, or the read timeout expires.
@@ -149,11 +155,7 @@ pub unsafe extern "C" fn keepsock_client_read_until(
     with_frequent(client, error, "read", |socket| {
         let _disabled = CancellationDisabled::new();
         let out = buf.not_empty()?;
-        let n = socket.read_until_bytes(delimiter, cap, |piece| {
-            out[..piece.len()].copy_from_slice(piece);
-            Some(piece.len())
-        })?;
-        len.write(n);
+        len.write(socket.read_until_bytes(delimiter, cap, |piece| copy(piece, out))?);
         Ok(())
     })
 }
@@ -231,11 +233,7 @@ pub unsafe extern "C" fn keepsock_client_read_message(
         let _disabled = CancellationDisabled::new();
         let framing = framing_from_c(framing)?;
         let out = if framing == Framing::Raw { buf.not_empty()? } else { buf.get()? };
-        let n = socket.read_message_bytes(framing, cap, |message| {
-            out[..message.len()].copy_from_slice(message);
-            Some(message.len())
-        })?;
-        len.write(n);
+        len.write(socket.read_message_bytes(framing, cap, |message| copy(message, out))?);
         Ok(())
     })
 }
@@ -286,9 +284,8 @@ pub unsafe extern "C" fn keepsock_client_read_line(
         let _disabled = CancellationDisabled::new();
         let out = buf.not_empty()?;
         let n = socket.read_line_bytes(cap - 1, |line| {
-            out[..line.len()].copy_from_slice(line);
             out[line.len()] = 0;
-            Some(line.len())
+            copy(line, out)
         })?;
         len.write(n);
         Ok(())

@@ -8,7 +8,7 @@ use crate::ffi::{
     ErrorOut, KEEPSOCK_INFINITE, Optional, Out, Ref, Text, User, create, handle, keepsock_client,
     keepsock_error, keepsock_options, millis, time, timeout, with_exclusive,
 };
-use crate::{Error, ErrorKind, Reconnect, Retry};
+use crate::{Reconnect, Retry};
 
 /// Connects, and connects again after the connection was lost, with exponential backoff.
 ///
@@ -240,9 +240,7 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
     let (reconnect, client, error) =
         unsafe { (Ref::new(reconnect), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(reconnect, error, OPERATION, |reconnect| {
-        let out = client.reserved()?;
-        out.put(keepsock_client::own(reconnect.connect()?));
-        Ok(())
+        client.create(|| Ok(keepsock_client::own(reconnect.connect()?)))
     })
 }
 
@@ -292,11 +290,7 @@ pub unsafe extern "C" fn keepsock_reconnect_try_connect(
     let (reconnect, client, error) =
         unsafe { (Ref::new(reconnect), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(reconnect, error, OPERATION, |reconnect| {
-        let out = client.reserved()?;
-        let connected = reconnect.try_connect()?;
-        let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, OPERATION))?;
-        out.put(keepsock_client::own(connected));
-        Ok(())
+        client.create(|| keepsock_client::own_connected(reconnect.try_connect()?, OPERATION))
     })
 }
 

@@ -7,7 +7,7 @@ use crate::ffi::{
     ErrorOut, Out, Ref, handle, keepsock_datagram, keepsock_datagram_info, keepsock_error,
     keepsock_serve_options, null, timeout, with, write_info,
 };
-use crate::{Datagram, DatagramService, DatagramSocket, ServeOptions};
+use crate::{Datagram, DatagramService, DatagramSocket};
 
 /// Called for each datagram, in a thread of the library.
 ///
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn keepsock_datagram_serve(
     with(socket, error, "serve", |socket| {
         let out = service.reserved()?;
         let handler = handler.ok_or_else(|| null("handler"))?;
-        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let options = options.or_default()?;
         let receive = move |_: &DatagramSocket, datagram: &Datagram, bytes: &[u8]| {
             program.receive(handler, datagram, bytes);
         };

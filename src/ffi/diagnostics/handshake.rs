@@ -102,10 +102,11 @@ pub unsafe extern "C" fn keepsock_capture_handshake(
         )
     };
     with(capture, error, HANDSHAKE, |capture| {
-        let out = handshake.reserved()?;
-        let tuple = tcp_from_c(&five_tuple.get()?)?;
-        out.put(keepsock_handshake(capture.handshake(&tuple, timeout("timeout_ms", timeout_ms)?)?));
-        Ok(())
+        handshake.create(|| {
+            let tuple = tcp_from_c(&five_tuple.get()?)?;
+            let timeout = timeout("timeout_ms", timeout_ms)?;
+            Ok(keepsock_handshake(capture.handshake(&tuple, timeout)?))
+        })
     })
 }
 

@@ -1,6 +1,5 @@
 //! `keepsock_options`.
 
-use std::borrow::Cow;
 use std::ffi::{c_char, c_void};
 
 use crate::ffi::{
@@ -21,14 +20,6 @@ const OPERATION: &str = "options";
 pub struct keepsock_options(SocketOptions);
 
 handle!(keepsock_options, Options, "options", 0: SocketOptions);
-
-impl<'a> Ref<'a, keepsock_options> {
-    /// The options, or the defaults for NULL.
-    pub(crate) fn or_default(self) -> Result<Cow<'a, SocketOptions>> {
-        let options = self.optional()?;
-        Ok(options.map_or_else(|| Cow::Owned(SocketOptions::default()), |o| Cow::Borrowed(&o.0)))
-    }
-}
 
 /// Replaces the options by changed ones, unless the change or the result is rejected.
 fn set(

@@ -17,7 +17,7 @@ use crate::ffi::{
     versioned, with,
 };
 use crate::internal::{event_slots, slot_index};
-use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler, ServeOptions};
+use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler};
 
 /// A connection of an event-driven service (keepsock_server_serve_events()).
 ///
@@ -279,7 +279,7 @@ pub unsafe extern "C" fn keepsock_server_serve_events(
     };
     with(server, error, "serve", |socket| {
         let out = service.reserved()?;
-        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let options = options.or_default()?;
         let program = Program {
             callbacks: callbacks.get()?,
             user: User(user),

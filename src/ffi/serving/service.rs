@@ -412,7 +412,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
     with(server, error, "serve", |socket| {
         let out = service.reserved()?;
         let handler = handler.ok_or_else(|| null("handler"))?;
-        let options = options.optional()?.map_or_else(ServeOptions::default, |o| o.0.clone());
+        let options = options.or_default()?;
         let user = User(user);
         let serve = move |socket: &Arc<ClientSocket>| {
             let call = |client| {
