@@ -84,7 +84,7 @@ both_apis![
     }
 ];
 
-const PING: &[u8] = b"PING\r\n";
+pub(super) const PING: &[u8] = b"PING\r\n";
 
 fn effective<A: Api>(client: &A::Client) -> (i64, i64, u32) {
     client.keepalive().unwrap().unwrap()
@@ -218,24 +218,32 @@ fn heartbeat_while_a_call_waits_is_sent<A: Api>() {
 
 /// K5: a heartbeat does not split a write of another thread, however long the write takes.
 fn heartbeat_during_write_waits_for_its_end<A: Api>() {
-    const SIZE: usize = 4 << 20;
-    let (client, mut peer) = with_raw_peer::<A>(&[Opt::Heartbeat(PING, 20)]);
+    let bytes = vec![b'.'; 4 << 20];
+    heartbeats_wait_for_the_end_of::<A>(&bytes, |client| client.write_all(&bytes).unwrap());
+}
+
+/// Checks that heartbeats do not split the bytes of a call that sends them, and continue after it.
+pub(super) fn heartbeats_wait_for_the_end_of<A: Api>(
+    bytes: &[u8],
+    send: impl FnOnce(&A::Client) + Send,
+) {
+    let options = [Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)];
+    let (client, mut peer) = with_raw_peer::<A>(&options);
     thread::scope(|scope| {
         let _end = support::OnDrop(|| client.abort());
-        scope.spawn(|| client.write_all(&vec![b'.'; SIZE]).unwrap());
-        let mut got = vec![0; SIZE];
+        scope.spawn(|| send(&client));
+        let mut got = vec![0; bytes.len()];
         peer.read_exact(&mut got[..1]).unwrap();
-        // The write has begun, so a heartbeat of this call would split it.
+        // The call has begun, so a heartbeat of this read would split its bytes.
         let reader = scope.spawn(|| client.read(&mut [0; 8]));
-        // The peer reads slowly at first, so that the write waits for many heartbeat intervals.
+        // The peer reads slowly at first, so that the call waits for many heartbeat intervals.
         let (slow, rest) = got[1..].split_at_mut(1 << 16);
         for piece in slow.chunks_mut(1 << 12) {
             peer.read_exact(piece).unwrap();
             thread::sleep(Duration::from_millis(10));
         }
         peer.read_exact(rest).unwrap();
-        assert!(got.iter().all(|b| *b == b'.'), "a heartbeat in the middle of a write");
-        // Heartbeats continue after the write.
+        assert!(got == bytes, "a heartbeat between the bytes");
         let mut ping = [0; PING.len()];
         peer.read_exact(&mut ping).unwrap();
         assert_eq!(ping, PING);

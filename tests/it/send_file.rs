@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::liveness::{PING, heartbeats_wait_for_the_end_of};
 use crate::support::system::{Pest, with_signals};
 use crate::support::*;
 use crate::support::{limits, process};
@@ -191,34 +192,14 @@ fn send_file_is_not_split_by_writes<A: Api>() {
 
 /// K5: a heartbeat does not split a file, and is not sent after a part of a file.
 fn send_file_is_not_split_by_heartbeats<A: Api>() {
-    const PING: &[u8] = b"PING\r\n";
-    let len: usize = 4 << 20;
-    let file = file_of(&vec![b'f'; len]);
-    let options = || [Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)];
-    let (client, mut peer) = with_raw_peer::<A>(&options());
-    thread::scope(|scope| {
-        let _end = OnDrop(|| client.abort());
-        scope.spawn(|| client.send_file(file.as_raw_fd(), 0, u64::MAX).unwrap());
-        let mut got = vec![0; len];
-        peer.read_exact(&mut got[..1]).unwrap();
-        // The call has begun, so a heartbeat of the read would split the file.
-        let reader = scope.spawn(|| client.read(&mut [0; 8]));
-        let (slow, rest) = got[1..].split_at_mut(1 << 16);
-        for piece in slow.chunks_mut(1 << 12) {
-            peer.read_exact(piece).unwrap();
-            thread::sleep(Duration::from_millis(10));
-        }
-        peer.read_exact(rest).unwrap();
-        assert!(got.iter().all(|b| *b == b'f'));
-        // Heartbeats continue after the file.
-        let mut ping = [0; PING.len()];
-        peer.read_exact(&mut ping).unwrap();
-        assert_eq!(ping, PING);
-        peer.write_all(b"x").unwrap();
-        assert_eq!(reader.join().unwrap().unwrap(), 1);
+    let bytes = vec![b'f'; 4 << 20];
+    let file = file_of(&bytes);
+    heartbeats_wait_for_the_end_of::<A>(&bytes, |client| {
+        client.send_file(file.as_raw_fd(), 0, u64::MAX).unwrap();
     });
 
-    let (client, mut peer) = with_raw_peer::<A>(&options());
+    let options = [Opt::Heartbeat(PING, 20), Opt::CloseTimeout(0)];
+    let (client, mut peer) = with_raw_peer::<A>(&options);
     client.set_nonblocking(true).unwrap();
     let blank = system::blank_file(MORE_THAN_FITS as u64);
     let outcome = client.send_file(blank.as_raw_fd(), 0, u64::MAX);

@@ -68,19 +68,24 @@ fn echo<A: Api>(client: &A::Client) {
     }
 }
 
+/// The bytes of a reply that exceeds the buffers of its reader.
+const REPLY: usize = 1 << 20;
+
+/// Writes a reply and reports it to the test.
+fn write_reply<A: Api>(client: &A::Client, written: &Mutex<Sender<()>>) {
+    system::force_send_buffer(client.fd().unwrap(), 4 << 20);
+    client.write_all(&vec![b'r'; REPLY]).unwrap();
+    written.lock().unwrap().send(()).unwrap();
+}
+
 /// V3, V5, I3: neither a broadcast nor a drain aborts a connection that is closing gracefully. Its
 /// client, which still sends, gets the whole reply.
 fn broadcast_and_drain_do_not_abort_a_close<A: Api>() {
-    const REPLY: usize = 1 << 20;
     for drains in [false, true] {
         let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(20_000)]).unwrap();
         let (written, told) = channel();
         let written = Mutex::new(written);
-        let reply = move |client: &A::Client| {
-            system::force_send_buffer(client.fd().unwrap(), 4 << 20);
-            client.write_all(&vec![b'r'; REPLY]).unwrap();
-            written.lock().unwrap().send(()).unwrap();
-        };
+        let reply = move |client: &A::Client| write_reply::<A>(client, &written);
         let service = Arc::new(server.serve(&[], Box::new(reply)).unwrap());
         let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
         client.write_all(&[b'q'; 10_000]).unwrap();
@@ -127,14 +132,11 @@ fn broadcast_and_drain_do_not_abort_a_close<A: Api>() {
 /// V3, T3: a broadcast does not abort a connection that its handler closes while another thread
 /// reads.
 fn broadcast_does_not_abort_a_close_during_read<A: Api>() {
-    const REPLY: usize = 1 << 20;
     let server = A::listen("127.0.0.1:0", &[Opt::CloseTimeout(20_000)]).unwrap();
     let (written, told) = channel();
     let written = Mutex::new(written);
     let reply = move |client: &A::Client| {
-        system::force_send_buffer(client.fd().unwrap(), 4 << 20);
-        client.write_all(&vec![b'r'; REPLY]).unwrap();
-        written.lock().unwrap().send(()).unwrap();
+        write_reply::<A>(client, &written);
         let (outcome, _) =
             support::while_waiting(|| client.read(&mut [0; 8]), || client.close().unwrap());
         fails(outcome, ErrorKind::Closed);
