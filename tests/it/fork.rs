@@ -7,11 +7,21 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "activation")]
+use crate::handover::{succeeded, successor};
+#[cfg(feature = "diag")]
+use crate::handshake::capture;
 use crate::support;
 #[cfg(all(feature = "datagram", feature = "serve"))]
 use crate::support::DatagramService;
 #[cfg(feature = "datagram")]
 use crate::support::Datagrams;
+#[cfg(feature = "diag")]
+use crate::support::handshake::Handshakes;
+#[cfg(feature = "activation")]
+use crate::support::process::{self, Helper, report};
+#[cfg(feature = "activation")]
+use crate::support::{Activation, Handed};
 use crate::support::{
     Api, Client, FullQueue, INFINITE, Opt, PendingConnect, Reconnect, Server, TRANSPORTS, Token,
     Transport, eventually, fails, pair_with, somewhere, system, while_waiting, with_raw_peer,
@@ -53,6 +63,7 @@ both_apis_alone![
     abort_with_forked_child_reaches_the_peer,
     closed_listener_with_forked_child_refuses_clients,
     client_freed_in_a_forked_child_stays_open_in_the_parent,
+    seqpacket_client_freed_in_a_forked_child_stays_open_in_the_parent,
     accept_in_a_forked_child_ends_when_the_child_closes,
     read_in_a_forked_child_does_not_wait_for_the_parents_threads,
     reset_met_by_a_forked_child_is_a_reset_in_the_parent,
@@ -73,6 +84,11 @@ both_apis_alone![
     }
     #[cfg(feature = "activation")] {
         server_freed_in_a_forked_child_listens_in_the_parent,
+        activation_freed_in_a_forked_child_adopts_in_the_parent,
+        handover_with_a_forked_child_that_frees_completes,
+    }
+    #[cfg(feature = "diag")] {
+        capture_freed_in_a_forked_child_captures_in_the_parent,
     }
     #[cfg(all(feature = "datagram", feature = "serve"))] {
         datagram_freed_in_a_forked_child_receives_in_the_parent,
@@ -268,6 +284,123 @@ fn server_freed_in_a_forked_child_listens_in_the_parent<A: Api>() {
     }
 }
 
+/// E5, D4: as for a stream. The messages keep their boundaries.
+fn seqpacket_client_freed_in_a_forked_child_stays_open_in_the_parent<A: Api>() {
+    type End<A> = fn(&<A as Api>::Client);
+    let ends: [End<A>; 3] = [|c| system::drop_copy(c), |c| c.close().unwrap(), |c| c.abort()];
+    let options = [Opt::Seqpacket(true), Opt::CloseTimeout(0), Opt::ReadTimeout(60_000)];
+    let (endpoint, _dir) = somewhere(Transport::Unix);
+    let server = A::listen(&endpoint, &options).unwrap();
+    for end in ends {
+        let client = A::connect(&endpoint, &options).unwrap();
+        let accepted = server.accept().unwrap();
+        client.write_all(b"before").unwrap();
+        assert!(Forked::run(|| end(&client)));
+        client.write_all(b"after").unwrap();
+        let mut buf = [0; 64];
+        for message in ["before", "after"] {
+            let len = accepted.read(&mut buf).unwrap();
+            assert_eq!(&buf[..len], message.as_bytes());
+        }
+        accepted.write_all(b"reply").unwrap();
+        assert_eq!(client.read(&mut buf).unwrap(), 5);
+    }
+}
+
+/// E5, L7: a child that frees the activation leaves the inherited sockets to the parent.
+#[cfg(feature = "activation")]
+fn activation_freed_in_a_forked_child_adopts_in_the_parent<A: Api>() {
+    if process::role().is_some() {
+        let mut inherited = A::Activation::from_env().unwrap();
+        assert!(Forked::run(|| {
+            let sockets = system::open_sockets();
+            system::drop_copy(&inherited);
+            assert_eq!(system::open_sockets(), sockets - 1);
+        }));
+        let server = inherited.server("main", &[]).unwrap();
+        assert!(Forked::run(|| {
+            system::drop_copy(&inherited);
+            system::drop_copy(&server);
+        }));
+        server.set_accept_timeout(60_000).unwrap();
+        let client = A::connect(&server.endpoint(), &[]).unwrap();
+        server.accept().unwrap().abort();
+        client.abort();
+        return report("done");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let test = test_name!(A, "activation_freed_in_a_forked_child_adopts_in_the_parent");
+    let names = [("LISTEN_FDNAMES", "main")];
+    let helper = Helper::start_activated(&test, "p", vec![listener.into()], &names);
+    assert_eq!(helper.next_line(), "done");
+}
+
+/// E5, L5, L7: a child of the successor frees its copies before and after the successor is ready. The
+/// predecessor waits for the successor, which owns the file of the socket.
+#[cfg(feature = "activation")]
+fn handover_with_a_forked_child_that_frees_completes<A: Api>() {
+    if process::lasting_role().is_some() {
+        let mut inherited = A::Activation::from_env().unwrap();
+        let server = inherited.server("main", &[]).unwrap();
+        let path = server.endpoint().trim_start_matches("unix:").to_owned();
+        let free = |inherited: &A::Activation| {
+            assert!(Forked::run(|| {
+                system::drop_copy(inherited);
+                system::drop_copy(&server);
+            }));
+            assert!(Path::new(&path).exists());
+        };
+        free(&inherited);
+        inherited.ready().unwrap();
+        free(&inherited);
+        server.set_accept_timeout(60_000).unwrap();
+        server.accept().unwrap().write_all(b"new\n").unwrap();
+        drop(server);
+        std::process::exit(0);
+    }
+    let (endpoint, _dir) = somewhere(Transport::Unix);
+    let server = A::listen(&endpoint, &[Opt::Handover(true)]).unwrap();
+    let test = test_name!(A, "handover_with_a_forked_child_that_frees_completes");
+    let given = [("main", Handed::Server(&server))];
+    succeeded::<A>(&successor(&test, "s", &[]), &given).unwrap();
+    // A child of the predecessor frees its copy, which neither removes the file nor ends listening.
+    assert!(Forked::run(|| system::drop_copy(&server)));
+    drop(server);
+    let client = A::connect(&endpoint, &[Opt::ReadTimeout(60_000)]).unwrap();
+    assert_eq!(client.read_line(8).unwrap(), "new");
+}
+
+/// E5, N3: a child that frees a capture leaves the packets to the parent.
+#[cfg(feature = "diag")]
+fn capture_freed_in_a_forked_child_captures_in_the_parent<A: Handshakes>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let Some(capture) = capture::<A>(server.port()) else {
+        return;
+    };
+    for _ in 0..2 {
+        let client = A::connect(&server.endpoint(), &[Opt::CloseTimeout(0)]).unwrap();
+        assert!(Forked::run(|| {
+            let sockets = system::open_sockets();
+            system::drop_copy(&capture);
+            assert_eq!(system::open_sockets(), sockets - 1);
+        }));
+        A::handshake(&capture, &client, 60_000).unwrap();
+    }
+}
+
+/// Frees a service with one connection, and its server, in a forked child. A connection that a thread
+/// has locked during the fork stays open in the child, so another child tries again.
+#[cfg(feature = "serve")]
+fn free_in_a_child<S, T>(service: &S, server: &T) {
+    assert!((0..5).any(|_| Forked::run(|| {
+        let sockets = system::open_sockets();
+        system::drop_copy(service);
+        system::drop_copy(server);
+        // The listener and the connection.
+        assert_eq!(system::open_sockets(), sockets - 2);
+    })));
+}
+
 /// E5: a free in the child affects neither the loops nor the connections of the parent.
 #[cfg(feature = "serve")]
 fn event_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
@@ -281,14 +414,7 @@ fn event_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
     };
     let mut before = connect();
     echo(&mut before);
-    // A connection that a loop has locked during the fork stays open in the child.
-    assert!((0..5).any(|_| Forked::run(|| {
-        let sockets = system::open_sockets();
-        system::drop_copy(&service);
-        system::drop_copy(&server);
-        // The listener and the connection.
-        assert_eq!(system::open_sockets(), sockets - 2);
-    })));
+    free_in_a_child(&service, &server);
     echo(&mut before);
     echo(&mut connect());
 }
@@ -304,12 +430,7 @@ fn thread_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
     let service = server.serve(&[], Box::new(handler)).unwrap();
     let mut before = raw_to(&server.endpoint());
     echo(&mut before);
-    assert!((0..5).any(|_| Forked::run(|| {
-        let sockets = system::open_sockets();
-        system::drop_copy(&service);
-        system::drop_copy(&server);
-        assert_eq!(system::open_sockets(), sockets - 2);
-    })));
+    free_in_a_child(&service, &server);
     echo(&mut before);
     echo(&mut raw_to(&server.endpoint()));
 }

@@ -764,7 +764,7 @@ fn handover_to_failing_successor_keeps_predecessor<A: Api>() {
 }
 
 /// Starts this test again as a successor, in a part.
-fn successor(test: &str, role: &str, variables: &[&str]) -> Vec<String> {
+pub(super) fn successor(test: &str, role: &str, variables: &[&str]) -> Vec<String> {
     let program = std::env::current_exe().unwrap();
     let role = format!("{}={role}", process::ROLE);
     let mut words = vec!["env", &role];
@@ -776,9 +776,20 @@ fn successor(test: &str, role: &str, variables: &[&str]) -> Vec<String> {
 }
 
 /// Starts a handover to that successor.
-fn succeeded<A: Api>(argv: &[String], given: &[(&str, Handed<'_, A>)]) -> Outcome<i64> {
+pub(super) fn succeeded<A: Api>(argv: &[String], given: &[(&str, Handed<'_, A>)]) -> Outcome<i64> {
     let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-    A::Activation::handover(Some(&argv), given, 20_000, None)
+    hand_over::<A>(&argv, given, 20_000, None)
+}
+
+/// Starts a handover in a process that other tests use.
+fn hand_over<A: Api>(
+    argv: &[&str],
+    given: &[(&str, Handed<'_, A>)],
+    ms: i64,
+    token: Option<&A::Token>,
+) -> Outcome<i64> {
+    let _alone = process::starts();
+    A::Activation::handover(Some(argv), given, ms, token)
 }
 
 /// Listener options that apply to accepted connections.
@@ -1138,14 +1149,13 @@ fn handover_detects_exit_despite_open_channel<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
     let given = [("s", Handed::Server(&server))];
     let argv = ["sh", "-c", "sleep 30 >&2 & exit 3"];
-    let (outcome, took) =
-        support::timed(|| A::Activation::handover(Some(&argv), &given, INFINITE, None));
+    let (outcome, took) = support::timed(|| hand_over::<A>(&argv, &given, INFINITE, None));
     let failure = fails(outcome, ErrorKind::EndOfStream);
     assert!(failure.message.ends_with("exit status: 3"), "{failure:?}");
     assert!(took < PROMPT, "{took:?}");
     // The successor has reported that it is ready and has exited. The handover succeeds.
     let argv = ["sh", "-c", "sleep 30 >&2 & printf 1 >&4"];
-    A::Activation::handover(Some(&argv), &given, 20_000, None).unwrap();
+    hand_over::<A>(&argv, &given, 20_000, None).unwrap();
 }
 
 /// L7, C1: timeout and token apply during the whole handover: while the program does not start, and
@@ -1247,6 +1257,7 @@ fn handover_during_handover_is_rejected<A: Api>() {
     let argv = argv.each_ref().map(String::as_str);
     let meanwhile = |what: &dyn Fn()| {
         let token = A::token();
+        let _alone = process::starts();
         thread::scope(|scope| {
             let first =
                 scope.spawn(|| A::Activation::handover(Some(&argv), &given, 20_000, Some(&token)));
@@ -1276,7 +1287,7 @@ fn handover_during_handover_is_rejected<A: Api>() {
     });
     // The same socket twice in one handover is also rejected.
     refused(&[("a", Handed::Server(&server)), ("b", Handed::Server(&server))]);
-    fails(A::Activation::handover(Some(&["true"]), &given, 20_000, None), ErrorKind::EndOfStream);
+    fails(hand_over::<A>(&["true"], &given, 20_000, None), ErrorKind::EndOfStream);
     let files = || ["s", "d"].map(|name| dir.path(name).exists());
     assert_eq!(files(), [true, true]);
     meanwhile(&|| {
@@ -1291,7 +1302,7 @@ fn handover_during_handover_is_rejected<A: Api>() {
 #[cfg(feature = "datagram")]
 fn handover_of_unsupported_socket_is_rejected<A: Api>() {
     let refused = |name: &str, what: Handed<'_, A>, kind| {
-        fails(A::Activation::handover(Some(&["true"]), &[(name, what)], 60_000, None), kind)
+        fails(hand_over::<A>(&["true"], &[(name, what)], 60_000, None), kind)
     };
     let plain = A::listen("127.0.0.1:0", &[]).unwrap();
     let failure = refused("s", Handed::Server(&plain), ErrorKind::WrongState);
@@ -1306,17 +1317,17 @@ fn handover_of_unsupported_socket_is_rejected<A: Api>() {
     refused(&"x".repeat(255), Handed::Server(&server), ErrorKind::EndOfStream);
     server.close();
     refused("s", Handed::Server(&server), ErrorKind::Closed);
-    fails(A::Activation::handover(Some(&["true"]), &[], 1000, None), ErrorKind::InvalidArgument);
+    fails(hand_over::<A>(&["true"], &[], 1000, None), ErrorKind::InvalidArgument);
     // No process is started without a socket.
     let server = A::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
     let dir = TempDir::new();
     let started = dir.path("started").display().to_string();
     let words = ["touch", started.as_str()];
     let given = [("s", Handed::Server(&server))];
-    fails(A::Activation::handover(Some(&words), &given, 0, None), ErrorKind::InvalidArgument);
+    fails(hand_over::<A>(&words, &given, 0, None), ErrorKind::InvalidArgument);
     let token = A::token();
     token.fire();
-    fails(A::Activation::handover(Some(&words), &given, 1000, Some(&token)), ErrorKind::Cancelled);
+    fails(hand_over::<A>(&words, &given, 1000, Some(&token)), ErrorKind::Cancelled);
     assert!(!dir.path("started").exists());
     let options = [Opt::Handover(true)];
     fails(A::connect(&plain.endpoint(), &options), ErrorKind::InvalidArgument);

@@ -169,7 +169,7 @@ fn save_syn_on_other_sockets_is_rejected<A: Handshakes>() {
 }
 
 /// A capture of a port, if this process may make one.
-fn capture<A: Handshakes>(port: u16) -> Option<A::Capture> {
+pub(super) fn capture<A: Handshakes>(port: u16) -> Option<A::Capture> {
     match A::capture(port) {
         Err(failure) if failure.is(ErrorKind::PermissionDenied) => {
             may_capture(Some(&failure));

@@ -10,7 +10,7 @@
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,14 @@ static STARTS: RwLock<()> = RwLock::new(());
 
 /// Starts a program, but not while a test holds [`no_starts`].
 pub fn start(command: &mut Command) -> std::io::Result<Child> {
-    let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+    let _alone = starts();
     command.spawn()
+}
+
+/// A test that starts a program by a call of the library holds the result, so that no test holds
+/// [`no_starts`] during the call.
+pub fn starts() -> RwLockWriteGuard<'static, ()> {
+    STARTS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Until execve(2) a new process has a copy of each descriptor of this process, so a socket that a test
