@@ -24,7 +24,7 @@
  *   basics.h       Statuses, errors, addresses, cancel tokens and log events.
  *   options.h      Options for creating a socket.
  *   client.h       One connection, made by connecting or by accepting: reading, writing, closing, liveness.
- *   connect.h      Connecting without blocking, and connecting again after a connection was lost.
+ *   connect.h      Connecting without blocking, looking up addresses, and connecting again after a connection was
  *   server.h       Listening, and accepting connections one by one.
  *   conn.h         Connections of event loops: callbacks, sending, closing, groups, state.
  *   serving.h      Services: the library accepts connections and serves them by threads or by events.
@@ -108,8 +108,11 @@
  *   Connect from my own poll or epoll loop
  *     connect.h 1: keepsock_pending_connect_start, keepsock_pending_connect_socket,
  *         keepsock_pending_connect_set_watch, keepsock_pending_connect_finish
+ *   Look up the addresses of a name with a deadline, and connect to them
+ *     connect.h 3: keepsock_lookup, keepsock_pending_lookup_start
+ *     options.h 4: keepsock_options_add_remote_address
  *   Reconnect with backoff after a connection was lost
- *     connect.h 3: keepsock_reconnect_new, keepsock_reconnect_connect
+ *     connect.h 4: keepsock_reconnect_new, keepsock_reconnect_connect
  *   Choose the local address, the interface or the IP version
  *     options.h 4: keepsock_options_set_local_endpoint, keepsock_options_set_interface,
  *         keepsock_options_set_family

@@ -115,6 +115,7 @@ mod internal;
 mod io;
 mod listener;
 mod log;
+mod lookup;
 #[cfg(any(test, doctest))]
 mod manual;
 mod options;
@@ -149,6 +150,7 @@ pub use diag::capture::Capture;
 pub use diag::handshake::{Handshake, HandshakeStep, Segment, TcpFlags, TcpOption};
 pub use io::cancel::CancelToken;
 pub use listener::{ServerSocket, ServerStats};
+pub use lookup::{PendingLookup, lookup};
 pub use options::SocketOptions;
 pub use reconnect::{Reconnect, Retry};
 #[cfg(feature = "serve")]

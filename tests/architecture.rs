@@ -14,7 +14,7 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree, token_stream};
 
 /// The top-level modules, from the lowest to the highest. A module may use the modules before it.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
     // Values, the operating system, waiting, log events.
     "types",
     "sys",
@@ -29,6 +29,7 @@ const LAYERS: [&str; 19] = [
     "diag",
     "stream",
     "connect",
+    "lookup",
     "reconnect",
     "listener",
     "serve",

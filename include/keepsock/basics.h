@@ -32,7 +32,7 @@
  *   EMFILE, ENFILE                           KEEPSOCK_ERR_NO_DESCRIPTORS
  *   inet_pton, inet_ntop                     keepsock_address_parse, keepsock_address_text
  *   getaddrinfo                              the endpoint argument of keepsock_client_connect() and
- *                                            keepsock_server_listen()
+ *                                            keepsock_server_listen(), or keepsock_lookup()
  *   a self-pipe or eventfd that ends a poll  keepsock_cancel_token
  *
  * @since 0.1, unless the comment of a function names a later version.

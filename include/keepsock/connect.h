@@ -1,6 +1,8 @@
 /**
  * @file keepsock/connect.h
- * @brief Connecting without blocking, and connecting again after a connection was lost.
+ * @brief Connecting without blocking, looking up addresses, and connecting again after a connection was
+ *
+ * lost.
  *
  * keepsock_client_connect() in keepsock/client.h connects in one call. The functions here are for
  * programs with their own event loop, and for clients that must reconnect.
@@ -12,12 +14,17 @@
  *     keepsock_pending_connect_finish, keepsock_pending_connect_wait,
  *     keepsock_pending_connect_free
  *  2. Attempts of a pending connect: keepsock_pending_connect_attempt
- *  3. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
+ *  3. Looking up addresses: keepsock_lookup, keepsock_pending_lookup_start,
+ *     keepsock_pending_lookup_fd, keepsock_pending_lookup_timeout, keepsock_pending_lookup_finish,
+ *     keepsock_pending_lookup_wait, keepsock_pending_lookup_free
+ *  4. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
  *     keepsock_reconnect_set_timeout, keepsock_reconnect_set_on_retry, keepsock_reconnect_connect,
  *     keepsock_reconnect_try_connect, keepsock_reconnect_next_timeout,
  *     keepsock_reconnect_set_watch, keepsock_reconnect_reset, keepsock_reconnect_free
  *
  * Where a BSD call has a counterpart here:
+ *   getaddrinfo                           keepsock_lookup
+ *   getaddrinfo_a                         keepsock_pending_lookup_start
  *   connect with O_NONBLOCK, EINPROGRESS  keepsock_pending_connect_start
  *   getsockopt(SO_ERROR)                  keepsock_pending_connect_finish
  *   poll(POLLOUT)                         keepsock_pending_connect_socket,
@@ -296,7 +303,175 @@ int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size
                                          keepsock_error **error);
 
 /*
- * ---- 3. Reconnecting ----------------------------------------------------------------------------
+ * ---- 3. Looking up addresses --------------------------------------------------------------------
+ */
+
+/**
+ * Looks up the addresses of an endpoint (getaddrinfo(3)) with a deadline.
+ *
+ * The addresses have the order in which keepsock_client_connect() tries them (RFC 6724, RFC 8305):
+ * the families alternate. A numeric endpoint and "localhost" need no resolver. "*" has the wildcard
+ * addresses, which only keepsock_server_listen() and keepsock_datagram_bind() accept. The port of a
+ * service name is that of TCP.
+ *
+ * The options of a later connect may be passed: the lookup uses the family, the preferred family,
+ * the connect timeout and the cancel token. If they have remote addresses, a connect tries these,
+ * so they are the result. If the timeout expires after a name server has answered for one family,
+ * the result has that family.
+ *
+ * A connect by a list of addresses does no lookup:
+ * @code
+ * keepsock_options *options;
+ * keepsock_address found[8];
+ * char text[64];
+ * size_t count;
+ *
+ * if (keepsock_options_new(&options, NULL) != KEEPSOCK_OK ||
+ *     keepsock_lookup("example.com:80", options, found, 8, &count, NULL) != KEEPSOCK_OK)
+ *     return;
+ * for (size_t i = 0; i < count && i < 8; i++)
+ *     if (keepsock_address_text(&found[i], text, sizeof text, NULL, NULL) == KEEPSOCK_OK)
+ *         keepsock_options_add_remote_address(options, text, NULL);
+ * keepsock_client_connect("example.com:80", options, &client, NULL);
+ * @endcode
+ *
+ * @param endpoint   The endpoint, as for keepsock_client_connect().
+ * @param options    Socket options. NULL for the defaults.
+ * @param addresses  Receives the first `cap` addresses.
+ * @param cap        The number of elements of `addresses`.
+ * @param count      Receives the number of addresses that were found, which may exceed `cap`.
+ * @param error      keepsock_error_lookup_code() returns the code of getaddrinfo(3).
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone, `endpoint` does not parse, or it is a
+ *     Unix path, which has no addresses
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory, or the system starts no thread
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_lookup(const char *endpoint, const keepsock_options *options,
+                        keepsock_address *addresses, size_t cap, size_t *count,
+                        keepsock_error **error);
+
+/**
+ * A lookup in progress, for programs that wait in their own event loop.
+ *
+ * The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() until it returns
+ * another status than KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is
+ * readable, and on every platform after keepsock_pending_lookup_timeout().
+ *
+ * Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
+ */
+typedef struct keepsock_pending_lookup keepsock_pending_lookup;
+
+/**
+ * Starts a lookup, without waiting.
+ * @param endpoint  The endpoint, as for keepsock_client_connect().
+ * @param options   Socket options, as for keepsock_lookup(). NULL for the defaults.
+ * @param pending   Receives the object. Free it with keepsock_pending_lookup_free().
+ * @return KEEPSOCK_OK if the lookup is in progress. keepsock_pending_lookup_finish() returns all
+ *   other failures.
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, or it is a Unix path, which has no
+ *     addresses
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process or the kernel has no memory
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_lookup_start(const char *endpoint, const keepsock_options *options,
+                                      keepsock_pending_lookup **pending, keepsock_error **error);
+
+/**
+ * Returns one descriptor that covers the lookup, its deadline and the cancel token (epoll(7), Linux
+ * only).
+ *
+ * The descriptor is readable when keepsock_pending_lookup_finish() has something to do. It stays
+ * the same until the lookup has finished, and is readable then: remove it from the event loop.
+ * The object keeps it; do not close it. The first call uses two descriptors.
+ *
+ * @param pending  A lookup in progress.
+ * @param fd       Receives the descriptor.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished, or another call is in progress
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_timeout()
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_lookup_fd(keepsock_pending_lookup *pending, keepsock_fd *fd,
+                                   keepsock_error **error);
+
+/**
+ * Returns the time after which keepsock_pending_lookup_finish() must be called.
+ *
+ * Before the first keepsock_pending_lookup_fd() the time is at most 25 ms during the lookup, so a
+ * program needs no descriptor. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
+ *
+ * @param pending     A lookup in progress.
+ * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
+ *                    is due. 0 means that finish has a result.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_pending_lookup_timeout(keepsock_pending_lookup *pending, int64_t *timeout_ms,
+                                        keepsock_error **error);
+
+/**
+ * Continues the lookup without waiting, and returns the addresses when there are any.
+ * @param pending    A lookup in progress.
+ * @param addresses  Receives the first `cap` addresses.
+ * @param cap        The number of elements of `addresses`.
+ * @param count      Receives the number of addresses that were found, which may exceed `cap`.
+ * @param error      KEEPSOCK_ERR_WOULD_BLOCK also stores an error object.
+ * @return KEEPSOCK_OK if the lookup has a result, otherwise
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: the lookup is in progress
+ *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory, or the system starts no thread
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_lookup_finish(keepsock_pending_lookup *pending,
+                                       keepsock_address *addresses, size_t cap, size_t *count,
+                                       keepsock_error **error);
+
+/**
+ * Waits until the lookup has a result or the connect timeout of its options expires.
+ * @param pending    A lookup in progress.
+ * @param addresses  Receives the first `cap` addresses.
+ * @param cap        The number of elements of `addresses`.
+ * @param count      Receives the number of addresses that were found, which may exceed `cap`.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
+ *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory, or the system starts no thread
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_pending_lookup_wait(keepsock_pending_lookup *pending, keepsock_address *addresses,
+                                     size_t cap, size_t *count, keepsock_error **error);
+
+/** Frees the object and abandons a lookup in progress. */
+void keepsock_pending_lookup_free(keepsock_pending_lookup *pending);
+
+/*
+ * ---- 4. Reconnecting ----------------------------------------------------------------------------
  */
 
 /**

@@ -385,7 +385,8 @@ int32_t keepsock_options_set_preferred_family(keepsock_options *options, int32_t
  * Adds an address to connect to, in place of the lookup of the endpoint's name.
  *
  * TCP addresses race in the order in which they were added. keepsock_datagram_connect() uses the
- * first address that it can connect to. Default: none.
+ * first address that it can connect to. keepsock_lookup() returns the addresses of a name, and
+ * keepsock_address_text() their text. Default: none.
  *
  * @param endpoint  A numeric endpoint: "192.0.2.1:80", "[2001:db8::1]:80".
  * @return KEEPSOCK_OK on success, otherwise

@@ -238,9 +238,8 @@ impl ConnectDriver {
         self.candidates.push(candidate);
     }
 
-    /// Adds the addresses that the lookup has found. The families alternate. The first family is
-    /// the preferred one. Without a preference it is that of the first address of the system's
-    /// answer, and IPv6 if the families are looked up separately.
+    /// Adds the addresses that the lookup has found. The families alternate, in the order of
+    /// [`Resolved::begins_with_ipv6`].
     fn add_resolved(&mut self, now: Instant) {
         while let Some(mut lookup) = self.lookup.take() {
             let result = lookup.poll(now);
@@ -250,15 +249,8 @@ impl ConnectDriver {
                 None => {}
                 Some(Err(error)) => self.lookup_error = Some(error),
                 Some(Ok(found)) => {
-                    let (first_is_ipv6, addresses) = match found {
-                        Resolved::All(all) => (all.first().is_some_and(SocketAddr::is_ipv6), all),
-                        Resolved::Partial(some) => (true, some),
-                    };
-                    let first_is_ipv6 = match self.preferred {
-                        Family::Any => first_is_ipv6,
-                        Family::Ipv4 => false,
-                        Family::Ipv6 => true,
-                    };
+                    let first_is_ipv6 = found.begins_with_ipv6(self.preferred);
+                    let (Resolved::All(addresses) | Resolved::Partial(addresses)) = found;
                     for address in addresses {
                         let candidate = Candidate::inet(address);
                         if self.candidates.iter().any(|c| c.address == candidate.address) {

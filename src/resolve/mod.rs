@@ -47,6 +47,39 @@ pub(crate) enum Resolved {
     Partial(Vec<SocketAddr>),
 }
 
+impl Resolved {
+    /// Whether IPv6 addresses are tried first. Without a preference the first address of the system's
+    /// answer decides, and IPv6 is first if the families are looked up separately.
+    pub(crate) fn begins_with_ipv6(&self, preferred: Family) -> bool {
+        match (preferred, self) {
+            (Family::Ipv4, _) => false,
+            (Family::Ipv6, _) | (Family::Any, Resolved::Partial(_)) => true,
+            (Family::Any, Resolved::All(all)) => all.first().is_some_and(SocketAddr::is_ipv6),
+        }
+    }
+}
+
+/// Orders addresses as a connect tries them: those of the first group alternate with the others (RFC
+/// 8305 section 4). An address that repeats is left out.
+pub(crate) fn alternate(
+    addresses: impl Iterator<Item = SocketAddr>,
+    is_first: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let group = if is_first(&address) { &mut first } else { &mut second };
+        if !group.contains(&address) {
+            group.push(address);
+        }
+    }
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let pairs = std::iter::from_fn(|| match (first.next(), second.next()) {
+        (None, None) => None,
+        pair => Some(pair),
+    });
+    pairs.flat_map(|(a, b)| a.into_iter().chain(b)).collect()
+}
+
 /// A lookup in progress, of the addresses of an internet endpoint in the order of the system. `*`
 /// resolves to the wildcard addresses. A numeric address and `localhost` need no resolver.
 #[derive(Debug)]
@@ -420,6 +453,23 @@ mod tests {
 
     fn addresses(text: &str, family: Family) -> Result<Vec<SocketAddr>> {
         resolve(&text.parse().unwrap(), Type::STREAM, family, Deadline(None), None, "connect")
+    }
+
+    /// C2: the addresses are in the order in which the race starts the attempts.
+    #[test]
+    fn alternate_orders_as_the_race() {
+        let parse = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let order = |list: &[&str], ipv6: bool| -> Vec<String> {
+            let list = list.iter().map(|text| parse(text));
+            let found = alternate(list, |a| a.is_ipv6() == ipv6);
+            found.iter().map(ToString::to_string).collect()
+        };
+        let mixed = ["[::1]:1", "[::2]:1", "[::1]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"];
+        let expected = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"];
+        assert_eq!(order(&mixed, true), expected);
+        let expected = ["1.1.1.1:1", "[::1]:1", "2.2.2.2:1", "[::2]:1", "[::3]:1"];
+        assert_eq!(order(&mixed, false), expected);
+        assert!(order(&[], true).is_empty());
     }
 
     #[test]

@@ -2012,6 +2012,8 @@ mod c_only {
             keepsock_client_free(client);
             ok(keepsock_client_wait_hangup(peer, 5000, null_mut(), e));
             keepsock_client_free(peer);
+            let options = null();
+            ok(keepsock_lookup(c"127.0.0.1:1".as_ptr(), options, null_mut(), 0, null_mut(), e));
             let connecting = new_connecting();
             ok(keepsock_pending_connect_timeout(connecting, null_mut(), e));
             keepsock_pending_connect_free(connecting);
@@ -2058,6 +2060,36 @@ mod c_only {
             gives(INVALID, "client is NULL", |e| {
                 keepsock_client_connect(endpoint, null(), null_mut(), e)
             });
+            let mut looking = null_mut();
+            gives(INVALID, "endpoint is NULL", |e| {
+                keepsock_lookup(null(), null(), null_mut(), 0, null_mut(), e)
+            });
+            gives(INVALID, "addresses is NULL", |e| {
+                out(77, |n| keepsock_lookup(endpoint, null(), null_mut(), 1, n, e))
+            });
+            gives(INVALID, "endpoint is NULL", |e| {
+                out(no_handle(), |p| keepsock_pending_lookup_start(null(), null(), p, e))
+            });
+            gives(INVALID, "pending is NULL", |e| {
+                keepsock_pending_lookup_start(endpoint, null(), null_mut(), e)
+            });
+            let started =
+                keepsock_pending_lookup_start(endpoint, null(), &raw mut looking, null_mut());
+            assert_eq!(started, KEEPSOCK_OK);
+            for pending in [null_mut(), looking] {
+                let name = if pending.is_null() { "pending is NULL" } else { "addresses is NULL" };
+                gives(INVALID, name, |e| {
+                    out(77, |n| keepsock_pending_lookup_finish(pending, null_mut(), 1, n, e))
+                });
+                gives(INVALID, name, |e| {
+                    out(77, |n| keepsock_pending_lookup_wait(pending, null_mut(), 1, n, e))
+                });
+            }
+            gives(INVALID, "pending is NULL", |e| {
+                out(77, |ms| keepsock_pending_lookup_timeout(null_mut(), ms, e))
+            });
+            gives(INVALID, "fd is NULL", |e| keepsock_pending_lookup_fd(looking, null_mut(), e));
+            keepsock_pending_lookup_free(looking);
             gives(INVALID, "host is NULL", |e| {
                 out(no_handle(), |c| keepsock_client_connect_host(null(), 80, null(), c, e))
             });

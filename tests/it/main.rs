@@ -39,6 +39,7 @@ mod keepalive;
 mod listen;
 mod liveness;
 mod log;
+mod lookup;
 mod multi_listen;
 #[cfg(all(
     feature = "capi",

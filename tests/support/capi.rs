@@ -4,6 +4,7 @@
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::ptr::{null, null_mut};
@@ -25,7 +26,7 @@ use super::serve::{
 use super::statuses;
 use super::{
     Api, Client, ConnStats, Counters, Failure, OnRetry, Opt, Outcome, Passed, Peer, PendingConnect,
-    Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched,
+    PendingLookup, Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched,
 };
 
 pub struct CApi;
@@ -383,6 +384,62 @@ impl CConnecting {
     }
 }
 
+/// The addresses that a lookup stores.
+fn found(
+    call: impl FnOnce(*mut keepsock_address, usize, *mut usize) -> Outcome<()>,
+) -> Outcome<Vec<SocketAddr>> {
+    let mut array: [keepsock_address; 8] = unsafe { std::mem::zeroed() };
+    let mut count = usize::MAX;
+    call(array.as_mut_ptr(), array.len(), &raw mut count)?;
+    let address = |a: &keepsock_address| {
+        let mut text = [0; 64];
+        let error = null_mut();
+        let status =
+            unsafe { keepsock_address_text(a, text.as_mut_ptr(), text.len(), null_mut(), error) };
+        assert_eq!(status, KEEPSOCK_OK);
+        field(&text).parse().unwrap()
+    };
+    Ok(array[..count].iter().map(address).collect())
+}
+
+pub struct CLookup(pub *mut keepsock_pending_lookup);
+
+impl Drop for CLookup {
+    fn drop(&mut self) {
+        unsafe { keepsock_pending_lookup_free(self.0) };
+    }
+}
+
+impl PendingLookup for CLookup {
+    fn finish(&mut self) -> Outcome<Option<Vec<SocketAddr>>> {
+        let result = found(|first, cap, count| {
+            call(|e| unsafe { keepsock_pending_lookup_finish(self.0, first, cap, count, e) })
+        });
+        match result {
+            Ok(addresses) => Ok(Some(addresses)),
+            Err(failure) if failure.is(keepsock::ErrorKind::WouldBlock) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn wait(&mut self) -> Outcome<Vec<SocketAddr>> {
+        found(|first, cap, count| {
+            call(|e| unsafe { keepsock_pending_lookup_wait(self.0, first, cap, count, e) })
+        })
+    }
+
+    fn fd(&mut self) -> Outcome<RawFd> {
+        let mut fd = -1;
+        call(|e| unsafe { keepsock_pending_lookup_fd(self.0, &raw mut fd, e) }).map(|()| fd)
+    }
+
+    fn timeout(&mut self) -> i64 {
+        let mut ms = 0;
+        call(|e| unsafe { keepsock_pending_lookup_timeout(self.0, &raw mut ms, e) }).unwrap();
+        ms
+    }
+}
+
 fn tried(a: &keepsock_attempt) -> Tried {
     Tried {
         address: field(&a.address),
@@ -463,6 +520,7 @@ impl Api for CApi {
     type Server = CServer;
     type Token = CToken;
     type PendingConnect = CConnecting;
+    type PendingLookup = CLookup;
     #[cfg(feature = "serve")]
     type Service = CService;
     #[cfg(feature = "serve")]
@@ -521,6 +579,22 @@ impl Api for CApi {
             keepsock_pending_connect_start(endpoint.as_ptr(), options.0, &raw mut out, e)
         })?;
         Ok(CConnecting { pointer: out, watches: Vec::new() })
+    }
+
+    fn lookup(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Vec<SocketAddr>> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        found(|first, cap, count| {
+            call(|e| unsafe { keepsock_lookup(endpoint.as_ptr(), options.0, first, cap, count, e) })
+        })
+    }
+
+    fn start_lookup(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CLookup> {
+        let (endpoint, options) = (c(endpoint), options(list)?);
+        let mut out = null_mut();
+        call(|e| unsafe {
+            keepsock_pending_lookup_start(endpoint.as_ptr(), options.0, &raw mut out, e)
+        })?;
+        Ok(CLookup(out))
     }
 
     fn adopt_client(fd: OwnedFd, list: &[Opt<'_, Self>]) -> Result<CClient, (OwnedFd, Failure)> {

@@ -157,6 +157,7 @@ pub trait Api: Sized + 'static {
     type Server: Server<Self>;
     type Token: Token;
     type PendingConnect: PendingConnect<Self>;
+    type PendingLookup: PendingLookup;
     #[cfg(feature = "serve")]
     type Service: Service<Self>;
     #[cfg(feature = "serve")]
@@ -177,6 +178,8 @@ pub trait Api: Sized + 'static {
     fn listen(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
     fn listen_all(endpoints: &[&str], options: &[Opt<'_, Self>]) -> Outcome<Self::Server>;
     fn start(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::PendingConnect>;
+    fn lookup(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Vec<SocketAddr>>;
+    fn start_lookup(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::PendingLookup>;
     /// Adopts a descriptor. On failure the caller gets it back.
     fn adopt_client(
         fd: OwnedFd,
@@ -286,6 +289,14 @@ pub trait PendingConnect<A: Api>: Sized {
     fn attempts(&mut self) -> Vec<Tried>;
     /// Addresses, and the numbers of their states.
     fn attempts_in_progress(&mut self) -> Vec<(String, i32)>;
+}
+
+pub trait PendingLookup: Sized {
+    /// `None`: the lookup is still in progress.
+    fn finish(&mut self) -> Outcome<Option<Vec<SocketAddr>>>;
+    fn wait(&mut self) -> Outcome<Vec<SocketAddr>>;
+    fn fd(&mut self) -> Outcome<RawFd>;
+    fn timeout(&mut self) -> i64;
 }
 
 /// A report of a connect in progress.

@@ -1,6 +1,7 @@
 //! The Rust API as an [`Api`].
 
 use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use super::serve::{
 };
 use super::{
     Api, Client, ConnStats, Counters, Failure, INFINITE, OnRetry, Opt, Outcome, Passed, Peer,
-    PendingConnect, Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched, system,
+    PendingConnect, PendingLookup, Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched,
+    system,
 };
 
 pub struct RustApi;
@@ -155,6 +157,7 @@ impl Api for RustApi {
     type Server = ServerSocket;
     type Token = CancelToken;
     type PendingConnect = keepsock::PendingConnect;
+    type PendingLookup = keepsock::PendingLookup;
     #[cfg(feature = "serve")]
     type Service = keepsock::Service;
     #[cfg(feature = "serve")]
@@ -187,6 +190,14 @@ impl Api for RustApi {
 
     fn start(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<keepsock::PendingConnect> {
         Ok(keepsock::PendingConnect::start(endpoint, &options(list)?)?)
+    }
+
+    fn lookup(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Vec<SocketAddr>> {
+        Ok(keepsock::lookup(endpoint, &options(list)?)?)
+    }
+
+    fn start_lookup(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<keepsock::PendingLookup> {
+        Ok(keepsock::PendingLookup::start(endpoint, &options(list)?)?)
     }
 
     fn adopt_client(
@@ -263,6 +274,24 @@ impl PendingConnect<RustApi> for keepsock::PendingConnect {
     fn attempts_in_progress(&mut self) -> Vec<(String, i32)> {
         let under_way = keepsock::PendingConnect::attempts_in_progress(self).into_iter();
         under_way.map(|(a, state)| (a.to_string(), state.map_or(0, |s| s as i32))).collect()
+    }
+}
+
+impl PendingLookup for keepsock::PendingLookup {
+    fn finish(&mut self) -> Outcome<Option<Vec<SocketAddr>>> {
+        Ok(keepsock::PendingLookup::finish(self)?)
+    }
+
+    fn wait(&mut self) -> Outcome<Vec<SocketAddr>> {
+        Ok(keepsock::PendingLookup::wait(self)?)
+    }
+
+    fn fd(&mut self) -> Outcome<RawFd> {
+        Ok(self.descriptor()?.as_raw_fd())
+    }
+
+    fn timeout(&mut self) -> i64 {
+        keepsock::PendingLookup::timeout(self).map_or(INFINITE, up)
     }
 }
 

@@ -90,6 +90,7 @@ pub(crate) enum Mark {
     Service = 0x0e,
     Reconnect = 0x10,
     PendingConnect = 0x20,
+    PendingLookup = 0x24,
     #[cfg(feature = "serve")]
     Connection = 0x22,
     #[cfg(feature = "diag")]

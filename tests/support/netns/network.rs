@@ -74,7 +74,8 @@ pub fn silent_resolver(options: &str) {
 }
 
 /// Sends name queries to a server on this host, which replies after `delay` with 127.0.0.1 and no
-/// IPv6 address. It does not reply for names that begin with "hang".
+/// IPv6 address. It does not reply for names that begin with "hang", and does not reply about IPv6
+/// for names that begin with "four".
 pub fn name_server(delay: Duration, options: &str) {
     replace_file("/etc/nsswitch.conf", "hosts: dns\n");
     replace_file("/etc/resolv.conf", &format!("nameserver 127.0.0.1\noptions {options}\n"));
@@ -96,6 +97,9 @@ pub fn name_server(delay: Duration, options: &str) {
             // RFC 1035 section 4.1: a header of 12 bytes, the name, two bytes of type.
             let name = packet[12..len].iter().position(|b| *b == 0).map_or(len, |i| 12 + i + 1);
             let is_v4 = packet.get(name..name + 2) == Some(&[0, 1]);
+            if packet[13..len].starts_with(b"four") && !is_v4 {
+                continue;
+            }
             let mut answer = packet[..name + 4].to_vec();
             answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, is_v4.into(), 0, 0, 0, 0]);
             if is_v4 {
