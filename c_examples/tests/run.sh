@@ -592,6 +592,70 @@ libuv_loop)
     ended "$client" "client"
     ;;
 
+adapters)
+    # The cases need a network that drops packets, and names.
+    cat >"$dir/network" <<'EOT'
+ip link set lo up &&
+    ip link add hole type veth peer name hole-end &&
+    ip link set hole arp off && # without a missing neighbor
+    ip link set hole up && ip link set hole-end up &&
+    ip addr add 192.0.2.1/24 dev hole && ip addr add 2001:db8::1/64 dev hole nodad &&
+    mount --bind "$dir/hosts" /etc/hosts && mount --bind "$dir/nsswitch" /etc/nsswitch.conf || exit 77
+exec sh "$0" adapters-inside "$@"
+EOT
+    printf '%s\n' '2001:db8::77 dual.test' '127.0.0.1 dual.test' '2001:db8::77 dead.test' '192.0.2.77 dead.test' >"$dir/hosts"
+    echo 'hosts: files' >"$dir/nsswitch"
+    network=
+    for words in "unshare -n -m" "unshare -U -r -n -m"; do
+        [ -n "$network" ] || ! $words true 2>"$dir/unshare.err" || network=$words
+    done
+    [ -n "$network" ] || skip "no network namespaces: $(cat "$dir/unshare.err")"
+    loops=$("$1" loops)
+    status=0
+    dir=$dir PATH=$PATH:/usr/sbin:/sbin KEEPSOCK_TEST_DIR=$dir/inside \
+        $network sh -c ". $dir/network" "$0" "$1" "$loops" >"$dir/cases" 2>"$dir/network.err" || status=$?
+    cat "$dir/cases"
+    [ $status -ne 77 ] || skip "no network for the test: $(cat "$dir/network.err")"
+    equal "status of the cases" 0 $status
+
+    # The cost of connect, PING, PONG, close, and that of plain non-blocking calls.
+    if [ -z "${KEEPSOCK_VALGRIND:-}" ]; then
+        command -v strace >/dev/null || skip "strace is missing: the system calls are not counted"
+        start "$1" server
+        calls() { # LOOP plain|keepsock: system calls of a hundred cycles
+            for n in 20 120; do
+                strace -f -qq -c -o "$dir/strace" "$adapters" cycles "$1" "$2" "$endpoint" $n 3<&- || fail "cycles $1 $2"
+                total=$(awk '$NF == "total" { print $4 }' "$dir/strace")
+                [ $n -eq 20 ] || echo $((total - few))
+                few=$total
+            done
+        }
+        adapters=$1
+        for loop in $loops; do
+            plain=$(calls "$loop" plain)
+            ours=$(calls "$loop" keepsock)
+            echo "$loop: $ours system calls for 100 connects, $plain with plain calls"
+            [ "$ours" -le $((plain + 4 * 100)) ] || fail "$loop: more than 4 additional system calls"
+        done
+    fi
+    KEEPSOCK_VALGRIND= # the inner script has read the logs
+    ;;
+
+adapters-inside)
+    start "$1" server
+    clients=
+    names=names
+    [ -z "${KEEPSOCK_VALGRIND:-}" ] || names= # the resolver of glibc leaks
+    for loop in $2; do # they wait most of their time
+        mkdir "$dir/$loop"
+        run "$1" cases "$loop" "$dir/$loop" "$endpoint" $names >"$dir/$loop.out" 2>"$dir/$loop.err" 3<&- &
+        clients="$clients $!"
+        pids="$pids $!"
+    done
+    for pid in $clients; do ended "$pid" "adapters"; done
+    cat "$dir"/*.out
+    ;;
+
 missing)
     skip "$1"
     ;;

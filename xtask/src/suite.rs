@@ -111,9 +111,16 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
 }
 
 fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
-    // Without the library, ctest reports the tests that need it as skipped.
-    if let Err(reason) = tools::LIBUV.flags(ws) {
-        println!("{reason}");
+    // ctest reports a test that lacks a library or a tool as skipped.
+    for library in [tools::LIBUV, tools::LIBEVENT] {
+        if let Err(reason) = library.flags(ws) {
+            println!("{reason}");
+        }
+    }
+    for tool in [tools::STRACE, tools::IP, tools::UNSHARE] {
+        if let Err(reason) = tool.find_or_install(ws) {
+            println!("{reason}");
+        }
     }
     // The value is always passed, because CMake remembers the last one.
     let valgrind = format!("KEEPSOCK_VALGRIND={}", if valgrind { "ON" } else { "OFF" });
