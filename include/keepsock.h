@@ -58,6 +58,9 @@
  * - Times are int64_t milliseconds. KEEPSOCK_INFINITE means no limit, where the function accepts it.
  *   Periods (attempt delay, backoff) and the close timeout must be finite. The functions of open
  *   connections accept it also to turn keepalive or the heartbeat off.
+ * - Options: a setter replaces the value that was set before. The value that the comment of an option
+ *   names as the default restores it: NULL for a text, false, KEEPSOCK_INFINITE, 0, -1 or a number. For
+ *   an option without such a value, and for lists (_add_ functions), create new options.
  * - Strings are UTF-8 and end with NUL. The library owns the text that it returns.
  * - Closing twice returns KEEPSOCK_OK. A closed object must still be freed.
  * - Freeing: every _free function ignores NULL, and requires that no other thread uses the object. A

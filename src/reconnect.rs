@@ -342,6 +342,12 @@ impl Reconnect {
         outcome
     }
 
+    /// The error of a connect, or of a delay, that is in progress.
+    #[cfg(feature = "capi")]
+    pub(crate) fn would_block(&self) -> Error {
+        Error::new(ErrorKind::WouldBlock, OPERATION).at(&self.endpoint)
+    }
+
     /// Whether a connect of [`try_connect`](Reconnect::try_connect) is in progress, and the time after
     /// which it must be called even if no descriptor is ready. `None`: no limit, or no connect is in
     /// progress.

@@ -96,7 +96,8 @@ enum {
     KEEPSOCK_ERR_WRONG_STATE = -3,
     /** This platform, this kernel or this type of socket does not support the operation. */
     KEEPSOCK_ERR_UNSUPPORTED = -4,
-    /** The system has no memory or no socket buffers left. */
+    /** The process has no memory for an object or for copied bytes, the kernel has no memory or
+        no socket buffers, or the system starts no more threads. */
     KEEPSOCK_ERR_NO_MEMORY = -5,
     /** A defect of keepsock. The object can only be freed. */
     KEEPSOCK_ERR_PANIC = -6,
@@ -400,11 +401,11 @@ typedef struct {
     int32_t protocol;          /**< A keepsock_protocol. */
     uint16_t local_port;       /**< The local port, in host byte order; 0 for a Unix socket. */
     uint16_t remote_port;      /**< The peer's port, in host byte order; 0 for a Unix socket. */
-    char local_address[112];   /**< The local address: "127.0.0.1", "::1", a path, or "". A
-                                    longer name is truncated. */
+    char local_address[112];   /**< The local address: "127.0.0.1", "::1", a path, or "". A text
+                                    of more than 111 bytes is truncated, which `text` is not. */
     char remote_address[112];  /**< The peer's address. */
-    char text[1024];           /**< The five-tuple as text, never truncated: "tcp 127.0.0.1:3337
-                                    -> 127.0.0.1:7788". */
+    char text[1024];           /**< The whole five-tuple as text: "tcp 127.0.0.1:3337 ->
+                                    127.0.0.1:7788". */
 } keepsock_five_tuple;
 
 /**

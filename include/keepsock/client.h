@@ -146,7 +146,7 @@ int32_t keepsock_client_connect(const char *endpoint, const keepsock_options *op
  *     peer can have the address ("*", 0.0.0.0, [::], multicast, broadcast); a link-local address has
  *     no zone; the local endpoint is a multicast or broadcast address; or the zone or interface does
  *     not exist
- *   - KEEPSOCK_ERR_NOT_FOUND: the host, the service or the Unix socket does not exist
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host does not exist, or has no address of the requested family
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
  *   - KEEPSOCK_ERR_UNREACHABLE: no route, or a router or firewall reported the peer unreachable

@@ -403,16 +403,16 @@ int32_t keepsock_options_add_remote_address(keepsock_options *options, const cha
  * KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine, and with
  * KEEPSOCK_ERR_INVALID_ENDPOINT if it is a multicast or broadcast address, or a link-local IPv6
  * address without a zone ("[fe80::1%eth0]:0") or interface (keepsock_options_set_interface()).
- * Default: the kernel chooses.
  *
  * @param endpoint  For TCP and UDP an address of this machine, not a multicast or broadcast
  *                  address. Port 0 lets the kernel choose the port when the socket connects, so
  *                  that TCP connections to different destinations may share a port
  *                  (IP_BIND_ADDRESS_NO_PORT, Linux). For a Unix datagram socket a path, whose
- *                  file the library creates and removes, or an abstract name.
+ *                  file the library creates and removes, or an abstract name. NULL, the
+ *                  default: the kernel chooses.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: the text is not an endpoint
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the text is not UTF-8
  */
 int32_t keepsock_options_set_local_endpoint(keepsock_options *options, const char *endpoint,
                                             keepsock_error **error);
@@ -420,11 +420,12 @@ int32_t keepsock_options_set_local_endpoint(keepsock_options *options, const cha
 /**
  * Sets the network interface for the traffic of a TCP or UDP socket (SO_BINDTODEVICE).
  *
- * Linux (all users since 5.7) and macOS. Default: the route decides.
+ * Linux (all users since 5.7) and macOS.
  *
- * @param interface_name  The name of the interface, 1 to 15 bytes: "eth0".
+ * @param interface_name  The name of the interface, 1 to 15 bytes: "eth0". NULL, the default: the
+ *                        route decides.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the name is empty or too long
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the name is empty or too long
  */
 int32_t keepsock_options_set_interface(keepsock_options *options, const char *interface_name,
                                        keepsock_error **error);
@@ -548,11 +549,11 @@ int32_t keepsock_options_set_sockopt(keepsock_options *options, int32_t option, 
  *
  * Creating a socket fails with KEEPSOCK_ERR_UNSUPPORTED if the kernel does not have it, and with
  * KEEPSOCK_ERR_PERMISSION_DENIED if the process may not use it
- * (net.ipv4.tcp_allowed_congestion_control). Default: that of the system.
+ * (net.ipv4.tcp_allowed_congestion_control).
  *
- * @param name  "cubic" or "bbr", for example; 1 to 15 bytes.
+ * @param name  "cubic" or "bbr", for example; 1 to 15 bytes. NULL, the default: that of the system.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the name is empty or too long
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the name is empty or too long
  */
 int32_t keepsock_options_set_congestion_control(keepsock_options *options, const char *name,
                                                 keepsock_error **error);
@@ -585,11 +586,11 @@ int32_t keepsock_options_set_raw_sockopt(keepsock_options *options, int32_t leve
 /**
  * Sets the backlog: how many established connections may wait to be accepted (listen(2)).
  *
- * The kernel lowers it to its own limit (net.core.somaxconn on Linux). Default: that limit.
+ * The kernel lowers it to its own limit (net.core.somaxconn on Linux).
  *
- * @param backlog  The number of connections, greater than 0.
+ * @param backlog  The number of connections. 0, the default: the limit of the kernel.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
 int32_t keepsock_options_set_backlog(keepsock_options *options, uint32_t backlog,
                                      keepsock_error **error);
@@ -629,13 +630,13 @@ int32_t keepsock_options_set_handover(keepsock_options *options, bool on, keepso
  * Sets the permissions of a Unix socket's file (chmod(2)), independent of the umask.
  *
  * Processes that may write to the file may connect. The mode is set before any process can
- * connect. For listening and binding on a path. Default: the umask decides.
+ * connect. For listening and binding on a path.
  *
- * @param mode  0 to 0777, for example 0660.
+ * @param mode  0 to 0777, for example 0660. -1, the default: the umask decides.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
  */
-int32_t keepsock_options_set_unix_mode(keepsock_options *options, uint32_t mode,
+int32_t keepsock_options_set_unix_mode(keepsock_options *options, int64_t mode,
                                        keepsock_error **error);
 
 /**
@@ -643,10 +644,10 @@ int32_t keepsock_options_set_unix_mode(keepsock_options *options, uint32_t mode,
  *
  * They are set before any process can connect. Only root may set another owner, and only members
  * may set another group; otherwise listening fails with KEEPSOCK_ERR_PERMISSION_DENIED. For
- * listening and binding on a path. Default: the system decides.
+ * listening and binding on a path.
  *
- * @param uid  The user ID. -1 leaves the owner unchanged.
- * @param gid  The group ID. -1 leaves the group unchanged.
+ * @param uid  The user ID. -1, the default: the system decides.
+ * @param gid  The group ID. -1, the default: the system decides.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an ID is out of range
  */

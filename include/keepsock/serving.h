@@ -473,12 +473,11 @@ int32_t keepsock_serve_options_set_accept_policy(keepsock_serve_options *options
  * For IPv6 the limit applies to the /64 network, which commonly belongs to one host. The service
  * accepts further connections of the address, resets them immediately and counts them
  * (`over_address_limit` of keepsock_server_stats). Unix clients have no address, so the limit does
- * not apply to them. A server that listens on Unix sockets only rejects the option. Default: no
- * limit.
+ * not apply to them. A server that listens on Unix sockets only rejects the option.
  *
- * @param max  Connections, above 0.
+ * @param max  Connections. 0, the default: no limit.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
  */
 int32_t keepsock_serve_options_set_max_per_address(keepsock_serve_options *options, uint32_t max,
                                                    keepsock_error **error);

@@ -546,6 +546,12 @@ impl PendingConnect {
         error.at(&self.driver.endpoint).detail("the connect has finished: start a new connect")
     }
 
+    /// The error of a connect that is in progress.
+    #[cfg(feature = "capi")]
+    pub(crate) fn would_block(&self) -> Error {
+        Error::new(ErrorKind::WouldBlock, OPERATION).at(&self.driver.endpoint)
+    }
+
     fn os_error(&self, e: &io::Error) -> Error {
         Error::helper(OPERATION, e).at(&self.driver.endpoint)
     }

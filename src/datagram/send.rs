@@ -15,7 +15,7 @@ use crate::io::wait::Cause;
 use crate::sys::{self, Descriptor, InUse, Interest, MAX_BATCH, Run, Source, Wait};
 use crate::types::address::{Address, AddressUse, Unusable, canonical, lacks_zone};
 use crate::types::endpoint::{UNIX_ABSTRACT_MAX, UNIX_PATH_MAX};
-use crate::types::error::{About, Error, ErrorKind, Result};
+use crate::types::error::{About, Error, ErrorKind, Grouped, Result};
 
 pub(super) const SEND: &str = "send";
 
@@ -180,6 +180,7 @@ impl Inet {
         }
         let (max, family) = max_len(to);
         (len > max).then(|| {
+            let (len, max) = (Grouped(len), Grouped(max));
             let what = format!("the datagram has {len} bytes, and {family} carries at most {max}");
             (ErrorKind::TooLong, what)
         })

@@ -19,6 +19,8 @@ use std::ptr::NonNull;
 use std::slice;
 use std::time::Duration;
 
+#[cfg(feature = "datagram")]
+use crate::Address;
 use crate::ffi::handle::Share;
 use crate::ffi::{
     Handle, KEEPSOCK_INFINITE, Result, Versioned, address_from_c, c_string, handle,
@@ -603,7 +605,6 @@ impl<'a> Text<'a> {
     }
 
     /// The text, or `None` for NULL.
-    #[cfg(any(feature = "serve", feature = "datagram"))]
     pub(crate) fn optional(self) -> Result<Option<&'a str>> {
         if self.pointer.is_null() { Ok(None) } else { self.get().map(Some) }
     }
@@ -613,9 +614,15 @@ impl<'a> Text<'a> {
     }
 
     /// The endpoint, or `None` for NULL.
-    #[cfg(feature = "datagram")]
     pub(crate) fn optional_endpoint(self) -> Result<Option<Endpoint>> {
         if self.pointer.is_null() { Ok(None) } else { self.endpoint().map(Some) }
+    }
+
+    /// The address of a numeric endpoint or of a Unix socket, or `None` for NULL.
+    #[cfg(feature = "datagram")]
+    pub(crate) fn address(self) -> Result<Option<Address>> {
+        let address = |to: Endpoint| Address::try_from(&to).map_err(|e| e.during(NO_OPERATION));
+        self.optional_endpoint()?.map(address).transpose()
     }
 }
 

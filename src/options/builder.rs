@@ -401,7 +401,7 @@ impl SocketOptions {
     }
 
     /// Sets the congestion control of TCP connections by its name, such as `cubic` or `bbr`
-    /// (TCP_CONGESTION of tcp(7)). Default: the default of the system.
+    /// (TCP_CONGESTION of tcp(7)). `None`, the default: that of the system.
     ///
     /// Linux and FreeBSD. If the kernel does not have it, and on other platforms, connecting and
     /// listening fail with [`Unsupported`](crate::ErrorKind::Unsupported); the error names it. Linux
@@ -416,8 +416,11 @@ impl SocketOptions {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     #[must_use]
-    pub fn congestion_control(mut self, name: impl Into<String>) -> Self {
-        self.set_kernel_option(KernelOption::CongestionControl(name.into()));
+    pub fn congestion_control<'a>(mut self, name: impl Into<Option<&'a str>>) -> Self {
+        match name.into() {
+            Some(name) => self.set_kernel_option(KernelOption::CongestionControl(name.to_owned())),
+            None => self.forget_congestion_control(),
+        }
         self
     }
 
@@ -454,7 +457,7 @@ impl SocketOptions {
     }
 
     /// Sets the local endpoint of a TCP client, of a connected UDP socket or of a connected Unix
-    /// datagram socket. Default: the system chooses.
+    /// datagram socket. `None`, the default: the system chooses.
     ///
     /// For TCP and UDP it is an address of this machine, neither multicast nor broadcast; a link-local
     /// IPv6 address needs a zone, `[fe80::1%eth0]:0`, or an [interface](Self::interface). With port
@@ -473,13 +476,13 @@ impl SocketOptions {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     #[must_use]
-    pub fn local_endpoint(mut self, local: impl Into<Endpoint>) -> Self {
-        self.local = Some(local.into());
+    pub fn local_endpoint(mut self, local: impl Into<Option<Endpoint>>) -> Self {
+        self.local = local.into();
         self
     }
 
-    /// Sets the network interface for the traffic of a TCP or UDP socket, by name. Default: the
-    /// routing table decides.
+    /// Sets the network interface for the traffic of a TCP or UDP socket, by name. `None`, the
+    /// default: the routing table decides.
     ///
     /// Supported on Linux (SO_BINDTODEVICE, for every user since 5.7) and macOS (IP_BOUND_IF). On
     /// other platforms connecting and listening fail with
@@ -490,8 +493,8 @@ impl SocketOptions {
     /// let options = SocketOptions::new().interface("eth0");
     /// ```
     #[must_use]
-    pub fn interface(mut self, name: impl Into<String>) -> Self {
-        self.interface = Some(name.into());
+    pub fn interface<'a>(mut self, name: impl Into<Option<&'a str>>) -> Self {
+        self.interface = name.into().map(str::to_owned);
         self
     }
 
@@ -514,15 +517,15 @@ impl SocketOptions {
     }
 
     /// Sets the number of established connections that may wait to be accepted. The system has a
-    /// limit as well (Linux: `net.core.somaxconn`). Default: that limit.
+    /// limit as well (Linux: `net.core.somaxconn`). `None`, the default: that limit.
     ///
     /// ```
     /// use keepsock::SocketOptions;
     /// let options = SocketOptions::new().backlog(16);
     /// ```
     #[must_use]
-    pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = Some(backlog);
+    pub fn backlog(mut self, backlog: impl Into<Option<u32>>) -> Self {
+        self.backlog = backlog.into();
         self
     }
 
@@ -667,8 +670,8 @@ impl SocketOptions {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     #[must_use]
-    pub fn unix_mode(mut self, mode: u32) -> Self {
-        self.unix.mode = Some(mode);
+    pub fn unix_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.unix.mode = mode.into();
         self
     }
 

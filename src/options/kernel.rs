@@ -5,7 +5,7 @@ use std::io;
 use super::SocketOptions;
 use crate::io::wait::{Cause, OptionFailure};
 use crate::sys::{self, Borrowed, Families};
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::sockopt::{Sockets, Sockopt};
 
 /// The longest name of a congestion control, without the final NUL (TCP_CA_NAME_MAX of Linux).
@@ -71,13 +71,16 @@ impl KernelOption {
             KernelOption::Raw { level, name, value } => {
                 if let Some(owner) = sys::owner_of(*level, *name) {
                     return Err(format!(
-                        "raw_sockopt (level {level}, name {name}) is {owner} of this library: set {owner}"
+                        "raw_sockopt (level {level}, name {name}) is an option that the library sets: \
+                         use keepsock_options_set_{owner}() or SocketOptions::{owner}"
                     ));
                 }
                 if value.len() > RAW_MAX {
                     let len = value.len();
                     return Err(format!(
-                        "raw_sockopt (level {level}, name {name}) has {len} bytes, more than {RAW_MAX}"
+                        "raw_sockopt (level {level}, name {name}) has {} bytes, more than {}",
+                        Grouped(len),
+                        Grouped(RAW_MAX)
                     ));
                 }
                 Ok(())
@@ -159,6 +162,10 @@ impl SocketOptions {
         }
         let after = self.kernel.partition_point(|other| other.rank() <= option.rank());
         self.kernel.insert(after, option);
+    }
+
+    pub(super) fn forget_congestion_control(&mut self) {
+        self.kernel.retain(|option| !matches!(option, KernelOption::CongestionControl(_)));
     }
 
     /// Removes the options that concern the local address.

@@ -4,7 +4,7 @@ use crate::listener::ServerSocket;
 use crate::serve::admission::{AdmissionPolicy, network};
 use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
 use crate::types::endpoint::Target;
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::framing::Framing;
 
 /// How a service treats a client that connects while the maximum number of connections are open.
@@ -306,7 +306,9 @@ impl ServeOptions {
         let max = self.max_connections.unwrap_or(DEFAULT_EVENT_CONNECTIONS);
         if max > MAX_EVENT_CONNECTIONS {
             return invalid(format!(
-                "max_connections {max} is not within 1 to {MAX_EVENT_CONNECTIONS}"
+                "max_connections {} is not within 1 to {}",
+                Grouped(max),
+                Grouped(MAX_EVENT_CONNECTIONS)
             ));
         }
         let loops = self.threads.unwrap_or(1);
@@ -347,7 +349,11 @@ impl ServeOptions {
         reject_set(&self.event_options(), "on datagrams")?;
         let threads = self.threads.unwrap_or(1);
         if !(1..=MAX_DATAGRAM_THREADS).contains(&threads) {
-            return invalid(format!("threads {threads} is not within 1 to {MAX_DATAGRAM_THREADS}"));
+            return invalid(format!(
+                "threads {} is not within 1 to {}",
+                Grouped(threads),
+                Grouped(MAX_DATAGRAM_THREADS)
+            ));
         }
         Ok(DatagramConfig { threads, stack_size: self.checked_stack_size(OPERATION)? })
     }
@@ -401,7 +407,10 @@ impl ServeOptions {
             None => Ok(DEFAULT_STACK_SIZE),
             Some(bytes) if (MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&bytes) => Ok(bytes),
             Some(bytes) => Err(Error::new(ErrorKind::InvalidArgument, operation).detail(format!(
-                "stack_size {bytes} is not within {MIN_STACK_SIZE} to {MAX_STACK_SIZE} bytes"
+                "stack_size {} is not within {} to {} bytes",
+                Grouped(bytes),
+                Grouped(MIN_STACK_SIZE),
+                Grouped(MAX_STACK_SIZE)
             ))),
         }
     }

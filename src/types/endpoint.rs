@@ -340,7 +340,8 @@ fn parse_host(text: &str, host: &str) -> Result<Host> {
     }
     let bad = |c: char| c.is_whitespace() || is_deceptive(c) || "/[]%@*\"\\".contains(c);
     if let Some(c) = host.chars().find(|c| bad(*c)) {
-        return Err(refuse(text, format!("{c:?} in the host")));
+        let what = format!("{c:?} in the host: write a host name or an address");
+        return Err(refuse(text, what));
     }
     Ok(Host::Name(host.to_owned()))
 }

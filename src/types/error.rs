@@ -1,6 +1,6 @@
 //! Errors: the kind for programs, and the text for people.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,8 @@ pub enum ErrorKind {
     /// This platform, this kernel or this type of socket does not support the operation.
     #[error("not supported")]
     Unsupported = -4,
-    /// The system has no memory or no socket buffers left.
+    /// The process has no memory for an object or for copied bytes, the kernel has no memory or no
+    /// socket buffers, or the system starts no more threads.
     #[error("out of memory")]
     NoMemory = -5,
     /// A defect of keepsock. The object can only be freed.
@@ -522,7 +523,9 @@ impl fmt::Display for Error {
             }
             f.write_str(": ")?;
             local(f)?;
-            if let Some(stage) = e.stage.filter(|s| *s != Stage::Connect) {
+            // A stage that has the name of the operation adds nothing.
+            let stage = e.stage.map(|stage| stage.to_string());
+            if let Some(stage) = stage.filter(|stage| stage != "connect" && *stage != e.operation) {
                 write!(f, "{stage}: ")?;
             }
             // The detail of an invalid endpoint says more than the kind.
@@ -666,14 +669,30 @@ pub(crate) fn no_element(name: &str, index: usize) -> String {
     format!("there is no {name} with index {index}: indexes count from 0")
 }
 
-/// An argument or a limit in the unit in which a C program writes it: `1500 ms`, `0.5 ms`.
+/// A number of milliseconds or bytes for people, as in the documentation: `1,500`.
+pub(crate) struct Grouped<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Grouped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.char_indices() {
+            if i > 0 && (digits.len() - i) % 3 == 0 {
+                f.write_char(',')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+/// An argument or a limit in the unit in which a C program writes it: `1,500 ms`, `0.5 ms`.
 pub(crate) struct Millis(pub(crate) Duration);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ms, rest) = (self.0.as_millis(), self.0.subsec_nanos() % 1_000_000);
         let fraction = format!(".{rest:06}");
-        write!(f, "{ms}{} ms", fraction.trim_end_matches(['.', '0']))
+        write!(f, "{}{} ms", Grouped(ms), fraction.trim_end_matches(['.', '0']))
     }
 }
 
@@ -746,12 +765,12 @@ mod tests {
             (0, "0 ms"),
             (500_000, "0.5 ms"),
             (1, "0.000001 ms"),
-            (1_500_000_000, "1500 ms"),
+            (1_500_000_000, "1,500 ms"),
             (10_000_000, "10 ms"),
         ] {
             assert_eq!(Millis(Duration::from_nanos(nanos)).to_string(), text);
         }
-        assert_eq!(Millis(Duration::from_secs(163_880)).to_string(), "163880000 ms");
+        assert_eq!(Millis(Duration::from_secs(163_880)).to_string(), "163,880,000 ms");
     }
 
     /// E1: the text contains the number of tries and the total time.

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::types::error::ErrorKind;
+use crate::types::error::{ErrorKind, Grouped};
 
 /// An option of the operating system whose value is a number. Its number never changes its meaning.
 /// New options may be added.
@@ -191,7 +191,8 @@ impl Sockopt {
         if range.contains(&value) {
             return Ok(());
         }
-        Err(format!("{name} {value} is not within {} to {}", range.start(), range.end()))
+        let (least, most) = (Grouped(range.start()), Grouped(range.end()));
+        Err(format!("{name} {} is not within {least} to {most}", Grouped(value)))
     }
 
     /// Returns why an open socket of this kind does not have the option, and a value for it, or has no
@@ -269,7 +270,7 @@ mod tests {
         ] {
             let what = option.check(value).unwrap_err();
             assert!(
-                what.starts_with(&format!("{} {value} is not within", option.name())),
+                what.starts_with(&format!("{} {} is not within", option.name(), Grouped(value))),
                 "{what}"
             );
         }

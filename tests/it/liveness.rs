@@ -135,26 +135,29 @@ fn fail_on_stall_sets_the_kernel_option<A: Api>() {
 fn liveness_options_with_contradiction_are_rejected<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
     let refused: [(&[Opt<'_, A>], &str); 16] = [
-        (&[Opt::DeadAfter(1999)], "dead_after 1999 ms is not within 2000 ms to"),
-        (&[Opt::DeadAfter(i64::MAX)], "dead_after 9223372036854775807 ms is not within 2000 ms to"),
+        (&[Opt::DeadAfter(1999)], "dead_after 1,999 ms is not within 2,000 ms to"),
+        (
+            &[Opt::DeadAfter(i64::MAX)],
+            "dead_after 9,223,372,036,854,775,807 ms is not within 2,000 ms to",
+        ),
         (&[Opt::DeadAfter(0)], "dead_after 0 ms is not within"),
-        (&[Opt::MiddleboxTimeout(1000)], "middlebox_timeout 1000 ms is not within"),
+        (&[Opt::MiddleboxTimeout(1000)], "middlebox_timeout 1,000 ms is not within"),
         (&[Opt::FailOnStall(true)], "fail_on_stall needs dead_after"),
         (&[Opt::NoKeepalive, Opt::DeadAfter(5000)], "keepalive is off, but dead_after"),
         (
             &[Opt::DeadAfter(5000), Opt::Keepalive(45_000, 15_000, 5)],
-            "detects a dead peer after 120000 ms, and dead_after is 5000 ms",
+            "detects a dead peer after 120,000 ms, and dead_after is 5,000 ms",
         ),
         (
             &[Opt::MiddleboxTimeout(5000), Opt::Keepalive(45_000, 15_000, 5)],
-            "a longer idle time than middlebox_timeout, 5000 ms",
+            "a longer idle time than middlebox_timeout, 5,000 ms",
         ),
         (&[Opt::Heartbeat(b"", 1000)], "heartbeat has no bytes"),
         (&[Opt::Heartbeat(PING, 0)], "heartbeat interval must be greater"),
         (&[Opt::IdleTimeout(0)], "idle_timeout must be greater than zero"),
         (
             &[Opt::IdleTimeout(1000), Opt::Heartbeat(PING, 1000)],
-            "idle_timeout 1000 ms must be greater than the heartbeat interval, 1000 ms",
+            "idle_timeout 1,000 ms must be greater than the heartbeat interval, 1,000 ms",
         ),
         (&[Opt::HeartbeatTimeout(1000)], "heartbeat_timeout needs heartbeat"),
         (&[Opt::IdleTimeout(2000), Opt::HeartbeatTimeout(1000)], "heartbeat_timeout needs"),
@@ -1341,10 +1344,10 @@ fn set_dead_after_on_failure_changes_nothing<A: Api>() {
         assert_eq!(p.client.keepalive().unwrap(), before);
         assert_eq!(p.client.check_liveness().unwrap(), INFINITE);
     };
-    refused(1999, "dead_after 1999 ms is not within");
+    refused(1999, "dead_after 1,999 ms is not within");
     refused(0, "dead_after 0 ms is not within");
     p.client.set_keepalive(60_000, 20_000, 4).unwrap();
-    refused(16_000, "detects a dead peer after 140000 ms");
+    refused(16_000, "detects a dead peer after 140,000 ms");
     p.client.disable_keepalive().unwrap();
     refused(16_000, "keepalive is off");
     p.client.close().unwrap();

@@ -33,6 +33,7 @@ both_apis![
     unix_connections_have_the_send_buffer,
     rejected_sockopt_is_named_with_its_requirement,
     preferred_family_is_tried_first,
+    options_set_back_to_their_defaults_have_no_effect,
     sockopt_changes_on_an_open_connection,
     sockopt_changes_on_an_open_datagram_socket,
     datagram_sockets_share_a_port_and_each_gets_the_group,
@@ -1391,4 +1392,22 @@ fn page_is_up_to_date() {
         committed == page,
         "docs/options.md is out of date: KEEPSOCK_BLESS=1 cargo test --all-features --test it options"
     );
+}
+
+/// E2, C5: an option that is set back to its default has no effect: NULL for a text, and the value that
+/// stands for the default of the system for a number.
+fn options_set_back_to_their_defaults_have_no_effect<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let unusable: Vec<fn() -> Opt<'static, A>> = vec![
+        || Opt::Local("192.0.2.1:0"),
+        || Opt::Interface("nosuchiface0"),
+        || Opt::CongestionControl("no-such-one"),
+        || Opt::Backlog(8),
+        || Opt::UnixMode(0o600),
+        || Opt::UnixOwner(Some(0), None),
+    ];
+    for option in unusable {
+        assert!(A::connect(&server.endpoint(), &[option()]).is_err());
+        A::connect(&server.endpoint(), &[option(), Opt::Defaults]).unwrap();
+    }
 }

@@ -256,7 +256,7 @@ pub fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 #[cfg(feature = "activation")]
                 Opt::Handover(on) => keepsock_options_set_handover(p, *on, e),
                 Opt::Cancel(token) => keepsock_options_set_cancel(p, token.0, e),
-                Opt::UnixMode(mode) => keepsock_options_set_unix_mode(p, *mode, e),
+                Opt::UnixMode(mode) => keepsock_options_set_unix_mode(p, i64::from(*mode), e),
                 Opt::UnixOwner(uid, gid) => {
                     let number = |id: &Option<u32>| id.map_or(-1, i64::from);
                     keepsock_options_set_unix_owner(p, number(uid), number(gid), e)
@@ -268,6 +268,20 @@ pub fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 }
                 Opt::Sockopt(option, value) => {
                     keepsock_options_set_sockopt(p, *option as i32, *value, e)
+                }
+                Opt::Defaults => {
+                    let none = std::ptr::null;
+                    [
+                        keepsock_options_set_local_endpoint(p, none(), e),
+                        keepsock_options_set_interface(p, none(), e),
+                        keepsock_options_set_congestion_control(p, none(), e),
+                        keepsock_options_set_backlog(p, 0, e),
+                        keepsock_options_set_unix_mode(p, -1, e),
+                        keepsock_options_set_unix_owner(p, -1, -1, e),
+                    ]
+                    .into_iter()
+                    .find(|status| *status != 0)
+                    .unwrap_or(0)
                 }
                 Opt::CongestionControl(name) => {
                     keepsock_options_set_congestion_control(p, c(name).as_ptr(), e)

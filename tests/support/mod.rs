@@ -135,6 +135,9 @@ pub enum Opt<'a, A: Api> {
     PreferredFamily(Family),
     Sockopt(Sockopt, u32),
     CongestionControl(&'a str),
+    /// The defaults of the options that have a value for it other than a number: local endpoint,
+    /// interface, congestion control, backlog, mode and owner.
+    Defaults,
     /// Level, name and value of setsockopt(2).
     RawSockopt(i32, i32, &'a [u8]),
 }

@@ -146,6 +146,13 @@ pub fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::PreferredFamily(family) => o.preferred_family(*family),
             Opt::Sockopt(option, value) => o.sockopt(*option, *value),
             Opt::CongestionControl(name) => o.congestion_control(*name),
+            Opt::Defaults => o
+                .local_endpoint(None)
+                .interface(None)
+                .congestion_control(None)
+                .backlog(None)
+                .unix_mode(None)
+                .unix_owner(None, None),
             Opt::RawSockopt(level, name, value) => o.raw_sockopt(*level, *name, value),
         };
     }

@@ -20,11 +20,12 @@ pub struct keepsock_five_tuple {
     pub local_port: u16,
     /// The peer's port, in host byte order; 0 for a Unix socket.
     pub remote_port: u16,
-    /// The local address: "127.0.0.1", "::1", a path, or "". A longer name is truncated.
+    /// The local address: "127.0.0.1", "::1", a path, or "". A text of more than 111 bytes is
+    /// truncated, which `text` is not.
     pub local_address: [c_char; 112],
     /// The peer's address.
     pub remote_address: [c_char; 112],
-    /// The five-tuple as text, never truncated: "tcp 127.0.0.1:3337 -> 127.0.0.1:7788".
+    /// The whole five-tuple as text: "tcp 127.0.0.1:3337 -> 127.0.0.1:7788".
     pub text: [c_char; 1024],
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::ffi::handle::{Share, Sharers};
 use crate::ffi::{ErrorOut, Out, Ref, Stopped, create, handle, keepsock_error};
 use crate::internal::{Stop, closes_at_once};
-use crate::{ClientSocket, Error, ErrorKind, Result};
+use crate::{ClientSocket, Error, Result};
 
 mod close;
 mod config;
@@ -111,9 +111,11 @@ impl keepsock_client {
     }
 
     /// The connection of a connect that has completed.
-    fn own_connected(connected: Option<ClientSocket>, operation: &'static str) -> Result<Self> {
-        let connected = connected.ok_or_else(|| Error::new(ErrorKind::WouldBlock, operation))?;
-        Ok(keepsock_client::own(connected))
+    fn own_connected(
+        connected: Option<ClientSocket>,
+        would_block: impl FnOnce() -> Error,
+    ) -> Result<Self> {
+        connected.map(keepsock_client::own).ok_or_else(would_block)
     }
 
     #[cfg(feature = "serve")]

@@ -145,7 +145,10 @@ pub unsafe extern "C" fn keepsock_pending_connect_finish(
     let (pending, client, error) =
         unsafe { (Ref::new(pending), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
-        client.create(|| keepsock_client::own_connected(pending.finish()?, OPERATION))
+        client.create(|| {
+            let connected = pending.finish()?;
+            keepsock_client::own_connected(connected, || pending.would_block())
+        })
     })
 }
 

@@ -290,7 +290,10 @@ pub unsafe extern "C" fn keepsock_reconnect_try_connect(
     let (reconnect, client, error) =
         unsafe { (Ref::new(reconnect), Out::new(client, "client"), ErrorOut::new(error)) };
     with_exclusive(reconnect, error, OPERATION, |reconnect| {
-        client.create(|| keepsock_client::own_connected(reconnect.try_connect()?, OPERATION))
+        client.create(|| {
+            let connected = reconnect.try_connect()?;
+            keepsock_client::own_connected(connected, || reconnect.would_block())
+        })
     })
 }
 

@@ -172,7 +172,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
         )
     };
     with(datagram, error, "send", |socket| {
-        socket.send_to(buf.get()?, Address::try_from(&endpoint.endpoint()?)?)
+        let to = endpoint.address()?.ok_or_else(|| null("endpoint"))?;
+        socket.send_to(buf.get()?, to)
     })
 }
 
@@ -279,7 +280,7 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
         )
     };
     with(datagram, error, "send", |socket| {
-        let to = endpoint.optional_endpoint()?.map(|to| Address::try_from(&to)).transpose()?;
+        let to = endpoint.address()?;
         socket.send_with_descriptors(buf.get()?, to.as_ref(), &fds.descriptors()?)
     })
 }

@@ -3,8 +3,9 @@
 use std::ffi::{c_char, c_void};
 
 use crate::ffi::{
-    Bytes, ErrorOut, Handle, KEEPSOCK_INFINITE, Mut, Out, Ref, Result, Text, create, handle,
-    invalid, keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout, with_mut,
+    Bytes, ErrorOut, Handle, KEEPSOCK_INFINITE, Mut, NO_OPERATION, Out, Ref, Result, Text, create,
+    handle, invalid, keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout,
+    with_mut,
 };
 use crate::{Family, Keepalive, SocketOptions};
 
@@ -524,11 +525,11 @@ pub unsafe extern "C" fn keepsock_options_set_sockopt(
 ///
 /// Creating a socket fails with KEEPSOCK_ERR_UNSUPPORTED if the kernel does not have it, and with
 /// KEEPSOCK_ERR_PERMISSION_DENIED if the process may not use it
-/// (net.ipv4.tcp_allowed_congestion_control). Default: that of the system.
+/// (net.ipv4.tcp_allowed_congestion_control).
 ///
-/// @param name  "cubic" or "bbr", for example; 1 to 15 bytes.
+/// @param name  "cubic" or "bbr", for example; 1 to 15 bytes. NULL, the default: that of the system.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the name is empty or too long
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the name is empty or too long
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_congestion_control(
     options: *mut keepsock_options,
@@ -539,7 +540,7 @@ pub unsafe extern "C" fn keepsock_options_set_congestion_control(
     // NUL; `error` is NULL or writable.
     let (options, name, error) =
         unsafe { (Mut::new(options), Text::new(name, "name"), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.congestion_control(name.get()?)))
+    set(options, error, |o| Ok(o.congestion_control(name.optional()?)))
 }
 
 /// Sets an option of the operating system that keepsock_sockopt does not have (setsockopt(2)).
@@ -580,16 +581,16 @@ pub unsafe extern "C" fn keepsock_options_set_raw_sockopt(
 /// KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine, and with
 /// KEEPSOCK_ERR_INVALID_ENDPOINT if it is a multicast or broadcast address, or a link-local IPv6
 /// address without a zone ("[fe80::1%eth0]:0") or interface (keepsock_options_set_interface()).
-/// Default: the kernel chooses.
 ///
 /// @param endpoint  For TCP and UDP an address of this machine, not a multicast or broadcast
 ///                  address. Port 0 lets the kernel choose the port when the socket connects, so
 ///                  that TCP connections to different destinations may share a port
 ///                  (IP_BIND_ADDRESS_NO_PORT, Linux). For a Unix datagram socket a path, whose
-///                  file the library creates and removes, or an abstract name.
+///                  file the library creates and removes, or an abstract name. NULL, the
+///                  default: the kernel chooses.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: the text is not an endpoint
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the text is not UTF-8
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_local_endpoint(
     options: *mut keepsock_options,
@@ -600,16 +601,17 @@ pub unsafe extern "C" fn keepsock_options_set_local_endpoint(
     // with NUL; `error` is NULL or writable.
     let (options, endpoint, error) =
         unsafe { (Mut::new(options), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.local_endpoint(endpoint.endpoint()?)))
+    set(options, error, |o| Ok(o.local_endpoint(endpoint.optional_endpoint()?)))
 }
 
 /// Sets the network interface for the traffic of a TCP or UDP socket (SO_BINDTODEVICE).
 ///
-/// Linux (all users since 5.7) and macOS. Default: the route decides.
+/// Linux (all users since 5.7) and macOS.
 ///
-/// @param interface_name  The name of the interface, 1 to 15 bytes: "eth0".
+/// @param interface_name  The name of the interface, 1 to 15 bytes: "eth0". NULL, the default: the
+///                        route decides.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or the name is empty or too long
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or the name is empty or too long
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_interface(
     options: *mut keepsock_options,
@@ -621,7 +623,7 @@ pub unsafe extern "C" fn keepsock_options_set_interface(
     let (options, name, error) = unsafe {
         (Mut::new(options), Text::new(interface_name, "interface_name"), ErrorOut::new(error))
     };
-    set(options, error, |o| Ok(o.interface(name.get()?)))
+    set(options, error, |o| Ok(o.interface(name.optional()?)))
 }
 
 /// Adds an address to connect to, in place of the lookup of the endpoint's name.
@@ -644,16 +646,17 @@ pub unsafe extern "C" fn keepsock_options_add_remote_address(
     // with NUL; `error` is NULL or writable.
     let (options, endpoint, error) =
         unsafe { (Mut::new(options), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.remote_address(endpoint.endpoint()?.to_socket_addr()?)))
+    let address = || endpoint.endpoint()?.to_socket_addr().map_err(|e| e.during(NO_OPERATION));
+    set(options, error, |o| Ok(o.remote_address(address()?)))
 }
 
 /// Sets the backlog: how many established connections may wait to be accepted (listen(2)).
 ///
-/// The kernel lowers it to its own limit (net.core.somaxconn on Linux). Default: that limit.
+/// The kernel lowers it to its own limit (net.core.somaxconn on Linux).
 ///
-/// @param backlog  The number of connections, greater than 0.
+/// @param backlog  The number of connections. 0, the default: the limit of the kernel.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_backlog(
     options: *mut keepsock_options,
@@ -663,7 +666,7 @@ pub unsafe extern "C" fn keepsock_options_set_backlog(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.backlog(backlog)))
+    set(options, error, |o| Ok(o.backlog((backlog > 0).then_some(backlog))))
 }
 
 /// Sets whether TCP Fast Open is used (TCP_FASTOPEN, RFC 7413).
@@ -764,31 +767,36 @@ pub unsafe extern "C" fn keepsock_options_set_save_syn(
 /// Sets the permissions of a Unix socket's file (chmod(2)), independent of the umask.
 ///
 /// Processes that may write to the file may connect. The mode is set before any process can
-/// connect. For listening and binding on a path. Default: the umask decides.
+/// connect. For listening and binding on a path.
 ///
-/// @param mode  0 to 0777, for example 0660.
+/// @param mode  0 to 0777, for example 0660. -1, the default: the umask decides.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_unix_mode(
     options: *mut keepsock_options,
-    mode: u32,
+    mode: i64,
     error: *mut *mut keepsock_error,
 ) -> i32 {
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.unix_mode(mode)))
+    let mode = match u32::try_from(mode) {
+        Ok(mode) => Ok(Some(mode)),
+        Err(_) if mode == -1 => Ok(None),
+        Err(_) => Err(invalid(format!("unix_mode {mode} is not within 0 to 0o777, and not -1"))),
+    };
+    set(options, error, |o| Ok(o.unix_mode(mode?)))
 }
 
 /// Sets the owner and the group of a Unix socket's file (chown(2)).
 ///
 /// They are set before any process can connect. Only root may set another owner, and only members
 /// may set another group; otherwise listening fails with KEEPSOCK_ERR_PERMISSION_DENIED. For
-/// listening and binding on a path. Default: the system decides.
+/// listening and binding on a path.
 ///
-/// @param uid  The user ID. -1 leaves the owner unchanged.
-/// @param gid  The group ID. -1 leaves the group unchanged.
+/// @param uid  The user ID. -1, the default: the system decides.
+/// @param gid  The group ID. -1, the default: the system decides.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an ID is out of range
 #[unsafe(no_mangle)]

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn keepsock_serve_options_set_max_connections(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.max_connections(positive(max, "max")?)))
+    set(options, error, |o| Ok(o.max_connections(positive(max, "max_connections")?)))
 }
 
 /// Sets how a service treats a new client while it serves the maximum number of connections.
@@ -140,12 +140,11 @@ pub unsafe extern "C" fn keepsock_serve_options_set_accept_policy(
 /// For IPv6 the limit applies to the /64 network, which commonly belongs to one host. The service
 /// accepts further connections of the address, resets them immediately and counts them
 /// (`over_address_limit` of keepsock_server_stats). Unix clients have no address, so the limit does
-/// not apply to them. A server that listens on Unix sockets only rejects the option. Default: no
-/// limit.
+/// not apply to them. A server that listens on Unix sockets only rejects the option.
 ///
-/// @param max  Connections, above 0.
+/// @param max  Connections. 0, the default: no limit.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `max` is 0
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_serve_options_set_max_per_address(
     options: *mut keepsock_serve_options,
@@ -155,7 +154,7 @@ pub unsafe extern "C" fn keepsock_serve_options_set_max_per_address(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.max_per_address(positive(max, "max")?)))
+    set(options, error, |o| Ok(o.max_per_address((max > 0).then_some(max))))
 }
 
 /// Adds a network whose clients may connect.
