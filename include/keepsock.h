@@ -245,12 +245,16 @@
  *     datagrams.h 2: keepsock_datagram_recv_batch
  *   Share a UDP port between sockets, as mDNS does
  *     options.h 6: keepsock_options_set_sockopt
+ *   Use one UDP socket for each peer of a server
+ *     options.h 6: keepsock_options_set_sockopt
+ *     datagrams.h 1: keepsock_datagram_set_peer
  *   Serve datagrams with threads of the library
  *     datagrams.h 6: keepsock_datagram_serve
  *   Join a multicast group, or send a broadcast
  *     udp.h 1: keepsock_datagram_join_multicast, keepsock_datagram_set_broadcast
  *   Learn that a datagram did not arrive (ICMP)
- *     udp.h 3: keepsock_datagram_set_recv_errors, keepsock_datagram_recv_error
+ *     udp.h 3: keepsock_datagram_set_fail_on_refused, keepsock_datagram_set_recv_errors,
+ *         keepsock_datagram_recv_error
  *
  * Diagnostics
  *   Turn a status into text

@@ -6,8 +6,10 @@
  *
  * Contents
  *  1. Creating and freeing: keepsock_datagram_bind, keepsock_datagram_connect,
- *     keepsock_datagram_from_fd, keepsock_datagram_close, keepsock_datagram_free
- *  2. Receiving: keepsock_datagram_recv, keepsock_datagram_recv_batch
+ *     keepsock_datagram_set_peer, keepsock_datagram_from_fd, keepsock_datagram_close,
+ *     keepsock_datagram_free
+ *  2. Receiving: keepsock_datagram_info_sender, keepsock_datagram_recv,
+ *     keepsock_datagram_recv_batch
  *  3. Sending: keepsock_datagram_send, keepsock_datagram_send_to, keepsock_datagram_reply,
  *     keepsock_datagram_send_batch
  *  4. Waiting and event loops: keepsock_datagram_set_read_timeout,
@@ -21,7 +23,7 @@
  *
  * Where a BSD call has a counterpart here:
  *   socket, bind              keepsock_datagram_bind
- *   connect                   keepsock_datagram_connect
+ *   connect                   keepsock_datagram_connect, keepsock_datagram_set_peer
  *   sendto                    keepsock_datagram_send_to, keepsock_datagram_reply
  *   send                      keepsock_datagram_send
  *   recvfrom, recvmsg         keepsock_datagram_recv
@@ -146,6 +148,41 @@ int32_t keepsock_datagram_connect(const char *endpoint, const keepsock_options *
                                   keepsock_datagram **datagram, keepsock_error **error);
 
 /**
+ * Connects a bound UDP socket to a peer (connect(2)): it then sends to and receives from this peer
+ * only.
+ *
+ * A server with one socket for each peer binds another socket to its port, with
+ * KEEPSOCK_SOCKOPT_REUSE_ADDRESS on all of them, and connects it to the sender of the first
+ * datagram. Datagrams of other senders that are queued on the socket are discarded. The socket
+ * keeps its port, and stays connected until it is closed.
+ *
+ * @code
+ * keepsock_options_set_sockopt(options, KEEPSOCK_SOCKOPT_REUSE_ADDRESS, 1, NULL);
+ * keepsock_datagram_bind("192.0.2.1:7788", options, &server, NULL);
+ * keepsock_datagram_recv(server, buf, sizeof buf, &info, sizeof info, NULL);
+ * keepsock_datagram_bind("192.0.2.1:7788", options, &of_client, NULL);
+ * keepsock_datagram_set_peer(of_client, &info.from, NULL);
+ * @endcode
+ *
+ * @param datagram  A bound UDP socket.
+ * @param peer      The address and the port of the peer.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected already
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `peer` is not a destination (0.0.0.0, [::], port 0), or is a
+ *     link-local address without a zone
+ *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
+ *     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an address family that the socket does not have
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_set_peer(keepsock_datagram *datagram, const keepsock_address *peer,
+                                   keepsock_error **error);
+
+/**
  * Adopts a datagram socket, UDP or Unix, that is bound or connected.
  *
  * The library does not remove the file of an adopted Unix socket.
@@ -231,6 +268,23 @@ typedef struct {
 } keepsock_datagram_info;
 
 /**
+ * Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock", "unix:@name".
+ *
+ * keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender without
+ * a name is "unix:(unnamed)" and cannot receive a reply.
+ *
+ * @param info           A received datagram.
+ * @param buf            Receives the text.
+ * @param cap            The size of `buf`.
+ * @param required_size  Receives the size that the text needs.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_TOO_LONG: `cap` is too small
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `info` has no sender
+ */
+int32_t keepsock_datagram_info_sender(const keepsock_datagram_info *info, char *buf, size_t cap,
+                                      size_t *required_size, keepsock_error **error);
+
+/**
  * Receives one datagram (recvfrom(2), recvmsg(2)).
  *
  * Bytes that do not fit into `buf` are lost, and `truncated` of `out` reports it. Descriptors
@@ -247,6 +301,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
  *     ended receiving
+ *   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+ *     keepsock_datagram_set_fail_on_refused()
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
  *     stays usable
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -289,6 +345,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
  *     ended receiving
+ *   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+ *     keepsock_datagram_set_fail_on_refused()
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
  *     stays usable
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)

@@ -9,7 +9,8 @@
  *     keepsock_datagram_set_multicast_interface
  *  2. IP header fields: keepsock_datagram_set_ttl, keepsock_datagram_set_tos,
  *     keepsock_datagram_set_recv_metadata, keepsock_datagram_set_dont_fragment
- *  3. Network errors: keepsock_datagram_set_recv_errors, keepsock_datagram_recv_error
+ *  3. Network errors: keepsock_datagram_set_recv_errors, keepsock_datagram_set_fail_on_refused,
+ *     keepsock_datagram_recv_error
  *
  * Where a socket option has a counterpart here:
  *   SO_BROADCAST                            keepsock_datagram_set_broadcast
@@ -23,6 +24,7 @@
  *   IP_RECVTTL, IP_RECVTOS, SO_TIMESTAMPNS  keepsock_datagram_set_recv_metadata
  *   IP_MTU_DISCOVER                         keepsock_datagram_set_dont_fragment
  *   IP_MTU, IPV6_MTU                        the member path_mtu of keepsock_datagram_stats
+ *   ECONNREFUSED from recv                  keepsock_datagram_set_fail_on_refused
  *   IP_RECVERR, MSG_ERRQUEUE                keepsock_datagram_set_recv_errors,
  *                                           keepsock_datagram_recv_error
  *
@@ -279,6 +281,28 @@ typedef struct {
  */
 int32_t keepsock_datagram_set_recv_errors(keepsock_datagram *datagram, bool on,
                                           keepsock_error **error);
+
+/**
+ * Sets whether a receive fails when the peer refuses a datagram (ECONNREFUSED).
+ *
+ * With true, a receive on a connected UDP socket returns KEEPSOCK_ERR_REFUSED as soon as the peer's
+ * host reports that no socket has the peer's port (ICMP port unreachable), as plain connected
+ * sockets do. A receive that waits ends immediately. Reports that arrive before a receive end it
+ * together. Sending and keepsock_datagram_serve() continue. A receive that waits then makes two
+ * system calls. Default: false.
+ *
+ * @param datagram  A connected UDP socket.
+ * @param on        true to fail.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the socket is not connected
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_set_fail_on_refused(keepsock_datagram *datagram, bool on,
+                                              keepsock_error **error);
 
 /**
  * Returns the oldest error of the error queue, and removes it from the queue.

@@ -67,7 +67,7 @@ impl Shared {
     pub(super) fn look(&self, io: &InUse<'_>) -> DatagramStats {
         let memory = sys::memory(io.socket());
         let path_mtu = match &self.side {
-            Side::Inet(inet) if inet.peer.is_some() => sys::path_mtu(io.socket(), inet.ipv6).ok(),
+            Side::Inet(inet) if inet.peer().is_some() => sys::path_mtu(io.socket(), inet.ipv6).ok(),
             _ => None,
         };
         DatagramStats {
@@ -406,7 +406,9 @@ impl DatagramSocket {
             return Err(error.detail("a service uses the socket; set the token before serving"));
         }
         slot.set(token);
-        self.0.polled.store(must_poll(token, self.0.closing.as_ref()), Ordering::Release);
+        let polled = must_poll(token, self.0.closing.as_ref())
+            || self.0.fails_on_refused.load(Ordering::Relaxed);
+        self.0.polled.store(polled, Ordering::Release);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 #[cfg(feature = "activation")]
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 
 use socket2::{Domain, SockRef, Type};
 
@@ -252,6 +252,72 @@ impl DatagramSocket {
         DatagramSocket::new(made, options, CONNECT)
     }
 
+    /// Connects a bound UDP socket to a peer: it then sends to this peer and receives from it only, and
+    /// keeps its port. A server with a socket for each peer binds one more socket to its port, with
+    /// [`ReuseAddress`](crate::Sockopt::ReuseAddress) on all of them, and connects it to the sender of
+    /// the first datagram.
+    ///
+    /// Datagrams of other senders that are queued on this socket are discarded. A wildcard local
+    /// address becomes the address from which this machine reaches the peer. The socket stays connected
+    /// until it is closed.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is connected already
+    /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the address is not a destination (`0.0.0.0`,
+    ///   `[::]`, port 0), or a link-local address without a zone
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket does not have the address family
+    /// - [`Unsupported`](ErrorKind::Unsupported): a Unix socket
+    /// - [`Unreachable`](ErrorKind::Unreachable): there is no route to the peer
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): local policy forbids the destination, or it
+    ///   is a broadcast address without [`set_broadcast`](DatagramSocket::set_broadcast)
+    /// - [`Closed`](ErrorKind::Closed): the socket was closed
+    /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
+    ///   another reason
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, SocketOptions, Sockopt};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let options = SocketOptions::new().sockopt(Sockopt::ReuseAddress, 1);
+    /// let server = DatagramSocket::bind_with("127.0.0.1:0", &options)?;
+    /// let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.send(b"hello")?;
+    /// let hello = server.recv(&mut [0; 64])?;
+    /// let of_client = DatagramSocket::bind_with(server.endpoint(), &options)?;
+    /// of_client.set_peer(hello.from)?;
+    /// client.send(b"more")?;
+    /// assert_eq!(of_client.recv(&mut [0; 64])?.len, 4);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_peer(&self, peer: impl Into<Address>) -> Result<()> {
+        let io = self.enter(CONNECT)?;
+        let inet = self.inet(CONNECT)?;
+        let address = peer.into();
+        let failed = |cause| self.failed(CONNECT, cause, Some(&address));
+        let Address::Inet(peer) = address else {
+            let error = failed(ErrorKind::InvalidArgument.into());
+            return Err(error.detail("the peer of a UDP socket must be an IP address"));
+        };
+        let peer = canonical(peer);
+        let _one = self.0.cancel.lock();
+        if let Some(before) = inet.peer() {
+            let what = format!("the socket is connected to {before} already");
+            return Err(failed(ErrorKind::WrongState.into()).detail(what));
+        }
+        if let Some((kind, what)) = inet.refusal(0, peer) {
+            return Err(failed(kind.into()).detail(what));
+        }
+        let socket = io.socket();
+        SockRef::from(&socket).connect(&inet.name_of(peer)).map_err(|e| {
+            failed(if sys::is_discarded(&e, peer) { Cause::discarded(&e) } else { e.into() })
+        })?;
+        // Without reports a call returns the error itself, without details.
+        let _ = sys::report_errors(socket, inet.ipv6, true);
+        let local = canonical(local_of(socket).map_err(|e| failed(e.into()))?);
+        let named = SockRef::from(&socket).peer_addr().map_err(|e| failed(e.into()))?.as_socket();
+        let _ = inet.connected.set(Connected { local, peer: named.map_or(peer, canonical) });
+        Ok(())
+    }
+
     /// Adopts a UDP or Unix datagram socket, connected or not.
     ///
     /// The timeouts, token, [`udp_gro`](SocketOptions::udp_gro),
@@ -350,7 +416,7 @@ impl DatagramSocket {
             Side::Unix(_) => None,
         };
         let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
-        let connected = inet.is_some_and(|inet| inet.peer.is_some());
+        let connected = inet.is_some_and(|inet| inet.peer().is_some());
         let any = inet.is_some_and(|inet| has_many(inet.local.ip()));
         let cancel = options.cancel.as_ref();
         DatagramSocket(Arc::new(Shared {
@@ -359,6 +425,8 @@ impl DatagramSocket {
             write_timeout: TimeoutCell::new(options.write_timeout),
             polled: AtomicBool::new(must_poll(cancel, closing.as_ref())),
             cancel: TokenSlot::new(cancel),
+            fails_on_refused: AtomicBool::new(false),
+            refused: AtomicI32::new(0),
             deaf: AtomicBool::new(false),
             closing,
             longest_segment: AtomicUsize::new(longest),

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::recv::RECEIVE;
-use super::{DatagramSocket, Inet, Side};
+use super::{DatagramSocket, Side, must_poll};
+use crate::io::wait::Cause;
 use crate::sys::{self, InUse};
 use crate::types::error::{About, ErrorKind, Result};
 
@@ -70,6 +71,67 @@ impl DatagramSocket {
         Ok(())
     }
 
+    /// Makes a receive on a connected UDP socket fail with [`Refused`](ErrorKind::Refused) as soon as
+    /// the peer's host reports that no socket has the peer's port (ICMP port unreachable), as plain
+    /// connected sockets do. A receive that waits ends immediately. Reports that arrive before a receive
+    /// end it together. Sending continues. A receive that waits then makes two system calls.
+    /// [Serving](DatagramSocket::serve) continues as well. Default: false.
+    ///
+    /// # Errors
+    /// [`WrongState`](ErrorKind::WrongState): the socket is not connected.
+    /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket, whose calls return such errors directly.
+    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
+    /// another reason.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, ErrorKind};
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// let gone = DatagramSocket::bind("127.0.0.1:0")?;
+    /// let client = DatagramSocket::connect(gone.endpoint())?;
+    /// gone.close();
+    /// client.set_fail_on_refused(true)?;
+    /// client.send(b"question")?;
+    /// assert_eq!(client.recv(&mut [0; 64]).unwrap_err().kind(), ErrorKind::Refused);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn set_fail_on_refused(&self, on: bool) -> Result<()> {
+        const OPERATION: &str = "fail_on_refused";
+        let io = self.enter(OPERATION)?;
+        let inet = self.inet(OPERATION)?;
+        if inet.peer().is_none() {
+            let error = self.failed(OPERATION, ErrorKind::WrongState.into(), None);
+            return Err(error.detail("the socket is not connected: connect it first"));
+        }
+        let slot = self.0.cancel.lock();
+        if on && sys::REPORTS {
+            // poll returns while the report is in the queue, also if a send of another thread fails with it.
+            sys::report_errors(io.socket(), inet.ipv6, true)
+                .map_err(|e| self.failed(OPERATION, e.into(), None))?;
+        }
+        self.0.fails_on_refused.store(on, Ordering::Relaxed);
+        self.0.refused.store(0, Ordering::Relaxed);
+        let polled = on || must_poll(slot.token(), self.0.closing.as_ref());
+        self.0.polled.store(polled, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn fails_on_refused(&self) -> bool {
+        self.0.fails_on_refused.load(Ordering::Relaxed)
+    }
+
+    /// Fails if the peer refused a datagram and no receive has failed because of it.
+    #[inline]
+    pub(super) fn take_refusal(&self) -> std::result::Result<(), Cause> {
+        if self.0.refused.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        match self.0.refused.swap(0, Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(Cause::reported(&io::Error::from_raw_os_error(code), About::Datagram)),
+        }
+    }
+
     /// Takes the oldest reported error of a sent datagram; `None` if there is none. Never waits.
     ///
     /// The socket keeps at most 64 errors and discards older ones;
@@ -102,7 +164,7 @@ impl DatagramSocket {
 
     fn inet_peer(&self) -> Option<SocketAddr> {
         match &self.0.side {
-            Side::Inet(inet) => inet.peer,
+            Side::Inet(inet) => inet.peer(),
             Side::Unix(_) => None,
         }
     }
@@ -113,6 +175,9 @@ impl DatagramSocket {
 
     fn keep_error(&self, error: DatagramError) {
         self.0.error_count.fetch_add(1, Ordering::Relaxed);
+        if error.kind == ErrorKind::Refused && self.fails_on_refused() {
+            self.0.refused.store(error.os_error.unwrap_or(0), Ordering::Relaxed);
+        }
         let mut kept = self.kept_errors();
         if kept.len() == KEPT_ERRORS {
             kept.pop_front();
@@ -146,9 +211,20 @@ impl DatagramSocket {
         self.take_reports(io).count
     }
 
-    pub(super) fn take_reports(&self, io: &InUse<'_>) -> Taken {
+    /// Takes the entries of the kernel's error queue after a send returned an error of an earlier
+    /// datagram. ECONNREFUSED that a receive returns stays in the queue, so that a receive that waits
+    /// in poll ends.
+    pub(super) fn take_reports_after(&self, io: &InUse<'_>, err: &io::Error) -> Taken {
+        let refused = err.kind() == io::ErrorKind::ConnectionRefused;
+        match refused && sys::REPORTS && self.fails_on_refused() {
+            true => Taken { count: 0, local: None },
+            false => self.take_reports(io),
+        }
+    }
+
+    fn take_reports(&self, io: &InUse<'_>) -> Taken {
         let mut taken = Taken { count: 0, local: None };
-        let Side::Inet(Inet { peer, .. }) = self.0.side else {
+        let Side::Inet(inet) = &self.0.side else {
             // A Unix socket has no error queue, and the kernel would receive a datagram instead.
             return taken;
         };
@@ -163,7 +239,7 @@ impl DatagramSocket {
                 taken.local = Some(reported.code);
             }
             let mut error =
-                DatagramError::unknown(&io::Error::from_raw_os_error(reported.code), peer);
+                DatagramError::unknown(&io::Error::from_raw_os_error(reported.code), inet.peer());
             error.to = reported.to.or(error.to);
             (error.from, error.path_mtu) = (reported.by, reported.mtu);
             self.keep_error(error);

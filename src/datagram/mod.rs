@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,10 @@ struct Shared {
     cancel: Arc<TokenSlot>,
     /// The socket has a token, or the platform requires it: calls wait in poll.
     polled: AtomicBool,
+    /// A receive fails when the peer refuses a datagram.
+    fails_on_refused: AtomicBool,
+    /// The number of the system's error of a refused datagram that no receive has returned; 0: none.
+    refused: AtomicI32,
     /// Receiving has ended; sending continues.
     deaf: AtomicBool,
     /// Only for a socket that other processes share or may share, for which shutdown(2) would end
@@ -118,7 +122,8 @@ struct Inet {
     /// kernel then does not need to report the destination of each datagram.
     own: Option<SocketAddr>,
     answers_from: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
+    /// Empty: the socket is not connected. A bound socket may become connected.
+    connected: OnceLock<Connected>,
     /// Interfaces that datagrams were sent with, so that they exist. The place of an interface is the
     /// remainder of its index.
     interfaces: [AtomicU32; 8],
@@ -131,6 +136,13 @@ struct Inet {
         expect(dead_code, reason = "only a handover reads it")
     )]
     ephemeral_port: bool,
+}
+
+/// The addresses of a connected UDP socket.
+#[derive(Debug)]
+struct Connected {
+    local: SocketAddr,
+    peer: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -173,11 +185,20 @@ impl Side {
 impl Inet {
     fn new(local: SocketAddr, peer: Option<SocketAddr>, dual: bool) -> Inet {
         let ipv6 = local.is_ipv6();
-        let (local, peer) = (canonical(local), peer.map(canonical));
+        let local = canonical(local);
+        let connected = OnceLock::new();
+        if let Some(peer) = peer.map(canonical) {
+            let _ = connected.set(Connected { local, peer });
+        }
         let own = Some(local).filter(|own| !own.ip().is_unspecified());
         let answers_from = own.filter(|own| !own.ip().is_multicast());
         let interfaces = [const { AtomicU32::new(0) }; 8];
-        Inet { local, own, answers_from, peer, interfaces, ipv6, dual, ephemeral_port: false }
+        Inet { local, own, answers_from, connected, interfaces, ipv6, dual, ephemeral_port: false }
+    }
+
+    #[inline]
+    fn peer(&self) -> Option<SocketAddr> {
+        self.connected.get().map(|connected| connected.peer)
     }
 
     fn families(&self) -> Families {
@@ -203,7 +224,7 @@ impl DatagramSocket {
 
     fn is_connected(&self) -> bool {
         match &self.0.side {
-            Side::Inet(inet) => inet.peer.is_some(),
+            Side::Inet(inet) => inet.peer().is_some(),
             Side::Unix(unix) => unix.peer.is_some(),
         }
     }
@@ -317,10 +338,14 @@ impl DatagramSocket {
             if is_deaf() {
                 return Err(ErrorKind::Closed.into());
             }
+            if reads && !mode.serves {
+                self.take_refusal()?;
+            }
             if polls {
                 disabled.get_or_insert_with(sys::CancellationDisabled::new);
                 self.wait_ready(io, mode, interest, is_over)?;
                 (polls, was_ready) = (false, true);
+                continue;
             }
             let result = call(if waits { Wait::Yes } else { Wait::No });
             if waits && mode.deadline.0.is_some() {
@@ -526,7 +551,7 @@ impl Shared {
 
     fn peer(&self) -> Option<Address> {
         match &self.side {
-            Side::Inet(inet) => inet.peer.map(Address::Inet),
+            Side::Inet(inet) => inet.peer().map(Address::Inet),
             Side::Unix(unix) => unix.peer.as_ref().map(|peer| peer.address.clone()),
         }
     }
@@ -544,7 +569,10 @@ impl Shared {
 
     fn tuple_to(&self, remote: Address) -> FiveTuple {
         let (protocol, local) = match &self.side {
-            Side::Inet(inet) => (Protocol::Udp, Address::Inet(inet.local)),
+            Side::Inet(inet) => {
+                let local = inet.connected.get().map_or(inet.local, |connected| connected.local);
+                (Protocol::Udp, Address::Inet(local))
+            }
             Side::Unix(unix) => (Protocol::UnixDatagram, unix.local.clone()),
         };
         FiveTuple { protocol, local, remote }

@@ -15,7 +15,7 @@ use crate::io::deadline::Deadline;
 use crate::io::wait::{Cause, Stop, wait};
 use crate::sys::{self, Buffers, Details, InUse, Interest, Received, Wait};
 use crate::types::address::Address;
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{About, Error, ErrorKind, Result};
 
 pub(super) const RECEIVE: &str = "receive";
 
@@ -131,6 +131,8 @@ impl DatagramSocket {
     ///   skipped 1,024 datagrams whose senders are not [allowed](crate::SocketOptions::allowed_uid)
     /// - [`Cancelled`](ErrorKind::Cancelled): the token was fired
     /// - [`Closed`](ErrorKind::Closed): the socket was closed, or receiving was ended
+    /// - [`Refused`](ErrorKind::Refused): the peer refused a datagram, with
+    ///   [`set_fail_on_refused`](DatagramSocket::set_fail_on_refused)
     /// - [`NoMemory`](ErrorKind::NoMemory): the kernel has no memory for the call; the datagram stays in
     ///   the queue, and the socket stays usable
     /// - [`Unsupported`](ErrorKind::Unsupported): the kernel does not have the system call
@@ -306,7 +308,16 @@ impl DatagramSocket {
                 other => return other,
             };
             // ICMP errors, of which there may be many, concern earlier datagrams.
-            let pauses_now = if self.take_reported(io) > 0 {
+            let taken = self.take_reported(io);
+            let is_refusal = e.kind() == io::ErrorKind::ConnectionRefused;
+            if is_refusal && self.fails_on_refused() && !mode.serves {
+                if taken == 0 {
+                    self.keep_untold(&e);
+                }
+                self.0.refused.store(0, Ordering::Relaxed);
+                return Err(Cause::reported(&e, About::Datagram));
+            }
+            let pauses_now = if taken > 0 {
                 unexplained = 0;
                 false
             } else if sys::is_reported(&e) {
@@ -381,7 +392,7 @@ impl DatagramSocket {
                 let Some(from @ Address::Inet(sender)) = &received.from else {
                     return None;
                 };
-                if inet.peer.is_some_and(|p| (p.ip(), p.port()) != (sender.ip(), sender.port())) {
+                if inet.peer().is_some_and(|p| (p.ip(), p.port()) != (sender.ip(), sender.port())) {
                     return None;
                 }
                 if let Some(data) = ancillary {

@@ -135,7 +135,7 @@ impl Inet {
             let ip = local.ip().to_canonical();
             let to = match &one.to {
                 Some(Address::Inet(to)) => Some(canonical(*to)),
-                _ => self.peer,
+                _ => self.peer(),
             };
             if let Some(to) = to.filter(|to| to.is_ipv4() != ip.is_ipv4()) {
                 return Some(format!("local {ip}: the destination {to} has another IP version"));
@@ -160,8 +160,8 @@ impl Inet {
     }
 
     /// Why a datagram of this length cannot be sent to the address.
-    fn refusal(&self, len: usize, to: SocketAddr) -> Option<(ErrorKind, String)> {
-        if let Some(peer) = self.peer {
+    pub(super) fn refusal(&self, len: usize, to: SocketAddr) -> Option<(ErrorKind, String)> {
+        if let Some(peer) = self.peer() {
             if (peer.ip(), peer.port()) != (to.ip(), to.port()) {
                 let what =
                     format!("the socket is connected to {peer}, and can send to this peer only");
@@ -187,7 +187,7 @@ impl Inet {
     }
 
     /// Converts an address to the form that the kernel expects for this socket.
-    fn name_of(&self, to: SocketAddr) -> SockAddr {
+    pub(super) fn name_of(&self, to: SocketAddr) -> SockAddr {
         match to {
             SocketAddr::V4(v4) if self.ipv6 => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
@@ -295,8 +295,7 @@ impl DatagramSocket {
     /// ```
     pub fn send(&self, buf: &[u8]) -> Result<()> {
         let connected = match &self.0.side {
-            Side::Inet(Inet { peer: Some(peer), .. }) => buf.len() <= max_len(*peer).0,
-            Side::Inet(_) => false,
+            Side::Inet(inet) => inet.peer().is_some_and(|peer| buf.len() <= max_len(peer).0),
             Side::Unix(unix) => unix.peer.is_some(),
         };
         if !connected {
@@ -487,7 +486,7 @@ impl DatagramSocket {
         self.check(one)?;
         let (to, source) = match (&self.0.side, &one.to) {
             // A connected socket needs no destination.
-            (Side::Inet(Inet { peer: Some(_), .. }), _) => (None, Source::default()),
+            (Side::Inet(inet), _) if inet.peer().is_some() => (None, Source::default()),
             (Side::Inet(inet), Some(Address::Inet(to))) => {
                 let to = canonical(*to);
                 let source = inet.source_of(to.ip(), one.local, one.interface);
@@ -513,7 +512,7 @@ impl DatagramSocket {
                 inet.refusal(one.bytes.len(), canonical(*to))
             }
             (Side::Inet(inet), None) => {
-                inet.peer.and_then(|peer| inet.refusal(one.bytes.len(), peer))
+                inet.peer().and_then(|peer| inet.refusal(one.bytes.len(), peer))
             }
             (Side::Unix(_), None) => None,
             (Side::Inet(_), Some(to)) | (Side::Unix(_), Some(to @ Address::Inet(_))) => {
@@ -547,7 +546,8 @@ impl DatagramSocket {
         let IpAddr::V6(ip) = to.ip() else {
             return None;
         };
-        if !lacks_zone(*to) || ip.is_multicast() || inet.peer.is_some() || one.interface.is_some() {
+        if !lacks_zone(*to) || ip.is_multicast() || inet.peer().is_some() || one.interface.is_some()
+        {
             return None;
         }
         let bound = |io: InUse<'_>| sys::is_bound_to_interface(io.socket());
@@ -585,7 +585,7 @@ impl DatagramSocket {
                 // The kernel reports an error of an earlier datagram instead of sending. A retry shows
                 // whether it was one. In that time sends of other threads may fail.
                 Err(Cause::Os(e)) if sys::is_reported(&e) => {
-                    let taken = self.take_reports(io);
+                    let taken = self.take_reports_after(io, &e);
                     if taken.local.is_some() && taken.local == e.raw_os_error() {
                         // The error belongs to this call.
                         return Err(e.into());

@@ -78,6 +78,11 @@ impl Locked<'_> {
         return false;
     }
 
+    #[cfg(feature = "datagram")]
+    pub(crate) fn token(&self) -> Option<&CancelToken> {
+        self.0.token.as_ref()
+    }
+
     pub(crate) fn set(&mut self, token: Option<&CancelToken>) {
         self.0.token = token.cloned();
     }

@@ -66,6 +66,11 @@ both_apis![
     release_restores_blocking_mode_without_timeouts,
     adopt_that_fails_leaves_descriptor_unchanged,
     connect_from_address_of_other_family_names_it,
+    server_has_one_socket_for_each_peer,
+    set_peer_connects_a_bound_socket_once,
+    refused_datagram_fails_the_receive_if_requested,
+    refused_datagram_fails_the_receive_while_others_send,
+    sender_as_text_is_a_destination,
     #[cfg(feature = "diag")] {
         stream_options_for_datagram_socket_are_rejected,
     }
@@ -389,6 +394,174 @@ fn recv_with_timeout_or_token_makes_few_system_calls<A: Api>() {
             }
         }
     });
+}
+
+/// D1: a server has one socket for each peer, all on one port. Each receives from its peer only, and
+/// the first one receives from all others.
+fn server_has_one_socket_for_each_peer<A: Api>() {
+    use keepsock::Sockopt::{ReuseAddress, ReusePort};
+    for shared in [&[ReuseAddress][..], &[ReusePort], &[ReuseAddress, ReusePort]] {
+        let options = |local: Option<&'static str>| -> Vec<Opt<'_, A>> {
+            let shared = shared.iter().map(|option| Opt::Sockopt(*option, 1));
+            shared.chain(local.map(Opt::Local)).chain([Opt::ReadTimeout(AWAITED)]).collect()
+        };
+        let server = A::Datagram::bind("127.0.0.1:0", &options(None)).unwrap();
+        let mut clients = Vec::new();
+        for way in ["set_peer", "connect"] {
+            let client = A::Datagram::connect(&server.endpoint(), &[Opt::ReadTimeout(AWAITED)]);
+            let client = client.unwrap();
+            client.send(b"hello").unwrap();
+            let (hello, info) = server.recv_info(8).unwrap();
+            assert_eq!(hello.bytes, b"hello");
+            let own = match way {
+                "set_peer" => {
+                    let own = A::Datagram::bind(&server.endpoint(), &options(None)).unwrap();
+                    own.set_peer(hello.from).unwrap();
+                    own
+                }
+                _ => {
+                    let local = server.endpoint().leak();
+                    A::Datagram::connect(&A::Datagram::sender_of(&info), &options(Some(local)))
+                        .unwrap()
+                }
+            };
+            let name = format!("udp {} -> {}", server.endpoint(), client.endpoint());
+            assert_eq!((own.name(), own.port()), (name, server.port()));
+            clients.push((client, own));
+        }
+        for (n, (client, own)) in clients.iter().enumerate() {
+            client.send(&[n as u8]).unwrap();
+            assert_eq!(own.recv(8).unwrap().bytes, [n as u8]);
+            own.send(b"answer").unwrap();
+            assert_eq!(client.recv(8).unwrap().bytes, b"answer");
+        }
+        let other = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
+        other.send(b"other").unwrap();
+        assert_eq!(server.recv(8).unwrap().bytes, b"other");
+    }
+}
+
+/// D1, S1: a bound socket connects to a peer, keeps its port, and discards datagrams of other senders.
+/// It connects once.
+fn set_peer_connects_a_bound_socket_once<A: Api>() {
+    for bound in ["127.0.0.1:0", "*:0", "0.0.0.0:0"] {
+        let socket = A::Datagram::bind(bound, &[Opt::ReadTimeout(AWAITED)]).unwrap();
+        let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(AWAITED)]).unwrap();
+        let other = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+        fails(socket.send(b"x"), ErrorKind::WrongState);
+        fails(socket.set_peer(at(0)), ErrorKind::InvalidEndpoint);
+        if bound != "*:0" {
+            let v6 = SocketAddr::new(ip("::1"), peer.port());
+            fails(socket.set_peer(v6), ErrorKind::InvalidArgument);
+        }
+        assert!(socket.name().ends_with(":0"), "{}", socket.name());
+        other.send_to(b"early", at(socket.port())).unwrap();
+        let port = socket.port();
+        socket.set_peer(at(peer.port())).unwrap();
+        assert_eq!((socket.port(), socket.endpoint().ends_with(&port.to_string())), (port, true));
+        let name = format!("udp 127.0.0.1:{port} -> {}", peer.endpoint());
+        assert_eq!(socket.name(), name);
+        let failure = fails(socket.set_peer(at(other.port())), ErrorKind::WrongState);
+        assert!(failure.message.contains("is connected to"), "{failure:?}");
+        assert_eq!(socket.name(), name);
+        socket.send(b"question").unwrap();
+        let (question, info) = peer.recv_info(16).unwrap();
+        assert_eq!(question.from, at(port));
+        peer.reply(&info, b"answer").unwrap();
+        let (answer, info) = socket.recv_info(16).unwrap();
+        assert_eq!((&*answer.bytes, answer.from), (&b"answer"[..], at(peer.port())));
+        socket.reply(&info, b"again").unwrap();
+        assert_eq!(peer.recv(16).unwrap().bytes, b"again");
+        fails(socket.send_to(b"x", at(other.port())), ErrorKind::WrongState);
+        // The errors of the peer are reported, as for a connected socket.
+        drop(peer);
+        socket.send(b"x").unwrap();
+        let reported = socket.recv_error().unwrap().unwrap();
+        assert_eq!(reported.status, ErrorKind::Refused.code());
+        socket.close();
+        fails(socket.set_peer(at(other.port())), ErrorKind::Closed);
+    }
+}
+
+/// D1, D2: a receive fails at once when the peer refuses, if that is requested. Sending continues, and
+/// without the request receiving continues as well.
+fn refused_datagram_fails_the_receive_if_requested<A: Api>() {
+    let token = A::token();
+    let gone = closed_port::<A>(103);
+    for options in [&[][..], &[Opt::ReadTimeout(AWAITED)], &[Opt::Cancel(&token)]] {
+        let client = A::Datagram::connect(&gone.to_string(), options).unwrap();
+        client.set_fail_on_refused(true).unwrap();
+        for batch in [false, true] {
+            let receive = || match batch {
+                true => client.recv_batch(&[8, 8]).map(drop),
+                false => client.recv(8).map(drop),
+            };
+            let (outcome, _) = while_waiting(receive, || client.send(b"x").unwrap());
+            let failure = fails(outcome, ErrorKind::Refused);
+            assert_eq!(failure.os_error, libc::ECONNREFUSED);
+            assert!(failure.message.contains(&gone.to_string()), "{failure:?}");
+            assert_eq!(client.recv_error().unwrap().unwrap().status, ErrorKind::Refused.code());
+            // Refused before the receive: another send or the error queue has the error.
+            for _ in 0..3 {
+                client.send(b"x").unwrap();
+            }
+            fails(receive(), ErrorKind::Refused);
+            while client.recv_error().unwrap().is_some() {}
+            client.set_nonblocking(true).unwrap();
+            let _ = receive();
+            fails(receive(), ErrorKind::WouldBlock);
+            client.send(b"x").unwrap();
+            fails(receive(), ErrorKind::Refused);
+            fails(receive(), ErrorKind::WouldBlock);
+            client.set_nonblocking(false).unwrap();
+        }
+        client.set_fail_on_refused(false).unwrap();
+        client.send(b"x").unwrap();
+        client.set_nonblocking(true).unwrap();
+        fails(client.recv(8), ErrorKind::WouldBlock);
+        client.close();
+        fails(client.set_fail_on_refused(true), ErrorKind::Closed);
+    }
+    let bound = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    fails(bound.set_fail_on_refused(true), ErrorKind::WrongState);
+    let dir = support::TempDir::new();
+    let unix = A::Datagram::bind(&dir.endpoint("u"), &[]).unwrap();
+    fails(unix.set_fail_on_refused(true), ErrorKind::Unsupported);
+    fails(unix.set_peer(at(1)), ErrorKind::Unsupported);
+}
+
+/// D1, D2: a waiting receive fails also if a send of another thread observes ECONNREFUSED first.
+fn refused_datagram_fails_the_receive_while_others_send<A: Api>() {
+    let gone = closed_port::<A>(104);
+    let client = A::Datagram::connect(&gone.to_string(), &[Opt::ReadTimeout(AWAITED)]).unwrap();
+    client.set_fail_on_refused(true).unwrap();
+    for _ in 0..100 {
+        let (outcome, _) = while_waiting(
+            || client.recv(8),
+            || {
+                for _ in 0..20 {
+                    client.send(b"x").unwrap();
+                }
+            },
+        );
+        fails(outcome, ErrorKind::Refused);
+        while client.recv_error().unwrap().is_some() {}
+        client.set_fail_on_refused(true).unwrap();
+    }
+}
+
+/// D1, S4: the sender of a datagram as text is a destination.
+fn sender_as_text_is_a_destination<A: Api>() {
+    for bound in ["127.0.0.1:0", "[::1]:0"] {
+        let server = A::Datagram::bind(bound, &[]).unwrap();
+        let client = A::Datagram::connect(&server.endpoint(), &[]).unwrap();
+        client.send(b"question").unwrap();
+        let (_, info) = server.recv_info(8).unwrap();
+        let sender = A::Datagram::sender_of(&info);
+        assert_eq!(sender, client.endpoint());
+        server.send_to_endpoint(b"answer", &sender).unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"answer");
+    }
 }
 
 /// T2: a token ends a receive within 50 ms, and the socket remains usable.

@@ -763,6 +763,11 @@ mod c_only {
                 |d, e| keepsock_datagram_set_multicast_ttl(d, 1, e),
                 |d, e| keepsock_datagram_set_multicast_interface(d, c"lo".as_ptr(), e),
                 |d, e| keepsock_datagram_set_recv_errors(d, true, e),
+                |d, e| keepsock_datagram_set_fail_on_refused(d, true, e),
+                |d, e| {
+                    let peer = group();
+                    keepsock_datagram_set_peer(d, &raw const peer, e)
+                },
                 |d, e| keepsock_datagram_set_ttl(d, 1, e),
                 |d, e| keepsock_datagram_set_tos(d, 1, e),
                 |d, e| keepsock_datagram_set_dont_fragment(d, true, e),

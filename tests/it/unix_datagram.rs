@@ -50,7 +50,8 @@ both_apis![
     recv_fds_with_a_full_table_reports_what_is_lost,
     recv_nonblocking_ends_while_denied_senders_send,
     recv_with_options_of_the_program_continues,
-    path_of_108_bytes_is_bound_connected_and_answered,
+    path_of_107_or_108_bytes_is_bound_connected_and_answered,
+    sender_of_unix_datagram_as_text_is_a_destination,
     #[cfg(feature = "serve")] {
         send_to_peer_without_receives_fails,
         unix_datagrams_are_served,
@@ -1053,13 +1054,26 @@ fn recv_with_options_of_the_program_continues<A: Api>() {
 }
 
 /// D4: a path that fills sun_path, without a final NUL, is a valid name.
-fn path_of_108_bytes_is_bound_connected_and_answered<A: Api>() {
+fn path_of_107_or_108_bytes_is_bound_connected_and_answered<A: Api>() {
+    for len in [107, 108] {
+        exchange_by_paths_of::<A>(len);
+    }
+    let dir = TempDir::new();
+    let path = dir.path(&"x".repeat(109 - dir.path("").as_os_str().len()));
+    let long = format!("unix:{}", path.display());
+    fails(A::Datagram::bind(&long, &[]), ErrorKind::InvalidEndpoint);
+    fails(A::Datagram::connect(&long, &[]), ErrorKind::InvalidEndpoint);
+    let socket = A::Datagram::bind(&dir.endpoint("s"), &[]).unwrap();
+    fails(socket.send_to_endpoint(b"x", &long), ErrorKind::InvalidEndpoint);
+}
+
+fn exchange_by_paths_of<A: Api>(len: usize) {
     let _no_copies = process::no_starts();
     let dir = TempDir::new();
     let long = |c: &str| {
-        let room = 108 - dir.path("").as_os_str().len();
+        let room = len - dir.path("").as_os_str().len();
         let path = dir.path(&c.repeat(room));
-        assert_eq!(path.as_os_str().len(), 108);
+        assert_eq!(path.as_os_str().len(), len);
         (format!("unix:{}", path.display()), path)
     };
     let ((server_name, server_path), (client_name, _)) = (long("s"), long("c"));
@@ -1093,4 +1107,26 @@ fn path_of_108_bytes_is_bound_connected_and_answered<A: Api>() {
     drop(adopted);
     assert!(server_path.exists());
     let _server = A::Datagram::bind(&server_name, &[]).unwrap();
+}
+
+/// D4, S4: the name of the sender as text is a destination: a path, an abstract name, and the name that
+/// the kernel gave. A sender without a name has none.
+fn sender_of_unix_datagram_as_text_is_a_destination<A: Api>() {
+    let dir = TempDir::new();
+    let server = A::Datagram::bind(&dir.endpoint("s"), &[Opt::ReadTimeout(60_000)]).unwrap();
+    let (path, name) = (dir.endpoint("a b\u{e4}"), abstract_name::<A>("sender"));
+    for local in [Some(path.as_str()), Some(name.as_str()), None] {
+        let own: Vec<_> = local.map(Opt::Local).into_iter().collect();
+        let client = A::Datagram::connect(&server.endpoint(), &own).unwrap();
+        client.send(b"question").unwrap();
+        let (_, info) = server.recv_info(8).unwrap();
+        let sender = A::Datagram::sender_of(&info);
+        assert_eq!(sender, client.endpoint());
+        server.send_to_endpoint(b"answer", &sender).unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"answer");
+    }
+    let unnamed = UnixDatagram::unbound().unwrap();
+    unnamed.send_to(b"x", dir.path("s")).unwrap();
+    let (_, info) = server.recv_info(8).unwrap();
+    assert_eq!(A::Datagram::sender_of(&info), "unix:(unnamed)");
 }

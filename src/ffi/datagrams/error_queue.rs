@@ -64,6 +64,35 @@ pub unsafe extern "C" fn keepsock_datagram_set_recv_errors(
     with(datagram, error, "error queue", |socket| socket.set_recv_errors(on))
 }
 
+/// Sets whether a receive fails when the peer refuses a datagram (ECONNREFUSED).
+///
+/// With true, a receive on a connected UDP socket returns KEEPSOCK_ERR_REFUSED as soon as the peer's
+/// host reports that no socket has the peer's port (ICMP port unreachable), as plain connected
+/// sockets do. A receive that waits ends immediately. Reports that arrive before a receive end it
+/// together. Sending and keepsock_datagram_serve() continue. A receive that waits then makes two
+/// system calls. Default: false.
+///
+/// @param datagram  A connected UDP socket.
+/// @param on        true to fail.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the socket is not connected
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_fail_on_refused(
+    datagram: *mut keepsock_datagram,
+    on: bool,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call, and `error` is
+    // NULL or writable.
+    let (datagram, error) = unsafe { (Ref::new(datagram), ErrorOut::new(error)) };
+    with(datagram, error, "fail_on_refused", |socket| socket.set_fail_on_refused(on))
+}
+
 /// Returns the oldest error of the error queue, and removes it from the queue.
 ///
 /// It never waits. The queue has at most 64 errors; the library discards older ones.

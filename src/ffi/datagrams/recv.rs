@@ -1,16 +1,16 @@
 //! Receiving datagrams.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Address;
 use crate::ffi::{
-    BytesMut, ErrorOut, Items, NO_ADDRESS, Optional, OutArray, Ref, Result, Structure, UNIX,
-    Versioned, address_from_c, address_to_c, credentials_to_c, into_fd, invalid, keepsock_address,
-    keepsock_credentials, keepsock_datagram, keepsock_error, keepsock_fd, versioned, with,
-    with_frequent,
+    BytesMut, ErrorOut, Items, NO_ADDRESS, Optional, OutArray, Ref, Result, Structure, TextOut,
+    UNIX, Versioned, address_from_c, address_to_c, call, credentials_to_c, into_fd, invalid,
+    keepsock_address, keepsock_credentials, keepsock_datagram, keepsock_error, keepsock_fd, null,
+    versioned, with, with_frequent,
 };
 use crate::internal::{Batch, Buffers, Details, Facts, MAX_BATCH};
 
@@ -171,11 +171,11 @@ impl InfoOut<'_> {
     }
 }
 
-/// The sender of a received datagram.
+/// The sender of a received datagram, which is the argument `what`.
 ///
 /// # Safety
 /// `info` is readable. Its booleans may have any value.
-pub(crate) unsafe fn sender(info: *const keepsock_datagram_info) -> Result<Address> {
+pub(crate) unsafe fn sender(info: *const keepsock_datagram_info, what: &str) -> Result<Address> {
     // SAFETY: the caller guarantees a readable structure, and every value of these members is valid.
     let (from, name, len) = unsafe {
         (
@@ -186,7 +186,7 @@ pub(crate) unsafe fn sender(info: *const keepsock_datagram_info) -> Result<Addre
     };
     if from.family != UNIX {
         let known = address_from_c(&from)?;
-        let known = known.ok_or_else(|| invalid("reply_to has no address"))?;
+        let known = known.ok_or_else(|| invalid(format!("{what} has no address")))?;
         return Ok(Address::Inet(known));
     }
     let name = name.get(..usize::from(len));
@@ -195,6 +195,38 @@ pub(crate) unsafe fn sender(info: *const keepsock_datagram_info) -> Result<Addre
         [0, name @ ..] => Address::UnixAbstract(name.to_vec()),
         path => Address::UnixPath(path_of(path)),
     })
+}
+
+/// Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock", "unix:@name".
+///
+/// keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender without
+/// a name is "unix:(unnamed)" and cannot receive a reply.
+///
+/// @param info           A received datagram.
+/// @param buf            Receives the text.
+/// @param cap            The size of `buf`.
+/// @param required_size  Receives the size that the text needs.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TOO_LONG: `cap` is too small
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `info` has no sender
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_info_sender(
+    info: *const keepsock_datagram_info,
+    buf: *mut c_char,
+    cap: usize,
+    required_size: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `info` is NULL or readable; `buf` has `cap` writable bytes;
+    // `required_size` and `error` are NULL or writable.
+    let (from, text, error) = unsafe {
+        (
+            NonNull::new(info.cast_mut()).map(|info| sender(info.as_ptr(), "info")),
+            TextOut::new(buf, cap, required_size),
+            ErrorOut::new(error),
+        )
+    };
+    call(error, "sender", || text.write(from.ok_or_else(|| null("info"))??))
 }
 
 /// Receives one datagram (recvfrom(2), recvmsg(2)).
@@ -213,6 +245,8 @@ pub(crate) unsafe fn sender(info: *const keepsock_datagram_info) -> Result<Addre
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
 ///     ended receiving
+///   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+///     keepsock_datagram_set_fail_on_refused()
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
 ///     stays usable
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -333,6 +367,8 @@ pub unsafe extern "C" fn keepsock_datagram_recv_fds(
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
 ///     ended receiving
+///   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+///     keepsock_datagram_set_fail_on_refused()
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
 ///     stays usable
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)

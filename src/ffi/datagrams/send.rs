@@ -69,7 +69,7 @@ impl ReplyTo<'_> {
 
     fn reply(self, bytes: &[u8]) -> Result<Outgoing<'_>> {
         // SAFETY: `new` requires a readable structure.
-        let mut one = Outgoing::to(bytes, unsafe { sender(self.0.as_ptr()) }?);
+        let mut one = Outgoing::to(bytes, unsafe { sender(self.0.as_ptr(), "reply_to") }?);
         one.local = address_from_c(&self.local())?;
         one.interface = Some(self.interface_index()).filter(|index| *index != 0);
         Ok(one)

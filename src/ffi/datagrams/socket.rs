@@ -3,8 +3,8 @@
 use std::ffi::c_char;
 
 use crate::ffi::{
-    Adopted, ErrorOut, Out, Ref, Stopped, Text, create, handle, keepsock_error, keepsock_fd,
-    keepsock_options, with,
+    AddressIn, Adopted, ErrorOut, Out, Ref, Stopped, Text, create, handle, keepsock_address,
+    keepsock_error, keepsock_fd, keepsock_options, with,
 };
 use crate::internal::Stop;
 use crate::{DatagramSocket, Error};
@@ -146,6 +146,49 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
         let socket = DatagramSocket::connect_with(endpoint.endpoint()?, &*options.or_default()?)?;
         Ok(keepsock_datagram::new(socket))
     })
+}
+
+/// Connects a bound UDP socket to a peer (connect(2)): it then sends to and receives from this peer
+/// only.
+///
+/// A server with one socket for each peer binds another socket to its port, with
+/// KEEPSOCK_SOCKOPT_REUSE_ADDRESS on all of them, and connects it to the sender of the first
+/// datagram. Datagrams of other senders that are queued on the socket are discarded. The socket
+/// keeps its port, and stays connected until it is closed.
+///
+/// @code
+/// keepsock_options_set_sockopt(options, KEEPSOCK_SOCKOPT_REUSE_ADDRESS, 1, NULL);
+/// keepsock_datagram_bind("192.0.2.1:7788", options, &server, NULL);
+/// keepsock_datagram_recv(server, buf, sizeof buf, &info, sizeof info, NULL);
+/// keepsock_datagram_bind("192.0.2.1:7788", options, &of_client, NULL);
+/// keepsock_datagram_set_peer(of_client, &info.from, NULL);
+/// @endcode
+///
+/// @param datagram  A bound UDP socket.
+/// @param peer      The address and the port of the peer.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected already
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `peer` is not a destination (0.0.0.0, [::], port 0), or is a
+///     link-local address without a zone
+///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
+///     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an address family that the socket does not have
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_peer(
+    datagram: *mut keepsock_datagram,
+    peer: *const keepsock_address,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call; `peer` is NULL
+    // or readable; `error` is NULL or writable.
+    let (datagram, peer, error) =
+        unsafe { (Ref::new(datagram), AddressIn::new(peer, "peer"), ErrorOut::new(error)) };
+    with(datagram, error, "connect", |socket| socket.set_peer(peer.get()?))
 }
 
 /// Adopts a datagram socket, UDP or Unix, that is bound or connected.

@@ -793,6 +793,8 @@ fn datagram_calls(m: &mut Machine, kind: &str, endpoint: &CStr, own: &CStr) {
             keepsock_datagram_set_tos(_s, p, _o) (p, 0);
             keepsock_datagram_set_dont_fragment(_s, p, _o) (p, true);
             keepsock_datagram_set_recv_errors(_s, p, _o) (p, true);
+            keepsock_datagram_set_fail_on_refused(s, _p, _o) (s.connected.0, true);
+            keepsock_datagram_set_peer(s, _p, _o) (s.peer.0, &s.info.from);
         }
     }
     m.each(

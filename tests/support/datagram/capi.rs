@@ -264,6 +264,21 @@ impl Datagrams<CApi> for CDatagram {
         call(|e| unsafe { keepsock_datagram_set_recv_errors(self.0, on, e) })
     }
 
+    fn set_fail_on_refused(&self, on: bool) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_set_fail_on_refused(self.0, on, e) })
+    }
+
+    fn set_peer(&self, peer: SocketAddr) -> Outcome<()> {
+        let peer = c_address(peer);
+        call(|e| unsafe { keepsock_datagram_set_peer(self.0, &raw const peer, e) })
+    }
+
+    fn sender_of(info: &keepsock_datagram_info) -> String {
+        sized_text(|buf, cap, required, e| unsafe {
+            keepsock_datagram_info_sender(info, buf, cap, required, e)
+        })
+    }
+
     fn recv_error(&self) -> Outcome<Option<Reported>> {
         let mut out: keepsock_datagram_error = unsafe { std::mem::zeroed() };
         let size = size_of_val(&out);

@@ -92,6 +92,11 @@ pub trait Datagrams<A: Api>: Send + Sync + Sized {
     fn set_multicast_ttl(&self, ttl: u8) -> Outcome<()>;
     fn set_multicast_interface(&self, name: &str) -> Outcome<()>;
     fn set_recv_errors(&self, on: bool) -> Outcome<()>;
+    fn set_fail_on_refused(&self, on: bool) -> Outcome<()>;
+    /// Connects a bound socket.
+    fn set_peer(&self, peer: SocketAddr) -> Outcome<()>;
+    /// The text of the sender.
+    fn sender_of(info: &Self::Info) -> String;
     fn recv_error(&self) -> Outcome<Option<Reported>>;
     fn error_count(&self) -> u64;
     fn endpoint(&self) -> String;

@@ -117,6 +117,18 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::set_recv_errors(self, on)?)
     }
 
+    fn set_fail_on_refused(&self, on: bool) -> Outcome<()> {
+        Ok(DatagramSocket::set_fail_on_refused(self, on)?)
+    }
+
+    fn set_peer(&self, peer: SocketAddr) -> Outcome<()> {
+        Ok(DatagramSocket::set_peer(self, peer)?)
+    }
+
+    fn sender_of(info: &Datagram) -> String {
+        info.from.to_string()
+    }
+
     fn recv_error(&self) -> Outcome<Option<Reported>> {
         Ok(DatagramSocket::recv_error(self)?.map(|e| Reported {
             status: e.kind.code(),
