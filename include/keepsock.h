@@ -140,6 +140,7 @@
  *     client.h 3: keepsock_client_write_all, keepsock_client_write_slices
  *   Send a file
  *     client.h 3: keepsock_client_send_file
+ *     conn.h 2: keepsock_conn_send_file
  *   Pass a descriptor to another process
  *     unix.h 2: keepsock_client_write_fds, keepsock_client_read_fds
  *     unix.h 3: keepsock_datagram_send_fds, keepsock_datagram_recv_fds

@@ -696,7 +696,10 @@ enum {
     /** The peer read too slowly: the send queue exceeded its limit. */
     KEEPSOCK_CLOSE_SLOW_CONSUMER = 11,
     /** The peer sent a message with a length that is malformed in the framing of the service. */
-    KEEPSOCK_CLOSE_MESSAGE_MALFORMED = 12
+    KEEPSOCK_CLOSE_MESSAGE_MALFORMED = 12,
+    /** A file that the program sends has become shorter, or cannot be read, after a part of it
+        was sent. The service resets the connection. */
+    KEEPSOCK_CLOSE_FILE_FAILED = 13
 };
 
 /**

@@ -7,7 +7,8 @@
  *
  * Contents
  *  1. Callbacks: keepsock_conn, keepsock_callbacks
- *  2. Sending and queueing: keepsock_conn_send, keepsock_conn_send_slices, keepsock_conn_queued
+ *  2. Sending and queueing: keepsock_conn_send, keepsock_conn_send_slices,
+ *     keepsock_conn_send_file, keepsock_conn_queued
  *  3. Reading and back-pressure: keepsock_conn_pause, keepsock_conn_resume
  *  4. Closing: keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort,
  *     keepsock_conn_is_open, keepsock_conn_close_reason
@@ -24,6 +25,7 @@
  * Where a function of another event library has a counterpart here:
  *   bufferevent_write, uv_write                          keepsock_conn_send
  *   writev, evbuffer_add_iovec                           keepsock_conn_send_slices
+ *   sendfile, evbuffer_add_file, uv_fs_sendfile          keepsock_conn_send_file
  *   bufferevent_free, uv_close                           keepsock_conn_close, keepsock_conn_abort
  *   bufferevent_disable(EV_READ), uv_read_stop           keepsock_conn_pause
  *   bufferevent_enable(EV_READ), uv_read_start           keepsock_conn_resume
@@ -186,7 +188,61 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
                                   keepsock_error **error);
 
 /**
- * Returns the number of bytes in the send queue of the connection.
+ * Sends a part of a file after the queued messages (sendfile(2)), and returns immediately.
+ *
+ * On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
+ * rejects the file, the library reads the file in pieces and sends them. After 1 MiB the loop
+ * serves other connections. The kernel may wait for the disk.
+ *
+ * The library duplicates `fd`, so the caller may close it when the function has returned. The
+ * file's own position is neither used nor changed. The bytes are sent as they are, without the
+ * marks of the framing, and no heartbeat is sent between them.
+ *
+ * A queued file counts 88 bytes for the queue limit, whatever its length, because its bytes need no
+ * memory. keepsock_conn_queued() includes its bytes. A file that a callback sends to its own
+ * connection is a reply: the library does not read from the connection until the file is sent, if
+ * it is longer than the high-water mark (keepsock_serve_options_set_queue_limit()).
+ *
+ * keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close timeout
+ * expires before that, the connection is reset. If the file becomes shorter or cannot be read after
+ * a part of it was sent, the library resets the connection (KEEPSOCK_CLOSE_FILE_FAILED).
+ *
+ * @code
+ * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+ * {
+ *     const int *file = user;
+ *     keepsock_conn_send_file(conn, *file, 0, UINT64_MAX, NULL);
+ *     keepsock_conn_close(conn, NULL);
+ * }
+ * @endcode
+ *
+ * @param fd      A file that is open for reading, not a pipe or a socket. The caller keeps it.
+ * @param offset  Where to start, in bytes from the beginning of the file.
+ * @param len     The number of bytes. UINT64_MAX means up to the present end of the file.
+ * @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
+ *     down or freed the service, or a timeout or limit ended it; or the file became shorter during
+ *     the call, after a part of it was sent
+ *   - KEEPSOCK_ERR_STALLED: the file exceeds the queue limit; the library resets the connection. Or
+ *     the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory to queue the file; nothing was sent
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; `fd` is negative, closed, a directory, a pipe, a
+ *     socket or not open for reading; the file does not have `len` bytes from `offset`; or `len` is
+ *     UINT64_MAX, and the size of the file is not known
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
+ *   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
+ */
+int32_t keepsock_conn_send_file(keepsock_conn conn, keepsock_fd fd, uint64_t offset, uint64_t len,
+                                keepsock_error **error);
+
+/**
+ * Returns the number of bytes in the send queue of the connection, with the unsent bytes of files.
  * @return A number of bytes; 0 if the connection has ended.
  */
 size_t keepsock_conn_queued(keepsock_conn conn);

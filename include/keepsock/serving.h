@@ -416,6 +416,7 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
  *   queue limit: peer reads too slowly        KEEPSOCK_CLOSE_SLOW_CONSUMER      RST
  *   message longer than the framing permits   KEEPSOCK_CLOSE_MESSAGE_TOO_LONG   RST
  *   malformed length of a message             KEEPSOCK_CLOSE_MESSAGE_MALFORMED  RST
+ *   file of keepsock_conn_send_file() fails   KEEPSOCK_CLOSE_FILE_FAILED        RST
  *   maximum of connections (REJECT) or per    none: the service counts the      RST
  *   address, denied network                   client in keepsock_server_stats
  *   keepsock_conn_close(), handler returned   KEEPSOCK_CLOSE_LOCAL              FIN (3)

@@ -20,9 +20,9 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    pub(super) fn add(&mut self, bytes: usize) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.messages += 1;
-        self.bytes += bytes as u64;
+        self.bytes += bytes;
     }
 }
 
@@ -45,8 +45,8 @@ impl Traffic {
 
     /// Counts bytes that the program has passed to a send. They are later sent or dropped.
     #[inline]
-    pub(super) fn count_written(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(super) fn count_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes that the kernel has accepted.

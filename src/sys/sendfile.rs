@@ -69,7 +69,11 @@ mod direct {
         }
 
         fn note(&mut self, sent: &io::Result<usize>, count: usize) {
-            self.is_suspect |= !matches!(sent, Ok(n) if *n == count);
+            // A connection that has raised SIGPIPE once fails each later call with EPIPE.
+            self.is_suspect = match sent {
+                Ok(n) => self.is_suspect || *n != count,
+                Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+            };
             self.has_failed |= matches!(sent, Err(e) if e.raw_os_error() == Some(libc::EPIPE));
         }
 
@@ -185,6 +189,20 @@ pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Res
 #[cfg(windows)]
 pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether the error of a sendfile(2) may be about the file and not about the connection.
+#[cfg(all(unix, feature = "serve"))]
+pub(crate) fn may_concern_file(err: &io::Error) -> bool {
+    use libc::{EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, ESPIPE};
+    let codes = [EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, ESPIPE];
+    err.kind() == io::ErrorKind::Unsupported
+        || err.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+#[cfg(all(windows, feature = "serve"))]
+pub(crate) fn may_concern_file(_err: &io::Error) -> bool {
+    false
 }
 
 /// Why the file cannot be read at an offset; `None` if the error has another cause.

@@ -49,6 +49,10 @@ pub enum CloseReason {
     /// The peer sent a message with a length that is malformed in the framing of the service.
     #[error("malformed message")]
     MessageMalformed = 12,
+    /// A file that the program sends has become shorter, or cannot be read, after a part of it was
+    /// sent. The service resets the connection.
+    #[error("file cannot be sent")]
+    FileFailed = 13,
 }
 
 impl CloseReason {
@@ -67,6 +71,7 @@ impl CloseReason {
             MessageTooLong,
             SlowConsumer,
             MessageMalformed,
+            FileFailed,
         ];
         all.into_iter().find(|reason| *reason as i32 == number)
     }
@@ -94,7 +99,9 @@ impl CloseReason {
             CloseReason::Stalled => ErrorKind::Stalled,
             CloseReason::IdleTimeout => ErrorKind::IdleTimeout,
             CloseReason::HeartbeatTimeout => ErrorKind::HeartbeatTimeout,
-            CloseReason::Cancelled | CloseReason::Local => ErrorKind::Closed,
+            CloseReason::Cancelled | CloseReason::Local | CloseReason::FileFailed => {
+                ErrorKind::Closed
+            }
             CloseReason::MessageTooLong => ErrorKind::TooLong,
             CloseReason::SlowConsumer => ErrorKind::Stalled,
             CloseReason::MessageMalformed => ErrorKind::Malformed,

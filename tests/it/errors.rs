@@ -1214,6 +1214,7 @@ mod c_only {
                     let slice = keepsock_slice { buf: b"x".as_ptr().cast(), len: 1 };
                     keepsock_conn_send_slices(c, &raw const slice, 1, e)
                 },
+                |c, e| keepsock_conn_send_file(c, 0, 0, 1, e),
                 |c, e| out(-1, |fd| keepsock_conn_fd(c, fd, e)),
                 |c, e| keepsock_conn_set_timer(c, 10, e),
                 |c, e| keepsock_conn_join(c, c"group".as_ptr(), e),

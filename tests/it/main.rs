@@ -19,6 +19,8 @@ mod blocking_mode;
 mod close;
 #[cfg(feature = "serve")]
 mod conn;
+#[cfg(feature = "serve")]
+mod conn_file;
 mod connect;
 #[cfg(feature = "datagram")]
 mod datagram;

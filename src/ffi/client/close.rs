@@ -167,6 +167,7 @@ pub extern "C" fn keepsock_close_reason_str(reason: i32) -> *const c_char {
         Some(CloseReason::Cancelled) => c"cancelled",
         Some(CloseReason::MessageTooLong) => c"message too long",
         Some(CloseReason::MessageMalformed) => c"malformed message",
+        Some(CloseReason::FileFailed) => c"file cannot be sent",
         Some(CloseReason::SlowConsumer) => c"slow consumer",
         Some(CloseReason::Local) => c"closed locally",
     };

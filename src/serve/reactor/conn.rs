@@ -10,6 +10,7 @@ use super::clock::steps;
 use super::conn_table::{
     CLOSED, CLOSING, ConnEntry, FIN_SENT, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
 };
+use super::file_part::FilePart;
 use super::send::SendOutcome;
 use super::send_queue::Body;
 use super::tasks::{append, task};
@@ -142,6 +143,63 @@ impl Connection {
         self.service.state.require_own_process("send")?;
         let message = self.service.message(Body::Parts(slices), Some(self.index), "send")?;
         self.sent(self.service.send(self.index, self.generation, &message))
+    }
+
+    /// Sends `len` bytes of `file` from `offset`, after the queued messages, and returns without
+    /// waiting for the peer. `u64::MAX` means up to the present end of the file.
+    ///
+    /// On Linux the bytes do not pass through this process (sendfile(2)). For a file that sendfile
+    /// does not support, and on other systems, the library reads chunks of 64 KiB and sends them. The
+    /// kernel may wait for the disk. After 1 MiB the loop serves other connections.
+    ///
+    /// The library duplicates the descriptor, so the program may close its own at once. The position
+    /// of the file is neither used nor changed. The bytes are sent as they are: without the marks of
+    /// the [framing](crate::ServeOptions::framing), and without heartbeats between them.
+    ///
+    /// A queued file counts 88 bytes for the [`queue_limit`](crate::ServeOptions::queue_limit),
+    /// whatever its length, because its bytes need no memory. [`queued`](Connection::queued) includes
+    /// its bytes. The loop does not read from a connection while a file that its own callback has sent
+    /// is queued, as for other replies, unless the rest of the replies and the file are short.
+    ///
+    /// # Errors
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the file does not have the bytes; it is a
+    ///   directory, a pipe or a socket, which have no offsets; it is not open for reading; or `len` is
+    ///   `u64::MAX` and the size of the file is not known.
+    /// - [`NoDescriptors`](ErrorKind::NoDescriptors): the process or the system has no free descriptor.
+    /// - [`Os`](ErrorKind::Os): the file cannot be read.
+    /// - The errors of [`send`](Connection::send).
+    ///
+    /// If the file becomes shorter or cannot be read after a part of it was sent, the service resets
+    /// the connection with [`FileFailed`](crate::CloseReason::FileFailed).
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Page;
+    /// # impl Handler for Page {
+    /// fn on_data(&self, connection: &Connection, _request: &[u8]) {
+    ///     # #[cfg(unix)]
+    ///     if let Ok(file) = std::fs::File::open("index.html") {
+    ///         let _ = connection.send_file(&file, 0, u64::MAX);
+    ///     }
+    ///     connection.close();
+    /// }
+    /// # }
+    /// ```
+    pub fn send_file(&self, file: impl sys::AsFile, offset: u64, len: u64) -> Result<()> {
+        const OPERATION: &str = "send file";
+        let part = FilePart::new(sys::file_of(&file), offset, len, OPERATION);
+        let part = part.map_err(|e| self.at(e))?;
+        match self.service.send_file(self.index, self.generation, part) {
+            Ok(SendOutcome::Accepted | SendOutcome::Dropped) => Ok(()),
+            Ok(other) => Err(self.send_error(other).during(OPERATION)),
+            Err(None) => {
+                let short = Error::new(ErrorKind::InvalidArgument, OPERATION);
+                Err(self.at(short.detail("the file has become shorter")))
+            }
+            Err(Some(e)) => {
+                Err(self.at(Error::os(OPERATION, &e).detail("the file cannot be read")))
+            }
+        }
     }
 
     #[inline]
@@ -278,7 +336,7 @@ impl Connection {
         });
     }
 
-    /// Returns the number of bytes in the send queue. Returns 0 when the connection has ended.
+    /// Returns the number of bytes in the send queue, with the unsent bytes of files. Returns 0 when the connection has ended.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -292,7 +350,8 @@ impl Connection {
     /// # }
     /// ```
     pub fn queued(&self) -> usize {
-        self.with(|entry| entry.queued_bytes()).unwrap_or(0)
+        let bytes = self.with(|entry| entry.queued_bytes()).unwrap_or(0);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Sets the timer of the connection: [`on_timer`](crate::Handler::on_timer) runs once after

@@ -279,7 +279,7 @@ impl ConnEntry {
     }
 
     /// The number of bytes in the send queue.
-    pub(super) fn queued_bytes(&self) -> usize {
+    pub(super) fn queued_bytes(&self) -> u64 {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 

@@ -9,7 +9,8 @@
 //! - `handler`: the callbacks of the program
 //! - `conn`, `conn_config`: the methods of [`Connection`], the program's reference to a connection
 //! - `conn_table`, `slots`: the state of each connection, and the allocation of entries
-//! - `send`, `send_queue`, `groups`: sends, queued messages, and groups for broadcasts
+//! - `send`, `send_queue`, `file_part`, `groups`: sends, queued messages, files, and groups for
+//!   broadcasts
 //! - `tasks`: functions that the program posts
 //! - `loop_shared`: the part of an event loop that other threads use
 //! - `event_loop`, `timers`, `clock`: the event loop itself
@@ -19,6 +20,7 @@ mod conn;
 mod conn_config;
 mod conn_table;
 mod event_loop;
+mod file_part;
 mod groups;
 mod handler;
 mod loop_shared;

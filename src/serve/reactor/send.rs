@@ -1,15 +1,18 @@
 //! Sends to one connection, and broadcasts.
 
 use std::io;
+use std::result::Result as StdResult;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock::steps;
 use super::conn_table::{ConnEntry, REGISTERED, RESET_PENDING, WATCHES_WRITABLE, WROTE};
+use super::file_part::{FilePart, Stopped};
 use super::send_queue::{Body, Message, PushOutcome};
 use super::{HERE, ReactorService};
 use crate::serve::capacity::MESSAGE_OVERHEAD;
+use crate::serve::options::MessageConfig;
 use crate::serve::stats::Dropped;
 use crate::serve::{Broadcast, OverflowPolicy};
 use crate::stream::end_by_error;
@@ -69,7 +72,7 @@ impl ReactorService {
         match first {
             Some(Ok(n)) if n == bytes.len() => {
                 self.record_sent(&mut entry, n);
-                self.traffic.count_written(n);
+                self.traffic.count_written(n as u64);
                 SendOutcome::Accepted
             }
             first => self.send_rest(entry, index, bytes, first),
@@ -144,7 +147,7 @@ impl ReactorService {
             self.record_sent(entry, done);
         }
         if done == total {
-            self.traffic.count_written(total);
+            self.traffic.count_written(total as u64);
             return SendOutcome::Accepted;
         }
         self.enqueue(entry, index, message, done)
@@ -165,15 +168,27 @@ impl ReactorService {
         } else {
             queue.push(message, done, self.config.queue_limit, self.config.overflow_policy)
         };
+        self.pushed(entry, index, pushed, message.len() as u64, done as u64)
+    }
+
+    /// Completes the push of a message of `len` bytes, of which the kernel has accepted `done`.
+    fn pushed(
+        &self,
+        entry: &mut ConnEntry,
+        index: u32,
+        pushed: PushOutcome,
+        len: u64,
+        done: u64,
+    ) -> SendOutcome {
         let dropped = match pushed {
             PushOutcome::Queued { dropped } => {
-                self.traffic.count_written(message.len());
+                self.traffic.count_written(len);
                 entry.update_throttle(self.watermarks);
                 self.watch_writable(entry, index);
                 dropped
             }
             PushOutcome::Discarded { dropped } => {
-                self.traffic.count_written(message.len());
+                self.traffic.count_written(len);
                 dropped
             }
             PushOutcome::NoMemory if done == 0 => {
@@ -188,6 +203,73 @@ impl ReactorService {
         };
         self.traffic.count_dropped(dropped);
         if dropped == Dropped::default() { SendOutcome::Accepted } else { SendOutcome::Dropped }
+    }
+
+    /// Sends a part of a file after the queued messages, or queues it. An error is about the file;
+    /// then nothing was sent.
+    pub(super) fn send_file(
+        &self,
+        index: u32,
+        generation: u32,
+        mut part: FilePart,
+    ) -> StdResult<SendOutcome, Option<io::Error>> {
+        let entry = self.table.lock(index).filter(|entry| entry.generation == generation);
+        let Some(mut guard) = entry.filter(|entry| entry.may_send()) else {
+            return Ok(SendOutcome::Closed);
+        };
+        let entry = &mut *guard;
+        let Some(socket) = &entry.socket else {
+            return Ok(SendOutcome::Closed);
+        };
+        if part.len() == 0 {
+            return Ok(SendOutcome::Accepted);
+        }
+        // sendfile(2) has no flag that prevents a wait, unlike all other calls of the loops.
+        if sys::SENDS_FILES {
+            sys::set_nonblocking(sys::borrow(socket), true).map_err(Some)?;
+        }
+        let (mut done, mut stopped) = (0, Stopped::Blocked);
+        if entry.queue.as_ref().is_none_or(|queue| queue.is_empty()) {
+            let mut quiet = None;
+            (done, stopped) = part.send(sys::borrow(socket), 0, &mut quiet);
+            drop(quiet);
+            self.record_sent(entry, done);
+        }
+        match stopped {
+            Stopped::Done => {
+                self.traffic.count_written(part.len());
+                return Ok(SendOutcome::Accepted);
+            }
+            Stopped::File(error) if done == 0 => return Err(error),
+            Stopped::File(_) => {
+                self.traffic.count_written(done as u64);
+                self.file_failed(entry);
+                self.schedule(entry, index);
+                return Ok(SendOutcome::Failed(CloseReason::FileFailed));
+            }
+            Stopped::Connection(e) => return Ok(self.record_error(entry, index, &e)),
+            Stopped::NoMemory => self.schedule_retry(entry),
+            Stopped::Blocked | Stopped::Piece => {}
+        }
+        let (is_ready, is_reply, len) =
+            (matches!(stopped, Stopped::Piece), self.is_reply(index), part.len());
+        let queue = entry.queue.get_or_insert_default();
+        let MessageConfig { queue_limit, overflow_policy, .. } = self.config;
+        let pushed = queue.push_file(part, done as u64, is_reply, queue_limit, overflow_policy);
+        queue.is_ready |= is_ready;
+        let outcome = self.pushed(entry, index, pushed, len, done as u64);
+        if !matches!(stopped, Stopped::Blocked) {
+            self.schedule(entry, index);
+        }
+        Ok(outcome)
+    }
+
+    /// Records that the rest of a file cannot be sent, after a part of it was sent.
+    #[cold]
+    pub(super) fn file_failed(&self, entry: &mut ConnEntry) {
+        entry.record_close_reason(CloseReason::FileFailed);
+        self.drop_queue(entry);
+        entry.flags |= RESET_PENDING;
     }
 
     fn reset_slow_consumer(&self, entry: &mut ConnEntry, index: u32) -> SendOutcome {
@@ -279,8 +361,8 @@ impl ReactorService {
                     OverflowPolicy::Disconnect => self.reset_slow_consumer(entry, index),
                     OverflowPolicy::DropOldest => {
                         let mut dropped = Dropped::default();
-                        dropped.add(message.len());
-                        self.traffic.count_written(message.len());
+                        dropped.add(message.len() as u64);
+                        self.traffic.count_written(message.len() as u64);
                         self.traffic.count_dropped(dropped);
                         SendOutcome::Dropped
                     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::file_part::FilePart;
 use crate::io::memory::joined;
 use crate::serve::OverflowPolicy;
 use crate::serve::capacity::MESSAGE_OVERHEAD;
@@ -118,31 +119,65 @@ impl Watermarks {
     }
 }
 
+/// A queued message. `reply`: the connection's own callback sent it.
 #[derive(Debug)]
-struct Chunk {
-    bytes: Arc<Vec<u8>>,
-    /// The message is a reply of the connection's own callback.
-    reply: bool,
+enum Chunk {
+    Bytes { bytes: Arc<Vec<u8>>, reply: bool },
+    File { part: Box<FilePart>, reply: bool },
 }
 
 impl Chunk {
-    /// The memory of the chunk, which is freed once all bytes are sent.
+    fn len(&self) -> u64 {
+        match self {
+            Chunk::Bytes { bytes, .. } => bytes.len() as u64,
+            Chunk::File { part, .. } => part.len(),
+        }
+    }
+
+    /// The memory of the chunk, which is freed once all bytes are sent. The bytes of a file need no
+    /// memory.
     fn cost(&self) -> usize {
-        self.bytes.len() + MESSAGE_OVERHEAD
+        match self {
+            Chunk::Bytes { bytes, .. } => bytes.len() + MESSAGE_OVERHEAD,
+            Chunk::File { .. } => MESSAGE_OVERHEAD,
+        }
+    }
+
+    fn is_reply(&self) -> bool {
+        match self {
+            Chunk::Bytes { reply, .. } | Chunk::File { reply, .. } => *reply,
+        }
+    }
+
+    /// The part of the watermarks that the chunk uses. The bytes of a file count: while a file is
+    /// sent, the loop does not read requests for further files.
+    fn reply_weight(&self) -> usize {
+        match self {
+            Chunk::Bytes { reply: true, .. } => self.cost(),
+            Chunk::File { part, reply: true } => {
+                MESSAGE_OVERHEAD + part.len().min(MAX_FILE_WEIGHT) as usize
+            }
+            _ => 0,
+        }
     }
 }
+
+/// More than any high-water mark.
+const MAX_FILE_WEIGHT: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     chunks: VecDeque<Chunk>,
     /// The number of bytes of the first chunk that the kernel has accepted.
-    sent: usize,
+    sent: u64,
     /// The memory of all chunks.
     cost: usize,
-    /// The memory of the replies.
+    /// The memory of the replies, and the bytes of files among them.
     replies: usize,
     /// The number of unsent bytes.
-    bytes: usize,
+    bytes: u64,
+    /// The kernel may accept more bytes, and the poller does not report it.
+    pub is_ready: bool,
 }
 
 /// The result of pushing a message.
@@ -165,11 +200,11 @@ impl SendQueue {
     }
 
     /// The number of unsent bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The memory of the queued replies.
+    /// The memory of the queued replies, and the bytes of files among them.
     pub(super) fn replies(&self) -> usize {
         self.replies
     }
@@ -180,9 +215,29 @@ impl SendQueue {
         let Some(bytes) = self.copy(message) else {
             return PushOutcome::NoMemory;
         };
-        self.replies += message.len() + MESSAGE_OVERHEAD;
-        self.append(Chunk { bytes, reply: true }, sent);
+        self.append(Chunk::Bytes { bytes, reply: true }, sent as u64);
         PushOutcome::Queued { dropped: Dropped::default() }
+    }
+
+    /// Queues a part of a file of which the kernel has accepted `sent` bytes, as a reply or within
+    /// `cap`.
+    pub(super) fn push_file(
+        &mut self,
+        part: FilePart,
+        sent: u64,
+        reply: bool,
+        cap: usize,
+        overflow_policy: OverflowPolicy,
+    ) -> PushOutcome {
+        if self.chunks.try_reserve(1).is_err() {
+            return PushOutcome::NoMemory;
+        }
+        let chunk = Chunk::File { part: Box::new(part), reply };
+        if reply {
+            self.append(chunk, sent);
+            return PushOutcome::Queued { dropped: Dropped::default() };
+        }
+        self.push_chunk(chunk, sent, cap, overflow_policy)
     }
 
     /// Copies a message, and reserves memory for its chunk. Returns `None` if there is not enough.
@@ -192,9 +247,10 @@ impl SendQueue {
         Some(bytes)
     }
 
-    fn append(&mut self, chunk: Chunk, sent: usize) {
+    fn append(&mut self, chunk: Chunk, sent: u64) {
         self.cost += chunk.cost();
-        self.bytes += chunk.bytes.len() - sent;
+        self.replies += chunk.reply_weight();
+        self.bytes += chunk.len() - sent;
         if self.chunks.is_empty() {
             // The kernel accepts a part of a message only if the queue is empty.
             self.sent = sent;
@@ -212,7 +268,6 @@ impl SendQueue {
         overflow_policy: OverflowPolicy,
     ) -> PushOutcome {
         let need = message.len() + MESSAGE_OVERHEAD;
-        let mut dropped = Dropped::default();
         if self.cost + need > cap && overflow_policy == OverflowPolicy::Disconnect {
             return PushOutcome::SlowConsumer;
         }
@@ -220,11 +275,27 @@ impl SendQueue {
         let Some(bytes) = self.copy(message) else {
             return PushOutcome::NoMemory;
         };
+        let chunk = Chunk::Bytes { bytes, reply: false };
+        self.push_chunk(chunk, sent as u64, cap, overflow_policy)
+    }
+
+    fn push_chunk(
+        &mut self,
+        chunk: Chunk,
+        sent: u64,
+        cap: usize,
+        overflow_policy: OverflowPolicy,
+    ) -> PushOutcome {
+        let need = chunk.cost();
+        let mut dropped = Dropped::default();
         if self.cost + need > cap {
+            if overflow_policy == OverflowPolicy::Disconnect {
+                return PushOutcome::SlowConsumer;
+            }
             // A message that is partly sent must stay, or the peer would receive a corrupt stream.
             let mut next = usize::from(self.sent > 0);
             while self.cost + need > cap {
-                while self.chunks.get(next).is_some_and(|chunk| chunk.reply) {
+                while self.chunks.get(next).is_some_and(Chunk::is_reply) {
                     next += 1;
                 }
                 let Some(oldest) = self.chunks.remove(next) else {
@@ -232,19 +303,19 @@ impl SendQueue {
                 };
                 // The kernel has accepted no byte of this message.
                 self.cost -= oldest.cost();
-                self.bytes -= oldest.bytes.len();
-                dropped.add(oldest.bytes.len());
+                self.bytes -= oldest.len();
+                dropped.add(oldest.len());
             }
             if self.cost + need > cap {
                 if sent > 0 {
                     // The message itself is partly sent, so it cannot be dropped.
                     return PushOutcome::SlowConsumer;
                 }
-                dropped.add(message.len());
+                dropped.add(chunk.len());
                 return PushOutcome::Discarded { dropped };
             }
         }
-        self.append(Chunk { bytes, reply: false }, sent);
+        self.append(chunk, sent);
         PushOutcome::Queued { dropped }
     }
 
@@ -252,31 +323,39 @@ impl SendQueue {
     pub(super) fn slices(&self) -> ([IoSlice<'_>; SLICES], usize) {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
-        let mut sent = self.sent;
+        let mut sent = self.sent as usize;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(&chunk.bytes[sent..]);
+            let Chunk::Bytes { bytes, .. } = chunk else { break };
+            *slice = IoSlice::new(&bytes[sent..]);
             sent = 0;
             count += 1;
         }
         (slices, count)
     }
 
+    /// The file that is next to send, with the number of its bytes that are already sent.
+    pub(super) fn file(&mut self) -> Option<(&mut FilePart, u64)> {
+        match self.chunks.front_mut() {
+            Some(Chunk::File { part, .. }) => Some((part, self.sent)),
+            _ => None,
+        }
+    }
+
     /// Removes bytes that the kernel has accepted.
-    pub(super) fn advance(&mut self, mut n: usize) {
+    pub(super) fn advance(&mut self, n: usize) {
+        let mut n = n as u64;
         while n > 0 {
             let Some(front) = self.chunks.front() else {
                 return;
             };
-            let left = front.bytes.len() - self.sent;
+            let left = front.len() - self.sent;
             let taken = n.min(left);
             self.sent += taken;
             self.bytes -= taken;
             n -= taken;
             if taken == left {
                 self.cost -= front.cost();
-                if front.reply {
-                    self.replies -= front.cost();
-                }
+                self.replies -= front.reply_weight();
                 self.chunks.pop_front();
                 self.sent = 0;
             }
@@ -285,7 +364,7 @@ impl SendQueue {
 
     /// The messages and bytes that are lost when the queue is dropped.
     pub(super) fn dropped(&self) -> Dropped {
-        Dropped { messages: self.chunks.len() as u64, bytes: self.bytes() as u64 }
+        Dropped { messages: self.chunks.len() as u64, bytes: self.bytes() }
     }
 }
 
@@ -403,7 +482,11 @@ mod tests {
         let (mut one, mut other) = (SendQueue::default(), SendQueue::default());
         one.push(&message, 0, CAP, OverflowPolicy::Disconnect);
         other.push(&message, 2, CAP, OverflowPolicy::Disconnect);
-        assert!(Arc::ptr_eq(&one.chunks[0].bytes, &other.chunks[0].bytes));
+        let shared = |queue: &SendQueue| match &queue.chunks[0] {
+            Chunk::Bytes { bytes, .. } => bytes.clone(),
+            Chunk::File { .. } => panic!("a file"),
+        };
+        assert!(Arc::ptr_eq(&shared(&one), &shared(&other)));
         assert_eq!((waiting(&one), waiting(&other)), (b"news\n".to_vec(), b"ws\n".to_vec()));
     }
 

@@ -208,8 +208,9 @@ impl Backend for ReactorService {
     fn close_copies(&self) {
         let used = self.state.lock_inherited().map_or(0, |locked| locked.members.used());
         for index in 0..used {
-            let socket = self.table.lock_inherited(index).and_then(|mut entry| entry.socket.take());
-            drop(socket);
+            // The queue may contain descriptors of files.
+            let entry = self.table.lock_inherited(index);
+            drop(entry.map(|mut entry| (entry.socket.take(), entry.queue.take())));
         }
     }
 }
@@ -436,7 +437,7 @@ impl ReactorService {
     /// The bytes in all send queues.
     pub(in crate::serve) fn queued_bytes(&self) -> u64 {
         let mut queued = 0;
-        self.for_each_entry(|entry| queued += entry.queued_bytes() as u64);
+        self.for_each_entry(|entry| queued += entry.queued_bytes());
         queued
     }
 
@@ -448,7 +449,7 @@ impl ReactorService {
             let socket = entry.socket.as_ref().filter(|_| entry.is_inet());
             let info = socket.and_then(|socket| sys::tcp_info(sys::borrow(socket)).ok());
             let quiet = info.and_then(|info| info.last_received);
-            all.push((self.five_tuple(entry), entry.queued_bytes() as u64, quiet));
+            all.push((self.five_tuple(entry), entry.queued_bytes(), quiet));
         });
         all
     }

@@ -172,6 +172,10 @@ impl Connection for CConnection {
         call(|e| unsafe { keepsock_conn_send_slices(self.0, slices.as_ptr(), slices.len(), e) })
     }
 
+    fn send_file(&self, fd: RawFd, offset: u64, len: u64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_send_file(self.0, fd, offset, len, e) })
+    }
+
     fn fd(&self) -> Outcome<RawFd> {
         let mut fd = -1;
         call(|e| unsafe { keepsock_conn_fd(self.0, &raw mut fd, e) })?;

@@ -94,6 +94,7 @@ pub type Handler<A> = Box<dyn Fn(&<A as Api>::Client) + Send + Sync>;
 pub trait Connection: Send + Sync + Clone + 'static {
     fn send(&self, message: &[u8]) -> Outcome<()>;
     fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()>;
+    fn send_file(&self, fd: RawFd, offset: u64, len: u64) -> Outcome<()>;
     fn fd(&self) -> Outcome<RawFd>;
     fn close(&self);
     fn post(&self, function: OnConnection<Self>) -> Outcome<()>;

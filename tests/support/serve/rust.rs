@@ -1,7 +1,7 @@
 //! Services of the Rust API.
 
 use std::io::IoSlice;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use keepsock::{
@@ -95,6 +95,13 @@ impl Connection for keepsock::Connection {
     fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()> {
         let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
         Ok(keepsock::Connection::send_slices(self, &slices)?)
+    }
+
+    fn send_file(&self, fd: RawFd, offset: u64, len: u64) -> Outcome<()> {
+        // SAFETY: the test keeps the descriptor open during the call.
+        #[allow(unsafe_code)]
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        Ok(keepsock::Connection::send_file(self, file, offset, len)?)
     }
 
     fn fd(&self) -> Outcome<RawFd> {

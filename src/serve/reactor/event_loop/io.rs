@@ -9,6 +9,7 @@ use super::super::conn_table::{
     BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, Input, PAUSED, READ_PENDING, RECEIVED,
     RECV_EOF, RESET_PENDING, THROTTLED,
 };
+use super::super::file_part::Stopped;
 use super::Loop;
 use crate::io::memory::appended;
 use crate::sys::{self, Wait};
@@ -297,9 +298,24 @@ impl<'a> Loop<'a> {
         }
         let mut total = 0;
         let mut lacks_memory = false;
+        let mut file_failed = false;
+        let mut quiet = None;
+        queue.is_ready = false;
         let failure = loop {
             let (slices, count) = queue.slices();
             if count == 0 {
+                let Some((part, done)) = queue.file() else { break None };
+                let (n, stopped) = part.send(sys::borrow(socket), done, &mut quiet);
+                queue.advance(n);
+                total += n;
+                match stopped {
+                    Stopped::Done => continue,
+                    Stopped::Blocked => break None,
+                    Stopped::Piece => queue.is_ready = true,
+                    Stopped::NoMemory => lacks_memory = true,
+                    Stopped::Connection(e) => break Some(e),
+                    Stopped::File(_) => file_failed = true,
+                }
                 break None;
             }
             match sys::send_slices(sys::borrow(socket), &slices[..count], Wait::No) {
@@ -316,6 +332,7 @@ impl<'a> Loop<'a> {
                 Err(e) => break Some(e),
             }
         };
+        drop(quiet);
         let emptied = queue.is_empty();
         if total > 0 {
             self.service.traffic.count_sent(total);
@@ -327,6 +344,10 @@ impl<'a> Loop<'a> {
         }
         if lacks_memory {
             self.service.schedule_retry(entry);
+        }
+        if file_failed {
+            self.service.file_failed(entry);
+            return self.service.schedule(entry, index);
         }
         if let Some(e) = failure {
             self.service.record_error(entry, index, &e);

@@ -33,6 +33,7 @@ impl<'a> Loop<'a> {
     /// Processes an entry after a change, until nothing is left to do.
     pub(super) fn advance(&mut self, index: u32) {
         let mut has_run_tasks = false;
+        let mut has_flushed = false;
         loop {
             let Some(mut guard) = self.lock(index) else {
                 return;
@@ -85,6 +86,16 @@ impl<'a> Loop<'a> {
                 drop(guard);
                 self.read(index, true);
                 continue;
+            }
+            if entry.queue.as_ref().is_some_and(|queue| queue.is_ready) {
+                if !has_flushed {
+                    has_flushed = true;
+                    drop(guard);
+                    self.flush(index);
+                    continue;
+                }
+                // One piece of a file is sent. Other connections run before the next one.
+                self.requeue(entry, index);
             }
             if entry.has(READ_PENDING) {
                 entry.flags &= !READ_PENDING;

@@ -1,0 +1,157 @@
+//! A part of a file that a connection sends.
+
+use std::fs::File;
+use std::io;
+
+use crate::sys::{self, Borrowed, FileRef, NoSigpipe, Wait};
+use crate::types::error::{Error, ErrorKind, Result};
+
+/// The size of a chunk where the kernel cannot send from a file.
+const CHUNK: usize = 64 * 1024;
+/// The maximum number of bytes that are sent before other connections are handled.
+const PIECE: usize = 1024 * 1024;
+
+/// A part of a file, by a descriptor of the library's own.
+#[derive(Debug)]
+pub(super) struct FilePart {
+    file: File,
+    offset: u64,
+    len: u64,
+    /// sendfile(2) does not support the file, so its bytes are read and sent.
+    copies: bool,
+}
+
+/// Why [`FilePart::send`] has returned.
+pub(super) enum Stopped {
+    /// All bytes are sent.
+    Done,
+    /// The kernel accepts no more bytes now.
+    Blocked,
+    /// The kernel may accept more, after the loop has served other connections.
+    Piece,
+    /// The process or the kernel has no memory.
+    NoMemory,
+    /// The connection has failed.
+    Connection(io::Error),
+    /// The file cannot be read; `None`: it has become shorter.
+    File(Option<io::Error>),
+}
+
+impl FilePart {
+    /// Duplicates the descriptor, and checks that the file has the bytes.
+    pub(super) fn new(
+        file: FileRef<'_>,
+        offset: u64,
+        len: u64,
+        operation: &'static str,
+    ) -> Result<FilePart> {
+        let invalid = |what: String| Error::new(ErrorKind::InvalidArgument, operation).detail(what);
+        let failed = |e: io::Error| match sys::is_no_file(&e) {
+            Some(why) => Error::new(ErrorKind::InvalidArgument, operation).detail(why),
+            None => Error::os(operation, &e),
+        };
+        let unreadable = |e: io::Error| match sys::is_no_file(&e) {
+            Some(_) => failed(e),
+            None => Error::os(operation, &e).detail("the file cannot be read"),
+        };
+        if i64::try_from(offset).is_err() {
+            return Err(invalid(format!(
+                "offset {offset} is greater than {}, the largest one",
+                i64::MAX
+            )));
+        }
+        let file = File::from(file.try_clone_to_owned().map_err(failed)?);
+        let found = file.metadata().map_err(unreadable)?;
+        let size = if found.is_file() { Some(found.len()) } else { None };
+        let to_end = len == u64::MAX;
+        let len = match size {
+            Some(size) if to_end => size.saturating_sub(offset),
+            _ => len,
+        };
+        let end = offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok());
+        let is_short = size.is_none_or(|size| end.is_none_or(|end| end > size));
+        // A file whose size is not known, or is less, is read at the last byte: files of /proc have
+        // the size 0. Others are read at the first one. The read also finds a descriptor that is not
+        // open for reading.
+        let checked = match end {
+            Some(end) if is_short && !to_end => end.saturating_sub(1).max(offset),
+            _ => offset,
+        };
+        let read = sys::read_at(sys::file_of(&file), &mut [0], checked).map_err(unreadable)?;
+        if to_end && len == 0 && (read > 0 || size.is_none()) {
+            return Err(invalid(
+                "the size of the file is not known: pass the number of bytes".to_owned(),
+            ));
+        }
+        if !to_end && len > 0 && (end.is_none() || is_short && read == 0) {
+            let size = size.map_or_else(String::new, |size| format!(" of {size} bytes"));
+            return Err(invalid(format!(
+                "the file{size} does not have {len} bytes from offset {offset}"
+            )));
+        }
+        Ok(FilePart { file, offset, len, copies: !sys::SENDS_FILES })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Sends the bytes after the first `done`, up to the size of a piece. Returns the number of sent
+    /// bytes, and why it is not greater.
+    pub(super) fn send(
+        &mut self,
+        socket: Borrowed<'_>,
+        done: u64,
+        quiet: &mut Option<NoSigpipe>,
+    ) -> (usize, Stopped) {
+        let mut total = 0;
+        let stopped = loop {
+            let left = self.len.saturating_sub(done + total as u64);
+            if left == 0 {
+                break Stopped::Done;
+            }
+            if total >= PIECE {
+                break Stopped::Piece;
+            }
+            let at = self.offset + done + total as u64;
+            let most = usize::try_from(left).map_or(PIECE - total, |left| left.min(PIECE - total));
+            let sent = if self.copies {
+                self.copy(socket, at, most)
+            } else {
+                let quiet = quiet.get_or_insert_with(NoSigpipe::new);
+                sys::send_file(socket, sys::file_of(&self.file), at, most as u64, quiet)
+                    .map_err(Stopped::Connection)
+            };
+            match sent {
+                Ok(0) => break Stopped::File(None),
+                Ok(n) => total += n,
+                Err(Stopped::Connection(e)) => match e.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => break Stopped::Blocked,
+                    _ if sys::is_out_of_memory(&e) => break Stopped::NoMemory,
+                    // If the file is at fault, a read of the file returns the cause.
+                    _ if !self.copies && sys::may_concern_file(&e) => self.copies = true,
+                    _ => break Stopped::Connection(e),
+                },
+                Err(other) => break other,
+            }
+        };
+        (total, stopped)
+    }
+
+    /// Reads a chunk and sends it. Bytes that the kernel does not accept are read again later.
+    fn copy(
+        &self,
+        socket: Borrowed<'_>,
+        at: u64,
+        most: usize,
+    ) -> std::result::Result<usize, Stopped> {
+        let mut chunk = sys::zeroed(most.min(CHUNK)).ok_or(Stopped::NoMemory)?;
+        let read = sys::read_at(sys::file_of(&self.file), &mut chunk, at);
+        let read = read.map_err(|e| Stopped::File(Some(e)))?;
+        if read == 0 {
+            return Ok(0);
+        }
+        sys::send(socket, &chunk[..read], Wait::No).map_err(Stopped::Connection)
+    }
+}
