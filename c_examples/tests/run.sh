@@ -9,6 +9,7 @@
 #              KEEPSOCK_EMULATOR   the command that runs a program built for another system
 #              KEEPSOCK_PYTHON     python3, for the test that talks to its http.server
 #              KEEPSOCK_LOAD       the number of connections of the restart test; default 50000
+#              KEEPSOCK_SESSIONS   the number of connections of the tests with redis and mosquitto; default 20
 #
 # Servers listen on port 0 and print their endpoint. Each side waits for the other
 # through pipes, except for a server's output on stderr, so no test sleeps. The
@@ -56,6 +57,8 @@ equal() { # WHAT EXPECTED FOUND
     [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
 
+valgrind_flags="--error-exitcode=9 --leak-check=full --track-fds=yes --child-silent-after-fork=yes"
+
 # A command before each program, which changes its privileges.
 before=
 
@@ -64,8 +67,7 @@ before=
 run() {
     if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
         # shellcheck disable=SC2086 # several words
-        exec $before "$KEEPSOCK_VALGRIND" --error-exitcode=9 --leak-check=full --track-fds=yes --child-silent-after-fork=yes \
-            --log-file="$dir/valgrind.%p" "$@"
+        exec $before "$KEEPSOCK_VALGRIND" $valgrind_flags --log-file="$dir/valgrind.%p" "$@"
     fi
     # shellcheck disable=SC2086 # the emulator may have arguments
     exec $before ${KEEPSOCK_EMULATOR:-} "$@"
@@ -654,6 +656,21 @@ adapters-inside)
     done
     for pid in $clients; do ended "$pid" "adapters"; done
     cat "$dir"/*.out
+    ;;
+
+resp | mqtt)
+    kind=redis server=redis-server
+    [ "$name" = resp ] || kind=mosquitto server=mosquitto
+    program=$(PATH=$PATH:/usr/sbin command -v $server) ||
+        skip "$server is missing. Install it (Debian, Ubuntu: apt-get install $server)"
+    if [ -n "${KEEPSOCK_VALGRIND:-}" ]; then
+        # shellcheck disable=SC2086 # several words
+        "$1" $kind "$program" "$dir" 20 20 "$KEEPSOCK_VALGRIND" $valgrind_flags --log-file="$dir/valgrind.%p" "$2"
+    elif [ "${KEEPSOCK_SESSIONS:-20}" -lt 100 ]; then
+        "$1" $kind "$program" "$dir" 20 20 "$2"
+    else # the server is killed ten times, and stopped ten times
+        "$1" $kind "$program" "$dir" "$KEEPSOCK_SESSIONS" $((KEEPSOCK_SESSIONS / 10)) "$2"
+    fi
     ;;
 
 missing)

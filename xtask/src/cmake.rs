@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{MINUTE, Workspace, read_file, show};
+use crate::servers;
 use crate::steps::Stop;
 use crate::tools::{self, on_path};
 
@@ -36,7 +37,18 @@ impl Build {
 
     /// Runs the tests whose names match. If no name matches, that is a failure.
     pub fn test(&self, ws: &Workspace, names: &str) -> Result<String, Stop> {
+        self.test_with(ws, names, &[])
+    }
+
+    /// The same, with these environment variables.
+    pub fn test_with(
+        &self,
+        ws: &Workspace,
+        names: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<String, Stop> {
         let mut ctest = ws.command(&self.ctest);
+        ctest.env("PATH", servers::path(ws)?).envs(environment.iter().copied());
         ctest.arg("--test-dir").arg(&self.folder);
         ctest.args(["--output-on-failure", "--no-tests=error", "--timeout", "120", "-R", names]);
         let output = show(&mut ctest, 20 * MINUTE)?;

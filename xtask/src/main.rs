@@ -15,6 +15,7 @@ mod msrv;
 mod netns;
 mod run;
 mod sanitize;
+mod servers;
 mod sockets;
 mod steps;
 mod suite;
@@ -41,7 +42,8 @@ cargo xtask <command>
 
 xtask installs missing tools and libraries (cmake, valgrind, strace, libuv, ...): into target/
 with pip where possible, else as Debian packages with apt-get, only if it runs as root. It
-prints each apt-get command and the packages before it runs the command.
+prints each apt-get command and the packages before it runs the command. Missing servers of
+the C examples (redis-server, mosquitto) are unpacked below target/ and not installed.
 KEEPSOCK_NO_INSTALL=1 prevents every installation: xtask prints what to install instead. With
 CI=true a skipped step is a failure.
 ";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
-use crate::{abi_check, counts, cross, demo, features, install_check, msrv, netns, tools};
+use crate::{abi_check, counts, cross, demo, features, install_check, msrv, netns, servers, tools};
 
 const LONG: Duration = Duration::from_secs(20 * 60);
 
@@ -75,6 +75,11 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "valgrind$")
     });
+    // The server ends each connection of the client, is killed ten times, and stopped ten times.
+    steps.step("redis and mosquitto, 1,000 sessions each", || {
+        let sessions = [("KEEPSOCK_SESSIONS", "1000")];
+        c_examples(ws, false)?.test_with(ws, "^(resp|mqtt)-shared$", &sessions)
+    });
     // O1: the library type-checks for the other platforms.
     steps.step("other platforms", || cross::check(ws));
     // Every combination of Cargo features compiles without warnings.
@@ -122,6 +127,7 @@ fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
             println!("{reason}");
         }
     }
+    servers::prepare(ws);
     // The value is always passed, because CMake remembers the last one.
     let valgrind = format!("KEEPSOCK_VALGRIND={}", if valgrind { "ON" } else { "OFF" });
     Build::make(ws, &ws.root, ws.target.join("cmake"), &[valgrind])

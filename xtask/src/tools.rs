@@ -182,7 +182,7 @@ fn planned(simulation: &str) -> Vec<&str> {
 }
 
 /// An error if the user has forbidden installations.
-fn allow_install() -> Result<(), String> {
+pub fn allow_install() -> Result<(), String> {
     match env::var_os(NO_INSTALL) {
         Some(value) if !value.is_empty() => Err(format!("{NO_INSTALL} is set")),
         _ => Ok(()),
