@@ -116,6 +116,8 @@
  *     options.h 4: keepsock_options_add_remote_address
  *   Reconnect with backoff after a connection was lost
  *     connect.h 4: keepsock_reconnect_new, keepsock_reconnect_connect
+ *   Reconnect inside my own event loop, without waiting
+ *     connect.h 4: keepsock_reconnect_set_watch, keepsock_reconnect_try_connect
  *   Choose the local address, the interface or the IP version
  *     options.h 4: keepsock_options_set_local_endpoint, keepsock_options_set_interface,
  *         keepsock_options_set_family
@@ -155,6 +157,9 @@
  *   Put a client into my event loop
  *     client.h 8: keepsock_client_set_nonblocking, keepsock_client_fd,
  *         keepsock_client_check_liveness
+ *     client.h 2: keepsock_client_buffered
+ *   Write to a connection from another thread that outlives its handler
+ *     client.h 1: keepsock_client_ref
  *
  * Liveness and closing
  *   Detect a dead peer
@@ -232,9 +237,11 @@
  *         keepsock_service_wait_stopped, keepsock_service_wait
  *   Restart without losing connections
  *     activation.h 3: keepsock_handover_start
- *     activation.h 1: keepsock_activation_listen, keepsock_activation_ready
+ *     activation.h 1: keepsock_activation_listen, keepsock_activation_ready,
+ *         keepsock_activation_free
  *   Start by socket activation (systemd)
- *     activation.h 1: keepsock_activation_from_env, keepsock_activation_listen
+ *     activation.h 1: keepsock_activation_from_env, keepsock_activation_listen,
+ *         keepsock_activation_free
  *
  * Datagrams
  *   Send and receive UDP datagrams
@@ -268,6 +275,7 @@
  *   Print the state of every connection of a service
  *     serving.h 9: keepsock_service_dump, keepsock_service_get_stats
  *   See the SYN of a client, or a whole handshake
+ *     options.h 7: keepsock_options_set_save_syn
  *     diagnostics.h 1: keepsock_client_saved_syn
  *     diagnostics.h 2: keepsock_capture_new, keepsock_capture_handshake
  */

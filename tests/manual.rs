@@ -240,9 +240,10 @@ fn c_source_of_header(example: &str) -> String {
     let (functions, statements) = example.split_at(end.map_or(0, |at| at + 3));
     format!(
         "#define _POSIX_C_SOURCE 200809L\n#include <keepsock.h>\n#include <inttypes.h>\n\
-         #include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <time.h>\n\
+         #include <poll.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <time.h>\n\
          extern keepsock_server *server;\nextern keepsock_client *client;\n\
          extern keepsock_service *service;\nextern keepsock_handler handler;\n\
+         extern keepsock_datagram *datagram;\n\
          {functions}\nvoid example(void);\nvoid example(void)\n{{\n{statements}}}\n"
     )
 }

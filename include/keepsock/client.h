@@ -201,6 +201,18 @@ int32_t keepsock_client_from_fd(keepsock_fd fd, const keepsock_options *options,
  * second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
  * Use it to push to this client from another thread.
  *
+ * @code
+ * static void serve(keepsock_client *client, void *user)
+ * {
+ *     keepsock_client **subscriber = user; // Another thread writes to it, and frees it.
+ *     char byte;
+ *     size_t len = 1;
+ *     if (keepsock_client_ref(client, subscriber, NULL) != KEEPSOCK_OK)
+ *         return;
+ *     while (len > 0 && keepsock_client_read(client, &byte, 1, &len, NULL) == KEEPSOCK_OK) {}
+ * }
+ * @endcode
+ *
  * @param client  The connection, or another object for it.
  * @param ref     Receives the object. Free it with keepsock_client_free().
  * @return KEEPSOCK_OK on success, otherwise
@@ -1059,7 +1071,44 @@ int32_t keepsock_client_set_idle_timeout(keepsock_client *client, int64_t timeou
  *
  * A client in the program's own event loop: make it non-blocking, register its descriptor, read until
  * KEEPSOCK_ERR_WOULD_BLOCK when the descriptor is readable, and call keepsock_client_check_liveness()
- * when the time that it returned has passed.
+ * when the time that it returned has passed. Call it again after each event, because traffic changes the
+ * time. This example sends `left` bytes and reads to the end of the stream:
+ *
+ * @code
+ * static int32_t run(keepsock_client *client, const char *out, size_t left)
+ * {
+ *     char in[4096];
+ *     size_t n = 0;
+ *     int64_t timeout_ms;
+ *     keepsock_fd fd;
+ *     int32_t status = keepsock_client_set_nonblocking(client, true, NULL);
+ *     if (status == KEEPSOCK_OK)
+ *         status = keepsock_client_fd(client, &fd, NULL);
+ *     while (status == KEEPSOCK_OK || status == KEEPSOCK_ERR_WOULD_BLOCK) {
+ *         if ((status = keepsock_client_check_liveness(client, &timeout_ms, NULL)) != KEEPSOCK_OK)
+ *             return status;
+ *         // POLLOUT only while bytes are left: the socket is writable most of the time.
+ *         struct pollfd wait = {fd, POLLIN, 0};
+ *         if (left > 0)
+ *             wait.events |= POLLOUT;
+ *         // Buffered bytes of keepsock_client_read_line() and others make nothing readable.
+ *         poll(&wait, 1, keepsock_client_buffered(client) > 0 ? 0 : (int)timeout_ms);
+ *         if (left > 0) {
+ *             status = keepsock_client_write(client, out, left, &n, NULL);
+ *             if (status == KEEPSOCK_OK) {
+ *                 out += n;
+ *                 left -= n;
+ *             } else if (status != KEEPSOCK_ERR_WOULD_BLOCK) {
+ *                 return status;
+ *             }
+ *         }
+ *         while ((status = keepsock_client_read(client, in, sizeof in, &n, NULL)) == KEEPSOCK_OK)
+ *             if (n == 0)
+ *                 return KEEPSOCK_OK; // the end of the stream
+ *     }
+ *     return status;
+ * }
+ * @endcode
  */
 
 /**

@@ -90,7 +90,7 @@ typedef struct keepsock_pending_connect keepsock_pending_connect;
  *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
  *     memory or no socket buffers
- *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the lookup of a name needs a descriptor, and none is free
  *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks an option
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -164,6 +164,38 @@ typedef void (*keepsock_on_timeout)(int64_t timeout_ms, void *user);
  * connection that finish returns. So an event loop never has a descriptor that was closed or used
  * again. A Windows system has no descriptor for the end of a lookup: the timeout is at most 25 ms
  * then.
+ *
+ * @code
+ * static struct pollfd watched[16];
+ * static int due = -1;
+ *
+ * static void on_watch(keepsock_fd fd, int32_t watch, void *user)
+ * {
+ *     int i = 0;
+ *     while (i < 16 && watched[i].fd != fd)
+ *         i++;
+ *     if (i == 16) // A new descriptor. poll(2) ignores the negative numbers of free entries.
+ *         for (i = 0; i < 15 && watched[i].fd >= 0; i++) {}
+ *     watched[i].fd = watch == KEEPSOCK_WATCH_REMOVE ? -1 : fd;
+ *     watched[i].events = watch == KEEPSOCK_WATCH_READ ? POLLIN : POLLOUT;
+ * }
+ *
+ * static void on_timeout(int64_t timeout_ms, void *user)
+ * {
+ *     due = (int)timeout_ms;
+ * }
+ *
+ * static keepsock_client *connect_in_loop(keepsock_pending_connect *pending)
+ * {
+ *     keepsock_client *client = NULL;
+ *     for (int i = 0; i < 16; i++)
+ *         watched[i].fd = -1;
+ *     keepsock_pending_connect_set_watch(pending, on_watch, on_timeout, NULL, NULL);
+ *     while (keepsock_pending_connect_finish(pending, &client, NULL) == KEEPSOCK_ERR_WOULD_BLOCK)
+ *         poll(watched, 16, due);
+ *     return client;
+ * }
+ * @endcode
  *
  * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
  * @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().
@@ -672,7 +704,7 @@ int32_t keepsock_reconnect_next_timeout(const keepsock_reconnect *reconnect, int
  * Sets callbacks that report the events that an event loop has to wait for during
  * keepsock_reconnect_try_connect().
  *
- * keepsock_pending_connect_set_watch() describes them. They are called for every try and every
+ * keepsock_pending_connect_set_watch() describes them, with an example. They are called for every try and every
  * delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
  *
  * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.

@@ -401,6 +401,10 @@ int32_t keepsock_datagram_send(keepsock_datagram *datagram, const void *buf, siz
  * if the address is that of a received datagram. To send to a host name, use
  * keepsock_datagram_connect(): the name is then looked up once.
  *
+ * @code
+ * keepsock_datagram_send_to(datagram, "192.0.2.1:514", "hello", 5, NULL);
+ * @endcode
+ *
  * @param endpoint  The destination: "192.0.2.1:80", "unix:/run/app.sock", "unix:@name".
  * @param buf       The bytes.
  * @param len       The number of bytes. 0 sends an empty datagram.
@@ -432,6 +436,13 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram, const char *endpo
  * Replies to a datagram: sends to its sender, from the address that the datagram was sent to.
  *
  * On a machine with several addresses the sender expects the reply from that address.
+ *
+ * @code
+ * char buf[1500];
+ * keepsock_datagram_info info;
+ * while (keepsock_datagram_recv(datagram, buf, sizeof buf, &info, sizeof info, NULL) == KEEPSOCK_OK)
+ *     keepsock_datagram_reply(datagram, &info, buf, info.len, NULL);
+ * @endcode
  *
  * @param datagram  The socket that received the datagram.
  * @param reply_to  The received datagram, from keepsock_datagram_recv() or a handler.
@@ -487,6 +498,15 @@ typedef struct {
  * On Linux one system call sends up to 64 datagrams, and the kernel handles consecutive datagrams
  * of equal length to one address as one (GSO). On other systems the library sends them one by one.
  * One write timeout covers the whole call.
+ *
+ * @code
+ * keepsock_send_item items[2] = {{.buf = "one", .len = 3}, {.buf = "two", .len = 3}};
+ * size_t sent = 0;
+ * for (int i = 0; i < 2; i++)
+ *     keepsock_address_parse("192.0.2.1:514", &items[i].to, NULL);
+ * if (keepsock_datagram_send_batch(datagram, items, 2, sizeof items[0], &sent, NULL) == KEEPSOCK_OK)
+ *     printf("%d datagrams were sent\n", (int)sent);
+ * @endcode
  *
  * @param items  An array of datagrams.
  * @param count  The number of datagrams.

@@ -1756,6 +1756,23 @@ mod c_only {
         }
     }
 
+    /// E1: "would block" of a connect names the endpoint.
+    #[test]
+    fn would_block_of_a_connect_names_the_endpoint() {
+        let endpoint =
+            std::ffi::CString::new(crate::support::refused_address().to_string()).unwrap();
+        let part = format!("connect to {}: would block", endpoint.to_str().unwrap());
+        let mut reconnect = null_mut();
+        unsafe {
+            keepsock_reconnect_new(endpoint.as_ptr(), null(), &raw mut reconnect, null_mut());
+            keepsock_reconnect_set_backoff(reconnect, 60_000, 60_000, null_mut());
+            gives(ErrorKind::WouldBlock.code(), &part, |e| {
+                out(no_handle(), |client| keepsock_reconnect_try_connect(reconnect, client, e))
+            });
+            keepsock_reconnect_free(reconnect);
+        }
+    }
+
     /// E2: each function rejects an object that is NULL, freed, or of another type.
     #[test]
     fn object_of_wrong_type_is_rejected() {

@@ -144,6 +144,18 @@ impl keepsock_client {
 /// second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
 /// Use it to push to this client from another thread.
 ///
+/// @code
+/// static void serve(keepsock_client *client, void *user)
+/// {
+///     keepsock_client **subscriber = user; // Another thread writes to it, and frees it.
+///     char byte;
+///     size_t len = 1;
+///     if (keepsock_client_ref(client, subscriber, NULL) != KEEPSOCK_OK)
+///         return;
+///     while (len > 0 && keepsock_client_read(client, &byte, 1, &len, NULL) == KEEPSOCK_OK) {}
+/// }
+/// @endcode
+///
 /// @param client  The connection, or another object for it.
 /// @param ref     Receives the object. Free it with keepsock_client_free().
 /// @return KEEPSOCK_OK on success, otherwise

@@ -79,7 +79,7 @@ pub type keepsock_on_timeout = Option<unsafe extern "C" fn(timeout_ms: i64, user
 ///   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
 ///     memory or no socket buffers
-///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the lookup of a name needs a descriptor, and none is free
 ///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks an option
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -239,6 +239,38 @@ pub unsafe extern "C" fn keepsock_pending_connect_socket(
 /// connection that finish returns. So an event loop never has a descriptor that was closed or used
 /// again. A Windows system has no descriptor for the end of a lookup: the timeout is at most 25 ms
 /// then.
+///
+/// @code
+/// static struct pollfd watched[16];
+/// static int due = -1;
+///
+/// static void on_watch(keepsock_fd fd, int32_t watch, void *user)
+/// {
+///     int i = 0;
+///     while (i < 16 && watched[i].fd != fd)
+///         i++;
+///     if (i == 16) // A new descriptor. poll(2) ignores the negative numbers of free entries.
+///         for (i = 0; i < 15 && watched[i].fd >= 0; i++) {}
+///     watched[i].fd = watch == KEEPSOCK_WATCH_REMOVE ? -1 : fd;
+///     watched[i].events = watch == KEEPSOCK_WATCH_READ ? POLLIN : POLLOUT;
+/// }
+///
+/// static void on_timeout(int64_t timeout_ms, void *user)
+/// {
+///     due = (int)timeout_ms;
+/// }
+///
+/// static keepsock_client *connect_in_loop(keepsock_pending_connect *pending)
+/// {
+///     keepsock_client *client = NULL;
+///     for (int i = 0; i < 16; i++)
+///         watched[i].fd = -1;
+///     keepsock_pending_connect_set_watch(pending, on_watch, on_timeout, NULL, NULL);
+///     while (keepsock_pending_connect_finish(pending, &client, NULL) == KEEPSOCK_ERR_WOULD_BLOCK)
+///         poll(watched, 16, due);
+///     return client;
+/// }
+/// @endcode
 ///
 /// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
 /// @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().

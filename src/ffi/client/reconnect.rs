@@ -324,7 +324,7 @@ pub unsafe extern "C" fn keepsock_reconnect_next_timeout(
 /// Sets callbacks that report the events that an event loop has to wait for during
 /// keepsock_reconnect_try_connect().
 ///
-/// keepsock_pending_connect_set_watch() describes them. They are called for every try and every
+/// keepsock_pending_connect_set_watch() describes them, with an example. They are called for every try and every
 /// delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
 ///
 /// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.

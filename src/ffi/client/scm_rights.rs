@@ -123,6 +123,23 @@ pub unsafe extern "C" fn keepsock_client_write_fds(
 /// Reads at least one byte, and receives descriptors that were passed with it (SCM_RIGHTS). Unix
 /// sockets only.
 ///
+/// This example passes a descriptor with one byte, and receives it:
+///
+/// @code
+/// static int32_t pass(keepsock_client *client, keepsock_fd fd)
+/// {
+///     return keepsock_client_write_fds(client, "d", 1, &fd, 1, NULL, NULL);
+/// }
+///
+/// static keepsock_fd receive(keepsock_client *client)
+/// {
+///     char byte;
+///     keepsock_fd fd = -1;
+///     keepsock_client_read_fds(client, &byte, 1, &fd, 1, NULL, NULL, NULL, NULL);
+///     return fd;
+/// }
+/// @endcode
+///
 /// Received descriptors are close-on-exec, and the caller closes them. keepsock_client_from_fd()
 /// and keepsock_server_from_fd() adopt them. The kernel closes descriptors that do not fit, and
 /// `fds_truncated` reports it.

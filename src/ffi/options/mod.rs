@@ -746,7 +746,8 @@ pub unsafe extern "C" fn keepsock_options_set_udp_gro(
 /// Sets whether the kernel saves the SYN of each accepted connection (TCP_SAVE_SYN, Linux 4.2).
 ///
 /// keepsock_client_saved_syn() returns it. The kernel needs about 100 bytes for each connection
-/// until it is read. All users may do this. For listening TCP sockets. Default: false.
+/// until it is read. All users may do this. For listening TCP sockets whose connections are
+/// keepsock_client objects: keepsock_server_serve_events() rejects it. Default: false.
 ///
 /// @param on  true to save the SYN.
 /// @return KEEPSOCK_OK on success, otherwise
