@@ -138,6 +138,8 @@
  *     basics.h 5: keepsock_framing
  *     client.h 2: keepsock_client_read_message
  *     client.h 3: keepsock_client_write_message
+ *   Look at the next bytes without reading them (MSG_PEEK)
+ *     client.h 2: keepsock_client_peek
  *   Write everything, or from several buffers
  *     client.h 3: keepsock_client_write_all, keepsock_client_write_slices
  *   Send a file

@@ -7,7 +7,7 @@
  *     keepsock_client_from_fd, keepsock_client_ref, keepsock_client_free
  *  2. Reading: keepsock_client_read, keepsock_client_read_exact, keepsock_client_read_until,
  *     keepsock_client_read_line, keepsock_client_read_message, keepsock_client_read_slices,
- *     keepsock_client_buffered
+ *     keepsock_client_peek, keepsock_client_buffered
  *  3. Writing: keepsock_client_write_all, keepsock_client_write, keepsock_client_write_str,
  *     keepsock_client_write_message, keepsock_client_write_slices, keepsock_client_send_file
  *  4. Timeouts and cancellation: keepsock_client_set_read_timeout,
@@ -29,6 +29,7 @@
  * Where a BSD call has a counterpart here:
  *   socket, connect           keepsock_client_connect
  *   recv, read                keepsock_client_read
+ *   recv(MSG_PEEK)            keepsock_client_peek
  *   readv, recvmsg            keepsock_client_read_slices
  *   fgets, getline            keepsock_client_read_line
  *   send, write               keepsock_client_write_all, keepsock_client_write
@@ -473,6 +474,37 @@ int32_t keepsock_client_read_message(keepsock_client *client, const keepsock_fra
  */
 int32_t keepsock_client_read_slices(keepsock_client *client, const keepsock_buffer *buffers,
                                     size_t count, size_t *len, keepsock_error **error);
+
+/**
+ * Copies the next bytes and leaves them for the next read (recv(2) with MSG_PEEK).
+ *
+ * The call waits as keepsock_client_read() does. Buffered bytes and bytes in the kernel are copied
+ * together. A further call does not wait: it returns the same bytes, and bytes that arrived in
+ * the meantime. A copy does not count as traffic for the idle timeout.
+ *
+ * @param buf    Receives at most `cap` bytes.
+ * @param cap    The size of `buf`, greater than 0.
+ * @param len    Receives the number of bytes. 0 means end of stream.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_DRAINING: the service is draining; finish the current request and return
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+ *   - KEEPSOCK_ERR_WRONG_STATE: the socket is SOCK_SEQPACKET, which has whole packets only
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `cap` is 0
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_client_peek(keepsock_client *client, void *buf, size_t cap, size_t *len,
+                             keepsock_error **error);
 
 /**
  * Returns the number of buffered bytes: bytes that the library has read and not yet returned.

@@ -17,6 +17,8 @@ use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
 use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split, Splitter};
 
+const PEEK: &str = "peek";
+
 impl ClientSocket {
     /// Reads bytes into `buf` and returns their number. Waits until at least one byte is available.
     ///
@@ -128,6 +130,79 @@ impl ClientSocket {
             None => self.recv(&io, buf, &mut timeout),
         };
         received.map_err(|cause| self.to_stop("read", cause, 0))
+    }
+
+    /// Copies the next bytes of the stream into `buf`, leaves them for the next read, and returns their
+    /// number (MSG_PEEK). Waits until at least one byte is available. Buffered bytes and bytes in the
+    /// kernel are copied together.
+    ///
+    /// The result is 0 if the peer has closed its side and all its data was read, or if `buf` is
+    /// empty. A further call does not wait: it returns the same bytes, and bytes that arrived in
+    /// the meantime. Bytes that are only copied do not count as traffic for the idle timeout.
+    ///
+    /// # Errors
+    #[doc = read_errors!()]
+    #[doc = end_errors!()]
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// # server.accept()?.write_all(b"GET / HTTP/1.1\r\n")?;
+    /// let mut first = [0; 1];
+    /// client.peek(&mut first)?;
+    /// let is_tls = first == [0x16];
+    /// # assert!(!is_tls);
+    /// assert_eq!(client.read_line(1024)?, "GET / HTTP/1.1");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn peek(&self, buf: &mut [u8]) -> Result<usize> {
+        self.try_peek(buf).map_err(|stop| self.stopped(PEEK, stop))
+    }
+
+    pub(crate) fn try_peek(&self, buf: &mut [u8]) -> StdResult<usize, Stop> {
+        let io = self.enter(PEEK)?;
+        self.require_stream(PEEK)?;
+        self.require_readable(&io)?;
+        let _disabled = sys::CancellationDisabled::new();
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let buffered = self.copy_buffered(buf);
+        if buffered > 0 {
+            let rest = &mut buf[buffered..];
+            let more = if rest.is_empty() { 0 } else { sys::peek(io.socket(), rest).unwrap_or(0) };
+            return Ok(buffered + more);
+        }
+        let timeout = CallTimeout::new(&self.read_timeout, None);
+        let failed = |cause| self.to_stop(PEEK, cause, 0);
+        loop {
+            match sys::peek(io.socket(), buf) {
+                Ok(0) => return self.on_eof(&io).map_err(failed),
+                Ok(n) => return Ok(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if self.has(NONBLOCKING) {
+                        return Err(failed(self.would_block()));
+                    }
+                    self.wait_ready(&io, Interest::Read, timeout.deadline()).map_err(failed)?;
+                }
+                Err(e) => return Err(failed(self.record_error(&io, &e))),
+            }
+        }
+    }
+
+    /// Copies bytes from the read buffer to `buf` and returns their number.
+    fn copy_buffered(&self, buf: &mut [u8]) -> usize {
+        if !self.has(BUFFERED) {
+            return 0;
+        }
+        let buffer = self.lock_buffer();
+        let bytes = buffer.as_slice();
+        let n = bytes.len().min(buf.len());
+        buf[..n].copy_from_slice(&bytes[..n]);
+        n
     }
 
     /// Fails if the socket is closing or draining.

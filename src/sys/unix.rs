@@ -330,6 +330,16 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Resu
     })
 }
 
+/// Receives without a wait, and leaves the bytes in the queue.
+pub(crate) fn peek(socket: Borrowed<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    let flags = flags(Wait::No) | libc::MSG_PEEK;
+    let _disabled = super::CancellationDisabled::new();
+    // SAFETY: the kernel writes at most buf.len() bytes into buf.
+    super::errno::check(unsafe {
+        libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags)
+    })
+}
+
 /// macOS has no MSG_NOSIGNAL; SO_NOSIGPIPE is set when the socket is created.
 #[cfg(target_vendor = "apple")]
 pub(super) const NO_SIGPIPE: c_int = 0;

@@ -97,6 +97,13 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], _: Wait) -> io::Result<
     (&*SockRef::from(&socket)).read(buf)
 }
 
+/// Receives, and leaves the bytes in the queue. Sockets are non-blocking.
+pub(crate) fn peek(socket: Borrowed<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    let room = std::ptr::from_mut(buf) as *mut [std::mem::MaybeUninit<u8>];
+    // SAFETY: the layouts are equal, and peek writes initialized bytes only.
+    SockRef::from(&socket).peek(unsafe { &mut *room })
+}
+
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usize> {
     (&*SockRef::from(&socket)).write(buf)
 }

@@ -517,6 +517,7 @@ mod c_only {
         unsafe {
             vec![
                 |c, e| out(77usize, |n| keepsock_client_read(c, buf(), 64, n, e)),
+                |c, e| out(77usize, |n| keepsock_client_peek(c, buf(), 64, n, e)),
                 |c, e| keepsock_client_read_exact(c, buf(), 64, e),
                 |c, e| {
                     let buffer = keepsock_buffer { buf: buf(), cap: 64 };
@@ -1042,6 +1043,21 @@ mod c_only {
                 keepsock_address_text(&raw const to, buf, 11, at, e)
             });
             assert_eq!(needed, 12);
+            let mut info: keepsock_datagram_info = std::mem::zeroed();
+            gives(INVALID, "info is NULL", |e| {
+                keepsock_datagram_info_sender(null(), buf, cap, null_mut(), e)
+            });
+            gives(INVALID, "info has no address", |e| {
+                keepsock_datagram_info_sender(&raw const info, buf, cap, null_mut(), e)
+            });
+            info.from = to;
+            gives(ErrorKind::TooLong.code(), "the text needs 12 bytes, and cap is 11", |e| {
+                keepsock_datagram_info_sender(&raw const info, buf, 11, at, e)
+            });
+            (info.from.family, info.unix_name_len) = (1, 109);
+            gives(INVALID, "unix_name_len is above 108", |e| {
+                keepsock_datagram_info_sender(&raw const info, buf, cap, null_mut(), e)
+            });
             keepsock_datagram_free(datagram);
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::support;
 use crate::support::timing::assert_within;
 use crate::support::{
-    Api, Client, INFINITE, Opt, Outcome, TRANSPORTS, Transport, api, fails, pair, timed,
-    with_raw_peer,
+    Api, Client, INFINITE, Opt, Outcome, Server, TRANSPORTS, Token, Transport, api, fails, pair,
+    timed, with_raw_peer,
 };
 use crate::support::{limits, process};
 use keepsock::{ErrorKind, Framing, LengthFormat};
@@ -16,6 +16,9 @@ use keepsock::{ErrorKind, Framing, LengthFormat};
 both_apis![
     read_returns_available_bytes,
     read_slices_fills_buffers_in_order,
+    peek_leaves_the_bytes_for_the_next_read,
+    peek_waits_as_read_waits,
+    peek_does_not_count_as_traffic,
     read_exact_of_short_stream_keeps_the_bytes,
     read_from_fast_sender_keeps_the_deadline,
     read_until_returns_delimiter,
@@ -67,6 +70,92 @@ fn read_slices_fills_buffers_in_order<A: Api>() {
         p.client.shutdown_write().unwrap();
         assert_eq!(p.accepted.read_slices(&mut [&mut a, &mut b]).unwrap(), 0);
     }
+}
+
+/// I1: a peek returns bytes of the read buffer and of the kernel together, and leaves them for the next
+/// read.
+fn peek_leaves_the_bytes_for_the_next_read<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        let (mut buf, mut two) = ([0; 64], [0; 2]);
+        p.client.write_all(b"line\nrest").unwrap();
+        for _ in 0..2 {
+            assert_eq!(p.accepted.peek(&mut buf).unwrap(), 9);
+            assert_eq!(&buf[..9], b"line\nrest");
+        }
+        assert_eq!(p.accepted.read_line(64).unwrap(), "line");
+        assert_eq!(p.accepted.buffered(), 4);
+        assert_eq!(p.accepted.peek(&mut two).unwrap(), 2);
+        assert_eq!(&two, b"re");
+        p.client.write_all(b"-more").unwrap();
+        support::eventually("both parts are copied", || {
+            p.accepted.peek(&mut [0; 64]).unwrap() == 9
+        });
+        assert_eq!(p.accepted.peek(&mut buf).unwrap(), 9);
+        assert_eq!((&buf[..9], p.accepted.buffered()), (&b"rest-more"[..], 4));
+        let mut all = [0; 9];
+        p.accepted.read_exact(&mut all).unwrap();
+        assert_eq!(&all, b"rest-more");
+        p.client.shutdown_write().unwrap();
+        for _ in 0..2 {
+            assert_eq!(p.accepted.peek(&mut buf).unwrap(), 0);
+        }
+        assert_eq!(p.accepted.read(&mut buf).unwrap(), 0);
+        p.accepted.close().unwrap();
+        fails(p.accepted.peek(&mut buf), ErrorKind::Closed);
+    }
+    let dir = support::TempDir::new();
+    let server = A::listen(&dir.endpoint("s"), &[Opt::Seqpacket(true)]).unwrap();
+    let packets = A::connect(&server.endpoint(), &[Opt::Seqpacket(true)]).unwrap();
+    fails(packets.peek(&mut [0; 8]), ErrorKind::WrongState);
+}
+
+/// I1, T2, T4: a peek waits for the first byte, until the read timeout, the token or a close. In
+/// non-blocking mode it does not wait.
+fn peek_waits_as_read_waits<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        let mut buf = [0; 8];
+        p.accepted.set_read_timeout(20).unwrap();
+        fails(p.accepted.peek(&mut buf), ErrorKind::TimedOut);
+        p.accepted.set_nonblocking(true).unwrap();
+        fails(p.accepted.peek(&mut buf), ErrorKind::WouldBlock);
+        p.accepted.set_nonblocking(false).unwrap();
+        p.accepted.set_read_timeout(INFINITE).unwrap();
+        let peek = || p.accepted.peek(&mut [0; 8]);
+        let (outcome, _) = support::while_waiting(peek, || p.client.write_all(b"x").unwrap());
+        assert_eq!(outcome.unwrap(), 1);
+        assert_eq!(p.accepted.read(&mut buf).unwrap(), 1);
+        let token = A::token();
+        p.accepted.set_cancel(Some(&token));
+        let (outcome, _) = support::while_waiting(peek, || token.fire());
+        fails(outcome, ErrorKind::Cancelled);
+        p.accepted.set_cancel(None);
+        let (outcome, _) = support::while_waiting(peek, || p.accepted.close().unwrap());
+        fails(outcome, ErrorKind::Closed);
+    }
+    let p = pair::<A>(Transport::Tcp);
+    p.client.abort();
+    fails(p.accepted.peek(&mut [0; 8]), ErrorKind::Reset);
+}
+
+/// K6: bytes that are copied and not read do not count as traffic.
+fn peek_does_not_count_as_traffic<A: Api>() {
+    let (client, mut peer) = with_raw_peer::<A>(&[Opt::IdleTimeout(2000)]);
+    peer.write_all(b"x").unwrap();
+    support::eventually("the connection is idle", || {
+        let copied = client.peek(&mut [0; 8]);
+        match client.check_liveness() {
+            Ok(_) => {
+                assert_eq!(copied.unwrap(), 1);
+                false
+            }
+            outcome => {
+                fails(outcome, ErrorKind::IdleTimeout);
+                true
+            }
+        }
+    });
 }
 
 /// I1: a read of exactly n bytes. If the stream ends first, the received bytes are counted and

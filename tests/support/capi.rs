@@ -729,6 +729,14 @@ impl Client<CApi> for CClient {
         })
     }
 
+    fn peek(&self, buf: &mut [u8]) -> Outcome<usize> {
+        let mut n = 0;
+        call(|e| unsafe {
+            keepsock_client_peek(self.pointer, buf.as_mut_ptr().cast(), buf.len(), &raw mut n, e)
+        })?;
+        Ok(n)
+    }
+
     fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize> {
         let buffers: Vec<_> = bufs
             .iter_mut()

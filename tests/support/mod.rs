@@ -211,6 +211,7 @@ pub struct Tuple {
 
 pub trait Client<A: Api>: Send + Sync {
     fn read(&self, buf: &mut [u8]) -> Outcome<usize>;
+    fn peek(&self, buf: &mut [u8]) -> Outcome<usize>;
     fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize>;
     fn read_exact(&self, buf: &mut [u8]) -> Outcome<()>;
     fn read_until(&self, delimiter: u8, max: usize) -> Outcome<Vec<u8>>;

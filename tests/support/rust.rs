@@ -339,6 +339,10 @@ impl Client<RustApi> for Arc<ClientSocket> {
         Ok(ClientSocket::write_all(self, buf)?)
     }
 
+    fn peek(&self, buf: &mut [u8]) -> Outcome<usize> {
+        Ok(ClientSocket::peek(self, buf)?)
+    }
+
     fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize> {
         let mut slices: Vec<_> = bufs.iter_mut().map(|b| IoSliceMut::new(b)).collect();
         Ok(ClientSocket::read_slices(self, &mut slices)?)

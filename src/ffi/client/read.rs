@@ -292,6 +292,51 @@ pub unsafe extern "C" fn keepsock_client_read_line(
     })
 }
 
+/// Copies the next bytes and leaves them for the next read (recv(2) with MSG_PEEK).
+///
+/// The call waits as keepsock_client_read() does. Buffered bytes and bytes in the kernel are copied
+/// together. A further call does not wait: it returns the same bytes, and bytes that arrived in
+/// the meantime. A copy does not count as traffic for the idle timeout.
+///
+/// @param buf    Receives at most `cap` bytes.
+/// @param cap    The size of `buf`, greater than 0.
+/// @param len    Receives the number of bytes. 0 means end of stream.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_DRAINING: the service is draining; finish the current request and return
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_WRONG_STATE: the socket is SOCK_SEQPACKET, which has whole packets only
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `cap` is 0
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_client_peek(
+    client: *mut keepsock_client,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `client` during the call; `buf` has `cap`
+    // writable bytes; `len` and `error` are NULL or writable.
+    let (client, buf, len, error) = unsafe {
+        (Ref::new(client), BytesMut::new(buf, cap), Optional::new(len), ErrorOut::new(error))
+    };
+    with_frequent(client, error, "peek", |socket| {
+        len.write(socket.try_peek(buf.not_empty()?)?);
+        Ok(())
+    })
+}
+
 /// Returns the number of buffered bytes: bytes that the library has read and not yet returned.
 ///
 /// An event loop must read these before it polls the descriptor: the kernel no longer has them.

@@ -166,6 +166,7 @@ fn client_calls(m: &mut Machine, kind: Kind) {
     }
     on_client! {
         keepsock_client_read(s, p, o) (p, s.buf, 64, o.at(0));
+        keepsock_client_peek(s, p, o) (p, s.buf, 64, o.at(0));
         keepsock_client_read_exact(s, p, _o) (p, s.buf, 5);
         keepsock_client_read_until(s, p, o) (p, b'\n', s.buf, 64, o.at(0));
         keepsock_client_read_line(s, p, o) (p, s.buf.cast(), 64, o.at(0));
