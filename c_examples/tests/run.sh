@@ -650,12 +650,12 @@ adapters-inside)
     [ -z "${KEEPSOCK_VALGRIND:-}" ] || names= # the resolver of glibc leaks
     for loop in $2; do # they wait most of their time
         mkdir "$dir/$loop"
-        run "$1" cases "$loop" "$dir/$loop" "$endpoint" $names >"$dir/$loop.out" 2>"$dir/$loop.err" 3<&- &
+        run "$1" cases "$loop" "$dir/$loop" "$endpoint" $names >"$dir/$loop.err" 2>&1 3<&- &
         clients="$clients $!"
         pids="$pids $!"
     done
     for pid in $clients; do ended "$pid" "adapters"; done
-    cat "$dir"/*.out
+    cat "$dir"/*.err
     ;;
 
 resp | mqtt)

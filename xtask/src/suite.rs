@@ -31,6 +31,7 @@ fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
     });
     // The full run has a step for all netns tests: it does not run the short ones twice.
     steps.step("Rust tests", || if full { tests_without_netns(ws) } else { all_tests(ws) });
+    // C7: clients in five event loops keep their deadlines, and make few additional system calls.
     steps.step("C examples", || c_examples(ws, false)?.test(ws, "."));
 }
 
