@@ -601,6 +601,7 @@ fn connection_of_several_owners_closes_with_the_last<A: Api>() {
         let Pair { client, accepted, server: _server, .. } = pair::<A>(Transport::Tcp);
         let second = client.another();
         let third = second.another();
+        accepted.set_read_timeout(60_000).unwrap();
         accepted.write_all(b"first\nsecond\nthird\n").unwrap();
         assert_eq!(second.read_line(64).unwrap(), "first");
         let mut owners = [Some(client), Some(second), Some(third)];

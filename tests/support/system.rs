@@ -779,7 +779,8 @@ impl Forked {
             assert!(child >= 0);
             if child == 0 {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                libc::alarm(25);
+                // Later than the limits of the tests, because the end of the child closes its copies.
+                libc::alarm(120);
                 let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
                 if done.is_err() {
                     libc::_exit(1);
