@@ -43,7 +43,6 @@ both_apis![
     unread_icmp_errors_have_a_limit,
     close_with_a_pending_error_keeps_it,
     send_from_invalid_source_is_rejected,
-    send_to_group_from_bound_socket_uses_the_interface,
     batch_keeps_order_and_boundaries,
     batch_of_equal_lengths_uses_gso,
     batch_with_rejected_gso_is_sent_singly,
@@ -727,18 +726,6 @@ fn send_from_invalid_source_is_rejected<A: Api>() {
     for bytes in [&b"one"[..], b"more", b"later"] {
         assert_eq!(peer.recv(8).unwrap().bytes, bytes);
     }
-}
-
-/// D1: a datagram to a group leaves by its interface, also from a socket with an address of its own.
-fn send_to_group_from_bound_socket_uses_the_interface<A: Api>() {
-    let group = IpAddr::from([239, 83, A::NUMBER, 5]);
-    let server = A::Datagram::bind("0.0.0.0:0", &[Opt::ReadTimeout(10_000)]).unwrap();
-    server.join(group, Some("lo"), None).unwrap();
-    let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
-    let to = SocketAddr::new(group, server.port());
-    assert_eq!(client.send_by(b"x", to, 1).unwrap(), 1);
-    let got = server.recv(8).unwrap();
-    assert_eq!((got.to, got.from, got.interface), (Some(to), at(client.port()), 1));
 }
 
 /// D2, T3: a close keeps the errors that were reported before. Other calls then return `Closed`.
