@@ -214,6 +214,8 @@
  *   Pass work to the thread of an event loop (uv_async_send)
  *     conn.h 6: keepsock_conn_post
  *     serving.h 3: keepsock_service_post
+ *   Call a function after a time, or regularly, in an event loop (uv_timer_start)
+ *     serving.h 3: keepsock_service_add_timer, keepsock_service_remove_timer
  *   Do something with every connection of a service
  *     serving.h 3: keepsock_service_for_each
  *   Slow down a fast sender (back-pressure)

@@ -291,7 +291,7 @@ pub(crate) fn handler_panicked(connection: &FiveTuple) {
 #[cfg(feature = "serve")]
 #[cold]
 pub(crate) fn function_panicked() {
-    error!(target: SERVE, "a function that was posted to a service panicked");
+    error!(target: SERVE, "a posted function or the function of a timer panicked");
 }
 
 #[cfg(all(feature = "serve", feature = "datagram"))]

@@ -11,7 +11,8 @@
  *  1. Serving with threads: keepsock_server_serve
  *  2. Serving by events: keepsock_server_serve_events, keepsock_service_add,
  *     keepsock_service_connect
- *  3. Posting and iteration: keepsock_service_post, keepsock_service_for_each
+ *  3. Posting, timers and iteration: keepsock_service_post, keepsock_service_add_timer,
+ *     keepsock_service_remove_timer, keepsock_service_for_each
  *  4. Broadcasts: keepsock_service_broadcast
  *  5. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
  *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size
@@ -239,7 +240,7 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
                                  keepsock_error **error);
 
 /*
- * ---- 3. Posting and iteration -------------------------------------------------------------------
+ * ---- 3. Posting, timers and iteration -----------------------------------------------------------
  */
 
 /**
@@ -274,6 +275,70 @@ typedef void (*keepsock_function)(void *user);
  */
 int32_t keepsock_service_post(keepsock_service *service, keepsock_function function, void *user,
                               keepsock_error **error);
+
+/**
+ * The function of a timer: keepsock_service_add_timer().
+ * @param timer  The id of the timer.
+ * @param user   The pointer that the program passed with the function.
+ */
+typedef void (*keepsock_timer_function)(uint64_t timer, void *user);
+
+/**
+ * Sets a timer: calls a function after a delay, once or repeatedly.
+ *
+ * The function is called in the thread of the first event loop, as those of
+ * keepsock_service_post(). A timer does not expire early, and expires at most some tens of
+ * milliseconds late. The clock is monotonic. A repeating timer keeps its rate. Periods that pass
+ * while the process is stopped or the loop is in a callback are skipped, except for one call.
+ *
+ * A timer does not keep the service from ending. Once keepsock_service_drain() or
+ * keepsock_service_free() has ended the service, no function is called, and the timers are removed.
+ *
+ * @code
+ * static void tick(uint64_t timer, void *user)
+ * {
+ *     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL);
+ * }
+ *
+ * keepsock_service_add_timer(service, 1000, 1000, tick, service, NULL, NULL);
+ * @endcode
+ *
+ * @param service      A service of keepsock_server_serve_events().
+ * @param delay_ms     Milliseconds until the first call, from 0.
+ * @param interval_ms  Milliseconds between calls. 0: the function is called once.
+ * @param function     The function.
+ * @param user         Passed to the function. May be NULL. It must be valid until the function was
+ *                     called once, the timer was removed, or the service has ended.
+ * @param timer        Receives the id of the timer, which is not used twice in a service.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the service has ended
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
+ *     from a forked child
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the timer
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL, or a time is negative
+ * @note May be called from inside callbacks and functions, and not from a signal handler.
+ */
+int32_t keepsock_service_add_timer(keepsock_service *service, int64_t delay_ms, int64_t interval_ms,
+                                   keepsock_timer_function function, void *user, uint64_t *timer,
+                                   keepsock_error **error);
+
+/**
+ * Removes a timer. Its function is not called again.
+ *
+ * A function may remove its own timer. A call that is in progress in another thread continues. To
+ * free `user` after that call, post a function (keepsock_service_post()) that frees it: both are
+ * called in the same thread.
+ *
+ * @param service  A service of keepsock_server_serve_events().
+ * @param timer    The id of the timer.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the timer has expired and does not repeat, or was removed; the
+ *     service is one of keepsock_server_serve(); or the call comes from a forked child
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+ * @note May be called from inside callbacks and functions.
+ */
+int32_t keepsock_service_remove_timer(keepsock_service *service, uint64_t timer,
+                                      keepsock_error **error);
 
 /**
  * Calls a function for each open connection of an event-driven service, in the calling thread.

@@ -83,7 +83,7 @@ pub(super) trait Backend {
         }
         locked.ended = true;
         self.end_connections(&mut locked.members);
-        while !locked.is_idle() {
+        while !locked.is_idle() || locked.in_timer {
             locked = state.wait(locked, Deadline(None));
         }
         let result = Drained { completed: locked.completed, reset: locked.reset };
@@ -136,6 +136,8 @@ pub(super) struct Locked<M> {
     /// With event loops: the number of connects in progress and of posted functions that have not
     /// returned.
     pub tasks: usize,
+    /// With event loops: the function of a timer is called. No call begins after `ended` was set.
+    pub in_timer: bool,
     /// The number of connections served since the start.
     pub opened: u64,
     per_address: PerAddressCount,
@@ -179,6 +181,7 @@ impl<M> ServiceState<M> {
         let locked = Locked {
             live: 0,
             tasks: 0,
+            in_timer: false,
             opened: 0,
             per_address: PerAddressCount::default(),
             stopped: false,

@@ -354,6 +354,69 @@ impl Service {
         self.reactor("post")?.post(function)
     }
 
+    /// Sets a timer: calls `function` after `delay` in the thread of the first event loop, and then
+    /// after each `interval`. `None`: once. Returns the id of the timer, which the function also
+    /// receives. Any thread may call this, also inside callbacks, posted functions and timers.
+    ///
+    /// A timer does not expire early, and expires at most some tens of milliseconds late. The clock is
+    /// monotonic. A repeating timer keeps its rate. Periods that pass while the process is stopped or
+    /// the loop is in a callback are skipped, except for one call.
+    ///
+    /// A timer does not keep the service from ending. Once the service has ended, by a
+    /// [`drain`](Service::drain) or because it was dropped, no function is called, and the service
+    /// drops the functions that are left. If a function panics, the service logs that and removes the
+    /// timer.
+    ///
+    /// # Errors
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the interval is below 1 ms.
+    /// - [`Closed`](ErrorKind::Closed): the service has ended.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for the timer.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection; or
+    ///   called in a forked child.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{Connection, ServeOptions, ServerSocket};
+    /// # use std::time::Duration;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve_events(&ServeOptions::new(), |_: &Connection, _: &[u8]| ())?;
+    /// let second = Duration::from_secs(1);
+    /// let timer = service.add_timer(second, second, |_| println!("tick"))?;
+    /// service.remove_timer(timer)?;
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn add_timer(
+        &self,
+        delay: Duration,
+        interval: impl Into<Option<Duration>>,
+        function: impl FnMut(u64) + Send + 'static,
+    ) -> Result<u64> {
+        self.reactor("add timer")?.add_timer(delay, interval.into(), function)
+    }
+
+    /// Removes a timer. Its function is not called again. A call that is in progress in another
+    /// thread continues. A function may remove its own timer.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): the timer has expired and does not repeat, or was
+    ///   removed; the service has a thread for each connection; or called in a forked child.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{Connection, ServeOptions, ServerSocket};
+    /// # use std::time::Duration;
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve_events(&ServeOptions::new(), |_: &Connection, _: &[u8]| ())?;
+    /// let timer = service.add_timer(Duration::from_secs(60), None, |_| println!("a minute"))?;
+    /// service.remove_timer(timer)?;
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn remove_timer(&self, timer: u64) -> Result<()> {
+        self.reactor("remove timer")?.remove_timer(timer)
+    }
+
     /// Returns the open connections of a service with event loops: those whose
     /// [`on_open`](Handler::on_open) has been called, and whose [`on_close`](Handler::on_close) has
     /// not. A connection may end at any time; its methods then report that.

@@ -1185,6 +1185,8 @@ mod c_only {
                 |s, e| keepsock_service_add(s, null_mut(), null_mut(), e),
                 |s, e| keepsock_service_post(s, None, null_mut(), e),
                 |s, e| keepsock_service_for_each(s, None, null_mut(), e),
+                |s, e| keepsock_service_add_timer(s, 0, 0, None, null_mut(), null_mut(), e),
+                |s, e| keepsock_service_remove_timer(s, 1, e),
                 |s, e| keepsock_service_connect(s, c"127.0.0.1:1".as_ptr(), null(), null_mut(), e),
                 |s, e| {
                     let mut stats: keepsock_service_stats = std::mem::zeroed();

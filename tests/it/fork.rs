@@ -498,6 +498,8 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
                 fails(service.connect(&server.endpoint(), &[], 0), ErrorKind::WrongState);
                 let never = || panic!("runs in the parent");
                 fails(service.post(Box::new(never)), ErrorKind::WrongState);
+                fails(service.add_timer(0, 0, Box::new(|_| ())), ErrorKind::WrongState);
+                fails(service.remove_timer(1), ErrorKind::WrongState);
                 fails(service.for_each(&mut |_| panic!("in the parent")), ErrorKind::WrongState);
             }
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);

@@ -1,4 +1,4 @@
-//! V10: functions that are posted to event loops, and the list of connections.
+//! V10: functions that are posted to event loops, timers of a service, and the list of connections.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 use keepsock::{CloseReason, ErrorKind};
@@ -23,6 +23,9 @@ both_apis![
     panic_in_a_posted_function_ends_only_its_connection,
     for_each_visits_every_open_connection,
     functions_of_a_paused_or_closing_connection_run,
+    service_timer_expires_once_or_repeatedly_until_it_is_removed,
+    service_timer_after_a_long_callback_skips_missed_periods,
+    service_timers_end_with_the_service,
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -378,6 +381,8 @@ fn post_to_a_service_with_threads_is_refused<A: Api>() {
     let service = server.serve(&[], Box::new(|_| ())).unwrap();
     fails(service.post(Box::new(|| panic!("no loop"))), ErrorKind::WrongState);
     fails(service.for_each(&mut |_| panic!("no loop")), ErrorKind::WrongState);
+    fails(service.add_timer(0, 0, Box::new(|_| panic!("no loop"))), ErrorKind::WrongState);
+    fails(service.remove_timer(1), ErrorKind::WrongState);
 }
 
 /// E3, V10: a function that panics ends its connection, or nothing if the service runs it.
@@ -467,5 +472,115 @@ fn functions_of_a_paused_or_closing_connection_run<A: Api>() {
     leave.wait();
     for _ in 0..200 {
         assert_eq!(next(&told), ("aborted", false));
+    }
+}
+
+/// V10: a timer that does not repeat expires once and not early; a repeating one until a thread or
+/// its own function removes it.
+fn service_timer_expires_once_or_repeatedly_until_it_is_removed<A: Api>() {
+    for threads in [1, 3] {
+        let server = listen::<A>();
+        let service = server.serve_events(&[Serve::Threads(threads)], On::default()).unwrap();
+        let service = Arc::new(service);
+        let (tell, told) = channel();
+        let tells = |what: &'static str| {
+            let tell = tell.clone();
+            move |timer: u64| tell.send((what, timer, thread::current().id())).unwrap()
+        };
+        let late = service.add_timer(60_000, 60_000, Box::new(|_| panic!("too early"))).unwrap();
+        let begin = Instant::now();
+        let once = service.add_timer(100, 0, Box::new(tells("once"))).unwrap();
+        let (what, timer, first_loop) = next(&told);
+        assert_eq!((what, timer), ("once", once));
+        assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
+        fails(service.remove_timer(once), ErrorKind::WrongState);
+        let again = service.add_timer(0, 10, Box::new(tells("again"))).unwrap();
+        for _ in 0..5 {
+            assert_eq!(next(&told), ("again", again, first_loop));
+        }
+        service.remove_timer(again).unwrap();
+        // A function that is posted later is called in the same thread.
+        let end = tell.clone();
+        let posted = move || end.send(("posted", 0, thread::current().id())).unwrap();
+        service.post(Box::new(posted)).unwrap();
+        while next(&told) != ("posted", 0, first_loop) {}
+        let (inner, mut calls, own) = (Arc::downgrade(&service), 0, tells("removed"));
+        let removes = move |timer| {
+            calls += 1;
+            if calls == 3 {
+                inner.upgrade().unwrap().remove_timer(timer).unwrap();
+                own(calls);
+            }
+        };
+        let removed = service.add_timer(0, 10, Box::new(removes)).unwrap();
+        assert_eq!(next(&told), ("removed", 3, first_loop));
+        fails(service.remove_timer(removed), ErrorKind::WrongState);
+        service.add_timer(50, 0, Box::new(tells("last"))).unwrap();
+        assert_eq!(next(&told).0, "last", "the removed timers are not called");
+        service.remove_timer(late).unwrap();
+        fails(service.remove_timer(late), ErrorKind::WrongState);
+        fails(service.remove_timer(0), ErrorKind::WrongState);
+        if A::NUMBER == 2 {
+            for (delay, interval) in [(-2, 0), (0, -2), (INFINITE, 0), (0, INFINITE)] {
+                let never = Box::new(|_| panic!("not a time"));
+                fails(service.add_timer(delay, interval, never), ErrorKind::InvalidArgument);
+            }
+        }
+    }
+}
+
+/// V10: a loop that was in a callback calls a timer once, not once for each missed period.
+fn service_timer_after_a_long_callback_skips_missed_periods<A: Api>() {
+    let server = listen::<A>();
+    let service = Arc::new(server.serve_events(&[], On::default()).unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let tick = move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    service.add_timer(0, 10, Box::new(tick)).unwrap();
+    eventually("the timer expires", || calls.load(Ordering::SeqCst) > 2);
+    let (tell, told) = channel();
+    let (inner, count) = (Arc::downgrade(&service), calls.clone());
+    let long = move || {
+        let before = count.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        // The loop handles its timers before it calls this function.
+        let after = move || tell.send(count.load(Ordering::SeqCst) - before).unwrap();
+        inner.upgrade().unwrap().post(Box::new(after)).unwrap();
+    };
+    service.post(Box::new(long)).unwrap();
+    let missed = next(&told);
+    assert!((1..=2).contains(&missed), "{missed} calls");
+}
+
+/// V10, V5: timers do not delay the end of a service, and no function is called after a drain has
+/// returned. Then no timer can be set.
+fn service_timers_end_with_the_service<A: Api>() {
+    for drains in [true, false] {
+        let server = listen::<A>();
+        let service = server.serve_events(&[], On::default()).unwrap();
+        let (calls, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        for delay in 0..20 {
+            let (calls, over) = (calls.clone(), over.clone());
+            let tick = move |_| {
+                assert!(!over.load(Ordering::SeqCst), "the service has ended");
+                calls.fetch_add(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(2));
+            };
+            service.add_timer(delay, 10, Box::new(tick)).unwrap();
+        }
+        service.add_timer(60_000, 0, Box::new(|_| panic!("too early"))).unwrap();
+        eventually("the timers expire", || calls.load(Ordering::SeqCst) > 20);
+        service.stop();
+        service.wait(60_000).unwrap();
+        if drains {
+            service.drain(60_000).unwrap();
+            over.store(true, Ordering::SeqCst);
+            fails(service.add_timer(0, 0, Box::new(|_| ())), ErrorKind::Closed);
+            thread::sleep(Duration::from_millis(50));
+        }
+        drop(service);
+        over.store(true, Ordering::SeqCst);
     }
 }

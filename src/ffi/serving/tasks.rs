@@ -1,9 +1,11 @@
-//! Functions that the program posts to event loops, and the list of connections.
+//! Functions that the program posts to event loops, timers, and the list of connections.
 
 use std::ffi::c_void;
 
 use super::keepsock_conn;
-use crate::ffi::{ErrorOut, Ref, User, keepsock_error, keepsock_service, null, with};
+use crate::ffi::{
+    ErrorOut, Optional, Ref, User, keepsock_error, keepsock_service, null, time, with,
+};
 
 /// A function that is called with a connection: keepsock_conn_post(), keepsock_service_for_each().
 ///
@@ -158,4 +160,94 @@ pub unsafe extern "C" fn keepsock_service_for_each(
         }
         Ok(())
     })
+}
+
+/// The function of a timer: keepsock_service_add_timer().
+///
+/// @param timer  The id of the timer.
+/// @param user   The pointer that the program passed with the function.
+pub type keepsock_timer_function = Option<unsafe extern "C" fn(timer: u64, user: *mut c_void)>;
+
+/// Sets a timer: calls a function after a delay, once or repeatedly.
+///
+/// The function is called in the thread of the first event loop, as those of
+/// keepsock_service_post(). A timer does not expire early, and expires at most some tens of
+/// milliseconds late. The clock is monotonic. A repeating timer keeps its rate. Periods that pass
+/// while the process is stopped or the loop is in a callback are skipped, except for one call.
+///
+/// A timer does not keep the service from ending. Once keepsock_service_drain() or
+/// keepsock_service_free() has ended the service, no function is called, and the timers are removed.
+///
+/// @code
+/// static void tick(uint64_t timer, void *user)
+/// {
+///     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL);
+/// }
+///
+/// keepsock_service_add_timer(service, 1000, 1000, tick, service, NULL, NULL);
+/// @endcode
+///
+/// @param service      A service of keepsock_server_serve_events().
+/// @param delay_ms     Milliseconds until the first call, from 0.
+/// @param interval_ms  Milliseconds between calls. 0: the function is called once.
+/// @param function     The function.
+/// @param user         Passed to the function. May be NULL. It must be valid until the function was
+///                     called once, the timer was removed, or the service has ended.
+/// @param timer        Receives the id of the timer, which is not used twice in a service.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the service has ended
+///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
+///     from a forked child
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the timer
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL, or a time is negative
+/// @note May be called from inside callbacks and functions, and not from a signal handler.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_add_timer(
+    service: *mut keepsock_service,
+    delay_ms: i64,
+    interval_ms: i64,
+    function: keepsock_timer_function,
+    user: *mut c_void,
+    timer: *mut u64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `timer` and
+    // `error` are NULL or writable.
+    let (service, timer, error) =
+        unsafe { (Ref::new(service), Optional::new(timer), ErrorOut::new(error)) };
+    let user = User(user);
+    with(service, error, "add timer", |service| {
+        let function = function.ok_or_else(|| null("function"))?;
+        let interval = time("interval_ms", interval_ms)?;
+        let interval = (!interval.is_zero()).then_some(interval);
+        // SAFETY: the header requires a function with this signature, and that `user` is valid.
+        let call = move |id| unsafe { function(id, user.get()) };
+        timer.write(service.add_timer(time("delay_ms", delay_ms)?, interval, call)?);
+        Ok(())
+    })
+}
+
+/// Removes a timer. Its function is not called again.
+///
+/// A function may remove its own timer. A call that is in progress in another thread continues. To
+/// free `user` after that call, post a function (keepsock_service_post()) that frees it: both are
+/// called in the same thread.
+///
+/// @param service  A service of keepsock_server_serve_events().
+/// @param timer    The id of the timer.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the timer has expired and does not repeat, or was removed; the
+///     service is one of keepsock_server_serve(); or the call comes from a forked child
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+/// @note May be called from inside callbacks and functions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_remove_timer(
+    service: *mut keepsock_service,
+    timer: u64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "remove timer", |service| service.remove_timer(timer))
 }

@@ -20,7 +20,8 @@ use super::conn_table::{
     READ_PENDING, REGISTERED, RESET_PENDING, UNOPENED, WATCHES_WRITABLE,
 };
 use super::loop_shared::{
-    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_SCAN, LoopShared, NONE,
+    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_SCAN, CMD_TIMERS, LoopShared,
+    NONE,
 };
 use super::timers::Timers;
 use super::{Connection, HERE, Handler, ReactorService};
@@ -58,6 +59,8 @@ struct Loop<'a> {
     /// An empty list, which is exchanged for the list of pending entries.
     listed: Vec<u32>,
     timers: Timers,
+    /// The time for which a timer of the service is set, or 0.
+    service_due: u64,
     pauses: Pauses,
     /// The time at which the loop last woke, or began to wait.
     woke_at: u64,
@@ -101,6 +104,7 @@ pub(super) fn run(
         spare: Vec::new(),
         listed: Vec::new(),
         timers: Timers::default(),
+        service_due: 0,
         pauses: Pauses::default(),
         woke_at: service.now(),
         connects: Slab::new(),
@@ -240,6 +244,9 @@ impl<'a> Loop<'a> {
         if commands & CMD_POST != 0 {
             self.run_service_tasks();
         }
+        if commands & CMD_TIMERS != 0 {
+            self.set_service_timer();
+        }
         if commands & CMD_CONNECT != 0 {
             self.start_connects();
         }
@@ -270,6 +277,7 @@ impl<'a> Loop<'a> {
             service.task_ended();
         }
         while self.run_service_task() {}
+        self.drop_service_timers();
         self.unwatched.clear();
         service.exit_when_empty.load(Ordering::SeqCst) && service.state.lock().live == 0
     }

@@ -23,6 +23,8 @@ pub(super) const CMD_RESET_ALL: u32 = 1 << 3;
 pub(super) const CMD_ACCEPT: u32 = 1 << 4;
 /// For the first loop: functions were posted to the service.
 pub(super) const CMD_POST: u32 = 1 << 5;
+/// For the first loop: a timer of the service is earlier than the others.
+pub(super) const CMD_TIMERS: u32 = 1 << 6;
 
 /// A connect that a program requested, with the data of its connection.
 type NewConnect = (PendingConnect, Option<Data>);

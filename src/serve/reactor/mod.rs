@@ -13,6 +13,7 @@
 //!   broadcasts
 //! - `tasks`: functions that the program posts
 //! - `loop_shared`: the part of an event loop that other threads use
+//! - `service_timers`: the timers of a service
 //! - `event_loop`, `timers`, `clock`: the event loop itself
 
 mod clock;
@@ -27,6 +28,7 @@ mod loop_shared;
 mod send;
 mod send_queue;
 mod service;
+mod service_timers;
 mod slots;
 mod tasks;
 mod timers;
@@ -44,6 +46,7 @@ use groups::Groups;
 pub use handler::Handler;
 use loop_shared::LoopShared;
 use send_queue::Watermarks;
+use service_timers::ServiceTimers;
 use slots::SlotAllocator;
 use tasks::Tasks;
 
@@ -107,6 +110,8 @@ pub(in crate::serve) struct ReactorService {
     groups: Groups,
     /// The functions that were posted to the service. The first loop calls them.
     tasks: Mutex<Tasks<()>>,
+    /// The timers of the service. The first loop calls their functions.
+    timers: Mutex<ServiceTimers>,
     traffic: Traffic,
     start: Tick,
     /// The service drains. A connection that is accepted from now on is also notified.

@@ -2,19 +2,23 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::steps;
 use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin};
 use super::event_loop;
 use super::groups::Groups;
-use super::loop_shared::{CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, LoopShared};
+use super::loop_shared::{
+    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_TIMERS, LoopShared,
+};
 use super::send_queue::Watermarks;
+use super::service_timers::{ServiceTimers, TimerFunction};
 use super::slots::SlotAllocator;
 use super::tasks::{Task, append, task};
 use super::{Connection, Data, HERE, Handler, ReactorService};
 use crate::connect::PendingConnect;
+use crate::io::memory::boxed;
 use crate::listener::ServerSocket;
 use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
 use crate::serve::lifecycle::{Backend, Locked, ServiceState};
@@ -146,6 +150,7 @@ impl ServerSocket {
             acceptor,
             groups: Groups::default(),
             tasks: Default::default(),
+            timers: Default::default(),
             traffic: Traffic::default(),
             start: Tick::now(),
             draining: AtomicBool::new(false),
@@ -395,6 +400,57 @@ impl ReactorService {
             self.loops[0].post_command(CMD_POST, self.is_first_loop());
         }
         Ok(())
+    }
+
+    /// The time since the service was created.
+    pub(super) fn elapsed(&self) -> Duration {
+        Tick::now().since(self.start)
+    }
+
+    pub(super) fn lock_timers(&self) -> MutexGuard<'_, ServiceTimers> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a timer of the first loop, and returns its id.
+    pub(in crate::serve) fn add_timer(
+        &self,
+        delay: Duration,
+        interval: Option<Duration>,
+        function: impl FnMut(u64) + Send + 'static,
+    ) -> Result<u64> {
+        const OPERATION: &str = "add timer";
+        if interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
+            let error = self.state.error(ErrorKind::InvalidArgument, OPERATION);
+            return Err(error.detail("the interval must be at least 1 ms"));
+        }
+        // The coarse clock is late by this time. No timer expires early.
+        let now = self.elapsed() + Tick::LAG;
+        let mut function = boxed(function).map(|function| -> Box<dyn TimerFunction> { function });
+        let mut add = || {
+            function.as_ref().ok_or(ErrorKind::NoMemory)?;
+            let locked = self.state.lock();
+            // No function is called after `ended` was set.
+            if locked.ended {
+                return Err(ErrorKind::Closed);
+            }
+            let added = self.lock_timers().add(now, delay, interval, &mut function);
+            drop(locked);
+            added
+        };
+        let (id, is_first) = add().map_err(|kind| self.state.error(kind, OPERATION))?;
+        if is_first {
+            self.loops[0].post_command(CMD_TIMERS, self.is_first_loop());
+        }
+        Ok(id)
+    }
+
+    pub(in crate::serve) fn remove_timer(&self, id: u64) -> Result<()> {
+        // The guard is released before the function is dropped, which may run code of the program.
+        let removed = self.lock_timers().remove(id);
+        removed.map(drop).map_err(|()| {
+            let error = self.state.error(ErrorKind::WrongState, "remove timer");
+            error.detail(format!("timer {id} has expired, was removed or never existed"))
+        })
     }
 
     /// The connections whose `on_open` has been called, and whose `on_close` has not.

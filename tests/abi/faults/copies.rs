@@ -414,6 +414,10 @@ unsafe extern "C" fn count(user: *mut c_void) {
     unsafe { &*user.cast::<Posted>() }.ran.fetch_add(1, Ordering::SeqCst);
 }
 
+unsafe extern "C" fn never(_: u64, _: *mut c_void) {
+    panic!("after a day");
+}
+
 unsafe extern "C" fn count_conn(_: keepsock_conn, user: *mut c_void) {
     unsafe { count(user) };
 }
@@ -456,6 +460,19 @@ fn post_without_memory_fails_and_the_earlier_functions_run() {
             ok(post());
             accepted += 1;
         }
+        let timers = without_allocations_of(64 * 1024, || {
+            loop {
+                let delay = 86_400_000;
+                let (e, none) = (null_mut(), null_mut());
+                match unsafe {
+                    keepsock_service_add_timer(service, delay, 0, Some(never), user, none, e)
+                } {
+                    KEEPSOCK_OK => {}
+                    failed => break failed,
+                }
+            }
+        });
+        returned("keepsock_service_add_timer", ErrorKind::NoMemory, timers);
         let listed = without_allocations_of(512, || unsafe {
             keepsock_service_for_each(service, Some(count_conn), user, null_mut())
         });

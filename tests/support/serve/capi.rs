@@ -7,6 +7,7 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr::{null, null_mut};
+use std::sync::Mutex;
 
 use keepsock::ffi::*;
 use keepsock::{CloseReason, Sockopt};
@@ -16,12 +17,13 @@ use super::super::capi::{
     snap, tuple,
 };
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
-use super::{Connection, Handler, On, OnConnection, Sent, Serve, Service, Stats};
+use super::{Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
 
 pub struct CService {
     pub pointer: *mut keepsock_service,
     /// The target of `user`. It lives until the service is freed.
     _user: Box<dyn Any>,
+    timers: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +47,7 @@ impl CService {
             let user = user.cast_mut().cast();
             keepsock_server_serve(server.0, options.0, Some(run), user, &raw mut out, e)
         })?;
-        Ok(CService { pointer: out, _user: handler })
+        Ok(CService { pointer: out, _user: handler, timers: Mutex::default() })
     }
 
     pub fn serve_events(server: &CServer, list: &[Serve], on: On<CApi>) -> Outcome<CService> {
@@ -58,7 +60,7 @@ impl CService {
             let (callbacks, user) = (&raw const callbacks, user.cast_mut().cast());
             keepsock_server_serve_events(server.0, options.0, callbacks, user, &raw mut out, e)
         })?;
-        Ok(CService { pointer: out, _user: on })
+        Ok(CService { pointer: out, _user: on, timers: Mutex::default() })
     }
 }
 
@@ -372,6 +374,25 @@ impl Service<CApi> for CService {
         let posted =
             call(|e| unsafe { keepsock_service_post(self.pointer, Some(run), user.cast(), e) });
         posted.inspect_err(|_| drop(unsafe { Box::from_raw(user) }))
+    }
+
+    fn add_timer(&self, delay: i64, interval: i64, function: OnTimer) -> Outcome<u64> {
+        unsafe extern "C" fn run(timer: u64, user: *mut c_void) {
+            unsafe { (*user.cast::<OnTimer>())(timer) };
+        }
+        let mut function = Box::new(function);
+        let (user, mut timer) = ((&raw mut *function).cast(), 0);
+        // The functions live until the service is freed.
+        self.timers.lock().unwrap().push(function);
+        call(|e| unsafe {
+            let timer = &raw mut timer;
+            keepsock_service_add_timer(self.pointer, delay, interval, Some(run), user, timer, e)
+        })?;
+        Ok(timer)
+    }
+
+    fn remove_timer(&self, timer: u64) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_remove_timer(self.pointer, timer, e) })
     }
 
     fn for_each(&self, mut visit: &mut dyn FnMut(&CConnection)) -> Outcome<()> {

@@ -33,6 +33,9 @@ pub type OnClose<A> = Box<dyn Fn(&<A as Api>::Connection, CloseReason) + Send + 
 
 pub type OnFailed = Box<dyn Fn(Failure, usize) + Send + Sync>;
 
+/// The function of a timer of a service.
+pub type OnTimer = Box<dyn FnMut(u64) + Send>;
+
 /// A function that is posted to a connection.
 pub type OnConnection<C> = Box<dyn FnOnce(&C) + Send>;
 
@@ -147,6 +150,9 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     fn add(&self, client: A::Client, data: usize) -> Result<(), (A::Client, Failure)>;
     fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()>;
+    /// `interval` 0: once.
+    fn add_timer(&self, delay: i64, interval: i64, function: OnTimer) -> Outcome<u64>;
+    fn remove_timer(&self, timer: u64) -> Outcome<()>;
     fn for_each(&self, visit: &mut dyn FnMut(&A::Connection)) -> Outcome<()>;
     fn stats(&self) -> Stats;
     fn dump(&self) -> String;

@@ -11,7 +11,7 @@ use keepsock::{
 
 use super::super::rust::{RustApi, limit, millis, ms, options, peer, snap, tuple};
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
-use super::{Connection, On, OnConnection, Sent, Serve, Service, Stats};
+use super::{Connection, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
 
 pub fn serve_options(list: &[Serve]) -> ServeOptions {
     let mut o = ServeOptions::new();
@@ -284,6 +284,15 @@ impl Service<RustApi> for keepsock::Service {
 
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
         Ok(keepsock::Service::post(self, function)?)
+    }
+
+    fn add_timer(&self, delay: i64, interval: i64, function: OnTimer) -> Outcome<u64> {
+        let interval = (interval != 0).then(|| limit(interval));
+        Ok(keepsock::Service::add_timer(self, limit(delay), interval, function)?)
+    }
+
+    fn remove_timer(&self, timer: u64) -> Outcome<()> {
+        Ok(keepsock::Service::remove_timer(self, timer)?)
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&keepsock::Connection)) -> Outcome<()> {

@@ -11,6 +11,7 @@ use super::super::conn_table::{
 };
 use super::super::send::SendOutcome;
 use super::super::send_queue::{Body, Message};
+use super::super::timers::SERVICE;
 use super::Loop;
 use crate::stream::end_by_error;
 use crate::stream::liveness::{Due, IdleTimes, Timers};
@@ -146,6 +147,7 @@ impl<'a> Loop<'a> {
             let due = timers.pop_expired(now, |time, index| self.is_set(time, index));
             self.timers = timers;
             match due {
+                Some(SERVICE) => self.run_service_timers(),
                 Some(index) => self.on_timer(index),
                 None => return,
             }
@@ -153,6 +155,9 @@ impl<'a> Loop<'a> {
     }
 
     fn is_set(&self, time: u64, index: u32) -> bool {
+        if index == SERVICE {
+            return time == self.service_due;
+        }
         self.lock(index).is_some_and(|entry| entry.due == time as u32)
     }
 

@@ -1,9 +1,11 @@
-//! Functions that the program has posted.
+//! Functions that the program has posted, and the timers of the service.
 
+use std::mem;
 use std::sync::PoisonError;
 
 use super::super::loop_shared::CMD_POST;
 use super::super::tasks::take;
+use super::super::timers::SERVICE;
 use super::Loop;
 use crate::io::panic_guard::panics;
 use crate::log;
@@ -63,5 +65,62 @@ impl<'a> Loop<'a> {
         }
         self.service.task_ended();
         true
+    }
+
+    /// Sets the timer of the loop to the earliest timer of the service.
+    pub(super) fn set_service_timer(&mut self) {
+        // A timer that is due already expires in the next round, so that each round ends.
+        let next = self.service.lock_timers().next().map_or(0, |next| next.max(self.now + 1));
+        if next == self.service_due {
+            return;
+        }
+        if self.service_due != 0 {
+            self.timers.cancel();
+        }
+        self.service_due = next;
+        if next != 0 {
+            self.timers.set(next, SERVICE);
+        }
+    }
+
+    /// Calls the functions of the service's timers that have expired.
+    pub(super) fn run_service_timers(&mut self) {
+        let service = self.service;
+        self.service_due = 0;
+        self.now = self.note_callbacks();
+        let now = self.now;
+        loop {
+            let mut locked = service.state.lock();
+            if locked.ended {
+                break;
+            }
+            let Some((id, mut function)) = service.lock_timers().expire(now) else {
+                break;
+            };
+            locked.in_timer = true;
+            drop(locked);
+            let left = if panics(|| function.call(id)) {
+                log::function_panicked();
+                let _ = service.lock_timers().remove(id);
+                Some(function)
+            } else {
+                service.lock_timers().repeat(id, function, service.elapsed())
+            };
+            // Dropping values of the program may panic.
+            panics(|| drop(left));
+            let mut locked = service.state.lock();
+            locked.in_timer = false;
+            let is_relevant = locked.ended;
+            service.state.notify(locked, is_relevant);
+        }
+        self.set_service_timer();
+    }
+
+    /// Drops the functions of the timers, after the service has ended.
+    pub(super) fn drop_service_timers(&self) {
+        if self.number == 0 {
+            let timers = mem::take(&mut *self.service.lock_timers());
+            panics(|| drop(timers));
+        }
     }
 }
