@@ -43,8 +43,7 @@ pub(crate) use crate::io::memory::listed;
 // The reason why a call did not complete, before an error object is created.
 pub(crate) use crate::io::wait::Stop;
 // A network is checked when it is added, because C has no builder that returns the error later.
-#[cfg(feature = "serve")]
-pub(crate) use crate::serve::admission::network as parse_network;
+pub(crate) use crate::types::network::network as parse_network;
 // Descriptors: numbers in C. Locks of handle tables survive fork(2), and a call of the C API
 // disables pthread_cancel(3).
 #[cfg(feature = "serve")]

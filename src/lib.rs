@@ -168,5 +168,6 @@ pub use types::endpoint::Endpoint;
 pub use types::error::{Attempt, Error, ErrorKind, Result, Stage};
 pub use types::framing::{Framing, LengthFormat};
 pub use types::keepalive::Keepalive;
+pub use types::proxy::ProxyHeader;
 pub use types::sockopt::Sockopt;
 pub use types::tcp_state::TcpState;

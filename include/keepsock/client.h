@@ -21,7 +21,8 @@
  *     keepsock_client_set_heartbeat_timeout, keepsock_client_set_idle_timeout
  *  8. Event loops: keepsock_client_set_nonblocking, keepsock_client_fd,
  *     keepsock_client_check_liveness, keepsock_client_release_fd
- *  9. Addresses and statistics: keepsock_client_five_tuple, keepsock_client_get_stats
+ *  9. Addresses and statistics: keepsock_client_five_tuple, keepsock_client_read_proxy_header,
+ *     keepsock_client_proxy_address, keepsock_client_get_stats
  *
  * Other headers: connecting without blocking and reconnecting (connect.h), serving many connections
  * with one thread (serving.h), peer credentials and passing descriptors (unix.h).
@@ -269,6 +270,7 @@ typedef struct {
  * @param error  A read that would block allocates nothing if it is NULL.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -303,6 +305,7 @@ int32_t keepsock_client_read(keepsock_client *client, void *buf, size_t cap, siz
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before `len` bytes had arrived
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -338,6 +341,7 @@ int32_t keepsock_client_read_exact(keepsock_client *client, void *buf, size_t le
  *   - KEEPSOCK_ERR_TOO_LONG: no delimiter within `cap` bytes; the bytes stay readable with
  *     keepsock_client_read() or a larger buffer
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -372,6 +376,7 @@ int32_t keepsock_client_read_until(keepsock_client *client, uint8_t delimiter, v
  *   - KEEPSOCK_ERR_TOO_LONG: no line end within `cap` bytes; the bytes stay readable with
  *     keepsock_client_read() or a larger buffer
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -418,8 +423,8 @@ int32_t keepsock_client_read_line(keepsock_client *client, char *buf, size_t cap
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before a whole message had arrived
  *   - KEEPSOCK_ERR_TOO_LONG: the message is longer than `framing->max` or `cap`
- *   - KEEPSOCK_ERR_MALFORMED: the length is not a number in its format, or is below zero with
- *     `length_adjustment`
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; or the length is not a
+ *     number in its format, or is below zero with `length_adjustment`
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
@@ -455,6 +460,7 @@ int32_t keepsock_client_read_message(keepsock_client *client, const keepsock_fra
  * @param len      Receives the number of bytes in all buffers. 0 means end of stream.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -487,6 +493,7 @@ int32_t keepsock_client_read_slices(keepsock_client *client, const keepsock_buff
  * @param len    Receives the number of bytes. 0 means end of stream.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -1238,6 +1245,46 @@ int32_t keepsock_client_release_fd(keepsock_client *client, keepsock_fd *fd,
  */
 int32_t keepsock_client_five_tuple(const keepsock_client *client, keepsock_five_tuple *out,
                                    size_t size, keepsock_error **error);
+
+/**
+ * Waits for the PROXY header of a connection from a trusted proxy, and receives it.
+ *
+ * keepsock_client_five_tuple() returns the addresses of the proxy's client from then on. A read does
+ * the same first, so only a program that needs the address before it reads calls this function.
+ * Without a header to receive it returns immediately. No byte after the header is lost.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_MALFORMED: the first bytes are not a header, or the proxy closed its side within
+ *     it; the connection was reset
+ *   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within keepsock_options_set_proxy_timeout();
+ *     the connection was reset
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the header is incomplete
+ *   - KEEPSOCK_ERR_RESET: the proxy reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the proxy vanished
+ *   - KEEPSOCK_ERR_STALLED: the proxy takes no data
+ *   - KEEPSOCK_ERR_UNREACHABLE: the network reported the proxy unreachable
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired
+ *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: nothing was received after a heartbeat
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+ *   - KEEPSOCK_ERR_DRAINING: the service is draining
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `client` is NULL
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_client_read_proxy_header(keepsock_client *client, keepsock_error **error);
+
+/**
+ * Returns the address of the proxy through which the client has connected.
+ *
+ * keepsock_client_five_tuple() returns the addresses of the client.
+ *
+ * @param address  Receives the address.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_NOT_FOUND: no PROXY header with the addresses of a client was received
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ */
+int32_t keepsock_client_proxy_address(const keepsock_client *client, keepsock_address *address,
+                                      keepsock_error **error);
 
 /**
  * A snapshot of a connection's statistics (struct tcp_info of tcp(7)).

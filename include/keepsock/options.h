@@ -20,12 +20,14 @@
  *     keepsock_options_set_first_byte_timeout
  *  4. Connecting: keepsock_options_set_family, keepsock_options_set_preferred_family,
  *     keepsock_options_add_remote_address, keepsock_options_set_local_endpoint,
- *     keepsock_options_set_interface, keepsock_options_set_attempt_delay
+ *     keepsock_options_set_interface, keepsock_options_set_attempt_delay,
+ *     keepsock_options_set_proxy_header
  *  5. TCP and UDP: keepsock_options_set_nodelay, keepsock_options_set_fast_open,
  *     keepsock_options_set_mptcp, keepsock_options_set_keep_stats, keepsock_options_set_udp_gro
  *  6. Options of the operating system: keepsock_options_set_sockopt,
  *     keepsock_options_set_congestion_control, keepsock_options_set_raw_sockopt
- *  7. Listening: keepsock_options_set_backlog, keepsock_options_set_save_syn,
+ *  7. Listening: keepsock_options_set_backlog, keepsock_options_add_trusted_proxy,
+ *     keepsock_options_set_proxy_timeout, keepsock_options_set_save_syn,
  *     keepsock_options_set_handover
  *  8. Unix sockets: keepsock_options_set_unix_mode, keepsock_options_set_unix_owner,
  *     keepsock_options_add_allowed_uid, keepsock_options_set_seqpacket
@@ -443,6 +445,25 @@ int32_t keepsock_options_set_interface(keepsock_options *options, const char *in
 int32_t keepsock_options_set_attempt_delay(keepsock_options *options, int64_t delay_ms,
                                            keepsock_error **error);
 
+/**
+ * Sets the header of the PROXY protocol that a connect sends before all other bytes.
+ *
+ * A relay passes the addresses of its client, so that the server learns them. An IPv4 and an IPv6
+ * address are sent as two IPv6 addresses. Default: no header.
+ *
+ * @param version      1 (text) or 2 (binary). 0: no header.
+ * @param source       The address of the client. NULL: the connection has no client (UNKNOWN in
+ *                     version 1, LOCAL in version 2).
+ * @param destination  The address to which the client connected. NULL as `source`.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the addresses
+ *     is NULL or has no family, or version 0 has addresses
+ */
+int32_t keepsock_options_set_proxy_header(keepsock_options *options, int32_t version,
+                                          const keepsock_address *source,
+                                          const keepsock_address *destination,
+                                          keepsock_error **error);
+
 /*
  * ---- 5. TCP and UDP -----------------------------------------------------------------------------
  */
@@ -594,6 +615,44 @@ int32_t keepsock_options_set_raw_sockopt(keepsock_options *options, int32_t leve
  */
 int32_t keepsock_options_set_backlog(keepsock_options *options, uint32_t backlog,
                                      keepsock_error **error);
+
+/**
+ * Adds a network whose connections begin with a header of the PROXY protocol (version 1 or 2), as
+ * HAProxy sends it. The five-tuple of such a connection is that of the proxy's client.
+ *
+ * With one or more networks, connections from all other addresses are closed immediately and counted
+ * (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address. Default: no
+ * network, and no connection has a header.
+ *
+ * keepsock_server_accept() does not wait for the header, so a slow proxy delays no other connection.
+ * The first read receives the header, or keepsock_client_read_proxy_header(), which a program calls
+ * first if it needs the address before it reads. keepsock_server_serve() receives the header in the
+ * thread of the connection, before it calls the handler, and applies the limits by address after
+ * that.
+ *
+ * For listening on TCP only. A server that also listens on a Unix socket expects no header there.
+ * Services with event loops reject the option.
+ *
+ * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+ *     it contains the IPv4-mapped addresses and more
+ */
+int32_t keepsock_options_add_trusted_proxy(keepsock_options *options, const char *network,
+                                           keepsock_error **error);
+
+/**
+ * Sets the time within which the whole PROXY header must arrive after accept.
+ *
+ * The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects another
+ * value.
+ *
+ * @param timeout_ms  Milliseconds, greater than 0.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+ */
+int32_t keepsock_options_set_proxy_timeout(keepsock_options *options, int64_t timeout_ms,
+                                           keepsock_error **error);
 
 /**
  * Sets whether the kernel saves the SYN of each accepted connection (TCP_SAVE_SYN, Linux 4.2).

@@ -8,7 +8,7 @@ use socket2::{Domain, SockAddr, SockRef};
 use crate::io::wait::{Cause, OptionFailure};
 use crate::options::SocketOptions;
 use crate::stream::Connected;
-use crate::sys::{self, Borrowed, Families, Handshake, Owned};
+use crate::sys::{self, Borrowed, Families, Handshake, Owned, Wait};
 use crate::types::address::{Address, AddressUse};
 use crate::types::error::{About, ErrorKind, Stage};
 use crate::types::sockopt::Sockets;
@@ -228,7 +228,8 @@ pub(super) fn finish(
     params: &AttemptParams<'_>,
 ) -> Result<Connected, FailedAttempt> {
     // Most connections need no further step.
-    if peer == Peer::Other && params.options.liveness.dead_after.is_none() {
+    let is_plain = params.options.liveness.dead_after.is_none();
+    if peer == Peer::Other && is_plain && params.options.proxy_header.is_none() {
         return Ok(Connected { socket, local: None, remote: candidate.address.clone() });
     }
     match finish_on(sys::borrow(&socket), peer, candidate, params) {
@@ -251,7 +252,7 @@ fn finish_on(
         applied.map_err(|cause| AttemptError(Stage::Options, cause))?;
     }
     if peer == Peer::Other {
-        return Ok(None);
+        return send_header(socket, params).map(|()| None);
     }
     let local = own_address(socket, &candidate.address).map_err(at(Stage::Connect))?;
     if local.as_ref() == Some(&candidate.address) {
@@ -260,7 +261,28 @@ fn finish_on(
         // then connects the socket to itself. No process listens there, so the connection is refused.
         return Err(AttemptError(Stage::Connect, ErrorKind::Refused.into()));
     }
+    send_header(socket, params)?;
     Ok(local)
+}
+
+/// Sends the PROXY header of the options. It is smaller than every send buffer, so the kernel accepts
+/// all of it.
+fn send_header(socket: Borrowed<'_>, params: &AttemptParams<'_>) -> Result<(), AttemptError> {
+    let Some(header) = &params.options.proxy_header else {
+        return Ok(());
+    };
+    let bytes = header.as_bytes();
+    let sent = loop {
+        match sys::send(socket, bytes, Wait::No) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            sent => break sent,
+        }
+    };
+    match sent {
+        Ok(n) if n == bytes.len() => Ok(()),
+        Ok(_) => Err(AttemptError(Stage::Connect, ErrorKind::WouldBlock.into())),
+        Err(e) => Err(AttemptError(Stage::Connect, Cause::reported(&e, About::Handshake))),
+    }
 }
 
 /// The local address of an Internet socket. `None` for a Unix socket.

@@ -281,14 +281,27 @@ impl ServerSocket {
         self.admit(listener, socket, peer) && self.configure_accepted(listener, socket, peer)
     }
 
-    /// Step 3: checks the peer's user. Counts the connection as denied if it is rejected.
+    /// Step 3: checks the peer's user, and whether it is a trusted proxy. Counts a connection that is
+    /// rejected.
     #[inline]
     pub(crate) fn admit(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
-        self.0.options.users.is_empty() || self.admit_user(listener, socket, peer)
+        self.0.admits_all || self.admit_peer(listener, socket, peer)
     }
 
     #[cold]
-    fn admit_user(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
+    fn admit_peer(&self, listener: &Listener, socket: &Owned, peer: &Address) -> bool {
+        if let Address::Inet(address) = peer {
+            let proxies = &self.0.proxies;
+            let is_trusted =
+                proxies.is_empty() || proxies.iter().any(|network| network.contains(&address.ip()));
+            if !is_trusted {
+                listener.count_rejection(Rejection::NotProxy, peer);
+            }
+            return is_trusted;
+        }
+        if self.0.options.users.is_empty() {
+            return true;
+        }
         // A peer whose user is unknown is rejected.
         let uid = sys::peer_credentials(sys::borrow(socket)).ok().map(|peer| peer.uid);
         let is_allowed = uid.is_some_and(|uid| self.0.options.users.contains(&uid));

@@ -126,6 +126,7 @@ fn inspect_listener(socket: &Owned, options: &SocketOptions) -> Result<AdoptedIn
     let os = |e: io::Error| Error::os(ADOPT, &e);
     options.validate(ADOPT)?;
     options.refuse_datagram_only(ADOPT)?;
+    options.refuse_without_proxies(ADOPT)?;
     let fd = sys::borrow(socket);
     let is_seqpacket = match sys::connection_kind(fd).map_err(os)? {
         Some(kind) if kind.listens => kind.packets,

@@ -11,6 +11,7 @@ pub(super) struct Counters {
     pub rejected: AtomicU64,
     pub over_address_limit: AtomicU64,
     pub denied: AtomicU64,
+    pub proxy_rejected: AtomicU64,
 }
 
 impl Counters {
@@ -24,6 +25,7 @@ impl Counters {
             stats.rejected += one.rejected.load(Ordering::Relaxed);
             stats.over_address_limit += one.over_address_limit.load(Ordering::Relaxed);
             stats.denied += one.denied.load(Ordering::Relaxed);
+            stats.proxy_rejected += one.proxy_rejected.load(Ordering::Relaxed);
         }
         stats
     }
@@ -61,4 +63,8 @@ pub struct ServerStats {
     /// address, or because their user is not an
     /// [`allowed_uid`](crate::SocketOptions::allowed_uid).
     pub denied: u64,
+    /// Connections closed immediately because their peer is not a
+    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy), and connections that a service reset
+    /// because the header was wrong or incomplete, or arrived late.
+    pub proxy_rejected: u64,
 }

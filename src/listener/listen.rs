@@ -170,6 +170,7 @@ impl ServerSocket {
 fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSocket> {
     options.validate(OPERATION)?;
     options.refuse_client_only(OPERATION)?;
+    options.refuse_without_proxies(OPERATION)?;
     options.refuse_datagram_only(OPERATION)?;
     if endpoints.is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::io::cancel::CancelToken;
 use crate::io::lock::PollingLock;
 use crate::io::timeout::TimeoutCell;
@@ -29,6 +31,7 @@ use crate::stream::ClientSocket;
 use crate::sys::{self, Owned};
 use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, IN_USE, Result, no_element};
+use crate::types::network::network;
 
 #[cfg(feature = "serve")]
 pub(crate) use accept::OUT_OF_DESCRIPTORS;
@@ -68,6 +71,10 @@ struct ListenerInner {
     /// Never empty.
     listeners: Box<[Listener]>,
     options: SocketOptions,
+    /// The networks of the option `trusted_proxy`.
+    proxies: Vec<IpNet>,
+    /// No option rejects a peer.
+    admits_all: bool,
     nonblocking: AtomicBool,
     accept_timeout: TimeoutCell,
     cancel: Arc<TokenSlot>,
@@ -87,6 +94,9 @@ impl ServerSocket {
         let server = ServerSocket(Arc::new(ListenerInner {
             listeners: listeners.collect(),
             options: SocketOptions { cancel: None, ..options.clone() },
+            // The caller has validated the options.
+            proxies: options.trusted_proxies.iter().flat_map(|n| network(n, "listen")).collect(),
+            admits_all: options.users.is_empty() && options.trusted_proxies.is_empty(),
             nonblocking: AtomicBool::new(false),
             accept_timeout: TimeoutCell::new(None),
             cancel: TokenSlot::new(options.cancel.as_ref()),

@@ -14,6 +14,11 @@ pub(crate) enum Rejection {
     /// The address of the peer is in a denied network, or not in an allowed one.
     #[cfg(feature = "serve")]
     Denied,
+    /// The peer is not a trusted proxy.
+    NotProxy,
+    /// The PROXY header was wrong or incomplete, or arrived late.
+    #[cfg(feature = "serve")]
+    NoHeader(&'static str),
     /// The user ID of the peer is not allowed, or unknown.
     User(Option<u32>),
 }
@@ -29,6 +34,9 @@ impl fmt::Display for Rejection {
             }
             #[cfg(feature = "serve")]
             Rejection::Denied => f.write_str("its network is denied"),
+            Rejection::NotProxy => f.write_str("it is not a trusted proxy"),
+            #[cfg(feature = "serve")]
+            Rejection::NoHeader(why) => write!(f, "it sent no PROXY header: {why}"),
             Rejection::User(Some(uid)) => write!(f, "user {uid} is not allowed"),
             Rejection::User(None) => f.write_str("its user ID is unknown"),
         }

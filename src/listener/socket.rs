@@ -138,6 +138,9 @@ impl Listener {
             #[cfg(feature = "serve")]
             Rejection::Denied => &self.counters.denied,
             Rejection::User(_) => &self.counters.denied,
+            Rejection::NotProxy => &self.counters.proxy_rejected,
+            #[cfg(feature = "serve")]
+            Rejection::NoHeader(_) => &self.counters.proxy_rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.rate_limit.rejected(&self.endpoint, peer, reason);
@@ -297,7 +300,8 @@ impl Drop for Listener {
 #[cfg(feature = "serve")]
 pub(super) fn listener_of<'a>(listeners: &'a [Listener], client: &ClientSocket) -> &'a Listener {
     let [listener] = listeners else {
-        let local = client.five_tuple().local;
+        // The five-tuple may have an address that a proxy has sent.
+        let local = client.socket_address();
         let rank = |listener: &&Listener| match_rank(&listener.address, &local);
         return listeners.iter().max_by_key(rank).unwrap_or(&listeners[0]);
     };

@@ -15,6 +15,7 @@ use crate::types::endpoint::Endpoint;
 use crate::types::error::Result;
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};
 use crate::types::liveness::Heartbeat;
+use crate::types::proxy::ProxyHeader;
 use crate::types::sockopt::Sockopt;
 
 impl SocketOptions {
@@ -715,6 +716,70 @@ impl SocketOptions {
     #[must_use]
     pub fn allowed_uid(mut self, uid: u32) -> Self {
         self.users.push(uid);
+        self
+    }
+
+    /// Adds a network whose connections come from a proxy, such as HAProxy, and begin with a header of
+    /// the PROXY protocol (version 1 or 2): `192.0.2.0/24`, `2001:db8::/32`, or one address. The
+    /// five-tuple of such a connection is that of the proxy's client.
+    ///
+    /// With one or more networks, connections from all other addresses are closed immediately, and
+    /// counted in [`ServerStats::proxy_rejected`](crate::ServerStats::proxy_rejected): a client must
+    /// not choose its own address. Default: no network, and no connection has a header.
+    ///
+    /// [`accept`](crate::ServerSocket::accept) does not wait for the header, so a slow proxy delays no
+    /// other connection. The first read receives the header, or
+    /// [`read_proxy_header`](crate::ClientSocket::read_proxy_header), which a program calls first if it
+    /// needs the address before it reads. A service with threads receives the header in the thread of
+    /// the connection, before it calls the handler, and applies its limits by address after that.
+    ///
+    /// For listening on TCP only. A server that also listens on a Unix socket expects no header there.
+    /// Services with event loops reject the option.
+    ///
+    /// ```
+    /// use keepsock::SocketOptions;
+    /// let options = SocketOptions::new().trusted_proxy("127.0.0.1").trusted_proxy("10.0.0.0/8");
+    /// ```
+    #[must_use]
+    pub fn trusted_proxy(mut self, network: impl Into<String>) -> Self {
+        self.trusted_proxies.push(network.into());
+        self
+    }
+
+    /// Sets the time within which the whole header of a [`trusted_proxy`](SocketOptions::trusted_proxy)
+    /// must arrive after accept. The connection is reset otherwise. Default: 5 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let options = keepsock::SocketOptions::new()
+    ///     .trusted_proxy("127.0.0.1")
+    ///     .proxy_timeout(Duration::from_secs(3));
+    /// ```
+    #[must_use]
+    pub fn proxy_timeout(mut self, timeout: Duration) -> Self {
+        self.proxy_timeout = timeout;
+        self
+    }
+
+    /// Sets the header of the PROXY protocol that a connect sends before all other bytes. `None`: no
+    /// header, which is the default. A relay passes the addresses of its client, so that the server
+    /// learns them.
+    ///
+    /// The connect fails if the kernel does not accept the header. For connecting to TCP and Unix
+    /// stream sockets; other sockets reject the option with
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ProxyHeader, ServerSocket, SocketOptions};
+    /// let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// let options = SocketOptions::new().proxy_header(ProxyHeader::v1(None));
+    /// let relay = ClientSocket::connect_with(server.endpoint(), &options)?;
+    /// assert_eq!(server.accept()?.read_line(107)?, "PROXY UNKNOWN");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn proxy_header(mut self, header: impl Into<Option<ProxyHeader>>) -> Self {
+        self.proxy_header = header.into();
         self
     }
 

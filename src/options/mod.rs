@@ -23,6 +23,7 @@ use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::KeepaliveSetting;
 use crate::types::liveness::{Heartbeat, LivenessConfig};
+use crate::types::proxy::ProxyHeader;
 
 /// Options for creating a socket, for
 /// [`ClientSocket::connect_with`](crate::ClientSocket::connect_with),
@@ -69,12 +70,16 @@ pub struct SocketOptions {
     pub(crate) kernel: Vec<KernelOption>,
     pub(crate) unix: UnixFile,
     pub(crate) users: Vec<u32>,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) proxy_timeout: Duration,
+    pub(crate) proxy_header: Option<ProxyHeader>,
     pub(crate) seqpacket: bool,
     pub(crate) cancel: Option<CancelToken>,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The number of connections with data in an unconfirmed SYN. Beyond this number the kernel uses
@@ -107,6 +112,9 @@ impl Default for SocketOptions {
             kernel: Vec::new(),
             unix: UnixFile::default(),
             users: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_timeout: PROXY_TIMEOUT,
+            proxy_header: None,
             seqpacket: false,
             cancel: None,
         }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 #[cfg(feature = "datagram")]
 use super::CLOSE_TIMEOUT;
-use super::{ATTEMPT_DELAY, CONNECT_TIMEOUT, SocketOptions};
+use super::{ATTEMPT_DELAY, CONNECT_TIMEOUT, PROXY_TIMEOUT, SocketOptions};
 use crate::sys;
 use crate::types::address::{AddressUse, Family, Unusable, lacks_zone, needs_zone};
 use crate::types::credentials::UnixFile;
 use crate::types::endpoint::{Endpoint, Host, Port, Target};
 use crate::types::error::{Error, ErrorKind, Millis, Result, Stage};
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};
+use crate::types::network::network;
 
 /// RFC 8305 section 5: at least 10 ms, and at most 2 s.
 const ATTEMPT_DELAYS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(2);
@@ -69,6 +70,7 @@ impl SocketOptions {
             "connect_timeout": is_zero(self.connect_timeout),
             "read_timeout": is_zero(self.read_timeout),
             "write_timeout": is_zero(self.write_timeout),
+            "proxy_timeout": self.proxy_timeout.is_zero(),
         };
         if let Some(name) = zero {
             return refuse(&format!("{name} must be greater than zero"));
@@ -106,6 +108,12 @@ impl SocketOptions {
         }
         if !self.users.is_empty() && self.users.contains(&u32::MAX) {
             return refuse("allowed_uid: 4294967295 (-1) is not a valid user ID");
+        }
+        for text in &self.trusted_proxies {
+            network(text, operation)?;
+        }
+        if self.proxy_header.is_some() && self.seqpacket {
+            return refuse("proxy_header needs a stream, and seqpacket has packets");
         }
         if let Some(name) = &self.interface {
             // IFNAMSIZ is 16 with the final NUL, on Linux and on the BSDs.
@@ -298,6 +306,7 @@ impl SocketOptions {
             "keepalive": matches!(self.keepalive, KeepaliveSetting::Own(_)),
             "middlebox_timeout": self.liveness.middlebox_timeout.is_some(),
             "nodelay": !self.nodelay,
+            "trusted_proxy": !self.trusted_proxies.is_empty(),
         };
         refuse(operation, given, |name| format!("{name} does not apply to Unix sockets"))
     }
@@ -344,8 +353,18 @@ impl SocketOptions {
         }
         let given = first_of! {
             "attempt_delay": self.attempt_delay != ATTEMPT_DELAY,
+            "proxy_header": self.proxy_header.is_some(),
         };
         refuse(operation, given, |name| format!("{name} applies to connecting only"))
+    }
+
+    /// Rejects, for a listener, a time for headers that it does not expect.
+    pub(crate) fn refuse_without_proxies(&self, operation: &'static str) -> Result<()> {
+        if self.proxy_timeout == PROXY_TIMEOUT || !self.trusted_proxies.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidArgument, operation)
+            .detail("proxy_timeout has no effect without trusted_proxy: add a network"))
     }
 
     /// Rejects, for an adopted socket, the options that only creating a socket can apply.
@@ -357,6 +376,7 @@ impl SocketOptions {
             "preferred_family": self.preferred_family != Family::Any,
             "local_endpoint": self.local.is_some(),
             "remote_address": !self.addresses.is_empty(),
+            "proxy_header": self.proxy_header.is_some(),
         };
         refuse(operation, given, |name| format!("{name} has no effect on an existing socket"))
     }
@@ -379,6 +399,7 @@ impl SocketOptions {
             "keep_stats": self.keep_stats,
             "save_syn": self.save_syn,
             "seqpacket": self.seqpacket,
+            "trusted_proxy": !self.trusted_proxies.is_empty(),
             "read_timeout": self.read_timeout.is_some(),
             "write_timeout": self.write_timeout.is_some(),
         };
@@ -399,6 +420,8 @@ impl SocketOptions {
             "backlog": self.backlog.is_some(),
             "save_syn": self.save_syn,
             "allowed_uid": !self.users.is_empty(),
+            "trusted_proxy": !self.trusted_proxies.is_empty(),
+            "proxy_timeout": self.proxy_timeout != PROXY_TIMEOUT,
         };
         refuse(operation, given, |name| format!("{name} applies to listening only"))?;
         self.refuse_file_only(operation)
@@ -435,6 +458,9 @@ impl SocketOptions {
             "mptcp": self.mptcp,
             "save_syn": self.save_syn,
             "seqpacket": self.seqpacket,
+            "trusted_proxy": !self.trusted_proxies.is_empty(),
+            "proxy_timeout": self.proxy_timeout != PROXY_TIMEOUT,
+            "proxy_header": self.proxy_header.is_some(),
         };
         refuse(operation, given, |name| format!("{name} does not apply to datagram sockets"))
     }

@@ -6,16 +6,17 @@
 //! idle ends. In a fixed pool all workers start at once and stay.
 
 use std::io;
-use std::sync::Arc;
+use std::result::Result as StdResult;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use slab::Slab;
 
 use crate::io::deadline::Deadline;
 use crate::io::panic_guard::panics;
-use crate::listener::{OUT_OF_DESCRIPTORS, ServerSocket};
+use crate::listener::{OUT_OF_DESCRIPTORS, Rejection, ServerSocket};
 use crate::log;
-use crate::serve::lifecycle::{Backend, ServiceState};
+use crate::serve::lifecycle::{Backend, Locked, ServiceState};
 use crate::serve::options::BlockingConfig;
 use crate::serve::stats::Traffic;
 use crate::serve::threads::{ServiceThreads, spawn_error};
@@ -267,6 +268,17 @@ impl ThreadService {
                 client.abort();
                 continue;
             };
+            if client.awaits_proxy_header() {
+                // Another worker accepts in this time.
+                if let Err(rejection) = self.receive_proxy_header(&client) {
+                    self.state.server.count_rejection(rejection, &client);
+                    client.abort();
+                    if !self.release_rejected(id) {
+                        return;
+                    }
+                    continue;
+                }
+            }
             let panicked = panics(|| (self.handler)(&client));
             if panicked {
                 // After a graceful close the peer would take an incomplete stream for a complete
@@ -290,7 +302,11 @@ impl ThreadService {
         if locked.ended {
             return None;
         }
-        if let Err(rejection) = self.state.admit(&mut locked, client.peer()) {
+        let admitted = match client.awaits_proxy_header() {
+            true => self.state.admit_unknown(&mut locked),
+            false => self.state.admit(&mut locked, client.peer()),
+        };
+        if let Err(rejection) = admitted {
             drop(locked);
             self.state.server.count_rejection(rejection, client);
             return None;
@@ -316,6 +332,16 @@ impl ThreadService {
             self.start_successor();
         }
         Some(id)
+    }
+
+    /// Waits for the PROXY header, and checks the address that it contains.
+    fn receive_proxy_header(&self, client: &ClientSocket) -> StdResult<(), Rejection> {
+        client.read_proxy_header().map_err(|e| match e.kind() {
+            ErrorKind::TimedOut => Rejection::NoHeader("it did not arrive in time"),
+            ErrorKind::Malformed => Rejection::NoHeader("it is wrong or incomplete"),
+            _ => Rejection::NoHeader("the connection ended"),
+        })?;
+        self.state.admit_address(&mut self.state.lock(), client.peer())
     }
 
     /// Starts the worker that is already counted. If the system starts no more threads, the
@@ -348,6 +374,20 @@ impl ThreadService {
         self.traffic.count_close(reason);
         locked.members.clients.try_remove(id);
         self.state.count_closed(&mut locked, Some(client.peer()), reset);
+        self.become_idle(locked)
+    }
+
+    /// As [`release`](ThreadService::release), of a connection that no handler has had.
+    fn release_rejected(&self, id: usize) -> bool {
+        let mut locked = self.state.lock();
+        locked.members.clients.try_remove(id);
+        self.state.count_closed(&mut locked, None, true);
+        locked.opened -= 1;
+        self.become_idle(locked)
+    }
+
+    /// Returns whether the worker continues to accept.
+    fn become_idle(&self, mut locked: MutexGuard<'_, Locked<Workers>>) -> bool {
         let is_stopped = locked.stopped;
         let workers = &mut locked.members;
         let stays = !is_stopped && (self.pool.is_some() || workers.idle < SPARE);

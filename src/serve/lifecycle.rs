@@ -251,6 +251,28 @@ impl<M> ServiceState<M> {
         Ok(())
     }
 
+    /// Admits an accepted connection whose address is not known before its PROXY header.
+    pub(super) fn admit_unknown(
+        &self,
+        locked: &mut Locked<M>,
+    ) -> std::result::Result<(), Rejection> {
+        if locked.live >= self.admission.max_connections {
+            return Err(Rejection::Full);
+        }
+        self.count_opened(locked);
+        Ok(())
+    }
+
+    /// Checks the address of a connection that [`admit_unknown`](ServiceState::admit_unknown) has
+    /// admitted.
+    pub(super) fn admit_address(
+        &self,
+        locked: &mut Locked<M>,
+        peer: &Address,
+    ) -> std::result::Result<(), Rejection> {
+        self.admission.admit_address(peer, &mut locked.per_address)
+    }
+
     /// Counts a connection that the program made, without the checks of
     /// [`admit`](ServiceState::admit).
     pub(super) fn count_opened(&self, locked: &mut Locked<M>) {

@@ -1,11 +1,12 @@
 //! The options for serving, and the configurations that each serving mode derives from them.
 
 use crate::listener::ServerSocket;
-use crate::serve::admission::{AdmissionPolicy, network};
+use crate::serve::admission::AdmissionPolicy;
 use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
 use crate::types::endpoint::Target;
 use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::framing::Framing;
+use crate::types::network::network;
 
 /// How a service treats a client that connects while the maximum number of connections are open.
 ///

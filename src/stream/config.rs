@@ -23,7 +23,8 @@ use crate::types::liveness::LivenessConfig;
 
 impl ClientSocket {
     /// Returns the protocol, the local address and the remote address. They stay available after an
-    /// error and after close.
+    /// error and after close. Behind a [`trusted_proxy`](crate::SocketOptions::trusted_proxy) they are
+    /// those of the client, after the PROXY header was received.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -34,6 +35,10 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn five_tuple(&self) -> FiveTuple {
+        if let Some((source, destination)) = self.proxied() {
+            let (local, remote) = (destination.clone(), source.clone());
+            return FiveTuple { protocol: remote.protocol(), local, remote };
+        }
         let io = self.descriptor.enter();
         // A closed socket has queried its address. The default is for a getsockname(2) that fails.
         let local = self.local_address(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed);

@@ -7,10 +7,11 @@ use std::time::Instant;
 use socket2::SockRef;
 
 use super::flags::{
-    ACTIVE_OPEN, FAST_OPEN, FD_SHARED, KEEP_STATS, NONBLOCK_PENDING, SEQPACKET, TCP_OPTIONS,
-    UNWRITTEN, USES_POLL,
+    ACTIVE_OPEN, FAST_OPEN, FD_SHARED, KEEP_STATS, NONBLOCK_PENDING, PROXY_PENDING, SEQPACKET,
+    TCP_OPTIONS, UNWRITTEN, USES_POLL,
 };
 use super::keepalive::KeepaliveCell;
+use super::proxy::ProxyHead;
 use super::{ClientSocket, ColdState, Connected, LazyAddress};
 use crate::io::lock::PollingLock;
 use crate::io::timeout::{TimeoutCell, millis};
@@ -181,7 +182,8 @@ impl ClientSocket {
             && !options.keep_stats
             && !options.seqpacket
             && !options.mptcp
-            && options.kernel.is_empty();
+            && options.kernel.is_empty()
+            && options.trusted_proxies.is_empty();
         let (more, cold) = if plain {
             (0, OnceLock::new())
         } else {
@@ -225,6 +227,12 @@ impl ClientSocket {
         }
         if options.keep_stats {
             flags |= KEEP_STATS;
+        }
+        // Only a listener has these.
+        if !options.trusted_proxies.is_empty() && matches!(remote, Address::Inet(_)) {
+            flags |= PROXY_PENDING;
+            let head = ProxyHead::new(options.proxy_timeout);
+            let _ = cold.get_or_init(Box::default).proxy.set(head);
         }
         if options.seqpacket {
             flags |= SEQPACKET;

@@ -4,7 +4,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
-use super::flags::{FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, USES_POLL};
+use super::flags::{
+    FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, PROXY_PENDING, USES_POLL,
+};
 use crate::io::cancel::CancelToken;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::{self, Owned};
@@ -155,7 +157,8 @@ impl ClientSocket {
     /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
     /// - [`WrongState`](ErrorKind::WrongState): a call of another thread or a
     ///   [`BorrowedSocket`] uses the descriptor; or the read buffer contains
-    ///   [bytes](ClientSocket::buffered), which must be read first. In a forked child, the calls of
+    ///   [bytes](ClientSocket::buffered), which must be read first; or the PROXY header was not
+    ///   [received](ClientSocket::read_proxy_header). In a forked child, the calls of
     ///   the parent's threads are not detected.
     ///
     /// ```
@@ -180,6 +183,9 @@ impl ClientSocket {
             return Err(wrong(&format!(
                 "the read buffer has {buffered} {bytes}: read before the release"
             )));
+        }
+        if self.has(PROXY_PENDING) {
+            return Err(wrong("the PROXY header was not received: call read_proxy_header first"));
         }
         self.local_address(Some(&io));
         let owned = self.descriptor.release(io);

@@ -52,7 +52,10 @@ macro_rules! write_end_errors {
 macro_rules! read_errors {
     () => {
         "\
-- [`TimedOut`](crate::ErrorKind::TimedOut): the read timeout expired.
+- [`TimedOut`](crate::ErrorKind::TimedOut): the read timeout expired, or the
+  [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
+- [`Malformed`](crate::ErrorKind::Malformed): the connection from a
+  [`trusted_proxy`](crate::SocketOptions::trusted_proxy) has no valid PROXY header. It was reset.
 - [`WouldBlock`](crate::ErrorKind::WouldBlock): the socket is in non-blocking mode, and the call
   would have to wait.
 - [`Cancelled`](crate::ErrorKind::Cancelled): the cancel token of the socket was fired.

@@ -55,6 +55,8 @@ pub(super) const TCP_OPTIONS: u32 = 1 << 21;
 pub(super) const RESET: u32 = 1 << 22;
 /// The peer reset the connection after its FIN. Reads still report the FIN.
 pub(super) const FIN_BEFORE_RESET: u32 = 1 << 23;
+/// The PROXY header was not received yet. It comes before all data.
+pub(super) const PROXY_PENDING: u32 = 1 << 23;
 /// The read timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
 pub(super) const SHORT_READ_TIMEOUT: u32 = 1 << 28;
 /// The write timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
@@ -70,6 +72,7 @@ pub(super) const SLOW_READ: u32 = SHORT_READ_TIMEOUT
     | DRAINING
     | CLOSING
     | NONBLOCK_PENDING
+    | PROXY_PENDING
     | SEQPACKET;
 
 /// A write needs more than one system call, or changes the flags.

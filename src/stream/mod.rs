@@ -24,6 +24,7 @@ mod flags;
 mod io;
 pub(crate) mod keepalive;
 pub(crate) mod liveness;
+mod proxy;
 mod read;
 #[cfg(feature = "diag")]
 mod saved_syn;
@@ -161,6 +162,8 @@ struct ColdState {
     final_info: OnceLock<TcpInfo>,
     /// Heartbeat, idle timeout and dead-peer detection, which may be set on an open connection.
     liveness: OnceLock<Liveness>,
+    /// The PROXY header, on a connection from a trusted proxy.
+    proxy: OnceLock<proxy::ProxyHead>,
     /// The result of the first query of the saved SYN. The kernel returns the SYN once.
     #[cfg(feature = "diag")]
     syn: OnceLock<saved_syn::Saved>,
@@ -182,10 +185,17 @@ pub(crate) struct Connected {
 }
 
 impl ClientSocket {
-    /// The address of the peer.
+    /// The address of the peer; behind a proxy, that of its client.
     #[cfg(feature = "serve")]
     pub(crate) fn peer(&self) -> &Address {
-        &self.remote
+        self.proxied().map_or(&self.remote, |(source, _)| source)
+    }
+
+    /// The local address of the socket itself, also behind a proxy.
+    #[cfg(feature = "serve")]
+    pub(crate) fn socket_address(&self) -> Address {
+        let io = self.descriptor.enter();
+        self.local_address(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed)
     }
 
     /// Whether the connection is TCP.

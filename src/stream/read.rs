@@ -205,12 +205,12 @@ impl ClientSocket {
         n
     }
 
-    /// Fails if the socket is closing or draining.
+    /// Fails if the socket is closing or draining. Receives the PROXY header before the first data.
     pub(super) fn require_readable(&self, io: &InUse<'_>) -> Result<()> {
         match () {
             () if self.is_closing(io) => Err(self.closed_error("read")),
             () if self.has(DRAINING) => Err(self.failed("read", ErrorKind::Draining.into(), 0)),
-            () => Ok(()),
+            () => self.finish_proxy_header(io),
         }
     }
 

@@ -10,5 +10,7 @@ pub(crate) mod escape;
 pub(crate) mod framing;
 pub(crate) mod keepalive;
 pub(crate) mod liveness;
+pub(crate) mod network;
+pub(crate) mod proxy;
 pub(crate) mod sockopt;
 pub(crate) mod tcp_state;

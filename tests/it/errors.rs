@@ -592,6 +592,7 @@ mod c_only {
                     })
                 },
                 |c, e| out(77, |next| keepsock_client_check_liveness(c, next, e)),
+                |c, e| keepsock_client_read_proxy_header(c, e),
                 |c, e| {
                     out([0x5au8; 512], |s| {
                         keepsock_client_get_stats(
@@ -1100,6 +1101,9 @@ mod c_only {
                 |o, e| keepsock_options_set_save_syn(o, true, e),
                 |o, e| keepsock_options_set_udp_gro(o, true, e),
                 |o, e| keepsock_options_set_handover(o, true, e),
+                |o, e| keepsock_options_set_proxy_header(o, 1, null(), null(), e),
+                |o, e| keepsock_options_add_trusted_proxy(o, c"127.0.0.1".as_ptr(), e),
+                |o, e| keepsock_options_set_proxy_timeout(o, 1000, e),
                 |o, e| {
                     let cancel = new_cancel();
                     let status = keepsock_options_set_cancel(o, cancel, e);
@@ -2100,6 +2104,29 @@ mod c_only {
             });
             gives(INVALID, "client is NULL", |e| {
                 keepsock_client_connect(endpoint, null(), null_mut(), e)
+            });
+            gives(INVALID, "network is NULL", |e| {
+                keepsock_options_add_trusted_proxy(options, null(), e)
+            });
+            let address: keepsock_address = std::mem::zeroed();
+            let (at, version) = (&raw const address, 1);
+            gives(INVALID, "one of the two addresses is NULL", |e| {
+                keepsock_options_set_proxy_header(options, version, at, null(), e)
+            });
+            gives(INVALID, "source has no address", |e| {
+                keepsock_options_set_proxy_header(options, version, at, at, e)
+            });
+            gives(INVALID, "version 3", |e| {
+                keepsock_options_set_proxy_header(options, 3, null(), null(), e)
+            });
+            gives(INVALID, "proxy_timeout", |e| keepsock_options_set_proxy_timeout(options, 0, e));
+            gives(INVALID, "proxy_timeout", |e| keepsock_options_set_proxy_timeout(options, -1, e));
+            gives(INVALID, "client is NULL", |e| keepsock_client_read_proxy_header(null_mut(), e));
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_client_proxy_address(null(), (&raw const address).cast_mut(), e)
+            });
+            gives(INVALID, "address is NULL", |e| {
+                keepsock_client_proxy_address(client, null_mut(), e)
             });
             let mut looking = null_mut();
             gives(INVALID, "endpoint is NULL", |e| {

@@ -56,6 +56,7 @@ mod peer_end;
 mod pending_connect;
 #[cfg(feature = "serve")]
 mod posting;
+mod proxy;
 mod read;
 mod reconnect;
 mod send_file;

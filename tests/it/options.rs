@@ -96,7 +96,7 @@ const MODES: [(Mode, &str); 17] = [
 /// - `M`: accepted and always fulfilled: the mode cannot be without its effect.
 /// - `C`: accepted: it limits the calls that the program makes before it adds the connection.
 /// - `R`: rejected.
-const TABLE: [(&str, &str); 52] = [
+const TABLE: [(&str, &str); 55] = [
     ("set_keepalive", "WRWRWWWWRRRRRRWRR"),
     ("set_keepalive (off)", "WMWMWWWWMMMMMMWMM"),
     ("set_dead_after", "WMWMWWWWRRRMMRWRR"),
@@ -147,6 +147,9 @@ const TABLE: [(&str, &str); 52] = [
     ("add_allowed_uid", "RRRWRRRRRRRRWWRWR"),
     ("set_seqpacket", "RWRWRRRRRRRWWRRRR"),
     ("set_cancel", "WWWWWWWWWWWWWWWWW"),
+    ("add_trusted_proxy", "RRWRRRRWRRRRRRRRR"),
+    ("set_proxy_timeout", "RRWRRRRWRRRRRRRRR"),
+    ("set_proxy_header", "WWRRRWRRRRRRRRWRR"),
     ("new", ""),
     ("free", ""),
 ];
@@ -224,6 +227,12 @@ fn given<'a, A: Api>(
         "set_unix_mode" => vec![Opt::UnixMode(0o600)],
         "set_unix_owner" => vec![Opt::UnixOwner(None, Some(group))],
         "add_allowed_uid" => vec![Opt::AllowUid(0)],
+        "add_trusted_proxy" => vec![Opt::TrustedProxy("127.0.0.1")],
+        "set_proxy_timeout" if matches!(mode, Listen | AdoptServer) => {
+            vec![Opt::TrustedProxy("127.0.0.1"), Opt::ProxyTimeout(9000)]
+        }
+        "set_proxy_timeout" => vec![Opt::ProxyTimeout(9000)],
+        "set_proxy_header" => vec![Opt::ProxyHeader(1, None)],
         "set_seqpacket" => vec![Opt::Seqpacket(true)],
         "set_cancel" => vec![Opt::Cancel(token)],
         other => panic!("{other}: say how it is given"),

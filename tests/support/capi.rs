@@ -267,6 +267,17 @@ pub fn options(list: &[Opt<'_, CApi>]) -> Outcome<Options> {
                 Opt::PreferredFamily(family) => {
                     keepsock_options_set_preferred_family(p, *family as i32, e)
                 }
+                Opt::TrustedProxy(network) => {
+                    keepsock_options_add_trusted_proxy(p, c(network).as_ptr(), e)
+                }
+                Opt::ProxyTimeout(t) => keepsock_options_set_proxy_timeout(p, *t, e),
+                Opt::ProxyHeader(version, addresses) => {
+                    let pair = addresses.map(|(from, to)| (to_c(from), to_c(to)));
+                    let pointer = |a: &keepsock_address| std::ptr::from_ref(a);
+                    let from = pair.as_ref().map_or(null(), |(a, _)| pointer(a));
+                    let to = pair.as_ref().map_or(null(), |(_, a)| pointer(a));
+                    keepsock_options_set_proxy_header(p, *version, from, to, e)
+                }
                 Opt::Sockopt(option, value) => {
                     keepsock_options_set_sockopt(p, *option as i32, *value, e)
                 }
@@ -399,6 +410,13 @@ impl CConnecting {
     }
 }
 
+fn to_c(address: SocketAddr) -> keepsock_address {
+    let mut out = unsafe { std::mem::zeroed() };
+    let text = c(&address.to_string());
+    call(|e| unsafe { keepsock_address_parse(text.as_ptr(), &raw mut out, e) }).unwrap();
+    out
+}
+
 /// The addresses that a lookup stores.
 fn found(
     call: impl FnOnce(*mut keepsock_address, usize, *mut usize) -> Outcome<()>,
@@ -406,15 +424,16 @@ fn found(
     let mut array: [keepsock_address; 8] = unsafe { std::mem::zeroed() };
     let mut count = usize::MAX;
     call(array.as_mut_ptr(), array.len(), &raw mut count)?;
-    let address = |a: &keepsock_address| {
-        let mut text = [0; 64];
-        let error = null_mut();
-        let status =
-            unsafe { keepsock_address_text(a, text.as_mut_ptr(), text.len(), null_mut(), error) };
-        assert_eq!(status, KEEPSOCK_OK);
-        field(&text).parse().unwrap()
-    };
-    Ok(array[..count].iter().map(address).collect())
+    Ok(array[..count].iter().map(|a| text_of(a).parse().unwrap()).collect())
+}
+
+fn text_of(a: &keepsock_address) -> String {
+    let mut text = [0; 64];
+    let error = null_mut();
+    let status =
+        unsafe { keepsock_address_text(a, text.as_mut_ptr(), text.len(), null_mut(), error) };
+    assert_eq!(status, KEEPSOCK_OK);
+    field(&text)
 }
 
 pub struct CLookup(pub *mut keepsock_pending_lookup);
@@ -875,6 +894,23 @@ impl Client<CApi> for CClient {
         Ok(value)
     }
 
+    fn read_proxy_header(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_client_read_proxy_header(self.pointer, e) })
+    }
+
+    fn proxy_address(&self) -> Option<String> {
+        let mut address: keepsock_address = unsafe { std::mem::zeroed() };
+        let found =
+            call(|e| unsafe { keepsock_client_proxy_address(self.pointer, &raw mut address, e) });
+        match found {
+            Ok(()) => Some(text_of(&address)),
+            Err(failure) => {
+                assert!(failure.is(keepsock::ErrorKind::NotFound), "{failure:?}");
+                None
+            }
+        }
+    }
+
     fn five_tuple(&self) -> Tuple {
         tuple(&self.c_five_tuple())
     }
@@ -979,6 +1015,7 @@ impl Server<CApi> for CServer {
             rejected: n.rejected,
             over_address_limit: n.over_address_limit,
             denied: n.denied,
+            proxy_rejected: n.proxy_rejected,
         }
     }
 

@@ -133,6 +133,10 @@ pub enum Opt<'a, A: Api> {
     AllowUid(u32),
     Seqpacket(bool),
     PreferredFamily(Family),
+    TrustedProxy(&'a str),
+    ProxyTimeout(i64),
+    /// The version, and the addresses of the client.
+    ProxyHeader(i32, Option<(SocketAddr, SocketAddr)>),
     Sockopt(Sockopt, u32),
     CongestionControl(&'a str),
     /// The defaults of the options that have a value for it other than a number: local endpoint,
@@ -251,6 +255,8 @@ pub trait Client<A: Api>: Send + Sync {
     fn set_sockopt(&self, option: Sockopt, value: u32) -> Outcome<()>;
     fn sockopt(&self, option: Sockopt) -> Outcome<u32>;
     fn five_tuple(&self) -> Tuple;
+    fn read_proxy_header(&self) -> Outcome<()>;
+    fn proxy_address(&self) -> Option<String>;
     fn name(&self) -> String {
         self.five_tuple().text
     }
@@ -350,6 +356,7 @@ pub struct Counters {
     pub rejected: u64,
     pub over_address_limit: u64,
     pub denied: u64,
+    pub proxy_rejected: u64,
 }
 
 pub trait Server<A: Api>: Send + Sync {

@@ -144,6 +144,10 @@ pub fn options(list: &[Opt<'_, RustApi>]) -> Result<SocketOptions, Error> {
             Opt::AllowUid(uid) => o.allowed_uid(*uid),
             Opt::Seqpacket(on) => o.seqpacket(*on),
             Opt::PreferredFamily(family) => o.preferred_family(*family),
+            Opt::TrustedProxy(network) => o.trusted_proxy(*network),
+            Opt::ProxyTimeout(t) => o.proxy_timeout(limit(*t)),
+            Opt::ProxyHeader(1, addresses) => o.proxy_header(keepsock::ProxyHeader::v1(*addresses)),
+            Opt::ProxyHeader(_, addresses) => o.proxy_header(keepsock::ProxyHeader::v2(*addresses)),
             Opt::Sockopt(option, value) => o.sockopt(*option, *value),
             Opt::CongestionControl(name) => o.congestion_control(*name),
             Opt::Defaults => o
@@ -445,6 +449,14 @@ impl Client<RustApi> for Arc<ClientSocket> {
         Ok(ClientSocket::sockopt(self, option)?)
     }
 
+    fn read_proxy_header(&self) -> Outcome<()> {
+        Ok(ClientSocket::read_proxy_header(self)?)
+    }
+
+    fn proxy_address(&self) -> Option<String> {
+        ClientSocket::proxy_address(self).map(|address| address.to_string())
+    }
+
     fn five_tuple(&self) -> Tuple {
         tuple(&ClientSocket::five_tuple(self))
     }
@@ -512,6 +524,7 @@ impl Server<RustApi> for ServerSocket {
             rejected: c.rejected,
             over_address_limit: c.over_address_limit,
             denied: c.denied,
+            proxy_rejected: c.proxy_rejected,
         }
     }
 

@@ -27,6 +27,7 @@ fn copy(message: &[u8], to: &mut [u8]) -> Option<usize> {
 /// @param error  A read that would block allocates nothing if it is NULL.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -75,6 +76,7 @@ pub unsafe extern "C" fn keepsock_client_read(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before `len` bytes had arrived
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -122,6 +124,7 @@ pub unsafe extern "C" fn keepsock_client_read_exact(
 ///   - KEEPSOCK_ERR_TOO_LONG: no delimiter within `cap` bytes; the bytes stay readable with
 ///     keepsock_client_read() or a larger buffer
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -185,8 +188,8 @@ pub unsafe extern "C" fn keepsock_client_read_until(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side before a whole message had arrived
 ///   - KEEPSOCK_ERR_TOO_LONG: the message is longer than `framing->max` or `cap`
-///   - KEEPSOCK_ERR_MALFORMED: the length is not a number in its format, or is below zero with
-///     `length_adjustment`
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; or the length is not a
+///     number in its format, or is below zero with `length_adjustment`
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
@@ -251,6 +254,7 @@ pub unsafe extern "C" fn keepsock_client_read_message(
 ///   - KEEPSOCK_ERR_TOO_LONG: no line end within `cap` bytes; the bytes stay readable with
 ///     keepsock_client_read() or a larger buffer
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -303,6 +307,7 @@ pub unsafe extern "C" fn keepsock_client_read_line(
 /// @param len    Receives the number of bytes. 0 means end of stream.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
@@ -359,6 +364,7 @@ pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client
 /// @param len      Receives the number of bytes in all buffers. 0 means end of stream.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_MALFORMED: the connection has no valid PROXY header; it was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the call would wait
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection

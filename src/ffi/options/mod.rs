@@ -3,11 +3,12 @@
 use std::ffi::{c_char, c_void};
 
 use crate::ffi::{
-    Bytes, ErrorOut, Handle, KEEPSOCK_INFINITE, Mut, NO_OPERATION, Out, Ref, Result, Text, create,
-    handle, invalid, keepsock_cancel_token, keepsock_error, known, sockopt, time, timeout,
-    with_mut,
+    AddressIn, Bytes, ErrorOut, Handle, KEEPSOCK_INFINITE, Mut, NO_OPERATION, Out, Ref, Result,
+    Text, create, handle, invalid, keepsock_address, keepsock_cancel_token, keepsock_error, known,
+    sockopt, time, timeout, with_mut,
 };
-use crate::{Family, Keepalive, SocketOptions};
+use crate::internal::parse_network;
+use crate::{Family, Keepalive, ProxyHeader, SocketOptions};
 
 const OPERATION: &str = "options";
 
@@ -648,6 +649,110 @@ pub unsafe extern "C" fn keepsock_options_add_remote_address(
         unsafe { (Mut::new(options), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
     let address = || endpoint.endpoint()?.to_socket_addr().map_err(|e| e.during(NO_OPERATION));
     set(options, error, |o| Ok(o.remote_address(address()?)))
+}
+
+/// Sets the header of the PROXY protocol that a connect sends before all other bytes.
+///
+/// A relay passes the addresses of its client, so that the server learns them. An IPv4 and an IPv6
+/// address are sent as two IPv6 addresses. Default: no header.
+///
+/// @param version      1 (text) or 2 (binary). 0: no header.
+/// @param source       The address of the client. NULL: the connection has no client (UNKNOWN in
+///                     version 1, LOCAL in version 2).
+/// @param destination  The address to which the client connected. NULL as `source`.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the addresses
+///     is NULL or has no family, or version 0 has addresses
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_proxy_header(
+    options: *mut keepsock_options,
+    version: i32,
+    source: *const keepsock_address,
+    destination: *const keepsock_address,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`; `source` and `destination`
+    // are NULL or readable; `error` is NULL or writable.
+    let (options, source, destination, error) = unsafe {
+        let source = (!source.is_null()).then(|| AddressIn::new(source, "source"));
+        let destination =
+            (!destination.is_null()).then(|| AddressIn::new(destination, "destination"));
+        (Mut::new(options), source, destination, ErrorOut::new(error))
+    };
+    set(options, error, |o| {
+        let addresses = match (source, destination) {
+            (Some(source), Some(destination)) => Some((source.get()?, destination.get()?)),
+            (None, None) => None,
+            _ => return Err(invalid("source and destination: one of the two addresses is NULL")),
+        };
+        let header = match version {
+            0 if addresses.is_none() => None,
+            1 => Some(ProxyHeader::v1(addresses)),
+            2 => Some(ProxyHeader::v2(addresses)),
+            0 => return Err(invalid("version 0 sends no header, which has no addresses")),
+            other => return Err(invalid(format!("version {other} is not 0, 1 or 2"))),
+        };
+        Ok(o.proxy_header(header))
+    })
+}
+
+/// Adds a network whose connections begin with a header of the PROXY protocol (version 1 or 2), as
+/// HAProxy sends it. The five-tuple of such a connection is that of the proxy's client.
+///
+/// With one or more networks, connections from all other addresses are closed immediately and counted
+/// (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address. Default: no
+/// network, and no connection has a header.
+///
+/// keepsock_server_accept() does not wait for the header, so a slow proxy delays no other connection.
+/// The first read receives the header, or keepsock_client_read_proxy_header(), which a program calls
+/// first if it needs the address before it reads. keepsock_server_serve() receives the header in the
+/// thread of the connection, before it calls the handler, and applies the limits by address after
+/// that.
+///
+/// For listening on TCP only. A server that also listens on a Unix socket expects no header there.
+/// Services with event loops reject the option.
+///
+/// @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` or `network` is NULL, `network` does not parse, or
+///     it contains the IPv4-mapped addresses and more
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_add_trusted_proxy(
+    options: *mut keepsock_options,
+    network: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`; `network` is NULL or ends
+    // with NUL; `error` is NULL or writable.
+    let (options, network, error) =
+        unsafe { (Mut::new(options), Text::new(network, "network"), ErrorOut::new(error)) };
+    set(options, error, |o| {
+        let network = network.get()?;
+        parse_network(network, "options").map(|_| o.trusted_proxy(network))
+    })
+}
+
+/// Sets the time within which the whole PROXY header must arrive after accept.
+///
+/// The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects another
+/// value.
+///
+/// @param timeout_ms  Milliseconds, greater than 0.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_options_set_proxy_timeout(
+    options: *mut keepsock_options,
+    timeout_ms: i64,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
+    // writable.
+    let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| {
+        let time = timeout("proxy_timeout", timeout_ms)?;
+        Ok(o.proxy_timeout(time.ok_or_else(|| invalid("proxy_timeout must be limited"))?))
+    })
 }
 
 /// Sets the backlog: how many established connections may wait to be accepted (listen(2)).

@@ -48,9 +48,13 @@ pub struct keepsock_server_stats {
     /// (keepsock_serve_options_add_allowed_network(), keepsock_serve_options_add_denied_network(),
     /// keepsock_options_add_allowed_uid()).
     pub denied: u64,
+    /// Connections closed because their peer is not a trusted proxy, and connections that a service
+    /// reset because the PROXY header was wrong or incomplete, or arrived late
+    /// (keepsock_options_add_trusted_proxy()).
+    pub proxy_rejected: u64,
 }
 
-versioned!(keepsock_server_stats: 48);
+versioned!(keepsock_server_stats: 56);
 
 /// Listens on an endpoint: socket(2), SO_REUSEADDR, bind(2) and listen(2).
 ///
@@ -349,6 +353,7 @@ pub unsafe extern "C" fn keepsock_server_get_stats(
             rejected: now.rejected,
             over_address_limit: now.over_address_limit,
             denied: now.denied,
+            proxy_rejected: now.proxy_rejected,
         })
     })
 }

@@ -1,0 +1,193 @@
+//! Receiving the header of the PROXY protocol on an accepted connection.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::ClientSocket;
+use super::flags::{NONBLOCKING, PROXY_PENDING};
+use crate::io::deadline::Deadline;
+use crate::io::wait::Cause;
+use crate::sys::{self, InUse, Interest, Wait};
+use crate::types::address::Address;
+use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::proxy::{HeaderParser, HeaderState, LOOK, Proxied};
+
+const OPERATION: &str = "PROXY header";
+
+/// The header of one connection.
+#[derive(Debug)]
+pub(super) struct ProxyHead {
+    parser: Mutex<HeaderParser>,
+    deadline: Deadline,
+    proxied: OnceLock<Proxied>,
+}
+
+impl ProxyHead {
+    pub(super) fn new(timeout: Duration) -> ProxyHead {
+        let deadline = Deadline::after(Some(timeout));
+        ProxyHead { parser: Mutex::default(), deadline, proxied: OnceLock::new() }
+    }
+}
+
+impl ClientSocket {
+    /// Waits for the PROXY header of a connection that was accepted from a
+    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy), and receives it. The five-tuple is that
+    /// of the proxy's client from then on. A read does the same first, so only a program that needs the
+    /// address before it reads calls this function. In non-blocking mode the call does not wait.
+    /// Without a header to receive the call returns immediately.
+    ///
+    /// No byte after the header is lost. If the proxy states that the connection is its own (LOCAL,
+    /// UNKNOWN), the five-tuple does not change.
+    ///
+    /// # Errors
+    /// After the first two, the connection is reset.
+    /// - [`Malformed`](ErrorKind::Malformed): the first bytes are not a header, or the proxy closed its
+    ///   side within it.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the header did not arrive within the
+    ///   [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
+    /// - [`WouldBlock`](ErrorKind::WouldBlock): in non-blocking mode, the header is incomplete.
+    #[doc = end_errors!()]
+    /// - [`Cancelled`](ErrorKind::Cancelled): the cancel token was fired.
+    /// - [`Closed`](ErrorKind::Closed): this program closed the connection.
+    /// - [`Draining`](ErrorKind::Draining): the server that accepted the connection is draining.
+    /// - [`Os`](ErrorKind::Os): another error of the operating system.
+    ///
+    /// ```
+    /// use keepsock::{ClientSocket, ProxyHeader, ServerSocket, SocketOptions};
+    /// let options = SocketOptions::new().trusted_proxy("127.0.0.1");
+    /// let server = ServerSocket::listen_with("127.0.0.1:0", &options)?;
+    /// let proxy = ClientSocket::connect(server.endpoint())?;
+    /// proxy.write_all(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\nhello\n")?;
+    /// let client = server.accept()?;
+    /// client.read_proxy_header()?;
+    /// assert_eq!(client.five_tuple().remote.to_string(), "192.0.2.1:56324");
+    /// assert_eq!(client.proxy_address(), Some(proxy.five_tuple().local));
+    /// assert_eq!(client.read_line(100)?, "hello");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn read_proxy_header(&self) -> Result<()> {
+        let io = self.enter(OPERATION)?;
+        self.finish_proxy_header(&io)
+    }
+
+    /// The address of the proxy, if the connection has a client behind a proxy and its header was
+    /// received. The five-tuple then has the addresses of the client.
+    ///
+    /// ```
+    /// # use keepsock::{ClientSocket, ServerSocket};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let client = ClientSocket::connect(server.endpoint())?;
+    /// assert_eq!(client.proxy_address(), None);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn proxy_address(&self) -> Option<Address> {
+        self.proxied().map(|_| self.remote.clone())
+    }
+
+    /// Whether the PROXY header was not received yet.
+    #[cfg(feature = "serve")]
+    pub(crate) fn awaits_proxy_header(&self) -> bool {
+        self.has(PROXY_PENDING)
+    }
+
+    /// The addresses of the client behind a proxy: the client's own, and the one that it connected
+    /// to.
+    pub(super) fn proxied(&self) -> Option<(&Address, &Address)> {
+        match self.cold.get()?.proxy.get()?.proxied.get()? {
+            Proxied::Client { source, destination } => Some((source, destination)),
+            Proxied::Own => None,
+        }
+    }
+
+    /// Receives the header, if it was not received yet.
+    #[inline]
+    pub(super) fn finish_proxy_header(&self, io: &InUse<'_>) -> Result<()> {
+        if self.has(PROXY_PENDING) { self.wait_for_header(io) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn wait_for_header(&self, io: &InUse<'_>) -> Result<()> {
+        let _disabled = sys::CancellationDisabled::new();
+        let Some(head) = self.cold().proxy.get() else {
+            return Ok(());
+        };
+        // Another thread that receives the header waits no longer than the deadline.
+        let mut parser = head.parser.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has(PROXY_PENDING) {
+            return Ok(());
+        }
+        let reject = |kind: ErrorKind, why: &str| -> Error {
+            let error = self.failed(OPERATION, kind.into(), 0).detail(why.to_owned());
+            self.abort();
+            error
+        };
+        loop {
+            match receive(io.socket(), &mut parser) {
+                Ok(Some(HeaderState::Complete(proxied))) => {
+                    let _ = head.proxied.set(proxied);
+                    self.flags.fetch_and(!PROXY_PENDING, Ordering::Release);
+                    return Ok(());
+                }
+                Ok(Some(HeaderState::Malformed(why))) => {
+                    return Err(reject(ErrorKind::Malformed, why));
+                }
+                Ok(Some(HeaderState::Incomplete)) => continue,
+                Ok(None) if head.deadline.has_passed() => {
+                    return Err(reject(ErrorKind::TimedOut, INCOMPLETE));
+                }
+                Ok(None) if self.has(NONBLOCKING) => {
+                    return Err(self.failed(OPERATION, ErrorKind::WouldBlock.into(), 0));
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    let cause = self.record_error(io, &e);
+                    return Err(self.failed(OPERATION, cause, 0));
+                }
+            }
+            let waited = self.wait_ready(io, Interest::Read, head.deadline);
+            match waited {
+                Ok(()) => {}
+                Err(Cause::Kind(ErrorKind::TimedOut)) if head.deadline.has_passed() => {
+                    return Err(reject(ErrorKind::TimedOut, INCOMPLETE));
+                }
+                Err(cause) => return Err(self.failed(OPERATION, cause, 0)),
+            }
+        }
+    }
+}
+
+/// Why a header that did not arrive in time was rejected.
+const INCOMPLETE: &str = "the header is incomplete";
+
+/// Receives the bytes of a header that are there, and no byte after it. `None`: there are none.
+fn receive(
+    socket: sys::Borrowed<'_>,
+    parser: &mut HeaderParser,
+) -> io::Result<Option<HeaderState>> {
+    let mut buf = [0; LOOK];
+    let seen = loop {
+        match sys::peek(socket, &mut buf) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+            Ok(seen) => break seen,
+        }
+    };
+    if seen == 0 {
+        return Ok(Some(HeaderState::Malformed("the peer closed its side before the end")));
+    }
+    let (taken, state) = parser.feed(&buf[..seen]);
+    // These bytes were seen, so the kernel returns all of them.
+    let mut left = taken;
+    while left > 0 {
+        match sys::recv(socket, &mut buf[..left], Wait::No) {
+            Ok(0) => break,
+            Ok(n) => left -= n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(state))
+}

@@ -1,0 +1,500 @@
+//! The PROXY protocol: connections from a proxy have the addresses of its client, and connects send a
+//! header.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::process::Program;
+use crate::support::*;
+use keepsock::ErrorKind;
+
+both_apis![
+    proxy_header_in_two_parts_is_received_before_the_data,
+    proxy_header_is_received_by_the_first_read,
+    proxy_header_of_the_proxy_itself_keeps_the_addresses,
+    proxy_header_in_nonblocking_mode_is_received_in_parts,
+    proxy_that_is_silent_delays_no_other_connection,
+    proxy_header_that_is_wrong_resets_the_connection,
+    proxy_header_that_is_late_resets_the_connection,
+    connection_from_untrusted_address_is_closed,
+    release_before_the_proxy_header_fails,
+    unix_connection_on_server_with_trusted_proxies_has_no_header,
+    connect_sends_the_proxy_header_first,
+    proxy_options_without_effect_are_rejected,
+    haproxy_in_front_sends_the_addresses_of_its_client,
+    haproxy_behind_accepts_the_header_of_a_connect,
+    #[cfg(feature = "serve")] {
+        threads_receive_the_proxy_header_before_the_handler,
+        threads_limit_the_clients_behind_a_proxy,
+        threads_reject_wrong_and_late_proxy_headers,
+    }
+];
+
+const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
+const V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb";
+const CLIENT: (&str, u16) = ("192.0.2.1", 56_324);
+const TRUST: &str = "127.0.0.0/8";
+
+fn listen<A: Api>(more: Option<Opt<'_, A>>) -> A::Server {
+    let options: Vec<_> = [Opt::TrustedProxy(TRUST)].into_iter().chain(more).collect();
+    A::listen("127.0.0.1:0", &options).unwrap()
+}
+
+fn raw<A: Api>(server: &A::Server) -> TcpStream {
+    let stream = TcpStream::connect(server.endpoint()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+fn accepted<A: Api>(server: &A::Server, bytes: &[u8]) -> (A::Client, TcpStream) {
+    let mut peer = raw::<A>(server);
+    peer.write_all(bytes).unwrap();
+    (server.accept().unwrap(), peer)
+}
+
+fn has_clients_address<A: Api>(client: &A::Client) {
+    let tuple = client.five_tuple();
+    assert_eq!((&*tuple.remote.0, tuple.remote.1), CLIENT);
+    assert_eq!((&*tuple.local.0, tuple.local.1), ("198.51.100.1", 443));
+}
+
+/// S1: both versions, split at each byte. No byte after the header is lost.
+fn proxy_header_in_two_parts_is_received_before_the_data<A: Api>() {
+    let server = listen::<A>(None);
+    for header in [V1, V2] {
+        for at in 0..=header.len() {
+            let (client, mut peer) = accepted::<A>(&server, &header[..at]);
+            let proxy = peer.local_addr().unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| client.read_proxy_header().unwrap());
+                peer.write_all(&header[at..]).unwrap();
+                peer.write_all(b"data\n").unwrap();
+            });
+            has_clients_address::<A>(&client);
+            assert_eq!(client.proxy_address(), Some(proxy.to_string()));
+            client.read_proxy_header().unwrap();
+            assert_eq!(client.read_line(10).unwrap(), "data");
+        }
+    }
+    assert_eq!(server.stats().accepted, (V1.len() + V2.len() + 2) as u64);
+}
+
+/// S1, I1: each kind of read receives the header first.
+fn proxy_header_is_received_by_the_first_read<A: Api>() {
+    type Reading<A> = fn(&<A as Api>::Client) -> Outcome<()>;
+    let reads: [Reading<A>; 5] = [
+        |c| c.read(&mut [0; 64]).map(|n| assert_eq!(n, 5)),
+        |c| c.read_slices(&mut [&mut [0; 2], &mut [0; 9]]).map(|n| assert_eq!(n, 5)),
+        |c| c.read_exact(&mut [0; 5]),
+        |c| c.read_until(b'\n', 64).map(|piece| assert_eq!(piece, b"line\n")),
+        |c| c.read_line(64).map(|line| assert_eq!(line, "line")),
+    ];
+    let server = listen::<A>(None);
+    for read in reads {
+        for header in [V1, V2] {
+            let (client, _peer) = accepted::<A>(&server, &[header, b"line\n"].concat());
+            // Until then the five-tuple is that of the proxy.
+            assert_eq!(&*client.five_tuple().remote.0, "127.0.0.1");
+            assert_eq!(client.proxy_address(), None);
+            read(&client).unwrap();
+            has_clients_address::<A>(&client);
+        }
+    }
+}
+
+/// S1: LOCAL and UNKNOWN, as a health check of the proxy sends them.
+fn proxy_header_of_the_proxy_itself_keeps_the_addresses<A: Api>() {
+    let server = listen::<A>(None);
+    for header in [b"PROXY UNKNOWN\r\n".as_slice(), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let (client, peer) = accepted::<A>(&server, &[header, b"x"].concat());
+        client.read_exact(&mut [0; 1]).unwrap();
+        let tuple = client.five_tuple();
+        assert_eq!(tuple.remote, ("127.0.0.1".into(), peer.local_addr().unwrap().port()));
+        assert_eq!(tuple.local.1, server.port());
+        assert_eq!(client.proxy_address(), None);
+    }
+}
+
+/// T4: in non-blocking mode a read receives the part of the header that is there.
+fn proxy_header_in_nonblocking_mode_is_received_in_parts<A: Api>() {
+    let server = listen::<A>(None);
+    let (client, mut peer) = accepted::<A>(&server, &V2[..20]);
+    client.set_nonblocking(true).unwrap();
+    let fd = client.fd().unwrap();
+    assert!(system::becomes_readable(fd, 10_000));
+    fails(client.read(&mut [0; 8]), ErrorKind::WouldBlock);
+    // The received part does not keep the descriptor readable.
+    assert!(!system::becomes_readable(fd, 0));
+    fails(client.read_proxy_header(), ErrorKind::WouldBlock);
+    peer.write_all(&V2[20..]).unwrap();
+    assert!(system::becomes_readable(fd, 10_000));
+    fails(client.read(&mut [0; 8]), ErrorKind::WouldBlock);
+    has_clients_address::<A>(&client);
+    peer.write_all(b"abc").unwrap();
+    assert!(system::becomes_readable(fd, 10_000));
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 3);
+}
+
+/// L3: accept does not wait for a header.
+fn proxy_that_is_silent_delays_no_other_connection<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(60_000)));
+    let _silent = raw::<A>(&server);
+    let slow = server.accept().unwrap();
+    let (client, _peer) = accepted::<A>(&server, &[V1, b"x"].concat());
+    client.read_exact(&mut [0; 1]).unwrap();
+    has_clients_address::<A>(&client);
+    // T2, T3: a token and a close end the wait.
+    let token = A::token();
+    slow.set_cancel(Some(&token));
+    let (outcome, _) = while_waiting(|| slow.read_proxy_header(), || token.fire());
+    fails(outcome, ErrorKind::Cancelled);
+    slow.set_cancel(None);
+    let (outcome, _) = while_waiting(|| slow.read(&mut [0; 8]), || slow.abort());
+    fails(outcome, ErrorKind::Closed);
+}
+
+fn is_reset(mut peer: &TcpStream) -> bool {
+    let mut buf = [0; 64];
+    matches!(peer.read(&mut buf), Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+/// E1: a wrong or unfinished header is never data, and ends the connection.
+fn proxy_header_that_is_wrong_resets_the_connection<A: Api>() {
+    let server = listen::<A>(None);
+    for (bytes, why) in [
+        (b"GET / HTTP/1.1\r\n\r\n".as_slice(), "neither version 1 nor version 2"),
+        (b"PROXY TCP4 192.0.2.1\r\n", "a line without two addresses"),
+        (&[0x16; 200], "neither version 1 nor version 2"),
+        (&[b'x'; 1], "neither version 1 nor version 2"),
+    ] {
+        let (client, peer) = accepted::<A>(&server, bytes);
+        let failure = fails(client.read(&mut [0; 8]), ErrorKind::Malformed);
+        assert!(failure.message.contains(why), "{failure:?}");
+        assert_eq!(&*failure.operation, "PROXY header");
+        fails(client.read(&mut [0; 8]), ErrorKind::Closed);
+        assert!(is_reset(&peer));
+    }
+    for half in [&V1[..10], &V2[..17], b""] {
+        let (client, peer) = accepted::<A>(&server, half);
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let failure = fails(client.read_proxy_header(), ErrorKind::Malformed);
+        assert!(failure.message.contains("closed its side"), "{failure:?}");
+    }
+}
+
+/// C1: the timeout is for the whole header.
+fn proxy_header_that_is_late_resets_the_connection<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(300)));
+    for (nonblocking, bytes) in [(false, b"".as_slice()), (false, &V1[..20]), (true, &V2[..20])] {
+        let (client, peer) = accepted::<A>(&server, bytes);
+        if nonblocking {
+            client.set_nonblocking(true).unwrap();
+            // A later read finds the connection closed.
+            eventually("the header is late", || {
+                let failure = client.read(&mut [0; 8]).unwrap_err();
+                assert!(failure.is(ErrorKind::TimedOut) || failure.is(ErrorKind::WouldBlock));
+                failure.is(ErrorKind::TimedOut)
+            });
+        } else {
+            let failure = fails(client.read(&mut [0; 8]), ErrorKind::TimedOut);
+            assert!(failure.message.contains("the header is incomplete"), "{failure:?}");
+        }
+        assert!(is_reset(&peer));
+        fails(client.read_proxy_header(), ErrorKind::Closed);
+    }
+}
+
+/// V4: only a trusted proxy chooses an address.
+fn connection_from_untrusted_address_is_closed<A: Api>() {
+    let options = [Opt::TrustedProxy("127.0.0.2"), Opt::TrustedProxy("192.0.2.0/24")];
+    let server = A::listen("127.0.0.1:0", &options).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let mut peer = raw::<A>(&server);
+    let _ = peer.write_all(V1);
+    eventually("the connection is rejected", || {
+        fails(server.accept().map(drop), ErrorKind::WouldBlock);
+        server.stats().proxy_rejected == 1
+    });
+    let end = peer.read(&mut [0; 8]);
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    let stats = server.stats();
+    assert_eq!((stats.accepted, stats.denied), (0, 0));
+}
+
+/// T4: a program that gets the descriptor would find the header in the data.
+fn release_before_the_proxy_header_fails<A: Api>() {
+    let server = listen::<A>(None);
+    let (client, _peer) = accepted::<A>(&server, V1);
+    let failure = fails(client.release().map(drop), ErrorKind::WrongState);
+    assert!(failure.message.contains("PROXY header"), "{failure:?}");
+    client.read_proxy_header().unwrap();
+    client.release().unwrap();
+}
+
+/// L2: a Unix peer has no address, so it cannot be a trusted proxy.
+fn unix_connection_on_server_with_trusted_proxies_has_no_header<A: Api>() {
+    let dir = TempDir::new();
+    let unix = dir.endpoint("s");
+    let server = A::listen_all(&["127.0.0.1:0", &unix], &[Opt::TrustedProxy(TRUST)]).unwrap();
+    let client = A::connect(&unix, &[]).unwrap();
+    client.write_all(b"line\n").unwrap();
+    assert_eq!(server.accept().unwrap().read_line(10).unwrap(), "line");
+    let (client, _peer) = accepted::<A>(&server, &[V1, b"x"].concat());
+    client.read_exact(&mut [0; 1]).unwrap();
+    has_clients_address::<A>(&client);
+}
+
+fn client_addresses() -> Option<(SocketAddr, SocketAddr)> {
+    Some(("192.0.2.1:56324".parse().unwrap(), "198.51.100.1:443".parse().unwrap()))
+}
+
+/// C5: the header is the first data of a connect, of each attempt to reconnect, of a pending connect,
+/// and with Fast Open.
+fn connect_sends_the_proxy_header_first<A: Api>() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".as_slice();
+    for (version, addresses, header) in [
+        (1, client_addresses(), V1),
+        (2, client_addresses(), V2),
+        (1, None, b"PROXY UNKNOWN\r\n".as_slice()),
+        (2, None, local),
+    ] {
+        for way in 0..4 {
+            let mut options = vec![Opt::ProxyHeader(version, addresses)];
+            if way == 3 {
+                options.push(Opt::FastOpen(true));
+            }
+            let client = match way {
+                1 => A::start(&endpoint, &options).unwrap().wait().unwrap(),
+                2 => A::reconnect(&endpoint, &options).unwrap().connect().unwrap(),
+                _ => A::connect(&endpoint, &options).unwrap(),
+            };
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let mut got = vec![0; header.len()];
+            // The peer needs no data of the program.
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, header, "way {way}");
+            client.write_all(b"data").unwrap();
+            got.resize(4, 0);
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, b"data");
+        }
+    }
+    let dir = TempDir::new();
+    let server = A::listen(&dir.endpoint("s"), &[]).unwrap();
+    let _client = A::connect(&server.endpoint(), &[Opt::ProxyHeader(1, None)]).unwrap();
+    assert_eq!(server.accept().unwrap().read_line(107).unwrap(), "PROXY UNKNOWN");
+}
+
+/// S4, E2: options without an effect, and wrong ones.
+fn proxy_options_without_effect_are_rejected<A: Api>() {
+    let rejected = |options: &[Opt<'_, A>], text: &str| {
+        let failure =
+            fails(A::listen("127.0.0.1:0", options).map(drop), ErrorKind::InvalidArgument);
+        assert!(failure.message.contains(text), "{failure:?}");
+    };
+    rejected(&[Opt::TrustedProxy("192.0.2.0/33")], "192.0.2.0/33");
+    rejected(&[Opt::TrustedProxy("localhost")], "localhost");
+    rejected(&[Opt::ProxyTimeout(100)], "trusted_proxy");
+    rejected(&[Opt::TrustedProxy(TRUST), Opt::ProxyTimeout(0)], "proxy_timeout");
+    rejected(&[Opt::ProxyHeader(1, None)], "proxy_header");
+    let dir = TempDir::new();
+    let both = [Opt::Seqpacket(true), Opt::ProxyHeader(1, None)];
+    fails(A::connect(&dir.endpoint("s"), &both).map(drop), ErrorKind::InvalidArgument);
+    let unix = A::listen(&dir.endpoint("s"), &[Opt::TrustedProxy(TRUST)]);
+    fails(unix.map(drop), ErrorKind::InvalidArgument);
+}
+
+#[cfg(feature = "serve")]
+fn tell_address<A: Api>() -> (Handler<A>, mpsc::Receiver<(String, u16)>) {
+    let (send, receive) = mpsc::channel();
+    let handler: Handler<A> = Box::new(move |client| {
+        let tuple = client.five_tuple();
+        let _ = send.send((tuple.remote.0.to_string(), tuple.remote.1));
+        let mut buf = [0; 64];
+        while let Ok(n @ 1..) = client.read(&mut buf) {
+            let _ = client.write_all(&buf[..n]);
+        }
+    });
+    (handler, receive)
+}
+
+/// V1, S1: the handler finds the address of the client. A silent proxy delays no other connection.
+#[cfg(feature = "serve")]
+fn threads_receive_the_proxy_header_before_the_handler<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(60_000)));
+    let (handler, addresses) = tell_address::<A>();
+    let service = server.serve(&[Serve::Max(20)], handler).unwrap();
+    let silent: Vec<_> = (0..5).map(|_| raw::<A>(&server)).collect();
+    for header in [V1, V2] {
+        let mut peer = raw::<A>(&server);
+        peer.write_all(&[header, b"echo"].concat()).unwrap();
+        let seen = addresses.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!((&*seen.0, seen.1), CLIENT);
+        let mut got = [0; 4];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"echo");
+    }
+    // V5: a drain ends the connections that have no header yet.
+    drop(silent);
+    service.drain(10_000).unwrap();
+}
+
+/// V4: networks and the limit for each address apply to the client, not to the proxy.
+#[cfg(feature = "serve")]
+fn threads_limit_the_clients_behind_a_proxy<A: Api>() {
+    let server = listen::<A>(None);
+    let (handler, addresses) = tell_address::<A>();
+    let limits = [Serve::Max(20), Serve::PerAddress(1), Serve::Deny("192.0.2.66")];
+    let _service = server.serve(&limits, handler).unwrap();
+    let header = |ip: &str| format!("PROXY TCP4 {ip} 198.51.100.1 1 2\r\n").into_bytes();
+    let connect = |ip: &str| {
+        let mut peer = raw::<A>(&server);
+        peer.write_all(&header(ip)).unwrap();
+        peer
+    };
+    let first = connect("192.0.2.1");
+    addresses.recv_timeout(Duration::from_secs(60)).unwrap();
+    // Another client of the same proxy.
+    let _other = connect("192.0.2.2");
+    addresses.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(is_reset(&connect("192.0.2.1")));
+    assert!(is_reset(&connect("192.0.2.66")));
+    eventually("both are counted", || {
+        let stats = server.stats();
+        (stats.over_address_limit, stats.denied, stats.accepted) == (1, 1, 2)
+    });
+    // A connection that has ended makes room.
+    drop(first);
+    eventually("there is room", || {
+        let mut again = connect("192.0.2.1");
+        again.write_all(b"x").unwrap();
+        again.read_exact(&mut [0; 1]).is_ok()
+    });
+}
+
+/// V4: a wrong, unfinished or late header is counted, and the handler does not run.
+#[cfg(feature = "serve")]
+fn threads_reject_wrong_and_late_proxy_headers<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(300)));
+    let (handler, addresses) = tell_address::<A>();
+    let _service = server.serve(&[Serve::Max(20)], handler).unwrap();
+    for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"", &V1[..20], &V2[..20]] {
+        let mut peer = raw::<A>(&server);
+        peer.write_all(bytes).unwrap();
+        assert!(is_reset(&peer));
+    }
+    eventually("all are counted", || server.stats().proxy_rejected == 4);
+    let mut peer = raw::<A>(&server);
+    peer.write_all(&[V1, b"x"].concat()).unwrap();
+    peer.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(addresses.try_iter().count(), 1);
+}
+
+/// Starts HAProxy with a configuration, and waits until its ports listen. `None`: it is not
+/// installed, which is a failure where all tests must run.
+fn haproxy(dir: &TempDir, sections: &str, ports: &[u16]) -> Option<Program> {
+    let path = dir.path("haproxy.cfg");
+    let start = "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 20s\n  \
+                 timeout client 60s\n  timeout server 60s\n";
+    std::fs::write(&path, format!("{start}{sections}")).unwrap();
+    // A user's path may lack the folder of system programs.
+    let system = std::path::Path::new("/usr/sbin/haproxy");
+    let name = if system.exists() { "/usr/sbin/haproxy" } else { "haproxy" };
+    match Program::spawn(Command::new(name).arg("-db").arg("-f").arg(&path)) {
+        Ok(program) => {
+            eventually("HAProxy listens", || {
+                ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+            });
+            Some(program)
+        }
+        Err(e) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: haproxy: {e}");
+            println!("skipped: haproxy: {e}");
+            None
+        }
+    }
+}
+
+/// A free port on loopback.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// S1: HAProxy with `send-proxy` and `send-proxy-v2` in front of a server.
+fn haproxy_in_front_sends_the_addresses_of_its_client<A: Api>() {
+    let dir = TempDir::new();
+    for option in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c"] {
+        let (server, port) = (listen::<A>(Some(Opt::ProxyTimeout(60_000))), free_port());
+        let sections = format!(
+            "listen front\n  bind 127.0.0.1:{port}\n  server keepsock {} {option}\n",
+            server.endpoint()
+        );
+        let Some(_haproxy) = haproxy(&dir, &sections, &[port]) else {
+            return;
+        };
+        let mut peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        peer.write_all(b"line\n").unwrap();
+        let own = peer.local_addr().unwrap();
+        // The connections of the test whether HAProxy listens come first.
+        let client = loop {
+            let client = server.accept().unwrap();
+            match client.read_proxy_header() {
+                Ok(()) if client.five_tuple().remote.1 == own.port() => break client,
+                _ => {}
+            }
+        };
+        let tuple = client.five_tuple();
+        assert_eq!(tuple.remote, ("127.0.0.1".into(), own.port()), "{option}");
+        assert_eq!(tuple.local, ("127.0.0.1".into(), port), "{option}");
+        assert_ne!(client.proxy_address(), Some(own.to_string()));
+        assert_eq!(client.read_line(10).unwrap(), "line");
+        client.write_all(b"back\n").unwrap();
+        let mut got = [0; 5];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"back\n");
+    }
+}
+
+/// C5: HAProxy with `accept-proxy` believes the header of a connect. It closes a connection without
+/// one.
+fn haproxy_behind_accepts_the_header_of_a_connect<A: Api>() {
+    let dir = TempDir::new();
+    let port = free_port();
+    // It answers with the address that it has found in the header.
+    let sections = format!(
+        "frontend behind\n  mode http\n  bind 127.0.0.1:{port} accept-proxy\n  \
+         http-request return status 200 content-type text/plain lf-string \
+         \"%[src]:%[src_port] %[dst]:%[dst_port]\"\n"
+    );
+    let Some(_haproxy) = haproxy(&dir, &sections, &[port]) else {
+        return;
+    };
+    let endpoint = format!("127.0.0.1:{port}");
+    let request = b"GET / HTTP/1.0\r\n\r\n";
+    let answer = |options: &[Opt<'_, A>]| {
+        let client = A::connect(&endpoint, options).unwrap();
+        client.write_all(request).unwrap();
+        let (mut all, mut buf) = (Vec::new(), [0; 1024]);
+        while let Ok(n @ 1..) = client.read(&mut buf) {
+            all.extend_from_slice(&buf[..n]);
+        }
+        (String::from_utf8_lossy(&all).into_owned(), client.five_tuple().local)
+    };
+    for version in [1, 2] {
+        let (text, _) = answer(&[Opt::ProxyHeader(version, client_addresses())]);
+        assert!(text.contains("192.0.2.1:56324 198.51.100.1:443"), "{text}");
+        let (text, own) = answer(&[Opt::ProxyHeader(version, None)]);
+        assert!(text.contains(&format!("{}:{} ", own.0, own.1)), "{text}");
+    }
+    let (text, _) = answer(&[]);
+    assert!(!text.contains("200 OK"), "{text}");
+}
