@@ -8,7 +8,7 @@
  *  1. Creating and freeing: keepsock_datagram_bind, keepsock_datagram_connect,
  *     keepsock_datagram_set_peer, keepsock_datagram_from_fd, keepsock_datagram_close,
  *     keepsock_datagram_free
- *  2. Receiving: keepsock_datagram_info_sender, keepsock_datagram_recv,
+ *  2. Receiving: keepsock_datagram_info_sender, keepsock_datagram_recv, keepsock_datagram_peek,
  *     keepsock_datagram_recv_batch
  *  3. Sending: keepsock_datagram_send, keepsock_datagram_send_to, keepsock_datagram_reply,
  *     keepsock_datagram_send_batch
@@ -27,6 +27,7 @@
  *   sendto                    keepsock_datagram_send_to, keepsock_datagram_reply
  *   send                      keepsock_datagram_send
  *   recvfrom, recvmsg         keepsock_datagram_recv
+ *   recvfrom(MSG_PEEK)        keepsock_datagram_peek
  *   sendmmsg, UDP_SEGMENT     keepsock_datagram_send_batch
  *   recvmmsg                  keepsock_datagram_recv_batch
  *   MSG_TRUNC                 the member truncated of keepsock_datagram_info
@@ -313,6 +314,37 @@ int32_t keepsock_datagram_info_sender(const keepsock_datagram_info *info, char *
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_datagram_recv(keepsock_datagram *datagram, void *buf, size_t cap,
+                               keepsock_datagram_info *out, size_t size, keepsock_error **error);
+
+/**
+ * Copies the oldest datagram and leaves it for the next receive (MSG_PEEK).
+ *
+ * The call waits as keepsock_datagram_recv() does. On Linux `original_len` of `out` is the length
+ * of the datagram, also if `cap` is 0.
+ *
+ * @param buf  Receives the bytes.
+ * @param cap  The size of `buf`.
+ * @param out  Receives the length, the sender and the metadata.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and no datagram is queued, or the call has
+ *     skipped 1,024 datagrams of denied senders
+ *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
+ *     ended receiving
+ *   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+ *     keepsock_datagram_set_fail_on_refused()
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
+ *     stays usable
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: a policy of this machine, such as a seccomp filter,
+ *     forbids the call
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the socket coalesces datagrams
+ *     (keepsock_options_set_udp_gro()), or the kernel lacks the system call
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, or no version has that size
+ *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_peek(keepsock_datagram *datagram, void *buf, size_t cap,
                                keepsock_datagram_info *out, size_t size, keepsock_error **error);
 
 /**

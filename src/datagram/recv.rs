@@ -153,18 +153,49 @@ impl DatagramSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn recv(&self, buf: &mut [u8]) -> Result<Datagram> {
-        let received = self.try_recv_with(buf, |facts| facts.datagram());
+        let received = self.try_recv_with(buf, false, |facts| facts.datagram());
+        received.map_err(|stop| self.stopped(RECEIVE, stop))
+    }
+
+    /// Copies the oldest datagram into `buf`, and leaves it for the next receive (MSG_PEEK). Waits as
+    /// [`recv`](DatagramSocket::recv) does. [`original_len`](Datagram::original_len) is the length of
+    /// the datagram, also if `buf` is empty (Linux).
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported): the socket [coalesces](crate::SocketOptions::udp_gro)
+    /// datagrams. Otherwise the errors that [`recv`](DatagramSocket::recv) lists.
+    ///
+    /// ```
+    /// # use keepsock::DatagramSocket;
+    /// # if !cfg!(target_os = "linux") { return Ok(()) }
+    /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
+    /// # let client = DatagramSocket::connect(server.endpoint())?;
+    /// client.send(b"twelve bytes")?;
+    /// let mut buf = vec![0; server.peek(&mut [])?.original_len];
+    /// server.recv(&mut buf)?;
+    /// assert_eq!(buf, b"twelve bytes");
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn peek(&self, buf: &mut [u8]) -> Result<Datagram> {
+        let received = self.try_recv_with(buf, true, |facts| facts.datagram());
         received.map_err(|stop| self.stopped(RECEIVE, stop))
     }
 
     pub(crate) fn try_recv_with<T>(
         &self,
         buf: &mut [u8],
+        peek: bool,
         take: impl Fn(&Facts<'_>) -> T,
     ) -> std::result::Result<T, Stop> {
         let io = self.enter(RECEIVE)?;
         let mode = self.receive_mode();
         if self.0.coalesced.is_some() {
+            if peek {
+                let error = self.not_received(ErrorKind::Unsupported.into());
+                return Err(error
+                    .detail("peek has no effect with udp_gro: receive instead")
+                    .into());
+            }
             let mut one = [Incoming::new(buf)];
             self.recv_some(&io, &mode, one.as_mut_slice())?;
             let [one] = one;
@@ -176,7 +207,8 @@ impl DatagramSocket {
         loop {
             // A new value each time: the kernel does not report the same members for each datagram.
             let mut received = Received::default();
-            let call = |wait| sys::recv_datagram(io.socket(), buf, control, wait, &mut received);
+            let call =
+                |wait| sys::recv_datagram(io.socket(), buf, control, peek, wait, &mut received);
             self.recv_step(&io, &mode, call).map_err(|cause| self.stop_of(cause))?;
             if self.is_over(&io, &received) {
                 return Err(self.not_received(ErrorKind::Closed.into()).into());
@@ -184,6 +216,12 @@ impl DatagramSocket {
             // A datagram from another peer was queued before the socket was connected.
             if let Some(facts) = self.facts(&mut received, &mut Destination::default()) {
                 return Ok(take(&facts));
+            }
+            if peek {
+                // The datagram is still the first one of the queue.
+                let mut denied = Received::default();
+                let _ =
+                    sys::recv_datagram(io.socket(), &mut [], control, false, Wait::No, &mut denied);
             }
             mode.skip(&mut skipped, 1).map_err(|cause| self.stop_of(cause))?;
         }

@@ -70,6 +70,7 @@ both_apis![
     refused_datagram_fails_the_receive_if_requested,
     refused_datagram_fails_the_receive_while_others_send,
     sender_as_text_is_a_destination,
+    peek_leaves_the_datagram_for_the_next_receive,
     #[cfg(feature = "diag")] {
         stream_options_for_datagram_socket_are_rejected,
     }
@@ -547,6 +548,33 @@ fn refused_datagram_fails_the_receive_while_others_send<A: Api>() {
         while client.recv_error().unwrap().is_some() {}
         client.set_fail_on_refused(true).unwrap();
     }
+}
+
+/// D1: a peek returns the oldest datagram with its whole length, and the next receive returns it again.
+/// It skips datagrams that were queued before a connect, as a receive does.
+fn peek_leaves_the_datagram_for_the_next_receive<A: Api>() {
+    for bound in ["127.0.0.1:0", "*:0"] {
+        let server = A::Datagram::bind(bound, &[Opt::ReadTimeout(AWAITED)]).unwrap();
+        let client = A::Datagram::connect(&format!("127.0.0.1:{}", server.port()), &[]).unwrap();
+        let (outcome, _) = while_waiting(|| server.peek(8), || client.send(b"first").unwrap());
+        assert_eq!(outcome.unwrap().bytes, b"first");
+        client.send(b"second").unwrap();
+        for (cap, bytes) in [(0, &b""[..]), (2, b"fi"), (8, b"first")] {
+            let got = server.peek(cap).unwrap();
+            assert_eq!((&*got.bytes, got.original_len, got.truncated), (bytes, 5, cap < 5));
+            assert_eq!(got.from, at(client.port()));
+        }
+        assert_eq!(server.recv(8).unwrap().bytes, b"first");
+        server.set_peer(at(support::own_port())).unwrap();
+        server.set_read_timeout(20).unwrap();
+        fails(server.peek(8), ErrorKind::TimedOut);
+        server.set_nonblocking(true).unwrap();
+        fails(server.peek(8), ErrorKind::WouldBlock);
+        server.close();
+        fails(server.peek(8), ErrorKind::Closed);
+    }
+    let coalesces = A::Datagram::bind("127.0.0.1:0", &[Opt::UdpGro(true)]).unwrap();
+    fails(coalesces.peek(8), ErrorKind::Unsupported);
 }
 
 /// D1, S4: the sender of a datagram as text is a destination.

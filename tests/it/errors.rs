@@ -736,6 +736,12 @@ mod c_only {
                     })
                 },
                 |d, e| {
+                    out([0x5au8; 256], |i| {
+                        let size = size_of::<keepsock_datagram_info>();
+                        keepsock_datagram_peek(d, null_mut(), 0, i.cast(), size, e)
+                    })
+                },
+                |d, e| {
                     let one = outgoing(b"x".as_ptr().cast(), 1);
                     let (one, size) = (&raw const one, size_of_val(&one));
                     out(77usize, |n| keepsock_datagram_send_batch(d, one, 1, size, n, e))

@@ -277,7 +277,58 @@ pub unsafe extern "C" fn keepsock_datagram_recv(
     with_frequent(datagram, error, "receive", |socket| {
         // The checks come first because a received datagram cannot be put back into the queue.
         let out = out.checked()?;
-        socket.try_recv_with(buf.get()?, |facts| out.fill(facts))
+        socket.try_recv_with(buf.get()?, false, |facts| out.fill(facts))
+    })
+}
+
+/// Copies the oldest datagram and leaves it for the next receive (MSG_PEEK).
+///
+/// The call waits as keepsock_datagram_recv() does. On Linux `original_len` of `out` is the length
+/// of the datagram, also if `cap` is 0.
+///
+/// @param buf  Receives the bytes.
+/// @param cap  The size of `buf`.
+/// @param out  Receives the length, the sender and the metadata.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_TIMED_OUT: the read timeout expired
+///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and no datagram is queued, or the call has
+///     skipped 1,024 datagrams of denied senders
+///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket, or keepsock_datagram_service_stop()
+///     ended receiving
+///   - KEEPSOCK_ERR_REFUSED: the peer refused a datagram, with
+///     keepsock_datagram_set_fail_on_refused()
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory; the datagram stays queued and the socket
+///     stays usable
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a policy of this machine, such as a seccomp filter,
+///     forbids the call
+///   - KEEPSOCK_ERR_UNSUPPORTED: the socket coalesces datagrams
+///     (keepsock_options_set_udp_gro()), or the kernel lacks the system call
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, or no version has that size
+///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_peek(
+    datagram: *mut keepsock_datagram,
+    buf: *mut c_void,
+    cap: usize,
+    out: *mut keepsock_datagram_info,
+    size: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call; `buf` has `cap`
+    // writable bytes; `out` has `size` writable bytes; `error` is NULL or writable.
+    let (datagram, buf, out, error) = unsafe {
+        (
+            Ref::new(datagram),
+            BytesMut::new(buf, cap),
+            InfoOut(Structure::new(out, size)),
+            ErrorOut::new(error),
+        )
+    };
+    with_frequent(datagram, error, "receive", |socket| {
+        let out = out.checked()?;
+        socket.try_recv_with(buf.get()?, true, |facts| out.fill(facts))
     })
 }
 

@@ -53,17 +53,18 @@ const RECEIVE: c_int = 0;
 
 /// Receives one datagram. Bytes beyond the buffer are lost, and the result says so. `control`: the
 /// space for control messages, at most [`UDP_CONTROL`]; 0 if the kernel reports the sender's address
-/// only.
+/// only. `peek`: the datagram stays in the queue.
 pub(crate) fn recv_datagram(
     socket: Borrowed<'_>,
     buf: &mut [u8],
     control: usize,
+    peek: bool,
     wait: Wait,
     received: &mut Received,
 ) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if control == 0 {
-        return recv_plain(socket, buf, wait, received);
+        return recv_plain(socket, buf, peek, wait, received);
     }
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut room = MaybeUninit::<Control>::uninit();
@@ -78,7 +79,7 @@ pub(crate) fn recv_datagram(
         msg.msg_control = room.as_mut_ptr().cast();
         msg.msg_controllen = control.min(UDP_CONTROL) as _;
     }
-    let flags = flags(wait) | RECEIVE;
+    let flags = flags(wait) | RECEIVE | if peek { libc::MSG_PEEK } else { 0 };
     let _disabled = CancellationDisabled::new();
     // SAFETY: msg describes buffers that outlive the call.
     let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
@@ -92,12 +93,14 @@ pub(crate) fn recv_datagram(
 fn recv_plain(
     socket: Borrowed<'_>,
     buf: &mut [u8],
+    peek: bool,
     wait: Wait,
     received: &mut Received,
 ) -> io::Result<()> {
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut name_len = mem::size_of_val(&name) as libc::socklen_t;
-    let (fd, flags) = (socket.as_raw_fd(), flags(wait) | libc::MSG_TRUNC);
+    let peek = if peek { libc::MSG_PEEK } else { 0 };
+    let (fd, flags) = (socket.as_raw_fd(), flags(wait) | libc::MSG_TRUNC | peek);
     // SAFETY: the kernel writes at most buf.len() bytes into buf, and name_len into name.
     let len = unsafe {
         let to = buf.as_mut_ptr().expose_provenance();
@@ -367,7 +370,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     for at in 0..count {
         let wait = if at == 0 { wait } else { Wait::No };
         let mut received = Received::default();
-        match recv_datagram(socket, bufs.buffer(at), control, wait, &mut received) {
+        match recv_datagram(socket, bufs.buffer(at), control, false, wait, &mut received) {
             Ok(()) => told(bufs, at, &mut received),
             Err(_) if at > 0 => return Ok(at),
             Err(e) => return Err(e),

@@ -65,6 +65,7 @@ pub(crate) fn recv_datagram(
     _: Borrowed<'_>,
     _: &mut [u8],
     _control: usize,
+    _peek: bool,
     _: Wait,
     _: &mut Received,
 ) -> io::Result<()> {

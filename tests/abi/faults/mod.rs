@@ -743,6 +743,7 @@ fn datagram_calls(m: &mut Machine, kind: &str, endpoint: &CStr, own: &CStr) {
         keepsock_datagram_send_batch(s, _p, o)
             (s.peer.0, s.outgoing().as_ptr(), 3, size_of::<keepsock_send_item>(), o.at(0));
         keepsock_datagram_reply(s, p, _o) (p, &s.info, s.buf, 8);
+        keepsock_datagram_peek(s, p, o) (p, s.buf, 64, o.at(0), size);
         keepsock_datagram_send(s, _p, _o) (s.connected.0, s.buf, 8);
         keepsock_datagram_send_to(s, _p, _o) (s.peer.0, s.endpoint.as_ptr(), s.buf, 8);
         keepsock_datagram_close(_s, p, _o) (p);

@@ -273,6 +273,16 @@ impl Datagrams<CApi> for CDatagram {
         call(|e| unsafe { keepsock_datagram_set_peer(self.0, &raw const peer, e) })
     }
 
+    fn peek(&self, cap: usize) -> Outcome<Got> {
+        let mut bytes = vec![0u8; cap];
+        let mut info: keepsock_datagram_info = unsafe { std::mem::zeroed() };
+        call(|e| unsafe {
+            let (buf, size) = (bytes.as_mut_ptr().cast(), size_of_val(&info));
+            keepsock_datagram_peek(self.0, buf, cap, &raw mut info, size, e)
+        })?;
+        Ok(got(&info, &bytes[..info.len]))
+    }
+
     fn sender_of(info: &keepsock_datagram_info) -> String {
         sized_text(|buf, cap, required, e| unsafe {
             keepsock_datagram_info_sender(info, buf, cap, required, e)

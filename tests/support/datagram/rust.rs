@@ -125,6 +125,12 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::set_peer(self, peer)?)
     }
 
+    fn peek(&self, cap: usize) -> Outcome<Got> {
+        let mut bytes = vec![0; cap];
+        let d = DatagramSocket::peek(self, &mut bytes)?;
+        Ok(got(&d, &bytes[..d.len]))
+    }
+
     fn sender_of(info: &Datagram) -> String {
         info.from.to_string()
     }
