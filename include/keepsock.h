@@ -240,6 +240,10 @@
  *     unix.h 1: keepsock_client_peer_credentials, keepsock_conn_peer_credentials
  *   Connect to other servers from a service (a proxy)
  *     serving.h 2: keepsock_service_connect, keepsock_service_add
+ *   Pause accepting for a while
+ *     serving.h 8: keepsock_service_pause_accept, keepsock_service_resume_accept
+ *   Run the threads of a service on certain CPUs
+ *     serving.h 5: keepsock_serve_options_set_cpus
  *   Stop a service after its connections have finished
  *     serving.h 8: keepsock_service_drain, keepsock_service_stop,
  *         keepsock_service_wait_stopped, keepsock_service_wait

@@ -15,13 +15,15 @@
  *     keepsock_service_remove_timer, keepsock_service_for_each
  *  4. Broadcasts: keepsock_service_broadcast
  *  5. Serve options: keepsock_serve_options_new, keepsock_serve_options_free,
- *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size
+ *     keepsock_serve_options_set_threads, keepsock_serve_options_set_stack_size,
+ *     keepsock_serve_options_set_cpus
  *  6. Limits and access: keepsock_serve_options_set_max_connections,
  *     keepsock_serve_options_set_accept_policy, keepsock_serve_options_set_max_per_address,
  *     keepsock_serve_options_add_allowed_network, keepsock_serve_options_add_denied_network
  *  7. Framing and send queues: keepsock_serve_options_set_framing,
  *     keepsock_serve_options_set_queue_limit, keepsock_serve_options_set_overflow_policy
- *  8. Stopping a service: keepsock_service_drain, keepsock_service_stop,
+ *  8. Pausing and stopping a service: keepsock_service_pause_accept,
+ *     keepsock_service_resume_accept, keepsock_service_drain, keepsock_service_stop,
  *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
  *  9. Statistics: keepsock_service_get_stats, keepsock_service_dump
  *
@@ -462,6 +464,23 @@ int32_t keepsock_serve_options_set_threads(keepsock_serve_options *options, uint
 int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, size_t bytes,
                                               keepsock_error **error);
 
+/**
+ * Sets the CPUs of the threads that run handlers or callbacks (sched_setaffinity(2)).
+ *
+ * Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with two
+ * or more event loops the thread that accepts follows them. keepsock_server_serve() requires a fixed
+ * number of threads for it (keepsock_serve_options_set_threads()). The function that serves returns
+ * KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not use, and
+ * KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
+ *
+ * @param cpus   The numbers of the CPUs, from 0, copied.
+ * @param count  The number of elements. 0 means any CPU.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `cpus` is NULL and `count` is not 0
+ */
+int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const uint32_t *cpus,
+                                        size_t count, keepsock_error **error);
+
 /*
  * ---- 6. Limits and access -----------------------------------------------------------------------
  *
@@ -663,8 +682,34 @@ int32_t keepsock_serve_options_set_overflow_policy(keepsock_serve_options *optio
                                                    int32_t overflow_policy, keepsock_error **error);
 
 /*
- * ---- 8. Stopping a service ----------------------------------------------------------------------
+ * ---- 8. Pausing and stopping a service ----------------------------------------------------------
  */
+
+/**
+ * Pauses accepting: new clients wait in the listen queue until keepsock_service_resume_accept().
+ *
+ * The open connections continue. keepsock_options_set_backlog() sets the length of the queue.
+ * keepsock_service_stop() and keepsock_service_drain() also end a pause. Pausing twice returns
+ * KEEPSOCK_OK. With keepsock_server_serve(), each idle thread may already wait in accept(2): it
+ * accepts one more client, whose handler runs after the pause.
+ *
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the service has stopped accepting
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+ * @note May be called from inside handlers and callbacks.
+ */
+int32_t keepsock_service_pause_accept(keepsock_service *service, keepsock_error **error);
+
+/**
+ * Resumes accepting after keepsock_service_pause_accept().
+ * @return KEEPSOCK_OK on success, also without a pause; otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the service has stopped accepting
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+ * @note May be called from inside handlers and callbacks.
+ */
+int32_t keepsock_service_resume_accept(keepsock_service *service, keepsock_error **error);
 
 /**
  * Drains the service: notifies the open connections, waits until they have ended, and resets the

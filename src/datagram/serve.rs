@@ -118,7 +118,7 @@ impl DatagramSocket {
         take: impl FnOnce(DatagramService) -> T,
     ) -> Result<T> {
         let at = |e: Error| e.at(self.endpoint());
-        let DatagramConfig { threads, stack_size } = options.datagram_config().map_err(at)?;
+        let DatagramConfig { threads, stack_size, cpus } = options.datagram_config().map_err(at)?;
         let usage = self.0.cancel.begin_service();
         drop(self.enter(SERVE)?);
         if self.0.deaf.load(Ordering::Acquire) {
@@ -126,7 +126,7 @@ impl DatagramSocket {
             return Err(error.detail("receiving was stopped: make another socket"));
         }
         let serving = Arc::new(Serving {
-            threads: ServiceThreads::new("keepsock-serve", stack_size),
+            threads: ServiceThreads::new("keepsock-serve", stack_size, cpus),
             usage,
             state: Mutex::new(State { running: threads, failure: None }),
             ended: Condvar::new(),

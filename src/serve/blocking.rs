@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::io::deadline::Deadline;
 use crate::io::panic_guard::panics;
-use crate::listener::{OUT_OF_DESCRIPTORS, Rejection, ServerSocket};
+use crate::listener::{Listener, OUT_OF_DESCRIPTORS, Rejection, ServerSocket};
 use crate::log;
 use crate::serve::lifecycle::{Backend, Locked, ServiceState};
 use crate::serve::options::BlockingConfig;
@@ -31,6 +31,9 @@ const SPARE: usize = 8;
 
 /// The time that one broadcast waits, in total, for clients that another thread is writing to.
 const BROADCAST_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often a worker that keeps a connection checks whether the program has closed the server.
+const PAUSE_CHECK: Duration = Duration::from_millis(100);
 
 type Handler = dyn Fn(&Arc<ClientSocket>) + Send + Sync;
 
@@ -134,8 +137,8 @@ impl ServerSocket {
     {
         const OPERATION: &str = "serve";
         let config = options.blocking_config(self).map_err(|e| e.at(self.endpoint()))?;
-        let BlockingConfig { admission, pool, stack_size } = config;
-        let threads = ServiceThreads::new("keepsock-serve", stack_size);
+        let BlockingConfig { admission, pool, stack_size, cpus } = config;
+        let threads = ServiceThreads::new("keepsock-serve", stack_size, cpus);
         let service = Arc::new(ThreadService {
             state: ServiceState::new(self, admission, threads, Workers::default()),
             handler: Box::new(handler),
@@ -264,7 +267,8 @@ impl ThreadService {
                     return self.state.accepting_ended((!is_requested).then_some(e));
                 }
             };
-            let Some(id) = self.admit(&client) else {
+            let id = if self.wait_while_paused() { self.admit(&client) } else { None };
+            let Some(id) = id else {
                 client.abort();
                 continue;
             };
@@ -293,6 +297,21 @@ impl ThreadService {
                 return;
             }
         }
+    }
+
+    /// Keeps an accepted connection until the program resumes accepting. A worker that waits in
+    /// accept(2) cannot leave a client in the listen queue. Returns false if the service stops before.
+    fn wait_while_paused(&self) -> bool {
+        let is_paused = || self.state.is_accept_paused();
+        if !is_paused() {
+            return true;
+        }
+        let mut locked = self.state.lock();
+        let is_closed = || self.state.server.listeners().iter().any(Listener::is_closed);
+        while is_paused() && !locked.stopped && !is_closed() {
+            locked = self.state.wait(locked, Deadline::after(Some(PAUSE_CHECK)));
+        }
+        !is_paused()
     }
 
     /// Admits a connection, and ensures that another worker accepts the next one. Returns `None`

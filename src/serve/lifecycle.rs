@@ -1,6 +1,7 @@
 //! The state of a stream service, from its start to its end, for both serving modes.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,25 @@ pub(super) trait Backend {
 
     /// Closes this process's copies of the connections' descriptors, in a forked child.
     fn close_copies(&self);
+
+    /// Pauses accepting, or resumes it.
+    fn set_accept_paused(&self, paused: bool) -> Result<()> {
+        let state = self.state();
+        let operation = if paused { "pause accepting" } else { "resume accepting" };
+        state.require_own_process(operation)?;
+        let locked = state.lock();
+        if locked.stopped {
+            drop(locked);
+            return Err(state.error(ErrorKind::Closed, operation));
+        }
+        state.accept_paused.store(paused, Ordering::SeqCst);
+        state.notify(locked, true);
+        self.accept_pause_changed();
+        Ok(())
+    }
+
+    /// Lets the thread that accepts notice a pause or its end.
+    fn accept_pause_changed(&self) {}
 
     /// Stops accepting, and closes the server socket. Live connections continue.
     fn stop(&self) {
@@ -120,6 +140,8 @@ pub(super) struct ServiceState<M> {
     pub admission: AdmissionPolicy,
     pub started_at: Instant,
     pub threads: ServiceThreads,
+    /// The program has paused accepting.
+    accept_paused: AtomicBool,
     locked: Mutex<Locked<M>>,
     /// Signaled when accepting stops. The main thread of most programs waits for this, so it has
     /// its own condition variable: a connection that opens or closes does not wake that thread.
@@ -199,10 +221,16 @@ impl<M> ServiceState<M> {
             admission,
             started_at: Instant::now(),
             threads,
+            accept_paused: AtomicBool::new(false),
             locked: Mutex::new(locked),
             stopped: Condvar::new(),
             changed: Condvar::new(),
         }
+    }
+
+    /// Whether the program has paused accepting.
+    pub(super) fn is_accept_paused(&self) -> bool {
+        self.accept_paused.load(Ordering::SeqCst)
     }
 
     #[inline]

@@ -443,6 +443,47 @@ impl Service {
         self.reactor("list connections")?.connections()
     }
 
+    /// Pauses accepting: new clients wait in the listen queue, whose length is the
+    /// [`backlog`](crate::SocketOptions::backlog), until [`resume_accept`](Service::resume_accept).
+    /// Live connections continue. [`stop`](Service::stop) and [`drain`](Service::drain) also end a
+    /// pause. May be called from inside handlers and callbacks. Pausing twice has no effect.
+    ///
+    /// With a thread for each connection, each idle thread may already wait in accept(2). It accepts
+    /// one more client, whose handler runs after the pause.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the service has stopped accepting.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
+    ///
+    /// ```
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// service.pause_accept()?;
+    /// // reload the configuration
+    /// service.resume_accept()?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn pause_accept(&self) -> Result<()> {
+        either!(self, backend => backend.set_accept_paused(true))
+    }
+
+    /// Resumes accepting after [`pause_accept`](Service::pause_accept).
+    ///
+    /// # Errors
+    /// The errors of [`pause_accept`](Service::pause_accept).
+    ///
+    /// ```
+    /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
+    /// # let service = server.serve(|_| ())?;
+    /// service.pause_accept()?;
+    /// service.resume_accept()?;
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn resume_accept(&self) -> Result<()> {
+        either!(self, backend => backend.set_accept_paused(false))
+    }
+
     /// Stops accepting: closes the server socket, which cannot serve again. Live connections
     /// continue. May be called from inside handlers and callbacks. Further calls do nothing.
     ///
@@ -566,7 +607,7 @@ impl Service {
         either!(self, backend => {
             let state = backend.state();
             let locked = state.lock();
-            let (live, opened, accepting) = (locked.live, locked.opened, !locked.stopped);
+            let (live, opened, accepting) = (locked.live, locked.opened, !locked.stopped && !state.is_accept_paused());
             // Under the lock, so that their sum is the number of closed connections.
             let close_reasons = counters.close_reasons();
             drop(locked);

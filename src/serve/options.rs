@@ -3,6 +3,7 @@
 use crate::listener::ServerSocket;
 use crate::serve::admission::AdmissionPolicy;
 use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
+use crate::serve::threads::check_cpus;
 use crate::types::endpoint::Target;
 use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::framing::Framing;
@@ -64,6 +65,7 @@ pub struct ServeOptions {
     queue_limit: Option<usize>,
     overflow_policy: Option<OverflowPolicy>,
     stack_size: Option<usize>,
+    cpus: Vec<u32>,
 }
 
 /// The default limit of connections with a thread each: more threads need more memory than most
@@ -272,6 +274,24 @@ impl ServeOptions {
         self
     }
 
+    /// Sets the CPUs of the threads that run handlers or callbacks (sched_setaffinity(2)): thread `i`
+    /// runs on the CPU with the number `cpus[i % cpus.len()]` only. The first threads are the event
+    /// loops; with two or more event loops the thread that accepts follows them. With a thread for each
+    /// connection the option needs [`threads`](ServeOptions::threads). An empty list means any CPU,
+    /// which is the default.
+    ///
+    /// Serving fails if a CPU does not exist or the process may not use it, and on systems other than
+    /// Linux.
+    ///
+    /// ```
+    /// let options = keepsock::ServeOptions::new().threads(4).cpus(&[0, 2]);
+    /// ```
+    #[must_use]
+    pub fn cpus(mut self, cpus: &[u32]) -> Self {
+        self.cpus = cpus.to_vec();
+        self
+    }
+
     /// The number of connection entries that a service with event loops may use.
     #[cfg(feature = "capi")]
     pub(crate) fn event_entries(&self) -> usize {
@@ -286,10 +306,16 @@ impl ServeOptions {
             &self.event_options(),
             "with a thread for each connection: use event-driven serving",
         )?;
+        if pool.is_none() && !self.cpus.is_empty() {
+            return invalid(
+                "cpus has no effect without threads: set the number of threads".to_owned(),
+            );
+        }
         Ok(BlockingConfig {
             admission: self.admission(max, server)?,
             pool,
             stack_size: self.checked_stack_size(OPERATION)?,
+            cpus: self.checked_cpus()?,
         })
     }
 
@@ -328,6 +354,7 @@ impl ServeOptions {
             admission: self.admission(max, server)?,
             loops,
             stack_size: self.checked_stack_size(OPERATION)?,
+            cpus: self.checked_cpus()?,
             messages: MessageConfig {
                 framing,
                 queue_limit: self.queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT),
@@ -356,7 +383,11 @@ impl ServeOptions {
                 Grouped(MAX_DATAGRAM_THREADS)
             ));
         }
-        Ok(DatagramConfig { threads, stack_size: self.checked_stack_size(OPERATION)? })
+        Ok(DatagramConfig {
+            threads,
+            stack_size: self.checked_stack_size(OPERATION)?,
+            cpus: self.checked_cpus()?,
+        })
     }
 
     /// The options that depend on the address of a peer, and whether each is set.
@@ -402,6 +433,11 @@ impl ServeOptions {
         })
     }
 
+    fn checked_cpus(&self) -> Result<Vec<u32>> {
+        check_cpus(&self.cpus, OPERATION)?;
+        Ok(self.cpus.clone())
+    }
+
     /// The stack size of threads that run handlers or callbacks, in bytes.
     pub(crate) fn checked_stack_size(&self, operation: &'static str) -> Result<usize> {
         match self.stack_size {
@@ -435,6 +471,7 @@ pub(super) struct BlockingConfig {
     /// The size of a fixed pool.
     pub pool: Option<usize>,
     pub stack_size: usize,
+    pub cpus: Vec<u32>,
 }
 
 /// The configuration of a service with event loops.
@@ -442,6 +479,7 @@ pub(super) struct ReactorConfig {
     pub admission: AdmissionPolicy,
     pub loops: u32,
     pub stack_size: usize,
+    pub cpus: Vec<u32>,
     pub messages: MessageConfig,
 }
 
@@ -458,6 +496,7 @@ pub(super) struct MessageConfig {
 pub(crate) struct DatagramConfig {
     pub threads: u32,
     pub stack_size: usize,
+    pub cpus: Vec<u32>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use crate::sys;
@@ -24,6 +25,9 @@ thread_local! {
 pub(crate) struct ServiceThreads {
     name: &'static str,
     stack_size: usize,
+    /// Thread `i` runs on the CPU `i % cpus.len()` of the list. Empty: on any CPU.
+    cpus: Vec<u32>,
+    started: AtomicUsize,
     published: Arc<Published>,
     handles: Mutex<Vec<JoinHandle<()>>>,
     /// The process that created the service.
@@ -36,10 +40,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ServiceThreads {
     /// Starts no thread yet. `stack_size` is in bytes.
-    pub(crate) fn new(name: &'static str, stack_size: usize) -> ServiceThreads {
+    pub(crate) fn new(name: &'static str, stack_size: usize, cpus: Vec<u32>) -> ServiceThreads {
         ServiceThreads {
             name,
             stack_size,
+            cpus,
+            started: AtomicUsize::new(0),
             published: Arc::default(),
             handles: Mutex::default(),
             process: sys::fork::birth(),
@@ -69,7 +75,14 @@ impl ServiceThreads {
     /// The thread inherits the signal mask of the calling thread.
     pub(crate) fn start(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let published = self.published.clone();
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let cpu =
+            number.checked_rem(self.cpus.len()).and_then(|place| self.cpus.get(place)).copied();
         let run = move || {
+            if let Some(cpu) = cpu {
+                // `check_cpus` has tried it. It fails if the system has removed the CPU since then.
+                let _ = sys::run_on_cpu(cpu);
+            }
             CURRENT.set(Arc::as_ptr(&published));
             if *lock(&published) {
                 work();
@@ -117,6 +130,31 @@ impl Drop for ServiceThreads {
             mem::forget(mem::take(self.handles.get_mut().unwrap_or_else(PoisonError::into_inner)));
         }
     }
+}
+
+/// Checks that a thread of this process may run on each of the CPUs.
+pub(crate) fn check_cpus(cpus: &[u32], operation: &'static str) -> Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let failed = |(cpu, e): (u32, io::Error)| {
+        let error = Error::os(operation, &e);
+        match e.kind() {
+            io::ErrorKind::InvalidInput => Error::new(ErrorKind::InvalidArgument, operation)
+                .detail(format!("cpu {cpu} does not exist, or this process may not use it")),
+            _ => error.detail(format!("no thread can run on cpu {cpu} only")),
+        }
+    };
+    // The thread ends, so the affinity of the calling thread does not change.
+    let (told, tried) = mpsc::channel();
+    let all = cpus.to_vec();
+    let try_all = move || {
+        let mut all = all.into_iter();
+        let _ = told.send(all.try_for_each(|cpu| sys::run_on_cpu(cpu).map_err(|e| (cpu, e))));
+    };
+    let spawned = sys::spawn_thread(thread::Builder::new(), try_all);
+    spawned.map_err(|e| spawn_error(operation, &e))?;
+    tried.recv().map_or(Ok(()), |result| result.map_err(failed))
 }
 
 /// The error for a thread that the system did not start. pthread_create(3) returns EAGAIN when a

@@ -46,6 +46,8 @@ use socket2::{Domain, SockAddr, SockRef, TcpKeepalive};
 use crate::types::address::needs_zone;
 use crate::types::keepalive::Keepalive;
 
+#[cfg(feature = "serve")]
+mod affinity;
 mod ancillary;
 mod cancellation;
 #[cfg(feature = "diag")]
@@ -75,6 +77,8 @@ mod unix;
 mod windows;
 
 #[cfg(feature = "datagram")]
+#[cfg(feature = "serve")]
+pub(crate) use affinity::run_on_cpu;
 pub(crate) use ancillary::Details;
 pub(crate) use ancillary::Received;
 pub(crate) use cancellation::{CancellationDisabled, spawn_thread};

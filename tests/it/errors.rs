@@ -1170,6 +1170,7 @@ mod c_only {
                 |o, e| keepsock_serve_options_add_denied_network(o, c"::1".as_ptr(), e),
                 |o, e| keepsock_serve_options_set_threads(o, 1, e),
                 |o, e| keepsock_serve_options_set_stack_size(o, 1 << 20, e),
+                |o, e| keepsock_serve_options_set_cpus(o, null(), 0, e),
                 |o, e| keepsock_serve_options_set_framing(o, &raw const U16, e),
                 |o, e| keepsock_serve_options_set_queue_limit(o, 10, e),
                 |o, e| keepsock_serve_options_set_overflow_policy(o, 0, e),
@@ -1207,6 +1208,8 @@ mod c_only {
                     status
                 },
                 |s, e| out(77, |needed| keepsock_service_dump(s, null_mut(), 0, needed, e)),
+                |s, e| keepsock_service_pause_accept(s, e),
+                |s, e| keepsock_service_resume_accept(s, e),
                 |s, e| keepsock_service_stop(s, e),
                 |s, e| keepsock_service_wait(s, 0, e),
                 |s, e| keepsock_service_wait_stopped(s, 0, e),
@@ -1443,6 +1446,8 @@ mod c_only {
                         gives(WRONG_STATE, in_parent, |e| change(conn, e));
                     }
                     let none = || null_mut();
+                    gives(WRONG_STATE, in_parent, |e| keepsock_service_pause_accept(service, e));
+                    gives(WRONG_STATE, in_parent, |e| keepsock_service_resume_accept(service, e));
                     gives(WRONG_STATE, in_parent, |e| {
                         keepsock_service_connect(service, endpoint.as_ptr(), null(), none(), e)
                     });

@@ -15,6 +15,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "serve")]
+mod accept_pause;
 mod blocking_mode;
 mod close;
 #[cfg(feature = "serve")]

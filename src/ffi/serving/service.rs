@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ffi::{
-    Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, SizedIn, Structure, Text, TextOut, User,
-    create, data, fill, framing_from_c, handle, invalid, keepsock_client, keepsock_error,
+    Array, Bytes, ErrorOut, Mut, Optional, Out, Ref, Result, SizedIn, Structure, Text, TextOut,
+    User, create, data, fill, framing_from_c, handle, invalid, keepsock_client, keepsock_error,
     keepsock_framing, keepsock_options, keepsock_server, known, millis, null, optional_to_c,
     timeout, versioned, with, with_mut,
 };
@@ -357,6 +357,32 @@ pub unsafe extern "C" fn keepsock_serve_options_set_stack_size(
     })
 }
 
+/// Sets the CPUs of the threads that run handlers or callbacks (sched_setaffinity(2)).
+///
+/// Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with two
+/// or more event loops the thread that accepts follows them. keepsock_server_serve() requires a fixed
+/// number of threads for it (keepsock_serve_options_set_threads()). The function that serves returns
+/// KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not use, and
+/// KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
+///
+/// @param cpus   The numbers of the CPUs, from 0, copied.
+/// @param count  The number of elements. 0 means any CPU.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, or `cpus` is NULL and `count` is not 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_serve_options_set_cpus(
+    options: *mut keepsock_serve_options,
+    cpus: *const u32,
+    count: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that only this thread uses `options`; `cpus` has `count` elements;
+    // `error` is NULL or writable.
+    let (options, cpus, error) =
+        unsafe { (Mut::new(options), Array::new(cpus, count, "cpus"), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.cpus(cpus.get()?)))
+}
+
 /// Frees serve options. Services that were started with them continue.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_serve_options_free(options: *mut keepsock_serve_options) {
@@ -692,6 +718,47 @@ pub unsafe extern "C" fn keepsock_service_dump(
     let (service, text, error) =
         unsafe { (Ref::new(service), TextOut::new(buf, cap, required_size), ErrorOut::new(error)) };
     with(service, error, "dump", |service| text.write(service.dump()))
+}
+
+/// Pauses accepting: new clients wait in the listen queue until keepsock_service_resume_accept().
+///
+/// The open connections continue. keepsock_options_set_backlog() sets the length of the queue.
+/// keepsock_service_stop() and keepsock_service_drain() also end a pause. Pausing twice returns
+/// KEEPSOCK_OK. With keepsock_server_serve(), each idle thread may already wait in accept(2): it
+/// accepts one more client, whose handler runs after the pause.
+///
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the service has stopped accepting
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+/// @note May be called from inside handlers and callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_pause_accept(
+    service: *mut keepsock_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "pause accepting", Service::pause_accept)
+}
+
+/// Resumes accepting after keepsock_service_pause_accept().
+///
+/// @return KEEPSOCK_OK on success, also without a pause; otherwise
+///   - KEEPSOCK_ERR_CLOSED: the service has stopped accepting
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
+/// @note May be called from inside handlers and callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_service_resume_accept(
+    service: *mut keepsock_service,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
+    // NULL or writable.
+    let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
+    with(service, error, "resume accepting", Service::resume_accept)
 }
 
 /// Stops accepting, and leaves the open connections as they are.

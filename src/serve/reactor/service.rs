@@ -114,7 +114,7 @@ impl ServerSocket {
         const OPERATION: &str = "serve";
         let at = |e: Error| e.at(self.endpoint());
         let no_memory = || at(Error::new(ErrorKind::NoMemory, OPERATION));
-        let ReactorConfig { admission, loops: serving, stack_size, messages } =
+        let ReactorConfig { admission, loops: serving, stack_size, cpus, messages } =
             options.reactor_config(self).map_err(at)?;
         let socket_options = self.options();
         socket_options.refuse_calls_only(OPERATION).map_err(at)?;
@@ -128,7 +128,7 @@ impl ServerSocket {
             pollers.push(poller);
             loops.push(shared);
         }
-        let threads = ServiceThreads::new("keepsock-events", stack_size);
+        let threads = ServiceThreads::new("keepsock-events", stack_size, cpus);
         let table = ConnTable::new(admission.max_connections + SPARE_ENTRIES);
         let service = Arc::new(ReactorService {
             table: table.ok_or_else(no_memory)?,
@@ -189,6 +189,10 @@ impl Backend for ReactorService {
     /// Stops accepting. The accepting loop then detects that the server socket is closed.
     fn stop(&self) {
         self.state.stop();
+        self.loops[self.acceptor].post_command(CMD_ACCEPT, false);
+    }
+
+    fn accept_pause_changed(&self) {
         self.loops[self.acceptor].post_command(CMD_ACCEPT, false);
     }
 

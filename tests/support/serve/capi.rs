@@ -97,6 +97,9 @@ pub fn serve_options(list: &[Serve]) -> Outcome<Served> {
                 Serve::Threads(n) => keepsock_serve_options_set_threads(o, *n, e),
                 Serve::QueueLimit(bytes) => keepsock_serve_options_set_queue_limit(o, *bytes, e),
                 Serve::DropOldest => keepsock_serve_options_set_overflow_policy(o, 1, e),
+                Serve::Cpus(cpus) => {
+                    keepsock_serve_options_set_cpus(o, cpus.as_ptr(), cpus.len(), e)
+                }
                 Serve::Stack(bytes) => keepsock_serve_options_set_stack_size(o, *bytes, e),
                 Serve::Framing(framing) => {
                     let framing = framing_to_c(framing);
@@ -430,6 +433,14 @@ impl Service<CApi> for CService {
         sized_text(|buf, cap, needed, e| unsafe {
             keepsock_service_dump(self.pointer, buf, cap, needed, e)
         })
+    }
+
+    fn pause_accept(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_pause_accept(self.pointer, e) })
+    }
+
+    fn resume_accept(&self) -> Outcome<()> {
+        call(|e| unsafe { keepsock_service_resume_accept(self.pointer, e) })
     }
 
     fn stop(&self) {

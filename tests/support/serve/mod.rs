@@ -23,6 +23,7 @@ pub enum Serve {
     QueueLimit(usize),
     DropOldest,
     Stack(usize),
+    Cpus(&'static [u32]),
 }
 
 pub type OnEvent<A> = Box<dyn Fn(&<A as Api>::Connection) + Send + Sync>;
@@ -139,6 +140,8 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     fn connections(&self) -> u32;
     /// Returns how many clients received the message, and how many were disconnected.
     fn broadcast(&self, message: &[u8]) -> (u32, u32);
+    fn pause_accept(&self) -> Outcome<()>;
+    fn resume_accept(&self) -> Outcome<()>;
     fn stop(&self);
     fn wait_stopped(&self, ms: i64) -> Outcome<()>;
     fn wait(&self, ms: i64) -> Outcome<()>;

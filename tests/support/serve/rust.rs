@@ -27,6 +27,7 @@ pub fn serve_options(list: &[Serve]) -> ServeOptions {
             Serve::QueueLimit(bytes) => o.queue_limit(*bytes),
             Serve::DropOldest => o.overflow_policy(OverflowPolicy::DropOldest),
             Serve::Stack(bytes) => o.stack_size(*bytes),
+            Serve::Cpus(cpus) => o.cpus(cpus),
         };
     }
     o
@@ -238,6 +239,14 @@ impl Service<RustApi> for keepsock::Service {
     fn broadcast(&self, message: &[u8]) -> (u32, u32) {
         let b = keepsock::Service::broadcast(self, message).unwrap();
         (b.sent, b.reset)
+    }
+
+    fn pause_accept(&self) -> Outcome<()> {
+        Ok(keepsock::Service::pause_accept(self)?)
+    }
+
+    fn resume_accept(&self) -> Outcome<()> {
+        Ok(keepsock::Service::resume_accept(self)?)
     }
 
     fn stop(&self) {

@@ -25,6 +25,8 @@ pub(super) enum Accepting {
     /// No descriptors or memory are left. Accepting resumes at this time, or when a connection
     /// ends.
     Exhausted(u64),
+    /// The program has paused accepting.
+    Paused,
 }
 
 /// Registers the listeners, the cancel token and the close event with the accepting loop. Called
@@ -61,6 +63,9 @@ impl<'a> Loop<'a> {
     }
 
     pub(super) fn watch_listeners(&mut self) {
+        if self.is_accept_paused() {
+            return self.pause_listeners(Accepting::Paused);
+        }
         let registry = &self.shared().registry;
         for (number, (_, held)) in self.listeners.iter().enumerate() {
             if registry.listen(held.socket(), LISTENERS + number, true).is_err() {
@@ -69,6 +74,10 @@ impl<'a> Loop<'a> {
             }
         }
         self.accepting = Accepting::Yes;
+    }
+
+    fn is_accept_paused(&self) -> bool {
+        self.service.state.is_accept_paused()
     }
 
     /// Stops waiting for listeners. The poller would report again and again connections that cannot
@@ -148,6 +157,9 @@ impl<'a> Loop<'a> {
         self.burst = if self.accepted.1 { (self.burst * 2).min(BURST) } else { 1 };
         let burst = if sys::LISTENERS_STAY_READY { self.burst } else { usize::MAX };
         for _ in 0..burst {
+            if self.accepting == Accepting::Yes && self.is_accept_paused() {
+                self.pause_listeners(Accepting::Paused);
+            }
             if self.service.added.load(Ordering::Relaxed) && self.is_full() {
                 self.pause_listeners(Accepting::Full);
             }
@@ -188,8 +200,15 @@ impl<'a> Loop<'a> {
     pub(super) fn resume_accepting(&mut self) {
         if self.listeners.iter().any(|(listener, _)| listener.is_closed()) {
             self.accepting_ended(None);
-        } else if self.accepting == Accepting::Full {
-            self.watch_listeners();
+        } else {
+            match self.accepting {
+                Accepting::Paused => self.watch_listeners(),
+                Accepting::Full if !self.is_full() => self.watch_listeners(),
+                Accepting::Yes if self.is_accept_paused() => {
+                    self.pause_listeners(Accepting::Paused);
+                }
+                _ => {}
+            }
         }
         if self.waiting.is_some() && !self.is_full() {
             if let Some((socket, peer, listener)) = self.waiting.take() {
