@@ -24,7 +24,7 @@
  *   basics.h       Statuses, errors, addresses, cancel tokens and log events.
  *   options.h      Options for creating a socket.
  *   client.h       One connection, made by connecting or by accepting: reading, writing, closing, liveness.
- *   connect.h      Connecting without blocking, looking up addresses, and connecting again after a connection was
+ *   connect.h      Connecting without blocking, looking up addresses, and reconnecting.
  *   server.h       Listening, and accepting connections one by one.
  *   conn.h         Connections of event loops: callbacks, sending, closing, groups, state.
  *   serving.h      Services: the library accepts connections and serves them by threads or by events.

@@ -385,7 +385,7 @@ void *keepsock_conn_user(keepsock_conn conn);
  * @param conn  The connection.
  * @param user  The pointer that the program passed with the function.
  */
-typedef void (*keepsock_conn_function)(keepsock_conn conn, void *user);
+typedef void (*keepsock_conn_callback)(keepsock_conn conn, void *user);
 
 /**
  * Calls a function in the thread of the connection's event loop, and returns immediately.
@@ -425,7 +425,7 @@ typedef void (*keepsock_conn_function)(keepsock_conn conn, void *user);
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the function
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `function` is NULL
  */
-int32_t keepsock_conn_post(keepsock_conn conn, keepsock_conn_function function, void *user,
+int32_t keepsock_conn_post(keepsock_conn conn, keepsock_conn_callback function, void *user,
                            keepsock_error **error);
 
 /*

@@ -1,8 +1,6 @@
 /**
  * @file keepsock/connect.h
- * @brief Connecting without blocking, looking up addresses, and connecting again after a connection was
- *
- * lost.
+ * @brief Connecting without blocking, looking up addresses, and reconnecting.
  *
  * keepsock_client_connect() in keepsock/client.h connects in one call. The functions here are for
  * programs with their own event loop, and for clients that must reconnect.

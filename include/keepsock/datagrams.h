@@ -172,6 +172,7 @@ int32_t keepsock_datagram_connect(const char *endpoint, const keepsock_options *
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `peer` is not a destination (0.0.0.0, [::], port 0), or is a
  *     link-local address without a zone
  *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
  *     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
  *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
@@ -727,6 +728,7 @@ int32_t keepsock_datagram_set_sockopt(keepsock_datagram *datagram, int32_t optio
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `option` is not a keepsock_sockopt
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_datagram_sockopt(const keepsock_datagram *datagram, int32_t option,

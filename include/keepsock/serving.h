@@ -249,7 +249,7 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
  * A function that an event loop calls: keepsock_service_post().
  * @param user  The pointer that the program passed with the function.
  */
-typedef void (*keepsock_function)(void *user);
+typedef void (*keepsock_service_callback)(void *user);
 
 /**
  * Calls a function in the thread of the first event loop, and returns immediately.
@@ -275,15 +275,15 @@ typedef void (*keepsock_function)(void *user);
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL
  * @note May be called from inside callbacks and functions, and not from a signal handler.
  */
-int32_t keepsock_service_post(keepsock_service *service, keepsock_function function, void *user,
-                              keepsock_error **error);
+int32_t keepsock_service_post(keepsock_service *service, keepsock_service_callback function,
+                              void *user, keepsock_error **error);
 
 /**
  * The function of a timer: keepsock_service_add_timer().
  * @param timer  The id of the timer.
  * @param user   The pointer that the program passed with the function.
  */
-typedef void (*keepsock_timer_function)(uint64_t timer, void *user);
+typedef void (*keepsock_timer_callback)(uint64_t timer, void *user);
 
 /**
  * Sets a timer: calls a function after a delay, once or repeatedly.
@@ -321,7 +321,7 @@ typedef void (*keepsock_timer_function)(uint64_t timer, void *user);
  * @note May be called from inside callbacks and functions, and not from a signal handler.
  */
 int32_t keepsock_service_add_timer(keepsock_service *service, int64_t delay_ms, int64_t interval_ms,
-                                   keepsock_timer_function function, void *user, uint64_t *timer,
+                                   keepsock_timer_callback function, void *user, uint64_t *timer,
                                    keepsock_error **error);
 
 /**
@@ -370,7 +370,7 @@ int32_t keepsock_service_remove_timer(keepsock_service *service, uint64_t timer,
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list; the function was not called
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `function` is NULL
  */
-int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_function function,
+int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_callback function,
                                   void *user, keepsock_error **error);
 
 /*

@@ -499,7 +499,7 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     );
     all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage tcp_state));
     all.extend(layout!(keepsock_server_stats: accepted retried exhausted rejected
-        over_address_limit denied));
+        over_address_limit denied proxy_rejected));
     all.extend(layout!(keepsock_conn: id));
     all.extend(layout!(keepsock_callbacks:
         size on_open on_data on_writable on_eof on_timer on_drain on_close on_connect_failed));
@@ -523,18 +523,15 @@ fn layouts_in_rust() -> BTreeMap<String, i64> {
     all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));
     all.extend(layout!(keepsock_handover_item: name server datagram));
     all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
-    all.push(("sizeof(keepsock_handler)".to_owned(), size(size_of::<ffi::keepsock_handler>())));
-    let handler = size_of::<ffi::keepsock_datagram_handler>();
-    all.push(("sizeof(keepsock_datagram_handler)".to_owned(), size(handler)));
-    all.push(("sizeof(keepsock_on_retry)".to_owned(), size(size_of::<ffi::keepsock_on_retry>())));
-    all.push(("sizeof(keepsock_on_watch)".to_owned(), size(size_of::<ffi::keepsock_on_watch>())));
-    all.push((
-        "sizeof(keepsock_on_timeout)".to_owned(),
-        size(size_of::<ffi::keepsock_on_timeout>()),
-    ));
+    macro_rules! callbacks {
+        ($($name:ident)*) => {
+            $(all.push((format!("sizeof({})", stringify!($name)), size(size_of::<ffi::$name>())));)*
+        };
+    }
+    callbacks!(keepsock_handler keepsock_datagram_handler keepsock_on_retry keepsock_on_watch
+        keepsock_on_timeout keepsock_log_callback keepsock_service_callback
+        keepsock_conn_callback keepsock_timer_callback);
     all.push(("sizeof(keepsock_watch)".to_owned(), size(size_of::<keepsock_watch>())));
-    let callback = size_of::<ffi::keepsock_log_callback>();
-    all.push(("sizeof(keepsock_log_callback)".to_owned(), size(callback)));
     for name in [
         "status",
         "family",
@@ -710,7 +707,7 @@ fn faults_of_shape(item: &Item) -> Vec<String> {
                 "has a type whose size differs between platforms"
             }
             _ if of.starts_with("int64_t") && !name.ends_with("_ms") => {
-                if ["uid", "gid", "pid"].contains(&name.as_str()) {
+                if ["uid", "gid", "pid", "mode"].contains(&name.as_str()) {
                     continue;
                 }
                 "is a time without _ms in its name"

@@ -142,6 +142,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_sockopt(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `option` is not a keepsock_sockopt
 ///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_sockopt(

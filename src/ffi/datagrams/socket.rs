@@ -171,6 +171,7 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `peer` is not a destination (0.0.0.0, [::], port 0), or is a
 ///     link-local address without a zone
 ///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
 ///     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
 ///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket

@@ -11,13 +11,13 @@ use crate::ffi::{
 ///
 /// @param conn  The connection.
 /// @param user  The pointer that the program passed with the function.
-pub type keepsock_conn_function =
+pub type keepsock_conn_callback =
     Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>;
 
 /// A function that an event loop calls: keepsock_service_post().
 ///
 /// @param user  The pointer that the program passed with the function.
-pub type keepsock_function = Option<unsafe extern "C" fn(user: *mut c_void)>;
+pub type keepsock_service_callback = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
 /// Calls a function in the thread of the connection's event loop, and returns immediately.
 ///
@@ -58,7 +58,7 @@ pub type keepsock_function = Option<unsafe extern "C" fn(user: *mut c_void)>;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_post(
     conn: keepsock_conn,
-    function: keepsock_conn_function,
+    function: keepsock_conn_callback,
     user: *mut c_void,
     error: *mut *mut keepsock_error,
 ) -> i32 {
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn keepsock_conn_post(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_post(
     service: *mut keepsock_service,
-    function: keepsock_function,
+    function: keepsock_service_callback,
     user: *mut c_void,
     error: *mut *mut keepsock_error,
 ) -> i32 {
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn keepsock_service_post(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_for_each(
     service: *mut keepsock_service,
-    function: keepsock_conn_function,
+    function: keepsock_conn_callback,
     user: *mut c_void,
     error: *mut *mut keepsock_error,
 ) -> i32 {
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn keepsock_service_for_each(
 ///
 /// @param timer  The id of the timer.
 /// @param user   The pointer that the program passed with the function.
-pub type keepsock_timer_function = Option<unsafe extern "C" fn(timer: u64, user: *mut c_void)>;
+pub type keepsock_timer_callback = Option<unsafe extern "C" fn(timer: u64, user: *mut c_void)>;
 
 /// Sets a timer: calls a function after a delay, once or repeatedly.
 ///
@@ -206,7 +206,7 @@ pub unsafe extern "C" fn keepsock_service_add_timer(
     service: *mut keepsock_service,
     delay_ms: i64,
     interval_ms: i64,
-    function: keepsock_timer_function,
+    function: keepsock_timer_callback,
     user: *mut c_void,
     timer: *mut u64,
     error: *mut *mut keepsock_error,

@@ -96,13 +96,20 @@ const SEND: &[c_int] = errors! {
     EINTR EAGAIN ECONNRESET ECONNREFUSED EPIPE ETIMEDOUT ENOBUFS ENOMEM EPERM EACCES
     EHOSTUNREACH ENETUNREACH ENETDOWN EINVAL EMSGSIZE
 };
-/// Errors that do not occur in the test: of a connect(2) without handshake and backlog, of a later
-/// getpeername(2), of an accept4(2) on a listener.
+/// Errors that do not occur in the test: of a connect(2) without handshake and backlog, or of a bound
+/// UDP socket, of a later getpeername(2), of an accept4(2) on a listener.
 const EXCEPT: &[(&str, c_long, c_int)] = &[
     ("keepsock_datagram_connect", SYS_connect, ECONNRESET),
     ("keepsock_datagram_connect", SYS_connect, ETIMEDOUT),
     ("keepsock_datagram_connect", SYS_connect, EAGAIN),
     ("keepsock_datagram_connect", SYS_getpeername, ENOTCONN),
+    ("keepsock_datagram_set_peer", SYS_getpeername, ENOTCONN),
+    ("keepsock_datagram_set_peer", SYS_connect, ECONNRESET),
+    ("keepsock_datagram_set_peer", SYS_connect, ECONNREFUSED),
+    ("keepsock_datagram_set_peer", SYS_connect, ETIMEDOUT),
+    ("keepsock_datagram_set_peer", SYS_connect, EAGAIN),
+    ("keepsock_datagram_set_peer", SYS_connect, ENOENT),
+    ("keepsock_datagram_set_peer", SYS_connect, EADDRINUSE),
     ("keepsock_server_serve", SYS_accept4, EOPNOTSUPP),
     ("keepsock_server_serve_events", SYS_accept4, EOPNOTSUPP),
 ];
