@@ -157,11 +157,16 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 /// keeps its port, and stays connected until it is closed.
 ///
 /// @code
+/// keepsock_options *options = NULL;
+/// keepsock_datagram *listening = NULL, *of_peer = NULL;
+/// keepsock_datagram_info info;
+/// char buf[1500];
+/// keepsock_options_new(&options, NULL);
 /// keepsock_options_set_sockopt(options, KEEPSOCK_SOCKOPT_REUSE_ADDRESS, 1, NULL);
-/// keepsock_datagram_bind("192.0.2.1:7788", options, &server, NULL);
-/// keepsock_datagram_recv(server, buf, sizeof buf, &info, sizeof info, NULL);
-/// keepsock_datagram_bind("192.0.2.1:7788", options, &of_client, NULL);
-/// keepsock_datagram_set_peer(of_client, &info.from, NULL);
+/// keepsock_datagram_bind("192.0.2.1:7788", options, &listening, NULL);
+/// keepsock_datagram_recv(listening, buf, sizeof buf, &info, sizeof info, NULL);
+/// keepsock_datagram_bind("192.0.2.1:7788", options, &of_peer, NULL);
+/// keepsock_datagram_set_peer(of_peer, &info.from, NULL);
 /// @endcode
 ///
 /// @param datagram  A bound UDP socket.
