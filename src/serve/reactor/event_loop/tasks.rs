@@ -17,6 +17,7 @@ const ROUND: usize = 64;
 impl<'a> Loop<'a> {
     /// Calls the functions that were posted to a connection. Functions that are posted in the
     /// meantime follow after other events.
+    #[cold]
     pub(super) fn run_tasks(&mut self, index: u32, generation: u32) {
         let entry = self.lock(index);
         let waiting = entry.map_or(0, |entry| entry.cold.as_ref().map_or(0, |c| c.tasks.len()));
@@ -29,6 +30,7 @@ impl<'a> Loop<'a> {
     }
 
     /// Calls the next function of a connection. Returns false if there is none.
+    #[cold]
     pub(super) fn run_task(&mut self, index: u32, generation: u32) -> bool {
         let entry = self.lock(index);
         let task = entry.and_then(|mut entry| take(&mut entry.cold.as_mut()?.tasks));
@@ -84,6 +86,7 @@ impl<'a> Loop<'a> {
     }
 
     /// Calls the functions of the service's timers that have expired.
+    #[cold]
     pub(super) fn run_service_timers(&mut self) {
         let service = self.service;
         self.service_due = 0;

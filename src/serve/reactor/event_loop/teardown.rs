@@ -158,6 +158,7 @@ impl<'a> Loop<'a> {
             self.timers.cancel();
             entry.due = 0;
         }
+        let has_tasks = entry.has_tasks();
         let in_groups = entry.cold.as_ref().is_some_and(|cold| !cold.groups.is_empty());
         let logged = log::logs_close(reason).then(|| service.five_tuple(&entry));
         drop(entry);
@@ -169,8 +170,10 @@ impl<'a> Loop<'a> {
                     .unwrap_or_default()
             });
         }
-        // No function follows, because the connection is closed.
-        while self.run_task(index, generation) {}
+        if has_tasks {
+            // No function follows, because the connection is closed.
+            while self.run_task(index, generation) {}
+        }
         self.call_always(index, generation, |handler, connection| {
             handler.on_close(connection, reason);
         });
