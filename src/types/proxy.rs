@@ -64,6 +64,9 @@ impl HeaderParser {
                 return (taken, HeaderState::Incomplete);
             }
             let now = &rest[..rest.len().min(missing)];
+            // A line ends with the first LF.
+            let end = now.iter().position(|b| *b == b'\n').filter(|_| self.is_line());
+            let now = end.map_or(now, |end| &now[..=end]);
             let room = (FIXED + MAX_ADDRESSES).saturating_sub(self.start.len());
             self.start.extend_from_slice(&now[..now.len().min(room)]);
             self.len += now.len();
@@ -71,7 +74,12 @@ impl HeaderParser {
         }
     }
 
-    /// The number of bytes that certainly follow.
+    /// Whether the header begins as version 1 does.
+    fn is_line(&self) -> bool {
+        self.start.starts_with(WORD)
+    }
+
+    /// The largest number of bytes that may follow. In version 2 that many certainly follow.
     fn missing(&self) -> Result<usize, &'static str> {
         let start = &self.start[..];
         let is_line = start.starts_with(&WORD[..start.len().min(WORD.len())]);
@@ -80,7 +88,8 @@ impl HeaderParser {
                 _ if start.ends_with(b"\r\n") => Ok(0),
                 _ if start.contains(&b'\n') => Err("a line without CR"),
                 _ if start.len() == MAX_LINE => Err("a line of more than 107 bytes"),
-                _ => Ok(1),
+                _ if start.len() < WORD.len() => Ok(WORD.len() - start.len()),
+                _ => Ok(MAX_LINE - start.len()),
             };
         }
         if !SIGNATURE.starts_with(&start[..start.len().min(SIGNATURE.len())]) {
