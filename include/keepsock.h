@@ -270,6 +270,8 @@
  *     datagrams.h 1: keepsock_datagram_set_peer
  *   Serve datagrams with threads of the library
  *     datagrams.h 6: keepsock_datagram_serve
+ *   Serve several UDP ports or datagram sockets at once
+ *     datagrams.h 6: keepsock_datagram_service_add
  *   Join a multicast group, or send a broadcast
  *     udp.h 1: keepsock_datagram_join_multicast, keepsock_datagram_set_broadcast
  *   Learn that a datagram did not arrive (ICMP)

@@ -18,8 +18,9 @@
  *  5. Addresses, options and statistics: keepsock_datagram_endpoint,
  *     keepsock_datagram_five_tuple, keepsock_datagram_set_sockopt, keepsock_datagram_sockopt,
  *     keepsock_datagram_get_stats
- *  6. Serving: keepsock_datagram_serve, keepsock_datagram_service_stop,
- *     keepsock_datagram_service_wait, keepsock_datagram_service_free
+ *  6. Serving: keepsock_datagram_serve, keepsock_datagram_service_add,
+ *     keepsock_datagram_service_stop, keepsock_datagram_service_wait,
+ *     keepsock_datagram_service_free
  *
  * Where a BSD call has a counterpart here:
  *   socket, bind              keepsock_datagram_bind
@@ -792,7 +793,7 @@ int32_t keepsock_datagram_get_stats(const keepsock_datagram *datagram, keepsock_
  *
  * It has no connections, and so nothing to drain or to list. To end it in order, call
  * keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when the
- * received datagrams are handled. keepsock_datagram_get_stats() has the counters. For a restart
+ * received datagrams are handled. keepsock_datagram_get_stats() has the counters of each socket. For a restart
  * without losing datagrams that wait in the kernel, pass the socket to the successor
  * (keepsock_handover_start()).
  *
@@ -811,7 +812,7 @@ typedef struct keepsock_datagram_service keepsock_datagram_service;
  * keepsock_datagram_service_wait() returns KEEPSOCK_OK, or keepsock_datagram_service_free()
  * returns.
  *
- * @param datagram  The served socket. Reply with keepsock_datagram_reply().
+ * @param datagram  The socket that received the datagram. Reply with keepsock_datagram_reply().
  * @param info      The sender, the length and the metadata, valid until the handler returns.
  *                  Later versions may add members at the end.
  * @param buf       The bytes, valid until the handler returns.
@@ -859,11 +860,36 @@ int32_t keepsock_datagram_serve(keepsock_datagram *datagram, const keepsock_serv
                                 keepsock_datagram_service **service, keepsock_error **error);
 
 /**
- * Stops receiving on the socket, permanently.
+ * Receives datagrams of another socket with the handler of a service.
  *
- * From then on, receiving calls on the socket return KEEPSOCK_ERR_CLOSED; the socket can still
+ * Use it for another port, a Unix socket, or a multicast group. Each socket has its own threads: as
+ * many as keepsock_serve_options_set_threads() set for the service. The handler receives the socket
+ * of each datagram, so its replies leave from that socket. keepsock_datagram_service_stop() ends
+ * receiving on all sockets. Closing one socket, or firing its cancel token, ends receiving on that
+ * socket only. keepsock_datagram_get_stats() has the counters of each socket.
+ *
+ * @param service   A service of keepsock_datagram_serve().
+ * @param datagram  A socket that no service uses. Free it after the service.
+ * @return KEEPSOCK_OK on success. Otherwise the service continues without the socket:
+ *   - KEEPSOCK_ERR_WRONG_STATE: a service uses the socket already; or the call comes from a forked
+ *     child; the service runs in the parent
+ *   - KEEPSOCK_ERR_CLOSED: the service was stopped or has ended, the socket is closed, or
+ *     keepsock_datagram_service_stop() ended receiving on the socket
+ *   - KEEPSOCK_ERR_NO_MEMORY: the system starts no more threads, or there is no memory for their
+ *     buffers
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ * @note May be called from inside a handler.
+ */
+int32_t keepsock_datagram_service_add(keepsock_datagram_service *service,
+                                      keepsock_datagram *datagram, keepsock_error **error);
+
+/**
+ * Stops receiving on all sockets of the service, permanently.
+ *
+ * From then on, receiving calls on the sockets return KEEPSOCK_ERR_CLOSED; the sockets can still
  * send. Datagrams that a thread has already received are handled, datagrams in the kernel are
- * not. The function may be called from inside a handler. Stopping twice has no effect.
+ * not. The function may be called from inside a handler. Stopping twice has no effect, and neither
+ * has a call in a forked child.
  *
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -873,7 +899,8 @@ int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service, keeps
 /**
  * Waits until the service has ended: its threads have ended, and all handlers have returned.
  *
- * keepsock_datagram_service_stop(), closing the socket and firing its cancel token end the service.
+ * keepsock_datagram_service_stop() ends the service. Closing the socket and firing its cancel token
+ * end it as well, if it has no other socket.
  *
  * @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
  * @return KEEPSOCK_OK if the service has ended, otherwise
@@ -881,7 +908,7 @@ int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service, keeps
  *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler of the service, or from a
  *     forked child; the service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
- *   - KEEPSOCK_ERR_OS: an error of the socket ended receiving: EBADF, ENOTSOCK, EINVAL or EFAULT
+ *   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or EFAULT
  */
 int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service, int64_t timeout_ms,
                                        keepsock_error **error);
@@ -889,7 +916,7 @@ int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service, int64
 /**
  * Stops a service, waits until its handlers have returned, and frees it.
  *
- * Do not call it from inside a handler. The socket stays open and can send.
+ * Do not call it from inside a handler. The sockets stay open and can send.
  */
 void keepsock_datagram_service_free(keepsock_datagram_service *service);
 

@@ -16,6 +16,7 @@ use crate::sys;
 use crate::types::error::{Error, ErrorKind, Result};
 
 const SERVE: &str = "serve";
+const ADD: &str = "add";
 
 /// The size of each thread's receive buffer. Only pages that received bytes use memory. A UDP
 /// datagram fits in a sixteenth of the buffer, and few Unix datagrams exceed a fourth.
@@ -28,7 +29,7 @@ const UNIX_SLOT: usize = BUFFER / 4;
 ///
 /// It has no connections, and so nothing to drain or to list. To end it in order, call
 /// [`stop`](DatagramService::stop) and then [`wait`](DatagramService::wait).
-/// [`DatagramSocket::stats`] has the counters.
+/// [`DatagramSocket::stats`] has the counters of each socket.
 ///
 /// ```
 /// # if cfg!(windows) { return Ok(()) }
@@ -39,22 +40,29 @@ const UNIX_SLOT: usize = BUFFER / 4;
 /// ```
 pub struct DatagramService {
     socket: DatagramSocket,
+    handler: Arc<Handler>,
     serving: Arc<Serving>,
 }
+
+/// The function that a service calls for each datagram.
+type Handler = dyn Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync;
 
 /// The state that the threads of a service share.
 struct Serving {
     threads: ServiceThreads,
-    /// The use of the socket, until all threads have ended.
-    usage: ServiceUse,
+    threads_per_socket: u32,
     state: Mutex<State>,
     ended: Condvar,
 }
 
+#[derive(Default)]
 struct State {
-    /// The number of threads that receive.
+    /// The sockets, which a stop ends. Closed sockets are removed when another socket is added.
+    sockets: Vec<DatagramSocket>,
+    stopped: bool,
+    /// The number of threads that receive, on all sockets.
     running: u32,
-    /// The error that ended receiving.
+    /// The error that ended receiving on a socket.
     failure: Option<Error>,
 }
 
@@ -119,44 +127,27 @@ impl DatagramSocket {
     ) -> Result<T> {
         let at = |e: Error| e.at(self.endpoint());
         let DatagramConfig { threads, stack_size, cpus } = options.datagram_config().map_err(at)?;
-        let usage = self.0.cancel.begin_service();
-        drop(self.enter(SERVE)?);
-        if self.0.deaf.load(Ordering::Acquire) {
-            let error = self.failed(SERVE, ErrorKind::Closed.into(), None);
-            return Err(error.detail("receiving was stopped: make another socket"));
-        }
         let serving = Arc::new(Serving {
             threads: ServiceThreads::new("keepsock-serve", stack_size, cpus),
-            usage,
-            state: Mutex::new(State { running: threads, failure: None }),
+            threads_per_socket: threads,
+            state: Mutex::default(),
             ended: Condvar::new(),
         });
-        let handler = Arc::new(handler);
+        let handler: Arc<Handler> = Arc::new(handler);
         let start = || {
-            for _ in 0..threads {
-                let Some(mut buffer) = sys::zeroed(BUFFER) else {
-                    let error = self.failed(SERVE, ErrorKind::NoMemory.into(), None);
-                    return Err(error.detail("no memory for a receive buffer"));
-                };
-                let (socket, handler, of_thread) = (self.clone(), handler.clone(), serving.clone());
-                let work = move || {
-                    let ended = socket.work(&mut buffer, &*handler);
-                    of_thread.leave(ended.err());
-                };
-                serving.threads.start(work).map_err(|e| at(spawn_error(SERVE, &e)))?;
-            }
-            Ok(())
+            let usage = self.0.cancel.begin_service();
+            serving.begin(self, usage, &handler, &mut serving.lock(), SERVE)
         };
-        let service = || DatagramService { socket: self.clone(), serving: serving.clone() };
+        let service = || DatagramService {
+            socket: self.clone(),
+            handler: handler.clone(),
+            serving: serving.clone(),
+        };
         serving.threads.publish(start, || take(service()))
     }
 
     /// Receives and calls the handler, until receiving ends.
-    fn work(
-        &self,
-        buffer: &mut [u8],
-        handler: &impl Fn(&DatagramSocket, &Datagram, &[u8]),
-    ) -> Result<()> {
+    fn work(&self, buffer: &mut [u8], handler: &Handler) -> Result<()> {
         let slot = match &self.0.side {
             Side::Inet(_) => UDP_SLOT,
             Side::Unix(_) => UNIX_SLOT,
@@ -201,20 +192,128 @@ impl Serving {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts the threads of a socket. They receive after the caller has released `state`. If one
+    /// cannot be started, none receives.
+    fn begin(
+        self: &Arc<Self>,
+        socket: &DatagramSocket,
+        usage: ServiceUse,
+        handler: &Arc<Handler>,
+        state: &mut State,
+        operation: &'static str,
+    ) -> Result<()> {
+        drop(socket.enter(operation)?);
+        if socket.0.deaf.load(Ordering::Acquire) {
+            let error = socket.failed(operation, ErrorKind::Closed.into(), None);
+            return Err(error.detail("receiving was stopped: make another socket"));
+        }
+        // Each thread shares the use of the socket. The last one ends the use.
+        let usage = Arc::new(usage);
+        let start = || {
+            for _ in 0..self.threads_per_socket {
+                let Some(mut buffer) = sys::zeroed(BUFFER) else {
+                    let error = socket.failed(operation, ErrorKind::NoMemory.into(), None);
+                    return Err(error.detail("no memory for a receive buffer"));
+                };
+                let (serving, usage) = (self.clone(), usage.clone());
+                let (socket, handler) = (socket.clone(), handler.clone());
+                let endpoint = socket.endpoint().clone();
+                let work = move || {
+                    drop(serving.lock());
+                    if usage.has_ended() {
+                        return;
+                    }
+                    let ended = socket.work(&mut buffer, &*handler);
+                    drop((usage, socket));
+                    serving.leave(ended.err());
+                };
+                let started = self.threads.start(work);
+                started.map_err(|e| spawn_error(operation, &e).at(&endpoint))?;
+            }
+            Ok(())
+        };
+        if let Err(e) = start() {
+            usage.end();
+            return Err(e);
+        }
+        state.sockets.retain(|socket| !socket.0.descriptor.is_closed());
+        state.sockets.push(socket.clone());
+        state.running += self.threads_per_socket;
+        Ok(())
+    }
+
     fn leave(&self, failure: Option<Error>) {
         let mut state = self.lock();
         state.running -= 1;
         state.failure = state.failure.take().or(failure);
-        if state.running == 0 {
-            self.usage.end();
-        }
         drop(state);
         self.ended.notify_all();
     }
 }
 
 impl DatagramService {
-    /// Returns the socket. Any thread may send with it.
+    /// Receives on another socket with the threads of this service: another port, a Unix socket, or a
+    /// multicast group. Each socket has as many threads of its own as
+    /// [`threads`](ServeOptions::threads) says. The handler receives the socket of each datagram, so
+    /// its replies leave from that socket.
+    ///
+    /// [`stop`](DatagramService::stop) ends receiving on all sockets. Closing one socket, or firing its
+    /// cancel token, ends receiving on that socket only. May be called from inside a handler.
+    ///
+    /// # Errors
+    /// - [`WrongState`](ErrorKind::WrongState): a service uses the socket already; or the call comes
+    ///   from a forked child, because the service runs in the parent.
+    /// - [`Closed`](ErrorKind::Closed): the service was stopped or has ended; the socket is closed; or
+    ///   receiving on the socket was stopped.
+    /// - [`NoMemory`](ErrorKind::NoMemory): the system starts no more threads, or has no memory for a
+    ///   receive buffer. The service continues without the socket.
+    ///
+    /// ```
+    /// use keepsock::{DatagramSocket, ServeOptions};
+    /// # if cfg!(windows) { return Ok(()) }
+    /// let (first, second) = (DatagramSocket::bind("127.0.0.1:0")?, DatagramSocket::bind("127.0.0.1:0")?);
+    /// let service = first.serve(&ServeOptions::new(), |socket, datagram, bytes| {
+    ///     let _ = socket.reply(datagram, bytes);
+    /// })?;
+    /// service.add(&second)?;
+    /// let client = DatagramSocket::connect(second.endpoint())?;
+    /// client.send(b"hello")?;
+    /// assert_eq!(client.recv(&mut [0; 8])?.len, 5);
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    pub fn add(&self, socket: &DatagramSocket) -> Result<()> {
+        self.add_shared(socket, &self.handler)
+    }
+
+    /// Adds a socket as [`add`](DatagramService::add) does, with its own handler.
+    #[cfg(feature = "capi")]
+    pub(crate) fn add_with(
+        &self,
+        socket: &DatagramSocket,
+        handler: impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let handler: Arc<Handler> = Arc::new(handler);
+        self.add_shared(socket, &handler)
+    }
+
+    fn add_shared(&self, socket: &DatagramSocket, handler: &Arc<Handler>) -> Result<()> {
+        let failed = |kind: ErrorKind| socket.failed(ADD, kind.into(), None);
+        if self.serving.threads.is_inherited() {
+            let error = failed(ErrorKind::WrongState);
+            return Err(error.detail("the service runs in the parent process: call it there"));
+        }
+        let mut state = self.serving.lock();
+        if state.stopped || state.running == 0 {
+            return Err(failed(ErrorKind::Closed).detail("the service has ended: serve the socket"));
+        }
+        let Some(usage) = socket.0.cancel.begin_only_service() else {
+            let error = failed(ErrorKind::WrongState);
+            return Err(error.detail("a service uses the socket: stop that service first"));
+        };
+        self.serving.begin(socket, usage, handler, &mut state, ADD)
+    }
+
+    /// Returns the first socket, with which the service began. Any thread may send with it.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -227,10 +326,10 @@ impl DatagramService {
         &self.socket
     }
 
-    /// Ends receiving on the socket permanently: receiving calls return
+    /// Ends receiving on all sockets permanently: receiving calls return
     /// [`Closed`](ErrorKind::Closed) from now on. Sending still works. Datagrams that a thread has
     /// already received are handled; those in the kernel's buffer are not. May be called from
-    /// inside a handler. Further calls do nothing.
+    /// inside a handler. Further calls do nothing, and neither does a call in a forked child.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }
@@ -241,18 +340,24 @@ impl DatagramService {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn stop(&self) {
-        self.socket.end_receiving();
+        // The service runs in the parent, and a thread of the parent may hold the lock.
+        if self.serving.threads.is_inherited() {
+            return;
+        }
+        let mut state = self.serving.lock();
+        state.stopped = true;
+        state.sockets.iter().for_each(DatagramSocket::end_receiving);
     }
 
     /// Waits until the service has ended: all threads have ended and all handlers have returned.
-    /// [`stop`](DatagramService::stop), closing the socket, and firing its cancel token end the
-    /// service. `None` waits without a limit.
+    /// [`stop`](DatagramService::stop) ends the service. Closing the socket and firing its cancel token
+    /// end it as well, if it has no other socket. `None` waits without a limit.
     ///
     /// # Errors
     /// - [`TimedOut`](ErrorKind::TimedOut): the service still receives after `timeout`.
     /// - [`WrongState`](ErrorKind::WrongState): called from inside a handler, where it would wait
     ///   for itself; or in a forked child, because the service runs in the parent.
-    /// - [`Os`](ErrorKind::Os): receiving ended with a fatal error.
+    /// - [`Os`](ErrorKind::Os): receiving on a socket ended with a fatal error.
     ///
     /// ```
     /// # if cfg!(windows) { return Ok(()) }

@@ -57,7 +57,19 @@ impl TokenSlot {
     /// Counts a service as a user of the socket. The caller then checks that the socket is open.
     #[cfg(feature = "serve")]
     pub(crate) fn begin_service(self: &Arc<Self>) -> ServiceUse {
-        let mut state = self.lock().0;
+        self.begin(self.lock())
+    }
+
+    /// Does the same if no other service uses the socket.
+    #[cfg(all(feature = "serve", feature = "datagram"))]
+    pub(crate) fn begin_only_service(self: &Arc<Self>) -> Option<ServiceUse> {
+        let locked = self.lock();
+        (!locked.is_served()).then(|| self.begin(locked))
+    }
+
+    #[cfg(feature = "serve")]
+    fn begin(self: &Arc<Self>, locked: Locked<'_>) -> ServiceUse {
+        let mut state = locked.0;
         let process = fork::birth();
         if state.process != process {
             (state.services, state.process) = (0, process);
@@ -97,6 +109,13 @@ impl ServiceUse {
             return;
         }
         self.slot.lock().0.services -= 1;
+    }
+}
+
+#[cfg(all(feature = "serve", feature = "datagram"))]
+impl ServiceUse {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 

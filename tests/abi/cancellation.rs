@@ -278,6 +278,9 @@ fn datagram_calls_survive_pthread_cancel() {
             let out = &raw mut service;
             ok(keepsock_datagram_serve(socket, null(), Some(ignore), null_mut(), out, e));
         });
+        cancelled("add", || {
+            is(keepsock_datagram_service_add(service, socket, e), ErrorKind::WrongState);
+        });
         cancelled("wait", || {
             is(keepsock_datagram_service_wait(service, 20, e), ErrorKind::TimedOut);
         });

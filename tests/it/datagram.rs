@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support;
-#[cfg(feature = "serve")]
-use crate::support::DatagramService;
 use crate::support::{
     AWAITED, Api, Datagrams, Opt, Outcome, Token, fails, ip, promptly, system, timed, while_waiting,
 };
+#[cfg(feature = "serve")]
+use crate::support::{DatagramService, OnDatagram, TempDir, eventually};
 use crate::support::{limits, process, watch};
 use keepsock::{ErrorKind, Family, Protocol};
 
@@ -78,6 +78,10 @@ both_apis![
         serve_after_transient_error_continues,
         serve_ends_after_a_fatal_error,
         serve_stops_while_receiving_fails,
+        service_of_several_sockets_replies_from_each,
+        service_of_several_sockets_ends_with_the_last_one,
+        socket_is_added_from_inside_a_handler,
+        add_of_an_unusable_socket_fails,
     }
 ];
 
@@ -1570,4 +1574,130 @@ fn connect_from_address_of_other_family_names_it<A: Api>() {
         assert_eq!((failure.endpoint.as_str(), &*failure.stage), (to, "bind"));
         assert!(failure.message.contains(from), "{failure:?}");
     }
+}
+
+#[cfg(feature = "serve")]
+fn echo_service<A: Api>(socket: &A::Datagram, threads: u32) -> A::DatagramService {
+    socket.serve(threads, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap()
+}
+
+/// A connected socket receives only from its peer, so a reply from another socket would not arrive.
+#[cfg(feature = "serve")]
+fn is_echoed<A: Api>(endpoint: &str) {
+    let client = A::Datagram::connect(endpoint, &[Opt::ReadTimeout(60_000)]).unwrap();
+    client.send(endpoint.as_bytes()).unwrap();
+    assert_eq!(client.recv(256).unwrap().bytes, endpoint.as_bytes());
+}
+
+/// D1, D2: a service receives on several sockets of different kinds. Each reply leaves from the
+/// socket that received the request, each socket counts its own datagrams, and a stop ends all.
+#[cfg(feature = "serve")]
+fn service_of_several_sockets_replies_from_each<A: Api>() {
+    let dir = TempDir::new();
+    let endpoints = ["127.0.0.1:0", "[::1]:0", "*:0", "127.0.0.1:0", &dir.endpoint("s")];
+    let sockets = endpoints.map(|endpoint| A::Datagram::bind(endpoint, &[]).unwrap());
+    let service = echo_service::<A>(&sockets[0], 2);
+    for socket in &sockets[1..] {
+        socket.add_to(&service).unwrap();
+    }
+    let mut all: Vec<_> = sockets.iter().map(Datagrams::<A>::endpoint).collect();
+    let port = sockets[2].port();
+    all[2] = format!("127.0.0.1:{port}");
+    all.push(format!("[::1]:{port}"));
+    for endpoint in all.iter().chain(&all) {
+        is_echoed::<A>(endpoint);
+    }
+    let served = sockets.each_ref().map(|socket| socket.stats().unwrap().served);
+    assert_eq!(served, [2, 2, 4, 2, 2]);
+    service.stop();
+    service.wait(60_000).unwrap();
+    for socket in &sockets {
+        fails(socket.recv(8), ErrorKind::Closed);
+        socket.set_cancel(None).unwrap();
+    }
+    // The sockets still send.
+    let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(60_000)]).unwrap();
+    sockets[3].send_to(b"x", at(peer.port())).unwrap();
+    assert_eq!(peer.recv(8).unwrap().bytes, b"x");
+}
+
+/// D1, T4: closing one socket of a service, or firing its token, ends receiving on that socket only.
+/// The service ends with the last socket.
+#[cfg(feature = "serve")]
+fn service_of_several_sockets_ends_with_the_last_one<A: Api>() {
+    let token = A::token();
+    let bind = || A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let [first, closed, cancelled, last] = [bind(), bind(), bind(), bind()];
+    cancelled.set_cancel(Some(&token)).unwrap();
+    let service = echo_service::<A>(&first, 2);
+    for socket in [&closed, &cancelled, &last] {
+        socket.add_to(&service).unwrap();
+    }
+    closed.close();
+    token.fire();
+    // The threads of the socket end after the token was fired.
+    eventually("the cancelled socket is not served", || cancelled.set_cancel(None).is_ok());
+    is_echoed::<A>(&first.endpoint());
+    is_echoed::<A>(&last.endpoint());
+    // A socket that is no longer served can be added again.
+    cancelled.add_to(&service).unwrap();
+    is_echoed::<A>(&cancelled.endpoint());
+    first.close();
+    cancelled.close();
+    is_echoed::<A>(&last.endpoint());
+    fails(service.wait(0), ErrorKind::TimedOut);
+    last.close();
+    service.wait(60_000).unwrap();
+    fails(bind().add_to(&service), ErrorKind::Closed);
+}
+
+/// D1, V7: a handler may add a socket to its own service.
+#[cfg(feature = "serve")]
+fn socket_is_added_from_inside_a_handler<A: Api>() {
+    use std::sync::Mutex;
+
+    let [first, second] =
+        [(); 2].map(|()| Arc::new(A::Datagram::bind("127.0.0.1:0", &[]).unwrap()));
+    let place = Arc::new(Mutex::new(None::<A::DatagramService>));
+    let (inside, added) = (place.clone(), second.clone());
+    let handler: OnDatagram = Box::new(move |reply, got| {
+        if got.bytes == b"add" {
+            added.add_to(inside.lock().unwrap().as_ref().unwrap()).unwrap();
+        }
+        reply(&got.bytes).unwrap();
+    });
+    {
+        let mut place = place.lock().unwrap();
+        *place = Some(first.serve(1, handler).unwrap());
+    }
+    let client = A::Datagram::connect(&first.endpoint(), &[Opt::ReadTimeout(60_000)]).unwrap();
+    client.send(b"add").unwrap();
+    assert_eq!(client.recv(8).unwrap().bytes, b"add");
+    is_echoed::<A>(&second.endpoint());
+    let service = place.lock().unwrap().take();
+    drop(service);
+}
+
+/// D1, E2: a socket of another service, a closed socket, and a stopped service or socket are
+/// rejected, and the service continues.
+#[cfg(feature = "serve")]
+fn add_of_an_unusable_socket_fails<A: Api>() {
+    let bind = || A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let [first, other, closed, stopped] = [bind(), bind(), bind(), bind()];
+    let service = echo_service::<A>(&first, 1);
+    let of_other = echo_service::<A>(&other, 1);
+    let failure = other.add_to(&service).unwrap_err();
+    assert!(failure.message.contains("a service uses the socket"), "{failure:?}");
+    assert!(failure.message.contains(&other.endpoint()), "{failure:?}");
+    fails(other.add_to(&service), ErrorKind::WrongState);
+    fails(first.add_to(&service), ErrorKind::WrongState);
+    closed.close();
+    fails(closed.add_to(&service), ErrorKind::Closed);
+    drop(echo_service::<A>(&stopped, 1));
+    fails(stopped.add_to(&service), ErrorKind::Closed);
+    is_echoed::<A>(&first.endpoint());
+    is_echoed::<A>(&other.endpoint());
+    service.stop();
+    fails(bind().add_to(&service), ErrorKind::Closed);
+    drop(of_other);
 }

@@ -840,9 +840,11 @@ mod c_only {
 
     fn datagram_service_calls() -> Vec<Call<keepsock_datagram_service>> {
         unsafe {
-            vec![|s, e| keepsock_datagram_service_stop(s, e), |s, e| {
-                keepsock_datagram_service_wait(s, 1000, e)
-            }]
+            vec![
+                |s, e| keepsock_datagram_service_stop(s, e),
+                |s, e| keepsock_datagram_service_wait(s, 1000, e),
+                |s, e| keepsock_datagram_service_add(s, null_mut(), e),
+            ]
         }
     }
 
@@ -1032,6 +1034,9 @@ mod c_only {
             for ms in [-2, i64::MIN] {
                 gives(INVALID, "", |e| keepsock_datagram_service_wait(service, ms, e));
             }
+            gives(INVALID, "datagram is NULL", |e| {
+                keepsock_datagram_service_add(service, null_mut(), e)
+            });
             keepsock_datagram_service_free(service);
             let mut text = [0 as c_char; 64];
             let (buf, cap) = (text.as_mut_ptr(), text.len());

@@ -503,11 +503,15 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
                 fails(service.for_each(&mut |_| panic!("in the parent")), ErrorKind::WrongState);
             }
             fails(datagrams.wait(INFINITE), ErrorKind::WrongState);
+            let other = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+            fails(other.add_to(&datagrams), ErrorKind::WrongState);
+            datagrams.stop();
             // The service does not use the child's copies of the sockets.
             server.set_cancel(None).unwrap();
             socket.set_cancel(None).unwrap();
             drop((server.release().unwrap(), socket.release().unwrap()));
         }));
+        fails(datagrams.wait(0), ErrorKind::TimedOut);
         datagrams.stop();
         datagrams.wait(60_000).unwrap();
         service.drain(60_000).unwrap();

@@ -35,6 +35,7 @@ both_apis![
         stack_size_applies_in_every_mode,
         threads_ignore_pthread_cancel,
         datagram_socket_is_used_by_its_service,
+        datagram_service_continues_without_a_socket_that_has_too_few_threads,
         stack_size_out_of_range_is_rejected,
         datagram_service_rejects_options_for_connections,
     }
@@ -437,6 +438,28 @@ fn serve_leaves_the_server_usable_with_too_few_threads<A: Api>() {
         }
         fails(socket.serve_with(&[datagrams], answer()).map(drop), ErrorKind::NoMemory);
         is_answered::<A>(&socket, &[]);
+    });
+}
+
+/// D1, E2: if only some threads of an added socket can be started, none receives on it. The service
+/// continues without the socket.
+#[cfg(feature = "datagram")]
+fn datagram_service_continues_without_a_socket_that_has_too_few_threads<A: Api>() {
+    let test =
+        test_name!(A, "datagram_service_continues_without_a_socket_that_has_too_few_threads");
+    process::in_process(&test, Duration::from_secs(60), || {
+        let bind = || A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(60_000)]).unwrap();
+        let (first, second, client) = (bind(), bind(), bind());
+        let service = first.serve_with(&[Serve::Threads(4)], answer()).unwrap();
+        limits::limit_threads(2);
+        fails(second.add_to(&service), ErrorKind::NoMemory);
+        second.set_cancel(None).unwrap();
+        client.send_to_endpoint(b"hello", &second.endpoint()).unwrap();
+        assert_eq!(second.recv(8).unwrap().bytes, b"hello");
+        client.send_to_endpoint(b"hello", &first.endpoint()).unwrap();
+        assert_eq!(client.recv(8).unwrap().bytes, b"hello");
+        service.stop();
+        service.wait(60_000).unwrap();
     });
 }
 

@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use crate::ffi::{
-    ErrorOut, Out, Ref, handle, keepsock_datagram, keepsock_datagram_info, keepsock_error,
-    keepsock_serve_options, null, timeout, with, write_info,
+    ErrorOut, Handle, Out, Ref, User, handle, keepsock_datagram, keepsock_datagram_info,
+    keepsock_error, keepsock_serve_options, null, timeout, with, write_info,
 };
 use crate::{Datagram, DatagramService, DatagramSocket};
 
@@ -17,7 +17,7 @@ use crate::{Datagram, DatagramService, DatagramSocket};
 /// keepsock_datagram_service_wait() returns KEEPSOCK_OK, or keepsock_datagram_service_free()
 /// returns.
 ///
-/// @param datagram  The served socket. Reply with keepsock_datagram_reply().
+/// @param datagram  The socket that received the datagram. Reply with keepsock_datagram_reply().
 /// @param info      The sender, the length and the metadata, valid until the handler returns.
 ///                  Later versions may add members at the end.
 /// @param buf       The bytes, valid until the handler returns.
@@ -37,16 +37,23 @@ pub type keepsock_datagram_handler = Option<
 ///
 /// It has no connections, and so nothing to drain or to list. To end it in order, call
 /// keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when the
-/// received datagrams are handled. keepsock_datagram_get_stats() has the counters. For a restart
+/// received datagrams are handled. keepsock_datagram_get_stats() has the counters of each socket. For a restart
 /// without losing datagrams that wait in the kernel, pass the socket to the successor
 /// (keepsock_handover_start()).
 ///
 /// Threads: any thread may call any function, also from inside a handler, except as
 /// keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
 /// thread uses the object.
-pub struct keepsock_datagram_service(DatagramService);
+pub struct keepsock_datagram_service(Serving);
 
-handle!(keepsock_datagram_service, DatagramService, "service", 0: DatagramService);
+handle!(keepsock_datagram_service, DatagramService, "service", 0: Serving);
+
+/// A service, and the handler of the program, which receives the handle of each socket.
+pub(crate) struct Serving {
+    service: DatagramService,
+    handler: Handler,
+    user: User,
+}
 
 /// A keepsock_datagram_handler that is not NULL.
 type Handler = unsafe extern "C" fn(
@@ -60,7 +67,8 @@ type Handler = unsafe extern "C" fn(
 /// The arguments that all calls of a handler have in common.
 struct Program {
     datagram: *mut keepsock_datagram,
-    user: *mut c_void,
+    handler: Handler,
+    user: User,
 }
 
 // SAFETY: the header states that the library's threads call the handler with `user`. `datagram` is a
@@ -70,8 +78,12 @@ unsafe impl Send for Program {}
 unsafe impl Sync for Program {}
 
 impl Program {
+    fn receiver(self) -> impl Fn(&DatagramSocket, &Datagram, &[u8]) + Send + Sync {
+        move |_, datagram, bytes| self.receive(datagram, bytes)
+    }
+
     #[inline]
-    fn receive(&self, handler: Handler, datagram: &Datagram, bytes: &[u8]) {
+    fn receive(&self, datagram: &Datagram, bytes: &[u8]) {
         let mut info = MaybeUninit::<keepsock_datagram_info>::zeroed();
         let size = size_of_val(&info);
         // SAFETY: `info` has `size` bytes.
@@ -79,7 +91,7 @@ impl Program {
         let (buf, len) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: `handler` is a function of the program with this signature. `info` and `buf` are
         // readable until it returns.
-        unsafe { handler(self.datagram, info.as_ptr(), buf, len, self.user) };
+        unsafe { (self.handler)(self.datagram, info.as_ptr(), buf, len, self.user.get()) };
     }
 }
 
@@ -127,23 +139,59 @@ pub unsafe extern "C" fn keepsock_datagram_serve(
     let (socket, options, service, error) = unsafe {
         (Ref::new(datagram), Ref::new(options), Out::new(service, "service"), ErrorOut::new(error))
     };
-    let program = Program { datagram, user };
+    let user = User(user);
     with(socket, error, "serve", |socket| {
         let out = service.reserved()?;
         let handler = handler.ok_or_else(|| null("handler"))?;
         let options = options.or_default()?;
-        let receive = move |_: &DatagramSocket, datagram: &Datagram, bytes: &[u8]| {
-            program.receive(handler, datagram, bytes);
-        };
-        socket.serve_into(&options, receive, |service| out.put(keepsock_datagram_service(service)))
+        let program = Program { datagram, handler, user };
+        socket.serve_into(&options, program.receiver(), |service| {
+            out.put(keepsock_datagram_service(Serving { service, handler, user }))
+        })
     })
 }
 
-/// Stops receiving on the socket, permanently.
+/// Receives datagrams of another socket with the handler of a service.
 ///
-/// From then on, receiving calls on the socket return KEEPSOCK_ERR_CLOSED; the socket can still
+/// Use it for another port, a Unix socket, or a multicast group. Each socket has its own threads: as
+/// many as keepsock_serve_options_set_threads() set for the service. The handler receives the socket
+/// of each datagram, so its replies leave from that socket. keepsock_datagram_service_stop() ends
+/// receiving on all sockets. Closing one socket, or firing its cancel token, ends receiving on that
+/// socket only. keepsock_datagram_get_stats() has the counters of each socket.
+///
+/// @param service   A service of keepsock_datagram_serve().
+/// @param datagram  A socket that no service uses. Free it after the service.
+/// @return KEEPSOCK_OK on success. Otherwise the service continues without the socket:
+///   - KEEPSOCK_ERR_WRONG_STATE: a service uses the socket already; or the call comes from a forked
+///     child; the service runs in the parent
+///   - KEEPSOCK_ERR_CLOSED: the service was stopped or has ended, the socket is closed, or
+///     keepsock_datagram_service_stop() ended receiving on the socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the system starts no more threads, or there is no memory for their
+///     buffers
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+/// @note May be called from inside a handler.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_service_add(
+    service: *mut keepsock_datagram_service,
+    datagram: *mut keepsock_datagram,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `service` during the call, or `datagram`
+    // before the service is freed, and `error` is NULL or writable.
+    let (service, socket, error) =
+        unsafe { (Ref::new(service), Ref::new(datagram), ErrorOut::new(error)) };
+    with(service, error, "add", |Serving { service, handler, user }| {
+        let program = Program { datagram, handler: *handler, user: *user };
+        service.add_with(socket.get()?.target(), program.receiver())
+    })
+}
+
+/// Stops receiving on all sockets of the service, permanently.
+///
+/// From then on, receiving calls on the sockets return KEEPSOCK_ERR_CLOSED; the sockets can still
 /// send. Datagrams that a thread has already received are handled, datagrams in the kernel are
-/// not. The function may be called from inside a handler. Stopping twice has no effect.
+/// not. The function may be called from inside a handler. Stopping twice has no effect, and neither
+/// has a call in a forked child.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -155,15 +203,16 @@ pub unsafe extern "C" fn keepsock_datagram_service_stop(
     // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
-    with(service, error, "stop", |service| {
-        service.stop();
+    with(service, error, "stop", |serving| {
+        serving.service.stop();
         Ok(())
     })
 }
 
 /// Waits until the service has ended: its threads have ended, and all handlers have returned.
 ///
-/// keepsock_datagram_service_stop(), closing the socket and firing its cancel token end the service.
+/// keepsock_datagram_service_stop() ends the service. Closing the socket and firing its cancel token
+/// end it as well, if it has no other socket.
 ///
 /// @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
 /// @return KEEPSOCK_OK if the service has ended, otherwise
@@ -171,7 +220,7 @@ pub unsafe extern "C" fn keepsock_datagram_service_stop(
 ///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler of the service, or from a
 ///     forked child; the service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
-///   - KEEPSOCK_ERR_OS: an error of the socket ended receiving: EBADF, ENOTSOCK, EINVAL or EFAULT
+///   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or EFAULT
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_service_wait(
     service: *mut keepsock_datagram_service,
@@ -181,12 +230,12 @@ pub unsafe extern "C" fn keepsock_datagram_service_wait(
     // SAFETY: the header requires that no thread frees `service` during the call, and `error` is
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
-    with(service, error, "wait", |service| service.wait(timeout("timeout_ms", timeout_ms)?))
+    with(service, error, "wait", |serving| serving.service.wait(timeout("timeout_ms", timeout_ms)?))
 }
 
 /// Stops a service, waits until its handlers have returned, and frees it.
 ///
-/// Do not call it from inside a handler. The socket stays open and can send.
+/// Do not call it from inside a handler. The sockets stay open and can send.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_service_free(service: *mut keepsock_datagram_service) {
     // SAFETY: the header requires that no other thread uses `service`.

@@ -809,6 +809,20 @@ fn datagram_calls(m: &mut Machine, kind: &str, endpoint: &CStr, own: &CStr) {
         |_, o| unsafe { keepsock_datagram_service_free(o.handle()) },
     );
     m.each(
+        &format!("keepsock_datagram_service_add, {kind}"),
+        false,
+        |_| {
+            let first = socket_at(ANY_PORT);
+            let service = made(keepsock_datagram_service_free, |out| unsafe {
+                let echo = Some(echo_datagram as _);
+                keepsock_datagram_serve(first.0, null(), echo, null_mut(), out, null_mut())
+            });
+            (service, first, socket_at(endpoint))
+        },
+        |(service, _, added), _, e| unsafe { keepsock_datagram_service_add(service.0, added.0, e) },
+        nothing,
+    );
+    m.each(
         &format!("keepsock_datagram_serve, {kind}, one client"),
         true,
         |m| {

@@ -421,6 +421,11 @@ impl Datagrams<CApi> for CDatagram {
         })
     }
 
+    #[cfg(feature = "serve")]
+    fn add_to(&self, service: &CDatagramService) -> Outcome<()> {
+        call(|e| unsafe { keepsock_datagram_service_add(service.service, self.0, e) })
+    }
+
     fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()> {
         let to = to.map(c);
         let to = to.as_ref().map_or(null(), |to| to.as_ptr());

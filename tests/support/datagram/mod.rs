@@ -127,6 +127,9 @@ pub trait Datagrams<A: Api>: Send + Sync + Sized {
     fn serve(&self, threads: u32, handler: OnDatagram) -> Outcome<A::DatagramService> {
         self.serve_with(&[Serve::Threads(threads)], handler)
     }
+    /// Adds the socket to a service.
+    #[cfg(feature = "serve")]
+    fn add_to(&self, service: &A::DatagramService) -> Outcome<()>;
     /// Sends to the peer of a connected socket, or to an endpoint.
     fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()>;
     fn recv_fds(&self, cap: usize, max: usize) -> Outcome<(Got, Passed)>;

@@ -245,6 +245,11 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::serve(self, &serve_options(list), each(handler))?)
     }
 
+    #[cfg(feature = "serve")]
+    fn add_to(&self, service: &keepsock::DatagramService) -> Outcome<()> {
+        Ok(service.add(self)?)
+    }
+
     fn send_fds(&self, bytes: &[u8], to: Option<&str>, fds: &[RawFd]) -> Outcome<()> {
         let fds: Vec<_> = fds.iter().map(|fd| system::borrow(*fd)).collect();
         let to = match to {
