@@ -73,6 +73,14 @@ pub(super) struct ConnectDriver {
     /// The sockets of attempts that ended, with the index of the attempt. `None`: they are closed
     /// when the attempt ends.
     pub ended: Option<Vec<(usize, Owned)>>,
+    /// The process that runs the attempts.
+    born: u32,
+}
+
+impl Drop for ConnectDriver {
+    fn drop(&mut self) {
+        self.shut_down_copies(&self.sockets());
+    }
 }
 
 impl ConnectDriver {
@@ -98,6 +106,7 @@ impl ConnectDriver {
             pending: None,
             attempts: Vec::new(),
             ended: None,
+            born: sys::fork::birth(),
         };
         match &endpoint.0 {
             Target::Inet { .. } if !options.addresses.is_empty() => {
@@ -347,6 +356,7 @@ impl ConnectDriver {
     /// Closes the attempts in progress, records them as failed with `cause`, and abandons the
     /// lookup.
     fn abandon_rest(&mut self, cause: &Cause) {
+        self.shut_down_copies(&self.sockets());
         let mut running = std::mem::take(&mut self.running);
         running.sort_by_key(|running| running.index);
         for running in running {
@@ -359,6 +369,14 @@ impl ConnectDriver {
         }
         if let Some(lookup) = self.lookup.take() {
             lookup.abandon(cause.kind());
+        }
+    }
+
+    /// Ends connections, which close(2) does not do while a forked child has copies of their
+    /// descriptors. A child leaves the connections of its parent as they are.
+    pub(super) fn shut_down_copies(&self, sockets: &[Borrowed<'_>]) {
+        if sys::fork::has_forked() && !sys::fork::is_inherited(self.born) {
+            sockets.iter().copied().for_each(sys::wake);
         }
     }
 

@@ -562,6 +562,9 @@ impl Drop for PendingConnect {
         if let Some(watcher) = &mut self.watcher {
             watcher.remove_all(&self.driver, self.outcome.as_ref());
         }
+        if let Some(Ok(connected)) = &self.outcome {
+            self.driver.shut_down_copies(&[sys::borrow(&connected.socket)]);
+        }
     }
 }
 

@@ -401,13 +401,14 @@ const HOWS: [(How, &str); 8] = [
 
 /// The option of `keepsock_serve_options_NAME()`, and a letter for each serving mode, as in
 /// [`TABLE`].
-const SERVE_TABLE: [(&str, &str); 12] = [
+const SERVE_TABLE: [(&str, &str); 13] = [
     ("set_max_connections", "WWWWWWRR"),
     ("set_accept_policy", "WWWWWWRR"),
     ("set_max_per_address", "WWWRRRRR"),
     ("add_allowed_network", "WWWRRRRR"),
     ("add_denied_network", "WWWRRRRR"),
     ("set_threads", "WWWWWWWW"),
+    ("set_cpus", "RWWRWWWW"),
     ("set_framing", "RRWRRWRR"),
     ("set_queue_limit", "RRWRRWRR"),
     ("set_overflow_policy", "RRWRRWRR"),
@@ -424,6 +425,7 @@ fn given_to_serve(name: &str) -> Serve {
         "add_allowed_network" => Serve::Allow("127.0.0.0/8"),
         "add_denied_network" => Serve::Deny("192.0.2.0/24"),
         "set_threads" => Serve::Threads(2),
+        "set_cpus" => Serve::Cpus(&[0]),
         "set_framing" => Serve::Framing(Framing::Lines { max: 64 }),
         "set_queue_limit" => Serve::QueueLimit(64 << 10),
         "set_overflow_policy" => Serve::DropOldest,
