@@ -127,7 +127,7 @@ mod tests {
         (ErrorKind::IdleTimeout, "no traffic"),
         (ErrorKind::HeartbeatTimeout, "no answer to a heartbeat"),
         (ErrorKind::Refused, "no socket listens there"),
-        (ErrorKind::Reset, "EPIPE if a write met the end first"),
+        (ErrorKind::Reset, "EPIPE if a write found the connection ended"),
         (ErrorKind::EndOfStream, "the peer closed before the last requested byte"),
         (ErrorKind::Unreachable, "ENETUNREACH and others from the system"),
         (ErrorKind::AddressInUse, "another socket has the address"),

@@ -226,8 +226,13 @@ fn c_examples_of_the_manual_compile() {
     let fence = Regex::new(r"(?ms)^```c\n(.*?)^```$").unwrap();
     let mut sources = Vec::new();
     for (page, text) in pages() {
-        let found = fence.captures_iter(&text);
-        sources.extend(found.map(|found| (page.clone(), c_source(&found[1]))));
+        for found in fence.captures_iter(&text) {
+            // The examples of README.md are programs.
+            let is_program = page == "README.md";
+            let source = if is_program { found[1].to_owned() } else { c_source(&found[1]) };
+            assert!(!is_program || source.contains("\nint main(void)\n"), "{page}: {source}");
+            sources.push((page.clone(), source));
+        }
     }
     assert!(sources.len() >= 3, "only {} C examples were found", sources.len());
     compile(&sources, &[]).unwrap_or_else(|fault| panic!("{fault}"));

@@ -113,8 +113,9 @@ void keepsock_activation_clear_env(void);
  * @return KEEPSOCK_OK on success. After a failure the socket stays in `activation`:
  *   - KEEPSOCK_ERR_WRONG_STATE: the inherited socket is a stream socket and `options` request
  *     SOCK_SEQPACKET, or the reverse; or `options` request Multipath TCP and the socket lacks it
- *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, is a multicast or broadcast address,
- *     or is a link-local IPv6 address without a zone; or this machine has no such zone or interface
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, is a multicast or broadcast
+ *     address, or is a link-local IPv6 address without a zone; or this machine has no such zone or
+ *     interface
  *   - KEEPSOCK_ERR_ADDRESS_IN_USE: the address is taken, or no local port is free
  *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the local address does not belong to this machine
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not bind to the port or the interface, or
@@ -282,7 +283,7 @@ int32_t keepsock_activation_client(keepsock_activation *activation, const char *
  * The function sets the options immediately: a predecessor, which shares the socket, receives with
  * them from then on. Only keepsock_options_set_udp_gro() is set in keepsock_activation_ready(): a
  * predecessor without that option takes several coalesced datagrams for one. Set it in both
- * processes, or let the predecessor stop receiving immediately.
+ * processes, or stop receiving in the predecessor before the successor starts.
  *
  * @param name      The name.
  * @param options   Socket options, copied. NULL for the defaults.

@@ -134,10 +134,9 @@ enum {
     KEEPSOCK_ERR_LOOKUP_FAILED = -31,
     /** The peer refused the connection, because no socket listens at the address. */
     KEEPSOCK_ERR_REFUSED = -40,
-    /** There is no route to the address, or the network reported that the peer cannot be
-        reached: an ICMP message from a router or a firewall, such as host unreachable or
-        administratively prohibited. ICMP port unreachable is KEEPSOCK_ERR_REFUSED while
-        connecting, and this kind later. */
+    /** There is no route to the address, or a router or firewall reported by ICMP that the peer
+        cannot be reached. Examples are host unreachable and administratively prohibited. ICMP
+        port unreachable is KEEPSOCK_ERR_REFUSED while connecting, and this kind later. */
     KEEPSOCK_ERR_UNREACHABLE = -41,
     /** The peer or a device on the path reset the connection (RST), or this side wrote to a peer
         that had closed. */
@@ -422,7 +421,7 @@ typedef struct {
  */
 typedef struct {
     int64_t pid;   /**< The process ID. -1: the system does not report it, or the process is in a
-                        PID namespace that is invisible here. */
+                        PID namespace that this process cannot see. */
     uint32_t uid;  /**< The effective user ID. */
     uint32_t gid;  /**< The effective group ID. */
 } keepsock_credentials;
@@ -567,8 +566,8 @@ typedef struct {
  * New options may be added.
  *
  * An option that is off or on has the value 0 or 1. docs/options.md lists the kinds of sockets of
- * each option; other sockets reject it. Where the platform has no such option, the call that applies
- * it fails with KEEPSOCK_ERR_UNSUPPORTED.
+ * each option; other sockets reject it. Where the platform has no such option, the call that
+ * applies it fails with KEEPSOCK_ERR_UNSUPPORTED.
  */
 typedef int32_t keepsock_sockopt;
 enum {
@@ -663,8 +662,8 @@ enum {
 const char *keepsock_tcp_state_str(int32_t state);
 
 /**
- * Why a connection ended: the first cause that was observed. After the peer has closed its side (FIN)
- * a later failure replaces the reason, because this side may still send.
+ * Why a connection ended: the first cause that was observed. After the peer has closed its side
+ * (FIN) a later failure replaces the reason, because this side may still send.
  */
 typedef int32_t keepsock_close_reason;
 enum {

@@ -1,6 +1,6 @@
 /**
  * @file keepsock/client.h
- * @brief One connection, made by connecting or by accepting: reading, writing, closing, liveness.
+ * @brief One connection, connected or accepted: reading, writing, closing, liveness.
  *
  * Contents
  *  1. Connecting and freeing: keepsock_client_connect, keepsock_client_connect_host,
@@ -68,7 +68,7 @@ extern "C" {
  */
 
 /**
- * One connection: made by keepsock_client_connect() or keepsock_server_accept(), or lent to a
+ * One connection: made by keepsock_client_connect() or keepsock_server_accept(), or passed to a
  * keepsock_handler.
  *
  * Threads: several threads may call functions on one connection at the same time. Usually one
@@ -82,10 +82,10 @@ typedef struct keepsock_client keepsock_client;
 /**
  * Connects to an endpoint.
  *
- * The name is looked up and its addresses race (RFC 8305): IPv6 and IPv4 alternate, a new attempt
- * starts 250 ms after the previous one or as soon as it fails, and the first attempt to connect
- * wins. The connect timeout (keepsock_options_set_connect_timeout(), 30 s by default) covers the
- * lookup and all attempts. The call returns in time even if the resolver hangs.
+ * The library looks the name up, and its addresses race (RFC 8305). IPv6 and IPv4 alternate. A new
+ * attempt starts 250 ms after the previous one, or as soon as that fails. The first attempt that
+ * connects wins. The connect timeout (keepsock_options_set_connect_timeout(), 30 s by default)
+ * covers the lookup and all attempts. The call returns in time even if the resolver hangs.
  *
  * "localhost" and names that end in ".localhost" are ::1 and 127.0.0.1 without a lookup (RFC 6761
  * section 6.3), in every function that takes an endpoint. A listener binds them to ::1, or to
@@ -145,9 +145,9 @@ int32_t keepsock_client_connect(const char *endpoint, const keepsock_options *op
  * @param error    Its message lists every attempt.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `host` is neither a host name nor an address; `port` is 0; no
- *     peer can have the address ("*", 0.0.0.0, [::], multicast, broadcast); a link-local address has
- *     no zone; the local endpoint is a multicast or broadcast address; or the zone or interface does
- *     not exist
+ *     peer can have the address ("*", 0.0.0.0, [::], multicast, broadcast); a link-local address
+ *     has no zone; the local endpoint is a multicast or broadcast address; or the zone or interface
+ *     does not exist
  *   - KEEPSOCK_ERR_NOT_FOUND: the host does not exist, or has no address of the requested family
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses
@@ -199,7 +199,7 @@ int32_t keepsock_client_from_fd(keepsock_fd fd, const keepsock_options *options,
  * shared, and closing either object closes the connection. The library closes it when the last of
  * its objects is freed.
  *
- * The connection that a keepsock_handler was lent is closed when the handler returns. Calls on the
+ * The library closes a handler's connection when the handler returns. Calls on the
  * second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
  * Use it to push to this client from another thread.
  *
@@ -225,14 +225,13 @@ int32_t keepsock_client_ref(const keepsock_client *client, keepsock_client **ref
                             keepsock_error **error);
 
 /**
- * Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
- * ignored.
+ * Frees an object for a connection, without waiting. An object that was passed to a
+ * keepsock_handler is ignored.
  *
- * If it is the last object of an open connection, the connection is closed gracefully: a thread of
- * the library continues the close as keepsock_client_close() does, for at most the close timeout
- * (2 s by default). If the process exits earlier, the kernel still sends the written bytes. But if
- * unread input is left, the kernel sends RST, and bytes that the peer has not received by then are
- * lost.
+ * The last object of an open connection closes the connection gracefully. A thread of the library
+ * continues the close as keepsock_client_close() does, for at most the close timeout (2 s by
+ * default). If the process exits earlier, the kernel still sends the written bytes. If unread input
+ * is left, the kernel sends RST, and bytes that the peer has not received by then are lost.
  *
  * The library closes the descriptor immediately after the FIN if it cannot start the thread, or if
  * the program may need the descriptor:
@@ -243,7 +242,7 @@ int32_t keepsock_client_ref(const keepsock_client *client, keepsock_client **ref
  *
  * Other connections keep their descriptors until their close ends, even if an accept or a connect
  * finds no free descriptor in that time, because an early end could lose data. With a close timeout
- * of 0 no descriptor is kept.
+ * of 0 the library closes the descriptor immediately.
  */
 void keepsock_client_free(keepsock_client *client);
 
@@ -363,7 +362,7 @@ int32_t keepsock_client_read_until(keepsock_client *client, uint8_t delimiter, v
                                    size_t cap, size_t *len, keepsock_error **error);
 
 /**
- * Reads one line, without its end.
+ * Reads one line and removes its line ending.
  *
  * A line ends with LF or CRLF, which the function removes. The last line of a stream may lack
  * its end. If the call fails, the bytes that have arrived are kept for the next read.
@@ -412,7 +411,8 @@ int32_t keepsock_client_read_line(keepsock_client *client, char *buf, size_t cap
  * };
  * static unsigned char packet[65536];
  * size_t len = 0;
- * if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL) == KEEPSOCK_OK)
+ * if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL)
+ *     == KEEPSOCK_OK)
  *     printf("packet type %d, %zu bytes\n", packet[0] >> 4, len);
  * @endcode
  *
@@ -622,9 +622,9 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
 /**
  * Writes one message with the length or the delimiter of its framing, in one system call.
  *
- * keepsock_framing describes the bytes that the function adds to a message. One write timeout covers the whole
- * call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
- * accepted, including those of the length and the delimiter.
+ * keepsock_framing describes the bytes that the function adds to a message. One write timeout
+ * covers the whole call. If the call fails, keepsock_error_transferred() returns the number of
+ * bytes that the kernel accepted, including those of the length and the delimiter.
  *
  * @param framing  The framing.
  * @param buf      The message.
@@ -657,8 +657,9 @@ int32_t keepsock_client_write_message(keepsock_client *client, const keepsock_fr
 /**
  * Writes all bytes of several buffers, without copying them together.
  *
- * A header and a body leave in one system call. One write timeout covers the whole call. If the
- * call fails, keepsock_error_transferred() returns the number of bytes that the kernel accepted.
+ * A header and a body are sent with one system call. One write timeout covers the whole call. If
+ * the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
+ * accepted.
  *
  * @param slices  The buffers.
  * @param count   The number of buffers.
@@ -688,10 +689,10 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
 /**
  * Writes a part of a file (sendfile(2)).
  *
- * The function writes `len` bytes from `offset`, or as many as there are up to the end of the
- * file. One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
- * returns the number of bytes that the kernel accepted. Bytes that other threads write come before
- * or after the part. The file's own position is neither used nor changed.
+ * The function writes `len` bytes from `offset`, or fewer, if the file ends earlier. One write
+ * timeout covers the whole call. If the call fails, keepsock_error_transferred() returns the number
+ * of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
+ * The file's own position is neither used nor changed.
  *
  * On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
  * rejects the file, the library reads the file in pieces and sends them. After success the kernel
@@ -728,8 +729,8 @@ int32_t keepsock_client_send_file(keepsock_client *client, keepsock_fd fd, uint6
 /*
  * ---- 4. Timeouts and cancellation ---------------------------------------------------------------
  *
- * A timeout limits each call as a whole. For one deadline over several calls, set the remaining time
- * before each call. This example sends a request and reads the reply within 2 s:
+ * A timeout limits each call as a whole. For one deadline over several calls, set the remaining
+ * time before each call. This example sends a request and reads the reply within 2 s:
  *
  * @code
  * static int64_t now_ms(void)
@@ -755,8 +756,8 @@ int32_t keepsock_client_send_file(keepsock_client *client, keepsock_fd fd, uint6
  * }
  * @endcode
  *
- * After KEEPSOCK_ERR_TIMED_OUT the reply may still arrive, and the next read would return it. Close the
- * connection, or match replies to requests.
+ * After KEEPSOCK_ERR_TIMED_OUT the reply may still arrive, and the next read would return it. Close
+ * the connection, or match replies to requests.
  */
 
 /**
@@ -779,8 +780,8 @@ int32_t keepsock_client_set_read_timeout(keepsock_client *client, int64_t timeou
 /**
  * Sets the write timeout: the time that each write call may take as a whole.
  *
- * Calls in progress keep their timeout. The accuracy is that of
- * keepsock_client_set_read_timeout(); the kernel's timeout is SO_SNDTIMEO.
+ * Calls in progress keep their timeout. A timeout below 400 ms is accurate to 2 ms. On Linux the
+ * kernel measures timeouts of 400 ms and more (SO_SNDTIMEO), and a call may return up to 5 % late.
  *
  * @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
  * @return KEEPSOCK_OK on success, otherwise
@@ -862,9 +863,9 @@ int32_t keepsock_client_sockopt(const keepsock_client *client, int32_t option, u
 /*
  * ---- 6. Closing ---------------------------------------------------------------------------------
  *
- * The status of a failed call says why this call failed. keepsock_client_close_reason() says why the
- * connection ended; 0 means that it is open, as after KEEPSOCK_ERR_TIMED_OUT or KEEPSOCK_ERR_CANCELLED.
- * This example prints why a connection ended:
+ * The status of a failed call says why this call failed. keepsock_client_close_reason() says why
+ * the connection ended; 0 means that it is open, as after KEEPSOCK_ERR_TIMED_OUT or
+ * KEEPSOCK_ERR_CANCELLED. This example prints why a connection ended:
  *
  * @code
  * static void print_end(const keepsock_client *client)
@@ -906,11 +907,11 @@ int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error *
  *
  * The peer receives every byte that was written, even if it is still sending. The function sends
  * FIN, reads and discards input until the peer closes its side, and then closes the descriptor.
- * That takes at most the close timeout (keepsock_client_set_close_timeout(), 2 s by default). It
- * takes no time if the peer has closed its side already or if nothing was written; unread input is
- * then answered with RST. Waiting calls of other threads return KEEPSOCK_ERR_CLOSED; then the
- * function waits only until the peer's kernel has acknowledged everything. Closing twice returns
- * KEEPSOCK_OK. The object must still be freed.
+ * That takes at most the close timeout (keepsock_client_set_close_timeout(), 2 s by default). The
+ * function returns immediately if the peer has closed its side already or if nothing was written;
+ * unread input is then answered with RST. Waiting calls of other threads return
+ * KEEPSOCK_ERR_CLOSED; then the function waits only until the peer's kernel has acknowledged
+ * everything. Closing twice returns KEEPSOCK_OK. The object must still be freed.
  *
  * In non-blocking mode the function sends FIN and returns, and a thread of the library continues
  * the close, as it does for keepsock_client_free(). With a close timeout of 0 the function sends
@@ -978,7 +979,7 @@ int32_t keepsock_client_wait_hangup(keepsock_client *client, int64_t timeout_ms,
  * While a close of an open connection waits for the peer, the reason is already
  * KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
  * this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED, and this function
- * looks for it.
+ * checks for such a reset.
  *
  * @param client  A connection. NULL returns 0.
  * @return A keepsock_close_reason. 0 means that the connection is open.
@@ -988,20 +989,21 @@ int32_t keepsock_client_close_reason(const keepsock_client *client);
 /*
  * ---- 7. Liveness --------------------------------------------------------------------------------
  *
- * The setters change an open connection. If one fails, the connection is unchanged. A waiting call keeps
- * the times that it started with.
+ * The setters change an open connection. If one fails, the connection is unchanged. A waiting call
+ * keeps the times that it started with.
  *
  * After the idle timeout, the first-byte timeout, the heartbeat timeout or dead_after has ended a
  * connection, the calls on the connection behave as follows:
  * - Reads first return the buffered bytes. Then they return KEEPSOCK_ERR_IDLE_TIMEOUT (also for the
  *   first-byte timeout), KEEPSOCK_ERR_HEARTBEAT_TIMEOUT, or for dead_after KEEPSOCK_ERR_DEAD,
- *   KEEPSOCK_ERR_UNREACHABLE or KEEPSOCK_ERR_STALLED. keepsock_client_check_liveness() returns the same.
- * - Writes and keepsock_client_shutdown_write() return the same status. After the idle timeout or the
- *   first-byte timeout they still work, for a last message, but do not wait: a write returns
+ *   KEEPSOCK_ERR_UNREACHABLE or KEEPSOCK_ERR_STALLED. keepsock_client_check_liveness() returns the
+ *   same.
+ * - Writes and keepsock_client_shutdown_write() return the same status. After the idle timeout or
+ *   the first-byte timeout they still work, for a last message, but do not wait: a write returns
  *   KEEPSOCK_ERR_IDLE_TIMEOUT if the kernel does not accept its bytes.
  * - The results of keepsock_client_wait_hangup() and keepsock_client_close_reason() are the reason.
- * - After the idle timeout or the first-byte timeout keepsock_client_close() closes gracefully. After
- *   the others it returns their status if data was written.
+ * - After the idle timeout or the first-byte timeout keepsock_client_close() closes gracefully.
+ *   After the others it returns their status if data was written.
  * A write or keepsock_client_wait_hangup() that is waiting when another thread ends the connection
  * notices the end within a quarter of the timeout.
  */
@@ -1011,8 +1013,8 @@ typedef struct {
     int64_t idle_ms;      /**< The idle time before the first probe, in milliseconds. */
     int64_t interval_ms;  /**< The time between probes, in milliseconds. */
     uint32_t count;       /**< The number of unanswered probes after which the peer is dead. */
-    bool enabled;         /**< Whether keepalive is on. If not, the kernel would use the other
-                               members. */
+    bool enabled;         /**< Whether keepalive is on. If it is off, the other members have no
+                               effect. */
 } keepsock_keepalive;
 
 /**
@@ -1108,10 +1110,11 @@ int32_t keepsock_client_set_idle_timeout(keepsock_client *client, int64_t timeou
 /*
  * ---- 8. Event loops -----------------------------------------------------------------------------
  *
- * A client in the program's own event loop: make it non-blocking, register its descriptor, read until
- * KEEPSOCK_ERR_WOULD_BLOCK when the descriptor is readable, and call keepsock_client_check_liveness()
- * when the time that it returned has passed. Call it again after each event, because traffic changes the
- * time. This example sends `left` bytes and reads to the end of the stream:
+ * A client in the program's own event loop: make it non-blocking, register its descriptor, read
+ * until KEEPSOCK_ERR_WOULD_BLOCK when the descriptor is readable, and call
+ * keepsock_client_check_liveness() when the time that it returned has passed. Call it again after
+ * each event, because traffic changes the time. This example sends `left` bytes and reads to the
+ * end of the stream:
  *
  * @code
  * static int32_t run(keepsock_client *client, const char *out, size_t left)
@@ -1189,8 +1192,8 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  * The function sends a heartbeat if one is due and no other thread writes. It fails if the peer is
  * dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an answer, or
  * if the connection was idle for the idle timeout. Unread bytes that arrived after a heartbeat
- * answer it. They do not count as traffic for the idle timeout. If bytes are unread when it expires,
- * the program has up to 50 ms, and at most a quarter of the timeout, to read them.
+ * answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
+ * expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
  *
  * @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
  *                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
@@ -1249,15 +1252,15 @@ int32_t keepsock_client_five_tuple(const keepsock_client *client, keepsock_five_
 /**
  * Waits for the PROXY header of a connection from a trusted proxy, and receives it.
  *
- * keepsock_client_five_tuple() returns the addresses of the proxy's client from then on. A read does
- * the same first, so only a program that needs the address before it reads calls this function.
- * Without a header to receive it returns immediately. No byte after the header is lost.
+ * keepsock_client_five_tuple() returns the addresses of the proxy's client from then on. A read
+ * does the same first, so only a program that needs the address before it reads calls this
+ * function. Without a header to receive it returns immediately. No byte after the header is lost.
  *
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_MALFORMED: the first bytes are not a header, or the proxy closed its side within
  *     it; the connection was reset
- *   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within keepsock_options_set_proxy_timeout();
- *     the connection was reset
+ *   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within
+ *     keepsock_options_set_proxy_timeout(); the connection was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the header is incomplete
  *   - KEEPSOCK_ERR_RESET: the proxy reset the connection
  *   - KEEPSOCK_ERR_DEAD: the proxy vanished

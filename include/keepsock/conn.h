@@ -2,8 +2,9 @@
  * @file keepsock/conn.h
  * @brief Connections of event loops: callbacks, sending, closing, groups, state.
  *
- * A service of keepsock_server_serve_events() (keepsock/serving.h) accepts connections and calls the
- * callbacks of the program. Each connection is a keepsock_conn. Any thread may send to it and close it.
+ * A service of keepsock_server_serve_events() (keepsock/serving.h) accepts connections and calls
+ * the callbacks of the program. Each connection is a keepsock_conn. Any thread may send to it and
+ * close it.
  *
  * Contents
  *  1. Callbacks: keepsock_conn, keepsock_callbacks
@@ -151,10 +152,10 @@ typedef struct {
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
- *     contains the delimiter of the framing (LF with lines), or the format of the length cannot represent
- *     `len`
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
- *     service runs in the parent
+ *     contains the delimiter of the framing (LF with lines), or the format of the length cannot
+ *     represent `len`
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
+ *     the service runs in the parent
  */
 int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keepsock_error **error);
 
@@ -181,8 +182,8 @@ int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keep
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
  *     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
  *     the length cannot represent the length of the message
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
- *     service runs in the parent
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
+ *     the service runs in the parent
  */
 int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slices, size_t count,
                                   keepsock_error **error);
@@ -198,14 +199,14 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * file's own position is neither used nor changed. The bytes are sent as they are, without the
  * marks of the framing, and no heartbeat is sent between them.
  *
- * A queued file counts 88 bytes for the queue limit, whatever its length, because its bytes need no
- * memory. keepsock_conn_queued() includes its bytes. A file that a callback sends to its own
- * connection is a reply: the library does not read from the connection until the file is sent, if
- * it is longer than the high-water mark (keepsock_serve_options_set_queue_limit()).
+ * A queued file counts 88 bytes for the queue limit, regardless of its length, because its bytes
+ * need no memory. keepsock_conn_queued() includes its bytes. A file that a callback sends to its
+ * own connection is a reply: the library does not read from the connection until the file is sent,
+ * if it is longer than the high-water mark (keepsock_serve_options_set_queue_limit()).
  *
- * keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close timeout
- * expires before that, the connection is reset. If the file becomes shorter or cannot be read after
- * a part of it was sent, the library resets the connection (KEEPSOCK_CLOSE_FILE_FAILED).
+ * keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close
+ * timeout expires before that, the connection is reset. If the file becomes shorter or cannot be
+ * read after a part of it was sent, the library resets the connection (KEEPSOCK_CLOSE_FILE_FAILED).
  *
  * @code
  * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
@@ -227,14 +228,14 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  *     the peer accepted no data for dead_after, with fail_on_stall
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory to queue the file; nothing was sent
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
- *   - KEEPSOCK_ERR_END_OF_STREAM: the peer closed its side (FIN) and then rejected data (RST)
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; `fd` is negative, closed, a directory, a pipe, a
- *     socket or not open for reading; the file does not have `len` bytes from `offset`; or `len` is
- *     UINT64_MAX, and the size of the file is not known
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; `fd` is negative, closed, a directory, a pipe,
+ *     a socket or not open for reading; the file does not have `len` bytes from `offset`; or `len`
+ *     is UINT64_MAX, and the size of the file is not known
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
+ *     the service runs in the parent
  *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
  */
@@ -391,13 +392,13 @@ typedef void (*keepsock_conn_callback)(keepsock_conn conn, void *user);
  * Calls a function in the thread of the connection's event loop, and returns immediately.
  *
  * The callbacks of the connection run in the same thread, so the function needs no lock for data
- * that they share. The functions of a connection are called in the order in which they were posted, after
- * on_open and not during a callback of the connection.
+ * that they share. The functions of a connection are called in the order in which they were posted,
+ * after on_open and not during a callback of the connection.
  *
- * If this call returns KEEPSOCK_OK, the function is called exactly once, also if the connection ends
- * or the service is freed. Then it is called before on_close, and keepsock_conn_send() returns
- * KEEPSOCK_ERR_CLOSED. If this call fails, the function is not called. So either the function or the
- * caller frees what `user` points to.
+ * If this call returns KEEPSOCK_OK, the function is called exactly once, also if the connection
+ * ends or the service is freed. Then it is called before on_close, and keepsock_conn_send() returns
+ * KEEPSOCK_ERR_CLOSED. If this call fails, the function is not called. So either the function or
+ * the caller frees what `user` points to.
  *
  * The loop calls at most 64 functions of a connection before it handles other events. A function
  * may post itself again. The queue limit applies to messages that the function sends.
@@ -493,8 +494,8 @@ int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, siz
  *     dead_after or the middlebox timeout
  *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
  *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
- *     service runs in the parent
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
+ *     the service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -601,9 +602,9 @@ int32_t keepsock_conn_five_tuple(keepsock_conn conn, keepsock_five_tuple *out, s
  * Use the descriptor inside the callbacks of this connection only. The library closes it after
  * on_close, and another thread might then use the descriptor of another file.
  *
- * Do not read from it, write to it, call shutdown(2) or close(2), change O_NONBLOCK, or wait for it:
- * the event loop does all that. Do not read SO_ERROR of a Unix socket, because the kernel reports a
- * reset once.
+ * Do not read from it, write to it, call shutdown(2) or close(2), change O_NONBLOCK, or wait for
+ * it: the event loop does these things itself. Do not read SO_ERROR of a Unix socket, because the
+ * kernel reports a reset once.
  *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
@@ -642,8 +643,8 @@ int32_t keepsock_conn_get_stats(keepsock_conn conn, keepsock_connection_stats *o
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
  *   - KEEPSOCK_ERR_CLOSED: on_close has been called
- *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child; the
- *     service runs in the parent
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
+ *     the service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */

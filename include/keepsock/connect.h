@@ -55,8 +55,8 @@ extern "C" {
  * A connect in progress, for programs that wait in their own event loop or for several connects.
  *
  * The lookup, the race and the deadline are those of keepsock_client_connect(). Call
- * keepsock_pending_connect_finish() until it returns another status than KEEPSOCK_ERR_WOULD_BLOCK.
- * Three functions report when to call it:
+ * keepsock_pending_connect_finish() as long as it returns KEEPSOCK_ERR_WOULD_BLOCK. Three functions
+ * report when to call it:
  *   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
  *     one address. Call finish when the socket is writable, and after
  *     keepsock_pending_connect_timeout().
@@ -109,8 +109,8 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
- *     it had a socket, and finish returns the reason; finish has returned the connection; or another
- *     call is in progress
+ *     it had a socket, and finish returns the reason; finish has returned the connection; or
+ *     another call is in progress
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
  *     no descriptor reports when it has space again. The connect continues: call finish after
  *     keepsock_pending_connect_timeout(), or free the object
@@ -235,8 +235,8 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
  *
  * @param pending     A connect in progress.
  * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
- *                    is due: there is no timeout, or finish has returned another status
- *                    than KEEPSOCK_ERR_WOULD_BLOCK. 0 means that finish has a result.
+ *                    is due: there is no timeout, or the connect has finished. 0 means that finish
+ *                    has a result.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -372,10 +372,11 @@ int32_t keepsock_pending_connect_attempt(keepsock_pending_connect *pending, size
  * @param count      Receives the number of addresses that were found, which may exceed `cap`.
  * @param error      keepsock_error_lookup_code() returns the code of getaddrinfo(3).
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+ *     family
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
- *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone, `endpoint` does not parse, or it is a
- *     Unix path, which has no addresses
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone, `endpoint` does not parse, or it
+ *     is a Unix path, which has no addresses
  *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
@@ -390,9 +391,9 @@ int32_t keepsock_lookup(const char *endpoint, const keepsock_options *options,
 /**
  * A lookup in progress, for programs that wait in their own event loop.
  *
- * The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() until it returns
- * another status than KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is
- * readable, and on every platform after keepsock_pending_lookup_timeout().
+ * The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
+ * returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
+ * every platform after keepsock_pending_lookup_timeout().
  *
  * Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
  */
@@ -462,7 +463,8 @@ int32_t keepsock_pending_lookup_timeout(keepsock_pending_lookup *pending, int64_
  * @return KEEPSOCK_OK if the lookup has a result, otherwise
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the lookup is in progress
  *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
- *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+ *     family
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
  *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
@@ -484,7 +486,8 @@ int32_t keepsock_pending_lookup_finish(keepsock_pending_lookup *pending,
  * @param count      Receives the number of addresses that were found, which may exceed `cap`.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
- *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+ *   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+ *     family
  *   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
  *   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
@@ -508,9 +511,9 @@ void keepsock_pending_lookup_free(keepsock_pending_lookup *pending);
  * Connects, and connects again after the connection was lost, with exponential backoff.
  *
  * It works only inside keepsock_reconnect_connect(), which waits, and
- * keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
- * keepsock_client_connect(): it looks the name up and applies every option again. The program must
- * send the messages again that were in transit on a lost connection.
+ * keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works
+ * like keepsock_client_connect(): it looks the name up and applies every option again. The program
+ * must send the messages again that were in transit on a lost connection.
  *
  * - The delay between tries is random, from 0 to a bound. The bound is 100 ms at first, doubles
  *   after each failure, and is at most 30 s ("full jitter", AWS Architecture Blog). So clients
@@ -520,16 +523,17 @@ void keepsock_pending_lookup_free(keepsock_pending_lookup *pending);
  *   at 100 ms. A connection that was lost sooner counts as a failure: a server that accepts and
  *   immediately closes is retried with increasing delays. keepsock_reconnect_reset() overrides
  *   this.
- * - Permanent errors end the retries: KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_INVALID_ENDPOINT
- *   (such as port 0), KEEPSOCK_ERR_UNSUPPORTED (this machine lacks
- *   the family or the option), KEEPSOCK_ERR_PERMISSION_DENIED (the policy of this machine),
- *   KEEPSOCK_ERR_CANCELLED, and a numeric address that the options exclude
- *   (KEEPSOCK_ERR_NOT_FOUND, KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE).
- * - All other errors are retried: KEEPSOCK_ERR_REFUSED, KEEPSOCK_ERR_UNREACHABLE (also a firewall
- *   that rejects), KEEPSOCK_ERR_TIMED_OUT, KEEPSOCK_ERR_RESET, KEEPSOCK_ERR_LOOKUP_FAILED,
- *   KEEPSOCK_ERR_NOT_FOUND for a name or a Unix path, KEEPSOCK_ERR_ADDRESS_IN_USE,
- *   KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a local address that this machine does not have yet,
- *   KEEPSOCK_ERR_NO_MEMORY, KEEPSOCK_ERR_NO_DESCRIPTORS and KEEPSOCK_ERR_OS.
+ * - These errors are permanent and end the retries:
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT (such as port 0)
+ *   - KEEPSOCK_ERR_UNSUPPORTED (this machine lacks the family or the option)
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED (the policy of this machine)
+ *   - KEEPSOCK_ERR_CANCELLED
+ *   - KEEPSOCK_ERR_NOT_FOUND and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a numeric address that the
+ *     options exclude
+ * - All other errors are retried, also a firewall that rejects (KEEPSOCK_ERR_UNREACHABLE),
+ *   KEEPSOCK_ERR_NOT_FOUND for a name or a Unix path, and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a
+ *   local address that this machine does not have yet.
  *
  * Threads: one thread at a time. A call during another call, from another thread or from the
  * keepsock_on_retry callback, returns KEEPSOCK_ERR_WRONG_STATE. To end a call, fire the cancel
@@ -649,15 +653,15 @@ int32_t keepsock_reconnect_connect(keepsock_reconnect *reconnect, keepsock_clien
  * Connects, and retries, without waiting, for an event loop.
  *
  * The delays, the timeout and the errors after which the object retries are those of
- * keepsock_reconnect_connect(). Call the function again when a descriptor is ready or a timeout has
- * passed that the callbacks of keepsock_reconnect_set_watch() report, until it returns another
- * status than KEEPSOCK_ERR_WOULD_BLOCK. The next call then starts to connect again: call the
+ * keepsock_reconnect_connect(). After KEEPSOCK_ERR_WOULD_BLOCK, call the function again when a
+ * descriptor is ready or a timeout has passed that the callbacks of keepsock_reconnect_set_watch()
+ * report. After every other status, the next call starts to connect again: call the
  * function after a connection was lost, and send the login and the subscriptions of the new
  * connection when it returns KEEPSOCK_OK.
  *
  * @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
- * @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list every
- *                attempt of the last try.
+ * @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list
+ *                every attempt of the last try.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
@@ -689,8 +693,8 @@ int32_t keepsock_reconnect_try_connect(keepsock_reconnect *reconnect, keepsock_c
  * Returns the time after which keepsock_reconnect_try_connect() must be called, even if no
  * descriptor is ready.
  *
- * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call is
- *                    due: there is no limit, or no connect is in progress.
+ * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
+ *                    is due: there is no limit, or no connect is in progress.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -702,8 +706,9 @@ int32_t keepsock_reconnect_next_timeout(const keepsock_reconnect *reconnect, int
  * Sets callbacks that report the events that an event loop has to wait for during
  * keepsock_reconnect_try_connect().
  *
- * keepsock_pending_connect_set_watch() describes them, with an example. They are called for every try and every
- * delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
+ * keepsock_pending_connect_set_watch() describes them, with an example. They are called for every
+ * try and every delay, by keepsock_reconnect_try_connect(), the setters of the object and
+ * keepsock_reconnect_free().
  *
  * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
  * @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().

@@ -112,10 +112,10 @@ int32_t keepsock_datagram_bind(const char *endpoint, const keepsock_options *opt
  * Creates a socket that sends to one peer and receives from that peer only (socket(2),
  * connect(2)).
  *
- * Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has several
- * addresses, the socket uses the first one that this machine has a route to. On Linux the library
- * gives a Unix socket a name, so that the peer can reply. On other systems set a local endpoint
- * for that.
+ * Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has
+ * several addresses, the socket uses the first one that this machine has a route to. On Linux the
+ * library gives a Unix socket a name, so that the peer can reply. On other systems set a local
+ * endpoint for that.
  *
  * @param endpoint  The peer.
  * @param options   Socket options, copied. NULL for the defaults. Family, local endpoint,
@@ -276,10 +276,11 @@ typedef struct {
 } keepsock_datagram_info;
 
 /**
- * Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock", "unix:@name".
+ * Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock",
+ * "unix:@name".
  *
- * keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender without
- * a name is "unix:(unnamed)" and cannot receive a reply.
+ * keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender
+ * without a name is "unix:(unnamed)" and cannot receive a reply.
  *
  * @param info           A received datagram.
  * @param buf            Receives the text.
@@ -479,7 +480,8 @@ int32_t keepsock_datagram_send_to(keepsock_datagram *datagram, const char *endpo
  * @code
  * char buf[1500];
  * keepsock_datagram_info info;
- * while (keepsock_datagram_recv(datagram, buf, sizeof buf, &info, sizeof info, NULL) == KEEPSOCK_OK)
+ * while (keepsock_datagram_recv(datagram, buf, sizeof buf, &info, sizeof info, NULL)
+ *        == KEEPSOCK_OK)
  *     keepsock_datagram_reply(datagram, &info, buf, info.len, NULL);
  * @endcode
  *
@@ -543,7 +545,8 @@ typedef struct {
  * size_t sent = 0;
  * for (int i = 0; i < 2; i++)
  *     keepsock_address_parse("192.0.2.1:514", &items[i].to, NULL);
- * if (keepsock_datagram_send_batch(datagram, items, 2, sizeof items[0], &sent, NULL) == KEEPSOCK_OK)
+ * if (keepsock_datagram_send_batch(datagram, items, 2, sizeof items[0], &sent, NULL)
+ *     == KEEPSOCK_OK)
  *     printf("%d datagrams were sent\n", (int)sent);
  * @endcode
  *
@@ -615,8 +618,8 @@ int32_t keepsock_datagram_set_write_timeout(keepsock_datagram *datagram, int64_t
                                             keepsock_error **error);
 
 /**
- * Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token before
- * keepsock_datagram_serve(), or after the service has ended.
+ * Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token
+ * before keepsock_datagram_serve(), or after the service has ended.
  *
  * @param cancel  A token, which the socket shares from now on. NULL removes the token.
  * @return KEEPSOCK_OK on success, otherwise
@@ -792,10 +795,10 @@ int32_t keepsock_datagram_get_stats(const keepsock_datagram *datagram, keepsock_
  * A service that receives datagrams in threads of the library.
  *
  * It has no connections, and so nothing to drain or to list. To end it in order, call
- * keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when the
- * received datagrams are handled. keepsock_datagram_get_stats() has the counters of each socket. For a restart
- * without losing datagrams that wait in the kernel, pass the socket to the successor
- * (keepsock_handover_start()).
+ * keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when
+ * the received datagrams are handled. keepsock_datagram_get_stats() has the counters of each
+ * socket. For a restart without losing datagrams that wait in the kernel, pass the socket to the
+ * successor (keepsock_handover_start()).
  *
  * Threads: any thread may call any function, also from inside a handler, except as
  * keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
@@ -908,7 +911,8 @@ int32_t keepsock_datagram_service_stop(keepsock_datagram_service *service, keeps
  *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler of the service, or from a
  *     forked child; the service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
- *   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or EFAULT
+ *   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or
+ *     EFAULT
  */
 int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service, int64_t timeout_ms,
                                        keepsock_error **error);

@@ -1,6 +1,6 @@
 /**
  * @file keepsock/diagnostics.h
- * @brief Diagnostics: TCP handshakes, as captured from the network or saved by the kernel.
+ * @brief Diagnostics: TCP handshakes, captured from the network or saved by the kernel.
  *
  * Contents
  *  1. TCP segments: keepsock_client_saved_syn

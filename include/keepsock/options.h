@@ -2,11 +2,11 @@
  * @file keepsock/options.h
  * @brief Options for creating a socket.
  *
- * Set what differs from the defaults, and pass the object to the functions that connect, listen, bind
- * or adopt a descriptor. NULL means the defaults. A setter rejects a value that is out of range. The
- * function that creates the socket returns KEEPSOCK_ERR_INVALID_ARGUMENT for an option that has no
- * effect on its kind of socket, and KEEPSOCK_ERR_UNSUPPORTED for an option that the system lacks.
- * docs/options.md lists each option for each kind of socket.
+ * Set the options that must differ from their defaults, and pass the object to the functions that
+ * connect, listen, bind or adopt a descriptor. NULL means the defaults. A setter rejects a value
+ * that is out of range. The function that creates the socket returns KEEPSOCK_ERR_INVALID_ARGUMENT
+ * for an option that has no effect on its kind of socket, and KEEPSOCK_ERR_UNSUPPORTED for an
+ * option that the system lacks. docs/options.md lists each option for each kind of socket.
  *
  * Contents
  *  1. Creating and freeing: keepsock_options_new, keepsock_options_free
@@ -172,8 +172,8 @@ int32_t keepsock_options_set_cancel(keepsock_options *options, const keepsock_ca
  * ---- 3. Liveness --------------------------------------------------------------------------------
  *
  * Keepalive keeps an idle connection alive in middleboxes and finds a vanished peer of an idle
- * connection. dead_after also bounds the time while data is unacknowledged. A heartbeat and the idle
- * timeout work above TCP. docs/liveness.md explains which one to use.
+ * connection. dead_after also bounds the time while data is unacknowledged. A heartbeat and the
+ * idle timeout work above TCP. docs/liveness.md explains which one to use.
  */
 
 /**
@@ -292,9 +292,9 @@ int32_t keepsock_options_set_heartbeat(keepsock_options *options, int64_t interv
  * heartbeat interval, even if this side writes steadily. Set the heartbeat first. Default:
  * KEEPSOCK_INFINITE: heartbeats need no answer.
  *
- * A connection ends only if the kernel accepted a heartbeat. If the process or its event loop was
- * stopped for a quarter of this time or longer (SIGSTOP, a slow callback, a program that makes no
- * calls), the peer receives another heartbeat and has the full time again. While nothing is
+ * A connection ends only if the kernel accepted a heartbeat. The process or its event loop may stop
+ * for a quarter of this time or longer (SIGSTOP, a slow callback, a program that makes no calls).
+ * Then the peer receives another heartbeat and has the full time again. While nothing is
  * received, that happens once, and again only after a stop of about twice that length. The timeout
  * does not apply after the peer has closed its side.
  *
@@ -402,8 +402,8 @@ int32_t keepsock_options_add_remote_address(keepsock_options *options, const cha
  * Sets the local endpoint to connect from (bind(2) before connect(2)).
  *
  * For TCP, and for connected datagram sockets. Connecting fails with
- * KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine, and with
- * KEEPSOCK_ERR_INVALID_ENDPOINT if it is a multicast or broadcast address, or a link-local IPv6
+ * KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine. It fails with
+ * KEEPSOCK_ERR_INVALID_ENDPOINT for a multicast or broadcast address, and for a link-local IPv6
  * address without a zone ("[fe80::1%eth0]:0") or interface (keepsock_options_set_interface()).
  *
  * @param endpoint  For TCP and UDP an address of this machine, not a multicast or broadcast
@@ -456,8 +456,8 @@ int32_t keepsock_options_set_attempt_delay(keepsock_options *options, int64_t de
  *                     version 1, LOCAL in version 2).
  * @param destination  The address to which the client connected. NULL as `source`.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the addresses
- *     is NULL or has no family, or version 0 has addresses
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the
+ *     addresses is NULL or has no family, or version 0 has addresses
  */
 int32_t keepsock_options_set_proxy_header(keepsock_options *options, int32_t version,
                                           const keepsock_address *source,
@@ -544,8 +544,8 @@ int32_t keepsock_options_set_udp_gro(keepsock_options *options, bool on, keepsoc
 /*
  * ---- 6. Options of the operating system ---------------------------------------------------------
  *
- * Buffer sizes, TOS, SO_REUSEPORT and others by keepsock_sockopt, and any other option by its number.
- * They are set before bind, connect or listen. A message names an option that fails.
+ * Buffer sizes, TOS, SO_REUSEPORT and others by keepsock_sockopt, and any other option by its
+ * number. They are set before bind, connect or listen. A message names an option that fails.
  * keepsock_client_set_sockopt() changes options of an open connection.
  */
 
@@ -620,15 +620,15 @@ int32_t keepsock_options_set_backlog(keepsock_options *options, uint32_t backlog
  * Adds a network whose connections begin with a header of the PROXY protocol (version 1 or 2), as
  * HAProxy sends it. The five-tuple of such a connection is that of the proxy's client.
  *
- * With one or more networks, connections from all other addresses are closed immediately and counted
- * (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address. Default: no
- * network, and no connection has a header.
+ * With one or more networks, connections from all other addresses are closed immediately and
+ * counted (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address.
+ * Default: no network, and no connection has a header.
  *
- * keepsock_server_accept() does not wait for the header, so a slow proxy delays no other connection.
- * The first read receives the header, or keepsock_client_read_proxy_header(), which a program calls
- * first if it needs the address before it reads. keepsock_server_serve() receives the header in the
- * thread of the connection, before it calls the handler, and applies the limits by address after
- * that.
+ * keepsock_server_accept() does not wait for the header, so a slow proxy delays no other
+ * connection. The first read receives the header, or keepsock_client_read_proxy_header(), which a
+ * program calls first if it needs the address before it reads. keepsock_server_serve() receives the
+ * header in the thread of the connection, before it calls the handler, and applies the limits by
+ * address after that.
  *
  * For listening on TCP only. A server that also listens on a Unix socket expects no header there.
  * Services with event loops reject the option.
@@ -644,8 +644,8 @@ int32_t keepsock_options_add_trusted_proxy(keepsock_options *options, const char
 /**
  * Sets the time within which the whole PROXY header must arrive after accept.
  *
- * The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects another
- * value.
+ * The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects
+ * another value.
  *
  * @param timeout_ms  Milliseconds, greater than 0.
  * @return KEEPSOCK_OK on success, otherwise

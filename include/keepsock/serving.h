@@ -1,11 +1,11 @@
 /**
  * @file keepsock/serving.h
- * @brief Services: the library accepts connections and serves them by threads or by events.
+ * @brief Services: the library accepts connections, and serves them by threads or events.
  *
  * keepsock_server_serve() calls a handler in a thread for each connection. The handler uses the
- * blocking functions of keepsock/client.h. keepsock_server_serve_events() calls callbacks from one or
- * more event loops, for thousands of connections. Both return a keepsock_service. keepsock/conn.h has
- * the callbacks, and the functions of a connection of an event loop.
+ * blocking functions of keepsock/client.h. keepsock_server_serve_events() calls callbacks from one
+ * or more event loops, for thousands of connections. Both return a keepsock_service.
+ * keepsock/conn.h has the callbacks, and the functions of a connection of an event loop.
  *
  * Contents
  *  1. Serving with threads: keepsock_server_serve
@@ -182,12 +182,12 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  *
  * The library then treats it as an accepted connection, and calls on_open. The client object is
  * closed and must still be freed. The connection keeps the keepalive, dead_after, heartbeat, idle
- * timeout, first-byte timeout and close timeout that it was made with; those of the server do not
+ * timeout, first-byte timeout and close timeout that it was made with; the server's settings do not
  * apply. The limit per address does not count it.
  *
  * @param service    A service of keepsock_server_serve_events().
- * @param client     A connection that was connected, accepted or adopted, or that a handler was lent.
- *                   On failure it is unchanged.
+ * @param client     A connection that was connected, accepted or adopted, or that was passed to a
+ *   keepsock_handler. On failure it is unchanged.
  * @param conn_user  The first value of keepsock_conn_user(). May be NULL.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
@@ -208,8 +208,8 @@ int32_t keepsock_service_add(keepsock_service *service, keepsock_client *client,
  *
  * The library calls on_open when the connection is established, or on_connect_failed. `conn_user`
  * identifies the connection in both. The keepalive, dead_after, heartbeat, idle timeout,
- * first-byte timeout and close timeout of `options` apply; those of the server do not. The limit
- * per address does not count the connection.
+ * first-byte timeout and close timeout of `options` apply; the server's settings do not apply. The
+ * limit per address does not count the connection.
  *
  * on_connect_failed receives the error of the connect. The status is KEEPSOCK_ERR_WRONG_STATE if
  * the service has reached the maximum number of connections by then, and KEEPSOCK_ERR_CLOSED if
@@ -348,8 +348,9 @@ int32_t keepsock_service_remove_timer(keepsock_service *service, uint64_t timer,
  * The list of connections is taken at the start. It contains the connections whose on_open has been
  * called, also in other event loops, and those of keepsock_service_add() and
  * keepsock_service_connect(). The function is not called for a connection that has ended before.
- * A connection may end at any time, also during the function; calls with it then return KEEPSOCK_ERR_WRONG_STATE or
- * KEEPSOCK_ERR_CLOSED. The function may call every function that the calling thread may call.
+ * A connection may end at any time, also during the function; calls with its keepsock_conn then
+ * return KEEPSOCK_ERR_WRONG_STATE or KEEPSOCK_ERR_CLOSED. The function may call every function that
+ * the calling thread may call.
  *
  * @code
  * static void drop_if_slow(keepsock_conn conn, void *user)
@@ -364,7 +365,8 @@ int32_t keepsock_service_remove_timer(keepsock_service *service, uint64_t timer,
  * @param service   A service of keepsock_server_serve_events().
  * @param function  The function.
  * @param user      Passed to the function. May be NULL.
- * @return KEEPSOCK_OK after the last call of the function, also if there is no connection, otherwise
+ * @return KEEPSOCK_OK after the last call of the function, also if there is no connection,
+ *   otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
  *     from a forked child
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list; the function was not called
@@ -467,11 +469,11 @@ int32_t keepsock_serve_options_set_stack_size(keepsock_serve_options *options, s
 /**
  * Sets the CPUs of the threads that run handlers or callbacks (sched_setaffinity(2)).
  *
- * Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with two
- * or more event loops the thread that accepts follows them. keepsock_server_serve() requires a fixed
- * number of threads for it (keepsock_serve_options_set_threads()). The function that serves returns
- * KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not use, and
- * KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
+ * Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with
+ * two or more event loops the thread that accepts follows them. keepsock_server_serve() requires a
+ * fixed number of threads for it (keepsock_serve_options_set_threads()). The function that serves
+ * returns KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not
+ * use, and KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
  *
  * @param cpus   The numbers of the CPUs, from 0, copied.
  * @param count  The number of elements. 0 means any CPU.
@@ -484,9 +486,9 @@ int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const u
 /*
  * ---- 6. Limits and access -----------------------------------------------------------------------
  *
- * The peer ends a TCP connection by FIN (KEEPSOCK_CLOSE_PEER_CLOSED) or by RST (KEEPSOCK_CLOSE_PEER_RESET).
- * An RST after its FIN is KEEPSOCK_CLOSE_PEER_RESET as well, because the peer may not have received
- * everything: on_eof runs, and on_close reports the reset.
+ * The peer ends a TCP connection by FIN (KEEPSOCK_CLOSE_PEER_CLOSED) or by RST
+ * (KEEPSOCK_CLOSE_PEER_RESET). An RST after its FIN is KEEPSOCK_CLOSE_PEER_RESET as well, because
+ * the peer may not have received everything: on_eof runs, and on_close reports the reset.
  *
  * The service ends a TCP connection for these causes, and the peer receives FIN or RST:
  *
@@ -511,8 +513,8 @@ int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const u
  *   keepsock_service_free()                   KEEPSOCK_CLOSE_LOCAL              RST
  *
  * (1) After the bytes that were sent. RST if bytes are left in the send queue.
- * (2) With keepsock_server_serve() the handler decides: its call returns the status. The peer receives
- *     FIN when the handler returns, and RST if the handler calls keepsock_client_abort().
+ * (2) With keepsock_server_serve() the handler decides: its call returns the status. The peer
+ *     receives FIN when the handler returns, and RST if the handler calls keepsock_client_abort().
  * (3) RST is possible if this side wrote nothing and did not read all received bytes.
  */
 
@@ -624,10 +626,11 @@ enum {
 /**
  * Sets the framing of keepsock_server_serve_events().
  *
- * on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast() send
- * one message. A message that is too long closes its connection (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG),
- * and so does a malformed one (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not
- * affected. Default: KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
+ * on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast()
+ * send one message. A message that is too long closes its connection
+ * (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG), and so does a malformed one
+ * (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not affected. Default:
+ * KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
  *
  * @code
  * const keepsock_framing lines = {

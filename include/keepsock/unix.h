@@ -1,11 +1,11 @@
 /**
  * @file keepsock/unix.h
- * @brief Unix sockets: credentials of the peer, and passing descriptors between processes.
+ * @brief Unix sockets: credentials of the peer, and descriptors passed to a process.
  *
- * Every function of keepsock/client.h, keepsock/server.h and keepsock/datagrams.h also works for Unix
- * sockets: use an endpoint "unix:/path" or "unix:@abstract". The functions here work for Unix sockets
- * only. The mode and the owner of the socket file, and the users that may connect, are options
- * (keepsock/options.h).
+ * Every function of keepsock/client.h, keepsock/server.h and keepsock/datagrams.h also works for
+ * Unix sockets: use an endpoint "unix:/path" or "unix:@abstract". The functions here work for Unix
+ * sockets only. The mode and the owner of the socket file, and the users that may connect, are
+ * options (keepsock/options.h).
  *
  * Contents
  *  1. Peer credentials: keepsock_client_peer_credentials, keepsock_conn_peer_credentials

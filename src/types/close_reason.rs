@@ -3,8 +3,8 @@
 #[cfg(feature = "serve")]
 use crate::types::error::ErrorKind;
 
-/// Why a connection ended: the first cause that was observed. After the peer has closed its side (FIN)
-/// a later failure replaces the reason, because this side may still send.
+/// Why a connection ended: the first cause that was observed. After the peer has closed its side
+/// (FIN) a later failure replaces the reason, because this side may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 #[repr(i32)]

@@ -86,9 +86,8 @@ pub enum ErrorKind {
     /// The peer refused the connection, because no socket listens at the address.
     #[error("connection refused")]
     Refused = -40,
-    /// There is no route to the address, or the network reported that the peer cannot be reached: an
-    /// ICMP message from a router or a firewall, such as host unreachable or administratively
-    /// prohibited. ICMP port unreachable is [`Refused`](ErrorKind::Refused) while connecting, and this
+    /// There is no route to the address, or a router or firewall reported by ICMP that the peer cannot
+    /// be reached. Examples are host unreachable and administratively prohibited. ICMP port unreachable is [`Refused`](ErrorKind::Refused) while connecting, and this
     /// kind later.
     #[error("unreachable")]
     Unreachable = -41,

@@ -8,8 +8,8 @@ use crate::types::error::{ErrorKind, Grouped};
 /// New options may be added.
 ///
 /// An option that is off or on has the value 0 or 1. docs/options.md lists the kinds of sockets of
-/// each option; other sockets reject it. Where the platform has no such option, the call that applies
-/// it fails with [`Unsupported`](crate::ErrorKind::Unsupported).
+/// each option; other sockets reject it. Where the platform has no such option, the call that
+/// applies it fails with [`Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(i32)]

@@ -71,11 +71,11 @@ pub unsafe extern "C" fn keepsock_client_shutdown_write(
 ///
 /// The peer receives every byte that was written, even if it is still sending. The function sends
 /// FIN, reads and discards input until the peer closes its side, and then closes the descriptor.
-/// That takes at most the close timeout (keepsock_client_set_close_timeout(), 2 s by default). It
-/// takes no time if the peer has closed its side already or if nothing was written; unread input is
-/// then answered with RST. Waiting calls of other threads return KEEPSOCK_ERR_CLOSED; then the
-/// function waits only until the peer's kernel has acknowledged everything. Closing twice returns
-/// KEEPSOCK_OK. The object must still be freed.
+/// That takes at most the close timeout (keepsock_client_set_close_timeout(), 2 s by default). The
+/// function returns immediately if the peer has closed its side already or if nothing was written;
+/// unread input is then answered with RST. Waiting calls of other threads return
+/// KEEPSOCK_ERR_CLOSED; then the function waits only until the peer's kernel has acknowledged
+/// everything. Closing twice returns KEEPSOCK_OK. The object must still be freed.
 ///
 /// In non-blocking mode the function sends FIN and returns, and a thread of the library continues
 /// the close, as it does for keepsock_client_free(). With a close timeout of 0 the function sends
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn keepsock_client_abort(
 /// While a close of an open connection waits for the peer, the reason is already
 /// KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
 /// this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED, and this function
-/// looks for it.
+/// checks for such a reset.
 ///
 /// @param client  A connection. NULL returns 0.
 /// @return A keepsock_close_reason. 0 means that the connection is open.

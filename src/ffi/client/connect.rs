@@ -11,10 +11,10 @@ use crate::internal::connect_into;
 
 /// Connects to an endpoint.
 ///
-/// The name is looked up and its addresses race (RFC 8305): IPv6 and IPv4 alternate, a new attempt
-/// starts 250 ms after the previous one or as soon as it fails, and the first attempt to connect
-/// wins. The connect timeout (keepsock_options_set_connect_timeout(), 30 s by default) covers the
-/// lookup and all attempts. The call returns in time even if the resolver hangs.
+/// The library looks the name up, and its addresses race (RFC 8305). IPv6 and IPv4 alternate. A new
+/// attempt starts 250 ms after the previous one, or as soon as that fails. The first attempt that
+/// connects wins. The connect timeout (keepsock_options_set_connect_timeout(), 30 s by default)
+/// covers the lookup and all attempts. The call returns in time even if the resolver hangs.
 ///
 /// "localhost" and names that end in ".localhost" are ::1 and 127.0.0.1 without a lookup (RFC 6761
 /// section 6.3), in every function that takes an endpoint. A listener binds them to ::1, or to
@@ -96,9 +96,9 @@ pub unsafe extern "C" fn keepsock_client_connect(
 /// @param error    Its message lists every attempt.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `host` is neither a host name nor an address; `port` is 0; no
-///     peer can have the address ("*", 0.0.0.0, [::], multicast, broadcast); a link-local address has
-///     no zone; the local endpoint is a multicast or broadcast address; or the zone or interface does
-///     not exist
+///     peer can have the address ("*", 0.0.0.0, [::], multicast, broadcast); a link-local address
+///     has no zone; the local endpoint is a multicast or broadcast address; or the zone or interface
+///     does not exist
 ///   - KEEPSOCK_ERR_NOT_FOUND: the host does not exist, or has no address of the requested family
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
 ///   - KEEPSOCK_ERR_REFUSED: no process listens at any of the addresses

@@ -15,7 +15,7 @@ pub struct keepsock_keepalive {
     pub interval_ms: i64,
     /// The number of unanswered probes after which the peer is dead.
     pub count: u32,
-    /// Whether keepalive is on. If not, the kernel would use the other members.
+    /// Whether keepalive is on. If it is off, the other members have no effect.
     pub enabled: bool,
 }
 

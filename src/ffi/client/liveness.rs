@@ -15,8 +15,8 @@ use crate::ffi::{
 /// The function sends a heartbeat if one is due and no other thread writes. It fails if the peer is
 /// dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an answer, or
 /// if the connection was idle for the idle timeout. Unread bytes that arrived after a heartbeat
-/// answer it. They do not count as traffic for the idle timeout. If bytes are unread when it expires,
-/// the program has up to 50 ms, and at most a quarter of the timeout, to read them.
+/// answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
+/// expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
 ///
 /// @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
 ///                    poll(2). KEEPSOCK_INFINITE means that no call is needed.

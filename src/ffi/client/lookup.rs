@@ -48,10 +48,11 @@ const OPERATION: &str = "lookup";
 /// @param count      Receives the number of addresses that were found, which may exceed `cap`.
 /// @param error      keepsock_error_lookup_code() returns the code of getaddrinfo(3).
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+///     family
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
-///   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone, `endpoint` does not parse, or it is a
-///     Unix path, which has no addresses
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone, `endpoint` does not parse, or it
+///     is a Unix path, which has no addresses
 ///   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token of `options` was fired
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
@@ -101,9 +102,9 @@ impl Found<'_> {
 
 /// A lookup in progress, for programs that wait in their own event loop.
 ///
-/// The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() until it returns
-/// another status than KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is
-/// readable, and on every platform after keepsock_pending_lookup_timeout().
+/// The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
+/// returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
+/// every platform after keepsock_pending_lookup_timeout().
 ///
 /// Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
 pub struct keepsock_pending_lookup(Mutex<PendingLookup>);
@@ -156,7 +157,8 @@ pub unsafe extern "C" fn keepsock_pending_lookup_start(
 /// @return KEEPSOCK_OK if the lookup has a result, otherwise
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the lookup is in progress
 ///   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
-///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+///     family
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
 ///   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired
@@ -195,7 +197,8 @@ pub unsafe extern "C" fn keepsock_pending_lookup_finish(
 /// @param count      Receives the number of addresses that were found, which may exceed `cap`.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished already, or another call is in progress
-///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the family
+///   - KEEPSOCK_ERR_NOT_FOUND: the host or the service does not exist, or has no address of the
+///     family
 ///   - KEEPSOCK_ERR_LOOKUP_FAILED: the resolver did not answer; trying again may help
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: this machine lacks the zone
 ///   - KEEPSOCK_ERR_TIMED_OUT: the connect timeout of `options` expired

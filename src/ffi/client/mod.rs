@@ -41,7 +41,7 @@ pub use sockopt::*;
 pub use stats::*;
 pub use write::*;
 
-/// One connection: made by keepsock_client_connect() or keepsock_server_accept(), or lent to a
+/// One connection: made by keepsock_client_connect() or keepsock_server_accept(), or passed to a
 /// keepsock_handler.
 ///
 /// Threads: several threads may call functions on one connection at the same time. Usually one
@@ -73,8 +73,8 @@ impl Stopped for ClientSocket {
     }
 }
 
-/// A connection that the C program owns, or one that the object shares. Two variants: which one it is
-/// costs one comparison in each call.
+/// A connection that the C program owns, or one that the object shares. Two variants: which one it
+/// is costs one comparison in each call.
 // The slot has room for either variant. A box would cost one more allocation for each accept.
 #[allow(clippy::large_enum_variant)]
 enum Held {
@@ -142,7 +142,7 @@ impl keepsock_client {
 /// shared, and closing either object closes the connection. The library closes it when the last of
 /// its objects is freed.
 ///
-/// The connection that a keepsock_handler was lent is closed when the handler returns. Calls on the
+/// The library closes a handler's connection when the handler returns. Calls on the
 /// second object then return KEEPSOCK_ERR_CLOSED, and its five-tuple and close reason stay readable.
 /// Use it to push to this client from another thread.
 ///
@@ -182,14 +182,13 @@ pub unsafe extern "C" fn keepsock_client_ref(
     })
 }
 
-/// Frees an object for a connection, without waiting. The object that a keepsock_handler was lent is
-/// ignored.
+/// Frees an object for a connection, without waiting. An object that was passed to a
+/// keepsock_handler is ignored.
 ///
-/// If it is the last object of an open connection, the connection is closed gracefully: a thread of
-/// the library continues the close as keepsock_client_close() does, for at most the close timeout
-/// (2 s by default). If the process exits earlier, the kernel still sends the written bytes. But if
-/// unread input is left, the kernel sends RST, and bytes that the peer has not received by then are
-/// lost.
+/// The last object of an open connection closes the connection gracefully. A thread of the library
+/// continues the close as keepsock_client_close() does, for at most the close timeout (2 s by
+/// default). If the process exits earlier, the kernel still sends the written bytes. If unread input
+/// is left, the kernel sends RST, and bytes that the peer has not received by then are lost.
 ///
 /// The library closes the descriptor immediately after the FIN if it cannot start the thread, or if
 /// the program may need the descriptor:
@@ -200,7 +199,7 @@ pub unsafe extern "C" fn keepsock_client_ref(
 ///
 /// Other connections keep their descriptors until their close ends, even if an accept or a connect
 /// finds no free descriptor in that time, because an early end could lose data. With a close timeout
-/// of 0 no descriptor is kept.
+/// of 0 the library closes the descriptor immediately.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_free(client: *mut keepsock_client) {
     // SAFETY: the header requires that no other thread uses `client`.

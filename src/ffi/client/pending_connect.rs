@@ -15,8 +15,8 @@ const OPERATION: &str = "connect";
 /// A connect in progress, for programs that wait in their own event loop or for several connects.
 ///
 /// The lookup, the race and the deadline are those of keepsock_client_connect(). Call
-/// keepsock_pending_connect_finish() until it returns another status than KEEPSOCK_ERR_WOULD_BLOCK.
-/// Three functions report when to call it:
+/// keepsock_pending_connect_finish() as long as it returns KEEPSOCK_ERR_WOULD_BLOCK. Three functions
+/// report when to call it:
 ///   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
 ///     one address. Call finish when the socket is writable, and after
 ///     keepsock_pending_connect_timeout().
@@ -205,8 +205,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
-///     it had a socket, and finish returns the reason; finish has returned the connection; or another
-///     call is in progress
+///     it had a socket, and finish returns the reason; finish has returned the connection; or
+///     another call is in progress
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
 ///     no descriptor reports when it has space again. The connect continues: call finish after
 ///     keepsock_pending_connect_timeout(), or free the object
@@ -360,8 +360,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 ///
 /// @param pending     A connect in progress.
 /// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
-///                    is due: there is no timeout, or finish has returned another status
-///                    than KEEPSOCK_ERR_WOULD_BLOCK. 0 means that finish has a result.
+///                    is due: there is no timeout, or the connect has finished. 0 means that finish
+///                    has a result.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL

@@ -7,15 +7,15 @@ use crate::{Address, Error, ErrorKind};
 
 /// Waits for the PROXY header of a connection from a trusted proxy, and receives it.
 ///
-/// keepsock_client_five_tuple() returns the addresses of the proxy's client from then on. A read does
-/// the same first, so only a program that needs the address before it reads calls this function.
-/// Without a header to receive it returns immediately. No byte after the header is lost.
+/// keepsock_client_five_tuple() returns the addresses of the proxy's client from then on. A read
+/// does the same first, so only a program that needs the address before it reads calls this
+/// function. Without a header to receive it returns immediately. No byte after the header is lost.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_MALFORMED: the first bytes are not a header, or the proxy closed its side within
 ///     it; the connection was reset
-///   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within keepsock_options_set_proxy_timeout();
-///     the connection was reset
+///   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within
+///     keepsock_options_set_proxy_timeout(); the connection was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the header is incomplete
 ///   - KEEPSOCK_ERR_RESET: the proxy reset the connection
 ///   - KEEPSOCK_ERR_DEAD: the proxy vanished

@@ -177,7 +177,8 @@ pub unsafe extern "C" fn keepsock_client_read_until(
 /// };
 /// static unsigned char packet[65536];
 /// size_t len = 0;
-/// if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL) == KEEPSOCK_OK)
+/// if (keepsock_client_read_message(client, &mqtt, packet, sizeof packet, &len, NULL)
+///     == KEEPSOCK_OK)
 ///     printf("packet type %d, %zu bytes\n", packet[0] >> 4, len);
 /// @endcode
 ///
@@ -241,7 +242,7 @@ pub unsafe extern "C" fn keepsock_client_read_message(
     })
 }
 
-/// Reads one line, without its end.
+/// Reads one line and removes its line ending.
 ///
 /// A line ends with LF or CRLF, which the function removes. The last line of a stream may lack
 /// its end. If the call fails, the bytes that have arrived are kept for the next read.

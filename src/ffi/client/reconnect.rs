@@ -13,9 +13,9 @@ use crate::{Reconnect, Retry};
 /// Connects, and connects again after the connection was lost, with exponential backoff.
 ///
 /// It works only inside keepsock_reconnect_connect(), which waits, and
-/// keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works like
-/// keepsock_client_connect(): it looks the name up and applies every option again. The program must
-/// send the messages again that were in transit on a lost connection.
+/// keepsock_reconnect_try_connect(), which is for an event loop. It starts no thread. Each try works
+/// like keepsock_client_connect(): it looks the name up and applies every option again. The program
+/// must send the messages again that were in transit on a lost connection.
 ///
 /// - The delay between tries is random, from 0 to a bound. The bound is 100 ms at first, doubles
 ///   after each failure, and is at most 30 s ("full jitter", AWS Architecture Blog). So clients
@@ -25,16 +25,17 @@ use crate::{Reconnect, Retry};
 ///   at 100 ms. A connection that was lost sooner counts as a failure: a server that accepts and
 ///   immediately closes is retried with increasing delays. keepsock_reconnect_reset() overrides
 ///   this.
-/// - Permanent errors end the retries: KEEPSOCK_ERR_INVALID_ARGUMENT, KEEPSOCK_ERR_INVALID_ENDPOINT
-///   (such as port 0), KEEPSOCK_ERR_UNSUPPORTED (this machine lacks
-///   the family or the option), KEEPSOCK_ERR_PERMISSION_DENIED (the policy of this machine),
-///   KEEPSOCK_ERR_CANCELLED, and a numeric address that the options exclude
-///   (KEEPSOCK_ERR_NOT_FOUND, KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE).
-/// - All other errors are retried: KEEPSOCK_ERR_REFUSED, KEEPSOCK_ERR_UNREACHABLE (also a firewall
-///   that rejects), KEEPSOCK_ERR_TIMED_OUT, KEEPSOCK_ERR_RESET, KEEPSOCK_ERR_LOOKUP_FAILED,
-///   KEEPSOCK_ERR_NOT_FOUND for a name or a Unix path, KEEPSOCK_ERR_ADDRESS_IN_USE,
-///   KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a local address that this machine does not have yet,
-///   KEEPSOCK_ERR_NO_MEMORY, KEEPSOCK_ERR_NO_DESCRIPTORS and KEEPSOCK_ERR_OS.
+/// - These errors are permanent and end the retries:
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT (such as port 0)
+///   - KEEPSOCK_ERR_UNSUPPORTED (this machine lacks the family or the option)
+///   - KEEPSOCK_ERR_PERMISSION_DENIED (the policy of this machine)
+///   - KEEPSOCK_ERR_CANCELLED
+///   - KEEPSOCK_ERR_NOT_FOUND and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a numeric address that the
+///     options exclude
+/// - All other errors are retried, also a firewall that rejects (KEEPSOCK_ERR_UNREACHABLE),
+///   KEEPSOCK_ERR_NOT_FOUND for a name or a Unix path, and KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE for a
+///   local address that this machine does not have yet.
 ///
 /// Threads: one thread at a time. A call during another call, from another thread or from the
 /// keepsock_on_retry callback, returns KEEPSOCK_ERR_WRONG_STATE. To end a call, fire the cancel
@@ -247,15 +248,15 @@ pub unsafe extern "C" fn keepsock_reconnect_connect(
 /// Connects, and retries, without waiting, for an event loop.
 ///
 /// The delays, the timeout and the errors after which the object retries are those of
-/// keepsock_reconnect_connect(). Call the function again when a descriptor is ready or a timeout has
-/// passed that the callbacks of keepsock_reconnect_set_watch() report, until it returns another
-/// status than KEEPSOCK_ERR_WOULD_BLOCK. The next call then starts to connect again: call the
+/// keepsock_reconnect_connect(). After KEEPSOCK_ERR_WOULD_BLOCK, call the function again when a
+/// descriptor is ready or a timeout has passed that the callbacks of keepsock_reconnect_set_watch()
+/// report. After every other status, the next call starts to connect again: call the
 /// function after a connection was lost, and send the login and the subscriptions of the new
 /// connection when it returns KEEPSOCK_OK.
 ///
 /// @param client  Receives the connection, in blocking mode. Free it with keepsock_client_free().
-/// @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list every
-///                attempt of the last try.
+/// @param error   KEEPSOCK_ERR_WOULD_BLOCK also stores an error object. The other messages list
+///                every attempt of the last try.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the connect or a delay is in progress
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
@@ -300,8 +301,8 @@ pub unsafe extern "C" fn keepsock_reconnect_try_connect(
 /// Returns the time after which keepsock_reconnect_try_connect() must be called, even if no
 /// descriptor is ready.
 ///
-/// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call is
-///                    due: there is no limit, or no connect is in progress.
+/// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
+///                    is due: there is no limit, or no connect is in progress.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -324,8 +325,9 @@ pub unsafe extern "C" fn keepsock_reconnect_next_timeout(
 /// Sets callbacks that report the events that an event loop has to wait for during
 /// keepsock_reconnect_try_connect().
 ///
-/// keepsock_pending_connect_set_watch() describes them, with an example. They are called for every try and every
-/// delay, by keepsock_reconnect_try_connect(), the setters of the object and keepsock_reconnect_free().
+/// keepsock_pending_connect_set_watch() describes them, with an example. They are called for every
+/// try and every delay, by keepsock_reconnect_try_connect(), the setters of the object and
+/// keepsock_reconnect_free().
 ///
 /// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
 /// @param on_timeout  Called for each timeout. NULL: use keepsock_reconnect_next_timeout().

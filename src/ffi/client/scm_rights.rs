@@ -15,8 +15,7 @@ use crate::ffi::{
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_credentials {
-    /// The process ID. -1: the system does not report it, or the process is in a PID namespace that
-    /// is invisible here.
+    /// The process ID. -1: the system does not report it, or the process is in a PID namespace that this process cannot see.
     pub pid: i64,
     /// The effective user ID.
     pub uid: u32,

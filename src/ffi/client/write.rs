@@ -11,9 +11,9 @@ use crate::internal::CancellationDisabled;
 
 /// Writes one message with the length or the delimiter of its framing, in one system call.
 ///
-/// keepsock_framing describes the bytes that the function adds to a message. One write timeout covers the whole
-/// call. If the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
-/// accepted, including those of the length and the delimiter.
+/// keepsock_framing describes the bytes that the function adds to a message. One write timeout
+/// covers the whole call. If the call fails, keepsock_error_transferred() returns the number of
+/// bytes that the kernel accepted, including those of the length and the delimiter.
 ///
 /// @param framing  The framing.
 /// @param buf      The message.
@@ -183,8 +183,9 @@ pub unsafe extern "C" fn keepsock_client_write_str(
 
 /// Writes all bytes of several buffers, without copying them together.
 ///
-/// A header and a body leave in one system call. One write timeout covers the whole call. If the
-/// call fails, keepsock_error_transferred() returns the number of bytes that the kernel accepted.
+/// A header and a body are sent with one system call. One write timeout covers the whole call. If
+/// the call fails, keepsock_error_transferred() returns the number of bytes that the kernel
+/// accepted.
 ///
 /// @param slices  The buffers.
 /// @param count   The number of buffers.
@@ -226,10 +227,10 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 
 /// Writes a part of a file (sendfile(2)).
 ///
-/// The function writes `len` bytes from `offset`, or as many as there are up to the end of the
-/// file. One write timeout covers the whole call. If the call fails, keepsock_error_transferred()
-/// returns the number of bytes that the kernel accepted. Bytes that other threads write come before
-/// or after the part. The file's own position is neither used nor changed.
+/// The function writes `len` bytes from `offset`, or fewer, if the file ends earlier. One write
+/// timeout covers the whole call. If the call fails, keepsock_error_transferred() returns the number
+/// of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
+/// The file's own position is neither used nor changed.
 ///
 /// On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
 /// rejects the file, the library reads the file in pieces and sends them. After success the kernel

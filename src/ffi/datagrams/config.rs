@@ -233,8 +233,8 @@ pub unsafe extern "C" fn keepsock_datagram_set_nonblocking(
     with(datagram, error, "non-blocking mode", |socket| socket.set_nonblocking(on))
 }
 
-/// Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token before
-/// keepsock_datagram_serve(), or after the service has ended.
+/// Sets the cancel token of a socket. Calls in progress keep the previous token. Set the token
+/// before keepsock_datagram_serve(), or after the service has ended.
 ///
 /// @param cancel  A token, which the socket shares from now on. NULL removes the token.
 /// @return KEEPSOCK_OK on success, otherwise

@@ -197,10 +197,11 @@ pub(crate) unsafe fn sender(info: *const keepsock_datagram_info, what: &str) -> 
     })
 }
 
-/// Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock", "unix:@name".
+/// Writes the sender of a datagram as an endpoint: "192.0.2.1:80", "unix:/run/app.sock",
+/// "unix:@name".
 ///
-/// keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender without
-/// a name is "unix:(unnamed)" and cannot receive a reply.
+/// keepsock_datagram_send_to() and keepsock_datagram_connect() accept the text. A Unix sender
+/// without a name is "unix:(unnamed)" and cannot receive a reply.
 ///
 /// @param info           A received datagram.
 /// @param buf            Receives the text.

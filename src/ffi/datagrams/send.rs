@@ -188,7 +188,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_to(
 /// @code
 /// char buf[1500];
 /// keepsock_datagram_info info;
-/// while (keepsock_datagram_recv(datagram, buf, sizeof buf, &info, sizeof info, NULL) == KEEPSOCK_OK)
+/// while (keepsock_datagram_recv(datagram, buf, sizeof buf, &info, sizeof info, NULL)
+///        == KEEPSOCK_OK)
 ///     keepsock_datagram_reply(datagram, &info, buf, info.len, NULL);
 /// @endcode
 ///
@@ -307,7 +308,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 /// size_t sent = 0;
 /// for (int i = 0; i < 2; i++)
 ///     keepsock_address_parse("192.0.2.1:514", &items[i].to, NULL);
-/// if (keepsock_datagram_send_batch(datagram, items, 2, sizeof items[0], &sent, NULL) == KEEPSOCK_OK)
+/// if (keepsock_datagram_send_batch(datagram, items, 2, sizeof items[0], &sent, NULL)
+///     == KEEPSOCK_OK)
 ///     printf("%d datagrams were sent\n", (int)sent);
 /// @endcode
 ///

@@ -36,10 +36,10 @@ pub type keepsock_datagram_handler = Option<
 /// A service that receives datagrams in threads of the library.
 ///
 /// It has no connections, and so nothing to drain or to list. To end it in order, call
-/// keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when the
-/// received datagrams are handled. keepsock_datagram_get_stats() has the counters of each socket. For a restart
-/// without losing datagrams that wait in the kernel, pass the socket to the successor
-/// (keepsock_handover_start()).
+/// keepsock_datagram_service_stop() and then keepsock_datagram_service_wait(), which returns when
+/// the received datagrams are handled. keepsock_datagram_get_stats() has the counters of each
+/// socket. For a restart without losing datagrams that wait in the kernel, pass the socket to the
+/// successor (keepsock_handover_start()).
 ///
 /// Threads: any thread may call any function, also from inside a handler, except as
 /// keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
@@ -220,7 +220,8 @@ pub unsafe extern "C" fn keepsock_datagram_service_stop(
 ///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from inside a handler of the service, or from a
 ///     forked child; the service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or out of range
-///   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or EFAULT
+///   - KEEPSOCK_ERR_OS: an error of a socket ended receiving on it: EBADF, ENOTSOCK, EINVAL or
+///     EFAULT
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_service_wait(
     service: *mut keepsock_datagram_service,

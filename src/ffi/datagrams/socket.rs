@@ -92,10 +92,10 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 /// Creates a socket that sends to one peer and receives from that peer only (socket(2),
 /// connect(2)).
 ///
-/// Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has several
-/// addresses, the socket uses the first one that this machine has a route to. On Linux the library
-/// gives a Unix socket a name, so that the peer can reply. On other systems set a local endpoint
-/// for that.
+/// Nothing is sent, so a UDP peer does not have to exist. A Unix peer must exist. If a name has
+/// several addresses, the socket uses the first one that this machine has a route to. On Linux the
+/// library gives a Unix socket a name, so that the peer can reply. On other systems set a local
+/// endpoint for that.
 ///
 /// @param endpoint  The peer.
 /// @param options   Socket options, copied. NULL for the defaults. Family, local endpoint,

@@ -221,9 +221,9 @@ pub unsafe extern "C" fn keepsock_options_set_heartbeat(
 /// heartbeat interval, even if this side writes steadily. Set the heartbeat first. Default:
 /// KEEPSOCK_INFINITE: heartbeats need no answer.
 ///
-/// A connection ends only if the kernel accepted a heartbeat. If the process or its event loop was
-/// stopped for a quarter of this time or longer (SIGSTOP, a slow callback, a program that makes no
-/// calls), the peer receives another heartbeat and has the full time again. While nothing is
+/// A connection ends only if the kernel accepted a heartbeat. The process or its event loop may stop
+/// for a quarter of this time or longer (SIGSTOP, a slow callback, a program that makes no calls).
+/// Then the peer receives another heartbeat and has the full time again. While nothing is
 /// received, that happens once, and again only after a stop of about twice that length. The timeout
 /// does not apply after the peer has closed its side.
 ///
@@ -579,8 +579,8 @@ pub unsafe extern "C" fn keepsock_options_set_raw_sockopt(
 /// Sets the local endpoint to connect from (bind(2) before connect(2)).
 ///
 /// For TCP, and for connected datagram sockets. Connecting fails with
-/// KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine, and with
-/// KEEPSOCK_ERR_INVALID_ENDPOINT if it is a multicast or broadcast address, or a link-local IPv6
+/// KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE if the address does not belong to this machine. It fails with
+/// KEEPSOCK_ERR_INVALID_ENDPOINT for a multicast or broadcast address, and for a link-local IPv6
 /// address without a zone ("[fe80::1%eth0]:0") or interface (keepsock_options_set_interface()).
 ///
 /// @param endpoint  For TCP and UDP an address of this machine, not a multicast or broadcast
@@ -661,8 +661,8 @@ pub unsafe extern "C" fn keepsock_options_add_remote_address(
 ///                     version 1, LOCAL in version 2).
 /// @param destination  The address to which the client connected. NULL as `source`.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the addresses
-///     is NULL or has no family, or version 0 has addresses
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the
+///     addresses is NULL or has no family, or version 0 has addresses
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_proxy_header(
     options: *mut keepsock_options,
@@ -699,15 +699,15 @@ pub unsafe extern "C" fn keepsock_options_set_proxy_header(
 /// Adds a network whose connections begin with a header of the PROXY protocol (version 1 or 2), as
 /// HAProxy sends it. The five-tuple of such a connection is that of the proxy's client.
 ///
-/// With one or more networks, connections from all other addresses are closed immediately and counted
-/// (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address. Default: no
-/// network, and no connection has a header.
+/// With one or more networks, connections from all other addresses are closed immediately and
+/// counted (`proxy_rejected` of keepsock_server_stats): a client must not choose its own address.
+/// Default: no network, and no connection has a header.
 ///
-/// keepsock_server_accept() does not wait for the header, so a slow proxy delays no other connection.
-/// The first read receives the header, or keepsock_client_read_proxy_header(), which a program calls
-/// first if it needs the address before it reads. keepsock_server_serve() receives the header in the
-/// thread of the connection, before it calls the handler, and applies the limits by address after
-/// that.
+/// keepsock_server_accept() does not wait for the header, so a slow proxy delays no other
+/// connection. The first read receives the header, or keepsock_client_read_proxy_header(), which a
+/// program calls first if it needs the address before it reads. keepsock_server_serve() receives the
+/// header in the thread of the connection, before it calls the handler, and applies the limits by
+/// address after that.
 ///
 /// For listening on TCP only. A server that also listens on a Unix socket expects no header there.
 /// Services with event loops reject the option.
@@ -734,8 +734,8 @@ pub unsafe extern "C" fn keepsock_options_add_trusted_proxy(
 
 /// Sets the time within which the whole PROXY header must arrive after accept.
 ///
-/// The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects another
-/// value.
+/// The connection is reset otherwise. Default: 5000. Listening without a trusted proxy rejects
+/// another value.
 ///
 /// @param timeout_ms  Milliseconds, greater than 0.
 /// @return KEEPSOCK_OK on success, otherwise

@@ -58,13 +58,13 @@ versioned!(keepsock_server_stats: 56);
 
 /// Listens on an endpoint: socket(2), SO_REUSEADDR, bind(2) and listen(2).
 ///
-/// - "*:8080" accepts IPv4 and IPv6 on one port, whatever net.ipv6.bindv6only says. On a machine
-///   without IPv6 it accepts IPv4 only.
+/// - "*:8080" accepts IPv4 and IPv6 on one port, with every value of net.ipv6.bindv6only. On a
+///   machine without IPv6 it accepts IPv4 only.
 /// - "0.0.0.0:8080" accepts IPv4 only, and "[::]:8080" accepts IPv6 only.
 /// - A host name means its first address.
 /// - With port 0 the kernel chooses a free port. keepsock_server_port() returns it.
-/// - "unix:/path" replaces a socket file whose server was closed, and never one that a socket is bound
-///   to. The library removes the file when the server is closed.
+/// - "unix:/path" replaces a socket file whose server was closed, and never one that a socket is
+///   bound to. The library removes the file when the server is closed.
 ///
 /// The options apply to the listening socket and to every accepted connection, except the cancel
 /// token, which ends waiting for connections only.
@@ -78,8 +78,9 @@ versioned!(keepsock_server_stats: 56);
 /// @param options   Socket options, copied. NULL for the defaults.
 /// @param server    Receives the server. Free it with keepsock_server_free().
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, is a multicast or broadcast address,
-///     or is a link-local IPv6 address without a zone; or this machine has no such zone or interface
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, is a multicast or broadcast
+///     address, or is a link-local IPv6 address without a zone; or this machine has no such zone or
+///     interface
 ///   - KEEPSOCK_ERR_ADDRESS_IN_USE: another socket is bound to the address, no local port is free,
 ///     or another process is replacing the socket file
 ///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: the address does not belong to this machine
@@ -136,8 +137,9 @@ pub unsafe extern "C" fn keepsock_server_listen(
 /// @param error      Its message names the endpoint that failed.
 /// @return KEEPSOCK_OK on success. Otherwise the library closes all sockets again and removes their
 ///   socket files:
-///   - KEEPSOCK_ERR_INVALID_ENDPOINT: an endpoint does not parse, is a multicast or broadcast address,
-///     or is a link-local IPv6 address without a zone; or this machine has no such zone or interface
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: an endpoint does not parse, is a multicast or broadcast
+///     address, or is a link-local IPv6 address without a zone; or this machine has no such zone or
+///     interface
 ///   - KEEPSOCK_ERR_ADDRESS_IN_USE: another socket is bound to an address, no local port is free,
 ///     or another process is replacing a socket file
 ///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: an address does not belong to this machine

@@ -245,10 +245,11 @@ pub unsafe extern "C" fn keepsock_serve_options_set_threads(
 
 /// Sets the framing of keepsock_server_serve_events().
 ///
-/// on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast() send
-/// one message. A message that is too long closes its connection (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG),
-/// and so does a malformed one (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not
-/// affected. Default: KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
+/// on_data receives one message at a time. keepsock_conn_send() and keepsock_service_broadcast()
+/// send one message. A message that is too long closes its connection
+/// (KEEPSOCK_CLOSE_MESSAGE_TOO_LONG), and so does a malformed one
+/// (KEEPSOCK_CLOSE_MESSAGE_MALFORMED); other connections are not affected. Default:
+/// KEEPSOCK_FRAMING_RAW, so on_data receives the bytes as they arrive.
 ///
 /// @code
 /// const keepsock_framing lines = {
@@ -359,11 +360,11 @@ pub unsafe extern "C" fn keepsock_serve_options_set_stack_size(
 
 /// Sets the CPUs of the threads that run handlers or callbacks (sched_setaffinity(2)).
 ///
-/// Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with two
-/// or more event loops the thread that accepts follows them. keepsock_server_serve() requires a fixed
-/// number of threads for it (keepsock_serve_options_set_threads()). The function that serves returns
-/// KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not use, and
-/// KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
+/// Thread `i` runs on the CPU `cpus[i % count]` only. The first threads are the event loops; with
+/// two or more event loops the thread that accepts follows them. keepsock_server_serve() requires a
+/// fixed number of threads for it (keepsock_serve_options_set_threads()). The function that serves
+/// returns KEEPSOCK_ERR_INVALID_ARGUMENT for a CPU that does not exist or that the process may not
+/// use, and KEEPSOCK_ERR_UNSUPPORTED on other systems than Linux. Default: any CPU.
 ///
 /// @param cpus   The numbers of the CPUs, from 0, copied.
 /// @param count  The number of elements. 0 means any CPU.
@@ -525,12 +526,12 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 ///
 /// The library then treats it as an accepted connection, and calls on_open. The client object is
 /// closed and must still be freed. The connection keeps the keepalive, dead_after, heartbeat, idle
-/// timeout, first-byte timeout and close timeout that it was made with; those of the server do not
+/// timeout, first-byte timeout and close timeout that it was made with; the server's settings do not
 /// apply. The limit per address does not count it.
 ///
 /// @param service    A service of keepsock_server_serve_events().
-/// @param client     A connection that was connected, accepted or adopted, or that a handler was lent.
-///                   On failure it is unchanged.
+/// @param client     A connection that was connected, accepted or adopted, or that was passed to a
+///   keepsock_handler. On failure it is unchanged.
 /// @param conn_user  The first value of keepsock_conn_user(). May be NULL.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
@@ -562,8 +563,8 @@ pub unsafe extern "C" fn keepsock_service_add(
 ///
 /// The library calls on_open when the connection is established, or on_connect_failed. `conn_user`
 /// identifies the connection in both. The keepalive, dead_after, heartbeat, idle timeout,
-/// first-byte timeout and close timeout of `options` apply; those of the server do not. The limit
-/// per address does not count the connection.
+/// first-byte timeout and close timeout of `options` apply; the server's settings do not apply. The
+/// limit per address does not count the connection.
 ///
 /// on_connect_failed receives the error of the connect. The status is KEEPSOCK_ERR_WRONG_STATE if
 /// the service has reached the maximum number of connections by then, and KEEPSOCK_ERR_CLOSED if

@@ -22,13 +22,13 @@ pub type keepsock_service_callback = Option<unsafe extern "C" fn(user: *mut c_vo
 /// Calls a function in the thread of the connection's event loop, and returns immediately.
 ///
 /// The callbacks of the connection run in the same thread, so the function needs no lock for data
-/// that they share. The functions of a connection are called in the order in which they were posted, after
-/// on_open and not during a callback of the connection.
+/// that they share. The functions of a connection are called in the order in which they were posted,
+/// after on_open and not during a callback of the connection.
 ///
-/// If this call returns KEEPSOCK_OK, the function is called exactly once, also if the connection ends
-/// or the service is freed. Then it is called before on_close, and keepsock_conn_send() returns
-/// KEEPSOCK_ERR_CLOSED. If this call fails, the function is not called. So either the function or the
-/// caller frees what `user` points to.
+/// If this call returns KEEPSOCK_OK, the function is called exactly once, also if the connection
+/// ends or the service is freed. Then it is called before on_close, and keepsock_conn_send() returns
+/// KEEPSOCK_ERR_CLOSED. If this call fails, the function is not called. So either the function or
+/// the caller frees what `user` points to.
 ///
 /// The loop calls at most 64 functions of a connection before it handles other events. A function
 /// may post itself again. The queue limit applies to messages that the function sends.
@@ -118,8 +118,9 @@ pub unsafe extern "C" fn keepsock_service_post(
 /// The list of connections is taken at the start. It contains the connections whose on_open has been
 /// called, also in other event loops, and those of keepsock_service_add() and
 /// keepsock_service_connect(). The function is not called for a connection that has ended before.
-/// A connection may end at any time, also during the function; calls with it then return KEEPSOCK_ERR_WRONG_STATE or
-/// KEEPSOCK_ERR_CLOSED. The function may call every function that the calling thread may call.
+/// A connection may end at any time, also during the function; calls with its keepsock_conn then
+/// return KEEPSOCK_ERR_WRONG_STATE or KEEPSOCK_ERR_CLOSED. The function may call every function that
+/// the calling thread may call.
 ///
 /// @code
 /// static void drop_if_slow(keepsock_conn conn, void *user)
@@ -134,7 +135,8 @@ pub unsafe extern "C" fn keepsock_service_post(
 /// @param service   A service of keepsock_server_serve_events().
 /// @param function  The function.
 /// @param user      Passed to the function. May be NULL.
-/// @return KEEPSOCK_OK after the last call of the function, also if there is no connection, otherwise
+/// @return KEEPSOCK_OK after the last call of the function, also if there is no connection,
+///   otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or the call comes
 ///     from a forked child
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list; the function was not called

@@ -12,6 +12,9 @@ use generate::{TOPICS, headers};
 
 const BLESS: &str = "KEEPSOCK_BLESS=1 cargo test --all-features --test abi header::";
 
+/// The most characters of a line.
+const MAX_COLUMNS: usize = 100;
+
 /// The most lines of a header.
 const MAX_LINES: usize = 1500;
 
@@ -48,11 +51,17 @@ fn headers_are_up_to_date() {
     assert_eq!(found, expected);
 }
 
-/// A committed header that differs, or that is too long to read as a whole.
+/// A committed header that differs, or that has too many lines or too long ones.
 fn fault(path: &str, generated: &str, committed: &str) -> Option<String> {
     let lines = generated.lines().count();
     if lines > MAX_LINES {
         return Some(format!("include/{path} has {lines} lines, more than {MAX_LINES}"));
+    }
+    let is_long = |line: &&str| line.chars().count() > MAX_COLUMNS;
+    if let Some(line) = generated.lines().find(is_long) {
+        return Some(format!(
+            "include/{path}: more than {MAX_COLUMNS} characters in the line {line}"
+        ));
     }
     let pairs = generated.lines().zip(committed.lines());
     let line = pairs.take_while(|(a, b)| a == b).count() + 1;
@@ -67,6 +76,9 @@ fn check_reports_a_header_that_differs_or_is_too_long() {
         let fault = fault("a.h", "1\n2\n", wrong).unwrap();
         assert!(fault.starts_with("include/a.h is out of date at line "), "{fault}");
     }
+    let long = "a".repeat(MAX_COLUMNS + 1);
+    let fault_of_line = fault("a.h", &long, &long).unwrap();
+    assert!(fault_of_line.starts_with("include/a.h: more than 100 characters"), "{fault_of_line}");
     let long = "\n".repeat(MAX_LINES + 1);
     let fault = fault("a.h", &long, &long).unwrap();
     assert_eq!(fault, "include/a.h has 1501 lines, more than 1500");
