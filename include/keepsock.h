@@ -230,6 +230,7 @@
  *   Learn the client's address behind HAProxy (PROXY protocol), or pass it on
  *     options.h 7: keepsock_options_add_trusted_proxy
  *     client.h 9: keepsock_client_proxy_address
+ *     conn.h 9: keepsock_conn_proxy_address
  *     options.h 4: keepsock_options_set_proxy_header
  *   Accept from my own poll or epoll loop
  *     server.h 3: keepsock_server_set_nonblocking, keepsock_server_fd

@@ -20,8 +20,9 @@
  *  8. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
  *     keepsock_conn_set_dead_after, keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
  *     keepsock_conn_set_heartbeat_timeout
- *  9. Addresses, statistics and descriptor: keepsock_conn_five_tuple, keepsock_conn_fd,
- *     keepsock_conn_get_stats, keepsock_conn_set_sockopt, keepsock_conn_sockopt
+ *  9. Addresses, statistics and descriptor: keepsock_conn_five_tuple,
+ *     keepsock_conn_proxy_address, keepsock_conn_fd, keepsock_conn_get_stats,
+ *     keepsock_conn_set_sockopt, keepsock_conn_sockopt
  *
  * Where a function of another event library has a counterpart here:
  *   bufferevent_write, uv_write                          keepsock_conn_send
@@ -594,6 +595,21 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
  */
 int32_t keepsock_conn_five_tuple(keepsock_conn conn, keepsock_five_tuple *out, size_t size,
                                  keepsock_error **error);
+
+/**
+ * Returns the address of the proxy through which the peer has connected
+ * (keepsock_options_add_trusted_proxy()). It also works in on_close.
+ *
+ * keepsock_conn_five_tuple() returns the addresses of the client.
+ *
+ * @param address  Receives the address.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_NOT_FOUND: no PROXY header with the addresses of a client was received
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `address` is NULL
+ *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+ */
+int32_t keepsock_conn_proxy_address(keepsock_conn conn, keepsock_address *address,
+                                    keepsock_error **error);
 
 /**
  * Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also

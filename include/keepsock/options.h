@@ -628,10 +628,13 @@ int32_t keepsock_options_set_backlog(keepsock_options *options, uint32_t backlog
  * connection. The first read receives the header, or keepsock_client_read_proxy_header(), which a
  * program calls first if it needs the address before it reads. keepsock_server_serve() receives the
  * header in the thread of the connection, before it calls the handler, and applies the limits by
- * address after that.
+ * address after that. keepsock_server_serve_events() does the same before on_open, without waiting:
+ * without a header no callback of the connection runs. While accepting is paused, no header is
+ * late. Stopping the service resets the connections that have sent no header yet.
+ *
+ * A connection counts for `max_connections` from accept on, also without a header.
  *
  * For listening on TCP only. A server that also listens on a Unix socket expects no header there.
- * Services with event loops reject the option.
  *
  * @param network  "192.0.2.0/24", "2001:db8::/32", or one address.
  * @return KEEPSOCK_OK on success, otherwise

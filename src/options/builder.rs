@@ -731,10 +731,15 @@ impl SocketOptions {
     /// other connection. The first read receives the header, or
     /// [`read_proxy_header`](crate::ClientSocket::read_proxy_header), which a program calls first if it
     /// needs the address before it reads. A service with threads receives the header in the thread of
-    /// the connection, before it calls the handler, and applies its limits by address after that.
+    /// the connection, before it calls the handler, and applies its limits by address after that. A
+    /// service with event loops does the same before [`on_open`](crate::Handler::on_open), without
+    /// waiting: without a header no callback of the connection runs. While accepting is paused, no
+    /// header is late. Stopping the service resets the connections that have sent no header yet.
+    ///
+    /// A connection counts for [`max_connections`](crate::ServeOptions::max_connections) from accept
+    /// on, also without a header.
     ///
     /// For listening on TCP only. A server that also listens on a Unix socket expects no header there.
-    /// Services with event loops reject the option.
     ///
     /// ```
     /// use keepsock::SocketOptions;

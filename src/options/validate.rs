@@ -399,7 +399,6 @@ impl SocketOptions {
             "keep_stats": self.keep_stats,
             "save_syn": self.save_syn,
             "seqpacket": self.seqpacket,
-            "trusted_proxy": !self.trusted_proxies.is_empty(),
             "read_timeout": self.read_timeout.is_some(),
             "write_timeout": self.write_timeout.is_some(),
         };

@@ -449,7 +449,8 @@ impl Service {
     /// pause. May be called from inside handlers and callbacks. Pausing twice has no effect.
     ///
     /// With a thread for each connection, each idle thread may already wait in accept(2). It accepts
-    /// one more client, whose handler runs after the pause.
+    /// one more client, whose handler runs after the pause. With event loops, a connection that waits
+    /// for its PROXY header is opened after the pause.
     ///
     /// # Errors
     /// - [`Closed`](ErrorKind::Closed): the service has stopped accepting.

@@ -43,6 +43,8 @@ pub(crate) use close::is_delivered;
 pub use descriptor::BorrowedSocket;
 #[cfg(feature = "serve")]
 pub(crate) use failure::end_by_error;
+#[cfg(feature = "serve")]
+pub(crate) use proxy::receive_header;
 pub use scm_rights::Received;
 #[cfg(feature = "serve")]
 pub(crate) use try_send::TrySend;

@@ -94,7 +94,7 @@ impl ClientSocket {
 
     /// The addresses of the client behind a proxy: the client's own, and the one that it connected
     /// to.
-    pub(super) fn proxied(&self) -> Option<(&Address, &Address)> {
+    pub(crate) fn proxied(&self) -> Option<(&Address, &Address)> {
         match self.cold.get()?.proxy.get()?.proxied.get()? {
             Proxied::Client { source, destination } => Some((source, destination)),
             Proxied::Own => None,
@@ -124,7 +124,7 @@ impl ClientSocket {
             error
         };
         loop {
-            match receive(io.socket(), &mut parser) {
+            match receive_header(io.socket(), &mut parser) {
                 Ok(Some(HeaderState::Complete(proxied))) => {
                     let _ = head.proxied.set(proxied);
                     self.flags.fetch_and(!PROXY_PENDING, Ordering::Release);
@@ -162,7 +162,7 @@ impl ClientSocket {
 const INCOMPLETE: &str = "the header is incomplete";
 
 /// Receives the bytes of a header that are there, and no byte after it. `None`: there are none.
-fn receive(
+pub(crate) fn receive_header(
     socket: sys::Borrowed<'_>,
     parser: &mut HeaderParser,
 ) -> io::Result<Option<HeaderState>> {

@@ -1252,6 +1252,10 @@ mod c_only {
                 },
                 |c, e| keepsock_conn_send_file(c, 0, 0, 1, e),
                 |c, e| out(-1, |fd| keepsock_conn_fd(c, fd, e)),
+                |c, e| {
+                    let mut address: keepsock_address = std::mem::zeroed();
+                    keepsock_conn_proxy_address(c, &raw mut address, e)
+                },
                 |c, e| keepsock_conn_set_timer(c, 10, e),
                 |c, e| keepsock_conn_join(c, c"group".as_ptr(), e),
                 |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e),

@@ -147,8 +147,8 @@ const TABLE: [(&str, &str); 55] = [
     ("add_allowed_uid", "RRRWRRRRRRRRWWRWR"),
     ("set_seqpacket", "RWRWRRRRRRRWWRRRR"),
     ("set_cancel", "WWWWWWWWWWWWWWWWW"),
-    ("add_trusted_proxy", "RRWRRRRWRRRRRRRRR"),
-    ("set_proxy_timeout", "RRWRRRRWRRRRRRRRR"),
+    ("add_trusted_proxy", "RRWRWRRWRRRRRRRRR"),
+    ("set_proxy_timeout", "RRWRWRRWRRRRRRRRR"),
     ("set_proxy_header", "WWRRRWRRRRRRRRWRR"),
     ("new", ""),
     ("free", ""),
@@ -228,7 +228,7 @@ fn given<'a, A: Api>(
         "set_unix_owner" => vec![Opt::UnixOwner(None, Some(group))],
         "add_allowed_uid" => vec![Opt::AllowUid(0)],
         "add_trusted_proxy" => vec![Opt::TrustedProxy("127.0.0.1")],
-        "set_proxy_timeout" if matches!(mode, Listen | AdoptServer) => {
+        "set_proxy_timeout" if matches!(mode, Listen | ServeEvents | AdoptServer) => {
             vec![Opt::TrustedProxy("127.0.0.1"), Opt::ProxyTimeout(9000)]
         }
         "set_proxy_timeout" => vec![Opt::ProxyTimeout(9000)],

@@ -31,6 +31,19 @@ both_apis![
         threads_receive_the_proxy_header_before_the_handler,
         threads_limit_the_clients_behind_a_proxy,
         threads_reject_wrong_and_late_proxy_headers,
+        events_receive_the_proxy_header_before_on_open,
+        events_receive_a_proxy_header_in_single_bytes,
+        events_keep_the_addresses_of_the_proxy_itself,
+        events_use_the_tcp_socket_of_a_client_of_another_family,
+        events_reject_wrong_and_late_proxy_headers,
+        events_close_connections_from_untrusted_addresses,
+        events_limit_the_clients_behind_a_proxy,
+        events_count_connections_without_a_proxy_header,
+        events_end_connections_without_a_proxy_header_at_once,
+        events_hold_proxy_headers_while_accepting_is_paused,
+        events_expect_no_proxy_header_on_a_unix_socket,
+        service_add_keeps_the_addresses_of_a_client_behind_a_proxy,
+        haproxy_in_front_of_events_sends_the_addresses_of_its_client,
     }
 ];
 
@@ -396,6 +409,422 @@ fn threads_reject_wrong_and_late_proxy_headers<A: Api>() {
     peer.write_all(&[V1, b"x"].concat()).unwrap();
     peer.read_exact(&mut [0; 1]).unwrap();
     assert_eq!(addresses.try_iter().count(), 1);
+}
+
+/// A callback of a connection: its name, the addresses, and that of the proxy.
+#[cfg(feature = "serve")]
+type Seen = (&'static str, String, Option<String>);
+
+/// Callbacks that echo, and report the addresses of their connection.
+#[cfg(feature = "serve")]
+fn reporting<A: Api>() -> (On<A>, mpsc::Receiver<Seen>) {
+    let (send, receive) = mpsc::channel();
+    let see = move |name: &'static str, conn: &A::Connection| {
+        let seen = (name, conn.name(), conn.proxy_address());
+        let _ = send.send(seen);
+    };
+    let (open, close) = (see.clone(), see.clone());
+    let on = On {
+        open: Some(Box::new(move |conn| open("open", conn))),
+        data: Some(Box::new(|conn: &A::Connection, data| drop(conn.send(data)))),
+        drain: Some(Box::new(move |conn| see("drain", conn))),
+        close: Some(Box::new(move |conn, _| close("close", conn))),
+        ..On::default()
+    };
+    (on, receive)
+}
+
+#[cfg(feature = "serve")]
+fn next(seen: &mpsc::Receiver<Seen>) -> Seen {
+    seen.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+#[cfg(feature = "serve")]
+const CLIENT_TUPLE: &str = "tcp 198.51.100.1:443 -> 192.0.2.1:56324";
+
+#[cfg(feature = "serve")]
+fn echoes_back(mut peer: &TcpStream, data: &[u8]) {
+    let mut got = vec![0; data.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(got, data);
+}
+
+/// V2, S1: both versions, split at each byte. No byte after the header is lost. All callbacks and the
+/// snapshots have the addresses of the client.
+#[cfg(feature = "serve")]
+fn events_receive_the_proxy_header_before_on_open<A: Api>() {
+    for loops in [1, 3] {
+        let server = listen::<A>(Some(Opt::ProxyTimeout(60_000)));
+        let (on, seen) = reporting::<A>();
+        let service = server.serve_events(&[Serve::Threads(loops)], on).unwrap();
+        for header in [V1, V2] {
+            for at in 0..=header.len() {
+                let mut peer = raw::<A>(&server);
+                peer.set_nodelay(true).unwrap();
+                let proxy = Some(peer.local_addr().unwrap().to_string());
+                peer.write_all(&header[..at]).unwrap();
+                if at % 8 == 1 && at < header.len() {
+                    eventually("the connection is accepted", || service.connections() == 1);
+                    assert!(seen.try_recv().is_err());
+                }
+                peer.write_all(&[&header[at..], b"data"].concat()).unwrap();
+                assert_eq!(next(&seen), ("open", CLIENT_TUPLE.into(), proxy.clone()));
+                echoes_back(&peer, b"data");
+                let mut all = vec![];
+                service.for_each(&mut |conn| all.push(conn.name())).unwrap();
+                assert_eq!(all, [CLIENT_TUPLE]);
+                assert!(service.dump().contains("192.0.2.1:56324"), "{}", service.dump());
+                drop(peer);
+                assert_eq!(next(&seen), ("close", CLIENT_TUPLE.into(), proxy));
+                eventually("the connection has ended", || service.connections() == 0);
+            }
+        }
+        let all = (V1.len() + V2.len() + 2) as u64;
+        assert_eq!((server.stats().accepted, service.stats().opened), (all, all));
+    }
+}
+
+/// V2: the loop receives a header in many parts, next to other connections.
+#[cfg(feature = "serve")]
+fn events_receive_a_proxy_header_in_single_bytes<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(60_000)));
+    let (on, seen) = reporting::<A>();
+    let _service = server.serve_events(&[], on).unwrap();
+    let mut other = raw::<A>(&server);
+    other.write_all(V1).unwrap();
+    next(&seen);
+    for header in [V1, V2] {
+        let mut peer = raw::<A>(&server);
+        peer.set_nodelay(true).unwrap();
+        for byte in header {
+            peer.write_all(&[*byte]).unwrap();
+            // The loop has handled the events before this one.
+            other.write_all(b"x").unwrap();
+            echoes_back(&other, b"x");
+        }
+        assert_eq!(next(&seen).1, CLIENT_TUPLE);
+        peer.write_all(b"data").unwrap();
+        echoes_back(&peer, b"data");
+    }
+}
+
+/// S1: LOCAL and UNKNOWN, as a health check of the proxy sends them.
+#[cfg(feature = "serve")]
+fn events_keep_the_addresses_of_the_proxy_itself<A: Api>() {
+    let server = listen::<A>(None);
+    let (on, seen) = reporting::<A>();
+    let _service = server.serve_events(&[], on).unwrap();
+    for header in [b"PROXY UNKNOWN\r\n".as_slice(), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let mut peer = raw::<A>(&server);
+        peer.write_all(&[header, b"x"].concat()).unwrap();
+        let text = format!("tcp {} -> {}", server.endpoint(), peer.local_addr().unwrap());
+        assert_eq!(next(&seen), ("open", text.clone(), None));
+        echoes_back(&peer, b"x");
+        drop(peer);
+        assert_eq!(next(&seen), ("close", text, None));
+    }
+}
+
+/// S1, N1: the client of a proxy has another address family than the connection, whose options and
+/// statistics stay those of its socket.
+#[cfg(feature = "serve")]
+fn events_use_the_tcp_socket_of_a_client_of_another_family<A: Api>() {
+    let mut unix = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".to_vec();
+    unix.extend([0; 216]);
+    unix[16..20].copy_from_slice(b"/cli");
+    unix[124..128].copy_from_slice(b"/srv");
+    let mut unnamed = unix.clone();
+    unnamed[16..].fill(0);
+    let six = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n".to_vec();
+    let server = listen::<A>(None);
+    let (send, checked) = mpsc::channel();
+    let on = On::<A> {
+        open: Some(Box::new(move |conn| {
+            conn.set_sockopt(keepsock::Sockopt::Tos, 16).unwrap();
+            assert_eq!(conn.sockopt(keepsock::Sockopt::Tos).unwrap(), 16);
+            assert!(conn.keepalive().unwrap().is_some());
+            assert!(conn.stats().is_ok());
+            send.send((conn.name(), conn.proxy_address())).unwrap();
+        })),
+        ..On::default()
+    };
+    let _service = server.serve_events(&[], on).unwrap();
+    for (header, text) in [
+        (six, "tcp [2001:db8::2]:2 -> [2001:db8::1]:1"),
+        (unix, "unix unix:/srv -> unix:/cli"),
+        (unnamed, "unix"),
+    ] {
+        let mut peer = raw::<A>(&server);
+        peer.write_all(&header).unwrap();
+        let (name, proxy) = checked.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(name.starts_with(text), "{name}");
+        assert_eq!(proxy, Some(peer.local_addr().unwrap().to_string()));
+    }
+}
+
+/// V4: a wrong, unfinished or late header, or none, is counted, and no callback runs.
+#[cfg(feature = "serve")]
+fn events_reject_wrong_and_late_proxy_headers<A: Api>() {
+    for loops in [1, 3] {
+        let server = listen::<A>(Some(Opt::ProxyTimeout(1000)));
+        let (on, seen) = reporting::<A>();
+        let service = server.serve_events(&[Serve::Threads(loops)], on).unwrap();
+        let late = [b"".as_slice(), &V1[..20], &V2[..20]];
+        let late = late.map(|bytes| {
+            let mut peer = raw::<A>(&server);
+            peer.write_all(bytes).unwrap();
+            peer
+        });
+        let wrong = [
+            b"GET / HTTP/1.1\r\n\r\n".as_slice(),
+            b"PROXY TCP4 192.0.2.1\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x01\0",
+            &[0x16; 300],
+        ];
+        for bytes in wrong {
+            let mut peer = raw::<A>(&server);
+            let _ = peer.write_all(bytes);
+            assert!(is_reset(&peer));
+        }
+        for half in [&V1[..10], &V2[..17], b""] {
+            let mut peer = raw::<A>(&server);
+            peer.write_all(half).unwrap();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            assert!(is_reset(&peer));
+        }
+        for peer in &late {
+            assert!(is_reset(peer));
+        }
+        eventually("all are counted", || server.stats().proxy_rejected == 10);
+        eventually("none is served", || service.connections() == 0);
+        assert_eq!((server.stats().accepted, service.stats().opened), (0, 0));
+        assert!(seen.try_recv().is_err());
+        let mut peer = raw::<A>(&server);
+        peer.write_all(&[V1, b"x"].concat()).unwrap();
+        echoes_back(&peer, b"x");
+        assert_eq!(next(&seen).1, CLIENT_TUPLE);
+    }
+}
+
+/// V4: only a trusted proxy chooses an address.
+#[cfg(feature = "serve")]
+fn events_close_connections_from_untrusted_addresses<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::TrustedProxy("127.0.0.2")]).unwrap();
+    let (on, seen) = reporting::<A>();
+    let service = server.serve_events(&[], on).unwrap();
+    let mut peer = raw::<A>(&server);
+    let _ = peer.write_all(V1);
+    let end = peer.read(&mut [0; 8]);
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    eventually("it is counted", || server.stats().proxy_rejected == 1);
+    assert_eq!((server.stats().accepted, service.stats().opened), (0, 0));
+    assert!(seen.try_recv().is_err());
+}
+
+/// V4: networks and the limit for each address apply to the client, not to the proxy.
+#[cfg(feature = "serve")]
+fn events_limit_the_clients_behind_a_proxy<A: Api>() {
+    for loops in [1, 3] {
+        let server = listen::<A>(None);
+        let (on, seen) = reporting::<A>();
+        let limits = [
+            Serve::Threads(loops),
+            Serve::PerAddress(1),
+            Serve::Allow("192.0.2.0/24"),
+            Serve::Deny("192.0.2.66"),
+        ];
+        let service = server.serve_events(&limits, on).unwrap();
+        let connect = |ip: &str| {
+            let mut peer = raw::<A>(&server);
+            peer.write_all(format!("PROXY TCP4 {ip} 198.51.100.1 1 2\r\n").as_bytes()).unwrap();
+            peer
+        };
+        let first = connect("192.0.2.1");
+        assert_eq!(next(&seen).1, "tcp 198.51.100.1:2 -> 192.0.2.1:1");
+        let _other = connect("192.0.2.2");
+        assert_eq!(next(&seen).1, "tcp 198.51.100.1:2 -> 192.0.2.2:1");
+        for ip in ["192.0.2.1", "192.0.2.66", "198.51.100.7"] {
+            assert!(is_reset(&connect(ip)), "{ip}");
+        }
+        // The connection of the proxy itself, whose network is not allowed.
+        let mut own = raw::<A>(&server);
+        own.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+        assert!(is_reset(&own));
+        eventually("all are counted", || {
+            let stats = server.stats();
+            (stats.over_address_limit, stats.denied, stats.accepted) == (1, 3, 2)
+        });
+        eventually("no other was opened", || service.stats().opened == 2);
+        // A connection that has ended makes room.
+        drop(first);
+        assert_eq!(next(&seen).0, "close");
+        eventually("there is room", || {
+            let mut again = connect("192.0.2.1");
+            again.write_all(b"x").is_ok() && again.read_exact(&mut [0; 1]).is_ok()
+        });
+    }
+}
+
+/// V4: a connection counts for the limit from accept on, so silent connections stay within it.
+#[cfg(feature = "serve")]
+fn events_count_connections_without_a_proxy_header<A: Api>() {
+    for (loops, more) in [(1, None), (3, None), (1, Some(Serve::Reject))] {
+        let server = listen::<A>(Some(Opt::ProxyTimeout(600_000)));
+        let (on, seen) = reporting::<A>();
+        let limits: Vec<_> =
+            [Serve::Max(2), Serve::Threads(loops)].into_iter().chain(more).collect();
+        let service = server.serve_events(&limits, on).unwrap();
+        let silent = [raw::<A>(&server), raw::<A>(&server)];
+        eventually("both are accepted", || service.connections() == 2);
+        let mut third = raw::<A>(&server);
+        if more.is_some() {
+            assert!(is_reset(&third));
+            eventually("it is counted", || server.stats().rejected == 1);
+        } else {
+            third.write_all(V1).unwrap();
+            assert!(seen.recv_timeout(Duration::from_millis(100)).is_err());
+        }
+        assert_eq!(service.connections(), 2);
+        // A silent connection that ends makes room.
+        let [one, two] = silent;
+        drop(one);
+        if more.is_some() {
+            eventually("there is room", || service.connections() == 1);
+            third = raw::<A>(&server);
+            third.write_all(V1).unwrap();
+        }
+        assert_eq!(next(&seen).1, CLIENT_TUPLE);
+        drop(two);
+        eventually("only the third is left", || service.connections() == 1);
+        drop(third);
+    }
+}
+
+/// V5: the end of a service resets connections without a header at once, without a callback, and
+/// does not count them.
+#[cfg(feature = "serve")]
+fn events_end_connections_without_a_proxy_header_at_once<A: Api>() {
+    for loops in [1, 3] {
+        for (end, paused) in [(0, false), (1, false), (2, false), (3, false), (0, true), (1, true)]
+        {
+            let server = listen::<A>(Some(Opt::ProxyTimeout(600_000)));
+            let (on, seen) = reporting::<A>();
+            let service = server.serve_events(&[Serve::Threads(loops)], on).unwrap();
+            let peers = [b"".as_slice(), &V1[..20], &V2[..20]].map(|bytes| {
+                let mut peer = raw::<A>(&server);
+                peer.write_all(bytes).unwrap();
+                peer
+            });
+            eventually("all are accepted", || service.connections() == 3);
+            if paused {
+                service.pause_accept().unwrap();
+            }
+            match end {
+                0 => assert_eq!(service.drain(600_000).unwrap(), (0, 0)),
+                1 => assert_eq!(service.stop_and_wait(60_000).unwrap(), 0),
+                2 => {
+                    server.close();
+                    service.wait(60_000).unwrap();
+                }
+                _ => drop(service),
+            }
+            for peer in &peers {
+                assert!(is_reset(peer), "{end}");
+            }
+            assert_eq!(server.stats().proxy_rejected, 3);
+            assert!(seen.try_recv().is_err());
+        }
+    }
+}
+
+/// V1, V2: during a pause no connection is opened and no header is late.
+#[cfg(feature = "serve")]
+fn events_hold_proxy_headers_while_accepting_is_paused<A: Api>() {
+    for loops in [1, 3] {
+        let server = listen::<A>(Some(Opt::ProxyTimeout(1500)));
+        let (on, seen) = reporting::<A>();
+        let service = server.serve_events(&[Serve::Threads(loops)], on).unwrap();
+        let mut peers = [raw::<A>(&server), raw::<A>(&server)];
+        peers[1].write_all(&V1[..10]).unwrap();
+        eventually("both are accepted", || service.connections() == 2);
+        service.pause_accept().unwrap();
+        peers[0].write_all(&[V2, b"data"].concat()).unwrap();
+        assert!(seen.recv_timeout(Duration::from_millis(2000)).is_err());
+        assert_eq!((service.connections(), server.stats().proxy_rejected), (2, 0));
+        service.resume_accept().unwrap();
+        assert_eq!(next(&seen).1, CLIENT_TUPLE);
+        echoes_back(&peers[0], b"data");
+        assert!(is_reset(&peers[1]));
+    }
+}
+
+/// L2: a Unix peer has no address, so it cannot be a trusted proxy.
+#[cfg(feature = "serve")]
+fn events_expect_no_proxy_header_on_a_unix_socket<A: Api>() {
+    let dir = TempDir::new();
+    let unix = dir.endpoint("s");
+    let server = A::listen_all(&["127.0.0.1:0", &unix], &[Opt::TrustedProxy(TRUST)]).unwrap();
+    let (on, seen) = reporting::<A>();
+    let _service = server.serve_events(&[], on).unwrap();
+    let client = A::connect(&unix, &[]).unwrap();
+    client.write_all(b"line\n").unwrap();
+    assert_eq!(client.read_line(10).unwrap(), "line");
+    assert_eq!(next(&seen).2, None);
+    let mut peer = raw::<A>(&server);
+    peer.write_all(V1).unwrap();
+    assert_eq!(next(&seen).1, CLIENT_TUPLE);
+}
+
+/// S1: a connection that the program has accepted and adds to a service keeps both addresses.
+#[cfg(feature = "serve")]
+fn service_add_keeps_the_addresses_of_a_client_behind_a_proxy<A: Api>() {
+    let server = listen::<A>(None);
+    let (on, seen) = reporting::<A>();
+    let other = A::listen("127.0.0.1:0", &[]).unwrap();
+    let service = other.serve_events(&[], on).unwrap();
+    for header in [V1, V2] {
+        let (client, mut peer) = accepted::<A>(&server, header);
+        client.read_proxy_header().unwrap();
+        assert!(service.add(client, 1).is_ok());
+        let proxy = Some(peer.local_addr().unwrap().to_string());
+        assert_eq!(next(&seen), ("open", CLIENT_TUPLE.into(), proxy.clone()));
+        peer.write_all(b"data").unwrap();
+        echoes_back(&peer, b"data");
+        drop(peer);
+        assert_eq!(next(&seen), ("close", CLIENT_TUPLE.into(), proxy));
+    }
+}
+
+/// S1: HAProxy with `send-proxy` and `send-proxy-v2` in front of a service with event loops.
+#[cfg(feature = "serve")]
+fn haproxy_in_front_of_events_sends_the_addresses_of_its_client<A: Api>() {
+    let dir = TempDir::new();
+    for option in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c"] {
+        let (server, port) = (listen::<A>(Some(Opt::ProxyTimeout(60_000))), free_port());
+        let (on, seen) = reporting::<A>();
+        let _service = server.serve_events(&[], on).unwrap();
+        let sections = format!(
+            "listen front\n  bind 127.0.0.1:{port}\n  server keepsock {} {option}\n",
+            server.endpoint()
+        );
+        let Some(_haproxy) = haproxy(&dir, &sections, &[port]) else {
+            return;
+        };
+        let mut peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        peer.write_all(b"line\n").unwrap();
+        echoes_back(&peer, b"line\n");
+        let own = peer.local_addr().unwrap();
+        // The connections of the test whether HAProxy listens come first.
+        let text = format!("tcp 127.0.0.1:{port} -> {own}");
+        let proxy = loop {
+            match next(&seen) {
+                ("open", tuple, proxy) if tuple == text => break proxy,
+                _ => {}
+            }
+        };
+        assert!(proxy.is_some_and(|proxy| proxy != own.to_string()), "{option}");
+    }
 }
 
 /// Starts HAProxy with a configuration, and waits until its ports listen. `None`: it is not

@@ -427,7 +427,7 @@ fn found(
     Ok(array[..count].iter().map(|a| text_of(a).parse().unwrap()).collect())
 }
 
-fn text_of(a: &keepsock_address) -> String {
+pub(super) fn text_of(a: &keepsock_address) -> String {
     let mut text = [0; 64];
     let error = null_mut();
     let status =

@@ -1,7 +1,8 @@
 //! The PROXY header of an accepted connection.
 
 use crate::ffi::{
-    ErrorOut, Out, Ref, address_to_c, keepsock_address, keepsock_client, keepsock_error, with,
+    ErrorOut, Out, Ref, Result, address_to_c, keepsock_address, keepsock_client, keepsock_error,
+    with,
 };
 use crate::{Address, Error, ErrorKind};
 
@@ -57,14 +58,17 @@ pub unsafe extern "C" fn keepsock_client_proxy_address(
     // `error` are NULL or writable.
     let (client, address, error) =
         unsafe { (Ref::new(client), Out::new(address, "address"), ErrorOut::new(error)) };
-    with(client, error, OPERATION, |socket| {
-        let out = address.required()?;
-        match socket.proxy_address() {
-            Some(Address::Inet(proxy)) => out.write(address_to_c(Some(&proxy))),
-            _ => return Err(Error::new(ErrorKind::NotFound, OPERATION).detail(NO_PROXY)),
-        }
-        Ok(())
-    })
+    with(client, error, OPERATION, |socket| proxy_to_c(socket.proxy_address(), address))
+}
+
+/// Writes the address of a proxy.
+pub(crate) fn proxy_to_c(proxy: Option<Address>, address: Out<'_, keepsock_address>) -> Result<()> {
+    let out = address.required()?;
+    match proxy {
+        Some(Address::Inet(proxy)) => out.write(address_to_c(Some(&proxy))),
+        _ => return Err(Error::new(ErrorKind::NotFound, OPERATION).detail(NO_PROXY)),
+    }
+    Ok(())
 }
 
 const OPERATION: &str = "proxy address";

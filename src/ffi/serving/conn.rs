@@ -11,10 +11,10 @@ use crate::ffi::arguments::{
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
     KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, handle,
-    keepalive_to_c, keepsock_connection_stats, keepsock_credentials, keepsock_error, keepsock_fd,
-    keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options, keepsock_server,
-    keepsock_service, keepsock_slice, options, shield, snapshot_to_c, sockopt, tuple_to_c,
-    versioned, with,
+    keepalive_to_c, keepsock_address, keepsock_connection_stats, keepsock_credentials,
+    keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options,
+    keepsock_server, keepsock_service, keepsock_slice, options, proxy_to_c, shield, snapshot_to_c,
+    sockopt, tuple_to_c, versioned, with,
 };
 use crate::internal::{event_slots, slot_index};
 use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler};
@@ -763,6 +763,27 @@ pub unsafe extern "C" fn keepsock_conn_five_tuple(
     // writable.
     let (out, error) = unsafe { (Structure::new(out, size), ErrorOut::new(error)) };
     fill(conn, out, error, "five-tuple", |connection| Ok(tuple_to_c(&connection.five_tuple()?)))
+}
+
+/// Returns the address of the proxy through which the peer has connected
+/// (keepsock_options_add_trusted_proxy()). It also works in on_close.
+///
+/// keepsock_conn_five_tuple() returns the addresses of the client.
+///
+/// @param address  Receives the address.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_NOT_FOUND: no PROXY header with the addresses of a client was received
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `address` is NULL
+///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_proxy_address(
+    conn: keepsock_conn,
+    address: *mut keepsock_address,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `address` and `error` are NULL or writable.
+    let (address, error) = unsafe { (Out::new(address, "address"), ErrorOut::new(error)) };
+    with(conn, error, "proxy address", |connection| proxy_to_c(connection.proxy_address(), address))
 }
 
 /// Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also

@@ -726,7 +726,8 @@ pub unsafe extern "C" fn keepsock_service_dump(
 /// The open connections continue. keepsock_options_set_backlog() sets the length of the queue.
 /// keepsock_service_stop() and keepsock_service_drain() also end a pause. Pausing twice returns
 /// KEEPSOCK_OK. With keepsock_server_serve(), each idle thread may already wait in accept(2): it
-/// accepts one more client, whose handler runs after the pause.
+/// accepts one more client, whose handler runs after the pause. With event loops, a connection that
+/// waits for its PROXY header is opened after the pause.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: the service has stopped accepting

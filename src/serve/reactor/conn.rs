@@ -17,7 +17,7 @@ use super::tasks::{append, task};
 use super::{Connection, Data};
 use crate::stream::stats::ConnectionStats;
 use crate::sys::{self, TcpInfo};
-use crate::types::address::FiveTuple;
+use crate::types::address::{Address, FiveTuple};
 use crate::types::close_reason::CloseReason;
 use crate::types::credentials::Credentials;
 use crate::types::error::{Error, ErrorKind, Result, SHUT_DOWN};
@@ -559,6 +559,24 @@ impl Connection {
     pub fn five_tuple(&self) -> Result<FiveTuple> {
         let tuple = self.with(|entry| self.service.five_tuple(entry));
         tuple.ok_or_else(|| Error::new(ErrorKind::Closed, "five-tuple"))
+    }
+
+    /// Returns the address of the proxy that the peer has connected through, if a
+    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy) has sent the addresses of a client. The
+    /// five-tuple then has the addresses of the client. Returns `None` after `on_close`.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// fn on_open(&self, connection: &Connection) {
+    ///     assert_eq!(connection.proxy_address(), None);
+    /// }
+    /// # }
+    /// ```
+    pub fn proxy_address(&self) -> Option<Address> {
+        self.with(|entry| entry.via().map(|via| via.proxy.clone())).flatten()
     }
 
     /// Returns why the connection ended. Returns `None` while the connection is open, if the reason

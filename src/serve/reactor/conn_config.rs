@@ -44,7 +44,7 @@ impl Connection {
     pub fn set_sockopt(&self, option: Sockopt, value: u32) -> Result<()> {
         self.change_config("sockopt", |entry| {
             check_sockopt(entry, option, Some(value))?;
-            let families = sockopt::families_of(&entry.peer());
+            let families = sockopt::families_of(&entry.socket_peer());
             sys::set_option(socket_of(entry)?, option, value, families)
                 .map_err(|e| from_cause(option_failure(option, value, &e)))
         })
@@ -72,7 +72,7 @@ impl Connection {
     pub fn sockopt(&self, option: Sockopt) -> Result<u32> {
         self.configure("sockopt", |entry| {
             check_sockopt(entry, option, None)?;
-            let families = sockopt::families_of(&entry.peer());
+            let families = sockopt::families_of(&entry.socket_peer());
             sys::get_option(socket_of(entry)?, option, families)
                 .map_err(|e| from_cause(sockopt::query_failure(option, e)))
         })

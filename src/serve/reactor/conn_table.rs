@@ -80,6 +80,13 @@ pub(super) enum Origin {
     Added(Option<Data>, Arc<ConnConfig>),
 }
 
+/// The addresses of a connection behind a proxy that its entry does not have as those of the peer.
+pub(super) struct Via {
+    /// The address that the client has connected to.
+    pub local: Address,
+    pub proxy: Address,
+}
+
 pub(super) struct ConnEntry {
     pub queue: Option<Box<SendQueue>>,
     pub cold: Option<Box<ColdState>>,
@@ -140,8 +147,10 @@ pub(super) struct ColdState {
     /// The configuration of a connection that the program added.
     pub own_config: Option<Arc<ConnConfig>>,
     /// The address of a peer that `ip` and `port` cannot represent: a Unix socket with a name, or
-    /// an IPv6 address with a scope.
+    /// an IPv6 address with a scope. Behind a proxy also a Unix socket without a name.
     peer: Option<Address>,
+    /// Set if the connection comes from a proxy, and its peer is the client of the proxy.
+    pub via: Option<Box<Via>>,
 }
 
 /// The beginning of a message, or complete messages that the program does not accept yet
@@ -182,6 +191,7 @@ impl ConnEntry {
         &mut self,
         socket: Owned,
         peer: &Address,
+        via: Option<Via>,
         accepted: bool,
         worker: u8,
         now: u32,
@@ -202,12 +212,17 @@ impl ConnEntry {
                     self.cold().peer = Some(peer.clone());
                 }
             }
+            // The connection to the proxy is a TCP connection.
+            other if via.is_some() => self.cold().peer = Some(other.clone()),
             other => {
                 self.flags |= UNIX;
                 if *other != Address::UnixUnnamed {
                     self.cold().peer = Some(other.clone());
                 }
             }
+        }
+        if let Some(via) = via {
+            self.cold().via = Some(Box::new(via));
         }
     }
 
@@ -250,6 +265,16 @@ impl ConnEntry {
             None if self.has(UNIX) => Address::UnixUnnamed,
             None => SocketAddr::new(Ipv6Addr::from(self.ip).into(), self.port).into(),
         }
+    }
+
+    /// The addresses of the proxy that the peer has connected through.
+    pub(super) fn via(&self) -> Option<&Via> {
+        self.cold.as_ref()?.via.as_deref()
+    }
+
+    /// The address that the socket itself is connected to: that of the peer, or of its proxy.
+    pub(super) fn socket_peer(&self) -> Address {
+        self.via().map_or_else(|| self.peer(), |via| via.proxy.clone())
     }
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {
@@ -414,12 +439,12 @@ mod tests {
         let file = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for peer in ["192.0.2.1:80", "[2001:db8::1]:443", "[fe80::1%3]:7"] {
             let peer = Address::from(peer.parse::<SocketAddr>().unwrap());
-            entry.open(file.try_clone().unwrap().into(), &peer, true, 0, 0);
+            entry.open(file.try_clone().unwrap().into(), &peer, None, true, 0, 0);
             assert_eq!(entry.peer(), peer);
             entry.clear();
         }
         for peer in [Address::UnixUnnamed, Address::UnixAbstract(b"name".to_vec())] {
-            entry.open(file.try_clone().unwrap().into(), &peer, true, 0, 0);
+            entry.open(file.try_clone().unwrap().into(), &peer, None, true, 0, 0);
             assert_eq!(entry.peer(), peer);
             assert!(!entry.is_inet());
             entry.clear();

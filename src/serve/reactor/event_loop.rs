@@ -3,6 +3,7 @@
 mod accepting;
 mod connects;
 mod deadlines;
+mod headers;
 mod io;
 mod tasks;
 mod teardown;
@@ -37,6 +38,7 @@ use crate::types::error::ErrorKind;
 use accepting::Accepting;
 pub(super) use accepting::watch;
 use connects::{CONNECT_POLL_INTERVAL, Connect};
+use headers::Headers;
 use teardown::is_close_delivered;
 
 /// The number of bytes read at a time.
@@ -49,6 +51,8 @@ const LISTENERS_END: usize = TOKEN - 1;
 const LISTENERS: usize = LISTENERS_END - (1 << 16);
 /// The keys of connects start here.
 const CONNECTS: usize = LISTENERS - (1 << 20);
+/// The keys of connections whose PROXY header is expected start here. Each has a descriptor.
+const HEADERS: usize = CONNECTS - (1 << 30);
 
 struct Loop<'a> {
     service: &'a Arc<ReactorService>,
@@ -75,6 +79,8 @@ struct Loop<'a> {
     /// it detects when they are closed.
     listeners: Vec<(&'a Listener, InUse<'a>)>,
     accepting: Accepting,
+    /// The accepted connections whose PROXY header is expected.
+    headers: Headers<'a>,
     /// A connection that was accepted while the service was full.
     waiting: Option<(Owned, Address, &'a Listener)>,
     backoff: BackOff,
@@ -113,6 +119,7 @@ pub(super) fn run(
         current: Connection { service: service.clone(), index: NONE, generation: 0 },
         listeners: Vec::new(),
         accepting: Accepting::Yes,
+        headers: Headers::new(service),
         waiting: None,
         backoff: OUT_OF_DESCRIPTORS,
         burst: 1,
@@ -134,12 +141,13 @@ pub(super) fn run(
         event_loop.note_busy(true);
         for occurred in poller.occurred() {
             match occurred.key {
+                key if key < HEADERS => event_loop.on_event(key as u32, occurred),
                 TOKEN | LISTENERS_END => event_loop.accepting_ended(None),
                 key if key >= LISTENERS => {
                     event_loop.on_listener_event(key - LISTENERS, occurred.ended)
                 }
                 key if key >= CONNECTS => event_loop.poll_connect(key - CONNECTS),
-                key => event_loop.on_event(key as u32, occurred),
+                key => event_loop.on_header_event(key - HEADERS),
             }
         }
         if event_loop.after_wait() {
@@ -164,14 +172,19 @@ impl<'a> Loop<'a> {
             return Some(Duration::ZERO);
         }
         let timer = self.next_timer();
-        if timer.is_none() && self.accepting == Accepting::Yes && self.unwatched.is_empty() {
+        let header = self.headers.next_due();
+        if timer.is_none()
+            && header.is_none()
+            && self.accepting == Accepting::Yes
+            && self.unwatched.is_empty()
+        {
             return None;
         }
         let retry = match self.accepting {
             Accepting::Exhausted(at) => Some(at),
             _ => None,
         };
-        let next = [retry, timer].into_iter().flatten().min();
+        let next = [retry, timer, header].into_iter().flatten().min();
         let next = next.map(|next| {
             self.woke_at = self.note_callbacks();
             span(next.saturating_sub(self.woke_at)) + Tick::LAG
@@ -185,6 +198,7 @@ impl<'a> Loop<'a> {
     fn needs_clock(&self) -> bool {
         self.service.accepted_config.liveness.has_limits()
             || !self.timers.is_empty()
+            || !self.headers.is_empty()
             || matches!(self.accepting, Accepting::Exhausted(_))
     }
 
@@ -209,6 +223,9 @@ impl<'a> Loop<'a> {
         self.accepted = (false, self.accepted.0);
         if !self.timers.is_empty() {
             self.run_timers();
+        }
+        if !self.headers.is_empty() {
+            self.expire_headers();
         }
         if let Accepting::Exhausted(until) = self.accepting {
             if until <= self.now {

@@ -206,6 +206,9 @@ impl ReactorService {
 
     fn five_tuple(&self, entry: &ConnEntry) -> FiveTuple {
         let remote = entry.peer();
+        if let Some(via) = entry.via() {
+            return FiveTuple { protocol: remote.protocol(), local: via.local.clone(), remote };
+        }
         let local = entry
             .socket
             .as_ref()

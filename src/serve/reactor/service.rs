@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::steps;
-use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin};
+use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin, Via};
 use super::event_loop;
 use super::groups::Groups;
 use super::loop_shared::{
@@ -63,7 +63,8 @@ impl ServerSocket {
     /// [`idle_timeout`](crate::SocketOptions::idle_timeout),
     /// [`first_byte_timeout`](crate::SocketOptions::first_byte_timeout),
     /// [`dead_after`](crate::SocketOptions::dead_after) and
-    /// [`close_timeout`](crate::SocketOptions::close_timeout).
+    /// [`close_timeout`](crate::SocketOptions::close_timeout). They receive the PROXY header of a
+    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy) before `on_open`.
     ///
     /// The threads have a [stack](ServeOptions::stack_size) of 2 MiB by default and inherit the
     /// signal mask of the calling thread. After an error the server still listens and can be
@@ -232,6 +233,7 @@ impl ReactorService {
         number: usize,
         socket: Owned,
         peer: &Address,
+        via: Option<Via>,
         origin: Origin,
     ) -> u32 {
         let Some(mut entry) = self.table.lock(index) else {
@@ -239,7 +241,7 @@ impl ReactorService {
         };
         let accepted = matches!(origin, Origin::Accepted);
         // There are at most 256 loops.
-        entry.open(socket, peer, accepted, number as u8, self.now() as u32);
+        entry.open(socket, peer, via, accepted, number as u8, self.now() as u32);
         if let Origin::Added(data, own) = origin {
             let cold = entry.cold();
             (cold.data, cold.own_config) = (data, Some(own));
@@ -361,7 +363,9 @@ impl ReactorService {
         drop(locked);
         let (liveness, close_timeout) = socket.liveness_and_close_timeout();
         let origin = Origin::Added(data, ConnConfig::new(liveness, close_timeout));
-        let generation = self.install(index, number, released, socket.peer(), origin);
+        let via = socket.proxied().map(|(_, local)| local.clone()).zip(socket.proxy_address());
+        let via = via.map(|(local, proxy)| Via { local, proxy });
+        let generation = self.install(index, number, released, socket.peer(), via, origin);
         if HERE.get() == (std::ptr::from_ref(self), number) {
             // `on_open` must not run inside the callback that may be running now.
             let entry = self.table.lock(index);

@@ -14,7 +14,7 @@ use keepsock::{CloseReason, Sockopt};
 
 use super::super::capi::{
     CApi, CClient, CServer, c, call, close_reason, failure, framing_to_c, options, sized_text,
-    snap, tuple,
+    snap, text_of, tuple,
 };
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 use super::{Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
@@ -260,6 +260,18 @@ impl Connection for CConnection {
 
     fn close_reason(&self) -> Option<CloseReason> {
         close_reason(keepsock_conn_close_reason(self.0))
+    }
+
+    fn proxy_address(&self) -> Option<String> {
+        let mut address: keepsock_address = unsafe { std::mem::zeroed() };
+        let found = call(|e| unsafe { keepsock_conn_proxy_address(self.0, &raw mut address, e) });
+        match found {
+            Ok(()) => Some(text_of(&address)),
+            Err(failure) => {
+                assert!(failure.is(keepsock::ErrorKind::NotFound), "{failure:?}");
+                None
+            }
+        }
     }
 
     fn five_tuple(&self) -> Outcome<Tuple> {

@@ -119,6 +119,7 @@ pub trait Connection: Send + Sync + Clone + 'static {
     fn place(&self) -> usize;
     fn close_reason(&self) -> Option<CloseReason>;
     fn five_tuple(&self) -> Outcome<Tuple>;
+    fn proxy_address(&self) -> Option<String>;
     fn name(&self) -> String {
         self.five_tuple().unwrap().text
     }

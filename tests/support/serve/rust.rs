@@ -175,6 +175,10 @@ impl Connection for keepsock::Connection {
         keepsock::Connection::close_reason(self)
     }
 
+    fn proxy_address(&self) -> Option<String> {
+        keepsock::Connection::proxy_address(self).map(|address| address.to_string())
+    }
+
     fn five_tuple(&self) -> Outcome<Tuple> {
         Ok(tuple(&keepsock::Connection::five_tuple(self)?))
     }

@@ -117,6 +117,7 @@ impl<'a> Loop<'a> {
             registry.remove(held.socket());
         }
         self.accepting = Accepting::Yes;
+        self.end_headers();
         self.report_accepting_done();
         self.service.state.accepting_ended(failure);
     }
@@ -210,6 +211,7 @@ impl<'a> Loop<'a> {
                 _ => {}
             }
         }
+        self.release_headers();
         if self.waiting.is_some() && !self.is_full() {
             if let Some((socket, peer, listener)) = self.waiting.take() {
                 self.open_accepted(socket, &peer, listener);
@@ -228,6 +230,7 @@ impl<'a> Loop<'a> {
             return;
         }
         let reset = |socket: Owned| sys::fork::close(socket, true);
+        let expects_header = self.headers.expects(peer);
         let mut locked = service.state.lock();
         if locked.ended {
             drop(locked);
@@ -239,7 +242,11 @@ impl<'a> Loop<'a> {
             self.waiting = Some((socket, peer.clone(), listener));
             return self.pause_accepting();
         };
-        if let Err(rejection) = service.state.admit(&mut locked, peer) {
+        let admitted = match expects_header {
+            true => service.state.admit_unknown(&mut locked),
+            false => service.state.admit(&mut locked, peer),
+        };
+        if let Err(rejection) = admitted {
             locked.members.free(index, number, true);
             if rejection == Rejection::Full && service.state.is_full(&locked) {
                 // A connection that the program added has taken the last place, so this one waits
@@ -259,7 +266,10 @@ impl<'a> Loop<'a> {
         if full {
             self.pause_listeners(Accepting::Full);
         }
-        service.install(index, number, socket, peer, Origin::Accepted);
+        if expects_header {
+            return self.await_header((index, number), socket, peer, listener);
+        }
+        service.install(index, number, socket, peer, None, Origin::Accepted);
         if number == self.number {
             self.advance(index);
         }

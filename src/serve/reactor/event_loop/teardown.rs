@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::net::Shutdown;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use socket2::SockRef;
@@ -13,9 +14,11 @@ use super::super::conn_table::{
 };
 use super::super::loop_shared::{CMD_ACCEPT, CMD_RESET_ALL};
 use super::super::send::RETRY_DELAY;
+use super::super::slots::SlotAllocator;
 use super::{Accepting, Loop};
 use crate::io::panic_guard::panics;
 use crate::log;
+use crate::serve::lifecycle::Locked;
 use crate::stream::is_delivered;
 use crate::sys;
 use crate::types::close_reason::CloseReason;
@@ -200,6 +203,13 @@ impl<'a> Loop<'a> {
         service.traffic.count_close(reason);
         service.state.count_closed(&mut locked, peer.as_ref(), reset);
         locked.members.free(index, self.number, again);
+        self.connection_left(locked);
+    }
+
+    /// Handles the end of a connection that the state no longer counts.
+    #[inline]
+    pub(super) fn connection_left(&mut self, mut locked: MutexGuard<'_, Locked<SlotAllocator>>) {
+        let service = self.service;
         let was_full = mem::replace(&mut locked.members.full, false);
         let last = locked.live == 0;
         let is_relevant = locked.may_have_ended();
