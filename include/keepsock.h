@@ -140,6 +140,8 @@
  *     client.h 9: keepsock_client_five_tuple
  *     conn.h 9: keepsock_conn_five_tuple
  *     datagrams.h 5: keepsock_datagram_five_tuple
+ *   Set the IPv6 flow label of a connection (IPV6_FLOWLABEL_MGR)
+ *     options.h 6: keepsock_options_set_sockopt
  *   Use a descriptor that another library created
  *     client.h 1: keepsock_client_from_fd
  *     server.h 1: keepsock_server_from_fd

@@ -612,6 +612,13 @@ enum {
     /** TCP_MAXSEG: the largest segment in bytes, 88 to 32,767, which this side announces and
         sends. It has no effect after the handshake. */
     KEEPSOCK_SOCKOPT_MAX_SEGMENT = 12,
+    /** IPV6_FLOWLABEL_MGR: the flow label of a TCP connection over IPv6, 1 to 1,048,575
+        (0xFFFFF). Attempts to IPv4 addresses of the same name ignore it. It is set before the
+        connect, and the first packet carries it. The kernel leases the label to the socket, for
+        all users, and keeps the lease for 6 s after the last close. No privilege is needed. A
+        connect that only permits IPv4, or Multipath TCP, is rejected. Reading it returns 0 for a
+        connection without a label. Linux. */
+    KEEPSOCK_SOCKOPT_FLOW_LABEL = 13,
     /** TCP_NODELAY: 1 sends small writes immediately. Default: 1. */
     KEEPSOCK_SOCKOPT_NODELAY = 14,
     /** TCP_CORK: 1 holds back incomplete segments, for at most 200 ms, until it is 0 again. For

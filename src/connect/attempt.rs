@@ -141,7 +141,13 @@ fn start_on(
         }
         SockRef::from(&socket).bind(&SockAddr::from(*from)).map_err(at(Stage::Bind))?;
     }
-    match sys::connect(socket, &candidate.name) {
+    let labeled = match (params.options.flow_label(), to) {
+        (Some(label), SocketAddr::V6(to)) => {
+            Some(SocketOptions::apply_flow_label(socket, *to, label).map_err(rejected)?)
+        }
+        _ => None,
+    };
+    match sys::connect(socket, labeled.as_ref().unwrap_or(&candidate.name)) {
         Ok(true) => Ok(AttemptState::Established(Peer::Unknown)),
         // Linux returns EINPROGRESS even if the answer arrived over loopback during the call.
         Ok(false) if candidate.is_loopback() => match sys::handshake(socket) {

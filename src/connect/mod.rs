@@ -78,6 +78,7 @@ fn check(endpoint: &Endpoint, options: &SocketOptions) -> Result<()> {
         options.refuse_addresses(endpoint, AddressUse::StreamPeer, OPERATION)?;
         options.refuse_other_sockets(Sockets::CONNECT, OPERATION)?;
         options.refuse_without_local(OPERATION)?;
+        options.refuse_unused_flow_label(endpoint, OPERATION)?;
     } else {
         options.refuse_other_sockets(Sockets::UNIX, OPERATION)?;
     }

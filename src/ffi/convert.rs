@@ -53,7 +53,7 @@ pub(crate) fn known<T>(found: Option<T>, number: i32, kind: &str) -> Result<T> {
     found.ok_or_else(|| crate::ffi::invalid(format!("{number} is not a {kind}")))
 }
 
-const SOCKOPTS: [Sockopt; 15] = [
+const SOCKOPTS: [Sockopt; 16] = [
     Sockopt::SendBuffer,
     Sockopt::RecvBuffer,
     Sockopt::Tos,
@@ -66,6 +66,7 @@ const SOCKOPTS: [Sockopt; 15] = [
     Sockopt::Freebind,
     Sockopt::OobInline,
     Sockopt::MaxSegment,
+    Sockopt::FlowLabel,
     Sockopt::Nodelay,
     Sockopt::Cork,
     Sockopt::ReuseAddress,

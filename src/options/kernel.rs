@@ -1,10 +1,15 @@
 //! Options of the operating system that a program sets: by [`Sockopt`], by name, or by number.
 
 use std::io;
+use std::net::{IpAddr, SocketAddrV6};
+
+use socket2::SockAddr;
 
 use super::SocketOptions;
 use crate::io::wait::{Cause, OptionFailure};
 use crate::sys::{self, Borrowed, Families};
+use crate::types::address::Family;
+use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::sockopt::{Sockets, Sockopt};
 
@@ -145,6 +150,9 @@ pub(crate) fn option_failure(option: Sockopt, value: u32, err: &io::Error) -> Ca
     let kind = ErrorKind::of(err);
     let name = option.name();
     let detail = match kind {
+        ErrorKind::PermissionDenied if option == Sockopt::FlowLabel => {
+            format!("{name} {value}: another program leases it and does not share it")
+        }
         ErrorKind::PermissionDenied => {
             format!("{name} {value} requires CAP_NET_ADMIN or CAP_NET_RAW")
         }
@@ -223,6 +231,65 @@ impl SocketOptions {
         }
     }
 
+    /// The IPv6 flow label of a connect.
+    #[inline(always)]
+    pub(crate) fn flow_label(&self) -> Option<u32> {
+        if self.kernel.is_empty() { None } else { self.find_flow_label() }
+    }
+
+    #[cold]
+    fn find_flow_label(&self) -> Option<u32> {
+        self.kernel.iter().find_map(|option| match option {
+            KernelOption::Number(Sockopt::FlowLabel, label) => Some(*label),
+            _ => None,
+        })
+    }
+
+    /// Sets a flow label, and returns the name with it for connect(2).
+    #[cold]
+    pub(crate) fn apply_flow_label(
+        socket: Borrowed<'_>,
+        to: SocketAddrV6,
+        label: u32,
+    ) -> std::result::Result<SockAddr, Cause> {
+        let set = sys::set_flow_label(socket, to, label);
+        set.map_err(|e| option_failure(Sockopt::FlowLabel, label, &e))
+    }
+
+    /// Rejects a flow label for a connect that cannot use it.
+    #[inline(always)]
+    pub(crate) fn refuse_unused_flow_label(
+        &self,
+        endpoint: &Endpoint,
+        operation: &'static str,
+    ) -> Result<()> {
+        if self.flow_label().is_none() {
+            Ok(())
+        } else {
+            self.check_flow_label(endpoint, operation)
+        }
+    }
+
+    #[cold]
+    fn check_flow_label(&self, endpoint: &Endpoint, operation: &'static str) -> Result<()> {
+        let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, operation).detail(what));
+        if self.mptcp {
+            return refuse("flow_label does not apply to mptcp: remove one of them");
+        }
+        let may_be_ipv6 = |ip: IpAddr| ip.to_canonical().is_ipv6();
+        let has_ipv6 = match (self.addresses.as_slice(), &endpoint.0) {
+            _ if self.family == Family::Ipv4 => false,
+            ([], Target::Inet { host: Host::V4(_), .. }) => false,
+            ([], Target::Inet { host: Host::V6(ip, _), .. }) => may_be_ipv6((*ip).into()),
+            ([], _) => true,
+            (given, _) => given.iter().any(|address| may_be_ipv6(address.ip())),
+        };
+        if has_ipv6 {
+            return Ok(());
+        }
+        refuse("flow_label applies to IPv6 only, and this connect permits only IPv4: remove it")
+    }
+
     /// Sets the options of the operating system on a socket of this kind.
     #[inline(always)]
     pub(crate) fn apply_kernel(
@@ -244,7 +311,11 @@ impl SocketOptions {
         if self.mptcp && Sockets::TCP.intersects(kind) {
             sys::create_subflow(socket)?;
         }
-        let has = |option: &&KernelOption| option.sockets().is_none_or(|own| own.intersects(kind));
+        let has = |option: &&KernelOption| {
+            // A flow label is set for the address of an attempt.
+            option.sockets().is_none_or(|own| own.intersects(kind))
+                && !matches!(option, KernelOption::Number(Sockopt::FlowLabel, _))
+        };
         self.kernel.iter().filter(has).try_for_each(|option| option.apply(socket, families))
     }
 

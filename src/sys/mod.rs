@@ -99,7 +99,7 @@ pub(crate) use saved_syn::saved_syn;
 pub(crate) use scm_rights::*;
 pub(crate) use sendfile::*;
 pub(crate) use socket_option::{
-    get_option, owner_of, set_congestion_control, set_option, set_raw_option,
+    get_option, owner_of, set_congestion_control, set_flow_label, set_option, set_raw_option,
 };
 pub(crate) use tcp::*;
 pub(crate) use tick::Tick;

@@ -8,6 +8,8 @@ use socket2::SockRef;
 use super::{Borrowed, Families};
 use crate::types::sockopt::Sockopt;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use flow_label::set_flow_label;
 pub(crate) use platform::{owner_of, set_congestion_control, set_raw_option};
 
 /// Sets an option whose value is in its range.
@@ -42,7 +44,88 @@ pub(crate) fn get_option(
         Sockopt::OobInline => own.out_of_band_inline().map(u32::from),
         Sockopt::Nodelay => own.tcp_nodelay().map(u32::from),
         Sockopt::ReuseAddress => own.reuse_address().map(u32::from),
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Sockopt::FlowLabel => flow_label::get(socket, families),
         _ => platform::get(socket, option, families),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn set_flow_label(
+    _: Borrowed<'_>,
+    _: std::net::SocketAddrV6,
+    _: u32,
+) -> io::Result<socket2::SockAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod flow_label {
+    use std::ffi::c_int;
+    use std::io;
+    use std::net::SocketAddrV6;
+
+    use socket2::SockAddr;
+
+    use super::super::{Borrowed, Families, sockopt};
+
+    // linux/in6.h; the libc crate does not declare these.
+    const IPV6_FLOWLABEL_MGR: c_int = 32;
+    const IPV6_FLOWINFO_SEND: c_int = 33;
+    const IPV6_FL_A_GET: u8 = 0;
+    const IPV6_FL_F_CREATE: u16 = 1;
+    const IPV6_FL_S_ANY: u8 = 255;
+
+    /// struct in6_flowlabel_req.
+    #[repr(C)]
+    struct Request {
+        destination: [u8; 16],
+        /// In network byte order.
+        label: u32,
+        action: u8,
+        share: u8,
+        flags: u16,
+        expires: u16,
+        linger: u16,
+        pad: u32,
+    }
+
+    /// Leases a flow label for the socket, and returns the name with the label. The kernel rejects a
+    /// label in the name that the socket does not lease. The lease is shared with every user, so
+    /// several sockets may have the label.
+    pub(crate) fn set_flow_label(
+        socket: Borrowed<'_>,
+        to: SocketAddrV6,
+        label: u32,
+    ) -> io::Result<SockAddr> {
+        let request = Request {
+            destination: to.ip().octets(),
+            label: label.to_be(),
+            action: IPV6_FL_A_GET,
+            share: IPV6_FL_S_ANY,
+            flags: IPV6_FL_F_CREATE,
+            expires: 0,
+            linger: 0,
+            pad: 0,
+        };
+        sockopt::set(socket, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, &request)?;
+        sockopt::set(socket, libc::IPPROTO_IPV6, IPV6_FLOWINFO_SEND, &1)?;
+        // The standard library copies the number without a change of the byte order.
+        Ok(SocketAddrV6::new(*to.ip(), to.port(), label.to_be(), to.scope_id()).into())
+    }
+
+    /// Returns the label of a socket; 0: it has none.
+    pub(super) fn get(socket: Borrowed<'_>, families: Families) -> io::Result<u32> {
+        if !families.has_ipv6() {
+            return Ok(0);
+        }
+        // SAFETY: the members are integers. The kernel reads a request of zeros, which is
+        // IPV6_FL_A_GET, and writes the answer.
+        match unsafe { sockopt::get::<Request>(socket, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR) } {
+            Ok((request, _)) => Ok(u32::from_be(request.label)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(0),
+            Err(e) => Err(e),
+        }
     }
 }
 

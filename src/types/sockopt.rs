@@ -54,6 +54,13 @@ pub enum Sockopt {
     /// TCP_MAXSEG: the largest segment in bytes, 88 to 32,767, which this side announces and sends.
     /// It has no effect after the handshake.
     MaxSegment = 12,
+    /// IPV6_FLOWLABEL_MGR: the flow label of a TCP connection over IPv6, 1 to 1,048,575 (0xFFFFF).
+    /// Attempts to IPv4 addresses of the same name ignore it. It is set before the connect, and the
+    /// first packet carries it. The kernel leases the label to the socket, for all users, and keeps
+    /// the lease for 6 s after the last close. No privilege is needed. A connect that only permits
+    /// IPv4, or Multipath TCP, is rejected. Reading it returns 0 for a connection without a label.
+    /// Linux.
+    FlowLabel = 13,
     /// TCP_NODELAY: 1 sends small writes immediately. Default: 1.
     Nodelay = 14,
     /// TCP_CORK: 1 holds back incomplete segments, for at most 200 ms, until it is 0 again. For open
@@ -155,6 +162,7 @@ impl Sockopt {
             Sockopt::MaxSegment => {
                 ("max_segment", 88..=32_767, S::of([S::CONNECT, S::LISTEN, S::LISTENING]))
             }
+            Sockopt::FlowLabel => ("flow_label", 1..=0xF_FFFF, S::CONNECT),
             Sockopt::Nodelay => ("nodelay", SWITCH, S::TCP),
             Sockopt::Cork => ("cork", SWITCH, S::OPEN),
             Sockopt::ReuseAddress => ("reuse_address", SWITCH, S::UDP),
@@ -243,6 +251,8 @@ fn why_not(own: Sockets, sockets: Sockets) -> &'static str {
         "does not apply to Unix sockets"
     } else if UDP.intersects(sockets) && !own.intersects(S::UDP) {
         "does not apply to datagram sockets"
+    } else if own == S::CONNECT && listener.intersects(sockets) {
+        "applies to connecting only"
     } else if own == listener {
         "applies to listening only"
     } else if sockets.exist() {
@@ -264,6 +274,8 @@ mod tests {
             (Sockopt::RecvBuffer, u32::MAX),
             (Sockopt::Tos, 256),
             (Sockopt::ReusePort, 2),
+            (Sockopt::FlowLabel, 0),
+            (Sockopt::FlowLabel, 0x10_0000),
             (Sockopt::MaxSegment, 87),
             (Sockopt::MaxSegment, 32_768),
             (Sockopt::DeferAccept, 86_400_001),
@@ -282,13 +294,15 @@ mod tests {
     #[test]
     fn check_sockets_states_the_reason() {
         let why = |option: Sockopt, sockets| option.check_sockets(1, sockets).unwrap_err();
-        use Sockopt::{Cork, DeferAccept, MaxSegment, RecvBuffer, ReusePort};
+        use Sockopt::{Cork, DeferAccept, FlowLabel, MaxSegment, RecvBuffer, ReusePort};
         let cases = [
             (why(RecvBuffer, Sockets::UNIX), "recv_buffer does not apply to Unix sockets"),
             (why(MaxSegment, Sockets::UDP), "max_segment does not apply to datagram sockets"),
             (why(DeferAccept, Sockets::CONNECT), "defer_accept applies to listening only"),
             (why(ReusePort, Sockets::LISTENING), "reuse_port has no effect on an existing socket"),
             (why(ReusePort, Sockets::UDP_BOUND), "reuse_port has no effect on an existing socket"),
+            (why(FlowLabel, Sockets::LISTEN), "flow_label applies to connecting only"),
+            (why(FlowLabel, Sockets::OPEN), "flow_label has no effect on an existing socket"),
             (why(Cork, Sockets::LISTEN), "cork applies to open connections only"),
         ];
         for (text, expected) in cases {

@@ -469,7 +469,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.extend(variants!("KEEPSOCK_ACCEPT_POLICY", AcceptPolicy: Wait Reject));
     all.extend(variants!("KEEPSOCK_OVERFLOW_POLICY", OverflowPolicy: Disconnect DropOldest));
     all.extend(variants!("KEEPSOCK_SOCKOPT", Sockopt: SendBuffer RecvBuffer Tos ReusePort
-        NotsentLowat DeferAccept Mark Priority Transparent Freebind OobInline MaxSegment Nodelay
+        NotsentLowat DeferAccept Mark Priority Transparent Freebind OobInline MaxSegment FlowLabel Nodelay
         Cork ReuseAddress));
     all.extend(variants!("KEEPSOCK_WATCH", keepsock_watch: Remove Read Write));
     all.extend(variants!("KEEPSOCK_LOG_LEVEL", keepsock_log_level:

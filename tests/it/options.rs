@@ -35,6 +35,9 @@ both_apis![
     preferred_family_is_tried_first,
     options_set_back_to_their_defaults_have_no_effect,
     sockopt_changes_on_an_open_connection,
+    flow_label_is_in_the_packets_of_a_connect,
+    flow_label_applies_to_ipv6_only,
+    flow_label_of_another_program_is_named,
     sockopt_changes_on_an_open_datagram_socket,
     datagram_sockets_share_a_port_and_each_gets_the_group,
     cork_holds_back_small_writes,
@@ -96,7 +99,7 @@ const MODES: [(Mode, &str); 17] = [
 /// - `M`: accepted and always fulfilled: the mode cannot be without its effect.
 /// - `C`: accepted: it limits the calls that the program makes before it adds the connection.
 /// - `R`: rejected.
-const TABLE: [(&str, &str); 55] = [
+const TABLE: [(&str, &str); 56] = [
     ("set_keepalive", "WRWRWWWWRRRRRRWRR"),
     ("set_keepalive (off)", "WMWMWWWWMMMMMMWMM"),
     ("set_dead_after", "WMWMWWWWRRRMMRWRR"),
@@ -128,6 +131,7 @@ const TABLE: [(&str, &str); 55] = [
     ("set_sockopt (freebind)", "WRWRWWRRWWRRRRWRR"),
     ("set_sockopt (oob_inline)", "WRWRWWWWRRRRRRWRR"),
     ("set_sockopt (max_segment)", "WRWRWWRWRRRRRRWRR"),
+    ("set_sockopt (flow_label)", "WRRRRWRRRRRRRRWRR"),
     ("set_sockopt (nodelay)", "WRWRWWWWRRRRRRWRR"),
     ("set_sockopt (cork)", "RRRRRRRRRRRRRRRRR"),
     ("set_sockopt (reuse_address)", "RRRRRRRRWWRRRRRRR"),
@@ -206,6 +210,7 @@ fn given<'a, A: Api>(
         "set_sockopt (freebind)" => with_local(Sockopt::Freebind, 1),
         "set_sockopt (oob_inline)" => vec![Opt::Sockopt(Sockopt::OobInline, 1)],
         "set_sockopt (max_segment)" => vec![Opt::Sockopt(Sockopt::MaxSegment, 1000)],
+        "set_sockopt (flow_label)" => vec![Opt::Sockopt(Sockopt::FlowLabel, FLOW_LABEL)],
         "set_sockopt (nodelay)" => vec![Opt::Sockopt(Sockopt::Nodelay, 0)],
         "set_sockopt (cork)" => vec![Opt::Sockopt(Sockopt::Cork, 1)],
         "set_sockopt (reuse_address)" => with_local(Sockopt::ReuseAddress, 1),
@@ -239,9 +244,13 @@ fn given<'a, A: Api>(
     }
 }
 
+/// A label of programs that share it.
+const FLOW_LABEL: u32 = 0x1_2345;
+
 /// Peers for all modes.
 struct Peers<A: Api> {
     tcp: TcpListener,
+    tcp_ipv6: TcpListener,
     udp: UdpSocket,
     dir: TempDir,
     service: A::Service,
@@ -249,7 +258,9 @@ struct Peers<A: Api> {
 }
 
 fn attempt<A: Api>(mode: Mode, options: &[Opt<'_, A>], peers: &Peers<A>) -> Outcome<()> {
-    let tcp = peers.tcp.local_addr().unwrap().to_string();
+    let ipv6 = options.iter().any(|o| matches!(o, Opt::Sockopt(Sockopt::FlowLabel, _)));
+    let tcp = if ipv6 { &peers.tcp_ipv6 } else { &peers.tcp };
+    let tcp = tcp.local_addr().unwrap().to_string();
     let udp = peers.udp.local_addr().unwrap().to_string();
     let seqpacket = options.iter().any(|option| matches!(option, Opt::Seqpacket(true)));
     match mode {
@@ -279,7 +290,7 @@ fn attempt<A: Api>(mode: Mode, options: &[Opt<'_, A>], peers: &Peers<A>) -> Outc
             peers.service.add(client, 1).map(drop).map_err(|(_, failure)| failure)
         }
         AdoptClient => {
-            let stream = TcpStream::connect(&tcp).unwrap();
+            let stream = TcpStream::connect(peers.tcp.local_addr().unwrap()).unwrap();
             A::adopt_client(stream.into(), options).map(drop).map_err(|(_, failure)| failure)
         }
         AdoptServer => {
@@ -326,12 +337,14 @@ fn every_option_works_or_is_rejected_in_every_mode<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
     let peers = Peers::<A> {
         tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
+        tcp_ipv6: TcpListener::bind("[::1]:0").unwrap(),
         udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
         dir: TempDir::new(),
         service: server.serve_events(&[], On::default()).unwrap(),
         _server: server,
     };
     peers.tcp.set_nonblocking(true).unwrap();
+    peers.tcp_ipv6.set_nonblocking(true).unwrap();
     let token = A::token();
     let mut wrong = String::new();
     for (name, cells) in TABLE.iter().filter(|(_, cells)| !cells.is_empty()) {
@@ -344,7 +357,7 @@ fn every_option_works_or_is_rejected_in_every_mode<A: Api>() {
             let options = given::<A>(name, &token, address, *mode);
             let outcome = attempt::<A>(*mode, &options, &peers);
             // The queue of the listener must not become full.
-            while peers.tcp.accept().is_ok() {}
+            while peers.tcp.accept().is_ok() || peers.tcp_ipv6.accept().is_ok() {}
             let fits = match (&outcome, cell) {
                 (Ok(()), 'W' | 'M' | 'C') => true,
                 // A kernel without the feature reports that, and a process without the right.
@@ -1037,8 +1050,8 @@ fn rejected_sockopt_is_named_with_its_requirement<A: Api>() {
 /// L8: an option changes on an open connection if it has an effect there. Any other is rejected.
 fn sockopt_changes_on_an_open_connection<A: Api>() {
     use Sockopt::{
-        Cork, DeferAccept, Freebind, Mark, MaxSegment, Nodelay, NotsentLowat, OobInline, Priority,
-        RecvBuffer, ReusePort, SendBuffer, Tos, Transparent,
+        Cork, DeferAccept, FlowLabel, Freebind, Mark, MaxSegment, Nodelay, NotsentLowat, OobInline,
+        Priority, RecvBuffer, ReusePort, SendBuffer, Tos, Transparent,
     };
     let changes = [
         (SendBuffer, 20_000, 40_000),
@@ -1050,7 +1063,7 @@ fn sockopt_changes_on_an_open_connection<A: Api>() {
         (Nodelay, 0, 0),
         (Cork, 1, 1),
     ];
-    let fixed = [ReusePort, DeferAccept, Transparent, Freebind, MaxSegment];
+    let fixed = [ReusePort, DeferAccept, Transparent, Freebind, MaxSegment, FlowLabel];
     type Set<'a> = &'a dyn Fn(Sockopt, u32) -> Outcome<()>;
     type Get<'a> = &'a dyn Fn(Sockopt) -> Outcome<u32>;
     let check = |set: Set<'_>, get: Get<'_>, unix: bool| {
@@ -1104,6 +1117,82 @@ fn sockopt_changes_on_an_open_connection<A: Api>() {
     p.client.close().unwrap();
     fails(p.client.set_sockopt(Nodelay, 1), ErrorKind::Closed);
     fails(p.client.sockopt(Nodelay), ErrorKind::Closed);
+}
+
+/// L8: the packets of a connect have the flow label, in every way of connecting, and several connections
+/// may have it at once.
+fn flow_label_is_in_the_packets_of_a_connect<A: Api>() {
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let options = [Opt::Sockopt(Sockopt::FlowLabel, FLOW_LABEL)];
+    let accepted = || listener.accept().unwrap().0;
+    let plain = A::connect(&to, &[]).unwrap();
+    assert_ne!(system::received_flow_label(accepted().as_raw_fd()), FLOW_LABEL);
+    assert_eq!(plain.sockopt(Sockopt::FlowLabel).unwrap(), 0);
+    let first = A::connect(&to, &options).unwrap();
+    let of_first = accepted();
+    let second = A::reconnect(&to, &options).unwrap().connect().unwrap();
+    let of_second = accepted();
+    let pending = A::start(&to, &options).unwrap();
+    let of_pending = accepted();
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let service = server.serve_events(&[], On::default()).unwrap();
+    service.connect(&to, &options, 1).unwrap();
+    for peer in [&of_first, &of_second, &of_pending, &accepted()] {
+        assert_eq!(system::received_flow_label(peer.as_raw_fd()), FLOW_LABEL);
+    }
+    for client in [&first, &second] {
+        assert_eq!(client.sockopt(Sockopt::FlowLabel).unwrap(), FLOW_LABEL);
+        // The label is no part of an address.
+        assert_eq!(
+            client.five_tuple().remote,
+            ("::1".to_owned(), listener.local_addr().unwrap().port())
+        );
+    }
+    drop(pending);
+}
+
+/// L8, C1: an attempt to an IPv4 address ignores the flow label. A connect that has no other address is
+/// rejected.
+fn flow_label_applies_to_ipv6_only<A: Api>() {
+    let label = || Opt::Sockopt(Sockopt::FlowLabel, FLOW_LABEL);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let nowhere = TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap();
+    let name = format!("keepsock.invalid:{}", address.port());
+    // The IPv6 address refuses.
+    let both = [label(), Opt::Address(nowhere), Opt::Address(address)];
+    let client = A::connect(&name, &both).unwrap();
+    assert_eq!(client.sockopt(Sockopt::FlowLabel).unwrap(), 0);
+    let ipv6 = "[::1]:9";
+    let rejected = [
+        (address.to_string(), vec![label()]),
+        (format!("[::ffff:127.0.0.1]:{}", address.port()), vec![label()]),
+        (name, vec![label(), Opt::Address(address)]),
+        ("localhost:9".to_owned(), vec![label(), Opt::Family(Family::Ipv4)]),
+        (ipv6.to_owned(), vec![label(), Opt::Mptcp(true)]),
+    ];
+    for (endpoint, options) in rejected {
+        for outcome in
+            [A::connect(&endpoint, &options).map(drop), A::start(&endpoint, &options).map(drop)]
+        {
+            let failure = fails(outcome, ErrorKind::InvalidArgument);
+            assert!(failure.message.contains("flow_label"), "{failure:?}");
+        }
+    }
+}
+
+/// E1: the error names a flow label that another program leases exclusively.
+fn flow_label_of_another_program_is_named<A: Api>() {
+    // The kernel keeps a lease for some seconds, for the whole machine.
+    let label = 0x4_0000 + (std::process::id() % 0x1_0000) * 4 + u32::from(A::NUMBER);
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    system::lease_flow_label(listener.as_raw_fd(), label);
+    let to = listener.local_addr().unwrap().to_string();
+    let denied = A::connect(&to, &[Opt::Sockopt(Sockopt::FlowLabel, label)]).map(drop);
+    let failure = fails(denied, ErrorKind::PermissionDenied);
+    assert!(failure.message.contains("flow_label"), "{failure:?}");
+    assert!(failure.message.contains("another program leases it"), "{failure:?}");
 }
 
 /// L8: an option changes on an open datagram socket if it has an effect there. Any other is rejected.

@@ -50,6 +50,39 @@ pub fn option(fd: RawFd, level: i32, name: i32) -> i32 {
     value
 }
 
+const IPV6_FLOWLABEL_MGR: i32 = 32;
+
+/// struct in6_flowlabel_req of linux/in6.h, for the destination ::1. The action is IPV6_FL_A_GET.
+fn flow_label_request(label: u32, share: u8, flags: u16) -> [u8; 32] {
+    let mut request = [0; 32];
+    request[15] = 1;
+    request[16..20].copy_from_slice(&label.to_be_bytes());
+    request[21] = share;
+    request[22..24].copy_from_slice(&flags.to_ne_bytes());
+    request
+}
+
+/// The flow label in the packets of the peer of an accepted connection.
+pub fn received_flow_label(fd: RawFd) -> u32 {
+    const IPV6_FL_F_REMOTE: u16 = 8;
+    let mut request = flow_label_request(0, 0, IPV6_FL_F_REMOTE);
+    let (at, mut len) = (request.as_mut_ptr().cast(), request.len() as libc::socklen_t);
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, at, &raw mut len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    u32::from_be_bytes(request[16..20].try_into().unwrap())
+}
+
+/// Leases a flow label that no other socket may have.
+pub fn lease_flow_label(fd: RawFd, label: u32) {
+    const IPV6_FL_F_CREATE: u16 = 1;
+    const IPV6_FL_S_EXCL: u8 = 1;
+    let request = flow_label_request(label, IPV6_FL_S_EXCL, IPV6_FL_F_CREATE);
+    let (at, len) = (request.as_ptr().cast(), request.len() as libc::socklen_t);
+    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, at, len) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
 pub fn set_option(fd: RawFd, level: i32, name: i32, value: i32) {
     let (at, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
     let result = unsafe { libc::setsockopt(fd, level, name, at.cast(), len) };
