@@ -123,6 +123,8 @@
  *     connect.h 4: keepsock_reconnect_new, keepsock_reconnect_connect
  *   Reconnect inside my own event loop, without waiting
  *     connect.h 4: keepsock_reconnect_set_watch, keepsock_reconnect_try_connect
+ *   Reconnect inside a service, with re-subscription in on_open
+ *     serving.h 2: keepsock_service_reconnect
  *   Choose the local address, the interface or the IP version
  *     options.h 4: keepsock_options_set_local_endpoint, keepsock_options_set_interface,
  *         keepsock_options_set_family

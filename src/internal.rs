@@ -12,7 +12,7 @@
 //! | `ClientSocket` | `from_connected`, `finish_connect` | a socket is constructed in its handle |
 //! | `ServerSocket` | `accept_socket`, `into_client`, `configure` | an accepted socket is constructed in its handle |
 //! | `ServerSocket` | `serve_for`, `serve_events_for` | a service is stored in its handle before the first callback |
-//! | `Service` | `add_borrowed` | the handle of the connection stays with the caller |
+//! | `Service` | `add_borrowed`, `reconnect_borrowed` | the handle of the connection or of the reconnect stays with the caller on failure |
 //! | `Connection` | `id_of_handler` | the handles of a list of connections |
 //! | `Connection` | `any_data` | the user pointer of a connection |
 //! | `Connection` | `require_live` | functions without a result in Rust have a status in C |

@@ -12,6 +12,9 @@ use crate::io::random::random;
 use crate::io::wait::wait;
 use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
+#[cfg(feature = "serve")]
+use crate::sys::Borrowed;
+use crate::sys::Wakeup;
 use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Millis, Result, Span};
 
@@ -80,6 +83,8 @@ pub struct Reconnect {
     watched: Option<CancelToken>,
     /// The time that was reported last. `None`: the connect of a try reports the time.
     reported: Option<Deadline>,
+    /// The descriptor of a delay in a service.
+    wakeup: Option<Wakeup>,
 }
 
 /// The state of the connect of [`Reconnect::try_connect`].
@@ -168,6 +173,7 @@ impl Reconnect {
             watch: None,
             watched: None,
             reported: Some(Deadline(None)),
+            wakeup: None,
         })
     }
 
@@ -365,6 +371,71 @@ impl Reconnect {
         }
     }
 
+    /// Takes the client, and ends its connect in progress and its watch. A client that is not
+    /// connected stays.
+    #[cfg(feature = "serve")]
+    pub(crate) fn take(&mut self) -> Reconnect {
+        self.abandon();
+        self.abandon_watch();
+        let rest = Reconnect {
+            endpoint: self.endpoint.clone(),
+            options: SocketOptions::new(),
+            limit: None,
+            pace: Pace::new(FIRST, LONGEST),
+            last: None,
+            on_retry: None,
+            step: Step::Idle,
+            watch: None,
+            watched: None,
+            reported: Some(Deadline(None)),
+            wakeup: None,
+        };
+        std::mem::replace(self, rest)
+    }
+
+    /// The options of each try.
+    #[cfg(feature = "serve")]
+    pub(crate) fn options(&self) -> &SocketOptions {
+        &self.options
+    }
+
+    /// A descriptor that is readable when [`try_connect`](Reconnect::try_connect) must be called.
+    /// The next `try_connect` may close the descriptor.
+    #[cfg(feature = "serve")]
+    pub(crate) fn descriptor(&mut self) -> Result<Borrowed<'_>> {
+        if !matches!(self.step, Step::Try { .. }) {
+            self.set_wakeup().map_err(|e| Error::helper(OPERATION, &e).at(&self.endpoint))?;
+        }
+        match (&mut self.step, &self.wakeup) {
+            (Step::Try { pending, .. }, _) => pending.descriptor(),
+            (_, Some(wakeup)) => Ok(wakeup.descriptor()),
+            _ => Err(Error::new(ErrorKind::Unsupported, OPERATION).at(&self.endpoint)),
+        }
+    }
+
+    /// Prepares the descriptor of a delay.
+    #[cfg(feature = "serve")]
+    fn set_wakeup(&mut self) -> std::io::Result<()> {
+        if self.wakeup.is_none() {
+            let wakeup = Wakeup::new()?;
+            if let Some(event) = self.options.cancel.as_ref().and_then(CancelToken::own_event) {
+                wakeup.add_event(event)?;
+            }
+            self.wakeup = Some(wakeup);
+        }
+        let end = self.end_of_delay();
+        self.wakeup.as_ref().map_or(Ok(()), |wakeup| wakeup.set_timer(end.remaining()))
+    }
+
+    /// The descriptor that [`descriptor`](Reconnect::descriptor) has returned, if it is still open.
+    #[cfg(feature = "serve")]
+    pub(crate) fn open_descriptor(&self) -> Option<Borrowed<'_>> {
+        match &self.step {
+            Step::Try { pending, .. } => pending.open_descriptor(),
+            _ => self.wakeup.as_ref().map(Wakeup::descriptor),
+        }
+    }
+
     /// Sets the function that receives each change of the events that an event loop has to wait for, as
     /// [`PendingConnect::set_watch`] describes, for every try and delay of
     /// [`try_connect`](Reconnect::try_connect).
@@ -478,6 +549,7 @@ impl Reconnect {
         match PendingConnect::start(self.endpoint.clone(), &options) {
             Ok(mut pending) => {
                 self.unwatch();
+                self.wakeup = None;
                 if let Some(notify) = &self.watch {
                     pending.set_watch(forward(notify))?;
                 }
@@ -500,6 +572,7 @@ impl Reconnect {
     /// Ends a connect in progress, which removes its descriptors from the event loop.
     fn abandon(&mut self) {
         self.unwatch();
+        self.wakeup = None;
         self.step = Step::Idle;
     }
 
@@ -508,8 +581,10 @@ impl Reconnect {
     fn end_of_delay(&self) -> Deadline {
         let Step::Delay { due, limit } = &self.step else { return Deadline(None) };
         let token = self.options.cancel.as_ref();
-        let unseen =
-            |token: &CancelToken| self.watch.is_none() || token.event().descriptor().is_none();
+        let unseen = |token: &CancelToken| match &self.wakeup {
+            Some(_) => token.own_event().is_none(),
+            None => self.watch.is_none() || token.event().descriptor().is_none(),
+        };
         let check = token.is_some_and(unseen).then_some(EVENT_CHECK);
         limit.earlier(Deadline(Some(*due))).earlier(Deadline::after(check))
     }

@@ -98,7 +98,8 @@ typedef struct {
     /** sizeof(keepsock_callbacks). */
     size_t size;
     /** The first callback of a connection. The service accepted the connection, or it was added
-        by keepsock_service_add() or keepsock_service_connect(). Default: no action. */
+        by keepsock_service_add(), keepsock_service_connect() or keepsock_service_reconnect().
+        Default: no action. */
     void (*on_open)(keepsock_conn conn, void *user);
     /** A message arrived; without framing, some bytes arrived. The `len` bytes at `buf` are
         valid until the callback returns. Default: the library discards the data. */
@@ -119,9 +120,10 @@ typedef struct {
         and the addresses of the connection are available until the callback returns.
         keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action. */
     void (*on_close)(keepsock_conn conn, int32_t reason, void *user);
-    /** A keepsock_service_connect() failed, and the library does not call on_open for it.
-        `conn_user` is the pointer that was passed to that call. `error` is valid until the
-        callback returns; do not free it. Default: no action. */
+    /** A keepsock_service_connect() failed, and the library does not call on_open for it. Or a
+        keepsock_service_reconnect() has ended, and the library connects no more. `conn_user` is
+        the pointer that was passed to that call. `error` is valid until the callback returns; do
+        not free it. Default: no action. */
     void (*on_connect_failed)(const keepsock_error *error, void *conn_user, void *user);
 } keepsock_callbacks;
 

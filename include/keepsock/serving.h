@@ -10,7 +10,7 @@
  * Contents
  *  1. Serving with threads: keepsock_server_serve
  *  2. Serving by events: keepsock_server_serve_events, keepsock_service_add,
- *     keepsock_service_connect
+ *     keepsock_service_connect, keepsock_service_reconnect
  *  3. Posting, timers and iteration: keepsock_service_post, keepsock_service_add_timer,
  *     keepsock_service_remove_timer, keepsock_service_for_each
  *  4. Broadcasts: keepsock_service_broadcast
@@ -36,6 +36,7 @@
 #include "basics.h"
 #include "options.h"
 #include "client.h"
+#include "connect.h"
 #include "server.h"
 #include "conn.h"
 
@@ -240,6 +241,67 @@ int32_t keepsock_service_add(keepsock_service *service, keepsock_client *client,
 int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint,
                                  const keepsock_options *options, void *conn_user,
                                  keepsock_error **error);
+
+/**
+ * Keeps one connection to a peer: connects, and connects again after the connection was lost.
+ *
+ * It returns without waiting, and needs no thread. The service adds each connection, as
+ * keepsock_service_connect() does, with the same `conn_user`, and calls on_open: send the login and
+ * the subscriptions there. The backoff, the timeout and the keepsock_on_retry callback are those of
+ * `reconnect`.
+ *
+ * - After on_close with another reason than KEEPSOCK_CLOSE_LOCAL, exactly one call of on_open or
+ *   on_connect_failed follows. The keepsock_on_retry callback is called before each delay, in a
+ *   thread of the service.
+ * - After KEEPSOCK_CLOSE_LOCAL the service does not connect again, and calls neither: the program
+ *   called keepsock_conn_close() or keepsock_conn_abort(). A close after the peer's FIN has the
+ *   reason KEEPSOCK_CLOSE_PEER_CLOSED, so the service connects again.
+ * - on_connect_failed ends the reconnecting. Its status is one of keepsock_reconnect_try_connect():
+ *   a permanent error, KEEPSOCK_ERR_CANCELLED by the token of the options, or the last error when
+ *   the timeout of `reconnect`, which counts from each loss, has expired. The token does not end
+ *   an open connection.
+ * - If a connection was open for less than the longest delay, the delays become longer: a peer that
+ *   accepts and immediately closes is contacted as rarely as one that refuses. While the service
+ *   serves the maximum number of connections, it closes the new connection and tries again after a
+ *   delay.
+ * - Once accepting has stopped, the service does not connect again: after keepsock_service_stop(),
+ *   keepsock_service_drain(), a close or the cancel token of the server, or an error. A delay or a
+ *   try in progress ends immediately, and on_connect_failed receives KEEPSOCK_ERR_CLOSED. An open
+ *   connection continues, or is drained. keepsock_service_free() does the same and resets the
+ *   open connections. For a service with outgoing connections only, call
+ *   keepsock_service_pause_accept().
+ *
+ * @code
+ * static void on_open(keepsock_conn conn, void *user)
+ * {
+ *     keepsock_conn_send(conn, "SUBSCRIBE news\r\n", 16, NULL);
+ * }
+ *
+ * keepsock_error *error = NULL;
+ * keepsock_reconnect *reconnect = NULL;
+ * if (keepsock_reconnect_new("news.example:6379", options, &reconnect, &error) == KEEPSOCK_OK)
+ *     keepsock_service_reconnect(service, &reconnect, NULL, &error);
+ * keepsock_reconnect_free(reconnect);
+ * keepsock_error_print("news", &error);
+ * @endcode
+ *
+ * @param service    A service of keepsock_server_serve_events().
+ * @param reconnect  The variable of a keepsock_reconnect. On success the library takes the object
+ *                   and sets the variable to NULL. A connect in progress and its watch end. On
+ *                   failure both are unchanged. The `user` pointer of the keepsock_on_retry
+ *                   callback stays in use until on_connect_failed, on_close with
+ *                   KEEPSOCK_CLOSE_LOCAL, or the end of the service.
+ * @param conn_user  The first value of keepsock_conn_user() of each connection. May be NULL.
+ * @return KEEPSOCK_OK if the service connects, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(); another call on the
+ *     object is in progress; or the call comes from a forked child
+ *   - KEEPSOCK_ERR_CLOSED: accepting has stopped
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service`, `reconnect` or the object is NULL, or an option of
+ *     the object has no effect on connections of a service
+ * @note May be called from inside callbacks.
+ */
+int32_t keepsock_service_reconnect(keepsock_service *service, keepsock_reconnect **reconnect,
+                                   void *conn_user, keepsock_error **error);
 
 /*
  * ---- 3. Posting, timers and iteration -----------------------------------------------------------

@@ -413,6 +413,8 @@ impl PendingConnect {
         }
         if self.wakeup.is_none() {
             self.wakeup = Some(Wakeup::new().map_err(|e| self.os_error(&e))?);
+            // The sockets of failed attempts leave the wakeup before they are closed.
+            self.driver.ended.get_or_insert_default();
         }
         // An earlier call may have failed here. Sources that were added already are skipped.
         self.update_wakeup().map_err(|e| self.os_error(&e))?;
@@ -420,6 +422,13 @@ impl PendingConnect {
             Some(wakeup) => Ok(wakeup.descriptor()),
             None => Err(Error::new(ErrorKind::Unsupported, OPERATION).at(&self.driver.endpoint)),
         }
+    }
+
+    /// The descriptor that [`descriptor`](PendingConnect::descriptor) has returned, also after the end
+    /// of the connect.
+    #[cfg(feature = "serve")]
+    pub(crate) fn open_descriptor(&self) -> Option<sys::Borrowed<'_>> {
+        self.wakeup.as_ref().map(Wakeup::descriptor)
     }
 
     /// The attempts that failed so far, in the order in which they failed. They are also available
@@ -503,11 +512,16 @@ impl PendingConnect {
 
     /// Reports the changes to the watcher, and closes the sockets of failed attempts.
     fn report(&mut self) {
+        if let Some(wakeup) = &self.wakeup {
+            let ended = self.driver.ended.iter().flatten();
+            ended.for_each(|(_, socket)| wakeup.remove(sys::borrow(socket)));
+        }
         if let Some(mut watcher) = self.watcher.take() {
             watcher.update(self);
             self.watcher = Some(watcher);
         }
-        if let (Some(ended), true) = (&mut self.driver.ended, self.watcher.is_some()) {
+        let is_observed = self.watcher.is_some() || self.wakeup.is_some();
+        if let (Some(ended), true) = (&mut self.driver.ended, is_observed) {
             // The socket of the only attempt is borrowed until the object is dropped.
             if !self.is_single {
                 ended.clear();

@@ -208,6 +208,36 @@ impl<'a, T: Handle> Mut<'a, T> {
     }
 }
 
+/// The variable of an object that moves into the library. It becomes NULL then.
+#[cfg(feature = "serve")]
+pub(crate) struct Taken<'a, T>(*mut *mut T, &'static str, PhantomData<&'a mut T>);
+
+#[cfg(feature = "serve")]
+impl<'a, T: Handle> Taken<'a, T> {
+    /// # Safety
+    /// `variable` is NULL, or it is readable and writable during the call. No other thread frees its
+    /// object during the call.
+    pub(crate) unsafe fn new(variable: *mut *mut T, name: &'static str) -> Self {
+        Taken(variable, name, PhantomData)
+    }
+
+    /// Calls `body` with the object, and frees the object on success.
+    pub(crate) fn with(self, body: impl FnOnce(&T::Target) -> Result<()>) -> Result<()> {
+        let variable = NonNull::new(self.0).ok_or_else(|| null(self.1))?;
+        // SAFETY: `new` requires a readable variable.
+        let handle = unsafe { variable.read() };
+        // SAFETY: `new` requires that no other thread frees the object during the call.
+        body(unsafe { Ref::new(handle.cast_const()) }.get()?.target())?;
+        // SAFETY: `new` requires a writable variable, and that no other thread uses the object. The
+        // reference of `body` has ended.
+        unsafe {
+            variable.write(std::ptr::null_mut());
+            handle::free(handle);
+        }
+        Ok(())
+    }
+}
+
 /// The `user` pointer of a program, which the library passes to a callback.
 #[derive(Clone, Copy)]
 pub(crate) struct User(pub(crate) *mut c_void);

@@ -99,15 +99,22 @@ pub(crate) fn with_exclusive<T: Handle<Target = Mutex<U>>, U>(
     operation: &'static str,
     body: impl FnOnce(&mut U) -> Result<()>,
 ) -> i32 {
-    with(object, error, operation, |object| {
-        // lock() would wait forever for a call from inside a callback.
-        match object.try_lock() {
-            Ok(mut object) => body(&mut object),
-            Err(TryLockError::Poisoned(poisoned)) => body(&mut poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::WrongState, operation)
-                .detail("another call on the object is in progress")),
-        }
-    })
+    with(object, error, operation, |object| exclusive(object, operation, body))
+}
+
+/// Calls `body` with an object that one thread uses at a time.
+pub(crate) fn exclusive<U>(
+    object: &Mutex<U>,
+    operation: &'static str,
+    body: impl FnOnce(&mut U) -> Result<()>,
+) -> Result<()> {
+    // lock() would wait forever for a call from inside a callback.
+    match object.try_lock() {
+        Ok(mut object) => body(&mut object),
+        Err(TryLockError::Poisoned(poisoned)) => body(&mut poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::WrongState, operation)
+            .detail("another call on the object is in progress")),
+    }
 }
 
 /// A socket whose calls may stop before they have an error object.

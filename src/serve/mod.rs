@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::connect::PendingConnect;
 use crate::options::SocketOptions;
+use crate::reconnect::Reconnect;
 use crate::stream::ClientSocket;
 use crate::types::address::FiveTuple;
 use crate::types::endpoint::Endpoint;
@@ -268,7 +269,7 @@ impl Service {
                 "event-driven serving does not support SOCK_SEQPACKET sockets",
             );
         }
-        reactor.add(socket, data)
+        reactor.add(socket, data, &mut None)
     }
 
     /// Starts to connect, and returns without waiting. The service then adds the connection as
@@ -322,6 +323,89 @@ impl Service {
         options.refuse_calls_only(OPERATION)?;
         reactor.require_free_slot(OPERATION)?;
         reactor.connect(PendingConnect::start(endpoint, options)?, data)
+    }
+
+    /// Keeps one connection to a peer: connects, and connects again after the connection was lost,
+    /// with the backoff, the timeout and [`on_retry`](Reconnect::on_retry) of `reconnect`. Returns
+    /// without waiting, and needs no thread. The service adds each connection as
+    /// [`connect`](Service::connect) does, with the same `data`, and calls
+    /// [`on_open`](Handler::on_open): subscribe again there.
+    ///
+    /// - After [`on_close`](Handler::on_close) with another reason than
+    ///   [`Local`](crate::CloseReason::Local), exactly one call of `on_open` or of
+    ///   [`on_connect_failed`](Handler::on_connect_failed) follows, and `on_retry` runs before each
+    ///   delay, in a thread of the service. After the reason `Local`, which is a
+    ///   [`close`](Connection::close) or [`abort`](Connection::abort) by the program or a panic in a
+    ///   callback, the service does not connect again. A close after the peer's FIN has the reason
+    ///   [`PeerClosed`](crate::CloseReason::PeerClosed), so the service connects again.
+    /// - `on_connect_failed` ends the reconnecting. It receives the error of
+    ///   [`Reconnect::try_connect`]: a permanent error, `Cancelled` by the token of the options, or
+    ///   the last error when the timeout of `reconnect`, which counts from each loss, has expired.
+    ///   The token of the options does not end an open connection.
+    /// - The connection must stay open for the longest delay, or the next delays become longer: a peer
+    ///   that accepts and immediately closes is contacted as rarely as one that refuses. While the
+    ///   service serves [`max_connections`](ServeOptions::max_connections) connections, it closes the
+    ///   new connection and tries again after a delay.
+    /// - Once accepting has stopped, by [`stop`](Service::stop), [`drain`](Service::drain), a close
+    ///   or the token of the server socket or an error, the service does not connect again. A delay
+    ///   or a try in progress ends immediately, and `on_connect_failed` receives `Closed`. An open
+    ///   connection continues. Dropping the service does the same, and resets open connections. To
+    ///   serve outgoing connections only, use [`pause_accept`](Service::pause_accept).
+    ///
+    /// # Errors
+    /// The error has the unchanged `reconnect`.
+    /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection, or this
+    ///   process is a forked child.
+    /// - [`Closed`](ErrorKind::Closed): accepting has stopped.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an option has no effect here, for example
+    ///   a read or write timeout.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # use keepsock::{Connection, Handler, Reconnect, ServeOptions, ServerSocket, SocketOptions};
+    /// # let server = ServerSocket::listen("127.0.0.1:0")?;
+    /// # let upstream = ServerSocket::listen("127.0.0.1:0")?;
+    /// struct Subscriber;
+    /// impl Handler for Subscriber {
+    ///     fn on_open(&self, connection: &Connection) {
+    ///         let _ = connection.send(b"subscribe\n");
+    ///     }
+    ///     fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// }
+    /// let service = server.serve_events(&ServeOptions::new(), Subscriber)?;
+    /// let mut reconnect = Reconnect::new(upstream.endpoint(), &SocketOptions::new())?;
+    /// reconnect.on_retry(|retry| eprintln!("{retry}"));
+    /// service.reconnect(reconnect, None).map_err(|(_, e)| e)?;
+    /// for _ in 0..2 {
+    ///     let connection = upstream.accept()?;
+    ///     assert_eq!(connection.read_line(100)?, "subscribe");
+    ///     connection.abort();
+    /// }
+    /// # }
+    /// # Ok::<(), keepsock::Error>(())
+    /// ```
+    #[allow(clippy::result_large_err)] // The error returns the object to the caller.
+    pub fn reconnect(
+        &self,
+        mut reconnect: Reconnect,
+        data: Option<Data>,
+    ) -> std::result::Result<(), (Reconnect, Error)> {
+        match self.reconnect_borrowed(&mut reconnect, data) {
+            Ok(()) => Ok(()),
+            Err(e) => Err((reconnect, e)),
+        }
+    }
+
+    /// As [`reconnect`](Service::reconnect). On success an unused object stays with the caller.
+    pub(crate) fn reconnect_borrowed(
+        &self,
+        reconnect: &mut Reconnect,
+        data: Option<Data>,
+    ) -> Result<()> {
+        const OPERATION: &str = "reconnect";
+        let reactor = self.reactor(OPERATION)?;
+        reconnect.options().refuse_calls_only(OPERATION)?;
+        reactor.reconnect(reconnect, data)
     }
 
     /// Calls a function in the thread of the first event loop. Returns immediately. The functions of

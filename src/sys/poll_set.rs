@@ -42,7 +42,7 @@ mod platform {
                 libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, what, &raw mut event)
             });
             match added {
-                // Already registered. The kernel removes a socket when it is closed.
+                // Already registered.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
                 other => other.map(drop),
             }
@@ -57,10 +57,16 @@ mod platform {
         }
 
         pub(crate) fn remove_event(&self, event: &Event) {
-            let (epoll, event) = (self.epoll.as_raw_fd(), event.reader().as_raw_fd());
+            self.remove(event.reader());
+        }
+
+        /// Removes a socket before it is closed. The close alone does not remove it while a forked
+        /// child has a copy.
+        pub(crate) fn remove(&self, what: Borrowed<'_>) {
+            let (epoll, what) = (self.epoll.as_raw_fd(), what.as_raw_fd());
             // Fails if the socket was not registered.
             // SAFETY: EPOLL_CTL_DEL reads no event.
-            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, event, std::ptr::null_mut()) };
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, what, std::ptr::null_mut()) };
         }
 
         /// Becomes readable after this time; `None` disarms the timer.
@@ -111,6 +117,10 @@ mod platform {
         }
 
         pub(crate) fn remove_event(&self, _event: &Event) {
+            match *self {}
+        }
+
+        pub(crate) fn remove(&self, _socket: Borrowed<'_>) {
             match *self {}
         }
 

@@ -460,6 +460,19 @@ mod c_only {
     }
 
     /// An address without a listener.
+    /// A call that leaves the variable of the object as it is.
+    fn reconnect_fails(
+        service: *mut keepsock_service,
+        reconnect: *mut keepsock_reconnect,
+        e: Error,
+    ) -> i32 {
+        let mut variable = reconnect;
+        let status =
+            unsafe { keepsock_service_reconnect(service, &raw mut variable, null_mut(), e) };
+        assert_eq!(variable, reconnect);
+        status
+    }
+
     fn new_reconnect() -> *mut keepsock_reconnect {
         let endpoint = CString::new(crate::support::refused_address().to_string()).unwrap();
         let mut reconnect = null_mut();
@@ -1199,6 +1212,7 @@ mod c_only {
                     status
                 },
                 |s, e| keepsock_service_add(s, null_mut(), null_mut(), e),
+                |s, e| keepsock_service_reconnect(s, null_mut(), null_mut(), e),
                 |s, e| keepsock_service_post(s, None, null_mut(), e),
                 |s, e| keepsock_service_for_each(s, None, null_mut(), e),
                 |s, e| keepsock_service_add_timer(s, 0, 0, None, null_mut(), null_mut(), e),
@@ -1463,6 +1477,9 @@ mod c_only {
                     gives(WRONG_STATE, in_parent, |e| {
                         keepsock_service_add(service, client, none(), e)
                     });
+                    let reconnect = new_reconnect();
+                    gives(WRONG_STATE, in_parent, |e| reconnect_fails(service, reconnect, e));
+                    keepsock_reconnect_free(reconnect);
                     for group in [null(), c"group".as_ptr()] {
                         gives(WRONG_STATE, in_parent, |e| {
                             let (x, n) = (b"x".as_ptr().cast(), null_mut());
@@ -2113,6 +2130,13 @@ mod c_only {
         let space: *mut c_void = buf.as_mut_ptr().cast();
         unsafe {
             gives(INVALID, "cancel is NULL", |e| keepsock_cancel_token_new(null_mut(), e));
+            gives(INVALID, "reconnect is NULL", |e| {
+                keepsock_service_reconnect(service, null_mut(), null_mut(), e)
+            });
+            gives(INVALID, "reconnect is NULL", |e| reconnect_fails(service, null_mut(), e));
+            gives(WRONG_STATE, "reconnect is a freed object", |e| {
+                reconnect_fails(service, client.cast(), e)
+            });
             gives(INVALID, "cancel is NULL", |e| {
                 out(-1, |fd| keepsock_cancel_token_fd(null(), fd, e))
             });

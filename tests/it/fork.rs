@@ -77,6 +77,7 @@ both_apis_alone![
     token_fired_in_a_forked_child_is_not_fired_in_the_parent,
     pending_connect_dropped_with_forked_child_ends_its_connection,
     pending_connect_freed_in_a_forked_child_finishes_in_the_parent,
+    attempt_that_failed_with_a_forked_copy_reports_once,
     reconnect_freed_in_a_forked_child_connects_in_the_parent,
     #[cfg(feature = "serve")] {
         event_service_with_forked_child_ends_connections,
@@ -800,6 +801,33 @@ fn pending_connect_freed_in_a_forked_child_finishes_in_the_parent<A: Api>() {
     };
     client.write_all(b"after\n").unwrap();
     assert_eq!(server.accept().unwrap().read_line(64).unwrap(), "after");
+}
+
+/// E5, C7: a failed attempt does not keep the descriptor of a pending connect readable while a forked
+/// child has a copy of its socket.
+fn attempt_that_failed_with_a_forked_copy_reports_once<A: Api>() {
+    let queues = [FullQueue::new(), FullQueue::new()];
+    let [first, second] = [0, 1].map(|n| queues[n].endpoint());
+    let options: [Opt<'_, A>; 3] = [
+        Opt::Address(first.parse().unwrap()),
+        Opt::Address(second.parse().unwrap()),
+        Opt::AttemptDelay(10),
+    ];
+    let mut connecting = A::start("service:80", &options).unwrap();
+    let fd = connecting.fd().unwrap();
+    while connecting.attempts_in_progress().len() < 2 {
+        assert!(system::becomes_readable(fd, 30_000), "the second attempt does not start");
+        assert!(connecting.finish().unwrap().is_none());
+    }
+    let [first, _second] = queues;
+    let _child = Forked::new(|| system::drop_copy(&first));
+    // The next SYN gets RST.
+    drop(first);
+    while connecting.attempts().is_empty() {
+        assert!(system::becomes_readable(fd, 30_000), "the failure is not reported");
+        assert!(connecting.finish().unwrap().is_none());
+    }
+    assert!(!system::becomes_readable(fd, 200), "the failed attempt is reported again");
 }
 
 /// E5: as for a pending connect.

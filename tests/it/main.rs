@@ -68,6 +68,8 @@ mod serve;
 mod serve_events;
 #[cfg(feature = "serve")]
 mod service;
+#[cfg(feature = "serve")]
+mod service_reconnect;
 mod signals;
 #[cfg(feature = "serve")]
 mod stress;

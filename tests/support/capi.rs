@@ -491,7 +491,7 @@ pub struct CToken(pub *mut keepsock_cancel_token);
 pub struct CReconnect {
     pub pointer: *mut keepsock_reconnect,
     /// The target of `user`.
-    told: Option<Box<OnRetry>>,
+    pub told: Option<Box<OnRetry>>,
     /// The targets of `user`, which must not move.
     #[allow(clippy::vec_box)]
     watches: Vec<Box<WatchFn>>,

@@ -65,7 +65,8 @@ pub struct keepsock_callbacks {
     /// sizeof(keepsock_callbacks).
     pub size: usize,
     /// The first callback of a connection. The service accepted the connection, or it was added by
-    /// keepsock_service_add() or keepsock_service_connect(). Default: no action.
+    /// keepsock_service_add(), keepsock_service_connect() or keepsock_service_reconnect(). Default: no
+    /// action.
     pub on_open: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
     /// A message arrived; without framing, some bytes arrived. The `len` bytes at `buf` are valid
     /// until the callback returns. Default: the library discards the data.
@@ -93,7 +94,8 @@ pub struct keepsock_callbacks {
     /// the addresses of the connection are available until the callback returns.
     /// keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action.
     pub on_close: Option<unsafe extern "C" fn(conn: keepsock_conn, reason: i32, user: *mut c_void)>,
-    /// A keepsock_service_connect() failed, and the library does not call on_open for it.
+    /// A keepsock_service_connect() failed, and the library does not call on_open for it. Or a
+    /// keepsock_service_reconnect() has ended, and the library connects no more.
     /// `conn_user` is the pointer that was passed to that call. `error` is valid until the callback
     /// returns; do not free it. Default: no action.
     pub on_connect_failed: Option<

@@ -11,6 +11,7 @@ use super::Connection;
 use super::send_queue::{SendQueue, Watermarks};
 use super::tasks::Tasks;
 use crate::io::memory::listed;
+use crate::reconnect::Reconnect;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
 use crate::sys::fork::lock_inherited;
@@ -74,10 +75,14 @@ const GENERATIONS: u32 = 1 << 30;
 /// [`Connection::data`](crate::Connection::data).
 pub type Data = Arc<dyn Any + Send + Sync>;
 
+/// A client that connects again after its connection was lost, with the data of each connection. It
+/// is in an event loop while it has no connection.
+pub(super) type Reconnecting = (Box<Reconnect>, Option<Data>);
+
 /// The origin of a connection.
 pub(super) enum Origin {
     Accepted,
-    Added(Option<Data>, Arc<ConnConfig>),
+    Added(Option<Data>, Arc<ConnConfig>, Option<Reconnecting>),
 }
 
 /// The addresses of a connection behind a proxy that its entry does not have as those of the peer.
@@ -146,6 +151,8 @@ pub(super) struct ColdState {
     pub sending: Option<AckProgress>,
     /// The configuration of a connection that the program added.
     pub own_config: Option<Arc<ConnConfig>>,
+    /// Connects again after this connection.
+    pub reconnect: Option<Reconnecting>,
     /// The address of a peer that `ip` and `port` cannot represent: a Unix socket with a name, or
     /// an IPv6 address with a scope. Behind a proxy also a Unix socket without a name.
     peer: Option<Address>,

@@ -34,7 +34,6 @@ use crate::stream::liveness::Pauses;
 use crate::sys::{self, InUse, Occurred, Owned, Poller, Tick};
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
-use crate::types::error::ErrorKind;
 use accepting::Accepting;
 pub(super) use accepting::watch;
 use connects::{CONNECT_POLL_INTERVAL, Connect};
@@ -286,16 +285,9 @@ impl<'a> Loop<'a> {
             }
         }
         // No connect and no function follows after this, because the service has ended.
-        let requested = shared.take_connects().into_iter().map(|(_, data)| data);
-        let in_progress =
-            mem::take(&mut self.connects).into_iter().map(|(_, connect)| connect.data);
-        for data in requested.chain(in_progress) {
-            self.connect_failed(&service.state.error(ErrorKind::Closed, "connect"), data);
-            service.task_ended();
-        }
+        self.end_connects();
         while self.run_service_task() {}
         self.drop_service_timers();
-        self.unwatched.clear();
         service.exit_when_empty.load(Ordering::SeqCst) && service.state.lock().live == 0
     }
 

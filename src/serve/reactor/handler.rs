@@ -34,8 +34,8 @@ use crate::types::error::Error;
 /// }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// A connection was accepted, [added](crate::Service::add) or
-    /// [connected](crate::Service::connect).
+    /// A connection was accepted, [added](crate::Service::add),
+    /// [connected](crate::Service::connect) or [connected again](crate::Service::reconnect).
     fn on_open(&self, connection: &Connection) {
         let _ = connection;
     }
@@ -83,8 +83,9 @@ pub trait Handler: Send + Sync + 'static {
         connection.close();
     }
 
-    /// A [`connect`](crate::Service::connect) with this `data` has failed. No connection was
-    /// opened.
+    /// A [`connect`](crate::Service::connect) with this `data` has failed, and no connection was
+    /// opened. Or a [`reconnect`](crate::Service::reconnect) with this `data` has ended, and no
+    /// connection follows.
     fn on_connect_failed(&self, error: &Error, data: Option<Data>) {
         let _ = (error, data);
     }

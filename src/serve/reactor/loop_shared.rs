@@ -6,14 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use super::conn_table::Data;
 use crate::connect::PendingConnect;
-use crate::sys::Registry;
+use crate::io::panic_guard::panics;
+use crate::log;
+use crate::reconnect::Reconnect;
+use crate::stream::ClientSocket;
+use crate::sys::{Borrowed, Registry};
+use crate::types::error::{Error, ErrorKind, Result};
 
 /// In place of an index: the loop runs no callback.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The list of pending entries is not empty.
 pub(super) const CMD_SCAN: u32 = 1;
-/// New connects were requested.
+/// New connects were requested, or the service stops and ends the reconnects.
 pub(super) const CMD_CONNECT: u32 = 1 << 1;
 /// The service drains: run each connection's drain callback.
 pub(super) const CMD_DRAIN: u32 = 1 << 2;
@@ -27,7 +32,47 @@ pub(super) const CMD_POST: u32 = 1 << 5;
 pub(super) const CMD_TIMERS: u32 = 1 << 6;
 
 /// A connect that a program requested, with the data of its connection.
-type NewConnect = (PendingConnect, Option<Data>);
+type NewConnect = (Connecting, Option<Data>);
+
+/// A connect that a program requested.
+pub(super) enum Connecting {
+    Once(Box<PendingConnect>),
+    /// Connects until it succeeds, and again after the connection was lost.
+    Again(Box<Reconnect>),
+}
+
+impl Connecting {
+    /// Continues without waiting.
+    pub(super) fn try_connect(&mut self) -> Result<Option<ClientSocket>> {
+        match self {
+            Connecting::Once(pending) => pending.finish(),
+            Connecting::Again(reconnect) => {
+                let mut outcome = Ok(None);
+                // It calls `on_retry` of the program.
+                if panics(|| outcome = reconnect.try_connect()) {
+                    log::function_panicked();
+                    return Err(Error::new(ErrorKind::Panic, "reconnect"));
+                }
+                outcome
+            }
+        }
+    }
+
+    pub(super) fn descriptor(&mut self) -> Result<Borrowed<'_>> {
+        match self {
+            Connecting::Once(pending) => pending.descriptor(),
+            Connecting::Again(reconnect) => reconnect.descriptor(),
+        }
+    }
+
+    /// The descriptor that [`descriptor`](Connecting::descriptor) has returned, if it is open.
+    pub(super) fn open_descriptor(&self) -> Option<Borrowed<'_>> {
+        match self {
+            Connecting::Once(pending) => pending.open_descriptor(),
+            Connecting::Again(reconnect) => reconnect.open_descriptor(),
+        }
+    }
+}
 
 pub(super) struct LoopShared {
     pub registry: Registry,

@@ -10,7 +10,7 @@ use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Orig
 use super::event_loop;
 use super::groups::Groups;
 use super::loop_shared::{
-    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_TIMERS, LoopShared,
+    CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_TIMERS, Connecting, LoopShared,
 };
 use super::send_queue::Watermarks;
 use super::service_timers::{ServiceTimers, TimerFunction};
@@ -20,6 +20,7 @@ use super::{Connection, Data, HERE, Handler, ReactorService};
 use crate::connect::PendingConnect;
 use crate::io::memory::boxed;
 use crate::listener::ServerSocket;
+use crate::reconnect::Reconnect;
 use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
 use crate::serve::lifecycle::{Backend, Locked, ServiceState};
 use crate::serve::options::ReactorConfig;
@@ -191,6 +192,7 @@ impl Backend for ReactorService {
     fn stop(&self) {
         self.state.stop();
         self.loops[self.acceptor].post_command(CMD_ACCEPT, false);
+        self.end_reconnects();
     }
 
     fn accept_pause_changed(&self) {
@@ -242,9 +244,9 @@ impl ReactorService {
         let accepted = matches!(origin, Origin::Accepted);
         // There are at most 256 loops.
         entry.open(socket, peer, via, accepted, number as u8, self.now() as u32);
-        if let Origin::Added(data, own) = origin {
+        if let Origin::Added(data, own, reconnect) = origin {
             let cold = entry.cold();
-            (cold.data, cold.own_config) = (data, Some(own));
+            (cold.data, cold.own_config, cold.reconnect) = (data, Some(own), reconnect);
             entry.flags |= OWN_CONFIG;
         }
         let watched = self.config(&entry).liveness.watched();
@@ -309,21 +311,60 @@ impl ReactorService {
         pending: PendingConnect,
         data: Option<Data>,
     ) -> Result<()> {
+        self.request(Connecting::Once(Box::new(pending)), data)
+            .map_err(|_| self.state.error(ErrorKind::Closed, "connect"))
+    }
+
+    /// Takes a client that connects again after its connection was lost. On failure it stays.
+    pub(in crate::serve) fn reconnect(
+        &self,
+        reconnect: &mut Reconnect,
+        data: Option<Data>,
+    ) -> Result<()> {
+        let closed = || self.state.error(ErrorKind::Closed, "reconnect");
+        if self.has_stopped() {
+            return Err(closed());
+        }
+        // This calls the functions of the program that watch the client, so no lock is held.
+        let taken = Box::new(reconnect.take());
+        self.request(Connecting::Again(taken), data).map_err(|connecting| {
+            if let Connecting::Again(taken) = connecting {
+                *reconnect = *taken;
+            }
+            closed()
+        })
+    }
+
+    /// Passes a connect to a loop. Returns it if the service has ended.
+    fn request(
+        &self,
+        connecting: Connecting,
+        data: Option<Data>,
+    ) -> std::result::Result<(), Connecting> {
         let is_own_loop = self.runs_here();
         let shared = &self.loops[if is_own_loop { HERE.get().1 } else { 0 }];
         let mut locked = self.state.lock();
         // A loop takes the last connects after `ended` was set.
         if locked.ended {
-            drop(locked);
-            return Err(self.state.error(ErrorKind::Closed, "connect"));
+            return Err(connecting);
         }
         locked.tasks += 1;
         let mut connects = shared.new_connects.lock().unwrap_or_else(PoisonError::into_inner);
         drop(locked);
-        connects.push((pending, data));
+        connects.push((connecting, data));
         drop(connects);
         shared.post_command(CMD_CONNECT, is_own_loop);
         Ok(())
+    }
+
+    /// Whether accepting has stopped, after which no client connects again.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
+    /// Lets each loop end the reconnects that have no connection, after accepting has stopped.
+    pub(super) fn end_reconnects(&self) {
+        self.post_to_all(CMD_CONNECT);
     }
 
     /// Counts a task that has ended: a connect whose connection was added or whose
@@ -335,11 +376,12 @@ impl ReactorService {
         self.state.notify(locked, is_relevant);
     }
 
-    /// Adds a connection that the program made.
+    /// Adds a connection that the program made. `reconnect` is taken on success.
     pub(in crate::serve) fn add(
         self: &Arc<Self>,
         socket: &ClientSocket,
         data: Option<Data>,
+        reconnect: &mut Option<Box<Reconnect>>,
     ) -> Result<Connection> {
         let mut locked = self.state.lock();
         if let Err(kind) = self.check_capacity(&locked) {
@@ -362,7 +404,9 @@ impl ReactorService {
         self.state.count_opened(&mut locked);
         drop(locked);
         let (liveness, close_timeout) = socket.liveness_and_close_timeout();
-        let origin = Origin::Added(data, ConnConfig::new(liveness, close_timeout));
+        let reconnecting = reconnect.take().map(|reconnect| (reconnect, data.clone()));
+        let config = ConnConfig::new(liveness, close_timeout);
+        let origin = Origin::Added(data, config, reconnecting);
         let via = socket.proxied().map(|(_, local)| local.clone()).zip(socket.proxy_address());
         let via = via.map(|(local, proxy)| Via { local, proxy });
         let generation = self.install(index, number, released, socket.peer(), via, origin);

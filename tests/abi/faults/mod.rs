@@ -640,6 +640,21 @@ fn service_calls(m: &mut Machine) {
                 keepsock_service_broadcast(p, o)
                     (p, null(), b"abc".as_ptr().cast(), 3, o.at(0), o.at(1), o.at(2));
             }
+            let again = || {
+                made(keepsock_reconnect_free, |out| unsafe {
+                    keepsock_reconnect_new(target.as_ptr(), null(), out, null_mut())
+                })
+            };
+            m.each(
+                "keepsock_service_reconnect",
+                false,
+                |m| (serving(m), m.filtered(again)),
+                |s, _, e| unsafe {
+                    let mut again = s.1.0;
+                    keepsock_service_reconnect(s.0.0.0, &raw mut again, null_mut(), e)
+                },
+                nothing,
+            );
             m.each(
                 "keepsock_service_add",
                 false,

@@ -13,8 +13,8 @@ use keepsock::ffi::*;
 use keepsock::{CloseReason, Sockopt};
 
 use super::super::capi::{
-    CApi, CClient, CServer, c, call, close_reason, failure, framing_to_c, options, sized_text,
-    snap, text_of, tuple,
+    CApi, CClient, CReconnect, CServer, c, call, close_reason, failure, framing_to_c, options,
+    sized_text, snap, text_of, tuple,
 };
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 use super::{Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
@@ -23,7 +23,8 @@ pub struct CService {
     pub pointer: *mut keepsock_service,
     /// The target of `user`. It lives until the service is freed.
     _user: Box<dyn Any>,
-    timers: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// The targets of `user` of timers and reconnects. They live until the service is freed.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +48,7 @@ impl CService {
             let user = user.cast_mut().cast();
             keepsock_server_serve(server.0, options.0, Some(run), user, &raw mut out, e)
         })?;
-        Ok(CService { pointer: out, _user: handler, timers: Mutex::default() })
+        Ok(CService { pointer: out, _user: handler, kept: Mutex::default() })
     }
 
     pub fn serve_events(server: &CServer, list: &[Serve], on: On<CApi>) -> Outcome<CService> {
@@ -60,7 +61,7 @@ impl CService {
             let (callbacks, user) = (&raw const callbacks, user.cast_mut().cast());
             keepsock_server_serve_events(server.0, options.0, callbacks, user, &raw mut out, e)
         })?;
-        Ok(CService { pointer: out, _user: on, timers: Mutex::default() })
+        Ok(CService { pointer: out, _user: on, kept: Mutex::default() })
     }
 }
 
@@ -380,6 +381,26 @@ impl Service<CApi> for CService {
         })
     }
 
+    fn reconnect(
+        &self,
+        mut reconnect: CReconnect,
+        data: usize,
+    ) -> Result<(), (CReconnect, Failure)> {
+        let (before, data) = (reconnect.pointer, data as *mut c_void);
+        let taken = call(|e| unsafe {
+            keepsock_service_reconnect(self.pointer, &raw mut reconnect.pointer, data, e)
+        });
+        if let Err(failure) = taken {
+            assert_eq!(reconnect.pointer, before);
+            return Err((reconnect, failure));
+        }
+        assert!(reconnect.pointer.is_null());
+        if let Some(told) = reconnect.told.take() {
+            self.kept.lock().unwrap().push(told);
+        }
+        Ok(())
+    }
+
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
         unsafe extern "C" fn run(user: *mut c_void) {
             let function = unsafe { Box::from_raw(user.cast::<Box<dyn FnOnce() + Send>>()) };
@@ -397,8 +418,7 @@ impl Service<CApi> for CService {
         }
         let mut function = Box::new(function);
         let (user, mut timer) = ((&raw mut *function).cast(), 0);
-        // The functions live until the service is freed.
-        self.timers.lock().unwrap().push(function);
+        self.kept.lock().unwrap().push(function);
         call(|e| unsafe {
             let timer = &raw mut timer;
             keepsock_service_add_timer(self.pointer, delay, interval, Some(run), user, timer, e)

@@ -153,6 +153,12 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     /// Adds a client, which is unchanged on failure. `data` is above 0.
     fn add(&self, client: A::Client, data: usize) -> Result<(), (A::Client, Failure)>;
     fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
+    /// Takes a reconnect, which is unchanged on failure. `data` is above 0.
+    fn reconnect(
+        &self,
+        reconnect: A::Reconnect,
+        data: usize,
+    ) -> Result<(), (A::Reconnect, Failure)>;
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()>;
     /// `interval` 0: once.
     fn add_timer(&self, delay: i64, interval: i64, function: OnTimer) -> Outcome<u64>;

@@ -295,6 +295,15 @@ impl Service<RustApi> for keepsock::Service {
         Ok(keepsock::Service::connect(self, endpoint, &options, Some(data))?)
     }
 
+    fn reconnect(
+        &self,
+        reconnect: keepsock::Reconnect,
+        data: usize,
+    ) -> Result<(), (keepsock::Reconnect, Failure)> {
+        keepsock::Service::reconnect(self, reconnect, Some(Arc::new(data)))
+            .map_err(|(reconnect, e)| (reconnect, e.into()))
+    }
+
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
         Ok(keepsock::Service::post(self, function)?)
     }

@@ -120,6 +120,7 @@ impl<'a> Loop<'a> {
         self.end_headers();
         self.report_accepting_done();
         self.service.state.accepting_ended(failure);
+        self.service.end_reconnects();
     }
 
     /// Notifies the threads that wait for the end of the service, once no further connection can be

@@ -1,43 +1,57 @@
-//! Connects that the program requested.
+//! Connects that the program requested, and clients that connect again.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::super::Data;
+use super::super::loop_shared::Connecting;
 use super::{CONNECTS, Loop};
-use crate::connect::PendingConnect;
 use crate::io::panic_guard::panics;
-use crate::types::error::Error;
+use crate::sys::Registry;
+use crate::types::error::{Error, ErrorKind};
 
 /// The interval at which the loop polls a connect that has no descriptor to wait for.
 pub(super) const CONNECT_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A connect in progress.
 pub(super) struct Connect {
-    pub(super) pending: PendingConnect,
-    pub(super) data: Option<Data>,
+    connecting: Connecting,
+    data: Option<Data>,
+    /// The poller has the descriptor of the connect.
+    is_watched: bool,
+}
+
+impl Connect {
+    fn is_reconnect(&self) -> bool {
+        matches!(self.connecting, Connecting::Again(_))
+    }
+
+    /// Removes the descriptor from the poller. Closing it is not enough while a forked child has a
+    /// copy: the poller would report it in every wait.
+    fn unwatch(&mut self, registry: &Registry) {
+        if mem::take(&mut self.is_watched) {
+            self.connecting.open_descriptor().into_iter().for_each(|d| registry.remove(d));
+        }
+    }
 }
 
 impl<'a> Loop<'a> {
-    /// Starts the connects that other threads and callbacks have requested.
+    /// Starts the connects that other threads and callbacks have requested. Ends the reconnects if
+    /// the service stops.
     pub(super) fn start_connects(&mut self) {
-        let shared = &self.service.loops[self.number];
-        let connects = shared.take_connects();
-        for (mut pending, data) in connects {
-            let entry = self.connects.vacant_entry();
-            let key = CONNECTS + entry.key();
-            // The descriptor reports the sockets and timers of the connect, so a connect costs
-            // nothing until one of them is ready.
-            let watched = match pending.descriptor() {
-                Ok(descriptor) => shared.registry.add_listener(descriptor, key).is_ok(),
-                // The connect needs a step now, or the platform has no such descriptor.
-                Err(_) => false,
-            };
-            if !watched {
-                self.unwatched.push(entry.key());
-            }
-            entry.insert(Connect { pending, data });
-            self.poll_connect(key - CONNECTS);
+        for (connecting, data) in self.shared().take_connects() {
+            self.start_connect(connecting, data);
         }
+        if self.service.has_stopped() {
+            let reconnects = self.connects.iter().filter(|(_, connect)| connect.is_reconnect());
+            let keys: Vec<_> = reconnects.map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| self.poll_connect(key));
+        }
+    }
+
+    pub(super) fn start_connect(&mut self, connecting: Connecting, data: Option<Data>) {
+        let key = self.connects.insert(Connect { connecting, data, is_watched: false });
+        self.poll_connect(key);
     }
 
     /// Continues the connects without a descriptor, once per [`CONNECT_POLL_INTERVAL`].
@@ -52,25 +66,102 @@ impl<'a> Loop<'a> {
         }
     }
 
+    /// Continues a connect. Its task ends when its connection was added, or when
+    /// `on_connect_failed` has returned.
     pub(super) fn poll_connect(&mut self, key: usize) {
+        let service = self.service;
+        let registry = &self.shared().registry;
         let Some(connect) = self.connects.get_mut(key) else {
             return;
         };
-        let connected = match connect.pending.finish() {
-            Ok(None) => return,
+        // The next step of a reconnect may close the descriptor.
+        if connect.is_reconnect() {
+            connect.unwatch(registry);
+        }
+        let outcome = if connect.is_reconnect() && service.has_stopped() {
+            Err(service.state.error(ErrorKind::Closed, "reconnect"))
+        } else {
+            connect.connecting.try_connect()
+        };
+        let connected = match outcome {
+            Ok(None) => return self.watch_connect(key),
             Ok(Some(client)) => Ok(client),
             Err(e) => Err(e),
         };
-        let connect = self.connects.remove(key);
+        connect.unwatch(registry);
+        let Connect { connecting, data, .. } = self.connects.remove(key);
         self.unwatched.retain(|other| *other != key);
-        let added = connected.and_then(|client| self.service.add(&client, connect.data.clone()));
-        if let Err(e) = added {
-            self.connect_failed(&e, connect.data);
+        let client = match connected {
+            Ok(client) => client,
+            Err(e) => return self.end_connect(&e, connecting, data),
+        };
+        let mut reconnect = match connecting {
+            Connecting::Once(_) => None,
+            Connecting::Again(reconnect) => Some(reconnect),
+        };
+        match (service.add(&client, data.clone(), &mut reconnect), reconnect) {
+            (Ok(_), _) => service.task_ended(),
+            (Err(e), Some(reconnect)) => {
+                drop(client);
+                let connecting = Connecting::Again(reconnect);
+                // A full service has room later. The client counts this as a lost connection.
+                if matches!(e.kind(), ErrorKind::WrongState | ErrorKind::NoMemory) {
+                    return self.start_connect(connecting, data);
+                }
+                self.end_connect(&e, connecting, data);
+            }
+            (Err(e), None) => {
+                self.connect_failed(&e, data);
+                service.task_ended();
+            }
         }
+    }
+
+    /// Lets the poller report when the connect must continue. The descriptor reports the sockets and
+    /// timers of the connect, so a connect costs nothing until one of them is ready.
+    fn watch_connect(&mut self, key: usize) {
+        let registry = &self.shared().registry;
+        let Some(connect) = self.connects.get_mut(key).filter(|connect| !connect.is_watched) else {
+            return;
+        };
+        connect.is_watched = match connect.connecting.descriptor() {
+            Ok(descriptor) => registry.add_listener(descriptor, CONNECTS + key).is_ok(),
+            // The connect needs a step now, or the platform has no such descriptor.
+            Err(_) => false,
+        };
+        let is_watched = connect.is_watched;
+        self.unwatched.retain(|other| *other != key);
+        if !is_watched {
+            self.unwatched.push(key);
+        }
+    }
+
+    /// Ends every connect, after the service has ended.
+    pub(super) fn end_connects(&mut self) {
+        let (service, shared) = (self.service, self.shared());
+        self.unwatched.clear();
+        let in_progress = mem::take(&mut self.connects).into_iter().map(|(_, mut connect)| {
+            connect.unwatch(&shared.registry);
+            (connect.connecting, connect.data)
+        });
+        for (connecting, data) in shared.take_connects().into_iter().chain(in_progress) {
+            let operation = match connecting {
+                Connecting::Once(_) => "connect",
+                Connecting::Again(_) => "reconnect",
+            };
+            let error = service.state.error(ErrorKind::Closed, operation);
+            self.end_connect(&error, connecting, data);
+        }
+    }
+
+    fn end_connect(&self, error: &Error, connecting: Connecting, data: Option<Data>) {
+        self.connect_failed(error, data);
+        // Dropping values of the program may panic.
+        panics(|| drop(connecting));
         self.service.task_ended();
     }
 
-    pub(super) fn connect_failed(&self, error: &Error, data: Option<Data>) {
+    fn connect_failed(&self, error: &Error, data: Option<Data>) {
         let handler = &*self.service.handler;
         // If the callback panics, there is no connection to reset.
         panics(|| handler.on_connect_failed(error, data));

@@ -12,7 +12,7 @@ use super::super::conn_table::{
     CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FIN_SENT, NextAction, PAUSED,
     QUEUED, READ_PENDING, RECV_EOF, RESET_PENDING, THROTTLED, UNOPENED,
 };
-use super::super::loop_shared::{CMD_ACCEPT, CMD_RESET_ALL};
+use super::super::loop_shared::{CMD_ACCEPT, CMD_RESET_ALL, Connecting};
 use super::super::send::RETRY_DELAY;
 use super::super::slots::SlotAllocator;
 use super::{Accepting, Loop};
@@ -189,12 +189,15 @@ impl<'a> Loop<'a> {
         // The peer's address is needed only if the service limits connections per address.
         let counted = entry.is_accepted() && service.state.admission.max_per_address.is_some();
         let peer = counted.then(|| entry.peer());
-        let (socket, cold) = entry.clear();
+        let (socket, mut cold) = entry.clear();
         let again = !entry.is_exhausted();
         drop(entry);
         if let Some(socket) = socket {
             sys::fork::close(socket, reset);
         }
+        // After a close by the program no connection follows.
+        let lost = cold.as_mut().filter(|_| reason != CloseReason::Local);
+        let reconnecting = lost.and_then(|cold| cold.reconnect.take());
         if cold.is_some() {
             // Dropping the program's data may panic.
             panics(|| drop(cold));
@@ -203,7 +206,12 @@ impl<'a> Loop<'a> {
         service.traffic.count_close(reason);
         service.state.count_closed(&mut locked, peer.as_ref(), reset);
         locked.members.free(index, self.number, again);
+        // Under the same lock, so that `wait` does not return in between.
+        locked.tasks += usize::from(reconnecting.is_some());
         self.connection_left(locked);
+        if let Some((reconnect, data)) = reconnecting {
+            self.start_connect(Connecting::Again(reconnect), data);
+        }
     }
 
     /// Handles the end of a connection that the state no longer counts.
