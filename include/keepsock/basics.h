@@ -6,7 +6,7 @@
  *
  * Contents
  *  1. Version: keepsock_version
- *  2. Statuses: keepsock_status_name, keepsock_status_str
+ *  2. Statuses: KEEPSOCK_INFINITE, keepsock_status_name, keepsock_status_str
  *  3. Errors: keepsock_error_print, keepsock_error_message, keepsock_error_status,
  *     keepsock_status_errno, keepsock_error_operation, keepsock_error_endpoint,
  *     keepsock_error_stage, keepsock_error_os_error, keepsock_error_lookup_code,
@@ -79,7 +79,7 @@ const char *keepsock_version(void);
 #define KEEPSOCK_OK 0
 
 /** No limit, for the timeouts and limits that accept it. */
-#define KEEPSOCK_INFINITE -1
+#define KEEPSOCK_INFINITE (-1)
 
 /**
  * The kind of a failure. Its number is the status code of the C API. Numbers never change their
@@ -527,9 +527,11 @@ enum {
  *
  * A received message is too long if it has more than `max` bytes. It is malformed if its length is
  * not a number in its format, or is below zero with `length_adjustment`. A message that is
- * incomplete at the end of the stream is not delivered. `max` does not limit sent messages. A sent
- * message must not contain its delimiter (LF with lines), because the peer would receive several
- * messages.
+ * incomplete at the end of the stream is not delivered. `max` does not limit sent messages.
+ *
+ * Functions that send reject a message that the peer would not receive unchanged: a message that
+ * contains its delimiter (LF with lines), a line that ends with CR, and a message whose length is
+ * not `len` or not the one that its length field describes.
  */
 typedef struct {
     /** sizeof(keepsock_framing). */
@@ -543,13 +545,14 @@ typedef struct {
         before the length field and the field. Otherwise it counts the bytes without delimiter or
         length, and with KEEPSOCK_FRAMING_PREFIXED the length must be able to represent it. */
     size_t max;
-    /** The length of each received message in bytes, above 0. */
+    /** The length of each message in bytes, above 0. */
     size_t len;
     /** The number of bytes before the length field. */
     size_t length_offset;
     /** A number that is added to the length. The sum is the number of bytes after the length
-        field. It is 0 if the length counts those bytes. It is negative if the length also counts
-        bytes before them, by the number of those. */
+        field. It is 0 if the length counts those bytes only. If the length also counts bytes
+        before them, it is minus the number of the latter, at least `-(length_offset + size of
+        the field)`. */
     int32_t length_adjustment;
     /** The byte that ends a message. */
     uint8_t delimiter;

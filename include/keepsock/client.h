@@ -564,7 +564,8 @@ int32_t keepsock_client_write_all(keepsock_client *client, const void *buf, size
                                   keepsock_error **error);
 
 /**
- * Writes at least one byte: waits until the kernel accepts some.
+ * Writes at least one byte: waits until the kernel accepts some. With `len` 0 it writes nothing and
+ * does not wait.
  *
  * Most programs call keepsock_client_write_all().
  *
@@ -645,8 +646,8 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
- *     `framing` is out of range or is set although its kind does not use it, the message contains
- *     its delimiter (LF with lines), or the format of the length cannot represent `len`
+ *     `framing` is out of range or is set although its kind does not use it, or the peer
+ *     would not receive the message unchanged
  *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member of `framing`
  *     that is set
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number

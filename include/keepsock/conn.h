@@ -155,8 +155,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `buf` is NULL and `len` is not 0, the message
- *     contains the delimiter of the framing (LF with lines), or the format of the length cannot
- *     represent `len`
+ *     contains the delimiter of the framing (LF with lines), is a line that ends with CR, or has a
+ *     length that the framing does not permit (keepsock_framing)
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
  */
@@ -183,8 +183,7 @@ int32_t keepsock_conn_send(keepsock_conn conn, const void *buf, size_t len, keep
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `slices` or a buffer is NULL and its size is
- *     not 0, the message contains the delimiter of the framing (LF with lines), or the format of
- *     the length cannot represent the length of the message
+ *     not 0, or the peer would not receive the message unchanged (keepsock_framing)
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
  */

@@ -471,8 +471,7 @@ int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_callb
  *     keepsock_server_serve(), which has no groups; or the call comes from a forked child; the
  *     service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
- *     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
- *     format of the length cannot represent `len`
+ *     is not UTF-8, or a peer would not receive the message unchanged (keepsock_framing)
  * @note May be called from inside handlers and callbacks.
  */
 int32_t keepsock_service_broadcast(keepsock_service *service, const char *group, const void *buf,

@@ -30,7 +30,8 @@ impl SocketOptions {
     }
 
     /// Sets the keepalive values of TCP connections; `None` turns keepalive off. Default:
-    /// [`Keepalive::default`]. A Unix socket has no keepalive: values are rejected with
+    /// [`Keepalive::default`], which the library adapts to `dead_after` and `middlebox_timeout`. A
+    /// Unix socket has no keepalive: other values are rejected with
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and `None` is accepted.
     ///
     /// ```
@@ -39,7 +40,11 @@ impl SocketOptions {
     /// ```
     #[must_use]
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
-        self.keepalive = keepalive.into().map_or(KeepaliveSetting::Off, KeepaliveSetting::Own);
+        self.keepalive = match keepalive.into() {
+            None => KeepaliveSetting::Off,
+            Some(values) if values == Keepalive::default() => KeepaliveSetting::Adapted,
+            Some(values) => KeepaliveSetting::Own(values),
+        };
         self
     }
 

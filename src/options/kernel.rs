@@ -380,6 +380,6 @@ mod tests {
     fn raw_sockopt_of_the_library_is_rejected() {
         let options = SocketOptions::new().raw_sockopt(libc::SOL_SOCKET, libc::SO_LINGER, [0; 8]);
         let err = options.validate("options").unwrap_err();
-        assert!(err.to_string().contains("set close_timeout"), "{err}");
+        assert!(err.to_string().contains("SocketOptions::close_timeout"), "{err}");
     }
 }

@@ -135,9 +135,8 @@ impl Service {
     ///
     /// With event loops only:
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
-    ///   [`framing`](ServeOptions::framing) (LF with lines), or the format of the length cannot
-    ///   represent its length.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a peer would not receive the message
+    ///   unchanged with this [`framing`](ServeOptions::framing).
     ///
     /// ```
     /// use keepsock::{ClientSocket, ServerSocket};

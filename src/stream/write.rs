@@ -264,7 +264,7 @@ impl ClientSocket {
         self.require_stream("write")?;
         framing.validate("write")?;
         let Some((before, after)) = framing.mark(message) else {
-            let what = framing.rejection(message.len());
+            let what = framing.rejection(message.len(), std::iter::once(message));
             return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
         };
         let parts = [before.as_slice(), message, after.as_slice()];

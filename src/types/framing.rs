@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Grouped, Result};
 
 /// The format of a length: the number of its bytes and their order, or a variable-length integer
 /// (LEB128). Lengths are unsigned.
@@ -167,10 +167,10 @@ impl LengthFormat {
 /// [`MessageTooLong`](crate::CloseReason::MessageTooLong) or
 /// [`MessageMalformed`](crate::CloseReason::MessageMalformed). Other connections are not affected.
 ///
-/// A sent message must not contain its delimiter, because the peer would receive several messages.
-/// `Connection::send`, `Service::broadcast` and
-/// [`write_message`](crate::ClientSocket::write_message) reject it with
-/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
+/// A sent message must be received unchanged. `Connection::send`, `Service::broadcast` and
+/// [`write_message`](crate::ClientSocket::write_message) reject other messages with
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument): a message that contains its delimiter, a
+/// line that ends with CR, and a message whose length is not that of `Fixed` or of its length field.
 ///
 /// If the stream ends within a message, that message is discarded. The last message of `Lines` and
 /// `Delimited` may end without its delimiter.
@@ -205,13 +205,13 @@ pub enum Framing {
     /// No framing. Bytes are delivered as they are received and sent unchanged.
     #[default]
     Raw,
-    /// Messages of one length. The length of a sent message is not checked.
+    /// Messages of one length. A sent message of another length is rejected.
     Fixed {
-        /// The length of each received message, in bytes.
+        /// The length of each message, in bytes.
         len: usize,
     },
     /// Lines. A received line ends with LF or CRLF, which is removed. LF is appended to each sent
-    /// line. The last line of a stream may end without LF.
+    /// line, which must not end with CR. The last line of a stream may end without LF.
     Lines {
         /// The maximum length of a line, in bytes, without LF or CRLF.
         max: usize,
@@ -234,7 +234,8 @@ pub enum Framing {
     },
     /// Frames that contain their length, after `offset` bytes. A received message is the whole frame,
     /// with the bytes before the length field and with the field itself. A sent message is a whole
-    /// frame, which the program has composed. Its length is not checked.
+    /// frame, which the program has composed. It is rejected if its length field describes another
+    /// length.
     ///
     /// A frame has `offset` bytes, the length field, and then as many bytes as the sum of the length
     /// and `adjustment`. The names are those of Netty's LengthFieldBasedFrameDecoder.
@@ -287,6 +288,16 @@ impl Framing {
                      length field, {size}, not {max}"
                 ))
             }
+            // A length counts at most all bytes before the body.
+            Framing::LengthField { format, offset, adjustment, .. }
+                if (offset as i128 + format.max_size() as i128 + i128::from(adjustment)) < 0 =>
+            {
+                let size = format.max_size();
+                invalid(format!(
+                    "length_adjustment is {adjustment}: it must be at least minus the sum of the \
+                     offset, {offset}, and the size of the length field, {size}"
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -320,19 +331,19 @@ impl Framing {
         }
     }
 
-    /// The bytes that are sent before and after a message; `None`: the message contains its
-    /// delimiter, or the format cannot represent its length.
+    /// The bytes that are sent before and after a message; `None`: the peer would not receive the
+    /// message unchanged, or the format cannot represent its length.
     #[inline]
     pub(crate) fn mark(self, message: &[u8]) -> Option<(Encoded, Encoded)> {
-        self.mark_parts(message.len(), |delimiter| message.contains(&delimiter))
+        self.mark_parts(message.len(), std::iter::once(message))
     }
 
     /// As [`mark`](Framing::mark), for a message of `len` bytes in several parts.
     #[inline]
-    pub(crate) fn mark_parts(
+    pub(crate) fn mark_parts<'p>(
         self,
         len: usize,
-        contains: impl FnOnce(u8) -> bool,
+        mut parts: impl Iterator<Item = &'p [u8]>,
     ) -> Option<(Encoded, Encoded)> {
         let nothing = Encoded { bytes: [0; MAX_FIELD], size: 0 };
         let byte = |byte| {
@@ -341,24 +352,82 @@ impl Framing {
             Encoded { bytes, size: 1 }
         };
         match self {
-            Framing::Raw | Framing::Fixed { .. } | Framing::LengthField { .. } => {
-                Some((nothing, nothing))
+            Framing::Raw => Some((nothing, nothing)),
+            Framing::Fixed { len: own } => (own == len).then_some((nothing, nothing)),
+            Framing::LengthField { .. } => {
+                (self.length_of_frame(parts) == Some(len)).then_some((nothing, nothing))
             }
-            Framing::Lines { .. } => (!contains(b'\n')).then_some((nothing, byte(b'\n'))),
+            Framing::Lines { .. } => {
+                let mut last = None;
+                let has_end = parts.any(|part| {
+                    last = part.last().copied().or(last);
+                    part.contains(&b'\n')
+                });
+                (!has_end && last != Some(b'\r')).then_some((nothing, byte(b'\n')))
+            }
             Framing::Delimited { delimiter, .. } => {
-                (!contains(delimiter)).then_some((nothing, byte(delimiter)))
+                let is_inside = parts.any(|part| part.contains(&delimiter));
+                (!is_inside).then_some((nothing, byte(delimiter)))
             }
             Framing::Prefixed { format, .. } => format.encode(len).map(|p| (p, nothing)),
         }
     }
 
+    /// The length that the length field of a frame describes; `None`: the frame has no complete and
+    /// valid length field.
+    fn length_of_frame<'p>(self, parts: impl Iterator<Item = &'p [u8]>) -> Option<usize> {
+        let Framing::LengthField { format, offset, adjustment, .. } = self else {
+            return None;
+        };
+        let mut field = [0; MAX_FIELD];
+        let (mut skip, mut size) = (offset, 0);
+        for part in parts {
+            let rest = part.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            let taken = rest.len().min(MAX_FIELD - size);
+            field[size..size + taken].copy_from_slice(&rest[..taken]);
+            size += taken;
+        }
+        match format.decode(&field[..size]) {
+            Decoded::Length(len, size) => {
+                end_of_frame(offset, size, len, adjustment).ok().flatten()
+            }
+            Decoded::Incomplete | Decoded::Malformed(_) => None,
+        }
+    }
+
     /// Why [`mark`](Framing::mark) rejects a message of `len` bytes.
     #[cold]
-    pub(crate) fn rejection(self, len: usize) -> String {
+    pub(crate) fn rejection<'p>(
+        self,
+        len: usize,
+        mut parts: impl Iterator<Item = &'p [u8]>,
+    ) -> String {
         match self {
-            Framing::Lines { .. } => {
+            Framing::Lines { .. } if parts.any(|part| part.contains(&b'\n')) => {
                 "the line contains LF, which ends a line: send each line by its own call".to_owned()
             }
+            Framing::Lines { .. } => {
+                "the line ends with CR, which the receiver removes with LF: send it without CR"
+                    .to_owned()
+            }
+            Framing::Fixed { len: own } => format!(
+                "the message has {} bytes, and each message of the framing has {}",
+                Grouped(len),
+                Grouped(own)
+            ),
+            Framing::LengthField { offset, .. } => match self.length_of_frame(parts) {
+                Some(described) => format!(
+                    "the frame has {} bytes, and its length field describes {}",
+                    Grouped(len),
+                    Grouped(described)
+                ),
+                None => format!(
+                    "the frame of {} bytes has no valid length field at offset {}",
+                    Grouped(len),
+                    Grouped(offset)
+                ),
+            },
             Framing::Delimited { delimiter, .. } => {
                 format!("the message contains byte {delimiter}, the delimiter of the framing")
             }
@@ -412,20 +481,30 @@ impl Splitter {
                     Decoded::Incomplete => Split::Incomplete,
                     Decoded::Malformed(why) => Split::Malformed(why),
                     Decoded::Length(len, size) => {
-                        // No sum of numbers of 64 bits exceeds 128 bits.
-                        let body = i128::from(len) + i128::from(*adjustment);
-                        if body < 0 {
-                            return Split::Malformed(
-                                "the length with its adjustment is below zero",
-                            );
+                        match end_of_frame(*offset, size, len, *adjustment) {
+                            Ok(end) => frame(data, 0, end, *max),
+                            Err(why) => Split::Malformed(why),
                         }
-                        let end = *offset as i128 + size as i128 + body;
-                        frame(data, 0, usize::try_from(end).ok(), *max)
                     }
                 }
             }
         }
     }
+}
+
+/// The length of a whole frame; `None`: it is beyond the address space.
+fn end_of_frame(
+    offset: usize,
+    size: usize,
+    len: u64,
+    adjustment: i32,
+) -> std::result::Result<Option<usize>, &'static str> {
+    // No sum of numbers of 64 bits exceeds 128 bits.
+    let body = i128::from(len) + i128::from(adjustment);
+    if body < 0 {
+        return Err("the length with its adjustment is below zero");
+    }
+    Ok(usize::try_from(offset as i128 + size as i128 + body).ok())
 }
 
 /// The message from `start` to `end`, of at most `max` bytes. `end` is `None` if it is beyond the
@@ -631,7 +710,7 @@ mod tests {
         let all = [0xff; 16];
         for format in [U64Be, U64Le] {
             assert_eq!(first(Framing::Prefixed { format, max: MAX }, &all), Split::TooLong);
-            for adjustment in [i32::MIN, -1, 0, 1, i32::MAX] {
+            for adjustment in [-8, -1, 0, 1, i32::MAX] {
                 for (offset, max) in [(0, 8), (3, 11), (3, MAX - (1 << 31))] {
                     let framing = Framing::LengthField { format, offset, adjustment, max };
                     assert_eq!(first(framing, &all), Split::TooLong, "{framing:?}");
@@ -647,9 +726,8 @@ mod tests {
         }
         let field =
             |adjustment, max| Framing::LengthField { format: U8, offset: 1, adjustment, max };
-        assert!(matches!(first(field(-6, 100), &[9, 5]), Split::Malformed(_)));
-        assert!(matches!(first(field(i32::MIN, 100), &[9, 5]), Split::Malformed(_)));
-        assert_eq!(first(field(-5, 100), &[9, 5, 7]), Split::Message { range: 0..2, len: 2 });
+        assert!(matches!(first(field(-2, 100), &[9, 1]), Split::Malformed(_)));
+        assert_eq!(first(field(-2, 100), &[9, 2, 7]), Split::Message { range: 0..2, len: 2 });
         assert_eq!(first(field(0, 7), &[9, 5]), Split::Incomplete);
         assert_eq!(first(field(0, 6), &[9, 5]), Split::TooLong);
         assert_eq!(first(field(i32::MAX, MAX), &[9, 5]), Split::Incomplete);
@@ -666,6 +744,9 @@ mod tests {
             (Framing::Prefixed { format: U8, max: 256 }, false),
             (Framing::Prefixed { format: VarintMqtt, max: 1 << 28 }, false),
             (Framing::Prefixed { format: VarintProtobuf, max: MAX }, true),
+            (field(-2, 100), true),
+            (field(-3, 100), false),
+            (field(i32::MIN, 100), false),
             (field(0, 0), false),
             (field(0, 1), false),
             (field(0, 2), true),
@@ -713,12 +794,17 @@ mod tests {
         assert!(Framing::Delimited { delimiter: 7, max: 100 }.mark(&[7]).is_none());
         for unchanged in [
             Framing::Raw,
-            Framing::Fixed { len: 4 },
-            Framing::LengthField { format: U8, offset: 0, adjustment: 0, max: 100 },
+            Framing::Fixed { len: 5 },
+            Framing::LengthField { format: U8, offset: 1, adjustment: 0, max: 100 },
         ] {
-            let (before, after) = unchanged.mark(b"frame").unwrap();
+            let (before, after) = unchanged.mark(b"a\x03msg").unwrap();
             assert!(before.as_slice().is_empty() && after.as_slice().is_empty());
         }
+        // The field of a frame in several parts.
+        let frame = Framing::LengthField { format: U16Be, offset: 1, adjustment: -3, max: 100 };
+        let parts: [&[u8]; 4] = [b"", b"a\x00", b"\x05m", b"s"];
+        assert!(frame.mark_parts(5, parts.into_iter()).is_some());
+        assert!(frame.mark_parts(6, parts.into_iter()).is_none());
     }
 
     /// V6: lines that end with LF or CRLF. The search continues where it stopped.
@@ -897,7 +983,8 @@ mod tests {
                 2 => Framing::Delimited { delimiter: self.below(3) as u8, max },
                 3 => Framing::Prefixed { format, max },
                 _ => {
-                    let adjustment = self.below(13) as i32 - 6;
+                    let least = -((offset + format.max_size()) as i32);
+                    let adjustment = (self.below(13) as i32 - 6).max(least);
                     let max = max + offset + format.min_size() - 1;
                     Framing::LengthField { format, offset, adjustment, max }
                 }
@@ -930,6 +1017,8 @@ mod tests {
                         stream.extend(format.encode(length).unwrap().as_slice());
                         stream.extend(vec![b'b'; body as usize]);
                     }
+                    // Also messages of another length.
+                    Framing::Fixed { .. } => stream.extend(&message),
                     _ => {
                         let (before, after) = framing.mark(&message).unwrap();
                         stream.extend(before.as_slice());

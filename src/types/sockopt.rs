@@ -124,6 +124,11 @@ impl Sockets {
         self.0 & other.0 != 0
     }
 
+    /// Whether the call changes an open socket.
+    fn is_open(self) -> bool {
+        self.intersects(Sockets::of([Sockets::OPEN, Sockets::UDP_OPEN]))
+    }
+
     /// Whether all of the sockets exist already.
     fn exist(self) -> bool {
         use Sockets as S;
@@ -193,6 +198,13 @@ impl Sockopt {
         }
     }
 
+    /// Whether the system has the option off, with the value 0, unless a program sets it.
+    fn is_off_by_default(self) -> bool {
+        use Sockopt as O;
+        let switches = [O::ReusePort, O::Transparent, O::Freebind, O::OobInline, O::Cork];
+        switches.contains(&self) || matches!(self, O::DeferAccept | O::ReuseAddress)
+    }
+
     /// Returns what is wrong with a value.
     pub(crate) fn check(self, value: u32) -> Result<(), String> {
         let (name, range, _) = self.properties();
@@ -232,7 +244,10 @@ impl Sockopt {
     pub(crate) fn check_sockets(self, value: u32, sockets: Sockets) -> Result<(), String> {
         let (name, _, own) = self.properties();
         if !own.intersects(sockets) {
-            return Err(format!("{name} {}", why_not(own, sockets)));
+            // A call that creates or adopts a socket accepts the default of each switch.
+            let is_default = value == 0 && self.is_off_by_default() && !sockets.is_open();
+            let why = || format!("{name} {}", why_not(own, sockets));
+            return if is_default { Ok(()) } else { Err(why()) };
         }
         if self == Sockopt::Tos && value & 3 != 0 && Sockets::TCP.intersects(sockets) {
             return Err(format!("{name} {value}: the lower two bits of TCP belong to the kernel"));

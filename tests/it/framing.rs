@@ -24,6 +24,7 @@ both_apis![
         events_of_message_split_at_each_position_are_whole,
         events_of_bad_message_end_only_its_connection,
         events_with_invalid_framing_are_rejected,
+        send_of_a_message_that_does_not_return_is_rejected,
     }
 ];
 
@@ -139,7 +140,7 @@ fn bad_messages() -> Vec<(Framing, &'static [u8], ErrorKind)> {
         (prefixed(VarintProtobuf, 10), b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02", Malformed),
         // The length is below zero.
         (field(U16Be, 0, -2, 100), b"\0\x01", Malformed),
-        (field(VarintProtobuf, 1, i32::MIN, 100), b"T\x7f", Malformed),
+        (field(VarintProtobuf, 1, -11, 100), b"T\x0a", Malformed),
     ]
 }
 
@@ -159,6 +160,25 @@ fn invalid_framings() -> Vec<(Framing, &'static str)> {
         (field(U32Be, MAX - 2, 0, MAX), sum),
         (field(U32Be, 1, 0, 4), sum),
         (field(VarintMqtt, 1, 0, 1), sum),
+        (field(U16Be, 0, -100, 100), "length_adjustment is -100"),
+        (field(VarintProtobuf, 1, -12, 100), "length_adjustment is -12"),
+    ]
+}
+
+/// Messages that the peer would receive as others.
+fn messages_that_do_not_return() -> Vec<(Framing, &'static [u8], &'static str)> {
+    let lines = Framing::Lines { max: 255 };
+    vec![
+        (lines, b"a\n", "the line contains LF"),
+        (lines, b"a\r", "the line ends with CR"),
+        (lines, b"\r", "the line ends with CR"),
+        (Framing::Delimited { delimiter: b';', max: 9 }, b"a;b", "contains byte 59"),
+        (Framing::Fixed { len: 4 }, b"five5", "has 5 bytes, and each message of the framing has 4"),
+        (Framing::Fixed { len: 4 }, b"", "has 0 bytes, and each message of the framing has 4"),
+        (MQTT, b"\x10\x02abc", "the frame has 5 bytes, and its length field describes 4"),
+        (MQTT, b"\x10\x02a", "the frame has 3 bytes, and its length field describes 4"),
+        (MQTT, b"\x10", "the frame of 1 bytes has no valid length field at offset 1"),
+        (field(U16Be, 0, -2, 99), b"\0\x01", "the frame of 2 bytes has no valid length field"),
     ]
 }
 
@@ -190,6 +210,11 @@ fn message_in_each_framing_is_received_as_written<A: Api>() {
         assert!(failure.message.contains("256 bytes"), "{failure:?}");
         let failure = fails(p.client.write_message(&lines, b"a\nb"), ErrorKind::InvalidArgument);
         assert!(failure.message.contains("the line contains LF"), "{failure:?}");
+        for (framing, message, why) in messages_that_do_not_return() {
+            let failure =
+                fails(p.client.write_message(&framing, message), ErrorKind::InvalidArgument);
+            assert!(failure.message.contains(why), "{failure:?}");
+        }
         let (long, max) = (vec![b'l'; 1 << 20], 1 << 20);
         for format in [U24Le, U32Be, U64Be, VarintMqtt, VarintProtobuf] {
             let framing = Framing::Prefixed { format, max };
@@ -442,10 +467,34 @@ mod events {
         }
         drop(server.serve_events(&[Serve::Framing(MQTT)], On::default()).unwrap());
     }
+
+    /// V6: an event-driven service rejects what the client would not receive unchanged, as one buffer and
+    /// as several.
+    pub fn send_of_a_message_that_does_not_return_is_rejected<A: Api>() {
+        for (framing, message, why) in messages_that_do_not_return() {
+            let server = A::listen("127.0.0.1:0", &[]).unwrap();
+            let (opened, conns) = channel();
+            let opened = Mutex::new(opened);
+            let open = move |conn: &A::Connection| {
+                let (first, last) = message.split_at(message.len() / 2);
+                let sent = [conn.send(message), conn.send_slices(&[first, last])];
+                opened.lock().unwrap().send(sent).unwrap();
+            };
+            let on = On { open: Some(Box::new(open)), ..On::default() };
+            let service = server.serve_events(&[Serve::Framing(framing)], on).unwrap();
+            let _client = A::connect(&server.endpoint(), &[]).unwrap();
+            for sent in conns.recv_timeout(Duration::from_secs(20)).unwrap() {
+                let failure = fails(sent, ErrorKind::InvalidArgument);
+                assert!(failure.message.contains(why), "{failure:?}");
+            }
+            drop(service);
+        }
+    }
 }
 
 #[cfg(feature = "serve")]
 use events::{
     events_of_bad_message_end_only_its_connection,
     events_of_message_split_at_each_position_are_whole, events_with_invalid_framing_are_rejected,
+    send_of_a_message_that_does_not_return_is_rejected,
 };

@@ -34,6 +34,8 @@ both_apis![
     rejected_sockopt_is_named_with_its_requirement,
     preferred_family_is_tried_first,
     options_set_back_to_their_defaults_have_no_effect,
+    switches_that_are_off_are_accepted_in_every_mode,
+    keepalive_set_to_its_default_is_adapted_to_dead_after,
     sockopt_changes_on_an_open_connection,
     flow_label_is_in_the_packets_of_a_connect,
     flow_label_applies_to_ipv6_only,
@@ -257,6 +259,24 @@ struct Peers<A: Api> {
     _server: A::Server,
 }
 
+impl<A: Api> Peers<A> {
+    fn new() -> Peers<A> {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp_ipv6 = TcpListener::bind("[::1]:0").unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        tcp_ipv6.set_nonblocking(true).unwrap();
+        Peers {
+            tcp,
+            tcp_ipv6,
+            udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
+            dir: TempDir::new(),
+            service: server.serve_events(&[], On::default()).unwrap(),
+            _server: server,
+        }
+    }
+}
+
 fn attempt<A: Api>(mode: Mode, options: &[Opt<'_, A>], peers: &Peers<A>) -> Outcome<()> {
     let ipv6 = options.iter().any(|o| matches!(o, Opt::Sockopt(Sockopt::FlowLabel, _)));
     let tcp = if ipv6 { &peers.tcp_ipv6 } else { &peers.tcp };
@@ -332,19 +352,37 @@ fn attempt<A: Api>(mode: Mode, options: &[Opt<'_, A>], peers: &Peers<A>) -> Outc
     }
 }
 
+/// K8: a switch that is off, as it is by default, is accepted in every mode.
+fn switches_that_are_off_are_accepted_in_every_mode<A: Api>() {
+    use Sockopt as O;
+    let switches = [O::ReusePort, O::Transparent, O::Freebind, O::OobInline, O::Cork];
+    let peers = Peers::<A>::new();
+    for option in switches.into_iter().chain([O::DeferAccept, O::ReuseAddress]) {
+        for (mode, words) in MODES {
+            let outcome = attempt::<A>(mode, &[Opt::Sockopt(option, 0)], &peers);
+            while peers.tcp.accept().is_ok() {}
+            match outcome {
+                Err(failure) if failure.is(ErrorKind::Unsupported) => {}
+                outcome => outcome.unwrap_or_else(|e| panic!("{option:?}, {words}: {e:?}")),
+            }
+        }
+    }
+}
+
+/// L1: the default values of keepalive are adapted to dead_after, also if the program sets them.
+fn keepalive_set_to_its_default_is_adapted_to_dead_after<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let default = Opt::Keepalive(45_000, 15_000, 5);
+    let client = A::connect(&server.endpoint(), &[default, Opt::DeadAfter(10_000)]).unwrap();
+    let (idle, interval, count) = client.keepalive().unwrap().unwrap();
+    assert!(idle + interval * i64::from(count) <= 10_000, "{idle} {interval} {count}");
+    let dir = TempDir::new();
+    A::listen(&dir.endpoint("k"), &[Opt::Keepalive(45_000, 15_000, 5)]).unwrap();
+}
+
 /// K8: no option is ignored: each cell of the table equals the behavior of the library.
 fn every_option_works_or_is_rejected_in_every_mode<A: Api>() {
-    let server = A::listen("127.0.0.1:0", &[]).unwrap();
-    let peers = Peers::<A> {
-        tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
-        tcp_ipv6: TcpListener::bind("[::1]:0").unwrap(),
-        udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
-        dir: TempDir::new(),
-        service: server.serve_events(&[], On::default()).unwrap(),
-        _server: server,
-    };
-    peers.tcp.set_nonblocking(true).unwrap();
-    peers.tcp_ipv6.set_nonblocking(true).unwrap();
+    let peers = Peers::<A>::new();
     let token = A::token();
     let mut wrong = String::new();
     for (name, cells) in TABLE.iter().filter(|(_, cells)| !cells.is_empty()) {
@@ -1426,6 +1464,8 @@ fn page() -> String {
          adds the connection to the service, and none afterwards.\n\
          - **-**: the call that receives the option fails, with `InvalidArgument` \
          (`KEEPSOCK_ERR_INVALID_ARGUMENT`) unless the descriptor is of another kind.\n\n\
+         An option that is off by default is accepted in every mode if it is off, and `nodelay` if \
+         it is on.\n\n\
          ## Socket options\n\n\
          `Reconnect` accepts what connecting accepts. Serving by threads accepts what listening \
          accepts: each accepted connection has the options of its listener. `Service::add` keeps \

@@ -66,9 +66,11 @@ pub enum keepsock_framing_kind {
 ///
 /// A received message is too long if it has more than `max` bytes. It is malformed if its length is
 /// not a number in its format, or is below zero with `length_adjustment`. A message that is
-/// incomplete at the end of the stream is not delivered. `max` does not limit sent messages. A sent
-/// message must not contain its delimiter (LF with lines), because the peer would receive several
-/// messages.
+/// incomplete at the end of the stream is not delivered. `max` does not limit sent messages.
+///
+/// Functions that send reject a message that the peer would not receive unchanged: a message that
+/// contains its delimiter (LF with lines), a line that ends with CR, and a message whose length is
+/// not `len` or not the one that its length field describes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_framing {
@@ -83,13 +85,13 @@ pub struct keepsock_framing {
     /// before the length field and the field. Otherwise it counts the bytes without delimiter or
     /// length, and with KEEPSOCK_FRAMING_PREFIXED the length must be able to represent it.
     pub max: usize,
-    /// The length of each received message in bytes, above 0.
+    /// The length of each message in bytes, above 0.
     pub len: usize,
     /// The number of bytes before the length field.
     pub length_offset: usize,
     /// A number that is added to the length. The sum is the number of bytes after the length field.
-    /// It is 0 if the length counts those bytes. It is negative if the length also counts bytes
-    /// before them, by the number of those.
+    /// It is 0 if the length counts those bytes only. If the length also counts bytes before them,
+    /// it is minus the number of the latter, at least `-(length_offset + size of the field)`.
     pub length_adjustment: i32,
     /// The byte that ends a message.
     pub delimiter: u8,

@@ -71,7 +71,8 @@ pub unsafe extern "C" fn keepsock_options_new(
 /// count.
 ///
 /// TCP only. Default: 45 s, 15 s, 5. A vanished peer is detected in 120 s, and no common firewall,
-/// NAT device or load balancer forgets the connection.
+/// NAT device or load balancer forgets the connection. dead_after and the middlebox timeout shorten
+/// the default values. They do not change other values, and reject values that are too long.
 ///
 /// @param idle_ms      1 to 32,767,000 milliseconds, rounded up to whole seconds. KEEPSOCK_INFINITE
 ///                     turns keepalive off; `interval_ms` and `count` are then ignored.

@@ -481,8 +481,7 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///     keepsock_server_serve(), which has no groups; or the call comes from a forked child; the
 ///     service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, `buf` is NULL and `len` is not 0, `group`
-///     is not UTF-8, the message contains the delimiter of the framing (LF with lines), or the
-///     format of the length cannot represent `len`
+///     is not UTF-8, or a peer would not receive the message unchanged (keepsock_framing)
 /// @note May be called from inside handlers and callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_broadcast(

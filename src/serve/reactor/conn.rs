@@ -91,8 +91,8 @@ impl Connection {
     ///   memory to queue the message. Nothing was sent.
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit. It was not
     ///   sent. Not for replies.
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains the delimiter of the
-    ///   framing (LF with lines), or the format of the length cannot represent its length.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the peer would not receive the message
+    ///   unchanged ([`Framing`]).
     /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
     ///   [`Unreachable`](ErrorKind::Unreachable): the connection has failed.
     /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the

@@ -421,15 +421,20 @@ impl ReactorService {
             Some(message) if to.is_some_and(|index| self.is_reply(index)) => Ok(message),
             other => {
                 let encoded = other.map(|message| message.len());
-                Err(self.message_error(body.len(), encoded, operation))
+                Err(self.message_error(&body, encoded, operation))
             }
         }
     }
 
-    /// The error for a message of `len` bytes, which has the length `encoded` if the framing can
-    /// represent it.
+    /// The error for a message, which has the length `encoded` if the framing can represent it.
     #[cold]
-    fn message_error(&self, len: usize, encoded: Option<usize>, operation: &'static str) -> Error {
+    fn message_error(
+        &self,
+        body: &Body<'_>,
+        encoded: Option<usize>,
+        operation: &'static str,
+    ) -> Error {
+        let len = body.len();
         let (kind, what) = match encoded {
             Some(encoded) => {
                 let limit = self.config.queue_limit;
@@ -442,7 +447,7 @@ impl ReactorService {
                 );
                 (ErrorKind::TooLong, what)
             }
-            None => (ErrorKind::InvalidArgument, self.config.framing.rejection(len)),
+            None => (ErrorKind::InvalidArgument, self.config.framing.rejection(len, body.parts())),
         };
         self.state.error(kind, operation).detail(what)
     }

@@ -31,7 +31,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
         let (whole, parts) = match *self {
             Body::Whole(bytes) => (Some(bytes), &[][..]),
             Body::Parts(parts) => (None, parts),
@@ -54,8 +54,7 @@ impl<'a> Message<'a> {
     /// Encodes a message. Returns `None` if the framing cannot represent it.
     #[inline(always)]
     pub(super) fn new(framing: Framing, body: Body<'a>) -> Option<Message<'a>> {
-        let contains = |delimiter| body.parts().any(|part| part.contains(&delimiter));
-        let (before, after) = framing.mark_parts(body.len(), contains)?;
+        let (before, after) = framing.mark_parts(body.len(), body.parts())?;
         Some(Message { before, body, after, copy: OnceCell::new() })
     }
 

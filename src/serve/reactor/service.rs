@@ -138,9 +138,7 @@ impl ServerSocket {
             handler: Box::new(handler),
             watermarks: Watermarks::new(messages.queue_limit),
             max_plain: match messages.framing {
-                Framing::Raw | Framing::Fixed { .. } | Framing::LengthField { .. } => {
-                    messages.queue_limit.saturating_sub(MESSAGE_OVERHEAD)
-                }
+                Framing::Raw => messages.queue_limit.saturating_sub(MESSAGE_OVERHEAD),
                 _ => 0,
             },
             config: messages,

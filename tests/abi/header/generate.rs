@@ -126,6 +126,9 @@ fn declarations(root: &Path) -> Declarations {
         .replace("KEEPSOCK_STATUS_", "KEEPSOCK_ERR_")
         .replace("KEEPSOCK_CLOSE_REASON_", "KEEPSOCK_CLOSE_")
         .replace("KEEPSOCK_FRAMING_KIND_", "KEEPSOCK_FRAMING_");
+    // A negative number needs parentheses: cbindgen writes none.
+    let negative = regex::Regex::new(r"(?m)^(#define \w+) (-\d+)$").unwrap();
+    let text = negative.replace_all(&text, "$1 ($2)");
     parse(&text)
 }
 
