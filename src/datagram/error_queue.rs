@@ -126,6 +126,11 @@ impl DatagramSocket {
         if self.0.refused.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
+        self.take_noted_refusal()
+    }
+
+    #[cold]
+    fn take_noted_refusal(&self) -> std::result::Result<(), Cause> {
         match self.0.refused.swap(0, Ordering::Relaxed) {
             0 => Ok(()),
             code => Err(Cause::reported(&io::Error::from_raw_os_error(code), About::Datagram)),

@@ -299,12 +299,14 @@ impl DatagramSocket {
     }
 
     /// Returns the way to wait for a receive with the read timeout of the socket.
-    #[inline]
+    #[inline(always)]
     fn receive_mode(&self) -> WaitMode {
+        if self.0.nonblocking.load(Ordering::Acquire) {
+            return self.wait_mode(Deadline(None));
+        }
         let timeout = self.0.read_timeout.get();
         let mode = self.wait_mode(Deadline::after(timeout));
-        let has_timer = timeout.is_some_and(|timeout| kernel_part(timeout).is_some());
-        if has_timer && !mode.nonblocking && !mode.polled {
+        if !mode.polled && timeout.and_then(kernel_part).is_some() {
             mode.in_kernel.set(true);
         }
         mode
@@ -395,6 +397,7 @@ impl DatagramSocket {
     }
 
     /// Waits in poll until a system call may succeed.
+    #[cold]
     fn wait_ready(
         &self,
         io: &InUse<'_>,

@@ -191,10 +191,7 @@ impl DatagramSocket {
         let mode = self.receive_mode();
         if self.0.coalesced.is_some() {
             if peek {
-                let error = self.not_received(ErrorKind::Unsupported.into());
-                return Err(error
-                    .detail("peek has no effect with udp_gro: receive instead")
-                    .into());
+                return Err(self.no_peek());
             }
             let mut one = [Incoming::new(buf)];
             self.recv_some(&io, &mode, one.as_mut_slice())?;
@@ -325,6 +322,12 @@ impl DatagramSocket {
             Cause::Kind(ErrorKind::WouldBlock) => Stop::WouldBlock(0),
             cause => self.not_received(cause).into(),
         }
+    }
+
+    #[cold]
+    fn no_peek(&self) -> Stop {
+        let error = self.not_received(ErrorKind::Unsupported.into());
+        error.detail("peek has no effect with udp_gro: receive instead").into()
     }
 
     #[cold]

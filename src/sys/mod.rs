@@ -76,9 +76,9 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-#[cfg(feature = "datagram")]
 #[cfg(feature = "serve")]
 pub(crate) use affinity::run_on_cpu;
+#[cfg(feature = "datagram")]
 pub(crate) use ancillary::Details;
 pub(crate) use ancillary::Received;
 pub(crate) use cancellation::{CancellationDisabled, spawn_thread};
