@@ -164,6 +164,7 @@ impl<'a> Loop<'a> {
         (usize::from(entry.worker) == self.number && entry.has(LIVE)).then_some(entry)
     }
 
+    #[inline(always)]
     fn timeout(&mut self) -> Option<Duration> {
         // The loop does not wake itself for commands that it posts to itself.
         let commands = self.shared().commands.load(Ordering::Acquire);
@@ -171,14 +172,14 @@ impl<'a> Loop<'a> {
             return Some(Duration::ZERO);
         }
         let timer = self.next_timer();
-        let header = self.headers.next_due();
         if timer.is_none()
-            && header.is_none()
             && self.accepting == Accepting::Yes
             && self.unwatched.is_empty()
+            && self.headers.is_empty()
         {
             return None;
         }
+        let header = self.headers.next_due();
         let retry = match self.accepting {
             Accepting::Exhausted(at) => Some(at),
             _ => None,
@@ -217,7 +218,7 @@ impl<'a> Loop<'a> {
 
     /// Handles timers, connects and commands after the events. Returns true if the service has
     /// ended and no connection is left.
-    #[inline]
+    #[inline(always)]
     fn after_wait(&mut self) -> bool {
         self.accepted = (false, self.accepted.0);
         if !self.timers.is_empty() {

@@ -63,7 +63,7 @@ impl<'a> Headers<'a> {
     }
 
     /// When the first header is late.
-    #[inline]
+    #[cold]
     pub(super) fn next_due(&self) -> Option<u64> {
         if self.held { None } else { self.dues.first().map(|(due, _)| *due) }
     }
