@@ -82,7 +82,8 @@ typedef struct keepsock_pending_connect keepsock_pending_connect;
  *   all other failures of connecting.
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
  *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
- *     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+ *     endpoint is a multicast or broadcast address; or the zone or interface of the local endpoint
+ *     does not exist
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
  *     the local endpoint is a host name, whose lookup would wait
  *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
@@ -273,7 +274,7 @@ int32_t keepsock_pending_connect_timeout(keepsock_pending_connect *pending, int6
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
- *     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+ *     0.0.0.0, or to a link-local address without a zone; or the zone or interface does not exist
  */
 int32_t keepsock_pending_connect_finish(keepsock_pending_connect *pending, keepsock_client **client,
                                         keepsock_error **error);
@@ -302,7 +303,7 @@ int32_t keepsock_pending_connect_finish(keepsock_pending_connect *pending, keeps
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
- *     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+ *     0.0.0.0, or to a link-local address without a zone; or the zone or interface does not exist
  */
 int32_t keepsock_pending_connect_wait(keepsock_pending_connect *pending, keepsock_client **client,
                                       keepsock_error **error);

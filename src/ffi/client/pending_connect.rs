@@ -73,7 +73,8 @@ pub type keepsock_on_timeout = Option<unsafe extern "C" fn(timeout_ms: i64, user
 ///   all other failures of connecting.
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
 ///     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
-///     endpoint is a multicast or broadcast address; or the zone or interface does not exist
+///     endpoint is a multicast or broadcast address; or the zone or interface of the local endpoint
+///     does not exist
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
 ///     the local endpoint is a host name, whose lookup would wait
 ///   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
@@ -133,7 +134,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_start(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
-///     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+///     0.0.0.0, or to a link-local address without a zone; or the zone or interface does not exist
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_pending_connect_finish(
     pending: *mut keepsock_pending_connect,
@@ -176,7 +177,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_finish(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option has no effect on this kind of socket
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 ///   - KEEPSOCK_ERR_INVALID_ENDPOINT: the name resolves to an address that no peer can have, such as
-///     0.0.0.0, or to a link-local address without a zone; or the interface does not exist
+///     0.0.0.0, or to a link-local address without a zone; or the zone or interface does not exist
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_pending_connect_wait(
     pending: *mut keepsock_pending_connect,

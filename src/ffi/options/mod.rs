@@ -894,7 +894,9 @@ pub unsafe extern "C" fn keepsock_options_set_unix_mode(
     let mode = match u32::try_from(mode) {
         Ok(mode) => Ok(Some(mode)),
         Err(_) if mode == -1 => Ok(None),
-        Err(_) => Err(invalid(format!("unix_mode {mode} is not within 0 to 0o777, and not -1"))),
+        Err(_) => {
+            Err(invalid(format!("unix_mode {mode} is not within 0 to 0777 (octal), and not -1")))
+        }
     };
     set(options, error, |o| Ok(o.unix_mode(mode?)))
 }
