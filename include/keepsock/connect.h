@@ -82,8 +82,8 @@ typedef struct keepsock_pending_connect keepsock_pending_connect;
  *   all other failures of connecting.
  *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse; no peer can have its address ("*",
  *     0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; the local
- *     endpoint is a multicast or broadcast address; or the zone or interface of the local endpoint
- *     does not exist
+ *     endpoint is a multicast or broadcast address; or the zone of the local endpoint does not
+ *     exist
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, an option has no effect on this kind of socket, or
  *     the local endpoint is a host name, whose lookup would wait
  *   - KEEPSOCK_ERR_NOT_FOUND: the local endpoint is not of the requested family
