@@ -103,7 +103,7 @@ pub(super) trait Backend {
         }
         locked.ended = true;
         self.end_connections(&mut locked.members);
-        while !locked.is_idle() || locked.in_timer {
+        while !locked.is_idle() || locked.in_timer || is_admitting(&locked) {
             locked = state.wait(locked, Deadline(None));
         }
         let result = Drained { completed: locked.completed, reset: locked.reset };

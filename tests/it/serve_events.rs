@@ -31,7 +31,9 @@ both_apis![
     slow_client_beyond_queue_limit_is_disconnected,
     slow_client_with_drop_oldest_gets_newest_messages,
     pause_stops_reading_until_resume,
-    reset_during_pause_closes_connection,
+    reset_during_pause_is_reported_after_the_received_bytes,
+    reset_during_pause_ends_without_resume,
+    send_after_reset_keeps_the_received_bytes,
     timer_expires_once_in_time,
     heartbeats_and_timeouts_end_silent_peers,
     full_service_or_denied_address_is_rejected,
@@ -758,21 +760,122 @@ fn pause_stops_reading_until_resume<A: Api>() {
     }
 }
 
-/// K6: a connection that the peer resets while it is paused is closed.
-fn reset_during_pause_closes_connection<A: Api>() {
+/// How a peer resets a connection after it has sent bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum ResetBy {
+    /// It closes the socket with unread input.
+    Unread,
+    Linger,
+    /// It sends a FIN before.
+    AfterFin,
+}
+
+/// A service that sends a request to its peer and pauses, and the connection. The peer has sent
+/// 20,000 bytes and has reset the connection.
+fn reset_in_pause<A: Api>(
+    options: &[Opt<'_, A>],
+    by: ResetBy,
+    mut on: On<A>,
+) -> (A::Server, A::Service, A::Connection) {
+    let server = listen::<A>(options);
+    let (kept, connections) = channel();
+    let kept = Mutex::new(kept);
+    on.open = Some(Box::new(move |c| {
+        c.pause();
+        c.send(b"request").unwrap();
+        kept.lock().unwrap().send(c.clone()).unwrap();
+    }));
+    let service = server.serve_events(&[], on).unwrap();
+    let mut peer = raw(&at::<A>(&server));
+    let connection: A::Connection = connections.recv_timeout(Duration::from_secs(60)).unwrap();
+    // The request has arrived.
+    assert_eq!(peer.peek(&mut [0]).unwrap(), 1);
+    peer.write_all(&[7; 20_000]).unwrap();
+    match by {
+        ResetBy::Unread => drop(peer),
+        ResetBy::Linger => system::reset(peer),
+        ResetBy::AfterFin => {
+            peer.shutdown(Shutdown::Write).unwrap();
+            system::reset(peer);
+        }
+    }
+    eventually("the loop finds the reset", || {
+        connection.close_reason() == Some(CloseReason::PeerReset)
+    });
+    (server, service, connection)
+}
+
+/// I7, K7: bytes that arrived before a reset are delivered after the pause, then the end of the stream
+/// if the peer had sent a FIN, and then the reset. During the pause sends fail, and posted functions
+/// run.
+fn reset_during_pause_is_reported_after_the_received_bytes<A: Api>() {
+    for by in [ResetBy::Unread, ResetBy::Linger, ResetBy::AfterFin] {
+        let (on, told) = reporting::<A>();
+        let (_server, _service, connection) = reset_in_pause::<A>(&[], by, on);
+        fails(connection.send(b"x"), ErrorKind::Reset);
+        fails(connection.send(b"x"), ErrorKind::Reset);
+        assert!(told.try_recv().is_err(), "{by:?}: an event during the pause");
+        connection.post(Box::new(|c: &A::Connection| c.resume())).unwrap();
+        let (mut received, mut finished) = (0, false);
+        let reason = loop {
+            match next(&told) {
+                Data(_, bytes) if !finished => received += bytes.len(),
+                What::Finished(_) => finished = true,
+                Close(_, reason) => break reason,
+                other => panic!("{by:?}: {other:?}"),
+            }
+        };
+        assert_eq!((received, finished), (20_000, by == ResetBy::AfterFin), "{by:?}");
+        assert_eq!(reason, CloseReason::PeerReset, "{by:?}");
+    }
+}
+
+/// K6, K7, V5: a close, an abort, the idle timeout, dead_after and a drain end a paused connection
+/// that the peer has reset.
+fn reset_during_pause_ends_without_resume<A: Api>() {
+    for way in ["close", "abort", "idle timeout", "dead_after", "drain"] {
+        let options = match way {
+            "idle timeout" => vec![Opt::IdleTimeout(300)],
+            "dead_after" => vec![Opt::DeadAfter(2000)],
+            _ => vec![],
+        };
+        let (on, told) = reporting::<A>();
+        let on = On { drain: Some(Box::new(|_| {})), ..on };
+        let (_server, service, connection) = reset_in_pause::<A>(&options, ResetBy::Unread, on);
+        match way {
+            "close" => connection.close(),
+            "abort" => connection.abort(),
+            "drain" => assert_eq!(service.drain(100).unwrap(), (0, 1)),
+            _ => {}
+        }
+        assert_eq!(next(&told), Close(connection.id(), CloseReason::PeerReset), "{way}");
+    }
+}
+
+/// I7: a send that finds a reset does not discard the received bytes.
+fn send_after_reset_keeps_the_received_bytes<A: Api>() {
     let server = listen::<A>(&[]);
     let (mut on, told) = reporting::<A>();
-    on.open = Some(Box::new(|c| {
-        c.pause();
-        c.send(b"paused").unwrap();
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    on.open = Some(Box::new(move |c| {
+        gate.lock().unwrap().recv().unwrap();
+        fails(c.send(b"x"), ErrorKind::Reset);
     }));
     let _service = server.serve_events(&[], on).unwrap();
-    let client = raw(&at::<A>(&server));
-    assert_eq!(some(&client, 6), b"paused");
-    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(client);
-    let Close(_, end) = until(&told, closes) else { unreachable!() };
-    assert_eq!(end, CloseReason::PeerReset);
+    let mut peer = raw(&at::<A>(&server));
+    peer.write_all(&[7; 20_000]).unwrap();
+    system::reset(peer);
+    go.send(()).unwrap();
+    let mut received = 0;
+    loop {
+        match next(&told) {
+            Data(_, bytes) => received += bytes.len(),
+            Close(_, reason) => break assert_eq!(reason, CloseReason::PeerReset),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(received, 20_000);
 }
 
 /// V2: a timer expires once and in time, from any thread. A new time replaces the old one.
@@ -1870,13 +1973,25 @@ fn held_client_that_never_reads_is_idle<A: Api>() {
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
-/// K7, V8: a reset is detected while the loop does not read.
+/// I7, K7, V8: a reset is detected while the loop does not read. The bytes that arrived before are
+/// delivered.
 fn held_client_that_resets_is_noticed<A: Api>() {
     let (on, told) = reporting::<A>();
-    let (_server, _service, client, _) = held::<A>(&[], on);
+    let (_server, _service, client, connection) = held::<A>(&[], on);
+    let unread = connection.stats().unwrap().unread;
+    assert!(unread > 0);
+    while told.try_recv().is_ok() {}
     system::reset(client);
-    let Close(_, end) = until(&told, closes) else { unreachable!() };
+    let mut received = 0;
+    let end = loop {
+        match next(&told) {
+            Data(_, bytes) => received += bytes.len() as i64,
+            Close(_, end) => break end,
+            other => panic!("{other:?}"),
+        }
+    };
     assert_eq!(end, CloseReason::PeerReset);
+    assert!(received >= unread, "{received} of {unread} bytes");
 }
 
 /// I4, K7: a reset after the peer's FIN is the reason. The event loop finds it with the FIN, or later

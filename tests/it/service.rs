@@ -19,6 +19,7 @@ both_apis![
     wait_returns_when_the_service_has_ended,
     wait_includes_connects_in_progress,
     drain_returns_after_the_last_callback,
+    drain_ends_the_service_for_later_waits,
     drain_completes_a_close_without_the_peers_fin,
     drain_counts_resets_by_either_side,
     drains_return_the_counts_since_the_first,
@@ -256,6 +257,18 @@ fn drain_returns_after_the_last_callback<A: Api>() {
             let result = service.drain(limit).unwrap();
             assert_eq!(ended.load(Ordering::SeqCst), 40, "{way:?}");
             assert_eq!((result, service.connections()), ((0, 40), 0), "{way:?}");
+        }
+    }
+}
+
+/// V5: after a drain has returned, a wait without a timeout finds that the service has ended.
+fn drain_ends_the_service_for_later_waits<A: Api>() {
+    for way in WAYS {
+        for _ in 0..20 {
+            let server = A::listen("127.0.0.1:0", &[]).unwrap();
+            let service = serve::<A>(&server, way, &[], || ()).unwrap();
+            assert_eq!(service.drain(0).unwrap(), (0, 0), "{way:?}");
+            service.wait(0).unwrap();
         }
     }
 }

@@ -575,6 +575,13 @@ pub unsafe extern "C" fn keepsock_conn_shutdown_write(
 /// other side is slow. The library itself stops reading while too many replies are queued
 /// (keepsock_serve_options_set_queue_limit()).
 ///
+/// If the connection fails during the pause, for example because the peer resets it,
+/// keepsock_conn_send() returns its error (KEEPSOCK_ERR_RESET), and keepsock_conn_close_reason()
+/// the reason. After keepsock_conn_resume() the event loop delivers the bytes that arrived before,
+/// and then calls on_close. Without it, on_close follows after keepsock_conn_close() or
+/// keepsock_conn_abort(), at the deadline of a drain, or once the idle timeout or dead_after has
+/// passed since the failure.
+///
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0

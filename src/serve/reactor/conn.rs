@@ -295,6 +295,13 @@ impl Connection {
     /// then slows down the peer. Use it for back-pressure, for example in a proxy whose other side
     /// is slow. The idle timeout does not apply while the connection is paused.
     ///
+    /// If the connection fails during the pause, for example because the peer resets it, sends return
+    /// its error, and [`close_reason`](Connection::close_reason) the reason. After
+    /// [`resume`](Connection::resume) the event loop delivers the bytes that arrived before, and then
+    /// calls `on_close`. Without `resume`, it calls `on_close` after [`close`](Connection::close),
+    /// [`abort`](Connection::abort), at the deadline of a drain, or once the idle timeout or `dead_after`
+    /// has passed since the failure.
+    ///
     /// A pause because of replies to the same connection is not necessary: the event loop stops
     /// reading while [too many replies are queued](crate::ServeOptions::queue_limit).
     ///

@@ -64,6 +64,9 @@ pub(super) const THROTTLED: u32 = 1 << 20;
 pub(super) const BUFFERED: u32 = 1 << 21;
 /// The connection has its own configuration ([`ColdState::own_config`]).
 pub(super) const OWN_CONFIG: u32 = 1 << 22;
+/// The connection has failed. The loop closes it once the received bytes are delivered, which waits
+/// while the program pauses the connection.
+pub(super) const FAILED: u32 = 1 << 23;
 /// The bits above the flags contain the number of the [`CloseReason`], or 0.
 const REASON_SHIFT: u32 = 24;
 
@@ -147,6 +150,8 @@ pub(super) struct ColdState {
     /// When the close timeout expires.
     pub close_by: Option<u64>,
     pub watch: Option<PeerWatch>,
+    /// The connection has [`FAILED`] after the peer's FIN, which follows the received bytes.
+    pub failed_after_fin: bool,
     /// The progress of sent bytes, tracked once the idle timeout depends on it.
     pub sending: Option<AckProgress>,
     /// The configuration of a connection that the program added.
@@ -320,9 +325,12 @@ impl ConnEntry {
     }
 
     /// Whether idle and heartbeat timeouts apply. They also apply to a connection that is
-    /// [`THROTTLED`] or whose peer has sent a FIN, and not to one that the program paused.
+    /// [`THROTTLED`] or whose peer has sent a FIN, and not to one that the program paused, unless it
+    /// has failed.
     pub(super) fn counts_idle_time(&self) -> bool {
-        !self.has(PAUSED | CLOSING | RESET_PENDING | CLOSED) && self.has(LIVE)
+        !self.has(CLOSING | RESET_PENDING | CLOSED)
+            && self.has(LIVE)
+            && (!self.has(PAUSED) || self.has(FAILED))
     }
 
     /// Whether the loop may read now.
@@ -346,13 +354,17 @@ impl ConnEntry {
     /// Whether the program may still send.
     #[inline]
     pub(super) fn may_send(&self) -> bool {
-        !self.has(CLOSING | RESET_PENDING | CLOSED | FIN_WANTED) && self.has(LIVE)
+        !self.has(CLOSING | RESET_PENDING | CLOSED | FIN_WANTED | FAILED) && self.has(LIVE)
     }
 
     pub(super) fn next_action(&self) -> NextAction {
         match () {
             () if self.has(CLOSED) || !self.has(LIVE) => NextAction::Nothing,
             () if self.has(RESET_PENDING) => NextAction::Close { reset: true },
+            () if self.has(FAILED) => match self.has(CLOSING | EOF_DELIVERED) {
+                true => NextAction::Close { reset: true },
+                false => NextAction::Nothing,
+            },
             () if self.has(CLOSE_TIMED_OUT) => NextAction::Close { reset: self.has_queued() },
             () if self.has_queued() => NextAction::Nothing,
             // No bytes can be lost: none were written, or the peer reads no more.
@@ -488,6 +500,10 @@ mod tests {
             (FIN_WANTED | FIN_SENT | RECV_EOF | EOF_DELIVERED, false, close(false)),
             (RESET_PENDING | CLOSING | WROTE, true, close(true)),
             (RESET_PENDING | CLOSED, true, NextAction::Nothing),
+            (FAILED | PAUSED | FIN_WANTED, false, NextAction::Nothing),
+            (FAILED | PAUSED | RECV_EOF, false, NextAction::Nothing),
+            (FAILED | RECV_EOF | EOF_DELIVERED, false, close(true)),
+            (FAILED | PAUSED | CLOSING, false, close(true)),
         ] {
             entry.flags = LIVE | flags;
             entry.queue = has_queued.then(|| {

@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock::steps;
-use super::conn_table::{ConnEntry, REGISTERED, RESET_PENDING, WATCHES_WRITABLE, WROTE};
+use super::conn_table::{
+    CLOSED, CLOSING, ConnEntry, FAILED, READ_PENDING, REGISTERED, RESET_PENDING, THROTTLED,
+    WATCHES_WRITABLE, WROTE,
+};
 use super::file_part::{FilePart, Stopped};
 use super::send_queue::{Body, Message, PushOutcome};
 use super::{HERE, ReactorService};
@@ -42,6 +45,19 @@ pub(super) enum SendOutcome {
     Failed(CloseReason),
 }
 
+impl SendOutcome {
+    /// The result of a send to a connection that no longer sends.
+    #[cold]
+    fn rejection(entry: &ConnEntry) -> SendOutcome {
+        match entry.close_reason() {
+            Some(reason) if entry.has(FAILED) && !entry.has(CLOSING | RESET_PENDING | CLOSED) => {
+                SendOutcome::Failed(reason)
+            }
+            _ => SendOutcome::Closed,
+        }
+    }
+}
+
 impl ReactorService {
     pub(super) fn send(&self, index: u32, generation: u32, message: &Message<'_>) -> SendOutcome {
         match self.table.lock(index) {
@@ -61,7 +77,7 @@ impl ReactorService {
             return SendOutcome::Closed;
         };
         if !entry.may_send() {
-            return SendOutcome::Closed;
+            return SendOutcome::rejection(&entry);
         }
         let first = match &entry.socket {
             Some(socket) if entry.queue.is_none() => {
@@ -114,7 +130,7 @@ impl ReactorService {
         mut first: Option<io::Result<usize>>,
     ) -> SendOutcome {
         if !entry.may_send() {
-            return SendOutcome::Closed;
+            return SendOutcome::rejection(entry);
         }
         let Some(socket) = &entry.socket else {
             return SendOutcome::Closed;
@@ -214,10 +230,13 @@ impl ReactorService {
         mut part: FilePart,
     ) -> StdResult<SendOutcome, Option<io::Error>> {
         let entry = self.table.lock(index).filter(|entry| entry.generation == generation);
-        let Some(mut guard) = entry.filter(|entry| entry.may_send()) else {
+        let Some(mut guard) = entry else {
             return Ok(SendOutcome::Closed);
         };
         let entry = &mut *guard;
+        if !entry.may_send() {
+            return Ok(SendOutcome::rejection(entry));
+        }
         let Some(socket) = &entry.socket else {
             return Ok(SendOutcome::Closed);
         };
@@ -325,7 +344,8 @@ impl ReactorService {
         entry.cold().retry = Some(self.now().saturating_add(steps(RETRY_DELAY)));
     }
 
-    /// Records that a system call has reported the failure of the connection.
+    /// Records that a system call has reported the failure of the connection. The loop then delivers
+    /// the bytes that arrived before, and closes the connection. A pause by the program delays both.
     #[cold]
     pub(super) fn record_error(
         &self,
@@ -340,7 +360,18 @@ impl ReactorService {
             _ => CloseReason::PeerReset,
         };
         entry.record_close_reason(reason);
-        entry.flags |= RESET_PENDING;
+        if !entry.has(FAILED) {
+            // The peer no longer receives replies.
+            self.drop_queue(entry);
+            entry.flags = entry.flags & !THROTTLED | FAILED | READ_PENDING;
+            // The idle timeout also limits a pause from now on.
+            entry.received = self.now() as u32;
+            // The kernel then reports the end of the stream after the received bytes also without a
+            // FIN. EPIPE instead of ECONNRESET means that the peer had sent a FIN.
+            if err.kind() == io::ErrorKind::BrokenPipe {
+                entry.cold().failed_after_fin = true;
+            }
+        }
         self.schedule(entry, index);
         SendOutcome::Failed(entry.close_reason().unwrap_or(reason))
     }
@@ -354,6 +385,9 @@ impl ReactorService {
         let mut result = Broadcast::default();
         let message = self.message(Body::Whole(message), None, "broadcast")?;
         let mut send = |index: u32, entry: &mut ConnEntry| {
+            if entry.has(FAILED) {
+                return;
+            }
             let mut outcome = self.send_locked(entry, index, &message, None);
             if outcome == SendOutcome::NoMemory {
                 // Without memory the queue limit is lower, so the overflow policy applies.

@@ -7,7 +7,7 @@ use socket2::SockRef;
 
 use super::super::clock::{age, span, steps};
 use super::super::conn_table::{
-    CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, READ_PENDING, RECEIVED, RESET_PENDING,
+    CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, FAILED, READ_PENDING, RECEIVED, RESET_PENDING,
 };
 use super::super::send::SendOutcome;
 use super::super::send_queue::{Body, Message};
@@ -215,12 +215,18 @@ impl<'a> Loop<'a> {
         let Some(socket) = entry.socket.as_ref().map(sys::borrow) else {
             return;
         };
+        let has_failed = entry.has(FAILED);
         if let (Some(watch), Some(time)) =
             (entry.cold.as_mut().and_then(|cold| cold.watch.as_mut()), liveness.watched())
         {
             let now = Instant::now();
             if watch.next <= now {
-                match sys::silence(socket) {
+                let silence = sys::silence(socket).map(|mut silence| {
+                    // A connection that has failed no longer receives.
+                    silence.owes |= has_failed;
+                    silence
+                });
+                match silence {
                     Err(_) => watch.next = now + time / 4,
                     Ok(silence) if watch.is_dead(now, time, silence) => {
                         // An ICMP error received during retransmission is the cause, but not an

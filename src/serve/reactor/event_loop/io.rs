@@ -6,8 +6,8 @@ use std::mem;
 use socket2::SockRef;
 
 use super::super::conn_table::{
-    BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, Input, PAUSED, READ_PENDING, RECEIVED,
-    RECV_EOF, RESET_PENDING, THROTTLED,
+    BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FAILED, Input, PAUSED, READ_PENDING,
+    RECEIVED, RECV_EOF, RESET_PENDING, THROTTLED,
 };
 use super::super::file_part::Stopped;
 use super::Loop;
@@ -85,7 +85,7 @@ impl<'a> Loop<'a> {
         let Some(mut entry) = self.lock(index) else {
             return;
         };
-        if !entry.has(RECV_EOF) || entry.has(RESET_PENDING | CLOSED) {
+        if !entry.has(RECV_EOF) || entry.has(RESET_PENDING | CLOSED | FAILED) {
             return;
         }
         if let Some(e) = entry.socket.as_ref().and_then(|s| sys::pending_error(sys::borrow(s))) {
@@ -106,7 +106,7 @@ impl<'a> Loop<'a> {
             return ReadOutcome::Nothing;
         };
         if !entry.may_read() && !discards {
-            if to_end && !entry.has(RESET_PENDING | CLOSED) {
+            if to_end && !entry.has(RESET_PENDING | CLOSED | FAILED) {
                 // The connection is paused, throttled or half-closed. An error must still be found.
                 if let Ok(Some(e)) = SockRef::from(&socket).take_error() {
                     self.service.record_error(entry, index, &e);
@@ -115,6 +115,10 @@ impl<'a> Loop<'a> {
             return ReadOutcome::Nothing;
         }
         match sys::recv(socket, buf, Wait::No) {
+            Ok(0) if entry.has(FAILED) && !entry.cold().failed_after_fin => {
+                entry.flags |= RESET_PENDING;
+                ReadOutcome::Nothing
+            }
             Ok(0) => {
                 entry.flags |= RECV_EOF;
                 entry.received = self.now as u32;
@@ -129,13 +133,20 @@ impl<'a> Loop<'a> {
                 ReadOutcome::Bytes(n)
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => ReadOutcome::Again,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if entry.has(FAILED) {
+                    entry.flags |= RESET_PENDING;
+                }
+                ReadOutcome::Nothing
+            }
             Err(e) if sys::is_out_of_memory(&e) => {
                 self.service.schedule_retry(entry);
                 ReadOutcome::Nothing
             }
             Err(e) => {
                 self.service.record_error(entry, index, &e);
+                // No received byte is left.
+                entry.flags |= RESET_PENDING;
                 ReadOutcome::Nothing
             }
         }
