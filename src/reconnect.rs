@@ -76,6 +76,8 @@ pub struct Reconnect {
     /// The error of the last complete try since the last success.
     last: Option<Error>,
     on_retry: Option<Box<OnRetry>>,
+    /// When the last call began to connect.
+    began: Instant,
     /// The call of `try_connect` in progress.
     step: Step,
     watch: Option<Notify>,
@@ -169,6 +171,7 @@ impl Reconnect {
             pace: Pace::new(FIRST, LONGEST),
             last: None,
             on_retry: None,
+            began: Instant::now(),
             step: Step::Idle,
             watch: None,
             watched: None,
@@ -211,9 +214,9 @@ impl Reconnect {
         Ok(())
     }
 
-    /// Sets the timeout of each connect, with all its tries and waits. A connect of
-    /// [`try_connect`](Reconnect::try_connect) in progress keeps its timeout. `None`: no timeout.
-    /// Default: `None`.
+    /// Sets the timeout of each connect, with all its tries and waits. It also applies to a connect of
+    /// [`try_connect`](Reconnect::try_connect) in progress, from the start of that connect. `None`: no
+    /// timeout. Default: `None`.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the timeout is zero.
@@ -231,7 +234,27 @@ impl Reconnect {
                 .detail("the timeout must be greater than zero"));
         }
         self.limit = limit;
+        let new = self.limit_since(self.began);
+        match &mut self.step {
+            Step::Idle => {}
+            Step::Delay { limit, .. } => {
+                *limit = new;
+                self.report();
+            }
+            Step::Try { pending, limit, .. } => {
+                *limit = new;
+                if let Some(notify) = &self.watch {
+                    // The connect has not returned its result, so that it accepts the function.
+                    let _ = pending.set_watch(forward(notify, new));
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// The limit of a call that began at `start`.
+    fn limit_since(&self, start: Instant) -> Deadline {
+        Deadline(self.limit.and_then(|limit| start.checked_add(limit)))
     }
 
     /// Sets a function that is called before each wait, in the thread that connects, for example to
@@ -280,7 +303,7 @@ impl Reconnect {
     /// # Errors
     /// When the timeout expires, the error of the last try: its kind, its attempts, the number of
     /// tries and the total time: `connect to 127.0.0.1:80: connection refused after 7 tries in 10.0
-    /// s`. A try that the timeout interrupted is ignored if there was an earlier one.
+    /// s`. Both count from the last success, also over several calls. A try that the timeout interrupted is ignored if there was an earlier one.
     /// [`TimedOut`](ErrorKind::TimedOut): there was no complete try.
     ///
     /// [`Cancelled`](ErrorKind::Cancelled): the cancel token was fired. A permanent error ends the
@@ -366,7 +389,10 @@ impl Reconnect {
     /// ```
     pub fn next_timeout(&self) -> Option<Duration> {
         match &self.step {
-            Step::Try { pending, .. } => pending.timeout(),
+            Step::Try { pending, limit, .. } => {
+                let limit = limit.remaining().map(fit_poll);
+                pending.timeout().into_iter().chain(limit).min()
+            }
             _ => self.end_of_delay().remaining().map(fit_poll),
         }
     }
@@ -384,6 +410,7 @@ impl Reconnect {
             pace: Pace::new(FIRST, LONGEST),
             last: None,
             on_retry: None,
+            began: self.began,
             step: Step::Idle,
             watch: None,
             watched: None,
@@ -452,9 +479,9 @@ impl Reconnect {
     pub fn set_watch(&mut self, watch: impl FnMut(Watch<'_>) + Send + 'static) {
         self.abandon_watch();
         let notify: Notify = Arc::new(Mutex::new(watch));
-        if let Step::Try { pending, .. } = &mut self.step {
+        if let Step::Try { pending, limit, .. } = &mut self.step {
             // The connect has not returned its result, so that it accepts the function.
-            let _ = pending.set_watch(forward(&notify));
+            let _ = pending.set_watch(forward(&notify, *limit));
         }
         self.watch = Some(notify);
         self.reported = Some(Deadline(None));
@@ -463,8 +490,9 @@ impl Reconnect {
 
     /// Starts a call: the time, the time of the first try, and the limit of the call.
     fn begin(&mut self) -> (Instant, Option<Instant>, Deadline) {
-        let limit = Deadline::after(self.limit);
         let now = Instant::now();
+        self.began = now;
+        let limit = self.limit_since(now);
         let due = self.pace.begin(now, random());
         if self.pace.count == 0 {
             self.last = None;
@@ -532,6 +560,8 @@ impl Reconnect {
                 Step::Try { pending, is_shortened, limit } => {
                     let (is_shortened, limit) = (*is_shortened, *limit);
                     match pending.finish() {
+                        // The timeout was set during the try.
+                        Ok(None) if limit.has_passed() => return Err(self.timeout_error()),
                         Ok(None) => return Ok(None),
                         Ok(Some(client)) => {
                             self.pace.connected(Instant::now());
@@ -551,7 +581,7 @@ impl Reconnect {
                 self.unwatch();
                 self.wakeup = None;
                 if let Some(notify) = &self.watch {
-                    pending.set_watch(forward(notify))?;
+                    pending.set_watch(forward(notify, limit))?;
                 }
                 self.step = Step::Try { pending: Box::new(pending), is_shortened, limit };
                 Ok(())
@@ -668,7 +698,7 @@ impl Reconnect {
             Some(last) => last.clone(),
             None => Error::new(ErrorKind::TimedOut, OPERATION)
                 .at(&self.endpoint)
-                .detail("the timeout ended before the next try was due"),
+                .detail("the timeout ended before a try was complete"),
         })
     }
 
@@ -693,10 +723,19 @@ impl Drop for Reconnect {
     }
 }
 
-/// A function for the connect of one try.
-fn forward(notify: &Notify) -> impl FnMut(Watch<'_>) + Send + 'static {
+/// A function for the connect of one try, in a call with the limit `limit`.
+fn forward(notify: &Notify, limit: Deadline) -> impl FnMut(Watch<'_>) + Send + 'static {
     let notify = notify.clone();
-    move |watch| notify.lock().unwrap_or_else(PoisonError::into_inner)(watch)
+    move |watch| {
+        let watch = match watch {
+            Watch::Timeout(time) => {
+                let limit = limit.remaining().map(fit_poll);
+                Watch::Timeout(time.into_iter().chain(limit).min())
+            }
+            other => other,
+        };
+        notify.lock().unwrap_or_else(PoisonError::into_inner)(watch);
+    }
 }
 
 impl fmt::Debug for Reconnect {

@@ -441,7 +441,7 @@ impl Service {
     /// after each `interval`. `None`: once. Returns the id of the timer, which the function also
     /// receives. Any thread may call this, also inside callbacks, posted functions and timers.
     ///
-    /// A timer does not expire early, and expires at most some tens of milliseconds late. The clock is
+    /// A timer does not expire early. If the loop is idle, it expires about 1 ms late. The clock is
     /// monotonic. A repeating timer keeps its rate. Periods that pass while the process is stopped or
     /// the loop is in a callback are skipped, except for one call.
     ///

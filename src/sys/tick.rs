@@ -24,6 +24,12 @@ impl Tick {
         Tick(Tick::read(libc::CLOCK_MONOTONIC_COARSE))
     }
 
+    /// The current time with the resolution of the hardware.
+    #[cfg(feature = "serve")]
+    pub(crate) fn precise() -> Tick {
+        Tick(Tick::read(libc::CLOCK_MONOTONIC))
+    }
+
     fn since_boot(t: libc::timespec) -> Duration {
         Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec.max(0) as u32)
     }
@@ -52,6 +58,11 @@ impl Tick {
 
     pub(crate) fn now() -> Tick {
         Tick(std::time::Instant::now())
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn precise() -> Tick {
+        Tick::now()
     }
 
     pub(crate) fn elapsed(self) -> Duration {

@@ -25,6 +25,7 @@ both_apis![
     functions_of_a_paused_or_closing_connection_run,
     service_timer_expires_once_or_repeatedly_until_it_is_removed,
     service_timer_after_a_long_callback_skips_missed_periods,
+    service_timer_with_a_short_interval_keeps_its_rate,
     service_timers_end_with_the_service,
 ];
 
@@ -552,6 +553,23 @@ fn service_timer_after_a_long_callback_skips_missed_periods<A: Api>() {
     service.post(Box::new(long)).unwrap();
     let missed = next(&told);
     assert!((1..=2).contains(&missed), "{missed} calls");
+}
+
+/// V10: a short interval is not rounded up to the clock of the idle timeouts.
+fn service_timer_with_a_short_interval_keeps_its_rate<A: Api>() {
+    // 60 calls took 900 ms.
+    promptly(Duration::from_millis(600), || {
+        let server = listen::<A>();
+        let service = server.serve_events(&[], On::default()).unwrap();
+        let (tell, told) = channel();
+        let start = Instant::now();
+        let tick = move |_| tell.send(Instant::now()).unwrap_or_default();
+        service.add_timer(5, 5, Box::new(tick)).unwrap();
+        let last = (0..60).map(|_| next(&told)).last().unwrap();
+        let took = last - start;
+        assert!(took >= Duration::from_millis(300), "{took:?}");
+        took
+    });
 }
 
 /// V10, V5: timers do not delay the end of a service, and no function is called after a drain has

@@ -31,6 +31,7 @@ both_apis![
     reconnect_with_value_out_of_range_fails,
     try_connect_reaches_later_server_in_an_event_loop,
     try_connect_keeps_timeout_token_and_permanent_errors,
+    try_connect_in_progress_gets_a_new_timeout,
     try_connect_that_is_dropped_leaves_nothing_watched,
 ];
 
@@ -201,7 +202,7 @@ fn reconnect_backoff_continues_across_calls<A: Api>() {
     drop(reconnect.connect().unwrap());
     let failure = fails(reconnect.connect(), ErrorKind::TimedOut);
     let start = format!(
-        "connect to {}: timed out: the timeout ended before the next try was due after ",
+        "connect to {}: timed out: the timeout ended before a try was complete after ",
         server.endpoint()
     );
     assert!(failure.message.starts_with(&start), "{failure:?}");
@@ -522,6 +523,35 @@ fn try_connect_keeps_timeout_token_and_permanent_errors<A: Api>() {
     let local = [Opt::Local("name.invalid:0")];
     let failure = A::reconnect(&refused, &local).unwrap().try_connect();
     fails(failure, ErrorKind::InvalidArgument);
+}
+
+/// C1, T4: a timeout that is set or removed during a delay or a try applies to the connect in
+/// progress.
+fn try_connect_in_progress_gets_a_new_timeout<A: Api>() {
+    let queue = FullQueue::new();
+    for (endpoint, kind) in [
+        (refused_address().to_string(), ErrorKind::Refused),
+        (queue.endpoint(), ErrorKind::TimedOut),
+    ] {
+        let waits = Waits::default();
+        let mut reconnect = A::reconnect(&endpoint, &[]).unwrap();
+        reconnect.set_watch(waits.watch());
+        reconnect.set_backoff(NEVER, NEVER).unwrap();
+        reconnect.set_limit(3_600_000).unwrap();
+        assert!(reconnect.try_connect().unwrap().is_none());
+        reconnect.set_limit(1).unwrap();
+        let (failure, calls) = by_watch::<A>(&mut reconnect, &waits);
+        fails(failure, kind);
+        assert!(calls <= 4, "{endpoint}: {calls} calls");
+        // The call that is in progress would end at once.
+        let mut reconnect = A::reconnect(&endpoint, &[]).unwrap();
+        reconnect.set_backoff(NEVER, NEVER).unwrap();
+        reconnect.set_limit(3_600_000).unwrap();
+        assert!(reconnect.try_connect().unwrap().is_none());
+        reconnect.set_limit(1).unwrap();
+        reconnect.set_limit(INFINITE).unwrap();
+        assert!(reconnect.try_connect().unwrap().is_none(), "{endpoint}");
+    }
 }
 
 /// C7: dropping the object removes everything, during a try and during a delay.

@@ -120,7 +120,8 @@ pub unsafe extern "C" fn keepsock_reconnect_set_backoff(
 
 /// Sets the time that each keepsock_reconnect_connect() may take, including all tries and delays.
 ///
-/// Default: KEEPSOCK_INFINITE.
+/// It also applies to a keepsock_reconnect_try_connect() in progress, from the start of that
+/// connect. Default: KEEPSOCK_INFINITE.
 ///
 /// @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
 /// @return KEEPSOCK_OK on success, otherwise

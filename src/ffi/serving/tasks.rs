@@ -173,9 +173,9 @@ pub type keepsock_timer_callback = Option<unsafe extern "C" fn(timer: u64, user:
 /// Sets a timer: calls a function after a delay, once or repeatedly.
 ///
 /// The function is called in the thread of the first event loop, as those of
-/// keepsock_service_post(). A timer does not expire early, and expires at most some tens of
-/// milliseconds late. The clock is monotonic. A repeating timer keeps its rate. Periods that pass
-/// while the process is stopped or the loop is in a callback are skipped, except for one call.
+/// keepsock_service_post(). A timer does not expire early. If the loop is idle, it expires about
+/// 1 ms late. The clock is monotonic. A repeating timer keeps its rate. Periods that pass while
+/// the process is stopped or the loop is in a callback are skipped, except for one call.
 ///
 /// A timer does not keep the service from ending. Once keepsock_service_drain() or
 /// keepsock_service_free() has ended the service, no function is called, and the timers are removed.

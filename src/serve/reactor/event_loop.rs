@@ -62,8 +62,8 @@ struct Loop<'a> {
     /// An empty list, which is exchanged for the list of pending entries.
     listed: Vec<u32>,
     timers: Timers,
-    /// The time for which a timer of the service is set, or 0.
-    service_due: u64,
+    /// When the earliest timer of the service expires, counted from the start of the service.
+    service_due: Option<Duration>,
     pauses: Pauses,
     /// The time at which the loop last woke, or began to wait.
     woke_at: u64,
@@ -109,7 +109,7 @@ pub(super) fn run(
         spare: Vec::new(),
         listed: Vec::new(),
         timers: Timers::default(),
-        service_due: 0,
+        service_due: None,
         pauses: Pauses::default(),
         woke_at: service.now(),
         connects: Slab::new(),
@@ -176,6 +176,7 @@ impl<'a> Loop<'a> {
             && self.accepting == Accepting::Yes
             && self.unwatched.is_empty()
             && self.headers.is_empty()
+            && self.service_due.is_none()
         {
             return None;
         }
@@ -190,7 +191,11 @@ impl<'a> Loop<'a> {
             span(next.saturating_sub(self.woke_at)) + Tick::LAG
         });
         let connect = (!self.unwatched.is_empty()).then_some(CONNECT_POLL_INTERVAL);
-        [next, connect].into_iter().flatten().min()
+        let service = self.service_due.map(|due| {
+            self.woke_at = self.note_callbacks();
+            due.saturating_sub(self.service.elapsed())
+        });
+        [next, connect, service].into_iter().flatten().min()
     }
 
     /// Whether the loop must read the clock after it wakes. Code that reads the clock itself does
@@ -223,6 +228,9 @@ impl<'a> Loop<'a> {
         self.accepted = (false, self.accepted.0);
         if !self.timers.is_empty() {
             self.run_timers();
+        }
+        if self.service_due.is_some() {
+            self.run_service_timers();
         }
         if !self.headers.is_empty() {
             self.expire_headers();

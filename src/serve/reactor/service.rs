@@ -452,9 +452,9 @@ impl ReactorService {
         Ok(())
     }
 
-    /// The time since the service was created.
+    /// The time since the service was created, with the resolution of the hardware.
     pub(super) fn elapsed(&self) -> Duration {
-        Tick::now().since(self.start)
+        Tick::precise().since(self.start)
     }
 
     pub(super) fn lock_timers(&self) -> MutexGuard<'_, ServiceTimers> {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::clock::steps;
 use crate::types::error::ErrorKind;
 
 /// The function of a timer. It receives the id of the timer.
@@ -24,8 +23,8 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 #[derive(Default)]
 pub(super) struct ServiceTimers {
     timers: HashMap<u64, Timer>,
-    /// The timers that are set, in the order of their steps on the service's clock.
-    order: BTreeSet<(u64, u64)>,
+    /// The timers that are set, in the order of their times.
+    order: BTreeSet<(Duration, u64)>,
     last_id: u64,
 }
 
@@ -34,11 +33,6 @@ struct Timer {
     interval: Option<Duration>,
     /// `None` while the function is called.
     function: Option<Box<dyn TimerFunction>>,
-}
-
-/// The first step at which a time has passed. A step begins before its number is complete.
-fn step(at: Duration) -> u64 {
-    steps(at) + 1
 }
 
 /// The next time of a repeating timer. Periods that have passed are skipped.
@@ -64,7 +58,7 @@ impl ServiceTimers {
         let (at, interval) =
             (now.saturating_add(delay.min(CENTURY)), interval.map(|time| time.min(CENTURY)));
         self.timers.insert(id, Timer { at, interval, function: function.take() });
-        self.order.insert((step(at), id));
+        self.order.insert((at, id));
         Ok((id, self.order.first().is_some_and(|(_, first)| *first == id)))
     }
 
@@ -72,20 +66,20 @@ impl ServiceTimers {
     /// timer has expired or was removed.
     pub(super) fn remove(&mut self, id: u64) -> Result<Option<Box<dyn TimerFunction>>, ()> {
         let timer = self.timers.remove(&id).ok_or(())?;
-        self.order.remove(&(step(timer.at), id));
+        self.order.remove(&(timer.at, id));
         Ok(timer.function)
     }
 
-    /// The step at which the earliest timer expires.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.order.first().map(|(step, _)| *step)
+    /// When the earliest timer expires.
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes the function of a timer that has expired at this step. A timer that does not repeat is
+    /// Takes the function of a timer that has expired. A timer that does not repeat is
     /// removed.
-    pub(super) fn expire(&mut self, now: u64) -> Option<(u64, Box<dyn TimerFunction>)> {
-        let (step, id) = *self.order.first()?;
-        if step > now {
+    pub(super) fn expire(&mut self, now: Duration) -> Option<(u64, Box<dyn TimerFunction>)> {
+        let (at, id) = *self.order.first()?;
+        if at > now {
             return None;
         }
         self.order.pop_first();
@@ -112,7 +106,7 @@ impl ServiceTimers {
         };
         *at = following(*at, *interval, now);
         *place = Some(function);
-        self.order.insert((step(*at), id));
+        self.order.insert((*at, id));
         None
     }
 }
@@ -140,27 +134,27 @@ mod tests {
         assert!(first);
         let (later, first) = add(&mut timers, 60, None);
         assert!(!first);
-        assert_eq!(timers.next(), Some(step(ms(1050))));
-        assert!(timers.expire(step(ms(1050)) - 1).is_none());
-        assert_eq!(timers.expire(step(ms(1050))).unwrap().0, once);
+        assert_eq!(timers.next(), Some(ms(1050)));
+        assert!(timers.expire(ms(1049)).is_none());
+        assert_eq!(timers.expire(ms(1050)).unwrap().0, once);
         assert!(timers.remove(once).is_err(), "a timer that has expired");
         assert!(timers.remove(later).is_ok() && timers.remove(later).is_err());
         let mut at = Vec::new();
         // The process is stopped from 1,250 to 2,030 ms.
         for now in (1000..1250).chain(2030..2300) {
-            while let Some((id, function)) = timers.expire(now / 8 + 1) {
+            while let Some((id, function)) = timers.expire(ms(now)) {
                 assert_eq!(id, repeating);
                 at.push(now);
                 assert!(timers.repeat(id, function, ms(now)).is_none());
             }
         }
-        assert_eq!(at, [1104, 1200, 2030, 2104, 2200]);
-        let (id, function) = timers.expire(step(ms(2300))).unwrap();
+        assert_eq!(at, [1100, 1200, 2030, 2100, 2200]);
+        let (id, function) = timers.expire(ms(2300)).unwrap();
         assert!(timers.remove(id).is_ok(), "removed while its function is called");
         assert!(timers.repeat(id, function, ms(2300)).is_some());
         assert!(timers.timers.is_empty() && timers.order.is_empty());
         let (id, _) = add(&mut timers, u64::MAX, Some(u64::MAX));
-        let (_, function) = timers.expire(u64::MAX).unwrap();
+        let (_, function) = timers.expire(Duration::MAX).unwrap();
         assert!(timers.repeat(id, function, ms(u64::MAX)).is_none());
     }
 }

@@ -7,10 +7,6 @@ use std::collections::BinaryHeap;
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 
-/// In place of the index of an entry: the timers of the service. The table has that many entries only
-/// after billions of connections.
-pub(super) const SERVICE: u32 = INDEX_MASK as u32;
-
 /// Timers, the earliest first. A cancelled timer stays in the heap until it is the earliest, or
 /// until there are too many of them. So a connection that ends or that sets its timer again costs
 /// very little. The caller knows which timers are still set: `is_set(time, index)`.

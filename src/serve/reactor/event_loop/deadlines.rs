@@ -11,7 +11,6 @@ use super::super::conn_table::{
 };
 use super::super::send::SendOutcome;
 use super::super::send_queue::{Body, Message};
-use super::super::timers::SERVICE;
 use super::Loop;
 use crate::stream::end_by_error;
 use crate::stream::liveness::{Due, IdleTimes, Timers};
@@ -147,7 +146,6 @@ impl<'a> Loop<'a> {
             let due = timers.pop_expired(now, |time, index| self.is_set(time, index));
             self.timers = timers;
             match due {
-                Some(SERVICE) => self.run_service_timers(),
                 Some(index) => self.on_timer(index),
                 None => return,
             }
@@ -155,9 +153,6 @@ impl<'a> Loop<'a> {
     }
 
     fn is_set(&self, time: u64, index: u32) -> bool {
-        if index == SERVICE {
-            return time == self.service_due;
-        }
         self.lock(index).is_some_and(|entry| entry.due == time as u32)
     }
 

@@ -5,7 +5,6 @@ use std::sync::PoisonError;
 
 use super::super::loop_shared::CMD_POST;
 use super::super::tasks::take;
-use super::super::timers::SERVICE;
 use super::Loop;
 use crate::io::panic_guard::panics;
 use crate::log;
@@ -69,29 +68,21 @@ impl<'a> Loop<'a> {
         true
     }
 
-    /// Sets the timer of the loop to the earliest timer of the service.
+    /// Reads the time of the earliest timer of the service. A timer that is due already expires in the
+    /// next round, so that each round ends.
     pub(super) fn set_service_timer(&mut self) {
-        // A timer that is due already expires in the next round, so that each round ends.
-        let next = self.service.lock_timers().next().map_or(0, |next| next.max(self.now + 1));
-        if next == self.service_due {
-            return;
-        }
-        if self.service_due != 0 {
-            self.timers.cancel();
-        }
-        self.service_due = next;
-        if next != 0 {
-            self.timers.set(next, SERVICE);
-        }
+        self.service_due = self.service.lock_timers().next();
     }
 
     /// Calls the functions of the service's timers that have expired.
     #[cold]
     pub(super) fn run_service_timers(&mut self) {
         let service = self.service;
-        self.service_due = 0;
+        let now = service.elapsed();
+        if self.service_due.is_none_or(|due| due > now) {
+            return;
+        }
         self.now = self.note_callbacks();
-        let now = self.now;
         loop {
             let mut locked = service.state.lock();
             if locked.ended {
