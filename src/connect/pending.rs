@@ -321,18 +321,19 @@ impl PendingConnect {
         let wrong =
             |kind, why| Err(Error::new(kind, OPERATION).at(&self.driver.endpoint).detail(why));
         match running.or(connected).or(ended) {
-            _ if !self.is_single => wrong(
+            _ if self.is_finished && self.outcome.is_none() => Err(self.finished_error()),
+            None if self.outcome.is_some() => wrong(
+                ErrorKind::WrongState,
+                "the connect has failed and has no socket: finish returns its error",
+            ),
+            Some(socket) if self.is_single => Ok(sys::borrow(socket)),
+            None if self.is_single => {
+                wrong(ErrorKind::WouldBlock, "the queue of the listener is full")
+            }
+            _ => wrong(
                 ErrorKind::WrongState,
                 "several addresses may be tried, each with its own socket: use the watch callback",
             ),
-            Some(socket) => Ok(sys::borrow(socket)),
-            None if self.driver.pending.is_some() => {
-                wrong(ErrorKind::WouldBlock, "the queue of the listener is full")
-            }
-            None if self.outcome.is_some() => {
-                wrong(ErrorKind::WrongState, "the connect failed before it had a socket")
-            }
-            None => Err(self.finished_error()),
         }
     }
 

@@ -596,7 +596,7 @@ impl<'a> BytesMut<'a> {
 
 #[cold]
 pub(crate) fn no_capacity() -> Error {
-    invalid("cap is 0: the buffer needs at least one byte")
+    invalid("the buffer is empty (cap is 0): it needs at least one byte")
 }
 
 /// A string that ends with NUL.

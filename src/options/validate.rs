@@ -100,7 +100,7 @@ impl SocketOptions {
             return refuse("backlog must be greater than zero");
         }
         if let Some(mode) = self.unix.mode.filter(|mode| *mode > 0o777) {
-            return refuse(&format!("unix_mode {mode:#o} is greater than 0o777"));
+            return refuse(&format!("unix_mode 0{mode:o} is greater than 0777"));
         }
         // chown(2) does not change an ID of -1.
         if self.unix.uid == Some(u32::MAX) || self.unix.gid == Some(u32::MAX) {

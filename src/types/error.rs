@@ -665,7 +665,7 @@ pub(crate) const IN_USE: &str =
 
 /// The detail of an error about an index after the last element of a list.
 pub(crate) fn no_element(name: &str, index: usize) -> String {
-    format!("there is no {name} with index {index}: indexes count from 0")
+    format!("there is no {name} with index {index}; the first has index 0")
 }
 
 /// A number of milliseconds or bytes for people, as in the documentation: `1,500`.

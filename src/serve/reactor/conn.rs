@@ -157,7 +157,7 @@ impl Connection {
     /// the [framing](crate::ServeOptions::framing), and without heartbeats between them.
     ///
     /// A queued file counts 88 bytes for the [`queue_limit`](crate::ServeOptions::queue_limit),
-    /// whatever its length, because its bytes need no memory. [`queued`](Connection::queued) includes
+    /// regardless of its length, because its bytes need no memory. [`queued`](Connection::queued) includes
     /// its bytes. The loop does not read from a connection while a file that its own callback has sent
     /// is queued, as for other replies, unless the rest of the replies and the file are short.
     ///
@@ -624,7 +624,7 @@ impl Connection {
     /// The service closes the descriptor after `on_close`, and the number may then refer to another
     /// file. So only callbacks of this connection may use the number: they run before that. A
     /// program must not read from the descriptor, write to it, shut it down, close it, change
-    /// O_NONBLOCK, or wait for it: the event loop does all that. SO_ERROR of a Unix socket must not
+    /// O_NONBLOCK, or wait for it: these are operations of the event loop. SO_ERROR of a Unix socket must not
     /// be read, because the kernel reports a reset once.
     ///
     /// # Errors
