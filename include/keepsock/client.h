@@ -979,11 +979,13 @@ int32_t keepsock_client_wait_hangup(keepsock_client *client, int64_t timeout_ms,
  *
  * While a close of an open connection waits for the peer, the reason is already
  * KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
- * this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED, and this function
- * checks for such a reset.
+ * this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED. This function
+ * checks for such a reset, and keepsock_client_close() does not, because the check is a system
+ * call: call this function before the close if the difference matters.
  *
  * @param client  A connection. NULL returns 0.
- * @return A keepsock_close_reason. 0 means that the connection is open.
+ * @return A keepsock_close_reason. 0 means that no call has observed a cause: the connection is
+ *   open, or it has ended since the last call.
  */
 int32_t keepsock_client_close_reason(const keepsock_client *client);
 
@@ -1172,9 +1174,9 @@ int32_t keepsock_client_set_nonblocking(keepsock_client *client, bool on, keepso
  * Borrows the descriptor, for poll(2), epoll(7) or setsockopt(2). Do not close it.
  *
  * The kernel reports a reset once. On Linux the library still detects a reset of a TCP connection
- * after the program has read SO_ERROR, or after a forked child has observed the reset. A Unix
- * socket keeps no trace of a reset, and reads then report the end of the stream: do not read its
- * SO_ERROR.
+ * after the program has read SO_ERROR, or after a forked child has observed the reset. If the peer
+ * sent FIN before the reset, the close reason then stays KEEPSOCK_CLOSE_PEER_CLOSED. A Unix socket
+ * keeps no trace of a reset, and reads then report the end of the stream: do not read its SO_ERROR.
  *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
@@ -1300,7 +1302,7 @@ int32_t keepsock_client_proxy_address(const keepsock_client *client, keepsock_ad
 typedef struct {
     /** A keepsock_tcp_state, or 0. */
     int32_t tcp_state;
-    /** The keepsock_close_reason; 0: the connection is open. */
+    /** The keepsock_close_reason; 0: no call has observed a cause. */
     int32_t close_reason;
     /** The smoothed round-trip time (RFC 6298). */
     int64_t rtt_us;

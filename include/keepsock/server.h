@@ -241,7 +241,8 @@ void keepsock_server_free(keepsock_server *server);
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` or `client` is NULL
  *   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error; keepsock_error_os_error()
  *     returns its number
- * @note Several threads may accept at the same time. Each connection is returned to one of them.
+ * @note Several threads may accept at the same time. Each connection is returned to one of them. A
+ *   service accepts on its server in the same way: use a server in an accept loop or in a service.
  */
 int32_t keepsock_server_accept(keepsock_server *server, keepsock_client **client,
                                keepsock_error **error);

@@ -279,7 +279,7 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
  *
  * keepsock_error *error = NULL;
  * keepsock_reconnect *reconnect = NULL;
- * if (keepsock_reconnect_new("news.example:6379", options, &reconnect, &error) == KEEPSOCK_OK)
+ * if (keepsock_reconnect_new("news.example:6379", NULL, &reconnect, &error) == KEEPSOCK_OK)
  *     keepsock_service_reconnect(service, &reconnect, NULL, &error);
  * keepsock_reconnect_free(reconnect);
  * keepsock_error_print("news", &error);

@@ -130,7 +130,9 @@ impl ClientSocket {
     /// While a close of an open connection waits for the peer, the reason is already
     /// [`Local`](CloseReason::Local) or [`Cancelled`](CloseReason::Cancelled). A failure that the
     /// close then observes replaces this reason. After the peer has closed its side, a reset replaces
-    /// the reason, and this call also looks for a reset.
+    /// the reason. This call looks for such a reset, and [`close`](ClientSocket::close) does not,
+    /// because it would cost a system call: call this method before the close if the difference
+    /// matters. `None` means that no call has observed a cause.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, CloseReason, ServerSocket};

@@ -145,11 +145,11 @@ fn liveness_options_with_contradiction_are_rejected<A: Api>() {
         (&[Opt::FailOnStall(true)], "fail_on_stall needs dead_after"),
         (&[Opt::NoKeepalive, Opt::DeadAfter(5000)], "keepalive is off, but dead_after"),
         (
-            &[Opt::DeadAfter(5000), Opt::Keepalive(45_000, 15_000, 5)],
-            "detects a dead peer after 120,000 ms, and dead_after is 5,000 ms",
+            &[Opt::DeadAfter(5000), Opt::Keepalive(46_000, 15_000, 5)],
+            "detects a dead peer after 121,000 ms, and dead_after is 5,000 ms",
         ),
         (
-            &[Opt::MiddleboxTimeout(5000), Opt::Keepalive(45_000, 15_000, 5)],
+            &[Opt::MiddleboxTimeout(5000), Opt::Keepalive(46_000, 15_000, 5)],
             "a longer idle time than middlebox_timeout, 5,000 ms",
         ),
         (&[Opt::Heartbeat(b"", 1000)], "heartbeat has no bytes"),

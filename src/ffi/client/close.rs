@@ -134,11 +134,13 @@ pub unsafe extern "C" fn keepsock_client_abort(
 ///
 /// While a close of an open connection waits for the peer, the reason is already
 /// KEEPSOCK_CLOSE_LOCAL or KEEPSOCK_CLOSE_CANCELLED. A failure that the close then observes replaces
-/// this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED, and this function
-/// checks for such a reset.
+/// this reason. A reset after the peer's FIN replaces KEEPSOCK_CLOSE_PEER_CLOSED. This function
+/// checks for such a reset, and keepsock_client_close() does not, because the check is a system
+/// call: call this function before the close if the difference matters.
 ///
 /// @param client  A connection. NULL returns 0.
-/// @return A keepsock_close_reason. 0 means that the connection is open.
+/// @return A keepsock_close_reason. 0 means that no call has observed a cause: the connection is
+///   open, or it has ended since the last call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_close_reason(client: *const keepsock_client) -> i32 {
     // SAFETY: the header requires that no thread frees `client` during the call.

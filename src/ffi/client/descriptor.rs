@@ -7,9 +7,9 @@ use crate::ffi::{
 /// Borrows the descriptor, for poll(2), epoll(7) or setsockopt(2). Do not close it.
 ///
 /// The kernel reports a reset once. On Linux the library still detects a reset of a TCP connection
-/// after the program has read SO_ERROR, or after a forked child has observed the reset. A Unix
-/// socket keeps no trace of a reset, and reads then report the end of the stream: do not read its
-/// SO_ERROR.
+/// after the program has read SO_ERROR, or after a forked child has observed the reset. If the peer
+/// sent FIN before the reset, the close reason then stays KEEPSOCK_CLOSE_PEER_CLOSED. A Unix socket
+/// keeps no trace of a reset, and reads then report the end of the stream: do not read its SO_ERROR.
 ///
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise

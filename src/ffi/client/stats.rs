@@ -40,7 +40,7 @@ pub unsafe extern "C" fn keepsock_client_five_tuple(
 pub struct keepsock_connection_stats {
     /// A keepsock_tcp_state, or 0.
     pub tcp_state: i32,
-    /// The keepsock_close_reason; 0: the connection is open.
+    /// The keepsock_close_reason; 0: no call has observed a cause.
     pub close_reason: i32,
     /// The smoothed round-trip time (RFC 6298).
     pub rtt_us: i64,

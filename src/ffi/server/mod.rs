@@ -266,7 +266,8 @@ pub unsafe extern "C" fn keepsock_server_from_fd(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server` or `client` is NULL
 ///   - KEEPSOCK_ERR_OS: accept(2) failed with another fatal error; keepsock_error_os_error()
 ///     returns its number
-/// @note Several threads may accept at the same time. Each connection is returned to one of them.
+/// @note Several threads may accept at the same time. Each connection is returned to one of them. A
+///   service accepts on its server in the same way: use a server in an accept loop or in a service.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_server_accept(
     server: *mut keepsock_server,

@@ -649,7 +649,7 @@ pub unsafe extern "C" fn keepsock_service_connect(
 ///
 /// keepsock_error *error = NULL;
 /// keepsock_reconnect *reconnect = NULL;
-/// if (keepsock_reconnect_new("news.example:6379", options, &reconnect, &error) == KEEPSOCK_OK)
+/// if (keepsock_reconnect_new("news.example:6379", NULL, &reconnect, &error) == KEEPSOCK_OK)
 ///     keepsock_service_reconnect(service, &reconnect, NULL, &error);
 /// keepsock_reconnect_free(reconnect);
 /// keepsock_error_print("news", &error);
