@@ -93,9 +93,30 @@ pub(crate) fn bind_error(
     operation: &'static str,
     endpoint: &Endpoint,
 ) -> Error {
-    let no_port = ephemeral_port && stage == Stage::Bind && cause.kind() == ErrorKind::AddressInUse;
+    let why = match cause.kind() {
+        _ if stage != Stage::Bind || !cause.detail().is_empty() => None,
+        ErrorKind::AddressInUse if ephemeral_port => Some("no free local port"),
+        ErrorKind::AddressInUse => {
+            Some("another socket is bound to it: choose another port, or end the other program")
+        }
+        ErrorKind::AddressNotAvailable => Some("no interface of this machine has the address"),
+        _ => None,
+    };
     let error = cause.into_error(operation).at(endpoint).stage(stage);
-    if no_port { error.detail("no free local port") } else { error }
+    match why {
+        Some(why) => error.detail(why),
+        None => error,
+    }
+}
+
+/// Completes the error of binding a Unix socket.
+pub(crate) fn at_unix_bind(error: Error, endpoint: &Endpoint) -> Error {
+    let has_no_directory = error.kind() == ErrorKind::NotFound && error.reason().is_empty();
+    let error = error.at(endpoint).stage(Stage::Bind);
+    if has_no_directory {
+        return error.detail("the directory of the socket file does not exist");
+    }
+    error
 }
 
 pub(crate) fn local_of(socket: Borrowed<'_>) -> io::Result<SocketAddr> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 use socket2::{Domain, SockRef, Type};
 
 use super::*;
-use crate::bind::{BoundInet, Step, bind_error, bind_first, local_of};
+use crate::bind::{BoundInet, Step, at_unix_bind, bind_error, bind_first, local_of};
 use crate::connect::OTHER_FAMILY;
 use crate::io::wait::OptionFailure;
 use crate::options::SocketOptions;
@@ -740,7 +740,7 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
         sys::want_sender(sys::borrow(&socket)).map_err(at(Stage::Options))?;
     }
     let bound = bind_name(sys::borrow(&socket), endpoint, options);
-    let (local, file) = bound.map_err(|e| e.into_error(BIND).at(endpoint).stage(Stage::Bind))?;
+    let (local, file) = bound.map_err(|e| at_unix_bind(e.into_error(BIND), endpoint))?;
     let side = Side::unix(local, None, file, options);
     Ok(Made { socket, endpoint: endpoint.clone(), side })
 }

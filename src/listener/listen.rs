@@ -7,7 +7,7 @@ use socket2::{Domain, SockRef, Type};
 
 use super::socket::BoundListener;
 use super::{ServerSocket, new_close_event};
-use crate::bind::{BoundInet, Step, bind_first};
+use crate::bind::{BoundInet, Step, at_unix_bind, bind_first};
 use crate::io::deadline::Deadline;
 use crate::io::wait::Cause;
 use crate::options::SocketOptions;
@@ -257,7 +257,7 @@ fn bind_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<BoundListen
     let (address, file) = match &endpoint.0 {
         Target::UnixPath(path) => {
             let file = socket_file::bind_and_listen(fd, &name, path, options.unix, listen);
-            let file = file.map_err(|e| e.into_error(OPERATION).at(endpoint).stage(Stage::Bind))?;
+            let file = file.map_err(|e| at_unix_bind(e.into_error(OPERATION), endpoint))?;
             (Address::UnixPath(path.clone()), Some(file))
         }
         _ => {

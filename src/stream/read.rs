@@ -14,7 +14,7 @@ use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Outcome, Stop};
 use crate::sys::{self, InUse, Interest, Tick, Wait};
-use crate::types::error::{ErrorKind, Result};
+use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split, Splitter};
 
 const PEEK: &str = "peek";
@@ -432,6 +432,19 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         framing.validate("read")?;
+        let limit = match framing {
+            Framing::Raw | Framing::Fixed { .. } => ("the buffer of the call has", cap),
+            Framing::Lines { max }
+            | Framing::Delimited { max, .. }
+            | Framing::Prefixed { max, .. }
+            | Framing::LengthField { max, .. } => {
+                if cap < max {
+                    ("the buffer of the call has", cap)
+                } else {
+                    ("the maximum of the framing is", max)
+                }
+            }
+        };
         let framing = framing.limited(cap);
         let split = |search: &mut Option<Splitter>, data: &[u8], ended| match search {
             _ if matches!(framing, Framing::Fixed { len } if len > cap) => Split::TooLong,
@@ -442,7 +455,7 @@ impl ClientSocket {
                 Split::Message { range: 0..len, len }
             }
         };
-        self.read_frame(|| framing.splitter(), split, take)
+        self.read_frame(|| framing.splitter(), split, limit, take)
     }
 
     /// Reads one line and passes it to `take` before it leaves the buffer. See
@@ -452,7 +465,8 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
-        self.read_frame(|| LineSplitter::new(max), LineSplitter::split, take)
+        let limit = ("the line does not end within", max);
+        self.read_frame(|| LineSplitter::new(max), LineSplitter::split, limit, take)
     }
 
     /// Reads up to the first `delimiter` and passes the bytes to `take` before they leave the
@@ -463,18 +477,28 @@ impl ClientSocket {
         max: usize,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
-        self.read_frame(|| DelimiterSplitter::new(delimiter, max), DelimiterSplitter::split, take)
+        let limit = ("the delimiter is not within", max);
+        let new = || DelimiterSplitter::new(delimiter, max);
+        self.read_frame(new, DelimiterSplitter::split, limit, take)
+    }
+
+    #[cold]
+    fn too_long(&self, (what, bytes): (&str, usize)) -> Error {
+        let error = self.failed("read", ErrorKind::TooLong.into(), 0);
+        error.detail(format!("{what} {} bytes", Grouped(bytes)))
     }
 
     /// Reads into the buffer until `split` finds a frame there, and passes the frame to `take`.
     ///
     /// `new` starts a search, also after another reader has consumed bytes. The arguments of `split`
-    /// are the search, the buffered bytes, and whether the stream has ended. If `take` has no memory
-    /// and returns `None`, the frame stays in the buffer.
+    /// are the search, the buffered bytes, and whether the stream has ended. `limit` is for the
+    /// error of a longer frame. If `take` has no memory and returns `None`, the frame stays in the
+    /// buffer.
     fn read_frame<S, T>(
         &self,
         new: impl Fn() -> S,
         split: impl Fn(&mut S, &[u8], bool) -> Split,
+        limit: (&'static str, usize),
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         let io = self.enter("read")?;
@@ -501,7 +525,10 @@ impl ClientSocket {
                     self.update_buffered_flag(&buffer);
                     return Ok(taken);
                 }
-                Split::TooLong => Some((ErrorKind::TooLong, 0)),
+                Split::TooLong => {
+                    drop(buffer);
+                    return Err(self.too_long(limit).into());
+                }
                 Split::Malformed(why) => {
                     drop(buffer);
                     let error = self.failed("read", ErrorKind::Malformed.into(), 0);

@@ -16,6 +16,9 @@ use crate::support::{DatagramService, OnDatagram, TempDir, eventually};
 use crate::support::{limits, process, watch};
 use keepsock::{ErrorKind, Family, Protocol};
 
+/// What the message of a taken address advises.
+const IN_USE: &str = "another socket is bound to it: choose another port, or end the other program";
+
 both_apis![
     datagrams_between_bound_and_connected_socket_arrive,
     bind_to_wildcard_receives_both_families,
@@ -189,7 +192,7 @@ fn bind_to_used_port_names_the_endpoint<A: Api>() {
         let first = A::Datagram::bind(endpoint, &[]).unwrap();
         let taken = first.endpoint();
         let failure = fails(A::Datagram::bind(&taken, &[]), ErrorKind::AddressInUse);
-        assert_eq!(*failure.message, *format!("bind {taken}: address in use"));
+        assert_eq!(*failure.message, *format!("bind {taken}: address in use: {IN_USE}"));
     }
     let failure = fails(A::Datagram::bind("192.0.2.1:0", &[]), ErrorKind::AddressNotAvailable);
     assert_eq!(&*failure.stage, "bind");

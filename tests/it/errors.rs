@@ -67,7 +67,11 @@ mod both {
         let p = pair::<A>(Transport::Tcp);
         let endpoint = p.server.endpoint();
         let listening = fails(A::listen(&endpoint, &[]), ErrorKind::AddressInUse);
-        assert_eq!(*listening.message, *format!("listen {endpoint}: bind: address in use"));
+        let text = format!(
+            "listen {endpoint}: bind: address in use: another socket is bound to it: choose another \
+             port, or end the other program"
+        );
+        assert_eq!(*listening.message, *text);
         assert_eq!((&*listening.operation, listening.endpoint), ("listen", endpoint));
         assert_eq!(&*listening.stage, "bind");
         let text = "connect to \"nonsense\": no port: write host:port";

@@ -285,6 +285,9 @@ fn message_that_is_too_long_or_malformed_keeps_the_bytes<A: Api>() {
         peer.write_all(bad).unwrap();
         for _ in 0..2 {
             let failure = fails(client.read_message(&framing), kind);
+            let limits = ["the maximum of the framing is ", "the buffer of the call has "];
+            let names_limit = limits.iter().any(|limit| failure.message.contains(limit));
+            assert_eq!(names_limit, kind == ErrorKind::TooLong, "{failure:?}");
             if kind == ErrorKind::Malformed {
                 assert!(failure.message.contains("malformed message: the length"), "{failure:?}");
             }

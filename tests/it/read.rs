@@ -219,8 +219,10 @@ fn read_line_beyond_maximum_keeps_the_bytes<A: Api>() {
     for transport in TRANSPORTS {
         let p = pair::<A>(transport);
         p.client.write_all(b"0123456789\n").unwrap();
-        fails(p.accepted.read_line(5), ErrorKind::TooLong);
-        fails(p.accepted.read_until(b'\n', 10), ErrorKind::TooLong);
+        let failure = fails(p.accepted.read_line(5), ErrorKind::TooLong);
+        assert!(failure.message.ends_with("the line does not end within 5 bytes"), "{failure:?}");
+        let failure = fails(p.accepted.read_until(b'\n', 10), ErrorKind::TooLong);
+        assert!(failure.message.ends_with("the delimiter is not within 10 bytes"), "{failure:?}");
         assert_eq!(p.accepted.read_line(64).unwrap(), "0123456789");
         // The same if the stream ends before a delimiter.
         p.client.write_all(b"0123456789").unwrap();
