@@ -92,7 +92,7 @@ impl Connection {
     /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit. It was not
     ///   sent. Not for replies.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the peer would not receive the message
-    ///   unchanged ([`Framing`]).
+    ///   unchanged ([`Framing`](crate::Framing)).
     /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
     ///   [`Unreachable`](ErrorKind::Unreachable): the connection has failed.
     /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
