@@ -450,7 +450,7 @@ static const struct adapter *loop;
 static const char PING[] = "PING\n";
 static const char PONG[] = "PONG\n";
 
-static struct io io; /* the connection, for the adapter */
+static struct io io; /* the connection that the adapter watches */
 static int32_t result;
 static int done;
 static int early_ms;  /* the timers expire that much early */

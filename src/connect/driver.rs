@@ -348,6 +348,7 @@ impl ConnectDriver {
 
     /// Keeps the socket of an attempt that ended, or closes it.
     fn end(&mut self, index: usize, socket: Option<Owned>) {
+        self.shut_down_copies(socket.as_ref().map(sys::borrow).as_slice());
         if let (Some(ended), Some(socket)) = (&mut self.ended, socket) {
             ended.push((index, socket));
         }
@@ -356,7 +357,6 @@ impl ConnectDriver {
     /// Closes the attempts in progress, records them as failed with `cause`, and abandons the
     /// lookup.
     fn abandon_rest(&mut self, cause: &Cause) {
-        self.shut_down_copies(&self.sockets());
         let mut running = std::mem::take(&mut self.running);
         running.sort_by_key(|running| running.index);
         for running in running {

@@ -358,7 +358,7 @@ impl SocketOptions {
         refuse(operation, given, |name| format!("{name} applies to connecting only"))
     }
 
-    /// Rejects, for a listener, a time for headers that it does not expect.
+    /// Rejects a header timeout of a listener that expects no headers.
     pub(crate) fn refuse_without_proxies(&self, operation: &'static str) -> Result<()> {
         if self.proxy_timeout == PROXY_TIMEOUT || !self.trusted_proxies.is_empty() {
             return Ok(());

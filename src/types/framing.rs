@@ -338,7 +338,7 @@ impl Framing {
         self.mark_parts(message.len(), std::iter::once(message))
     }
 
-    /// As [`mark`](Framing::mark), for a message of `len` bytes in several parts.
+    /// Does what [`mark`](Framing::mark) does for a message whose parts have `len` bytes in all.
     #[inline]
     pub(crate) fn mark_parts<'p>(
         self,

@@ -35,7 +35,7 @@ pub(crate) enum Proxied {
 pub(crate) enum HeaderState {
     Incomplete,
     Complete(Proxied),
-    /// The bytes are no header, for this reason.
+    /// The bytes are no header. The text says why.
     Malformed(&'static str),
 }
 

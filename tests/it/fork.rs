@@ -76,6 +76,7 @@ both_apis_alone![
     client_freed_in_a_cloned_child_stays_open_in_the_parent,
     token_fired_in_a_forked_child_is_not_fired_in_the_parent,
     pending_connect_dropped_with_forked_child_ends_its_connection,
+    pending_connect_cancelled_with_forked_child_ends_its_attempt,
     pending_connect_freed_in_a_forked_child_finishes_in_the_parent,
     attempt_that_failed_with_a_forked_copy_reports_once,
     reconnect_freed_in_a_forked_child_connects_in_the_parent,
@@ -771,6 +772,28 @@ fn pending_connect_dropped_with_forked_child_ends_its_connection<A: Api>() {
     let _child = Forked::new(|| {});
     drop(connecting);
     assert_ne!(end_of(&peer), Err(IoKind::WouldBlock));
+}
+
+/// The number of sockets of this machine in the state SYN_SENT with this peer.
+fn syns_sent(peer: &str) -> usize {
+    let port: u16 = peer.rsplit_once(':').unwrap().1.parse().unwrap();
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // proc_pid_net(5): the remote address is the third field, the state is the fourth.
+    let remote_and_state = format!(":{port:04X} 02 ");
+    sockets.lines().filter(|line| line.contains(&remote_and_state)).count()
+}
+
+/// I3, C2: an attempt that is cancelled ends at once, although a forked child has a copy of its
+/// descriptor. The kernel would otherwise go on to connect.
+fn pending_connect_cancelled_with_forked_child_ends_its_attempt<A: Api>() {
+    let queue = FullQueue::new();
+    let token = A::token();
+    let mut connecting = A::start(&queue.endpoint(), &[Opt::Cancel(&token)]).unwrap();
+    assert_eq!(syns_sent(&queue.endpoint()), 1);
+    let _child = Forked::new(|| {});
+    token.fire();
+    fails(connecting.finish(), ErrorKind::Cancelled);
+    assert_eq!(syns_sent(&queue.endpoint()), 0);
 }
 
 /// The options of a connect whose first attempt hangs, and whose second attempt goes to `server`.

@@ -315,7 +315,8 @@ fn pending_connect_socket_is_that_of_the_connection<A: Api>() {
         let (client, calls) = by_socket::<A>(&mut connecting);
         let client = client.unwrap();
         assert_eq!((client.fd().unwrap(), calls), (socket, 1));
-        fails(connecting.socket(), ErrorKind::WrongState);
+        let failure = fails(connecting.socket(), ErrorKind::WrongState);
+        assert!(failure.message.contains("the connect has finished"), "{failure:?}");
         drop(connecting);
         client.write_all(b"hello\n").unwrap();
         assert_eq!(server.accept().unwrap().read_line(10).unwrap(), "hello");
@@ -370,7 +371,8 @@ fn pending_connect_socket_without_one_fails<A: Api>() {
     fails(connecting.socket(), ErrorKind::WrongState);
     let only_ipv6 = [Opt::Family(keepsock::Family::Ipv6)];
     if let Ok(mut connecting) = A::start("127.0.0.1:80", &only_ipv6) {
-        fails(connecting.socket(), ErrorKind::WrongState);
+        let failure = fails(connecting.socket(), ErrorKind::WrongState);
+        assert!(failure.message.contains("the connect has failed"), "{failure:?}");
         fails(connecting.finish(), ErrorKind::NotFound);
     }
 

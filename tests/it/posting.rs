@@ -26,6 +26,7 @@ both_apis![
     service_timer_expires_once_or_repeatedly_until_it_is_removed,
     service_timer_after_a_long_callback_skips_missed_periods,
     service_timer_with_a_short_interval_keeps_its_rate,
+    service_timer_expires_within_about_1_ms,
     service_timers_end_with_the_service,
 ];
 
@@ -568,6 +569,22 @@ fn service_timer_with_a_short_interval_keeps_its_rate<A: Api>() {
         let last = (0..60).fold(start, |_, _| next(&told));
         let took = last - start;
         assert!(took >= Duration::from_millis(300), "{took:?}");
+        took
+    });
+}
+
+/// V10: the first call is not delayed by the precision of the clock of the idle timeouts, 10 ms.
+fn service_timer_expires_within_about_1_ms<A: Api>() {
+    // The call took 15 ms with that clock.
+    promptly(Duration::from_millis(12), || {
+        let server = listen::<A>();
+        let service = server.serve_events(&[], On::default()).unwrap();
+        let (tell, told) = channel();
+        let start = Instant::now();
+        let tick = move |_| tell.send(Instant::now()).unwrap_or_default();
+        service.add_timer(5, 0, Box::new(tick)).unwrap();
+        let took = next(&told) - start;
+        assert!(took >= Duration::from_millis(5), "{took:?}");
         took
     });
 }

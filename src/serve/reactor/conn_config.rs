@@ -313,7 +313,7 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`configure`](Connection::configure), for a change of the connection.
+    /// Changes the connection. A forked child cannot change the connection of its parent.
     fn change_config(
         &self,
         operation: &'static str,

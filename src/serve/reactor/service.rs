@@ -473,8 +473,7 @@ impl ReactorService {
             let error = self.state.error(ErrorKind::InvalidArgument, OPERATION);
             return Err(error.detail("the interval must be at least 1 ms"));
         }
-        // The coarse clock is late by this time. No timer expires early.
-        let now = self.elapsed() + Tick::LAG;
+        let now = self.elapsed();
         let mut function = boxed(function).map(|function| -> Box<dyn TimerFunction> { function });
         let mut add = || {
             function.as_ref().ok_or(ErrorKind::NoMemory)?;
