@@ -53,7 +53,7 @@ static void tell_room(void *user, const char *room, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    keepsock_service_broadcast(*service, room, line, strlen(line), NULL, NULL, NULL, NULL);
+    keepsock_service_broadcast(*service, room, line, strlen(line), NULL, NULL, NULL, NULL, NULL);
 }
 
 static void leave(keepsock_conn conn, const char *why, void *user)

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     /* broadcast never waits for a slow client: it resets a client whose buffer is
      * full, and other clients are not affected. */
     while (fgets(line, sizeof line, stdin) != NULL) {
-        if (keepsock_service_broadcast(service, NULL, line, strlen(line), &sent, &reset, NULL, &error) != KEEPSOCK_OK)
+        if (keepsock_service_broadcast(service, NULL, line, strlen(line), &sent, &reset, NULL, NULL, &error) != KEEPSOCK_OK)
             goto done;
         printf("sent to %" PRIu32 ", reset %" PRIu32 "\n", sent, reset);
         fflush(stdout);

@@ -77,7 +77,7 @@ int main(int argc, char **argv)
      * time for the next tick. A broadcast does not wait for any client. */
     while (keepsock_service_wait_stopped(service, 1000 / rate, NULL) == KEEPSOCK_ERR_TIMED_OUT) {
         snprintf(line, sizeof line, "tick %lu\n", ++tick);
-        if (keepsock_service_broadcast(service, NULL, line, strlen(line), NULL, NULL, NULL, &error) != KEEPSOCK_OK)
+        if (keepsock_service_broadcast(service, NULL, line, strlen(line), NULL, NULL, NULL, NULL, &error) != KEEPSOCK_OK)
             goto done;
     }
 

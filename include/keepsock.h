@@ -271,6 +271,8 @@
  *   Receive lines or messages instead of bytes
  *     basics.h 5: keepsock_framing
  *     serving.h 7: keepsock_serve_options_set_framing
+ *   Change the framing of one connection (an upgrade of its protocol)
+ *     conn.h 3: keepsock_conn_set_framing
  *   Limit the number of clients, in total or per address
  *     serving.h 6: keepsock_serve_options_set_max_connections,
  *         keepsock_serve_options_set_max_per_address

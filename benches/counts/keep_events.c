@@ -26,7 +26,7 @@ static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
 
     (void)user;
     if (*(const char *)buf == BROADCAST)
-        must(keepsock_service_broadcast(serving, NULL, buf, len, NULL, NULL, NULL, &error), error);
+        must(keepsock_service_broadcast(serving, NULL, buf, len, NULL, NULL, NULL, NULL, &error), error);
     else
         must(keepsock_conn_send(conn, buf, len, &error), error);
 }

@@ -61,7 +61,7 @@ int main(void)
         fprintf(stderr, "received %.12s\n", text);
         return 1;
     }
-    if (keepsock_service_broadcast(service, "all", "x", 1, &sent, NULL, NULL, &error)) {
+    if (keepsock_service_broadcast(service, "all", "x", 1, &sent, NULL, NULL, NULL, &error)) {
         return fails("broadcast", error);
     }
     keepsock_client_close(client, NULL);

@@ -9,8 +9,10 @@
  * Contents
  *  1. Callbacks: keepsock_conn, keepsock_callbacks
  *  2. Sending and queueing: keepsock_conn_send, keepsock_conn_send_slices,
- *     keepsock_conn_send_file, keepsock_conn_queued
- *  3. Reading and back-pressure: keepsock_conn_pause, keepsock_conn_resume
+ *     keepsock_conn_send_file, keepsock_conn_queued, keepsock_conn_set_queue_limit,
+ *     keepsock_conn_set_overflow_policy
+ *  3. Reading and back-pressure: keepsock_conn_set_framing, keepsock_conn_pause,
+ *     keepsock_conn_resume
  *  4. Closing: keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort,
  *     keepsock_conn_is_open, keepsock_conn_close_reason
  *  5. Timer and program data: keepsock_conn_set_timer, keepsock_conn_set_user,
@@ -33,6 +35,7 @@
  *   bufferevent_enable(EV_READ), uv_read_start           keepsock_conn_resume
  *   uv_shutdown, shutdown(SHUT_WR)                       keepsock_conn_shutdown_write
  *   evbuffer_get_length, uv_stream_get_write_queue_size  keepsock_conn_queued
+ *   bufferevent_setwatermark(EV_WRITE)                   keepsock_conn_set_queue_limit
  *   bufferevent_set_timeouts                             keepsock_conn_set_timer,
  *                                                        keepsock_conn_set_idle_timeout
  *   the data member of a uv_handle_t                     keepsock_conn_set_user
@@ -132,7 +135,7 @@ typedef struct {
  */
 
 /**
- * Sends a message, in the framing of the service.
+ * Sends a message, in the framing of the connection.
  *
  * Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
  * order in which they were sent. keepsock_serve_options_set_queue_limit() limits the queue, except
@@ -208,7 +211,8 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  *
  * keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close
  * timeout expires before that, the connection is reset. If the file becomes shorter or cannot be
- * read after a part of it was sent, the library resets the connection (KEEPSOCK_CLOSE_FILE_FAILED).
+ * read after a part of it was sent, the library resets the connection
+ * (KEEPSOCK_CLOSE_FILE_FAILED).
  *
  * @code
  * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
@@ -250,9 +254,90 @@ int32_t keepsock_conn_send_file(keepsock_conn conn, keepsock_fd fd, uint64_t off
  */
 size_t keepsock_conn_queued(keepsock_conn conn);
 
+/**
+ * Sets the queue limit of an open connection, and with it the high-water mark of replies.
+ *
+ * keepsock_serve_options_set_queue_limit() describes both and sets them for all connections.
+ *
+ * The limit applies at once. If the queued messages exceed it, the overflow policy of the
+ * connection applies: the library resets the connection, or drops and counts the oldest messages.
+ * It drops no reply and no message that is partly sent. Replies alone are no reason for a reset.
+ *
+ * @param bytes  Bytes, above 88.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_STALLED: the queued messages exceed the limit, and the library resets the
+ *     connection (KEEPSOCK_OVERFLOW_POLICY_DISCONNECT)
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `bytes` is not above 88
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
+ */
+int32_t keepsock_conn_set_queue_limit(keepsock_conn conn, size_t bytes, keepsock_error **error);
+
+/**
+ * Sets what happens to a pushed message that exceeds the queue limit of an open connection.
+ *
+ * It applies to messages that are sent after the call.
+ * keepsock_serve_options_set_overflow_policy() sets it for all connections.
+ *
+ * @param overflow_policy  A keepsock_overflow_policy.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `overflow_policy` is not a
+ *     keepsock_overflow_policy
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
+ */
+int32_t keepsock_conn_set_overflow_policy(keepsock_conn conn, int32_t overflow_policy,
+                                          keepsock_error **error);
+
 /*
  * ---- 3. Reading and back-pressure ---------------------------------------------------------------
  */
+
+/**
+ * Sets the framing of an open connection, for received and for sent messages.
+ *
+ * For protocols that change their framing: an upgrade, or a header in lines that is followed by
+ * messages with a length. keepsock_serve_options_set_framing() sets the framing of all
+ * connections.
+ *
+ * In a callback of the connection and in a function of keepsock_conn_post(), the new framing
+ * applies to the bytes after the message that the callback received, including the bytes that the
+ * library has buffered. The library delivers these before it reads more. With KEEPSOCK_FRAMING_RAW
+ * it delivers them as one message. From another thread, the new framing applies from the next byte
+ * that the library has not begun to deliver: the bytes of an incomplete message also get the new
+ * framing.
+ *
+ * Messages that are sent after the call have the new framing. Queued messages stay as they are. If
+ * the call fails, the connection is unchanged.
+ *
+ * @code
+ * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+ * {
+ *     const keepsock_framing binary = {
+ *         .size = sizeof binary, .kind = KEEPSOCK_FRAMING_PREFIXED,
+ *         .length_format = KEEPSOCK_LENGTH_FORMAT_U32_BE, .max = 65536
+ *     };
+ *     if (len == 6 && memcmp(buf, "BINARY", 6) == 0) {
+ *         keepsock_conn_send(conn, "OK", 2, NULL);
+ *         keepsock_conn_set_framing(conn, &binary, NULL);
+ *     }
+ * }
+ * @endcode
+ *
+ * @param framing  The framing, copied.
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `framing` is NULL, no version has this
+ *     `framing->size`, or a member of `framing` is out of range or is set although its kind does
+ *     not use it
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member that is set
+ *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+ *     service runs in the parent
+ */
+int32_t keepsock_conn_set_framing(keepsock_conn conn, const keepsock_framing *framing,
+                                  keepsock_error **error);
 
 /**
  * Stops reading until keepsock_conn_resume() is called.
@@ -502,7 +587,7 @@ int32_t keepsock_conn_keepalive(keepsock_conn conn, keepsock_keepalive *out, siz
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
  *     dead_after or the middlebox timeout
  *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -524,7 +609,7 @@ int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
  *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
  *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
  *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -544,7 +629,7 @@ int32_t keepsock_conn_set_dead_after(keepsock_conn conn, int64_t timeout_ms,
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
  *     interval; KEEPSOCK_INFINITE with idle_receive_only
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
  *     service runs in the parent
  */
@@ -561,7 +646,7 @@ int32_t keepsock_conn_set_idle_timeout(keepsock_conn conn, int64_t timeout_ms,
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
  *     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
  *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
@@ -580,7 +665,7 @@ int32_t keepsock_conn_set_heartbeat(keepsock_conn conn, int64_t interval_ms, con
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
  *     heartbeat
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
  *     service runs in the parent
  */
@@ -666,7 +751,7 @@ int32_t keepsock_conn_get_stats(keepsock_conn conn, keepsock_connection_stats *o
  *     is out of its range, or the option has no effect on an open connection
  *   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
- *   - KEEPSOCK_ERR_CLOSED: on_close has been called
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers

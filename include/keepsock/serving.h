@@ -361,7 +361,7 @@ typedef void (*keepsock_timer_callback)(uint64_t timer, void *user);
  * @code
  * static void tick(uint64_t timer, void *user)
  * {
- *     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL);
+ *     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL, NULL);
  * }
  *
  * keepsock_service_add_timer(service, 1000, 1000, tick, service, NULL, NULL);
@@ -447,8 +447,9 @@ int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_callb
  * Connections that are closing, or whose write side is shut down, are skipped.
  *
  * - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
- *   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
- *   message. If this process has no memory for it, the overflow policy applies to these clients.
+ *   are queued, up to keepsock_serve_options_set_queue_limit(). The queues share one copy of the
+ *   message for each framing. If this process has no memory for it, the overflow policy applies to
+ *   these clients.
  * - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
  *   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
  *   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
@@ -464,6 +465,9 @@ int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_callb
  *                 slow consumers or have failed.
  * @param dropped  Receives the number of connections counted in `sent` for which the service
  *                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
+ * @param rejected  Receives the number of connections to which the message is not sent, because it
+ *                 does not fit their own framing (keepsock_conn_set_framing()), or alone exceeds
+ *                 their own queue limit (keepsock_conn_set_queue_limit()).
  * @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
  *   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
@@ -476,7 +480,7 @@ int32_t keepsock_service_for_each(keepsock_service *service, keepsock_conn_callb
  */
 int32_t keepsock_service_broadcast(keepsock_service *service, const char *group, const void *buf,
                                    size_t len, uint32_t *sent, uint32_t *reset, uint32_t *dropped,
-                                   keepsock_error **error);
+                                   uint32_t *rejected, keepsock_error **error);
 
 /*
  * ---- 5. Serve options ---------------------------------------------------------------------------

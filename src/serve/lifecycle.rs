@@ -389,6 +389,11 @@ impl<M> ServiceState<M> {
     }
 
     pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
-        Error::new(kind, operation).at(self.server.endpoint())
+        self.locate(Error::new(kind, operation))
+    }
+
+    /// Adds the endpoint of the server to an error.
+    pub(super) fn locate(&self, error: Error) -> Error {
+        error.at(self.server.endpoint())
     }
 }

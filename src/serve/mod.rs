@@ -70,6 +70,10 @@ pub struct Broadcast {
     /// Connections, counted in `sent`, for which the service dropped this message or older ones
     /// ([`OverflowPolicy::DropOldest`]).
     pub dropped: u32,
+    /// Connections to which the message is not sent, because it does not fit their
+    /// [framing](Connection::set_framing) or exceeds their
+    /// [queue limit](Connection::set_queue_limit) alone.
+    pub rejected: u32,
 }
 
 /// A running service, from [`ServerSocket::serve`](crate::ServerSocket::serve) or
@@ -124,9 +128,11 @@ impl Service {
     /// waits at most 100 ms in total for connections that another thread is writing to.
     ///
     /// With event loops, bytes that a client's kernel buffer does not accept are queued within the
-    /// [`queue_limit`](ServeOptions::queue_limit). All queues share one copy of the message. If the
-    /// process has no memory for it, the [`overflow_policy`](ServeOptions::overflow_policy) applies
-    /// to these clients.
+    /// [`queue_limit`](ServeOptions::queue_limit). The queues share one copy of the message for each
+    /// framing. If the process has no memory for it, the
+    /// [`overflow_policy`](ServeOptions::overflow_policy) applies to these clients. A connection with
+    /// its own [framing](Connection::set_framing) or [queue limit](Connection::set_queue_limit) that
+    /// the message does not fit is counted in [`rejected`](Broadcast::rejected).
     ///
     /// # Errors
     /// The message is then sent to no connection.
@@ -134,9 +140,12 @@ impl Service {
     ///   parent.
     ///
     /// With event loops only:
-    /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit.
+    /// - [`TooLong`](ErrorKind::TooLong): the message alone exceeds the queue limit of the service.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a peer would not receive the message
-    ///   unchanged with this [`framing`](ServeOptions::framing).
+    ///   unchanged with the [`framing`](ServeOptions::framing) of the service.
+    ///
+    /// The last two errors are returned only if no connection has a configuration of its own that
+    /// accepts the message.
     ///
     /// ```
     /// use keepsock::{ClientSocket, ServerSocket};

@@ -211,6 +211,7 @@ impl ServeOptions {
 
     /// For [`serve_events`](crate::ServerSocket::serve_events): sets how received bytes are split
     /// into messages, and how sent messages are delimited. Default: [`Framing::Raw`].
+    /// [`Connection::set_framing`](crate::Connection::set_framing) changes it for one connection.
     ///
     /// ```
     /// use keepsock::{Framing, ServeOptions};
@@ -226,6 +227,7 @@ impl ServeOptions {
     /// connection, in bytes. The queue holds bytes that the kernel does not accept yet. Each
     /// message counts 88 bytes more than its length, for the memory of its queue entry. The limit
     /// must be above 88. Default: 1 MiB.
+    /// [`Connection::set_queue_limit`](crate::Connection::set_queue_limit) changes it for one connection.
     ///
     /// The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
     /// callback, from another connection's callback, or from another thread. All queued bytes
@@ -342,12 +344,8 @@ impl ServeOptions {
         if loops > MAX_LOOPS {
             return invalid(format!("threads {loops} is not within 1 to {MAX_LOOPS}"));
         }
-        if let Some(limit) = self.queue_limit.filter(|limit| *limit <= MESSAGE_OVERHEAD) {
-            return invalid(format!(
-                "queue_limit {limit} must be greater than {MESSAGE_OVERHEAD}: each queued message \
-                 counts {MESSAGE_OVERHEAD} bytes more than its length"
-            ));
-        }
+        let queue_limit = self.queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT);
+        check_queue_limit(queue_limit, OPERATION)?;
         let framing = self.framing.unwrap_or_default();
         framing.validate(OPERATION)?;
         Ok(ReactorConfig {
@@ -357,7 +355,7 @@ impl ServeOptions {
             cpus: self.checked_cpus()?,
             messages: MessageConfig {
                 framing,
-                queue_limit: self.queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT),
+                queue_limit,
                 overflow_policy: self.overflow_policy.unwrap_or_default(),
             },
         })
@@ -455,6 +453,17 @@ impl ServeOptions {
 
 fn invalid<T>(detail: String) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidArgument, OPERATION).detail(detail))
+}
+
+/// Checks the queue limit of a connection, in bytes.
+pub(super) fn check_queue_limit(limit: usize, operation: &'static str) -> Result<()> {
+    if limit > MESSAGE_OVERHEAD {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidArgument, operation).detail(format!(
+        "queue_limit {limit} must be greater than {MESSAGE_OVERHEAD}: each queued message \
+         counts {MESSAGE_OVERHEAD} bytes more than its length"
+    )))
 }
 
 /// Rejects the first option that is set. `place` says where the option has no effect.

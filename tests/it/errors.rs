@@ -1208,9 +1208,11 @@ mod c_only {
                     let (mut sent, mut reset, mut dropped) = (7, 7, 7);
                     let (n, r, d) = (&raw mut sent, &raw mut reset, &raw mut dropped);
                     let x = b"x".as_ptr().cast();
-                    let status = keepsock_service_broadcast(s, null(), x, 1, n, r, d, e);
+                    let status =
+                        keepsock_service_broadcast(s, null(), x, 1, n, r, d, null_mut(), e);
                     let g = c"group".as_ptr();
-                    let to_group = keepsock_service_broadcast(s, g, x, 1, n, r, d, null_mut());
+                    let to_group =
+                        keepsock_service_broadcast(s, g, x, 1, n, r, d, null_mut(), null_mut());
                     assert_eq!(to_group, status);
                     assert_eq!((sent, reset, dropped), (7, 7, 7));
                     status
@@ -1275,6 +1277,9 @@ mod c_only {
                     keepsock_conn_proxy_address(c, &raw mut address, e)
                 },
                 |c, e| keepsock_conn_set_timer(c, 10, e),
+                |c, e| keepsock_conn_set_framing(c, &raw const U16, e),
+                |c, e| keepsock_conn_set_queue_limit(c, 1000, e),
+                |c, e| keepsock_conn_set_overflow_policy(c, 1, e),
                 |c, e| keepsock_conn_join(c, c"group".as_ptr(), e),
                 |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e),
                 |c, e| {
@@ -1377,6 +1382,9 @@ mod c_only {
                 ("pause", |c, e| keepsock_conn_pause(c, e)),
                 ("resume", |c, e| keepsock_conn_resume(c, e)),
                 ("set_timer", |c, e| keepsock_conn_set_timer(c, 1, e)),
+                ("set_framing", |c, e| keepsock_conn_set_framing(c, &raw const U16, e)),
+                ("set_queue_limit", |c, e| keepsock_conn_set_queue_limit(c, 1000, e)),
+                ("set_overflow_policy", |c, e| keepsock_conn_set_overflow_policy(c, 1, e)),
                 ("post", |c, e| keepsock_conn_post(c, Some(no_action), null_mut(), e)),
                 ("join", |c, e| keepsock_conn_join(c, c"group".as_ptr(), e)),
                 ("leave", |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e)),
@@ -1487,7 +1495,7 @@ mod c_only {
                     for group in [null(), c"group".as_ptr()] {
                         gives(WRONG_STATE, in_parent, |e| {
                             let (x, n) = (b"x".as_ptr().cast(), null_mut());
-                            keepsock_service_broadcast(service, group, x, 1, n, n, n, e)
+                            keepsock_service_broadcast(service, group, x, 1, n, n, n, null_mut(), e)
                         });
                     }
                 }));
@@ -2413,6 +2421,7 @@ mod c_only {
                     null_mut(),
                     null_mut(),
                     null_mut(),
+                    null_mut(),
                     e,
                 )
             });
@@ -2439,6 +2448,7 @@ mod c_only {
                     null(),
                     null(),
                     0,
+                    null_mut(),
                     null_mut(),
                     null_mut(),
                     null_mut(),
@@ -2496,6 +2506,7 @@ mod c_only {
             );
             let event_client = new_client(event_server);
             let conn = connections.recv().unwrap();
+            gives(INVALID, "framing is NULL", |e| keepsock_conn_set_framing(conn, null(), e));
             let calls: [(&str, WithSize<'_>); 11] = [
                 ("client_write", &|len, e| {
                     let mut written = 0;
@@ -2526,6 +2537,7 @@ mod c_only {
                         null_mut(),
                         null_mut(),
                         null_mut(),
+                        null_mut(),
                         e,
                     )
                 }),
@@ -2536,6 +2548,7 @@ mod c_only {
                         group,
                         none,
                         len,
+                        null_mut(),
                         null_mut(),
                         null_mut(),
                         null_mut(),
@@ -2613,6 +2626,7 @@ mod c_only {
                     null(),
                     space,
                     huge,
+                    null_mut(),
                     null_mut(),
                     null_mut(),
                     null_mut(),

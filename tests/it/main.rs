@@ -23,6 +23,8 @@ mod close;
 mod conn;
 #[cfg(feature = "serve")]
 mod conn_file;
+#[cfg(feature = "serve")]
+mod conn_messages;
 mod connect;
 #[cfg(feature = "datagram")]
 mod datagram;

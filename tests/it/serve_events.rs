@@ -669,7 +669,7 @@ fn slow_client_beyond_queue_limit_is_disconnected<A: Api>() {
         sent += 1;
         assert!(sent < 10_000, "the client is never disconnected");
     };
-    assert_eq!(result, Sent { sent: 0, cut: 1, dropped: 0 });
+    assert_eq!(result, Sent { sent: 0, cut: 1, dropped: 0, rejected: 0 });
     let Close(_, end) = until(&told, closes) else { unreachable!() };
     assert_eq!(end, CloseReason::SlowConsumer);
     eventually("the connection is closed", || service.connections() == 0);

@@ -10,11 +10,12 @@ use crate::ffi::arguments::{
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
-    KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, handle,
-    keepalive_to_c, keepsock_address, keepsock_connection_stats, keepsock_credentials,
-    keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_keepalive, keepsock_serve_options,
-    keepsock_server, keepsock_service, keepsock_slice, options, proxy_to_c, shield, snapshot_to_c,
-    sockopt, tuple_to_c, versioned, with,
+    KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, framing_from_c,
+    handle, keepalive_to_c, keepsock_address, keepsock_connection_stats, keepsock_credentials,
+    keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_framing, keepsock_keepalive,
+    keepsock_serve_options, keepsock_server, keepsock_service, keepsock_slice, options,
+    overflow_policy_from_c, proxy_to_c, shield, snapshot_to_c, sockopt, tuple_to_c, versioned,
+    with,
 };
 use crate::internal::{event_slots, slot_index};
 use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler};
@@ -327,7 +328,7 @@ fn change(
     })
 }
 
-/// Sends a message, in the framing of the service.
+/// Sends a message, in the framing of the connection.
 ///
 /// Bytes that the kernel does not accept immediately are queued. Messages are delivered in the
 /// order in which they were sent. keepsock_serve_options_set_queue_limit() limits the queue, except
@@ -426,7 +427,8 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 ///
 /// keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close
 /// timeout expires before that, the connection is reset. If the file becomes shorter or cannot be
-/// read after a part of it was sent, the library resets the connection (KEEPSOCK_CLOSE_FILE_FAILED).
+/// read after a part of it was sent, the library resets the connection
+/// (KEEPSOCK_CLOSE_FILE_FAILED).
 ///
 /// @code
 /// static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
@@ -565,6 +567,109 @@ pub unsafe extern "C" fn keepsock_conn_shutdown_write(
     change(conn, error, "shutdown", |connection| {
         connection.shutdown_write();
         Ok(())
+    })
+}
+
+/// Sets the framing of an open connection, for received and for sent messages.
+///
+/// For protocols that change their framing: an upgrade, or a header in lines that is followed by
+/// messages with a length. keepsock_serve_options_set_framing() sets the framing of all
+/// connections.
+///
+/// In a callback of the connection and in a function of keepsock_conn_post(), the new framing
+/// applies to the bytes after the message that the callback received, including the bytes that the
+/// library has buffered. The library delivers these before it reads more. With KEEPSOCK_FRAMING_RAW
+/// it delivers them as one message. From another thread, the new framing applies from the next byte
+/// that the library has not begun to deliver: the bytes of an incomplete message also get the new
+/// framing.
+///
+/// Messages that are sent after the call have the new framing. Queued messages stay as they are. If
+/// the call fails, the connection is unchanged.
+///
+/// @code
+/// static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+/// {
+///     const keepsock_framing binary = {
+///         .size = sizeof binary, .kind = KEEPSOCK_FRAMING_PREFIXED,
+///         .length_format = KEEPSOCK_LENGTH_FORMAT_U32_BE, .max = 65536
+///     };
+///     if (len == 6 && memcmp(buf, "BINARY", 6) == 0) {
+///         keepsock_conn_send(conn, "OK", 2, NULL);
+///         keepsock_conn_set_framing(conn, &binary, NULL);
+///     }
+/// }
+/// @endcode
+///
+/// @param framing  The framing, copied.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `framing` is NULL, no version has this
+///     `framing->size`, or a member of `framing` is out of range or is set although its kind does
+///     not use it
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a member that is set
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_framing(
+    conn: keepsock_conn,
+    framing: *const keepsock_framing,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `framing` is NULL or has the size that it states, and `error`
+    // is NULL or writable.
+    let (framing, error) = unsafe { (SizedIn::new(framing, "framing"), ErrorOut::new(error)) };
+    with(conn, error, "framing", |connection| connection.set_framing(framing_from_c(framing)?))
+}
+
+/// Sets the queue limit of an open connection, and with it the high-water mark of replies.
+///
+/// keepsock_serve_options_set_queue_limit() describes both and sets them for all connections.
+///
+/// The limit applies at once. If the queued messages exceed it, the overflow policy of the
+/// connection applies: the library resets the connection, or drops and counts the oldest messages.
+/// It drops no reply and no message that is partly sent. Replies alone are no reason for a reset.
+///
+/// @param bytes  Bytes, above 88.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_STALLED: the queued messages exceed the limit, and the library resets the
+///     connection (KEEPSOCK_OVERFLOW_POLICY_DISCONNECT)
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `bytes` is not above 88
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_queue_limit(
+    conn: keepsock_conn,
+    bytes: usize,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "queue limit", |connection| connection.set_queue_limit(bytes))
+}
+
+/// Sets what happens to a pushed message that exceeds the queue limit of an open connection.
+///
+/// It applies to messages that are sent after the call.
+/// keepsock_serve_options_set_overflow_policy() sets it for all connections.
+///
+/// @param overflow_policy  A keepsock_overflow_policy.
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `overflow_policy` is not a
+///     keepsock_overflow_policy
+///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
+///     service runs in the parent
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_set_overflow_policy(
+    conn: keepsock_conn,
+    overflow_policy: i32,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `error` is NULL or writable.
+    let error = unsafe { ErrorOut::new(error) };
+    with(conn, error, "overflow policy", |connection| {
+        connection.set_overflow_policy(overflow_policy_from_c(overflow_policy)?)
     })
 }
 
@@ -923,7 +1028,7 @@ pub unsafe extern "C" fn keepsock_conn_keepalive(
 ///     is out of its range, or the option has no effect on an open connection
 ///   - KEEPSOCK_ERR_UNSUPPORTED: the platform or this kind of socket does not have the option
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: the process may not set it
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
 ///     the service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -981,7 +1086,7 @@ pub unsafe extern "C" fn keepsock_conn_sockopt(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the values contradict
 ///     dead_after or the middlebox timeout
 ///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
 ///     the service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -1013,7 +1118,7 @@ pub unsafe extern "C" fn keepsock_conn_set_keepalive(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
 ///     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
 ///   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
 ///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -1041,7 +1146,7 @@ pub unsafe extern "C" fn keepsock_conn_set_dead_after(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; not above the heartbeat
 ///     interval; KEEPSOCK_INFINITE with idle_receive_only
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
 ///     service runs in the parent
 #[unsafe(no_mangle)]
@@ -1067,7 +1172,7 @@ pub unsafe extern "C" fn keepsock_conn_set_idle_timeout(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; NULL; no bytes; out of range; not below the
 ///     idle timeout; KEEPSOCK_INFINITE with a heartbeat timeout
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
 ///     service runs in the parent
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the bytes
@@ -1099,7 +1204,7 @@ pub unsafe extern "C" fn keepsock_conn_set_heartbeat(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, out of range, or the connection has no
 ///     heartbeat
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
 ///     service runs in the parent
 #[unsafe(no_mangle)]

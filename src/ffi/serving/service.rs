@@ -327,11 +327,13 @@ pub unsafe extern "C" fn keepsock_serve_options_set_overflow_policy(
     // SAFETY: the header requires that only this thread uses `options`, and `error` is NULL or
     // writable.
     let (options, error) = unsafe { (Mut::new(options), ErrorOut::new(error)) };
+    set(options, error, |o| Ok(o.overflow_policy(overflow_policy_from_c(overflow_policy)?)))
+}
+
+pub(crate) fn overflow_policy_from_c(number: i32) -> Result<OverflowPolicy> {
     let all = [OverflowPolicy::Disconnect, OverflowPolicy::DropOldest];
-    let found = all.into_iter().find(|policy| *policy as i32 == overflow_policy);
-    set(options, error, |o| {
-        Ok(o.overflow_policy(known(found, overflow_policy, "keepsock_overflow_policy")?))
-    })
+    let found = all.into_iter().find(|policy| *policy as i32 == number);
+    known(found, number, "keepsock_overflow_policy")
 }
 
 /// Sets the stack size of the threads that run handlers or callbacks.
@@ -457,8 +459,9 @@ pub unsafe extern "C" fn keepsock_server_serve(
 /// Connections that are closing, or whose write side is shut down, are skipped.
 ///
 /// - keepsock_server_serve_events(): bytes that the kernel of a client does not accept immediately
-///   are queued, up to keepsock_serve_options_set_queue_limit(). All queues share one copy of the
-///   message. If this process has no memory for it, the overflow policy applies to these clients.
+///   are queued, up to keepsock_serve_options_set_queue_limit(). The queues share one copy of the
+///   message for each framing. If this process has no memory for it, the overflow policy applies to
+///   these clients.
 /// - keepsock_server_serve(): a client whose kernel does not accept the whole message immediately
 ///   is reset, and calls on its connection return KEEPSOCK_ERR_CLOSED. If other threads are writing
 ///   to connections, the function waits for them, 100 ms in total. Keep messages much smaller than
@@ -474,6 +477,9 @@ pub unsafe extern "C" fn keepsock_server_serve(
 ///                 slow consumers or have failed.
 /// @param dropped  Receives the number of connections counted in `sent` for which the service
 ///                 dropped this message or older messages (KEEPSOCK_OVERFLOW_POLICY_DROP_OLDEST).
+/// @param rejected  Receives the number of connections to which the message is not sent, because it
+///                 does not fit their own framing (keepsock_conn_set_framing()), or alone exceeds
+///                 their own queue limit (keepsock_conn_set_queue_limit()).
 /// @return KEEPSOCK_OK on success. Otherwise the message is sent to no connection:
 ///   - KEEPSOCK_ERR_TOO_LONG: the message alone exceeds the queue limit
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the list of the group's members
@@ -492,12 +498,13 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
     sent: *mut u32,
     reset: *mut u32,
     dropped: *mut u32,
+    rejected: *mut u32,
     error: *mut *mut keepsock_error,
 ) -> i32 {
     // SAFETY: the header requires that no thread frees `service` during the call; `group` is NULL
-    // or ends with NUL; `buf` has `len` readable bytes; `sent`, `reset`, `dropped` and `error` are
-    // NULL or writable.
-    let (service, group, buf, sent, reset, dropped, error) = unsafe {
+    // or ends with NUL; `buf` has `len` readable bytes; `sent`, `reset`, `dropped`, `rejected` and
+    // `error` are NULL or writable.
+    let (service, group, buf, sent, reset, dropped, rejected, error) = unsafe {
         (
             Ref::new(service),
             Text::new(group, "group"),
@@ -505,6 +512,7 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
             Optional::new(sent),
             Optional::new(reset),
             Optional::new(dropped),
+            Optional::new(rejected),
             ErrorOut::new(error),
         )
     };
@@ -517,6 +525,7 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
         sent.write(result.sent);
         reset.write(result.reset);
         dropped.write(result.dropped);
+        rejected.write(result.rejected);
         Ok(())
     })
 }

@@ -183,7 +183,7 @@ pub type keepsock_timer_callback = Option<unsafe extern "C" fn(timer: u64, user:
 /// @code
 /// static void tick(uint64_t timer, void *user)
 /// {
-///     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL);
+///     keepsock_service_broadcast(user, NULL, "tick\n", 5, NULL, NULL, NULL, NULL, NULL);
 /// }
 ///
 /// keepsock_service_add_timer(service, 1000, 1000, tick, service, NULL, NULL);

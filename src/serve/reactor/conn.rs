@@ -112,14 +112,7 @@ impl Connection {
     pub fn send(&self, message: &[u8]) -> Result<()> {
         let service = &*self.service;
         service.state.require_own_process("send")?;
-        // The length is neither 0 nor above `max_plain`.
-        let sent = if message.len().wrapping_sub(1) < service.max_plain {
-            service.send_plain(self.index, self.generation, message)
-        } else {
-            let message = service.message(Body::Whole(message), Some(self.index), "send")?;
-            service.send(self.index, self.generation, &message)
-        };
-        self.sent(sent)
+        self.sent(service.send_whole(self.index, self.generation, message))
     }
 
     /// Sends one message whose bytes are in several slices, in the service's framing, as
@@ -141,8 +134,7 @@ impl Connection {
     /// ```
     pub fn send_slices(&self, slices: &[IoSlice<'_>]) -> Result<()> {
         self.service.state.require_own_process("send")?;
-        let message = self.service.message(Body::Parts(slices), Some(self.index), "send")?;
-        self.sent(self.service.send(self.index, self.generation, &message))
+        self.sent(self.service.send(self.index, self.generation, Body::Parts(slices)))
     }
 
     /// Sends `len` bytes of `file` from `offset`, after the queued messages, and returns without
@@ -203,10 +195,11 @@ impl Connection {
     }
 
     #[inline]
-    fn sent(&self, outcome: SendOutcome) -> Result<()> {
+    fn sent(&self, outcome: Result<SendOutcome>) -> Result<()> {
         match outcome {
-            SendOutcome::Accepted | SendOutcome::Dropped => Ok(()),
-            other => Err(self.send_error(other)),
+            Ok(SendOutcome::Accepted | SendOutcome::Dropped) => Ok(()),
+            Ok(other) => Err(self.send_error(other)),
+            Err(e) => Err(self.at(e)),
         }
     }
 

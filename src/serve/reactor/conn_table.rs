@@ -12,12 +12,14 @@ use super::send_queue::{SendQueue, Watermarks};
 use super::tasks::Tasks;
 use crate::io::memory::listed;
 use crate::reconnect::Reconnect;
+use crate::serve::capacity::MESSAGE_OVERHEAD;
+use crate::serve::options::MessageConfig;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
 use crate::sys::fork::lock_inherited;
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
-use crate::types::framing::Splitter;
+use crate::types::framing::{Framing, Splitter};
 use crate::types::liveness::LivenessConfig;
 
 /// The entry holds a connection.
@@ -59,8 +61,9 @@ const ACCEPTED: u32 = 1 << 18;
 pub(super) const DRAIN_DELIVERED: u32 = 1 << 19;
 /// The queued replies exceed the high-water mark, so the loop does not read.
 pub(super) const THROTTLED: u32 = 1 << 20;
-/// The input may contain complete messages, because the program paused the connection or it is
-/// [`THROTTLED`]. They are delivered before the loop reads more and before the EOF callback.
+/// The input may contain complete messages, because the program paused the connection, it is
+/// [`THROTTLED`], or the program has changed its framing. They are delivered before the loop reads
+/// more and before the EOF callback.
 pub(super) const BUFFERED: u32 = 1 << 21;
 /// The connection has its own configuration ([`ColdState::own_config`]).
 pub(super) const OWN_CONFIG: u32 = 1 << 22;
@@ -120,18 +123,36 @@ pub(super) struct ConnEntry {
 }
 
 /// The configuration of a connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ConnConfig {
-    pub liveness: LivenessConfig,
-    pub close_timeout: Duration,
+    pub messages: MessageConfig,
+    /// The maximum length of a message that is sent without a check of the queue limit. 0 if the
+    /// framing adds bytes to sent messages or checks them.
+    pub max_plain: usize,
     /// Each send records its time.
     pub stamps_writes: bool,
+    pub watermarks: Watermarks,
+    pub close_timeout: Duration,
+    pub liveness: LivenessConfig,
 }
 
 impl ConnConfig {
-    pub(super) fn new(liveness: LivenessConfig, close_timeout: Duration) -> Arc<ConnConfig> {
-        let stamps_writes = liveness.stamps_writes();
-        Arc::new(ConnConfig { liveness, close_timeout, stamps_writes })
+    pub(super) fn new(
+        liveness: LivenessConfig,
+        close_timeout: Duration,
+        messages: MessageConfig,
+    ) -> ConnConfig {
+        ConnConfig {
+            max_plain: match messages.framing {
+                Framing::Raw => messages.queue_limit.saturating_sub(MESSAGE_OVERHEAD),
+                _ => 0,
+            },
+            stamps_writes: liveness.stamps_writes(),
+            watermarks: Watermarks::new(messages.queue_limit),
+            messages,
+            close_timeout,
+            liveness,
+        }
     }
 }
 
@@ -154,7 +175,7 @@ pub(super) struct ColdState {
     pub failed_after_fin: bool,
     /// The progress of sent bytes, tracked once the idle timeout depends on it.
     pub sending: Option<AckProgress>,
-    /// The configuration of a connection that the program added.
+    /// The configuration of a connection that the program added or has configured.
     pub own_config: Option<Arc<ConnConfig>>,
     /// Connects again after this connection.
     pub reconnect: Option<Reconnecting>,
@@ -169,7 +190,8 @@ pub(super) struct ColdState {
 /// ([`BUFFERED`]).
 pub(super) struct Input {
     pub bytes: Vec<u8>,
-    pub splitter: Splitter,
+    /// The state of the search for the end of the first message. `None`: the search has not begun.
+    pub splitter: Option<Splitter>,
 }
 
 /// The next step of a connection that is closing.

@@ -45,13 +45,11 @@ use conn_table::{
 use groups::Groups;
 pub use handler::Handler;
 use loop_shared::LoopShared;
-use send_queue::Watermarks;
 use service_timers::ServiceTimers;
 use slots::SlotAllocator;
 use tasks::Tasks;
 
 use crate::serve::lifecycle::ServiceState;
-use crate::serve::options::MessageConfig;
 use crate::serve::stats::Traffic;
 use crate::sys::{self, Tick};
 use crate::types::address::{Address, FiveTuple};
@@ -95,11 +93,6 @@ pub struct Connection {
 pub(in crate::serve) struct ReactorService {
     state: ServiceState<SlotAllocator>,
     handler: Box<dyn Handler>,
-    config: MessageConfig,
-    /// The maximum length of a message that is sent without a check of the queue limit. 0 if the
-    /// framing adds bytes to sent messages.
-    max_plain: usize,
-    watermarks: Watermarks,
     /// The configuration of accepted connections.
     accepted_config: Arc<ConnConfig>,
     table: ConnTable,

@@ -59,25 +59,46 @@ impl SendOutcome {
 }
 
 impl ReactorService {
-    pub(super) fn send(&self, index: u32, generation: u32, message: &Message<'_>) -> SendOutcome {
-        match self.table.lock(index) {
-            Some(mut entry) if entry.generation == generation => {
-                self.send_locked(&mut entry, index, message, None)
-            }
-            _ => SendOutcome::Closed,
+    /// Sends a message to a connection, in its framing. An error is about the message.
+    pub(super) fn send(&self, index: u32, generation: u32, body: Body<'_>) -> Result<SendOutcome> {
+        match self.table.lock(index).filter(|entry| entry.generation == generation) {
+            Some(entry) => self.send_framed(entry, index, body),
+            None => Ok(SendOutcome::Closed),
         }
     }
 
-    /// Sends bytes without framing, at least 1 and at most `max_plain`. This is the fast path: the
-    /// queue is empty, and the kernel accepts all bytes.
+    fn send_framed(
+        &self,
+        mut entry: MutexGuard<'_, ConnEntry>,
+        index: u32,
+        body: Body<'_>,
+    ) -> Result<SendOutcome> {
+        let messages = &self.config(&entry).messages;
+        let message = encode(messages, body, || self.is_reply(index), "send")?;
+        Ok(self.send_locked(&mut entry, index, &message, None))
+    }
+
+    /// Does what [`send`](ReactorService::send) does. This has a fast path: no framing, the queue is
+    /// empty, and the kernel accepts all bytes.
     #[inline]
-    pub(super) fn send_plain(&self, index: u32, generation: u32, bytes: &[u8]) -> SendOutcome {
+    pub(super) fn send_whole(
+        &self,
+        index: u32,
+        generation: u32,
+        bytes: &[u8],
+    ) -> Result<SendOutcome> {
         let Some(mut entry) = self.table.lock(index).filter(|entry| entry.generation == generation)
         else {
-            return SendOutcome::Closed;
+            return Ok(SendOutcome::Closed);
         };
+        let config = self.config(&entry);
+        // The length is 0 or above `max_plain`.
+        if bytes.len().wrapping_sub(1) >= config.max_plain {
+            return self.send_framed(entry, index, Body::Whole(bytes));
+        }
+        let stamps_writes = config.stamps_writes;
         if !entry.may_send() {
-            return SendOutcome::rejection(&entry);
+            return Ok(SendOutcome::rejection(&entry));
         }
         let first = match &entry.socket {
             Some(socket) if entry.queue.is_none() => {
@@ -87,11 +108,11 @@ impl ReactorService {
         };
         match first {
             Some(Ok(n)) if n == bytes.len() => {
-                self.record_sent(&mut entry, n);
+                self.record_sent(&mut entry, n, stamps_writes);
                 self.traffic.count_written(n as u64);
-                SendOutcome::Accepted
+                Ok(SendOutcome::Accepted)
             }
-            first => self.send_rest(entry, index, bytes, first),
+            first => Ok(self.send_rest(entry, index, bytes, first)),
         }
     }
 
@@ -111,9 +132,9 @@ impl ReactorService {
 
     /// Records that the kernel has accepted bytes.
     #[inline]
-    fn record_sent(&self, entry: &mut ConnEntry, bytes: usize) {
+    fn record_sent(&self, entry: &mut ConnEntry, bytes: usize, stamps_writes: bool) {
         entry.flags |= WROTE;
-        if self.config(entry).stamps_writes {
+        if stamps_writes {
             entry.wrote = self.now() as u32;
         }
         self.traffic.count_sent(bytes);
@@ -160,7 +181,7 @@ impl ReactorService {
                     Err(e) => return self.record_error(entry, index, &e),
                 }
             }
-            self.record_sent(entry, done);
+            self.record_sent(entry, done, self.config(entry).stamps_writes);
         }
         if done == total {
             self.traffic.count_written(total as u64);
@@ -178,11 +199,12 @@ impl ReactorService {
         message: &Message<'_>,
         done: usize,
     ) -> SendOutcome {
+        let MessageConfig { queue_limit, overflow_policy, .. } = self.config(entry).messages;
         let queue = entry.queue.get_or_insert_default();
         let pushed = if self.is_reply(index) {
             queue.reply(message, done)
         } else {
-            queue.push(message, done, self.config.queue_limit, self.config.overflow_policy)
+            queue.push(message, done, queue_limit, overflow_policy)
         };
         self.pushed(entry, index, pushed, message.len() as u64, done as u64)
     }
@@ -199,7 +221,7 @@ impl ReactorService {
         let dropped = match pushed {
             PushOutcome::Queued { dropped } => {
                 self.traffic.count_written(len);
-                entry.update_throttle(self.watermarks);
+                entry.update_throttle(self.config(entry).watermarks);
                 self.watch_writable(entry, index);
                 dropped
             }
@@ -252,7 +274,7 @@ impl ReactorService {
             let mut quiet = None;
             (done, stopped) = part.send(sys::borrow(socket), 0, &mut quiet);
             drop(quiet);
-            self.record_sent(entry, done);
+            self.record_sent(entry, done, self.config(entry).stamps_writes);
         }
         match stopped {
             Stopped::Done => {
@@ -272,8 +294,8 @@ impl ReactorService {
         }
         let (is_ready, is_reply, len) =
             (matches!(stopped, Stopped::Piece), self.is_reply(index), part.len());
+        let MessageConfig { queue_limit, overflow_policy, .. } = self.config(entry).messages;
         let queue = entry.queue.get_or_insert_default();
-        let MessageConfig { queue_limit, overflow_policy, .. } = self.config;
         let pushed = queue.push_file(part, done as u64, is_reply, queue_limit, overflow_policy);
         queue.is_ready |= is_ready;
         let outcome = self.pushed(entry, index, pushed, len, done as u64);
@@ -289,6 +311,23 @@ impl ReactorService {
         entry.record_close_reason(CloseReason::FileFailed);
         self.drop_queue(entry);
         entry.flags |= RESET_PENDING;
+    }
+
+    /// Applies the queue limit of the connection to the queued messages. Returns false if the
+    /// connection exceeds it and will be reset.
+    pub(super) fn limit_queue(&self, entry: &mut ConnEntry, index: u32) -> bool {
+        let config = self.config(entry);
+        let (watermarks, messages) = (config.watermarks, config.messages);
+        let Some(queue) = &mut entry.queue else {
+            return true;
+        };
+        let Some(dropped) = queue.limit(messages.queue_limit, messages.overflow_policy) else {
+            self.reset_slow_consumer(entry, index);
+            return false;
+        };
+        self.traffic.count_dropped(dropped);
+        entry.update_throttle(watermarks);
+        true
     }
 
     fn reset_slow_consumer(&self, entry: &mut ConnEntry, index: u32) -> SendOutcome {
@@ -382,16 +421,35 @@ impl ReactorService {
         message: &[u8],
         group: Option<&str>,
     ) -> Result<Broadcast> {
+        const OPERATION: &str = "broadcast";
         let mut result = Broadcast::default();
-        let message = self.message(Body::Whole(message), None, "broadcast")?;
+        let body = Body::Whole(message);
+        let common = &self.accepted_config.messages;
+        let shared = Message::new(common.framing, body);
+        // The message in the last framing that differs from that of the service.
+        let mut other: Option<(Framing, Option<Message<'_>>)> = None;
         let mut send = |index: u32, entry: &mut ConnEntry| {
-            if entry.has(FAILED) {
+            if entry.has(FAILED) || !entry.may_send() {
                 return;
             }
-            let mut outcome = self.send_locked(entry, index, &message, None);
+            let MessageConfig { framing, queue_limit, overflow_policy } =
+                self.config(entry).messages;
+            let message = if framing == common.framing {
+                shared.as_ref()
+            } else {
+                if other.as_ref().is_none_or(|(encoded, _)| *encoded != framing) {
+                    other = Some((framing, Message::new(framing, body)));
+                }
+                other.as_ref().and_then(|(_, message)| message.as_ref())
+            };
+            let Some(message) = message.filter(|message| fits(message, queue_limit)) else {
+                result.rejected += 1;
+                return;
+            };
+            let mut outcome = self.send_locked(entry, index, message, None);
             if outcome == SendOutcome::NoMemory {
                 // Without memory the queue limit is lower, so the overflow policy applies.
-                outcome = match self.config.overflow_policy {
+                outcome = match overflow_policy {
                     OverflowPolicy::Disconnect => self.reset_slow_consumer(entry, index),
                     OverflowPolicy::DropOldest => {
                         let mut dropped = Dropped::default();
@@ -423,7 +481,7 @@ impl ReactorService {
             Some(group) => {
                 let members = self.groups.members(group);
                 let members =
-                    members.ok_or_else(|| self.state.error(ErrorKind::NoMemory, "broadcast"))?;
+                    members.ok_or_else(|| self.state.error(ErrorKind::NoMemory, OPERATION))?;
                 for (index, generation) in members {
                     match self.table.lock(index) {
                         Some(mut entry) if entry.generation == generation => {
@@ -434,55 +492,59 @@ impl ReactorService {
                 }
             }
         }
+        if result.sent == 0 && result.reset == 0 {
+            // The message is an error unless a connection with its own configuration accepts it.
+            encode(common, body, || false, OPERATION).map_err(|e| self.state.locate(e))?;
+        }
         Ok(result)
     }
+}
 
-    /// Encodes a message for connection `to`, or for a broadcast. The queue limit does not apply to
-    /// replies.
-    #[inline(always)]
-    pub(super) fn message<'a>(
-        &self,
-        body: Body<'a>,
-        to: Option<u32>,
-        operation: &'static str,
-    ) -> Result<Message<'a>> {
-        match Message::new(self.config.framing, body) {
-            Some(message)
-                if message.len().saturating_add(MESSAGE_OVERHEAD) <= self.config.queue_limit =>
-            {
-                Ok(message)
-            }
-            Some(message) if to.is_some_and(|index| self.is_reply(index)) => Ok(message),
-            other => {
-                let encoded = other.map(|message| message.len());
-                Err(self.message_error(&body, encoded, operation))
-            }
+/// Whether a message fits into an empty send queue.
+#[inline]
+fn fits(message: &Message<'_>, queue_limit: usize) -> bool {
+    message.len().saturating_add(MESSAGE_OVERHEAD) <= queue_limit
+}
+
+/// Encodes a message. The queue limit does not apply to replies.
+#[inline(always)]
+fn encode<'a>(
+    messages: &MessageConfig,
+    body: Body<'a>,
+    is_reply: impl FnOnce() -> bool,
+    operation: &'static str,
+) -> Result<Message<'a>> {
+    match Message::new(messages.framing, body) {
+        Some(message) if fits(&message, messages.queue_limit) || is_reply() => Ok(message),
+        other => {
+            let encoded = other.map(|message| message.len());
+            Err(message_error(messages, &body, encoded, operation))
         }
     }
+}
 
-    /// The error for a message, which has the length `encoded` if the framing can represent it.
-    #[cold]
-    fn message_error(
-        &self,
-        body: &Body<'_>,
-        encoded: Option<usize>,
-        operation: &'static str,
-    ) -> Error {
-        let len = body.len();
-        let (kind, what) = match encoded {
-            Some(encoded) => {
-                let limit = self.config.queue_limit;
-                let added = encoded.saturating_sub(len) + MESSAGE_OVERHEAD;
-                let what = format!(
-                    "the message has {len} bytes, and at most {} fit into the queue_limit of {limit} \
-                     bytes, because each message counts {added} bytes more than its length: send \
-                     shorter messages, or raise the queue_limit",
-                    limit.saturating_sub(added)
-                );
-                (ErrorKind::TooLong, what)
-            }
-            None => (ErrorKind::InvalidArgument, self.config.framing.rejection(len, body.parts())),
-        };
-        self.state.error(kind, operation).detail(what)
-    }
+/// The error for a message, which has the length `encoded` if the framing can represent it.
+#[cold]
+fn message_error(
+    messages: &MessageConfig,
+    body: &Body<'_>,
+    encoded: Option<usize>,
+    operation: &'static str,
+) -> Error {
+    let len = body.len();
+    let (kind, what) = match encoded {
+        Some(encoded) => {
+            let limit = messages.queue_limit;
+            let added = encoded.saturating_sub(len) + MESSAGE_OVERHEAD;
+            let what = format!(
+                "the message has {len} bytes, and at most {} fit into the queue_limit of {limit} \
+                 bytes, because each message counts {added} bytes more than its length: send \
+                 shorter messages, or raise the queue_limit",
+                limit.saturating_sub(added)
+            );
+            (ErrorKind::TooLong, what)
+        }
+        None => (ErrorKind::InvalidArgument, messages.framing.rejection(len, body.parts())),
+    };
+    Error::new(kind, operation).detail(what)
 }

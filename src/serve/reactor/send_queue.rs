@@ -291,20 +291,7 @@ impl SendQueue {
             if overflow_policy == OverflowPolicy::Disconnect {
                 return PushOutcome::SlowConsumer;
             }
-            // A message that is partly sent must stay, or the peer would receive a corrupt stream.
-            let mut next = usize::from(self.sent > 0);
-            while self.cost + need > cap {
-                while self.chunks.get(next).is_some_and(Chunk::is_reply) {
-                    next += 1;
-                }
-                let Some(oldest) = self.chunks.remove(next) else {
-                    break;
-                };
-                // The kernel has accepted no byte of this message.
-                self.cost -= oldest.cost();
-                self.bytes -= oldest.len();
-                dropped.add(oldest.len());
-            }
+            dropped = self.drop_oldest(cap.saturating_sub(need));
             if self.cost + need > cap {
                 if sent > 0 {
                     // The message itself is partly sent, so it cannot be dropped.
@@ -316,6 +303,38 @@ impl SendQueue {
         }
         self.append(chunk, sent);
         PushOutcome::Queued { dropped }
+    }
+
+    /// Drops the oldest messages until the rest fits into `cap`.
+    fn drop_oldest(&mut self, cap: usize) -> Dropped {
+        let mut dropped = Dropped::default();
+        // A message that is partly sent must stay, or the peer would receive a corrupt stream.
+        let mut next = usize::from(self.sent > 0);
+        while self.cost > cap {
+            while self.chunks.get(next).is_some_and(Chunk::is_reply) {
+                next += 1;
+            }
+            let Some(oldest) = self.chunks.remove(next) else {
+                break;
+            };
+            // The kernel has accepted no byte of this message.
+            self.cost -= oldest.cost();
+            self.bytes -= oldest.len();
+            dropped.add(oldest.len());
+        }
+        dropped
+    }
+
+    /// Applies a new limit to the queued messages. Returns the dropped messages, or `None` if the
+    /// limit is exceeded. Replies alone do not exceed it.
+    pub(super) fn limit(&mut self, cap: usize, overflow_policy: OverflowPolicy) -> Option<Dropped> {
+        match overflow_policy {
+            OverflowPolicy::DropOldest => Some(self.drop_oldest(cap)),
+            OverflowPolicy::Disconnect => {
+                let exceeds = self.cost > cap && !self.chunks.iter().all(Chunk::is_reply);
+                (!exceeds).then(Dropped::default)
+            }
+        }
     }
 
     /// The chunks to send next, and their number.

@@ -12,7 +12,6 @@ use super::groups::Groups;
 use super::loop_shared::{
     CMD_ACCEPT, CMD_CONNECT, CMD_DRAIN, CMD_POST, CMD_RESET_ALL, CMD_TIMERS, Connecting, LoopShared,
 };
-use super::send_queue::Watermarks;
 use super::service_timers::{ServiceTimers, TimerFunction};
 use super::slots::SlotAllocator;
 use super::tasks::{Task, append, task};
@@ -21,7 +20,7 @@ use crate::connect::PendingConnect;
 use crate::io::memory::boxed;
 use crate::listener::ServerSocket;
 use crate::reconnect::Reconnect;
-use crate::serve::capacity::{MESSAGE_OVERHEAD, SPARE_ENTRIES};
+use crate::serve::capacity::SPARE_ENTRIES;
 use crate::serve::lifecycle::{Backend, Locked, ServiceState};
 use crate::serve::options::ReactorConfig;
 use crate::serve::stats::Traffic;
@@ -32,7 +31,6 @@ use crate::stream::liveness::PeerWatch;
 use crate::sys::{self, Owned, Tick};
 use crate::types::address::{Address, FiveTuple};
 use crate::types::error::{Error, ErrorKind, Result};
-use crate::types::framing::Framing;
 
 /// A loop that has been in callbacks for this time gets no new connections while another loop is
 /// free.
@@ -136,16 +134,11 @@ impl ServerSocket {
             table: table.ok_or_else(no_memory)?,
             state: ServiceState::new(self, admission, threads, SlotAllocator::new(serving)),
             handler: Box::new(handler),
-            watermarks: Watermarks::new(messages.queue_limit),
-            max_plain: match messages.framing {
-                Framing::Raw => messages.queue_limit.saturating_sub(MESSAGE_OVERHEAD),
-                _ => 0,
-            },
-            config: messages,
-            accepted_config: ConnConfig::new(
+            accepted_config: Arc::new(ConnConfig::new(
                 socket_options.liveness.clone(),
                 socket_options.close_timeout,
-            ),
+                messages,
+            )),
             loops: loops.into(),
             acceptor,
             groups: Groups::default(),
@@ -403,8 +396,8 @@ impl ReactorService {
         drop(locked);
         let (liveness, close_timeout) = socket.liveness_and_close_timeout();
         let reconnecting = reconnect.take().map(|reconnect| (reconnect, data.clone()));
-        let config = ConnConfig::new(liveness, close_timeout);
-        let origin = Origin::Added(data, config, reconnecting);
+        let config = ConnConfig::new(liveness, close_timeout, self.accepted_config.messages);
+        let origin = Origin::Added(data, Arc::new(config), reconnecting);
         let via = socket.proxied().map(|(_, local)| local.clone()).zip(socket.proxy_address());
         let via = via.map(|(local, proxy)| Via { local, proxy });
         let generation = self.install(index, number, released, socket.peer(), via, origin);

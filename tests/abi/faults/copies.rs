@@ -192,7 +192,17 @@ fn broadcast_without_memory_applies_the_overflow_policy() {
             let status = without_allocations_of(2048, || unsafe {
                 let (buf, len) = (message.as_ptr().cast(), message.len());
                 let (s, r, d) = (&raw mut sent, &raw mut reset, &raw mut dropped);
-                keepsock_service_broadcast(service.service.0, null(), buf, len, s, r, d, null_mut())
+                keepsock_service_broadcast(
+                    service.service.0,
+                    null(),
+                    buf,
+                    len,
+                    s,
+                    r,
+                    d,
+                    null_mut(),
+                    null_mut(),
+                )
             });
             ok(status);
             let expected = if drops { (2, 0, 1) } else { (1, 1, 0) };
@@ -230,6 +240,7 @@ fn group_without_memory_fails() {
                 buf,
                 1,
                 sent,
+                null_mut(),
                 null_mut(),
                 null_mut(),
                 null_mut(),

@@ -638,7 +638,7 @@ fn service_calls(m: &mut Machine) {
                 keepsock_service_connect(p, _o) (p, target.as_ptr(), null(), null_mut());
                 keepsock_service_dump(p, o) (p, o.at(8), 2000, o.at(0));
                 keepsock_service_broadcast(p, o)
-                    (p, null(), b"abc".as_ptr().cast(), 3, o.at(0), o.at(1), o.at(2));
+                    (p, null(), b"abc".as_ptr().cast(), 3, o.at(0), o.at(1), o.at(2), o.at(3));
             }
             let again = || {
                 made(keepsock_reconnect_free, |out| unsafe {

@@ -10,7 +10,7 @@ use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
 use keepsock::ffi::*;
-use keepsock::{CloseReason, Sockopt};
+use keepsock::{CloseReason, Framing, OverflowPolicy, Sockopt};
 
 use super::super::capi::{
     CApi, CClient, CReconnect, CServer, c, call, close_reason, failure, framing_to_c, options,
@@ -226,6 +226,19 @@ impl Connection for CConnection {
         keepsock_conn_is_open(self.0)
     }
 
+    fn set_framing(&self, framing: Framing) -> Outcome<()> {
+        let framing = framing_to_c(&framing);
+        call(|e| unsafe { keepsock_conn_set_framing(self.0, &raw const framing, e) })
+    }
+
+    fn set_queue_limit(&self, bytes: usize) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_queue_limit(self.0, bytes, e) })
+    }
+
+    fn set_overflow_policy(&self, overflow_policy: OverflowPolicy) -> Outcome<()> {
+        call(|e| unsafe { keepsock_conn_set_overflow_policy(self.0, overflow_policy as i32, e) })
+    }
+
     fn set_timer(&self, ms: i64) -> Outcome<()> {
         call(|e| unsafe { keepsock_conn_set_timer(self.0, ms, e) })
     }
@@ -357,13 +370,16 @@ impl Service<CApi> for CService {
     }
 
     fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent> {
-        let (mut sent, mut cut, mut dropped) = (0, 0, 0);
-        let (n, r, d) = (&raw mut sent, &raw mut cut, &raw mut dropped);
+        let (mut sent, mut cut, mut dropped, mut rejected) = (0, 0, 0, 0);
+        let (n, r) = (&raw mut sent, &raw mut cut);
+        let (d, j) = (&raw mut dropped, &raw mut rejected);
         let (buf, len) = (message.as_ptr().cast(), message.len());
         let group = group.map(c);
         let group = group.as_ref().map_or(null(), |group| group.as_ptr());
-        call(|e| unsafe { keepsock_service_broadcast(self.pointer, group, buf, len, n, r, d, e) })?;
-        Ok(Sent { sent, cut, dropped })
+        call(|e| unsafe {
+            keepsock_service_broadcast(self.pointer, group, buf, len, n, r, d, j, e)
+        })?;
+        Ok(Sent { sent, cut, dropped, rejected })
     }
 
     fn add(&self, client: CClient, data: usize) -> Result<(), (CClient, Failure)> {

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use keepsock::{CloseReason, ErrorKind, Framing, Sockopt};
+use keepsock::{CloseReason, ErrorKind, Framing, OverflowPolicy, Sockopt};
 
 use super::{Api, ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 
@@ -89,6 +89,7 @@ pub struct Sent {
     pub sent: u32,
     pub cut: u32,
     pub dropped: u32,
+    pub rejected: u32,
 }
 
 /// A handler of a service. It borrows the connection.
@@ -108,6 +109,9 @@ pub trait Connection: Send + Sync + Clone + 'static {
     fn resume(&self);
     fn queued(&self) -> usize;
     fn is_open(&self) -> bool;
+    fn set_framing(&self, framing: Framing) -> Outcome<()>;
+    fn set_queue_limit(&self, bytes: usize) -> Outcome<()>;
+    fn set_overflow_policy(&self, overflow_policy: OverflowPolicy) -> Outcome<()>;
     fn set_timer(&self, ms: i64) -> Outcome<()>;
     fn join(&self, group: &str) -> Outcome<()>;
     fn leave(&self, group: &str);

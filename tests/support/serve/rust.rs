@@ -5,8 +5,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use keepsock::{
-    AcceptPolicy, ClientSocket, CloseReason, Error, Keepalive, OverflowPolicy, ServeOptions,
-    Sockopt,
+    AcceptPolicy, ClientSocket, CloseReason, Error, Framing, Keepalive, OverflowPolicy,
+    ServeOptions, Sockopt,
 };
 
 use super::super::rust::{RustApi, limit, millis, ms, options, peer, snap, tuple};
@@ -139,6 +139,18 @@ impl Connection for keepsock::Connection {
 
     fn is_open(&self) -> bool {
         keepsock::Connection::is_open(self)
+    }
+
+    fn set_framing(&self, framing: Framing) -> Outcome<()> {
+        Ok(keepsock::Connection::set_framing(self, framing)?)
+    }
+
+    fn set_queue_limit(&self, bytes: usize) -> Outcome<()> {
+        Ok(keepsock::Connection::set_queue_limit(self, bytes)?)
+    }
+
+    fn set_overflow_policy(&self, overflow_policy: OverflowPolicy) -> Outcome<()> {
+        Ok(keepsock::Connection::set_overflow_policy(self, overflow_policy)?)
     }
 
     fn set_timer(&self, t: i64) -> Outcome<()> {
@@ -275,7 +287,7 @@ impl Service<RustApi> for keepsock::Service {
             None => keepsock::Service::broadcast(self, message)?,
             Some(group) => self.broadcast_to(group, message)?,
         };
-        Ok(Sent { sent: b.sent, cut: b.reset, dropped: b.dropped })
+        Ok(Sent { sent: b.sent, cut: b.reset, dropped: b.dropped, rejected: b.rejected })
     }
 
     fn add(

@@ -31,6 +31,15 @@ enum ReadOutcome {
     Nothing,
 }
 
+/// Whether a connection takes messages.
+enum Takes {
+    Nothing,
+    /// The next message, in the framing of the previous one.
+    Next,
+    /// The next message, in a framing that the program has set since the previous one.
+    Reframed(Framing),
+}
+
 impl<'a> Loop<'a> {
     /// Reads from a connection; with `to_end` until the end of stream or error that the poller has
     /// reported. Returns true if the entry needs no further processing.
@@ -51,13 +60,21 @@ impl<'a> Loop<'a> {
             let generation = entry.generation;
             // The first received byte replaces the first-byte timeout by the idle timeout.
             changed |= !entry.has(RECEIVED) && self.service.has_first_byte_timeout(&entry);
+            let is_raw = self.service.config(&entry).messages.framing == Framing::Raw;
             let got = self.receive(&mut entry, index, buf, to_end);
             // On a Unix socket a read ends at passed descriptors and at urgent data.
             let may_be_short = to_end || !entry.is_inet();
             drop(entry);
             match got {
                 ReadOutcome::Bytes(n) => {
-                    changed |= self.deliver(index, generation, &buf[..n], false);
+                    if is_raw {
+                        changed |= self.call(index, generation, |handler, connection| {
+                            handler.on_data(connection, &buf[..n]);
+                        });
+                    } else {
+                        self.deliver(index, generation, &buf[..n], false);
+                        changed = true;
+                    }
                     if n < buf.len() && !may_be_short {
                         return !changed;
                     }
@@ -152,43 +169,17 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Delivers received bytes. Returns true if the connection was changed.
-    #[inline]
-    pub(super) fn deliver(
-        &mut self,
-        index: u32,
-        generation: u32,
-        data: &[u8],
-        ended: bool,
-    ) -> bool {
-        match self.service.config.framing {
-            Framing::Raw if data.is_empty() => false,
-            Framing::Raw => self
-                .call(index, generation, |handler, connection| handler.on_data(connection, data)),
-            framing => {
-                self.deliver_messages(index, generation, data, framing, ended);
-                true
-            }
-        }
-    }
-
-    /// Delivers complete messages. Keeps the beginning of a message, and messages that the program
-    /// does not accept yet. At the end of the stream it drops an incomplete message.
-    fn deliver_messages(
-        &mut self,
-        index: u32,
-        generation: u32,
-        data: &[u8],
-        framing: Framing,
-        ended: bool,
-    ) {
-        let Some(fresh) = framing.splitter() else {
+    /// Delivers complete messages in the framing of the connection, which the program may change in
+    /// between. Keeps the beginning of a message, and messages that the program does not accept yet.
+    /// At the end of the stream it drops an incomplete message.
+    pub(super) fn deliver(&mut self, index: u32, generation: u32, data: &[u8], ended: bool) {
+        let Some(mut entry) = self.lock(index) else {
             return;
         };
-        let kept = self.lock(index).and_then(|mut entry| {
-            entry.flags &= !BUFFERED;
-            entry.cold.as_mut()?.input.take()
-        });
+        entry.flags &= !BUFFERED;
+        let mut framing = self.service.config(&entry).messages.framing;
+        let kept = entry.cold.as_mut().and_then(|cold| cold.input.take());
+        drop(entry);
         let (mut kept, mut splitter) = match kept {
             Some(mut input) => {
                 if appended(&mut input.bytes, data).is_none() {
@@ -196,22 +187,36 @@ impl<'a> Loop<'a> {
                 }
                 (Some(input.bytes), input.splitter)
             }
-            None => (None, fresh),
+            None => (None, None),
         };
         let bytes: &[u8] = kept.as_deref().unwrap_or(data);
         let mut done = 0;
         let mut is_partial = false;
-        while self.takes_messages(index) {
-            match splitter.split(&bytes[done..], ended) {
+        loop {
+            match self.takes_messages(index) {
+                Takes::Nothing => break,
+                Takes::Next => {}
+                Takes::Reframed(changed) => (framing, splitter) = (changed, None),
+            }
+            let rest = &bytes[done..];
+            let split = match splitter.take().or_else(|| framing.splitter()) {
+                Some(mut fresh) => {
+                    let split = fresh.split(rest, ended);
+                    if split == Split::Incomplete {
+                        splitter = Some(fresh);
+                    }
+                    split
+                }
+                None if rest.is_empty() => Split::Incomplete,
+                None => Split::Message { range: 0..rest.len(), len: rest.len() },
+            };
+            match split {
                 Split::Message { range, len } => {
-                    let message = &bytes[done..][range];
+                    let message = &rest[range];
                     self.call(index, generation, |handler, connection| {
                         handler.on_data(connection, message);
                     });
                     done += len;
-                    if let Some(fresh) = framing.splitter() {
-                        splitter = fresh;
-                    }
                 }
                 Split::Incomplete => {
                     is_partial = true;
@@ -229,7 +234,7 @@ impl<'a> Loop<'a> {
                 }
             }
         }
-        if done == bytes.len() || is_partial && ended {
+        if done == bytes.len() {
             self.recycle(kept);
             return;
         }
@@ -248,10 +253,16 @@ impl<'a> Loop<'a> {
         };
         match self.lock(index) {
             Some(mut entry) if !entry.has(CLOSING | RESET_PENDING | CLOSED) => {
-                entry.cold().input = Some(Input { bytes: rest, splitter });
-                if !is_partial {
+                // Another thread may have changed the framing since the last message.
+                if entry.has(BUFFERED) {
+                    splitter = None;
+                } else if !is_partial {
                     entry.flags |= BUFFERED;
+                } else if ended {
+                    drop(entry);
+                    return self.recycle(Some(rest));
                 }
+                entry.cold().input = Some(Input { bytes: rest, splitter });
             }
             _ => self.recycle(Some(rest)),
         }
@@ -265,9 +276,18 @@ impl<'a> Loop<'a> {
         }
     }
 
-    fn takes_messages(&self, index: u32) -> bool {
+    fn takes_messages(&self, index: u32) -> Takes {
         let stops = PAUSED | THROTTLED | CLOSING | RESET_PENDING | CLOSED;
-        !self.is_over() && self.lock(index).is_some_and(|entry| !entry.has(stops))
+        match self.lock(index).filter(|entry| !entry.has(stops)) {
+            Some(mut entry) if !self.is_over() => {
+                if !entry.has(BUFFERED) {
+                    return Takes::Next;
+                }
+                entry.flags &= !BUFFERED;
+                Takes::Reframed(self.service.config(&entry).messages.framing)
+            }
+            _ => Takes::Nothing,
+        }
     }
 
     /// Keeps a buffer for the next partial message.
@@ -364,7 +384,7 @@ impl<'a> Loop<'a> {
             self.service.record_error(entry, index, &e);
             return;
         }
-        entry.update_throttle(self.service.watermarks);
+        entry.update_throttle(self.service.config(entry).watermarks);
         if emptied {
             // Most connections are idle, so an empty queue uses no memory.
             entry.queue = None;

@@ -9,8 +9,8 @@ use socket2::SockRef;
 
 use super::super::clock::steps;
 use super::super::conn_table::{
-    CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FIN_SENT, NextAction, PAUSED,
-    QUEUED, READ_PENDING, RECV_EOF, RESET_PENDING, THROTTLED, UNOPENED,
+    BUFFERED, CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FIN_SENT, NextAction,
+    PAUSED, QUEUED, READ_PENDING, RECV_EOF, RESET_PENDING, THROTTLED, UNOPENED,
 };
 use super::super::loop_shared::{CMD_ACCEPT, CMD_RESET_ALL, Connecting};
 use super::super::send::RETRY_DELAY;
@@ -22,6 +22,7 @@ use crate::serve::lifecycle::Locked;
 use crate::stream::is_delivered;
 use crate::sys;
 use crate::types::close_reason::CloseReason;
+use crate::types::framing::Framing;
 
 /// Whether the connection is being closed and the peer has received everything. Only the peer's FIN
 /// is missing.
@@ -103,8 +104,12 @@ impl<'a> Loop<'a> {
             if entry.has(READ_PENDING) {
                 entry.flags &= !READ_PENDING;
                 let ended = entry.has(RECV_EOF);
+                let is_raw = self.service.config(entry).messages.framing == Framing::Raw;
+                let delivers = entry.has(BUFFERED) || !is_raw;
                 drop(guard);
-                self.deliver(index, generation, &[], ended);
+                if delivers {
+                    self.deliver(index, generation, &[], ended);
+                }
                 self.deliver_eof(index, generation);
                 self.read(index, true);
                 // A connection with more bytes to read lets other connections run first.
