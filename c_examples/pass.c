@@ -43,7 +43,7 @@ static int work(keepsock_client *acceptor, const keepsock_options *options, keep
 
         /* A descriptor travels with a byte: each read receives one connection. The
          * descriptor is close-on-exec, and this function must close it. */
-        if (keepsock_client_read_fds(acceptor, &order, 1, &fd, 1, &len, &count, NULL, error) != KEEPSOCK_OK)
+        if (keepsock_client_recv_fds(acceptor, &order, 1, &fd, 1, &len, &count, NULL, error) != KEEPSOCK_OK)
             return 1;
         if (len == 0)
             return 0;
@@ -74,7 +74,7 @@ static int dispatch(keepsock_server *server, keepsock_client *worker, long count
         if (status == KEEPSOCK_OK)
             status = keepsock_client_fd(visitor, &fd, error);
         if (status == KEEPSOCK_OK)
-            status = keepsock_client_write_fds(worker, "c", 1, &fd, 1, &written, error);
+            status = keepsock_client_send_fds(worker, "c", 1, &fd, 1, &written, error);
 
         /* The worker shares the connection now. keepsock_client_close() would end it
          * for both processes; release_fd and close(2) close this copy only. */

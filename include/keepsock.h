@@ -168,7 +168,7 @@
  *     client.h 3: keepsock_client_send_file
  *     conn.h 2: keepsock_conn_send_file
  *   Pass a descriptor to another process
- *     unix.h 2: keepsock_client_write_fds, keepsock_client_read_fds
+ *     unix.h 2: keepsock_client_send_fds, keepsock_client_recv_fds
  *     unix.h 3: keepsock_datagram_send_fds, keepsock_datagram_recv_fds
  *   Limit the time of a read or write, or of a request and its reply
  *     client.h 4: keepsock_client_set_read_timeout, keepsock_client_set_write_timeout

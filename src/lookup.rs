@@ -71,7 +71,7 @@ where
 ///
 /// Call [`finish`](PendingLookup::finish) until it returns the addresses or an error: when
 /// [`descriptor`](PendingLookup::descriptor) is readable (Linux), or after
-/// [`timeout`](PendingLookup::timeout) on every platform. [`wait`](PendingLookup::wait) waits for
+/// [`next_timeout`](PendingLookup::next_timeout) on every platform. [`wait`](PendingLookup::wait) waits for
 /// the result instead. Dropping the object abandons the lookup.
 ///
 /// ```
@@ -220,10 +220,10 @@ impl PendingLookup {
     /// ```
     /// # use keepsock::{PendingLookup, SocketOptions};
     /// let pending = PendingLookup::start("192.0.2.1:80", &SocketOptions::new())?;
-    /// assert_eq!(pending.timeout(), Some(std::time::Duration::ZERO));   // it has a result
+    /// assert_eq!(pending.next_timeout(), Some(std::time::Duration::ZERO));   // it has a result
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn timeout(&self) -> Option<Duration> {
+    pub fn next_timeout(&self) -> Option<Duration> {
         let until = match (&self.outcome, self.is_finished) {
             (Some(_), _) => Deadline::after(Some(Duration::ZERO)),
             (None, true) => Deadline(None),

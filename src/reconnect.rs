@@ -15,6 +15,7 @@ use crate::stream::ClientSocket;
 #[cfg(feature = "serve")]
 use crate::sys::Borrowed;
 use crate::sys::Wakeup;
+use crate::types::address::AddressUse;
 use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Millis, Result, Span};
 
@@ -43,7 +44,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///   accepts and immediately closes is retried with increasing delays. A program that knows better,
 ///   for example because the server accepted its password, calls [`reset`](Reconnect::reset).
 /// - Permanent errors end the call immediately: `InvalidArgument`, `InvalidEndpoint` (such as
-///   port 0), `Unsupported` (this machine lacks the IP version or the
+///   a name whose addresses no peer can have), `Unsupported` (this machine lacks the IP version or the
 ///   option), `PermissionDenied` (a policy of this machine), `Cancelled`, and a numeric address
 ///   that the options exclude.
 /// - All other errors are retried. Errors of the peer and the network are `Refused`, `Unreachable`
@@ -149,8 +150,9 @@ impl Reconnect {
     /// 50 ms.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the endpoint has a syntax error.
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument): an option is out of range.
+    /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the endpoint has a syntax error, or no peer
+    ///   can have the address (`*`, `0.0.0.0`, `[::]`, port 0, multicast, broadcast).
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an option is out of range.
     ///
     /// ```
     /// use keepsock::{Reconnect, SocketOptions};
@@ -164,8 +166,10 @@ impl Reconnect {
         Error: From<E::Error>,
     {
         options.validate(OPERATION)?;
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
+        options.refuse_addresses(&endpoint, AddressUse::StreamPeer, OPERATION)?;
         Ok(Reconnect {
-            endpoint: endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?,
+            endpoint,
             options: options.clone(),
             limit: None,
             pace: Pace::new(FIRST, LONGEST),
@@ -391,7 +395,7 @@ impl Reconnect {
         match &self.step {
             Step::Try { pending, limit, .. } => {
                 let limit = limit.remaining().map(fit_poll);
-                pending.timeout().into_iter().chain(limit).min()
+                pending.next_timeout().into_iter().chain(limit).min()
             }
             _ => self.end_of_delay().remaining().map(fit_poll),
         }

@@ -539,7 +539,7 @@ static void schedule_next(void)
 {
     int64_t ms;
 
-    must(keepsock_pending_connect_timeout(pending, &ms, NULL) == KEEPSOCK_OK, "pending_connect_timeout");
+    must(keepsock_pending_connect_next_timeout(pending, &ms, NULL) == KEEPSOCK_OK, "pending_connect_timeout");
     loop->schedule(ms > early_ms ? ms - early_ms : ms);
 }
 

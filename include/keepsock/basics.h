@@ -540,12 +540,17 @@ typedef struct {
     int32_t kind;
     /** A keepsock_length_format. */
     int32_t length_format;
-    /** The maximum length of a received message in bytes, above 0. With
-        KEEPSOCK_FRAMING_LENGTH_FIELD it counts the whole frame, and must have room for the bytes
-        before the length field and the field. Otherwise it counts the bytes without delimiter or
-        length, and with KEEPSOCK_FRAMING_PREFIXED the length must be able to represent it. */
+    /**
+     * The maximum length of a received message in bytes, above 0. With KEEPSOCK_FRAMING_RAW and
+     * KEEPSOCK_FRAMING_FIXED, which have no maximum, it must be 0.
+     *
+     * With KEEPSOCK_FRAMING_LENGTH_FIELD it counts the whole frame, and must have room for the
+     * bytes before the length field and the field. With KEEPSOCK_FRAMING_LINES and
+     * KEEPSOCK_FRAMING_DELIMITED it does not count the delimiter. With
+     * KEEPSOCK_FRAMING_PREFIXED it does not count the length, which must be able to represent it.
+     */
     size_t max;
-    /** The length of each message in bytes, above 0. */
+    /** With KEEPSOCK_FRAMING_FIXED the length of each message in bytes, above 0. */
     size_t len;
     /** The number of bytes before the length field. */
     size_t length_offset;

@@ -8,13 +8,13 @@
  * Contents
  *  1. Connecting without blocking: keepsock_pending_connect_start,
  *     keepsock_pending_connect_socket, keepsock_pending_connect_set_watch,
- *     keepsock_pending_connect_fd, keepsock_pending_connect_timeout,
+ *     keepsock_pending_connect_fd, keepsock_pending_connect_next_timeout,
  *     keepsock_pending_connect_finish, keepsock_pending_connect_wait,
  *     keepsock_pending_connect_free
  *  2. Attempts of a pending connect: keepsock_pending_connect_attempt
  *  3. Looking up addresses: keepsock_lookup, keepsock_pending_lookup_start,
- *     keepsock_pending_lookup_fd, keepsock_pending_lookup_timeout, keepsock_pending_lookup_finish,
- *     keepsock_pending_lookup_wait, keepsock_pending_lookup_free
+ *     keepsock_pending_lookup_fd, keepsock_pending_lookup_next_timeout,
+ *     keepsock_pending_lookup_finish, keepsock_pending_lookup_wait, keepsock_pending_lookup_free
  *  4. Reconnecting: keepsock_reconnect_new, keepsock_reconnect_set_backoff,
  *     keepsock_reconnect_set_timeout, keepsock_reconnect_set_on_retry, keepsock_reconnect_connect,
  *     keepsock_reconnect_try_connect, keepsock_reconnect_next_timeout,
@@ -59,7 +59,7 @@ extern "C" {
  * report when to call it:
  *   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
  *     one address. Call finish when the socket is writable, and after
- *     keepsock_pending_connect_timeout().
+ *     keepsock_pending_connect_next_timeout().
  *   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
  *     descriptor and each timeout.
  *   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
@@ -114,7 +114,7 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
  *     another call is in progress
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
  *     no descriptor reports when it has space again. The connect continues: call finish after
- *     keepsock_pending_connect_timeout(), or free the object
+ *     keepsock_pending_connect_next_timeout(), or free the object
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
 int32_t keepsock_pending_connect_socket(const keepsock_pending_connect *pending, keepsock_fd *fd,
@@ -197,7 +197,7 @@ typedef void (*keepsock_on_timeout)(int64_t timeout_ms, void *user);
  * @endcode
  *
  * @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
- * @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().
+ * @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_next_timeout().
  * @param user        Passed to the callbacks; valid until the object is freed.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
@@ -242,8 +242,8 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
-int32_t keepsock_pending_connect_timeout(keepsock_pending_connect *pending, int64_t *timeout_ms,
-                                         keepsock_error **error);
+int32_t keepsock_pending_connect_next_timeout(keepsock_pending_connect *pending,
+                                              int64_t *timeout_ms, keepsock_error **error);
 
 /**
  * Continues the connect without waiting, and returns the connection when there is one.
@@ -394,7 +394,7 @@ int32_t keepsock_lookup(const char *endpoint, const keepsock_options *options,
  *
  * The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
  * returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
- * every platform after keepsock_pending_lookup_timeout().
+ * every platform after keepsock_pending_lookup_next_timeout().
  *
  * Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
  */
@@ -429,7 +429,7 @@ int32_t keepsock_pending_lookup_start(const char *endpoint, const keepsock_optio
  * @param fd       Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished, or another call is in progress
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_timeout()
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_next_timeout()
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -451,8 +451,8 @@ int32_t keepsock_pending_lookup_fd(keepsock_pending_lookup *pending, keepsock_fd
  *   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
-int32_t keepsock_pending_lookup_timeout(keepsock_pending_lookup *pending, int64_t *timeout_ms,
-                                        keepsock_error **error);
+int32_t keepsock_pending_lookup_next_timeout(keepsock_pending_lookup *pending, int64_t *timeout_ms,
+                                             keepsock_error **error);
 
 /**
  * Continues the lookup without waiting, and returns the addresses when there are any.
@@ -565,7 +565,9 @@ typedef void (*keepsock_on_retry)(const keepsock_error *error, uint32_t tries, i
  *                   limits each try. Their cancel token also ends a delay, within 50 ms.
  * @param reconnect  Receives the object. Free it with keepsock_reconnect_free().
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, or no peer can have the address
+ *     ("*", 0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; or the
+ *     local endpoint of the options is a multicast or broadcast address
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
  */

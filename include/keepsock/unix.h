@@ -9,13 +9,12 @@
  *
  * Contents
  *  1. Peer credentials: keepsock_client_peer_credentials, keepsock_conn_peer_credentials
- *  2. Passing descriptors over a connection: keepsock_client_write_fds,
- *     keepsock_client_read_fds
+ *  2. Passing descriptors over a connection: keepsock_client_send_fds, keepsock_client_recv_fds
  *  3. Passing descriptors in a datagram: keepsock_datagram_send_fds, keepsock_datagram_recv_fds
  *
  * Where a BSD call has a counterpart here:
- *   SCM_RIGHTS, sendmsg                  keepsock_client_write_fds, keepsock_datagram_send_fds
- *   SCM_RIGHTS, recvmsg                  keepsock_client_read_fds, keepsock_datagram_recv_fds
+ *   SCM_RIGHTS, sendmsg                  keepsock_client_send_fds, keepsock_datagram_send_fds
+ *   SCM_RIGHTS, recvmsg                  keepsock_client_recv_fds, keepsock_datagram_recv_fds
  *   getsockopt(SO_PEERCRED), getpeereid  keepsock_client_peer_credentials
  *   SCM_CREDENTIALS                      the member credentials of keepsock_datagram_info
  *   socket(SOCK_SEQPACKET)               keepsock_options_set_seqpacket
@@ -113,9 +112,9 @@ int32_t keepsock_conn_peer_credentials(keepsock_conn conn, keepsock_credentials 
  *     descriptor is negative
  *   - KEEPSOCK_ERR_OS: a descriptor is closed (EBADF), or another error of the system
  */
-int32_t keepsock_client_write_fds(keepsock_client *client, const void *buf, size_t len,
-                                  const keepsock_fd *fds, size_t fds_count, size_t *written,
-                                  keepsock_error **error);
+int32_t keepsock_client_send_fds(keepsock_client *client, const void *buf, size_t len,
+                                 const keepsock_fd *fds, size_t fds_count, size_t *written,
+                                 keepsock_error **error);
 
 /**
  * Reads at least one byte, and receives descriptors that were passed with it (SCM_RIGHTS). Unix
@@ -126,14 +125,14 @@ int32_t keepsock_client_write_fds(keepsock_client *client, const void *buf, size
  * @code
  * static int32_t pass(keepsock_client *client, keepsock_fd fd)
  * {
- *     return keepsock_client_write_fds(client, "d", 1, &fd, 1, NULL, NULL);
+ *     return keepsock_client_send_fds(client, "d", 1, &fd, 1, NULL, NULL);
  * }
  *
  * static keepsock_fd receive(keepsock_client *client)
  * {
  *     char byte;
  *     keepsock_fd fd = -1;
- *     keepsock_client_read_fds(client, &byte, 1, &fd, 1, NULL, NULL, NULL, NULL);
+ *     keepsock_client_recv_fds(client, &byte, 1, &fd, 1, NULL, NULL, NULL, NULL);
  *     return fd;
  * }
  * @endcode
@@ -173,7 +172,7 @@ int32_t keepsock_client_write_fds(keepsock_client *client, const void *buf, size
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `cap` is 0, or `fds_cap` is out of range
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
-int32_t keepsock_client_read_fds(keepsock_client *client, void *buf, size_t cap, keepsock_fd *fds,
+int32_t keepsock_client_recv_fds(keepsock_client *client, void *buf, size_t cap, keepsock_fd *fds,
                                  size_t fds_cap, size_t *len, size_t *fds_count,
                                  bool *fds_truncated, keepsock_error **error);
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, SockAddr, SockRef};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::io::wait::{Cause, OptionFailure};
 use crate::options::SocketOptions;
@@ -204,6 +204,15 @@ pub(super) fn connect_unix(
     match sys::connect(socket, to) {
         Ok(_) => Ok(AttemptState::Established(Peer::Other)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(AttemptState::QueueFull),
+        Err(e) if sys::is_other_type(&e) => {
+            let has_packets = SockRef::from(&socket).r#type().is_ok_and(|t| t != Type::STREAM);
+            let what = if has_packets {
+                "a stream or datagram socket is bound there, and seqpacket was requested"
+            } else {
+                "a seqpacket or datagram socket is bound there, and a stream was requested"
+            };
+            Err(AttemptError(Stage::Connect, OptionFailure::of(&e, what)))
+        }
         Err(e) => Err(AttemptError(Stage::Connect, e.into())),
     }
 }

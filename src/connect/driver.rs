@@ -409,7 +409,11 @@ impl ConnectDriver {
         } else if self.candidates.is_empty() && kind == ErrorKind::NotFound {
             error = error.detail("the option family excludes every remote_address");
         } else if self.candidates.is_empty() {
-            error = error.stage(Stage::Lookup);
+            error = error.stage(if self.endpoint.is_numeric() {
+                Stage::Connect
+            } else {
+                Stage::Lookup
+            });
         }
         error.after(self.start.elapsed()).with_attempts(attempts)
     }

@@ -29,7 +29,7 @@ use crate::types::tcp_state::TcpState;
 /// | every endpoint | for each descriptor and timeout that [`set_watch`](PendingConnect::set_watch) reports |
 /// | every endpoint, on Linux | when [`descriptor`](PendingConnect::descriptor) is readable |
 ///
-/// In the first way, also call it after [`timeout`](PendingConnect::timeout).
+/// In the first way, also call it after [`next_timeout`](PendingConnect::next_timeout).
 /// [`wait`](PendingConnect::wait) waits for the connection instead. Dropping the object closes every
 /// attempt.
 ///
@@ -265,10 +265,10 @@ impl PendingConnect {
     /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// let pending = PendingConnect::start(server.endpoint(), &SocketOptions::new())?;
-    /// println!("call finish() within {:?}", pending.timeout());
+    /// println!("call finish() within {:?}", pending.next_timeout());
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn timeout(&self) -> Option<Duration> {
+    pub fn next_timeout(&self) -> Option<Duration> {
         self.next_call().remaining().map(fit_poll)
     }
 
@@ -298,7 +298,7 @@ impl PendingConnect {
     ///   socket, and `finish` returns the reason. Or `finish` has returned the connection.
     /// - [`WouldBlock`](ErrorKind::WouldBlock): the queue of the Unix listener is full, and a
     ///   descriptor cannot report when it has space again. The connect continues: call `finish` after
-    ///   [`timeout`](PendingConnect::timeout).
+    ///   [`next_timeout`](PendingConnect::next_timeout).
     ///
     /// ```
     /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
@@ -386,7 +386,7 @@ impl PendingConnect {
 
     /// Borrows a descriptor for an event loop. The descriptor is readable whenever
     /// [`finish`](PendingConnect::finish) must be called: for the lookup, for every attempt, for the
-    /// cancel token, and when [`timeout`](PendingConnect::timeout) has passed. It is the same
+    /// cancel token, and when [`next_timeout`](PendingConnect::next_timeout) has passed. It is the same
     /// descriptor until `finish` returns the connection or an error. It then stays readable, so
     /// remove it from the event loop.
     ///

@@ -36,7 +36,16 @@ impl ClientSocket {
         transferred: usize,
     ) -> Error {
         self.log_end(&cause);
-        cause.into_error(operation).on(self.five_tuple()).after_bytes(transferred)
+        let error = cause.into_error(operation).on(self.five_tuple()).after_bytes(transferred);
+        let limit = match (error.kind(), operation) {
+            (ErrorKind::TimedOut, "read") => self.read_timeout.get(),
+            (ErrorKind::TimedOut, "write") => self.write_timeout.get(),
+            _ => None,
+        };
+        match limit {
+            Some(limit) => error.after(limit),
+            None => error,
+        }
     }
 
     pub(super) fn os_failed(&self, operation: &'static str, err: io::Error) -> Error {

@@ -8,7 +8,7 @@ use crate::sys::{self, Borrowed, InUse, Interest, Owned, Passed, RIGHTS_MAX};
 use crate::types::credentials::Credentials;
 use crate::types::error::{Error, ErrorKind, Result};
 
-/// The result of [`read_with_descriptors`](ClientSocket::read_with_descriptors).
+/// The result of [`recv_with_descriptors`](ClientSocket::recv_with_descriptors).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Received {
@@ -85,12 +85,12 @@ impl ClientSocket {
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// # let visitor = ClientSocket::connect(server.endpoint())?;
     /// let accepted = server.accept()?;
-    /// to_worker.write_with_descriptors(b"serve it", &[accepted.borrow()?.as_fd()])?;
+    /// to_worker.send_with_descriptors(b"serve it", &[accepted.borrow()?.as_fd()])?;
     /// drop(accepted.release()?);
     /// # }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn write_with_descriptors(
+    pub fn send_with_descriptors(
         &self,
         bytes: &[u8],
         descriptors: &[Borrowed<'_>],
@@ -151,9 +151,9 @@ impl ClientSocket {
     /// # let worker = ClientSocket::connect(dispatcher.endpoint())?;
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// # let visitor = ClientSocket::connect(server.endpoint())?;
-    /// # dispatcher.accept()?.write_with_descriptors(b"serve it", &[server.accept()?.borrow()?.as_fd()])?;
+    /// # dispatcher.accept()?.send_with_descriptors(b"serve it", &[server.accept()?.borrow()?.as_fd()])?;
     /// let mut order = [0; 512];
-    /// let mut received = worker.read_with_descriptors(&mut order, 1)?;
+    /// let mut received = worker.recv_with_descriptors(&mut order, 1)?;
     /// if let Some(socket) = received.descriptors.pop() {
     ///     let client = ClientSocket::from_owned(socket, &SocketOptions::new()).map_err(|(_, e)| e)?;
     ///     client.write_all(b"hello\n")?;
@@ -161,7 +161,7 @@ impl ClientSocket {
     /// # }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn read_with_descriptors(&self, buf: &mut [u8], max: usize) -> Result<Received> {
+    pub fn recv_with_descriptors(&self, buf: &mut [u8], max: usize) -> Result<Received> {
         const OPERATION: &str = "read";
         let io = self.enter(OPERATION)?;
         self.require_unix(OPERATION)?;

@@ -326,16 +326,39 @@ mod platform {
     /// cause. Linux 5.1 and later report it through TCP_INQ, which counts a received FIN as one byte;
     /// struct tcp_info has that size since 5.4.
     pub(crate) fn ended_without_fin(socket: Borrowed<'_>) -> io::Result<Option<bool>> {
-        const TCP_INQ: libc::c_int = 36; // linux/tcp.h, as TCP_CM_INQ; not declared by the libc crate
         // SAFETY: tcp_info consists of integers.
         let info = unsafe { sockopt::get::<Raw>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
         let (info, known) = info?;
         if i32::from(info.state) != TcpState::Closed as i32 {
             return Ok(Some(false));
         }
-        if known < size_of::<Raw>() || sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &1).is_err()
-        {
+        if known < size_of::<Raw>() {
             return Ok(None);
+        }
+        match peek_with_inq(socket)? {
+            (0, inq) => Ok(inq.map(|inq| inq == 0)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the kernel has received the peer's FIN on a connection that has failed, after bytes that
+    /// the program has not read. False if the kernel does not report it. TCP_INQ counts the FIN, and
+    /// SIOCINQ does not.
+    pub(crate) fn received_fin(socket: Borrowed<'_>) -> bool {
+        if is_mptcp(socket) {
+            return false;
+        }
+        let unread = super::count(socket, libc::FIONREAD as _);
+        let inq = peek_with_inq(socket).ok().and_then(|(_, inq)| usize::try_from(inq?).ok());
+        inq == Some(unread + 1)
+    }
+
+    /// Peeks at one byte. Returns the number of peeked bytes, and the number of unread bytes with the FIN
+    /// (TCP_INQ) if the kernel reports it.
+    fn peek_with_inq(socket: Borrowed<'_>) -> io::Result<(isize, Option<i32>)> {
+        const TCP_INQ: libc::c_int = 36; // linux/tcp.h, as TCP_CM_INQ; not declared by the libc crate
+        if sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &1).is_err() {
+            return Ok((0, None));
         }
         let (mut byte, mut control) = (0u8, [0u64; 8]);
         let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -350,12 +373,11 @@ mod platform {
         let peeked = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
         let error = io::Error::last_os_error();
         let _ = sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &0);
-        match peeked {
-            // SAFETY: recvmsg filled the message, and its buffers are alive.
-            0 => Ok(unsafe { control_int(&message, libc::IPPROTO_TCP, TCP_INQ) }.map(|n| n == 0)),
-            n if n > 0 => Ok(None),
-            _ => Err(error),
+        if peeked < 0 {
+            return Err(error);
         }
+        // SAFETY: recvmsg filled the message, and its buffers are alive.
+        Ok((peeked, unsafe { control_int(&message, libc::IPPROTO_TCP, TCP_INQ) }))
     }
 
     /// Returns the int in the first control message, if the message has this type.
@@ -733,6 +755,10 @@ mod elsewhere {
 
     pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn received_fin(_socket: Borrowed<'_>) -> bool {
+        false
     }
 
     pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {

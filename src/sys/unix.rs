@@ -916,6 +916,11 @@ pub(crate) fn is_unsupported(err: &io::Error) -> bool {
     )
 }
 
+/// A Unix socket of another type is bound to the address.
+pub(crate) fn is_other_type(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(libc::EPROTOTYPE)
+}
+
 /// A blocking connect whose timeout expires returns EINPROGRESS, and so does a write that performs
 /// the handshake (Fast Open).
 pub(crate) fn is_in_progress(err: &io::Error) -> bool {

@@ -365,6 +365,11 @@ pub(crate) fn is_from_network(err: &io::Error) -> bool {
     )
 }
 
+/// Windows has no Unix sockets here.
+pub(crate) fn is_other_type(_err: &io::Error) -> bool {
+    false
+}
+
 /// No write performs a handshake on Windows.
 pub(crate) fn is_in_progress(_err: &io::Error) -> bool {
     false

@@ -143,6 +143,16 @@ impl Endpoint {
         Ok(Endpoint(Target::Inet { host: parsed, port: Port::Number(port) }))
     }
 
+    /// Whether the endpoint needs no lookup.
+    pub(crate) fn is_numeric(&self) -> bool {
+        match &self.0 {
+            Target::Inet { host, port } => {
+                !matches!(host, Host::Name(_)) && matches!(port, Port::Number(_))
+            }
+            Target::UnixPath(_) | Target::UnixAbstract(_) => true,
+        }
+    }
+
     /// The endpoint at which a socket with this address is reached. An unnamed socket cannot be
     /// reached.
     pub(crate) fn of(address: &Address) -> Endpoint {

@@ -120,7 +120,7 @@ fn client_calls_survive_pthread_cancel() {
                 let (mut fds, mut count, no_flag) = ([-1; 4], 0, null_mut());
                 let (first, count) = (fds.as_mut_ptr(), &raw mut count);
                 let status =
-                    keepsock_client_read_fds(client, data, 64, first, 4, len, count, no_flag, e);
+                    keepsock_client_recv_fds(client, data, 64, first, 4, len, count, no_flag, e);
                 is(status, ErrorKind::TimedOut);
             });
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepsock::LengthFormat::{U8, U16Be};
-use keepsock::{CloseReason, ErrorKind, Framing, OverflowPolicy};
+use keepsock::{CloseReason, ErrorKind, Framing, OverflowPolicy, Sockopt};
 
 use crate::serve_events::{What, at, closes, listen, raw, reporting, some, until};
 use crate::support::*;
@@ -21,7 +21,7 @@ both_apis![
     set_framing_from_another_thread_applies_to_a_partial_message,
     set_framing_from_another_thread_in_a_stream_loses_nothing,
     set_framing_applies_to_sent_messages_and_broadcasts,
-    set_framing_that_is_invalid_or_too_late_is_rejected,
+    setters_of_a_connection_that_is_closing_are_rejected,
     set_queue_limit_below_the_queue_applies_the_policy,
     set_queue_limit_below_replies_keeps_them,
     set_queue_limit_of_one_connection_limits_its_messages,
@@ -310,9 +310,9 @@ fn set_framing_applies_to_sent_messages_and_broadcasts<A: Api>() {
     drop(others);
 }
 
-/// E2, V6: a framing that is not valid is rejected, and so is each one once the connection is closing.
-/// The connection keeps the old framing.
-fn set_framing_that_is_invalid_or_too_late_is_rejected<A: Api>() {
+/// E2, K8, V6: a framing or a queue limit that is not valid is rejected, and the connection keeps the
+/// old one. Each setter is rejected once the connection is closing, when it has no effect.
+fn setters_of_a_connection_that_is_closing_are_rejected<A: Api>() {
     let server = listen::<A>(&[]);
     let (mut on, told) = switching::<A>();
     let report = on.data.take().unwrap();
@@ -324,7 +324,19 @@ fn set_framing_that_is_invalid_or_too_late_is_rejected<A: Api>() {
             c.close();
             let tuple = c.name();
             let policy = c.set_overflow_policy(OverflowPolicy::DropOldest);
-            for late in [c.set_framing(SHORT), c.set_queue_limit(1000), policy] {
+            let all = [
+                c.set_framing(SHORT),
+                c.set_queue_limit(1000),
+                policy,
+                c.set_idle_timeout(1000),
+                c.set_dead_after(5000),
+                c.set_heartbeat(b"x", 1000),
+                c.set_heartbeat_timeout(INFINITE),
+                c.set_keepalive(1000, 1000, 3),
+                c.disable_keepalive(),
+                c.set_sockopt(Sockopt::Nodelay, 0),
+            ];
+            for late in all {
                 let text = fails(late, ErrorKind::Closed).message;
                 assert!(text.contains(&tuple), "{text}");
             }

@@ -178,7 +178,8 @@ fn connect_that_fails_leaves_no_descriptor<A: Api>() {
     let token = A::token();
     token_fires(&token);
     let options = [Opt::Cancel(&token), Opt::Local(&any_port)];
-    fails(A::connect(&queue.endpoint(), &options), ErrorKind::Cancelled);
+    let failure = fails(A::connect(&queue.endpoint(), &options), ErrorKind::Cancelled);
+    assert_eq!(&*failure.stage, "connect", "a numeric address needs no lookup");
     assert_eq!(open(), 0);
 }
 

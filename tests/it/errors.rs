@@ -557,7 +557,7 @@ mod c_only {
                 },
                 |c, e| {
                     out(77usize, |n| {
-                        keepsock_client_write_fds(c, buf(), 64, &raw const ZERO, 1, n, e)
+                        keepsock_client_send_fds(c, buf(), 64, &raw const ZERO, 1, n, e)
                     })
                 },
                 |c, e| {
@@ -567,7 +567,7 @@ mod c_only {
                         let (fds, counted) = (fds.as_mut_ptr(), &raw mut count);
                         let lost_ = &raw mut lost;
                         let s =
-                            keepsock_client_read_fds(c, buf(), 64, fds, 2, n, counted, lost_, e);
+                            keepsock_client_recv_fds(c, buf(), 64, fds, 2, n, counted, lost_, e);
                         assert_eq!((count, lost), (78, false));
                         s
                     });
@@ -1150,7 +1150,7 @@ mod c_only {
                 |c, e| out(77, |fd| keepsock_pending_connect_fd(c, fd, e)),
                 |c, e| out(77, |fd| keepsock_pending_connect_socket(c, fd, e)),
                 |c, e| keepsock_pending_connect_set_watch(c, None, None, null_mut(), e),
-                |c, e| out(77, |ms| keepsock_pending_connect_timeout(c, ms, e)),
+                |c, e| out(77, |ms| keepsock_pending_connect_next_timeout(c, ms, e)),
                 |c, e| {
                     out([0x5au8; 512], |a| {
                         keepsock_pending_connect_attempt(
@@ -2097,9 +2097,9 @@ mod c_only {
             let buffer = keepsock_buffer { buf, cap: 1 };
             ok(keepsock_client_read_slices(peer, &raw const buffer, 1, null_mut(), e));
             ok(keepsock_client_write(client, text, 1, null_mut(), e));
-            ok(keepsock_client_write_fds(client, text, 1, fd, 1, null_mut(), e));
+            ok(keepsock_client_send_fds(client, text, 1, fd, 1, null_mut(), e));
             let (n, cut) = (null_mut(), null_mut());
-            ok(keepsock_client_read_fds(peer, buf, 64, null_mut(), 0, null_mut(), n, cut, e));
+            ok(keepsock_client_recv_fds(peer, buf, 64, null_mut(), 0, null_mut(), n, cut, e));
             let file = std::fs::File::open("/proc/self/exe").unwrap();
             ok(keepsock_client_send_file(client, file.as_raw_fd(), 0, 1, null_mut(), e));
             ok(keepsock_client_check_liveness(client, null_mut(), e));
@@ -2109,7 +2109,7 @@ mod c_only {
             let options = null();
             ok(keepsock_lookup(c"127.0.0.1:1".as_ptr(), options, null_mut(), 0, null_mut(), e));
             let connecting = new_connecting();
-            ok(keepsock_pending_connect_timeout(connecting, null_mut(), e));
+            ok(keepsock_pending_connect_next_timeout(connecting, null_mut(), e));
             keepsock_pending_connect_free(connecting);
             let datagram = new_datagram();
             let mut name = [0; KEEPSOCK_TEXT_SIZE as usize];
@@ -2210,7 +2210,7 @@ mod c_only {
                 });
             }
             gives(INVALID, "pending is NULL", |e| {
-                out(77, |ms| keepsock_pending_lookup_timeout(null_mut(), ms, e))
+                out(77, |ms| keepsock_pending_lookup_next_timeout(null_mut(), ms, e))
             });
             gives(INVALID, "fd is NULL", |e| keepsock_pending_lookup_fd(looking, null_mut(), e));
             keepsock_pending_lookup_free(looking);
@@ -2326,28 +2326,26 @@ mod c_only {
                 keepsock_client_write_slices(client, &raw const slice, 1, e)
             });
             gives(INVALID, "fds is NULL", |e| {
-                out(77usize, |n| keepsock_client_write_fds(client, space, 1, null(), 1, n, e))
+                out(77usize, |n| keepsock_client_send_fds(client, space, 1, null(), 1, n, e))
             });
             gives(INVALID, "buf is NULL", |e| {
                 let fd = &raw const ZERO;
-                out(77usize, |n| keepsock_client_write_fds(client, null(), 1, fd, 1, n, e))
+                out(77usize, |n| keepsock_client_send_fds(client, null(), 1, fd, 1, n, e))
             });
             gives(INVALID, "a descriptor of the array is negative", |e| {
                 let fd = -1;
-                out(77usize, |n| {
-                    keepsock_client_write_fds(client, space, 1, &raw const fd, 1, n, e)
-                })
+                out(77usize, |n| keepsock_client_send_fds(client, space, 1, &raw const fd, 1, n, e))
             });
             gives(INVALID, "fds cannot have", |e| {
                 let (fd, many) = (&raw const ZERO, usize::MAX / 2);
-                out(77usize, |n| keepsock_client_write_fds(client, space, 1, fd, many, n, e))
+                out(77usize, |n| keepsock_client_send_fds(client, space, 1, fd, many, n, e))
             });
             for (cap, fds_cap, part) in [(64, 1, "fds is NULL"), (0, 0, "cap is 0")] {
                 let (mut count, no_fds, cut) = (78, null_mut(), null_mut());
                 let c = &raw mut count;
                 gives(INVALID, part, |e| {
                     out(77usize, |n| {
-                        keepsock_client_read_fds(client, space, cap, no_fds, fds_cap, n, c, cut, e)
+                        keepsock_client_recv_fds(client, space, cap, no_fds, fds_cap, n, c, cut, e)
                     })
                 });
                 assert_eq!(count, 78);

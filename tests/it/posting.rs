@@ -27,6 +27,7 @@ both_apis![
     service_timer_after_a_long_callback_skips_missed_periods,
     service_timer_with_a_short_interval_keeps_its_rate,
     service_timer_expires_within_about_1_ms,
+    conn_timer_expires_within_about_1_ms,
     service_timers_end_with_the_service,
 ];
 
@@ -586,6 +587,42 @@ fn service_timer_expires_within_about_1_ms<A: Api>() {
         let took = next(&told) - start;
         assert!(took >= Duration::from_millis(5), "{took:?}");
         took
+    });
+}
+
+/// V2: the timer of a connection is as precise as that of a service, also if it is set again to an
+/// earlier or later time.
+fn conn_timer_expires_within_about_1_ms<A: Api>() {
+    let (tell, told) = channel();
+    let (tell, timers) = (Arc::new(Mutex::new(tell)), AtomicUsize::new(0));
+    let set = tell.clone();
+    let on = On::<A> {
+        open: Some(Box::new(move |c| {
+            c.set_timer(60_000).unwrap();
+            let _ = set.lock().unwrap().send(Instant::now());
+            c.set_timer(5).unwrap();
+        })),
+        timer: Some(Box::new(move |c| {
+            let now = Instant::now();
+            let _ = tell.lock().unwrap().send(now);
+            if timers.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+                c.set_timer(2).unwrap();
+                c.set_timer(5).unwrap();
+            }
+        })),
+        ..On::default()
+    };
+    let server = listen::<A>();
+    let service = server.serve_events(&[], on).unwrap();
+    // Each of the two timers took 16 to 30 ms with the clock of the idle timeouts.
+    promptly(Duration::from_millis(20), || {
+        let client = client::<A>(&server);
+        let [start, middle, end] = [next(&told), next(&told), next(&told)];
+        let fifth = Duration::from_millis(5);
+        assert!(middle - start >= fifth && end - middle >= fifth);
+        drop(client);
+        eventually("the connection is closed", || service.connections() == 0);
+        end - start
     });
 }
 

@@ -276,10 +276,13 @@ fn read_timeout_keeps_received_bytes<A: Api>() {
         let failure = fails(p.accepted.read(&mut buf), ErrorKind::TimedOut);
         assert_eq!(failure.transferred, 0);
         assert_eq!(&*failure.operation, "read");
+        assert!(failure.message.contains(": timed out after 40 ms"), "{failure:?}");
 
         p.client.write_all(b"1234").unwrap();
         let failure = fails(p.accepted.read_exact(&mut buf), ErrorKind::TimedOut);
         assert_eq!(failure.transferred, 4);
+        let words = ": timed out after 40 ms, 4 bytes transferred";
+        assert!(failure.message.contains(words), "{failure:?}");
         fails(p.accepted.read_line(64), ErrorKind::TimedOut);
         fails(p.accepted.read_until(b'8', 64), ErrorKind::TimedOut);
         p.client.write_all(b"5678").unwrap();

@@ -331,8 +331,13 @@ fn reconnect_with_permanent_error_fails_at_once<A: Api>() {
         assert!(!failure.message.contains(" tr"), "{failure:?}");
     };
     let refused = refused_address();
-    once("127.0.0.1:0", &[], ErrorKind::InvalidEndpoint);
-    once("*:80", &[], ErrorKind::InvalidEndpoint);
+    for no_peer in ["127.0.0.1:0", "*:80", "0.0.0.0:80", "[::]:80", "224.0.0.1:80"] {
+        let failure = fails(A::reconnect(no_peer, &[]), ErrorKind::InvalidEndpoint);
+        assert!(
+            failure.message.contains("is for") || failure.message.contains("cast"),
+            "{failure:?}"
+        );
+    }
     once(&refused.to_string(), &[Opt::Interface("nosuchiface0")], ErrorKind::InvalidEndpoint);
     once("unix:/nowhere", &[Opt::Interface("lo")], ErrorKind::InvalidArgument);
     once(&refused.to_string(), &[Opt::Family(Family::Ipv6)], ErrorKind::NotFound);
@@ -515,7 +520,8 @@ fn try_connect_keeps_timeout_token_and_permanent_errors<A: Api>() {
     fails(failure, ErrorKind::Cancelled);
 
     let waits = Waits::default();
-    let mut reconnect = A::reconnect("127.0.0.1:0", &[]).unwrap();
+    let unusable = [Opt::Interface("nosuchiface0")];
+    let mut reconnect = A::reconnect(&refused, &unusable).unwrap();
     reconnect.set_watch(waits.watch());
     let (failure, calls) = by_watch::<A>(&mut reconnect, &waits);
     fails(failure, ErrorKind::InvalidEndpoint);

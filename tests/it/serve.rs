@@ -305,6 +305,19 @@ fn serve_with_zero_connections_is_rejected<A: Api>() {
     fails(serve(&[]), ErrorKind::Closed);
 }
 
+/// E2, V4: a limit of no connection per address is rejected in Rust. In C, 0 is the default.
+#[test]
+fn serve_with_zero_connections_per_address_is_rejected() {
+    let server = keepsock::ServerSocket::listen("127.0.0.1:0").unwrap();
+    let options = keepsock::ServeOptions::new().max_per_address(0);
+    let threads = server.serve_with(&options, |_| {}).err().unwrap();
+    let events = server.serve_events(&options, |_: &keepsock::Connection, _: &[u8]| {});
+    for error in [threads, events.err().unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("max_per_address must be greater than zero"), "{error}");
+    }
+}
+
 /// V1, I3: the connection closes gracefully when its handler returns.
 fn handler_that_returns_closes_its_connection<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[]).unwrap();

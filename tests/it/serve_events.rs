@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::timing::undisturbed;
 use crate::support::*;
-use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat};
+use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat, Sockopt, TcpState};
 
 both_apis![
     callbacks_of_connection_run_in_order,
@@ -57,6 +57,7 @@ both_apis![
     half_close_by_both_sides_closes_connection,
     reset_after_half_close_ends_connection,
     reset_after_fin_is_the_reason,
+    reset_after_both_fins_follows_the_end_of_stream,
     idle_timeout_during_pause_does_not_run,
     close_of_full_server_stops_service,
     timer_after_long_callback_is_not_postponed,
@@ -2043,6 +2044,60 @@ fn reset_after_fin_is_the_reason<A: Api>() {
         }
         let Close(_, reason) = until(&told, closes) else { unreachable!() };
         assert_eq!(reason, CloseReason::PeerReset, "{way}");
+    }
+}
+
+/// I4, V2: a reset that follows the FINs of both sides does not hide the end of the stream. The
+/// connection is paused, so the loop finds the reset first. Without the peer's FIN there is no end of
+/// stream.
+fn reset_after_both_fins_follows_the_end_of_stream<A: Api>() {
+    for (tail, has_fin) in [(&b""[..], true), (b"tail", true), (b"", false), (b"tail", false)] {
+        let (mut on, told) = reporting::<A>();
+        let (kept, paused) = channel();
+        let kept = Mutex::new(kept);
+        let report = on.data.take().unwrap();
+        on.data = Some(Box::new(move |c, bytes| {
+            report(c, bytes);
+            if bytes == b"x" {
+                c.pause();
+                c.set_sockopt(Sockopt::SendBuffer, 1 << 20).unwrap();
+                // The peer does not read, so these bytes and the FIN are not acknowledged.
+                c.send(&[7; 200_000]).unwrap();
+                c.shutdown_write();
+                assert_eq!(c.queued(), 0);
+                kept.lock().unwrap().send(c.clone()).unwrap();
+            }
+        }));
+        let server = listen::<A>(&[]);
+        let _service = server.serve_events(&[], on).unwrap();
+        let mut peer = raw(&at::<A>(&server));
+        peer.write_all(b"x").unwrap();
+        let connection: A::Connection = paused.recv_timeout(Duration::from_secs(60)).unwrap();
+        eventually("this side has sent its FIN", || {
+            connection.stats().unwrap().state == TcpState::FinWait1 as i32
+        });
+        peer.write_all(tail).unwrap();
+        if has_fin {
+            peer.shutdown(Shutdown::Write).unwrap();
+        }
+        // Bytes are unread, so the kernel of the peer sends RST.
+        drop(peer);
+        eventually("the reset is found", || {
+            connection.close_reason() == Some(CloseReason::PeerReset)
+        });
+        connection.resume();
+        let Open(id) = next(&told) else { unreachable!() };
+        let mut expected = vec![Data(id, b"x".to_vec())];
+        if !tail.is_empty() {
+            expected.push(Data(id, tail.to_vec()));
+        }
+        if has_fin {
+            expected.push(What::Finished(id));
+        }
+        expected.push(Close(id, CloseReason::PeerReset));
+        for event in expected {
+            assert_eq!(next(&told), event, "{tail:?}, {has_fin}");
+        }
     }
 }
 

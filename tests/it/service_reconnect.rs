@@ -286,7 +286,8 @@ fn service_reconnect_that_ends_reports_its_cause<A: Api>() {
     given::<A>(&service, limited, 1);
     failed(ErrorKind::Refused, 1);
 
-    let (permanent, _) = reconnect::<A>("127.0.0.1:0", &[], (1, 1));
+    let unusable = [Opt::Interface("nosuchiface0")];
+    let (permanent, _) = reconnect::<A>(&refused, &unusable, (1, 1));
     given::<A>(&service, permanent, 2);
     failed(ErrorKind::InvalidEndpoint, 2);
 

@@ -1055,6 +1055,8 @@ fn connect_to_socket_of_other_type_fails<A: Api>() {
         let server = A::listen(&endpoint, &[Opt::Seqpacket(listens)]).unwrap();
         let failure = fails(A::connect(&endpoint, &[Opt::Seqpacket(!listens)]), ErrorKind::Os);
         assert_eq!(failure.os_error, libc::EPROTOTYPE);
+        let requested = if listens { "a stream was requested" } else { "seqpacket was requested" };
+        assert!(failure.message.contains(requested), "{failure:?}");
         fails(A::listen(&endpoint, &[Opt::Seqpacket(!listens)]), ErrorKind::AddressInUse);
         drop(A::connect(&endpoint, &[Opt::Seqpacket(listens)]).unwrap());
         drop(server);

@@ -381,7 +381,7 @@ impl PendingConnect<CApi> for CConnecting {
 
     fn timeout(&mut self) -> i64 {
         let mut ms = 0;
-        call(|e| unsafe { keepsock_pending_connect_timeout(self.pointer, &raw mut ms, e) })
+        call(|e| unsafe { keepsock_pending_connect_next_timeout(self.pointer, &raw mut ms, e) })
             .unwrap();
         ms
     }
@@ -469,7 +469,7 @@ impl PendingLookup for CLookup {
 
     fn timeout(&mut self) -> i64 {
         let mut ms = 0;
-        call(|e| unsafe { keepsock_pending_lookup_timeout(self.0, &raw mut ms, e) }).unwrap();
+        call(|e| unsafe { keepsock_pending_lookup_next_timeout(self.0, &raw mut ms, e) }).unwrap();
         ms
     }
 }
@@ -938,7 +938,7 @@ impl Client<CApi> for CClient {
         let (buf, fds, count) = (bytes.as_ptr().cast(), fds.as_ptr(), fds.len());
         call(|e| unsafe {
             let written = &raw mut written;
-            keepsock_client_write_fds(self.pointer, buf, bytes.len(), fds, count, written, e)
+            keepsock_client_send_fds(self.pointer, buf, bytes.len(), fds, count, written, e)
         })?;
         Ok(written)
     }
@@ -949,7 +949,7 @@ impl Client<CApi> for CClient {
         let (buf, first) = (bytes.as_mut_ptr().cast(), fds.as_mut_ptr());
         call(|e| unsafe {
             let (len, count, cut) = (&raw mut len, &raw mut count, &raw mut truncated);
-            keepsock_client_read_fds(self.pointer, buf, cap, first, max, len, count, cut, e)
+            keepsock_client_recv_fds(self.pointer, buf, cap, first, max, len, count, cut, e)
         })?;
         bytes.truncate(len);
         fds.truncate(count);

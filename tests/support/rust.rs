@@ -275,7 +275,7 @@ impl PendingConnect<RustApi> for keepsock::PendingConnect {
     }
 
     fn timeout(&mut self) -> i64 {
-        keepsock::PendingConnect::timeout(self).map_or(INFINITE, up)
+        keepsock::PendingConnect::next_timeout(self).map_or(INFINITE, up)
     }
 
     fn attempts(&mut self) -> Vec<Tried> {
@@ -302,7 +302,7 @@ impl PendingLookup for keepsock::PendingLookup {
     }
 
     fn timeout(&mut self) -> i64 {
-        keepsock::PendingLookup::timeout(self).map_or(INFINITE, up)
+        keepsock::PendingLookup::next_timeout(self).map_or(INFINITE, up)
     }
 }
 
@@ -475,12 +475,12 @@ impl Client<RustApi> for Arc<ClientSocket> {
 
     fn write_fds(&self, bytes: &[u8], fds: &[RawFd]) -> Outcome<usize> {
         let fds: Vec<_> = fds.iter().map(|fd| system::borrow(*fd)).collect();
-        Ok(self.write_with_descriptors(bytes, &fds)?)
+        Ok(self.send_with_descriptors(bytes, &fds)?)
     }
 
     fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed> {
         let mut bytes = vec![0; cap];
-        let received = self.read_with_descriptors(&mut bytes, max)?;
+        let received = self.recv_with_descriptors(&mut bytes, max)?;
         bytes.truncate(received.len);
         Ok(Passed { bytes, fds: received.descriptors, truncated: received.descriptors_truncated })
     }

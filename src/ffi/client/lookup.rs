@@ -104,7 +104,7 @@ impl Found<'_> {
 ///
 /// The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
 /// returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
-/// every platform after keepsock_pending_lookup_timeout().
+/// every platform after keepsock_pending_lookup_next_timeout().
 ///
 /// Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
 pub struct keepsock_pending_lookup(Mutex<PendingLookup>);
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn keepsock_pending_lookup_wait(
 /// @param fd       Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished, or another call is in progress
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_timeout()
+///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_next_timeout()
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn keepsock_pending_lookup_fd(
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_pending_lookup_timeout(
+pub unsafe extern "C" fn keepsock_pending_lookup_next_timeout(
     pending: *mut keepsock_pending_lookup,
     timeout_ms: *mut i64,
     error: *mut *mut keepsock_error,
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn keepsock_pending_lookup_timeout(
     let (pending, timeout_ms, error) =
         unsafe { (Ref::new(pending), Optional::new(timeout_ms), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
-        timeout_ms.write(pending.timeout().map_or(KEEPSOCK_INFINITE, millis));
+        timeout_ms.write(pending.next_timeout().map_or(KEEPSOCK_INFINITE, millis));
         Ok(())
     })
 }

@@ -19,7 +19,7 @@ const OPERATION: &str = "connect";
 /// report when to call it:
 ///   - keepsock_pending_connect_socket(): the socket of the connection itself, for an endpoint with
 ///     one address. Call finish when the socket is writable, and after
-///     keepsock_pending_connect_timeout().
+///     keepsock_pending_connect_next_timeout().
 ///   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
 ///     descriptor and each timeout.
 ///   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
 ///     another call is in progress
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
 ///     no descriptor reports when it has space again. The connect continues: call finish after
-///     keepsock_pending_connect_timeout(), or free the object
+///     keepsock_pending_connect_next_timeout(), or free the object
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_pending_connect_socket(
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_socket(
 /// @endcode
 ///
 /// @param on_watch    Called for each descriptor. NULL: only the timeout is reported.
-/// @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_timeout().
+/// @param on_timeout  Called for each timeout. NULL: use keepsock_pending_connect_next_timeout().
 /// @param user        Passed to the callbacks; valid until the object is freed.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished already, or another call is in progress
@@ -367,7 +367,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 ///   - KEEPSOCK_ERR_WRONG_STATE: another call is in progress
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_pending_connect_timeout(
+pub unsafe extern "C" fn keepsock_pending_connect_next_timeout(
     pending: *mut keepsock_pending_connect,
     timeout_ms: *mut i64,
     error: *mut *mut keepsock_error,
@@ -377,7 +377,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_timeout(
     let (pending, timeout_ms, error) =
         unsafe { (Ref::new(pending), Optional::new(timeout_ms), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
-        timeout_ms.write(pending.timeout().map_or(KEEPSOCK_INFINITE, millis));
+        timeout_ms.write(pending.next_timeout().map_or(KEEPSOCK_INFINITE, millis));
         Ok(())
     })
 }

@@ -68,7 +68,9 @@ const OPERATION: &str = "reconnect";
 ///                   limits each try. Their cancel token also ends a delay, within 50 ms.
 /// @param reconnect  Receives the object. Free it with keepsock_reconnect_free().
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` does not parse, or no peer can have the address
+///     ("*", 0.0.0.0, [::], port 0, multicast, broadcast); a link-local address has no zone; or the
+///     local endpoint of the options is a multicast or broadcast address
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or not UTF-8
 #[unsafe(no_mangle)]

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn keepsock_client_peer_credentials(
 ///     descriptor is negative
 ///   - KEEPSOCK_ERR_OS: a descriptor is closed (EBADF), or another error of the system
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_client_write_fds(
+pub unsafe extern "C" fn keepsock_client_send_fds(
     client: *mut keepsock_client,
     buf: *const c_void,
     len: usize,
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn keepsock_client_write_fds(
         )
     };
     with(client, error, "write", |socket| {
-        written.write(socket.write_with_descriptors(buf.get()?, &fds.descriptors()?)?);
+        written.write(socket.send_with_descriptors(buf.get()?, &fds.descriptors()?)?);
         Ok(())
     })
 }
@@ -127,14 +127,14 @@ pub unsafe extern "C" fn keepsock_client_write_fds(
 /// @code
 /// static int32_t pass(keepsock_client *client, keepsock_fd fd)
 /// {
-///     return keepsock_client_write_fds(client, "d", 1, &fd, 1, NULL, NULL);
+///     return keepsock_client_send_fds(client, "d", 1, &fd, 1, NULL, NULL);
 /// }
 ///
 /// static keepsock_fd receive(keepsock_client *client)
 /// {
 ///     char byte;
 ///     keepsock_fd fd = -1;
-///     keepsock_client_read_fds(client, &byte, 1, &fd, 1, NULL, NULL, NULL, NULL);
+///     keepsock_client_recv_fds(client, &byte, 1, &fd, 1, NULL, NULL, NULL, NULL);
 ///     return fd;
 /// }
 /// @endcode
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn keepsock_client_write_fds(
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `cap` is 0, or `fds_cap` is out of range
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keepsock_client_read_fds(
+pub unsafe extern "C" fn keepsock_client_recv_fds(
     client: *mut keepsock_client,
     buf: *mut c_void,
     cap: usize,
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn keepsock_client_read_fds(
     };
     with(client, error, "read", |socket| {
         let fds = fds.required()?;
-        let received = socket.read_with_descriptors(buf.not_empty()?, fds_cap)?;
+        let received = socket.recv_with_descriptors(buf.not_empty()?, fds_cap)?;
         len.write(received.len);
         fds_count.write(received.descriptors.len());
         fds_truncated.write(received.descriptors_truncated);

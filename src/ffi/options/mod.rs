@@ -603,7 +603,10 @@ pub unsafe extern "C" fn keepsock_options_set_local_endpoint(
     // with NUL; `error` is NULL or writable.
     let (options, endpoint, error) =
         unsafe { (Mut::new(options), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
-    set(options, error, |o| Ok(o.local_endpoint(endpoint.optional_endpoint()?)))
+    set(options, error, |o| {
+        let endpoint = endpoint.optional_endpoint().map_err(|e| e.during("local_endpoint"))?;
+        Ok(o.local_endpoint(endpoint))
+    })
 }
 
 /// Sets the network interface for the traffic of a TCP or UDP socket (SO_BINDTODEVICE).
@@ -649,7 +652,11 @@ pub unsafe extern "C" fn keepsock_options_add_remote_address(
     let (options, endpoint, error) =
         unsafe { (Mut::new(options), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
     let address = || endpoint.endpoint()?.to_socket_addr().map_err(|e| e.during(NO_OPERATION));
-    set(options, error, |o| Ok(o.remote_address(address()?)))
+    set(
+        options,
+        error,
+        |o| Ok(o.remote_address(address().map_err(|e| e.during("remote_address"))?)),
+    )
 }
 
 /// Sets the header of the PROXY protocol that a connect sends before all other bytes.

@@ -745,7 +745,8 @@ pub extern "C" fn keepsock_conn_is_open(conn: keepsock_conn) -> bool {
 
 /// Sets the timer of the connection: on_timer is called once, after `timeout_ms`.
 ///
-/// The call is at most some tens of milliseconds late. A new timeout replaces the previous one.
+/// on_timer is not called early. If the event loop is idle, it is called about 1 ms late. A new
+/// timeout replaces the previous one.
 ///
 /// @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
 /// @return KEEPSOCK_OK on success, otherwise

@@ -6,13 +6,13 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock::steps;
 use super::conn_table::{
     CLOSED, CLOSING, ConnEntry, FIN_SENT, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
 };
 use super::file_part::FilePart;
 use super::send::SendOutcome;
 use super::send_queue::Body;
+use super::service_timers::CENTURY;
 use super::tasks::{append, task};
 use super::{Connection, Data};
 use crate::stream::stats::ConnectionStats;
@@ -355,8 +355,8 @@ impl Connection {
     }
 
     /// Sets the timer of the connection: [`on_timer`](crate::Handler::on_timer) runs once after
-    /// `time`, at most some tens of milliseconds late. `None` cancels the timer. A connection has
-    /// one timer, and a new time replaces the old one.
+    /// `time`. It does not run early. If the loop is idle, it runs about 1 ms late. `None` cancels the
+    /// timer. A connection has one timer, and a new time replaces the old one.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -374,8 +374,7 @@ impl Connection {
     /// # }
     /// ```
     pub fn set_timer(&self, time: impl Into<Option<Duration>>) {
-        // The current step is already partly over.
-        let at = time.into().map(|time| self.service.now().saturating_add(steps(time) + 1));
+        let at = time.into().map(|time| self.service.elapsed().saturating_add(time.min(CENTURY)));
         self.change(|entry| entry.cold().timer = at);
     }
 

@@ -164,8 +164,10 @@ pub(super) struct ColdState {
     /// The functions that the program has posted.
     pub tasks: Tasks<Connection>,
     pub groups: HashSet<Arc<str>>,
-    /// When the timer callback is due.
-    pub timer: Option<u64>,
+    /// When the timer callback is due, counted from the start of the service.
+    pub timer: Option<Duration>,
+    /// The time for which the loop has the connection in its program timers.
+    pub timer_set: Option<Duration>,
     /// When to read and send again after the kernel had no memory.
     pub retry: Option<u64>,
     /// When the close timeout expires.

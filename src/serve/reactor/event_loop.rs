@@ -8,6 +8,7 @@ mod io;
 mod tasks;
 mod teardown;
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -62,6 +63,9 @@ struct Loop<'a> {
     /// An empty list, which is exchanged for the list of pending entries.
     listed: Vec<u32>,
     timers: Timers,
+    /// The timers that the program has set for connections of the loop, counted from the start of
+    /// the service.
+    program_timers: BTreeSet<(Duration, u32)>,
     /// When the earliest timer of the service expires, counted from the start of the service.
     service_due: Option<Duration>,
     pauses: Pauses,
@@ -109,6 +113,7 @@ pub(super) fn run(
         spare: Vec::new(),
         listed: Vec::new(),
         timers: Timers::default(),
+        program_timers: BTreeSet::new(),
         service_due: None,
         pauses: Pauses::default(),
         woke_at: service.now(),
@@ -176,7 +181,7 @@ impl<'a> Loop<'a> {
             && self.accepting == Accepting::Yes
             && self.unwatched.is_empty()
             && self.headers.is_empty()
-            && self.service_due.is_none()
+            && self.next_precise().is_none()
         {
             return None;
         }
@@ -191,11 +196,21 @@ impl<'a> Loop<'a> {
             span(next.saturating_sub(self.woke_at)) + Tick::LAG
         });
         let connect = (!self.unwatched.is_empty()).then_some(CONNECT_POLL_INTERVAL);
-        let service = self.service_due.map(|due| {
+        let precise = self.next_precise().map(|due| {
             self.woke_at = self.note_callbacks();
             due.saturating_sub(self.service.elapsed())
         });
-        [next, connect, service].into_iter().flatten().min()
+        [next, connect, precise].into_iter().flatten().min()
+    }
+
+    /// When the earliest timer of the service, or of the program for a connection, expires.
+    #[inline]
+    fn next_precise(&self) -> Option<Duration> {
+        let first = self.program_timers.first().map(|(at, _)| *at);
+        match (first, self.service_due) {
+            (Some(first), Some(due)) => Some(first.min(due)),
+            (first, due) => first.or(due),
+        }
     }
 
     /// Whether the loop must read the clock after it wakes. Code that reads the clock itself does
@@ -231,6 +246,9 @@ impl<'a> Loop<'a> {
         }
         if self.service_due.is_some() {
             self.run_service_timers();
+        }
+        if !self.program_timers.is_empty() {
+            self.run_program_timers();
         }
         if !self.headers.is_empty() {
             self.expire_headers();

@@ -406,8 +406,12 @@ impl ReactorService {
             // The idle timeout also limits a pause from now on.
             entry.received = self.now() as u32;
             // The kernel then reports the end of the stream after the received bytes also without a
-            // FIN. EPIPE instead of ECONNRESET means that the peer had sent a FIN.
-            if err.kind() == io::ErrorKind::BrokenPipe {
+            // FIN. EPIPE instead of ECONNRESET means that the peer had sent a FIN, and this side had
+            // not.
+            let has_fin = err.kind() == io::ErrorKind::BrokenPipe
+                || entry.is_inet()
+                    && entry.socket.as_ref().is_some_and(|s| sys::received_fin(sys::borrow(s)));
+            if has_fin {
                 entry.cold().failed_after_fin = true;
             }
         }

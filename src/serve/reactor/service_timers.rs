@@ -17,7 +17,7 @@ impl<F: FnMut(u64) + Send> TimerFunction for [F; 1] {
 }
 
 /// A timer expires within this time, so that no time overflows.
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(super) const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The timers of a service, by id. No id is used twice.
 #[derive(Default)]

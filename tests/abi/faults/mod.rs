@@ -195,8 +195,8 @@ fn client_calls(m: &mut Machine, kind: Kind) {
         on_client! {
             keepsock_client_peer_credentials(_s, p, o)
                 (p, o.at(0), size_of::<keepsock_credentials>());
-            keepsock_client_write_fds(s, p, o) (p, s.buf, 3, &0, 1, o.at(0));
-            keepsock_client_read_fds(s, p, o)
+            keepsock_client_send_fds(s, p, o) (p, s.buf, 3, &0, 1, o.at(0));
+            keepsock_client_recv_fds(s, p, o)
                 (p, s.buf, 64, o.at(8), 4, o.at(0), o.at(1), o.at(2));
         }
     } else {

@@ -7,7 +7,8 @@ use socket2::SockRef;
 
 use super::super::clock::{age, span, steps};
 use super::super::conn_table::{
-    CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, FAILED, READ_PENDING, RECEIVED, RESET_PENDING,
+    CLOSE_TIMED_OUT, CLOSED, CLOSING, ColdState, ConnEntry, FAILED, READ_PENDING, RECEIVED,
+    RESET_PENDING,
 };
 use super::super::send::SendOutcome;
 use super::super::send_queue::{Body, Message};
@@ -88,8 +89,10 @@ impl<'a> Loop<'a> {
     /// the connection costs nothing here.
     #[inline]
     pub(super) fn set_timer(&mut self, entry: &mut ConnEntry, index: u32) {
-        if entry.cold.is_none() && !self.service.accepted_config.liveness.has_limits() {
-            return;
+        match &mut entry.cold {
+            Some(cold) => self.set_program_timer(cold, index),
+            None if !self.service.accepted_config.liveness.has_limits() => return,
+            None => {}
         }
         self.now = self.service.now();
         let Some(due) = self.due(entry) else {
@@ -127,8 +130,60 @@ impl<'a> Loop<'a> {
         let watch = cold
             .and_then(|cold| cold.watch.as_ref())
             .map(|watch| from_now(watch.next.saturating_duration_since(Instant::now())));
-        let (timer, retry) = cold.map_or((None, None), |cold| (cold.timer, cold.retry));
-        earliest([limits, watch, timer, retry])
+        earliest([limits, watch, cold.and_then(|cold| cold.retry)])
+    }
+
+    /// Sets the timer of the program. A timer that is set to an earlier time stays, so a timer that is
+    /// set again and again costs nothing here.
+    fn set_program_timer(&mut self, cold: &mut ColdState, index: u32) {
+        let Some(at) = cold.timer else {
+            return;
+        };
+        if let Some(set) = cold.timer_set {
+            if set <= at {
+                return;
+            }
+            self.program_timers.remove(&(set, index));
+        }
+        cold.timer_set = Some(at);
+        self.program_timers.insert((at, index));
+    }
+
+    /// Removes the timer of a connection that ends.
+    pub(super) fn remove_program_timer(&mut self, entry: &mut ConnEntry, index: u32) {
+        let set = entry.cold.as_mut().and_then(|cold| cold.timer_set.take());
+        if let Some(set) = set {
+            self.program_timers.remove(&(set, index));
+        }
+    }
+
+    /// Calls the timer callbacks that are due. Timers that are set during this call run in the next
+    /// round.
+    #[cold]
+    pub(super) fn run_program_timers(&mut self) {
+        let now = self.service.elapsed();
+        while let Some((_, index)) =
+            self.program_timers.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.program_timers.pop_first();
+            self.now = self.note_callbacks();
+            let Some(mut entry) = self.lock(index) else {
+                continue;
+            };
+            let (ends, generation) =
+                (entry.has(CLOSING | RESET_PENDING | CLOSED), entry.generation);
+            let due = entry.cold.as_mut().is_some_and(|cold| {
+                cold.timer_set = None;
+                cold.timer.take_if(|at| *at <= now).is_some()
+            });
+            drop(entry);
+            if due && !ends {
+                self.call_as_push(index, generation, |handler, connection| {
+                    handler.on_timer(connection)
+                });
+            }
+            self.advance(index);
+        }
     }
 
     pub(super) fn next_timer(&mut self) -> Option<u64> {
@@ -175,8 +230,6 @@ impl<'a> Loop<'a> {
         }
         let entry = &mut *guard;
         entry.due = 0;
-        let generation = entry.generation;
-        let mut calls = false;
         let retry = entry.cold.as_mut().and_then(|cold| cold.retry.take_if(|at| *at <= self.now));
         let retries = retry.is_some();
         if retries {
@@ -189,18 +242,10 @@ impl<'a> Loop<'a> {
             }
         } else if !entry.has(RESET_PENDING | CLOSED) {
             self.run_liveness(entry, index, &config.liveness);
-            if let Some(cold) = &mut entry.cold {
-                calls = cold.timer.take_if(|at| *at <= self.now).is_some();
-            }
         }
         drop(guard);
         if retries {
             self.flush(index);
-        }
-        if calls {
-            self.call_as_push(index, generation, |handler, connection| {
-                handler.on_timer(connection)
-            });
         }
         self.advance(index);
     }

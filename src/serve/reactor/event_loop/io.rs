@@ -81,7 +81,9 @@ impl<'a> Loop<'a> {
                 }
                 ReadOutcome::Again => {}
                 ReadOutcome::End => {
-                    self.deliver(index, generation, &[], true);
+                    if !is_raw {
+                        self.deliver(index, generation, &[], true);
+                    }
                     self.deliver_eof(index, generation);
                     return false;
                 }

@@ -166,6 +166,7 @@ impl<'a> Loop<'a> {
             self.timers.cancel();
             entry.due = 0;
         }
+        self.remove_program_timer(&mut entry, index);
         let has_tasks = entry.has_tasks();
         let in_groups = entry.cold.as_ref().is_some_and(|cold| !cold.groups.is_empty());
         let logged = log::logs_close(reason).then(|| service.five_tuple(&entry));
