@@ -134,13 +134,13 @@
  *     options.h 6: keepsock_options_set_sockopt, keepsock_options_set_raw_sockopt
  *   Set buffer sizes, TOS or other options of an open connection
  *     client.h 5: keepsock_client_set_sockopt
- *     conn.h 9: keepsock_conn_set_sockopt, keepsock_conn_fd
+ *     conn.h 10: keepsock_conn_set_sockopt, keepsock_conn_fd
  *     client.h 8: keepsock_client_fd
  *   Send small messages without delay, or turn that off (TCP_NODELAY)
  *     options.h 5: keepsock_options_set_nodelay
  *   Print the addresses of both ends (getpeername, getsockname)
  *     client.h 9: keepsock_client_five_tuple
- *     conn.h 9: keepsock_conn_five_tuple
+ *     conn.h 10: keepsock_conn_five_tuple
  *     datagrams.h 5: keepsock_datagram_five_tuple
  *   Set the IPv6 flow label of a connection (IPV6_FLOWLABEL_MGR)
  *     options.h 6: keepsock_options_set_sockopt
@@ -217,7 +217,7 @@
  *     client.h 6: keepsock_client_wait_hangup
  *   Read round-trip times, retransmissions and queues (TCP_INFO)
  *     client.h 9: keepsock_client_get_stats
- *     conn.h 9: keepsock_conn_get_stats
+ *     conn.h 10: keepsock_conn_get_stats
  *
  * Servers
  *   Accept connections in a loop of my own
@@ -234,7 +234,7 @@
  *   Learn the client's address behind HAProxy (PROXY protocol), or pass it on
  *     options.h 7: keepsock_options_add_trusted_proxy
  *     client.h 9: keepsock_client_proxy_address
- *     conn.h 9: keepsock_conn_proxy_address
+ *     conn.h 10: keepsock_conn_proxy_address
  *     options.h 4: keepsock_options_set_proxy_header
  *   Accept from my own poll or epoll loop
  *     server.h 3: keepsock_server_set_nonblocking, keepsock_server_fd
@@ -252,17 +252,17 @@
  *     conn.h 2: keepsock_conn_send_slices
  *   Push to many clients
  *     serving.h 4: keepsock_service_broadcast
- *     conn.h 7: keepsock_conn_join
+ *     conn.h 8: keepsock_conn_join
  *     serving.h 7: keepsock_serve_options_set_overflow_policy
  *   Pass work to the thread of an event loop (uv_async_send)
- *     conn.h 6: keepsock_conn_post
+ *     conn.h 7: keepsock_conn_post
  *     serving.h 3: keepsock_service_post
  *   Call a function after a time, or regularly, in an event loop (uv_timer_start)
  *     serving.h 3: keepsock_service_add_timer, keepsock_service_remove_timer
  *   Call a function once for one connection after a time
- *     conn.h 5: keepsock_conn_set_timer
+ *     conn.h 6: keepsock_conn_set_timer
  *   Attach data of the program to a connection
- *     conn.h 5: keepsock_conn_set_user, keepsock_conn_user
+ *     conn.h 6: keepsock_conn_set_user, keepsock_conn_user
  *   Do something with every connection of a service
  *     serving.h 3: keepsock_service_for_each
  *   Slow down a fast sender (back-pressure)
@@ -285,6 +285,9 @@
  *     unix.h 1: keepsock_client_peer_credentials, keepsock_conn_peer_credentials
  *   Connect to other servers from a service (a proxy)
  *     serving.h 2: keepsock_service_connect, keepsock_service_add
+ *   Accept in my own loop and serve there; take a connection out of a service again
+ *     serving.h 2: keepsock_service_add
+ *     conn.h 5: keepsock_conn_detach
  *   Pause accepting for a while
  *     serving.h 8: keepsock_service_pause_accept, keepsock_service_resume_accept
  *   Run the threads of a service on certain CPUs

@@ -14,7 +14,7 @@
 //! | `ServerSocket` | `serve_for`, `serve_events_for` | a service is stored in its handle before the first callback |
 //! | `Service` | `add_borrowed`, `reconnect_borrowed` | the handle of the connection or of the reconnect stays with the caller on failure |
 //! | `Connection` | `id_of_handler` | the handles of a list of connections |
-//! | `Connection` | `any_data` | the user pointer of a connection |
+//! | `Connection` | `is_accepted` | the handle of an added connection exists before it opens |
 //! | `Connection` | `require_live` | functions without a result in Rust have a status in C |
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
 //! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |

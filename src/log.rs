@@ -47,9 +47,10 @@ pub(crate) fn logs_lost_connections() -> bool {
 #[cfg(feature = "serve")]
 pub(crate) fn logs_close(reason: CloseReason) -> bool {
     match reason {
-        CloseReason::PeerClosed | CloseReason::Local | CloseReason::Cancelled => {
-            logs_each_connection()
-        }
+        CloseReason::PeerClosed
+        | CloseReason::Local
+        | CloseReason::Cancelled
+        | CloseReason::Detached => logs_each_connection(),
         CloseReason::SlowConsumer => is_enabled(Level::Warn),
         _ => is_enabled(Level::Info),
     }

@@ -713,7 +713,9 @@ enum {
     KEEPSOCK_CLOSE_MESSAGE_MALFORMED = 12,
     /** A file that the program sends has become shorter, or cannot be read, after a part of it
         was sent. The service resets the connection. */
-    KEEPSOCK_CLOSE_FILE_FAILED = 13
+    KEEPSOCK_CLOSE_FILE_FAILED = 13,
+    /** This program has taken the connection out of its service, and continues it. */
+    KEEPSOCK_CLOSE_DETACHED = 14
 };
 
 /**

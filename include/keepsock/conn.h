@@ -15,14 +15,15 @@
  *     keepsock_conn_resume
  *  4. Closing: keepsock_conn_shutdown_write, keepsock_conn_close, keepsock_conn_abort,
  *     keepsock_conn_is_open, keepsock_conn_close_reason
- *  5. Timer and program data: keepsock_conn_set_timer, keepsock_conn_set_user,
+ *  5. Leaving the service: keepsock_conn_detach
+ *  6. Timer and program data: keepsock_conn_set_timer, keepsock_conn_set_user,
  *     keepsock_conn_user
- *  6. Posting to the event loop: keepsock_conn_post
- *  7. Groups: keepsock_conn_join, keepsock_conn_leave
- *  8. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
+ *  7. Posting to the event loop: keepsock_conn_post
+ *  8. Groups: keepsock_conn_join, keepsock_conn_leave
+ *  9. Liveness: keepsock_conn_keepalive, keepsock_conn_set_keepalive,
  *     keepsock_conn_set_dead_after, keepsock_conn_set_idle_timeout, keepsock_conn_set_heartbeat,
  *     keepsock_conn_set_heartbeat_timeout
- *  9. Addresses, statistics and descriptor: keepsock_conn_five_tuple,
+ * 10. Addresses, statistics and descriptor: keepsock_conn_five_tuple,
  *     keepsock_conn_proxy_address, keepsock_conn_fd, keepsock_conn_get_stats,
  *     keepsock_conn_set_sockopt, keepsock_conn_sockopt
  *
@@ -39,6 +40,7 @@
  *   bufferevent_set_timeouts                             keepsock_conn_set_timer,
  *                                                        keepsock_conn_set_idle_timeout
  *   the data member of a uv_handle_t                     keepsock_conn_set_user
+ *   bufferevent_setfd(bev, -1)                           keepsock_conn_detach
  *   event_base_once, uv_async_send                       keepsock_conn_post
  *   getpeername, getsockname                             keepsock_conn_five_tuple
  *   bufferevent_getfd, uv_fileno                         keepsock_conn_fd
@@ -120,8 +122,9 @@ typedef struct {
         Default: the library closes the connection. */
     void (*on_drain)(keepsock_conn conn, void *user);
     /** The last callback of a connection. `reason` is a keepsock_close_reason. The statistics
-        and the addresses of the connection are available until the callback returns.
-        keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action. */
+        and the addresses of the connection are available until the callback returns. After
+        keepsock_conn_detach() the client has the statistics. keepsock_conn_send() returns
+        KEEPSOCK_ERR_CLOSED. Default: no action. */
     void (*on_close)(keepsock_conn conn, int32_t reason, void *user);
     /** A keepsock_service_connect() failed, and the library does not call on_open for it. Or a
         keepsock_service_reconnect() has ended, and the library connects no more. `conn_user` is
@@ -435,7 +438,64 @@ bool keepsock_conn_is_open(keepsock_conn conn);
 int32_t keepsock_conn_close_reason(keepsock_conn conn);
 
 /*
- * ---- 5. Timer and program data ------------------------------------------------------------------
+ * ---- 5. Leaving the service ---------------------------------------------------------------------
+ */
+
+/**
+ * Takes a connection out of its service, and returns it as a keepsock_client.
+ *
+ * Nothing is sent to the peer. The program continues the connection in its own way, or adds it to
+ * another service (keepsock_service_add()). Only the thread of the connection's event loop may call
+ * this function: in a callback of any connection of the loop, or in a function of
+ * keepsock_conn_post(). The last callback, on_close with KEEPSOCK_CLOSE_DETACHED, follows after the
+ * present callback.
+ *
+ * - No received byte is lost. Reads of `client` return first the bytes at `buf`, and then the bytes
+ *   that the event loop has received and not delivered: the messages after the one of the present
+ *   on_data, and the beginning of a message. Bytes that a callback has received count as read. To
+ *   return the end of them to the stream, pass it in `buf`, as the example does. Before
+ *   on_eof the library drops an incomplete message at the end of the stream.
+ * - `client` is open, in blocking mode, and has no close reason. It keeps the five-tuple, the
+ *   options of the kernel, the keepalive, dead_after, heartbeat, idle timeout, first-byte timeout
+ *   and close timeout. Their times begin again. It has no read timeout, write timeout or cancel
+ *   token.
+ * - The connection leaves its groups and no longer counts for the limits of the service.
+ *   keepsock_service_drain() counts it neither as completed nor as reset. A connection of
+ *   keepsock_service_reconnect() is not connected again.
+ * - In on_close, keepsock_conn_five_tuple() still works, and `client` has the statistics.
+ *
+ * @code
+ * static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+ * {
+ *     keepsock_client **worker = user; // Another thread continues with calls, and frees it.
+ *     if (len >= 8 && memcmp(buf, "UPGRADE\n", 8) == 0)
+ *         keepsock_conn_detach(conn, (const char *)buf + 8, len - 8, worker, NULL);
+ * }
+ * @endcode
+ *
+ * @param buf     Bytes that `client` returns first, copied. May be NULL if `len` is 0.
+ * @param len     Their number.
+ * @param client  Receives the connection. Free it with keepsock_client_free().
+ * @return KEEPSOCK_OK on success. Otherwise the connection is unchanged:
+ *   - KEEPSOCK_ERR_WOULD_BLOCK: the send queue is not empty; call the function in on_writable,
+ *     which is called when the queue is empty
+ *   - KEEPSOCK_ERR_WRONG_STATE: called in another thread than that of the connection's event loop,
+ *     before on_open, or in a forked child; or the connection has ended
+ *   - KEEPSOCK_ERR_CLOSED: the connection is closed or closing
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object or the unread bytes
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `client` is NULL, or `buf` is NULL and `len`
+ *     is not 0
+ *   - KEEPSOCK_ERR_OS: the kernel failed to change the mode of the descriptor
+ */
+int32_t keepsock_conn_detach(keepsock_conn conn, const void *buf, size_t len,
+                             keepsock_client **client, keepsock_error **error);
+
+/*
+ * ---- 6. Timer and program data ------------------------------------------------------------------
  */
 
 /**
@@ -473,7 +533,7 @@ int32_t keepsock_conn_set_user(keepsock_conn conn, void *user, keepsock_error **
 void *keepsock_conn_user(keepsock_conn conn);
 
 /*
- * ---- 6. Posting to the event loop ---------------------------------------------------------------
+ * ---- 7. Posting to the event loop ---------------------------------------------------------------
  */
 
 /**
@@ -525,7 +585,7 @@ int32_t keepsock_conn_post(keepsock_conn conn, keepsock_conn_callback function, 
                            keepsock_error **error);
 
 /*
- * ---- 7. Groups ----------------------------------------------------------------------------------
+ * ---- 8. Groups ----------------------------------------------------------------------------------
  */
 
 /**
@@ -555,7 +615,7 @@ int32_t keepsock_conn_join(keepsock_conn conn, const char *group, keepsock_error
 int32_t keepsock_conn_leave(keepsock_conn conn, const char *group, keepsock_error **error);
 
 /*
- * ---- 8. Liveness --------------------------------------------------------------------------------
+ * ---- 9. Liveness --------------------------------------------------------------------------------
  */
 
 /**
@@ -674,7 +734,7 @@ int32_t keepsock_conn_set_heartbeat_timeout(keepsock_conn conn, int64_t timeout_
                                             keepsock_error **error);
 
 /*
- * ---- 9. Addresses, statistics and descriptor ----------------------------------------------------
+ * ---- 10. Addresses, statistics and descriptor ---------------------------------------------------
  */
 
 /**

@@ -186,23 +186,36 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  * timeout, first-byte timeout and close timeout that it was made with; the server's settings do not
  * apply. The limit per address does not count it.
  *
+ * After on_open the library delivers the buffered bytes of `client` (keepsock_client_buffered()),
+ * and then the bytes that it receives. `bytes_received` of the service does not count the buffered
+ * bytes. A program that accepts in its own loop can thus read the first bytes of a connection, and
+ * pass it to a service with the rest. keepsock_conn_detach() takes a connection out again.
+ *
  * @param service    A service of keepsock_server_serve_events().
- * @param client     A connection that was connected, accepted or adopted, or that was passed to a
- *   keepsock_handler. On failure it is unchanged.
+ * @param client     A connection that was connected, accepted, adopted or detached, or that was
+ *   passed to a keepsock_handler. On failure it is unchanged.
  * @param conn_user  The first value of keepsock_conn_user(). May be NULL.
+ * @param conn       Receives the connection, before on_open is called. May be NULL.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
- *     maximum number of connections (keepsock_serve_options_set_max_connections()); or `client` is
- *     a SOCK_SEQPACKET socket, has buffered bytes, or another thread is inside a call on it; or
- *     the call comes from a forked child
+ *     maximum number of connections; or the call comes from a forked child. Or `client` is a
+ *     SOCK_SEQPACKET socket, awaits a PROXY header, has sent a part of a heartbeat, or is in use by
+ *     another thread
  *   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
+ *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection. An earlier call
+ *     on `client` has observed this end, or one of the next five
+ *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+ *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+ *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or first-byte timeout has ended the connection
+ *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the heartbeat timeout has ended the connection
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for another connection
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `client` is NULL, or `client` was made with
  *     keepsock_options_set_keep_stats(), which has no effect here
  * @note May be called from inside callbacks.
  */
 int32_t keepsock_service_add(keepsock_service *service, keepsock_client *client, void *conn_user,
-                             keepsock_error **error);
+                             keepsock_conn *conn, keepsock_error **error);
 
 /**
  * Connects without waiting, and adds the connection to an event-driven service.
@@ -254,7 +267,8 @@ int32_t keepsock_service_connect(keepsock_service *service, const char *endpoint
  *   on_connect_failed follows. The keepsock_on_retry callback is called before each delay, in a
  *   thread of the service.
  * - After KEEPSOCK_CLOSE_LOCAL the service does not connect again, and calls neither: the program
- *   called keepsock_conn_close() or keepsock_conn_abort(). A close after the peer's FIN has the
+ *   called keepsock_conn_close() or keepsock_conn_abort(). The same holds after
+ *   keepsock_conn_detach() (KEEPSOCK_CLOSE_DETACHED). A close after the peer's FIN has the
  *   reason KEEPSOCK_CLOSE_PEER_CLOSED, so the service connects again.
  * - on_connect_failed ends the reconnecting. Its status is one of keepsock_reconnect_try_connect():
  *   a permanent error, KEEPSOCK_ERR_CANCELLED by the token of the options, or the last error when
@@ -572,6 +586,7 @@ int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const u
  *   address, denied network                   client in keepsock_server_stats
  *   keepsock_conn_close(), handler returned   KEEPSOCK_CLOSE_LOCAL              FIN (3)
  *   keepsock_conn_abort()                     KEEPSOCK_CLOSE_LOCAL              RST
+ *   keepsock_conn_detach()                    KEEPSOCK_CLOSE_DETACHED           nothing
  *   broadcast to a slow client of threads     KEEPSOCK_CLOSE_LOCAL              RST
  *   drain: ended before the timeout           KEEPSOCK_CLOSE_LOCAL              FIN (3)
  *   drain: open at the end of the timeout     KEEPSOCK_CLOSE_LOCAL              RST
@@ -802,7 +817,8 @@ int32_t keepsock_service_resume_accept(keepsock_service *service, keepsock_error
  * (keepsock_handover_start()). The function does not count them.
  *
  * Several threads may call the function. The earliest deadline applies. Each call, also a later
- * one, returns the counts since the first call.
+ * one, returns the counts since the first call. Neither count includes connections that
+ * keepsock_conn_detach() has taken out.
  *
  * @param timeout_ms  Milliseconds. 0 resets all connections immediately. KEEPSOCK_INFINITE means
  *                    no limit.

@@ -20,6 +20,20 @@ pub(crate) struct ReadBuffer {
 }
 
 impl ReadBuffer {
+    /// A buffer with unread bytes.
+    #[cfg(feature = "serve")]
+    pub(crate) fn of(unread: Vec<u8>) -> ReadBuffer {
+        ReadBuffer { end: unread.len(), bytes: unread, ..ReadBuffer::default() }
+    }
+
+    /// The unread bytes.
+    #[cfg(feature = "serve")]
+    pub(crate) fn into_unread(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.end);
+        self.bytes.drain(..self.start);
+        self.bytes
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }

@@ -16,7 +16,7 @@ use crate::io::deadline::Deadline;
 use crate::io::panic_guard::panics;
 use crate::listener::{Listener, OUT_OF_DESCRIPTORS, Rejection, ServerSocket};
 use crate::log;
-use crate::serve::lifecycle::{Backend, Locked, ServiceState};
+use crate::serve::lifecycle::{Backend, End, Locked, ServiceState};
 use crate::serve::options::BlockingConfig;
 use crate::serve::stats::Traffic;
 use crate::serve::threads::{ServiceThreads, spawn_error};
@@ -392,7 +392,8 @@ impl ThreadService {
         let mut locked = self.state.lock();
         self.traffic.count_close(reason);
         locked.members.clients.try_remove(id);
-        self.state.count_closed(&mut locked, Some(client.peer()), reset);
+        let end = if reset { End::Reset } else { End::Completed };
+        self.state.count_closed(&mut locked, Some(client.peer()), end);
         self.become_idle(locked)
     }
 
@@ -400,7 +401,7 @@ impl ThreadService {
     fn release_rejected(&self, id: usize) -> bool {
         let mut locked = self.state.lock();
         locked.members.clients.try_remove(id);
-        self.state.count_closed(&mut locked, None, true);
+        self.state.count_closed(&mut locked, None, End::Reset);
         locked.opened -= 1;
         self.become_idle(locked)
     }

@@ -132,6 +132,15 @@ pub(super) trait Backend {
     }
 }
 
+/// How a connection has left its service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Completed,
+    Reset,
+    /// The program continues the connection.
+    Detached,
+}
+
 /// The state that both serving modes share. `M` is [`Backend::Members`].
 pub(super) struct ServiceState<M> {
     pub server: ServerSocket,
@@ -314,17 +323,18 @@ impl<M> ServiceState<M> {
             && locked.live >= self.admission.max_connections
     }
 
-    /// Counts a connection that has ended, by a reset or in order. `peer` is the address of a
-    /// connection that [`admit`](ServiceState::admit) admitted.
-    pub(super) fn count_closed(&self, locked: &mut Locked<M>, peer: Option<&Address>, reset: bool) {
+    /// Counts a connection that has ended. `peer` is the address of a connection that
+    /// [`admit`](ServiceState::admit) admitted.
+    pub(super) fn count_closed(&self, locked: &mut Locked<M>, peer: Option<&Address>, end: End) {
         if let (Some(peer), Some(_)) = (peer, self.admission.max_per_address) {
             locked.per_address.remove(peer);
         }
         locked.live -= 1;
         if locked.draining {
-            match reset {
-                true => locked.reset += 1,
-                false => locked.completed += 1,
+            match end {
+                End::Reset => locked.reset += 1,
+                End::Completed => locked.completed += 1,
+                End::Detached => {}
             }
         }
     }

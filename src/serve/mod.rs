@@ -30,7 +30,8 @@ pub use reactor::{Connection, Data, Handler};
 pub use stats::{ServiceStats, TrafficStats};
 
 /// The result of [`Service::drain`]. The counts include each connection that has ended since the
-/// first drain of the service began.
+/// first drain of the service began, except connections that the program has
+/// [detached](Connection::detach).
 ///
 /// ```
 /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -210,18 +211,26 @@ impl Service {
     /// keepalive, `dead_after`, heartbeat, idle timeout, first-byte timeout and close timeout that
     /// it was made with.
     ///
-    /// `data` is the initial value of [`Connection::data`].
+    /// `data` is the initial value of [`Connection::data`]. After
+    /// [`on_open`](Handler::on_open) the service delivers the [buffered bytes](ClientSocket::buffered)
+    /// of the socket, and then the bytes that it receives. [`bytes_received`](TrafficStats::bytes_received)
+    /// does not count the buffered bytes. So a program may accept a connection, read its first bytes
+    /// and then pass it to a service. [`Connection::detach`] takes a connection out again.
     ///
     /// # Errors
     /// The error comes with the socket, which is unchanged.
     /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection;
     ///   [`max_connections`](ServeOptions::max_connections) connections are being served; another
-    ///   thread is in a call on the socket; the socket has
-    ///   [buffered bytes](ClientSocket::buffered); it is a `SOCK_SEQPACKET` socket; or this process
-    ///   is a forked child.
+    ///   thread is in a call on the socket; its PROXY header was not
+    ///   [received](ClientSocket::read_proxy_header); a heartbeat is partly sent; it is a
+    ///   `SOCK_SEQPACKET` socket; or this process is a forked child.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket was made with
     ///   [`keep_stats`](crate::SocketOptions::keep_stats), which has no effect here.
     /// - [`Closed`](ErrorKind::Closed): the socket is closed, or the service has ended.
+    /// - [`Reset`](ErrorKind::Reset), [`Dead`](ErrorKind::Dead),
+    ///   [`Unreachable`](ErrorKind::Unreachable), [`Stalled`](ErrorKind::Stalled),
+    ///   [`IdleTimeout`](ErrorKind::IdleTimeout), [`HeartbeatTimeout`](ErrorKind::HeartbeatTimeout): an
+    ///   earlier call on the socket has found that the connection has ended.
     /// - [`NoMemory`](ErrorKind::NoMemory): the process has no memory for another connection.
     ///
     /// ```
@@ -245,28 +254,24 @@ impl Service {
         socket: ClientSocket,
         data: Option<Data>,
     ) -> std::result::Result<Connection, (ClientSocket, Error)> {
-        match self.add_borrowed(&socket, data) {
+        match self.add_borrowed(&socket, data, |_| ()) {
             Ok(connection) => Ok(connection),
             Err(e) => Err((socket, e)),
         }
     }
 
     /// Adds a connection as [`add`](Service::add) does. The socket object stays with the caller,
-    /// and is closed on success.
+    /// and is closed on success. `on_id` receives the id that the handler has for the connection,
+    /// before the first callback.
     pub(crate) fn add_borrowed(
         &self,
         socket: &ClientSocket,
         data: Option<Data>,
+        on_id: impl FnOnce(u64),
     ) -> Result<Connection> {
         const OPERATION: &str = "add";
         let reactor = self.reactor(OPERATION)?;
         let reject = |kind, why| Err(reactor.state().error(kind, OPERATION).detail(why));
-        if socket.buffered() > 0 {
-            return reject(
-                ErrorKind::WrongState,
-                "the read buffer of the connection has bytes: read them first",
-            );
-        }
         if socket.keeps_stats() {
             let why = "keep_stats has no effect on connections of event-driven serving: remove it";
             return reject(ErrorKind::InvalidArgument, why);
@@ -277,7 +282,7 @@ impl Service {
                 "event-driven serving does not support SOCK_SEQPACKET sockets",
             );
         }
-        reactor.add(socket, data, &mut None)
+        reactor.add(socket, data, &mut None, on_id)
     }
 
     /// Starts to connect, and returns without waiting. The service then adds the connection as
@@ -344,7 +349,7 @@ impl Service {
     ///   [`on_connect_failed`](Handler::on_connect_failed) follows, and `on_retry` runs before each
     ///   delay, in a thread of the service. After the reason `Local`, which is a
     ///   [`close`](Connection::close) or [`abort`](Connection::abort) by the program or a panic in a
-    ///   callback, the service does not connect again. A close after the peer's FIN has the reason
+    ///   callback, and after a [`detach`](Connection::detach), the service does not connect again. A close after the peer's FIN has the reason
     ///   [`PeerClosed`](crate::CloseReason::PeerClosed), so the service connects again.
     /// - `on_connect_failed` ends the reconnecting. It receives the error of
     ///   [`Reconnect::try_connect`]: a permanent error, `Cancelled` by the token of the options, or

@@ -171,7 +171,7 @@ impl ClientSocket {
     }
 
     #[inline(always)]
-    fn construct(
+    pub(super) fn construct(
         socket: Owned,
         remote: Address,
         local: Option<Address>,

@@ -9,7 +9,7 @@ use super::flags::{
 };
 use crate::io::cancel::CancelToken;
 use crate::stream::liveness::policy::Liveness;
-use crate::sys::{self, Owned};
+use crate::sys::{self, InUse, Owned};
 use crate::types::error::{ErrorKind, IN_USE, Result};
 
 /// A borrowed descriptor, from [`ClientSocket::borrow`] or
@@ -171,18 +171,24 @@ impl ClientSocket {
     pub fn release(&self) -> Result<Owned> {
         const OPERATION: &str = "release";
         let io = self.enter(OPERATION)?;
-        let wrong = |what: &str| {
-            self.failed(OPERATION, ErrorKind::WrongState.into(), 0).detail(what.to_owned())
-        };
-        if self.is_closing(&io) {
-            return Err(self.closed_error(OPERATION));
-        }
         let buffered = self.buffered();
         if buffered > 0 {
             let bytes = if buffered == 1 { "byte" } else { "bytes" };
-            return Err(wrong(&format!(
+            let wrong = self.failed(OPERATION, ErrorKind::WrongState.into(), 0);
+            return Err(wrong.detail(format!(
                 "the read buffer has {buffered} {bytes}: read before the release"
             )));
+        }
+        self.release_from(io, OPERATION)
+    }
+
+    /// Releases the descriptor, with the bytes in the read buffer left to the caller.
+    pub(super) fn release_from(&self, io: InUse<'_>, operation: &'static str) -> Result<Owned> {
+        let wrong = |what: &'static str| {
+            self.failed(operation, ErrorKind::WrongState.into(), 0).detail(what)
+        };
+        if self.is_closing(&io) {
+            return Err(self.closed_error(operation));
         }
         if self.has(PROXY_PENDING) {
             return Err(wrong("the PROXY header was not received: call read_proxy_header first"));

@@ -9,6 +9,7 @@
 //! | `close`, `closer` | half-close, graceful close, abort; closes completed in the background |
 //! | `liveness` | dead-peer detection, heartbeat, idle timeout |
 //! | `config`, `sockopt`, `descriptor` | settings, modes, access to the descriptor |
+//! | `transfer` | connections that move to an event loop, or back |
 //! | `stats`, `saved_syn` | statistics, TCP state, the SYN of the connection |
 
 #[macro_use]
@@ -35,6 +36,8 @@ pub(crate) mod stats;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "serve")]
+mod transfer;
+#[cfg(feature = "serve")]
 mod try_send;
 mod write;
 
@@ -46,6 +49,8 @@ pub(crate) use failure::end_by_error;
 #[cfg(feature = "serve")]
 pub(crate) use proxy::receive_header;
 pub use scm_rights::Received;
+#[cfg(feature = "serve")]
+pub(crate) use transfer::Transfer;
 #[cfg(feature = "serve")]
 pub(crate) use try_send::TrySend;
 

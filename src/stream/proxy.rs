@@ -29,6 +29,13 @@ impl ProxyHead {
         let deadline = Deadline::after(Some(timeout));
         ProxyHead { parser: Mutex::default(), deadline, proxied: OnceLock::new() }
     }
+
+    /// A header that was received, from a proxy that stated the addresses of a client.
+    #[cfg(feature = "serve")]
+    pub(super) fn received(source: Address, destination: Address) -> ProxyHead {
+        let proxied = OnceLock::from(Proxied::Client { source, destination });
+        ProxyHead { parser: Mutex::default(), deadline: Deadline(None), proxied }
+    }
 }
 
 impl ClientSocket {

@@ -613,7 +613,7 @@ impl ClientSocket {
         n
     }
 
-    fn lock_buffer(&self) -> MutexGuard<'_, ReadBuffer> {
+    pub(super) fn lock_buffer(&self) -> MutexGuard<'_, ReadBuffer> {
         self.cold().buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

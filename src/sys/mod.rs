@@ -59,6 +59,8 @@ mod datagram;
 mod errno;
 mod fd;
 pub(crate) mod fork;
+#[cfg(feature = "serve")]
+mod lend;
 mod poll_set;
 mod poller;
 #[cfg(feature = "activation")]
@@ -87,6 +89,8 @@ pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 #[cfg(feature = "datagram")]
 pub(crate) use datagram::*;
 pub(crate) use fd::{Descriptor, Hold, InUse};
+#[cfg(feature = "serve")]
+pub(crate) use lend::{lend, lent};
 pub(crate) use poll_set::Wakeup;
 #[cfg(feature = "serve")]
 pub(crate) use poller::{LISTENERS_STAY_READY, Occurred};

@@ -53,6 +53,9 @@ pub enum CloseReason {
     /// sent. The service resets the connection.
     #[error("file cannot be sent")]
     FileFailed = 13,
+    /// This program has taken the connection out of its service, and continues it.
+    #[error("detached")]
+    Detached = 14,
 }
 
 impl CloseReason {
@@ -72,6 +75,7 @@ impl CloseReason {
             SlowConsumer,
             MessageMalformed,
             FileFailed,
+            Detached,
         ];
         all.into_iter().find(|reason| *reason as i32 == number)
     }
@@ -99,9 +103,10 @@ impl CloseReason {
             CloseReason::Stalled => ErrorKind::Stalled,
             CloseReason::IdleTimeout => ErrorKind::IdleTimeout,
             CloseReason::HeartbeatTimeout => ErrorKind::HeartbeatTimeout,
-            CloseReason::Cancelled | CloseReason::Local | CloseReason::FileFailed => {
-                ErrorKind::Closed
-            }
+            CloseReason::Cancelled
+            | CloseReason::Local
+            | CloseReason::FileFailed
+            | CloseReason::Detached => ErrorKind::Closed,
             CloseReason::MessageTooLong => ErrorKind::TooLong,
             CloseReason::SlowConsumer => ErrorKind::Stalled,
             CloseReason::MessageMalformed => ErrorKind::Malformed,

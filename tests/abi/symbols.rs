@@ -459,7 +459,7 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.extend(variants!("KEEPSOCK_PROTOCOL", Protocol: Tcp Unix Udp UnixDatagram UnixPacket));
     all.extend(variants!("KEEPSOCK_CLOSE", CloseReason: PeerClosed PeerReset Dead Unreachable
         Stalled IdleTimeout HeartbeatTimeout Cancelled Local MessageTooLong SlowConsumer
-        MessageMalformed FileFailed));
+        MessageMalformed FileFailed Detached));
     all.extend(variants!("KEEPSOCK_TCP_STATE", TcpState: Established SynSent SynReceived FinWait1
         FinWait2 TimeWait Closed CloseWait LastAck Listen Closing));
     all.extend(variants!("KEEPSOCK_LENGTH_FORMAT", LengthFormat: U8 U16Be U16Le U32Be U32Le U24Be

@@ -1217,7 +1217,10 @@ mod c_only {
                     assert_eq!((sent, reset, dropped), (7, 7, 7));
                     status
                 },
-                |s, e| keepsock_service_add(s, null_mut(), null_mut(), e),
+                |s, e| {
+                    let none = keepsock_conn { id: 77 };
+                    out(none, |conn| keepsock_service_add(s, null_mut(), null_mut(), conn, e))
+                },
                 |s, e| keepsock_service_reconnect(s, null_mut(), null_mut(), e),
                 |s, e| keepsock_service_post(s, None, null_mut(), e),
                 |s, e| keepsock_service_for_each(s, None, null_mut(), e),
@@ -1271,6 +1274,7 @@ mod c_only {
                     keepsock_conn_send_slices(c, &raw const slice, 1, e)
                 },
                 |c, e| keepsock_conn_send_file(c, 0, 0, 1, e),
+                |c, e| out(no_handle(), |client| keepsock_conn_detach(c, null(), 0, client, e)),
                 |c, e| out(-1, |fd| keepsock_conn_fd(c, fd, e)),
                 |c, e| {
                     let mut address: keepsock_address = std::mem::zeroed();
@@ -1386,6 +1390,9 @@ mod c_only {
                 ("set_queue_limit", |c, e| keepsock_conn_set_queue_limit(c, 1000, e)),
                 ("set_overflow_policy", |c, e| keepsock_conn_set_overflow_policy(c, 1, e)),
                 ("post", |c, e| keepsock_conn_post(c, Some(no_action), null_mut(), e)),
+                ("detach", |c, e| {
+                    out(no_handle(), |client| keepsock_conn_detach(c, null(), 0, client, e))
+                }),
                 ("join", |c, e| keepsock_conn_join(c, c"group".as_ptr(), e)),
                 ("leave", |c, e| keepsock_conn_leave(c, c"group".as_ptr(), e)),
                 ("set_dead_after", |c, e| keepsock_conn_set_dead_after(c, 2000, e)),
@@ -1487,7 +1494,7 @@ mod c_only {
                         keepsock_service_connect(service, endpoint.as_ptr(), null(), none(), e)
                     });
                     gives(WRONG_STATE, in_parent, |e| {
-                        keepsock_service_add(service, client, none(), e)
+                        keepsock_service_add(service, client, none(), null_mut(), e)
                     });
                     let reconnect = new_reconnect();
                     gives(WRONG_STATE, in_parent, |e| reconnect_fails(service, reconnect, e));
@@ -2566,6 +2573,12 @@ mod c_only {
                 assert_eq!(call(0, null_mut()), KEEPSOCK_OK, "{name}");
                 gives(INVALID, "buf is NULL", |e| call(1, e));
             }
+            gives(INVALID, "buf is NULL", |e| {
+                out(no_handle(), |client| keepsock_conn_detach(conn, none, 1, client, e))
+            });
+            gives(INVALID, "client is NULL", |e| {
+                keepsock_conn_detach(conn, none, 0, null_mut(), e)
+            });
             keepsock_client_free(event_client);
             keepsock_service_free(service);
             keepsock_server_free(event_server);

@@ -30,6 +30,8 @@ mod connect;
 mod datagram;
 #[cfg(feature = "datagram")]
 mod datagram_metadata;
+#[cfg(feature = "serve")]
+mod detach;
 mod endpoints;
 mod ends;
 mod errors;

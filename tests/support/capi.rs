@@ -117,6 +117,7 @@ pub fn close_reason(number: i32) -> Option<CloseReason> {
         CloseReason::SlowConsumer,
         CloseReason::MessageMalformed,
         CloseReason::FileFailed,
+        CloseReason::Detached,
     ];
     let known = all.into_iter().find(|end| *end as i32 == number);
     let words = text(keepsock_close_reason_str(number));

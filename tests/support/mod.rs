@@ -168,7 +168,7 @@ pub trait Api: Sized + 'static {
     #[cfg(feature = "serve")]
     type Service: Service<Self>;
     #[cfg(feature = "serve")]
-    type Connection: Connection;
+    type Connection: Connection<Client = Self::Client>;
     type Reconnect: Reconnect<Self>;
     #[cfg(feature = "datagram")]
     type Datagram: Datagrams<Self>;

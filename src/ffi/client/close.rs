@@ -170,6 +170,7 @@ pub extern "C" fn keepsock_close_reason_str(reason: i32) -> *const c_char {
         Some(CloseReason::MessageTooLong) => c"message too long",
         Some(CloseReason::MessageMalformed) => c"malformed message",
         Some(CloseReason::FileFailed) => c"file cannot be sent",
+        Some(CloseReason::Detached) => c"detached",
         Some(CloseReason::SlowConsumer) => c"slow consumer",
         Some(CloseReason::Local) => c"closed locally",
     };

@@ -11,11 +11,11 @@ use crate::ffi::arguments::{
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
     KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, framing_from_c,
-    handle, keepalive_to_c, keepsock_address, keepsock_connection_stats, keepsock_credentials,
-    keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_framing, keepsock_keepalive,
-    keepsock_serve_options, keepsock_server, keepsock_service, keepsock_slice, options,
-    overflow_policy_from_c, proxy_to_c, shield, snapshot_to_c, sockopt, tuple_to_c, versioned,
-    with,
+    handle, keepalive_to_c, keepsock_address, keepsock_client, keepsock_connection_stats,
+    keepsock_credentials, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_framing,
+    keepsock_keepalive, keepsock_serve_options, keepsock_server, keepsock_service, keepsock_slice,
+    options, overflow_policy_from_c, proxy_to_c, shield, snapshot_to_c, sockopt, tuple_to_c,
+    versioned, with,
 };
 use crate::internal::{event_slots, slot_index};
 use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler};
@@ -92,7 +92,8 @@ pub struct keepsock_callbacks {
     /// Default: the library closes the connection.
     pub on_drain: Option<unsafe extern "C" fn(conn: keepsock_conn, user: *mut c_void)>,
     /// The last callback of a connection. `reason` is a keepsock_close_reason. The statistics and
-    /// the addresses of the connection are available until the callback returns.
+    /// the addresses of the connection are available until the callback returns. After
+    /// keepsock_conn_detach() the client has the statistics.
     /// keepsock_conn_send() returns KEEPSOCK_ERR_CLOSED. Default: no action.
     pub on_close: Option<unsafe extern "C" fn(conn: keepsock_conn, reason: i32, user: *mut c_void)>,
     /// A keepsock_service_connect() failed, and the library does not call on_open for it. Or a
@@ -122,8 +123,8 @@ pub(crate) fn data(pointer: *mut c_void) -> Option<Data> {
     (!pointer.is_null()).then(|| -> Data { Arc::new(User(pointer)) })
 }
 
-fn pointer_of(data: Option<Data>) -> *mut c_void {
-    data.and_then(|data| data.downcast::<User>().ok())
+fn pointer_of(data: Option<&Data>) -> *mut c_void {
+    data.and_then(|data| data.downcast_ref::<User>())
         .map_or(std::ptr::null_mut(), |user| user.get())
 }
 
@@ -131,6 +132,13 @@ impl Program {
     #[inline]
     fn conn(&self, connection: &Connection) -> keepsock_conn {
         keepsock_conn { id: self.entries.id(slot_index(connection)).0 }
+    }
+
+    fn put(&self, connection: &Connection, user: *mut c_void) -> Option<Id> {
+        let entry = Entry { connection: connection.clone(), user: AtomicPtr::new(user) };
+        // SAFETY: a connection that opens, or that is being added, has its place alone. It puts its
+        // object there once, and on_close takes it.
+        unsafe { self.entries.put(slot_index(connection), entry) }
     }
 }
 
@@ -141,6 +149,10 @@ impl Handler for Program {
         self.entries.reserve(first, count)
     }
 
+    fn prepare(&self, connection: &Connection, data: Option<&Data>) -> u64 {
+        self.put(connection, pointer_of(data)).map_or(0, |Id(id)| id)
+    }
+
     fn id(&self, connection: &Connection) -> u64 {
         let id = self.entries.id(slot_index(connection));
         // The entry may have another connection by now.
@@ -149,10 +161,13 @@ impl Handler for Program {
     }
 
     fn on_open(&self, connection: &Connection) {
-        let user = AtomicPtr::new(pointer_of(connection.any_data()));
-        let entry = Entry { connection: connection.clone(), user };
-        // SAFETY: the event loop of the connection alone puts and takes the object of this place.
-        let Some(Id(id)) = (unsafe { self.entries.put(slot_index(connection), entry) }) else {
+        let id = if connection.is_accepted() {
+            self.put(connection, std::ptr::null_mut())
+        } else {
+            // `prepare` has put it there.
+            Some(self.entries.id(slot_index(connection))).filter(|id| id.0 != 0)
+        };
+        let Some(Id(id)) = id else {
             // `reserve` has allocated the place, so this is an error of the library.
             return connection.abort();
         };
@@ -215,7 +230,9 @@ impl Handler for Program {
         if let Some(on_connect_failed) = self.callbacks.on_connect_failed {
             let mut error = handle::lend(keepsock_error::new(error.clone()));
             // SAFETY: as in `on_open`; the error lives until the callback returns.
-            unsafe { on_connect_failed(error.pointer(), pointer_of(data), self.user.get()) };
+            unsafe {
+                on_connect_failed(error.pointer(), pointer_of(data.as_ref()), self.user.get())
+            };
         }
     }
 }
@@ -325,6 +342,72 @@ fn change(
     with(conn, error, operation, |connection| {
         connection.require_live(operation)?;
         body(connection)
+    })
+}
+
+/// Takes a connection out of its service, and returns it as a keepsock_client.
+///
+/// Nothing is sent to the peer. The program continues the connection in its own way, or adds it to
+/// another service (keepsock_service_add()). Only the thread of the connection's event loop may call
+/// this function: in a callback of any connection of the loop, or in a function of
+/// keepsock_conn_post(). The last callback, on_close with KEEPSOCK_CLOSE_DETACHED, follows after the
+/// present callback.
+///
+/// - No received byte is lost. Reads of `client` return first the bytes at `buf`, and then the bytes
+///   that the event loop has received and not delivered: the messages after the one of the present
+///   on_data, and the beginning of a message. Bytes that a callback has received count as read. To
+///   return the end of them to the stream, pass it in `buf`, as the example does. Before
+///   on_eof the library drops an incomplete message at the end of the stream.
+/// - `client` is open, in blocking mode, and has no close reason. It keeps the five-tuple, the
+///   options of the kernel, the keepalive, dead_after, heartbeat, idle timeout, first-byte timeout
+///   and close timeout. Their times begin again. It has no read timeout, write timeout or cancel
+///   token.
+/// - The connection leaves its groups and no longer counts for the limits of the service.
+///   keepsock_service_drain() counts it neither as completed nor as reset. A connection of
+///   keepsock_service_reconnect() is not connected again.
+/// - In on_close, keepsock_conn_five_tuple() still works, and `client` has the statistics.
+///
+/// @code
+/// static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
+/// {
+///     keepsock_client **worker = user; // Another thread continues with calls, and frees it.
+///     if (len >= 8 && memcmp(buf, "UPGRADE\n", 8) == 0)
+///         keepsock_conn_detach(conn, (const char *)buf + 8, len - 8, worker, NULL);
+/// }
+/// @endcode
+///
+/// @param buf     Bytes that `client` returns first, copied. May be NULL if `len` is 0.
+/// @param len     Their number.
+/// @param client  Receives the connection. Free it with keepsock_client_free().
+/// @return KEEPSOCK_OK on success. Otherwise the connection is unchanged:
+///   - KEEPSOCK_ERR_WOULD_BLOCK: the send queue is not empty; call the function in on_writable,
+///     which is called when the queue is empty
+///   - KEEPSOCK_ERR_WRONG_STATE: called in another thread than that of the connection's event loop,
+///     before on_open, or in a forked child; or the connection has ended
+///   - KEEPSOCK_ERR_CLOSED: the connection is closed or closing
+///   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
+///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
+///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
+///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
+///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object or the unread bytes
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `client` is NULL, or `buf` is NULL and `len`
+///     is not 0
+///   - KEEPSOCK_ERR_OS: the kernel failed to change the mode of the descriptor
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_conn_detach(
+    conn: keepsock_conn,
+    buf: *const c_void,
+    len: usize,
+    client: *mut *mut keepsock_client,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that `buf` has `len` readable bytes, and `client` and `error` are
+    // NULL or writable.
+    let (buf, client, error) =
+        unsafe { (Bytes::new(buf, len), Out::new(client, "client"), ErrorOut::new(error)) };
+    with(conn, error, "detach", |connection| {
+        let unread = buf.get()?;
+        client.create(|| Ok(keepsock_client::own(connection.detach(unread)?)))
     })
 }
 

@@ -533,7 +533,7 @@ impl Connection {
         self.any_data().and_then(|data| data.downcast().ok())
     }
 
-    pub(crate) fn any_data(&self) -> Option<Data> {
+    fn any_data(&self) -> Option<Data> {
         self.with(|entry| entry.cold.as_ref().and_then(|cold| cold.data.clone())).flatten()
     }
 
@@ -737,6 +737,12 @@ impl Connection {
             Some(None) => Err(self.at(Error::new(ErrorKind::Unsupported, OPERATION))),
             None => Err(Error::new(ErrorKind::Closed, OPERATION)),
         }
+    }
+
+    /// Whether a listener accepted the connection. The program added it otherwise.
+    #[cfg(feature = "capi")]
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.with(|entry| entry.is_accepted()).unwrap_or(false)
     }
 
     /// Accesses the entry under its lock. Returns `None` if the connection has ended.

@@ -88,7 +88,19 @@ pub(super) type Reconnecting = (Box<Reconnect>, Option<Data>);
 /// The origin of a connection.
 pub(super) enum Origin {
     Accepted,
-    Added(Option<Data>, Arc<ConnConfig>, Option<Reconnecting>),
+    Added(Added),
+}
+
+/// A connection that the program made.
+pub(super) struct Added {
+    pub data: Option<Data>,
+    pub config: Arc<ConnConfig>,
+    pub reconnect: Option<Reconnecting>,
+    /// The bytes that were received before.
+    pub unread: Vec<u8>,
+    pub has_received: bool,
+    pub is_half_closed: bool,
+    pub is_active_open: bool,
 }
 
 /// The addresses of a connection behind a proxy that its entry does not have as those of the peer.
@@ -177,8 +189,12 @@ pub(super) struct ColdState {
     pub failed_after_fin: bool,
     /// The progress of sent bytes, tracked once the idle timeout depends on it.
     pub sending: Option<AckProgress>,
+    /// The local address of a connection that the program has [detached](super::detach).
+    pub detached_local: Option<Address>,
     /// The configuration of a connection that the program added or has configured.
     pub own_config: Option<Arc<ConnConfig>>,
+    /// This side sent the SYN.
+    pub is_active_open: bool,
     /// Connects again after this connection.
     pub reconnect: Option<Reconnecting>,
     /// The address of a peer that `ip` and `port` cannot represent: a Unix socket with a name, or
@@ -262,6 +278,25 @@ impl ConnEntry {
         }
     }
 
+    /// Sets the state of a connection that the program made, after [`open`](ConnEntry::open).
+    pub(super) fn set_added(&mut self, added: Added) {
+        let Added { data, config, reconnect, unread, is_active_open, .. } = added;
+        self.flags |= OWN_CONFIG;
+        if added.has_received || !unread.is_empty() {
+            self.flags |= RECEIVED;
+        }
+        if added.is_half_closed {
+            self.flags |= FIN_WANTED | FIN_SENT;
+        }
+        let cold = self.cold();
+        (cold.data, cold.own_config, cold.reconnect) = (data, Some(config), reconnect);
+        cold.is_active_open = is_active_open;
+        if !unread.is_empty() {
+            cold.input = Some(Input { bytes: unread, splitter: None });
+            self.flags |= BUFFERED | READ_PENDING;
+        }
+    }
+
     /// Whether the entry has held as many connections as it may, so that it is not used again.
     pub(super) fn is_exhausted(&self) -> bool {
         self.generation >= GENERATIONS
@@ -320,7 +355,8 @@ impl ConnEntry {
     /// Records why the connection ends. The first reason is kept, with one exception: after a FIN
     /// of the peer the connection is still open, so a later timeout or limit replaces that reason.
     pub(super) fn record_close_reason(&mut self, end: CloseReason) {
-        let later = end.follows_fin() || end == CloseReason::SlowConsumer;
+        let later =
+            end.follows_fin() || matches!(end, CloseReason::SlowConsumer | CloseReason::Detached);
         if self.close_reason().is_none()
             || later && self.close_reason() == Some(CloseReason::PeerClosed)
         {

@@ -48,6 +48,13 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// Returns the id of a connection that the program adds, before it opens. For the C API.
+    #[doc(hidden)]
+    fn prepare(&self, connection: &Connection, data: Option<&Data>) -> u64 {
+        let _ = (connection, data);
+        0
+    }
+
     /// The id of an open connection, or 0. For the C API.
     #[doc(hidden)]
     fn id(&self, connection: &Connection) -> u64 {
@@ -91,7 +98,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// The connection has ended, for the given reason. Its addresses, data and statistics are
-    /// available until this callback returns. Sends fail with
+    /// available until this callback returns. After a [`detach`](Connection::detach) the client has the
+    /// statistics. Sends fail with
     /// [`Closed`](crate::ErrorKind::Closed).
     fn on_close(&self, connection: &Connection, reason: CloseReason) {
         let _ = (connection, reason);

@@ -9,6 +9,7 @@
 //! - `handler`: the callbacks of the program
 //! - `conn`, `conn_config`: the methods of [`Connection`], the program's reference to a connection
 //! - `conn_table`, `slots`: the state of each connection, and the allocation of entries
+//! - `detach`: connections that leave their service
 //! - `send`, `send_queue`, `file_part`, `groups`: sends, queued messages, files, and groups for
 //!   broadcasts
 //! - `tasks`: functions that the program posts
@@ -20,6 +21,7 @@ mod clock;
 mod conn;
 mod conn_config;
 mod conn_table;
+mod detach;
 mod event_loop;
 mod file_part;
 mod groups;
@@ -199,8 +201,9 @@ impl ReactorService {
 
     fn five_tuple(&self, entry: &ConnEntry) -> FiveTuple {
         let remote = entry.peer();
-        if let Some(via) = entry.via() {
-            return FiveTuple { protocol: remote.protocol(), local: via.local.clone(), remote };
+        let detached = || entry.cold.as_ref()?.detached_local.as_ref();
+        if let Some(local) = entry.via().map(|via| &via.local).or_else(detached) {
+            return FiveTuple { protocol: remote.protocol(), local: local.clone(), remote };
         }
         let local = entry
             .socket

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::steps;
-use super::conn_table::{ConnConfig, ConnEntry, ConnTable, LIVE, OWN_CONFIG, Origin, Via};
+use super::conn_table::{Added, ConnConfig, ConnEntry, ConnTable, LIVE, Origin, Via};
 use super::event_loop;
 use super::groups::Groups;
 use super::loop_shared::{
@@ -26,8 +26,8 @@ use crate::serve::options::ReactorConfig;
 use crate::serve::stats::Traffic;
 use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{ServeOptions, Service};
-use crate::stream::ClientSocket;
 use crate::stream::liveness::PeerWatch;
+use crate::stream::{ClientSocket, Transfer};
 use crate::sys::{self, Owned, Tick};
 use crate::types::address::{Address, FiveTuple};
 use crate::types::error::{Error, ErrorKind, Result};
@@ -219,7 +219,7 @@ impl Backend for ReactorService {
 }
 
 impl ReactorService {
-    /// Opens the entry of a connection, and lets its loop call `on_open`. Returns the generation.
+    /// Opens the entry of a connection, and lets its loop call `on_open`.
     pub(super) fn install(
         &self,
         index: u32,
@@ -228,17 +228,15 @@ impl ReactorService {
         peer: &Address,
         via: Option<Via>,
         origin: Origin,
-    ) -> u32 {
+    ) {
         let Some(mut entry) = self.table.lock(index) else {
-            return 0;
+            return;
         };
         let accepted = matches!(origin, Origin::Accepted);
         // There are at most 256 loops.
         entry.open(socket, peer, via, accepted, number as u8, self.now() as u32);
-        if let Origin::Added(data, own, reconnect) = origin {
-            let cold = entry.cold();
-            (cold.data, cold.own_config, cold.reconnect) = (data, Some(own), reconnect);
-            entry.flags |= OWN_CONFIG;
+        if let Origin::Added(added) = origin {
+            entry.set_added(added);
         }
         let watched = self.config(&entry).liveness.watched();
         if let Some(time) = watched.filter(|_| entry.is_inet()) {
@@ -247,7 +245,6 @@ impl ReactorService {
         if HERE.get() != (std::ptr::from_ref(self), number) {
             self.schedule(&mut entry, index);
         }
-        entry.generation
     }
 
     /// Allocates an entry and chooses its loop. Returns `None` if the process has no memory for it.
@@ -367,12 +364,14 @@ impl ReactorService {
         self.state.notify(locked, is_relevant);
     }
 
-    /// Adds a connection that the program made. `reconnect` is taken on success.
+    /// Adds a connection that the program made. `reconnect` is taken on success. `on_id` receives the
+    /// id that the handler has for the connection, before `on_open` is called.
     pub(in crate::serve) fn add(
         self: &Arc<Self>,
         socket: &ClientSocket,
         data: Option<Data>,
         reconnect: &mut Option<Box<Reconnect>>,
+        on_id: impl FnOnce(u64),
     ) -> Result<Connection> {
         let mut locked = self.state.lock();
         if let Err(kind) = self.check_capacity(&locked) {
@@ -384,29 +383,44 @@ impl ReactorService {
             drop(locked);
             return Err(self.capacity_error(ErrorKind::NoMemory, "add"));
         };
-        // Released under the lock, so that the socket keeps its descriptor unless an entry is free.
-        let released = match socket.release() {
-            Ok(released) => released,
+        // Taken under the lock, so that the socket keeps its descriptor unless an entry is free.
+        let taken = match socket.take_out("add") {
+            Ok(taken) => taken,
             Err(e) => {
                 locked.members.free(index, number, true);
-                return Err(e.during("add"));
+                return Err(e);
             }
         };
         self.state.count_opened(&mut locked);
         drop(locked);
-        let (liveness, close_timeout) = socket.liveness_and_close_timeout();
-        let reconnecting = reconnect.take().map(|reconnect| (reconnect, data.clone()));
-        let config = ConnConfig::new(liveness, close_timeout, self.accepted_config.messages);
-        let origin = Origin::Added(data, Arc::new(config), reconnecting);
-        let via = socket.proxied().map(|(_, local)| local.clone()).zip(socket.proxy_address());
-        let via = via.map(|(local, proxy)| Via { local, proxy });
-        let generation = self.install(index, number, released, socket.peer(), via, origin);
+        let generation = self.table.lock(index).map_or(0, |entry| entry.generation);
+        let connection = Connection { service: self.clone(), index, generation };
+        on_id(self.handler.prepare(&connection, data.as_ref()));
+        let Transfer { remote, proxied, liveness, close_timeout, .. } = taken;
+        let (peer, via) = match proxied {
+            Some((client, local)) => (client, Some(Via { local, proxy: remote })),
+            None => (remote, None),
+        };
+        let origin = Origin::Added(Added {
+            reconnect: reconnect.take().map(|reconnect| (reconnect, data.clone())),
+            data,
+            config: Arc::new(ConnConfig::new(
+                liveness,
+                close_timeout,
+                self.accepted_config.messages,
+            )),
+            unread: taken.unread,
+            has_received: taken.has_received,
+            is_half_closed: taken.is_half_closed,
+            is_active_open: taken.is_active_open,
+        });
+        self.install(index, number, taken.socket, &peer, via, origin);
         if HERE.get() == (std::ptr::from_ref(self), number) {
             // `on_open` must not run inside the callback that may be running now.
             let entry = self.table.lock(index);
             entry.into_iter().for_each(|mut entry| self.schedule(&mut entry, index));
         }
-        Ok(Connection { service: self.clone(), index, generation })
+        Ok(connection)
     }
 
     /// Whether the calling thread runs the first loop.

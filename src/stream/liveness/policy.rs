@@ -144,6 +144,12 @@ impl Liveness {
         self.lock().attended_until = self.elapsed(now);
     }
 
+    /// Whether bytes were read.
+    #[cfg(feature = "serve")]
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.load(Ordering::Relaxed) != 0
+    }
+
     /// Records that the peer has sent FIN. Nothing can be received from then on, so the idle timeout
     /// applies to every wait, and no heartbeat can be answered.
     pub(crate) fn note_eof(&self, now: Instant) {

@@ -110,8 +110,9 @@ impl Recording {
         let client = made(keepsock_client_free, |out| {
             from_fd(&ours, |fd| unsafe { keepsock_client_from_fd(fd, null(), out, null_mut()) })
         });
-        let add =
-            || unsafe { keepsock_service_add(self.service.0, client.0, null_mut(), null_mut()) };
+        let add = || unsafe {
+            keepsock_service_add(self.service.0, client.0, null_mut(), null_mut(), null_mut())
+        };
         let (conn, status) = self.open(add);
         ok(status);
         (conn, ours, peer)
@@ -291,8 +292,9 @@ fn service_without_memory_for_entries_opens_connections_later() {
         let added = made(keepsock_client_free, |out| {
             from_fd(&client, |fd| unsafe { keepsock_client_from_fd(fd, null(), out, null_mut()) })
         });
-        let add =
-            || unsafe { keepsock_service_add(service.service.0, added.0, null_mut(), null_mut()) };
+        let add = || unsafe {
+            keepsock_service_add(service.service.0, added.0, null_mut(), null_mut(), null_mut())
+        };
         let (waiting, status) = without_allocations_of(8192, || {
             let waiting = raw_client(&service.server);
             eventually("accepting waits for memory", || unsafe {

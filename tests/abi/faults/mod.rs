@@ -659,7 +659,9 @@ fn service_calls(m: &mut Machine) {
                 "keepsock_service_add",
                 false,
                 |m| (serving(m), connection(Kind::Plain)),
-                |s, _, e| unsafe { keepsock_service_add(s.0.0.0, s.1.client.0, null_mut(), e) },
+                |s, _, e| unsafe {
+                    keepsock_service_add(s.0.0.0, s.1.client.0, null_mut(), null_mut(), e)
+                },
                 nothing,
             );
             drain();

@@ -167,6 +167,17 @@ fn callbacks(wanted: &On<CApi>) -> keepsock_callbacks {
 }
 
 impl Connection for CConnection {
+    type Client = CClient;
+
+    fn detach(&self, unread: &[u8]) -> Outcome<CClient> {
+        let (buf, len) = (unread.as_ptr().cast(), unread.len());
+        let mut pointer = null_mut();
+        let detached =
+            call(|e| unsafe { keepsock_conn_detach(self.0, buf, len, &raw mut pointer, e) });
+        assert_eq!(detached.is_err(), pointer.is_null());
+        detached.map(|()| CClient { pointer, lent: false })
+    }
+
     fn send(&self, message: &[u8]) -> Outcome<()> {
         let (buf, len) = (message.as_ptr().cast(), message.len());
         call(|e| unsafe { keepsock_conn_send(self.0, buf, len, e) })
@@ -382,11 +393,13 @@ impl Service<CApi> for CService {
         Ok(Sent { sent, cut, dropped, rejected })
     }
 
-    fn add(&self, client: CClient, data: usize) -> Result<(), (CClient, Failure)> {
-        let data = data as *mut c_void;
-        let added =
-            call(|e| unsafe { keepsock_service_add(self.pointer, client.pointer, data, e) });
-        added.map_err(|failure| (client, failure))
+    fn add(&self, client: CClient, data: usize) -> Result<CConnection, (CClient, Failure)> {
+        let (data, mut conn) = (data as *mut c_void, keepsock_conn { id: 77 });
+        let added = call(|e| unsafe {
+            keepsock_service_add(self.pointer, client.pointer, data, &raw mut conn, e)
+        });
+        assert_eq!(added.is_err(), conn.id == 77);
+        added.map(|()| CConnection(conn)).map_err(|failure| (client, failure))
     }
 
     fn connect(&self, endpoint: &str, list: &[Opt<'_, CApi>], data: usize) -> Outcome<()> {

@@ -97,6 +97,9 @@ pub type Handler<A> = Box<dyn Fn(&<A as Api>::Client) + Send + Sync>;
 
 /// A connection of an event-driven service.
 pub trait Connection: Send + Sync + Clone + 'static {
+    type Client;
+
+    fn detach(&self, unread: &[u8]) -> Outcome<Self::Client>;
     fn send(&self, message: &[u8]) -> Outcome<()>;
     fn send_slices(&self, slices: &[&[u8]]) -> Outcome<()>;
     fn send_file(&self, fd: RawFd, offset: u64, len: u64) -> Outcome<()>;
@@ -155,7 +158,7 @@ pub trait Service<A: Api>: Send + Sync + 'static {
     /// Sends to all connections, or to a group.
     fn push(&self, group: Option<&str>, message: &[u8]) -> Outcome<Sent>;
     /// Adds a client, which is unchanged on failure. `data` is above 0.
-    fn add(&self, client: A::Client, data: usize) -> Result<(), (A::Client, Failure)>;
+    fn add(&self, client: A::Client, data: usize) -> Result<A::Connection, (A::Client, Failure)>;
     fn connect(&self, endpoint: &str, options: &[Opt<'_, A>], data: usize) -> Outcome<()>;
     /// Takes a reconnect, which is unchanged on failure. `data` is above 0.
     fn reconnect(

@@ -89,6 +89,12 @@ impl keepsock::Handler for Program {
 }
 
 impl Connection for keepsock::Connection {
+    type Client = Arc<ClientSocket>;
+
+    fn detach(&self, unread: &[u8]) -> Outcome<Arc<ClientSocket>> {
+        Ok(Arc::new(keepsock::Connection::detach(self, unread)?))
+    }
+
     fn send(&self, message: &[u8]) -> Outcome<()> {
         Ok(keepsock::Connection::send(self, message)?)
     }
@@ -294,12 +300,10 @@ impl Service<RustApi> for keepsock::Service {
         &self,
         client: Arc<ClientSocket>,
         data: usize,
-    ) -> Result<(), (Arc<ClientSocket>, Failure)> {
+    ) -> Result<keepsock::Connection, (Arc<ClientSocket>, Failure)> {
         let client = Arc::into_inner(client).expect("the only owner");
-        match keepsock::Service::add(self, client, Some(Arc::new(data))) {
-            Ok(_) => Ok(()),
-            Err((client, e)) => Err((Arc::new(client), e.into())),
-        }
+        keepsock::Service::add(self, client, Some(Arc::new(data)))
+            .map_err(|(client, e)| (Arc::new(client), e.into()))
     }
 
     fn connect(&self, endpoint: &str, list: &[Opt<'_, RustApi>], data: usize) -> Outcome<()> {

@@ -99,7 +99,7 @@ impl<'a> Loop<'a> {
             Connecting::Once(_) => None,
             Connecting::Again(reconnect) => Some(reconnect),
         };
-        match (service.add(&client, data.clone(), &mut reconnect), reconnect) {
+        match (service.add(&client, data.clone(), &mut reconnect, |_| ()), reconnect) {
             (Ok(_), _) => service.task_ended(),
             (Err(e), Some(reconnect)) => {
                 drop(client);

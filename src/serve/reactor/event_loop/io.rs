@@ -214,9 +214,12 @@ impl<'a> Loop<'a> {
             };
             match split {
                 Split::Message { range, len } => {
-                    let message = &rest[range];
-                    self.call(index, generation, |handler, connection| {
-                        handler.on_data(connection, message);
+                    let (message, after) = (&rest[range], &rest[len..]);
+                    // The callback may detach the connection, with the bytes after the message.
+                    sys::lend(after, || {
+                        self.call(index, generation, |handler, connection| {
+                            handler.on_data(connection, message);
+                        })
                     });
                     done += len;
                 }

@@ -18,7 +18,7 @@ use super::super::slots::SlotAllocator;
 use super::{Accepting, Loop};
 use crate::io::panic_guard::panics;
 use crate::log;
-use crate::serve::lifecycle::Locked;
+use crate::serve::lifecycle::{End, Locked};
 use crate::stream::is_delivered;
 use crate::sys;
 use crate::types::close_reason::CloseReason;
@@ -201,8 +201,9 @@ impl<'a> Loop<'a> {
         if let Some(socket) = socket {
             sys::fork::close(socket, reset);
         }
-        // After a close by the program no connection follows.
-        let lost = cold.as_mut().filter(|_| reason != CloseReason::Local);
+        // After a close or a detach by the program no connection follows.
+        let is_over = matches!(reason, CloseReason::Local | CloseReason::Detached);
+        let lost = cold.as_mut().filter(|_| !is_over);
         let reconnecting = lost.and_then(|cold| cold.reconnect.take());
         if cold.is_some() {
             // Dropping the program's data may panic.
@@ -210,7 +211,12 @@ impl<'a> Loop<'a> {
         }
         let mut locked = service.state.lock();
         service.traffic.count_close(reason);
-        service.state.count_closed(&mut locked, peer.as_ref(), reset);
+        let end = match reset {
+            _ if reason == CloseReason::Detached => End::Detached,
+            true => End::Reset,
+            false => End::Completed,
+        };
+        service.state.count_closed(&mut locked, peer.as_ref(), end);
         locked.members.free(index, self.number, again);
         // Under the same lock, so that `wait` does not return in between.
         locked.tasks += usize::from(reconnecting.is_some());
