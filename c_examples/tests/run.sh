@@ -795,6 +795,22 @@ handshake)
     rm -f "$dir"/*.err
     ;;
 
+ends)
+    KEEPSOCK_VALGRIND= # it would report the descriptors that the process has at its end
+    for way in return exit quick_exit _exit pthread_exit; do
+        status=0
+        (run "$1" "$way") 2>"$dir/$way.err" || status=$?
+        equal "status of $way" 17 $status
+    done
+    ;;
+
+unload)
+    KEEPSOCK_VALGRIND=
+    status=0
+    (run "$1" "$2") 2>"$dir/unload.err" || status=$?
+    equal status 17 $status
+    ;;
+
 *) # needs no peer
     (run "$@")
     ;;

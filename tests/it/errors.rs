@@ -528,8 +528,9 @@ mod c_only {
     /// Each function of a connection, with otherwise valid arguments.
     fn client_calls() -> Vec<Call<keepsock_client>> {
         fn buf() -> *mut c_void {
-            // The output is leaked: a call that writes it must find memory.
-            Box::leak(Box::new([0u8; 64])).as_mut_ptr().cast()
+            // A call that writes it must find memory, in each thread of its own.
+            thread_local!(static BUF: std::cell::UnsafeCell<[u8; 64]> = const { std::cell::UnsafeCell::new([0; 64]) });
+            BUF.with(|buf| buf.get().cast())
         }
         unsafe {
             vec![

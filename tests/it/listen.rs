@@ -87,7 +87,9 @@ unsafe extern "C" fn accept4(
         let mut all = ERRORS_OF.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter_mut().find(|(of, _)| *of == fd).and_then(|(_, errors)| errors.pop_front())
     };
-    match ERRORS.with_borrow_mut(VecDeque::pop_front).or_else(of) {
+    // A function of atexit(3) has no thread-local values.
+    let own = ERRORS.try_with(|queue| queue.borrow_mut().pop_front()).ok().flatten();
+    match own.or_else(of) {
         Some(errno) => {
             system::set_errno(errno);
             -1

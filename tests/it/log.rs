@@ -1047,8 +1047,14 @@ mod c_only {
         }
     }
 
+    /// Keeps the values reachable: a leak detector reports others.
+    static USERS: Mutex<Vec<&'static User>> = Mutex::new(Vec::new());
+
     fn new_user() -> &'static User {
-        Box::leak(Box::new(User { is_set: AtomicBool::new(true), calls: AtomicUsize::new(0) }))
+        let user = User { is_set: AtomicBool::new(true), calls: AtomicUsize::new(0) };
+        let user = Box::leak(Box::new(user));
+        USERS.lock().unwrap().push(user);
+        user
     }
 
     fn pointer(user: &'static User) -> *mut c_void {

@@ -36,7 +36,6 @@ mod endpoints;
 mod ends;
 mod errors;
 mod event_loop;
-mod fork;
 mod framing;
 #[cfg(feature = "activation")]
 mod handover;
@@ -62,6 +61,7 @@ mod peer_end;
 mod pending_connect;
 #[cfg(feature = "serve")]
 mod posting;
+mod process;
 mod proxy;
 mod read;
 mod reconnect;
@@ -74,7 +74,6 @@ mod serve_events;
 mod service;
 #[cfg(feature = "serve")]
 mod service_reconnect;
-mod signals;
 #[cfg(feature = "serve")]
 mod stress;
 mod threads;

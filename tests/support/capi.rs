@@ -658,10 +658,10 @@ impl Api for CApi {
         Ok(CServer(out))
     }
 
-    fn token() -> CToken {
+    fn try_token() -> Outcome<CToken> {
         let mut out = null_mut();
-        call(|e| unsafe { keepsock_cancel_token_new(&raw mut out, e) }).unwrap();
-        CToken(out)
+        call(|e| unsafe { keepsock_cancel_token_new(&raw mut out, e) })?;
+        Ok(CToken(out))
     }
 
     fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<CReconnect> {

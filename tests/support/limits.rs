@@ -69,6 +69,16 @@ pub fn answer(call: libc::c_long, first: Option<libc::c_int>, result: i64, times
 /// the test is skipped.
 pub fn supervise(
     calls: &[(libc::c_long, Option<libc::c_int>)],
+    decide: impl FnMut(&libc::seccomp_data) -> Option<i64> + Send + 'static,
+) {
+    let calls: Vec<_> =
+        calls.iter().map(|(call, first)| (*call, first.map(|first| (0, first)))).collect();
+    supervise_with(&calls, decide);
+}
+
+/// As [`supervise`], for the arguments with these numbers, counted from 0.
+pub fn supervise_with(
+    calls: &[(libc::c_long, Option<(u32, libc::c_int)>)],
     mut decide: impl FnMut(&libc::seccomp_data) -> Option<i64> + Send + 'static,
 ) {
     const RECV: u32 = 0xc050_2100;
@@ -103,9 +113,7 @@ pub fn supervise(
             }
         }
     });
-    let calls: Vec<_> =
-        calls.iter().map(|(call, first)| (*call, first.map(|first| (0, first)))).collect();
-    let listener = install(&calls, libc::SECCOMP_RET_USER_NOTIF, 1 << 3);
+    let listener = install(calls, libc::SECCOMP_RET_USER_NOTIF, 1 << 3);
     if listener < 0 {
         super::process::cannot("no user notification of seccomp (Linux 5.5)");
     }

@@ -196,7 +196,10 @@ pub trait Api: Sized + 'static {
         fd: OwnedFd,
         options: &[Opt<'_, Self>],
     ) -> Result<Self::Server, (OwnedFd, Failure)>;
-    fn token() -> Self::Token;
+    fn try_token() -> Outcome<Self::Token>;
+    fn token() -> Self::Token {
+        Self::try_token().unwrap()
+    }
     fn reconnect(endpoint: &str, options: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect>;
     /// A loopback address that no other test uses.
     fn own_address(test: u8) -> String {
@@ -213,7 +216,7 @@ pub struct Tuple {
     pub text: String,
 }
 
-pub trait Client<A: Api>: Send + Sync {
+pub trait Client<A: Api>: Send + Sync + 'static {
     fn read(&self, buf: &mut [u8]) -> Outcome<usize>;
     fn peek(&self, buf: &mut [u8]) -> Outcome<usize>;
     fn read_slices(&self, bufs: &mut [&mut [u8]]) -> Outcome<usize>;
@@ -359,7 +362,7 @@ pub struct Counters {
     pub proxy_rejected: u64,
 }
 
-pub trait Server<A: Api>: Send + Sync {
+pub trait Server<A: Api>: Send + Sync + 'static {
     fn accept(&self) -> Outcome<A::Client>;
     fn endpoint(&self) -> String;
     fn endpoints(&self) -> Vec<String>;

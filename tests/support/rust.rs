@@ -228,8 +228,8 @@ impl Api for RustApi {
         ServerSocket::from_owned(fd, &options(list).unwrap()).map_err(|(fd, e)| (fd, e.into()))
     }
 
-    fn token() -> CancelToken {
-        CancelToken::new().unwrap()
+    fn try_token() -> Outcome<CancelToken> {
+        Ok(CancelToken::new()?)
     }
 
     fn reconnect(endpoint: &str, list: &[Opt<'_, Self>]) -> Outcome<Self::Reconnect> {

@@ -65,7 +65,7 @@ pub type OnDatagram = Box<dyn Fn(&dyn Fn(&[u8]) -> Outcome<()>, &Got) + Send + S
 
 /// A datagram socket.
 #[allow(clippy::result_large_err)] // a descriptor and the error of its adoption
-pub trait Datagrams<A: Api>: Send + Sync + Sized {
+pub trait Datagrams<A: Api>: Send + Sync + Sized + 'static {
     fn bind(endpoint: &str, options: &[Opt<'_, A>]) -> Outcome<Self>;
     fn connect(endpoint: &str, options: &[Opt<'_, A>]) -> Outcome<Self>;
     fn adopt(fd: OwnedFd, options: &[Opt<'_, A>]) -> Result<Self, (OwnedFd, Failure)>;

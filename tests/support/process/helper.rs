@@ -5,10 +5,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::netns::Network;
 use super::{again, end_with_parent, start};
@@ -151,6 +151,18 @@ impl Helper {
 
     fn pid(&self) -> libc::pid_t {
         libc::pid_t::try_from(self.child.id()).unwrap()
+    }
+
+    /// Waits until the program has ended by itself.
+    pub fn end(mut self) -> ExitStatus {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "the helper did not end within 60 s");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGKILL: the program cannot clean up.

@@ -34,32 +34,6 @@ use crate::support::{Connection, On, Service};
 use keepsock::{CloseReason, ErrorKind};
 use system::Forked;
 
-/// Makes each generic function a test of both APIs, in its own process, because a child inherits
-/// the locks that the threads of other tests hold.
-macro_rules! both_apis_alone {
-    ($($name:ident),* $(,)? $(#[$cfg:meta] { $($gated:ident),* $(,)? })*) => {
-        mod rust {
-            $(both_apis_alone!(@ $name, RustApi);)*
-            $($(#[$cfg] both_apis_alone!(@ $gated, RustApi);)*)*
-        }
-        #[cfg(feature = "capi")]
-        mod c {
-            $(both_apis_alone!(@ $name, CApi);)*
-            $($(#[$cfg] both_apis_alone!(@ $gated, CApi);)*)*
-        }
-    };
-    (@ $name:ident, $api:ident) => {
-        #[test] fn $name() {
-            let name = test_name!(stringify!($name));
-            let body = super::$name::<crate::support::$api>;
-            crate::support::process::in_process(&name, super::LIMIT, body);
-        }
-    };
-}
-
-/// The time limit of each test.
-const LIMIT: Duration = Duration::from_secs(30);
-
 both_apis_alone![
     close_with_forked_child_reaches_the_peer,
     free_with_forked_child_reaches_the_peer,
