@@ -134,7 +134,7 @@ impl KernelOption {
                     ErrorKind::Unsupported => (kind, "not on this platform"),
                     _ => (kind, "rejected by the kernel"),
                 };
-                OptionFailure::cause(kind, err, format!("congestion_control {name}: {what}"))
+                OptionFailure::cause(kind, err, format!("congestion_control {name:?}: {what}"))
             }
             KernelOption::Raw { level, name, .. } => {
                 let detail = format!("raw_sockopt (level {level}, name {name})");

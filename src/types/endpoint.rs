@@ -301,6 +301,12 @@ fn parse_v6(text: &str, inside: &str) -> Result<Host> {
         Some((address, zone)) => (address, Some(zone.to_owned())),
         None => (inside, None),
     };
+    // No interface has such a name. A bracket would end the address in the text of the endpoint.
+    let bad = |c: char| c.is_whitespace() || is_deceptive(c) || "/[]".contains(c);
+    if let Some(c) = zone.as_deref().and_then(|zone| zone.chars().find(|c| bad(*c))) {
+        let what = format!("{c:?} in the zone: write the name or the index of an interface");
+        return Err(refuse(text, what));
+    }
     match address.parse() {
         Ok(ip) => Ok(Host::V6(ip, zone)),
         Err(_) => Err(refuse(text, format!("not an IPv6 address: {address:?}"))),

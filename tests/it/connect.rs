@@ -395,7 +395,7 @@ fn mptcp_options_of_the_kernel_fail_or_apply<A: Api>() {
             [A::connect(&to, &wrong).map(drop), A::listen("127.0.0.1:0", &wrong).map(drop)];
         for outcome in outcomes {
             let failure = fails(outcome, ErrorKind::Unsupported);
-            assert!(failure.message.contains("congestion_control no-such"), "{failure:?}");
+            assert!(failure.message.contains("congestion_control \"no-such\""), "{failure:?}");
         }
         let wrong = [
             Opt::Mptcp(mptcp),

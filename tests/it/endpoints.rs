@@ -337,6 +337,8 @@ fn connect_host_with_any_host_keeps_its_meaning<A: Api>() {
         ("unix:/run/x", "':' in the host"),
         ("0x7f.1", "not an IPv4 address: \"0x7f.1\""),
         ("[host]", "not an IPv6 address: \"host\""),
+        ("::1%lo]:443", "']' in the zone"),
+        ("[fe80::1%a b]", "' ' in the zone"),
         ("*", "for listening"),
     ] {
         let failure = fails(A::connect_host(host, 80, &[]), ErrorKind::InvalidEndpoint);

@@ -1050,7 +1050,8 @@ fn rejected_sockopt_is_named_with_its_requirement<A: Api>() {
     for outcome in outcomes {
         let failure = fails(outcome, ErrorKind::Unsupported);
         assert_eq!((&*failure.stage, failure.os_error), ("options", libc::ENOENT));
-        let why = "options: not supported: congestion_control no-such: the kernel does not have it";
+        let why =
+            "options: not supported: congestion_control \"no-such\": the kernel does not have it";
         assert!(failure.message.contains(why), "{failure:?}");
     }
     let unknown = [Opt::RawSockopt(libc::SOL_SOCKET, 9999, &[0; 4])];

@@ -31,6 +31,7 @@ both_apis![
     slow_client_beyond_queue_limit_is_disconnected,
     slow_client_with_drop_oldest_gets_newest_messages,
     pause_stops_reading_until_resume,
+    posted_resume_for_each_message_delivers_all,
     reset_during_pause_is_reported_after_the_received_bytes,
     reset_during_pause_ends_without_resume,
     send_after_reset_keeps_the_received_bytes,
@@ -759,6 +760,27 @@ fn pause_stops_reading_until_resume<A: Api>() {
         assert_eq!(next(&told), What::Finished(id));
         assert_eq!(next(&told), Close(id, CloseReason::PeerClosed));
     }
+}
+
+/// V10: a function that a callback posts runs, also if another posted function caused the callback.
+fn posted_resume_for_each_message_delivers_all<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = reporting::<A>();
+    let data = on.data.take().unwrap();
+    on.data = Some(Box::new(move |c, line| {
+        data(c, line);
+        c.pause();
+        c.post(Box::new(|c| c.resume())).unwrap();
+    }));
+    let _service = server.serve_events(&[Serve::Framing(Framing::Lines { max: 10 })], on).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    client.write_all(b"1\n2\n3\n4\n5\n6\n7\n8\n9\n").unwrap();
+    let Open(id) = next(&told) else { panic!("no connection") };
+    for number in 1..=9 {
+        assert_eq!(next(&told), Data(id, number.to_string().into_bytes()));
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(next(&told), What::Finished(id));
 }
 
 /// How a peer resets a connection after it has sent bytes.

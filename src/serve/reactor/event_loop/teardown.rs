@@ -52,11 +52,15 @@ impl<'a> Loop<'a> {
                 }
                 continue;
             }
-            if entry.has_tasks() && !has_run_tasks {
-                drop(guard);
-                self.run_tasks(index, generation);
-                has_run_tasks = true;
-                continue;
+            if entry.has_tasks() {
+                if !has_run_tasks {
+                    drop(guard);
+                    self.run_tasks(index, generation);
+                    has_run_tasks = true;
+                    continue;
+                }
+                // A callback has posted it since. Other connections run first.
+                self.requeue(entry, index);
             }
             match entry.next_action() {
                 NextAction::Close { reset } => {
