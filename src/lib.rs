@@ -110,6 +110,9 @@ mod diag;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod ffi;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "capi")]
 mod internal;
 mod io;

@@ -5,7 +5,7 @@
 pub(crate) mod handover;
 pub(crate) mod inherited;
 mod item;
-mod note;
+pub(crate) mod note;
 
 /// The operation that errors of an [`Activation`](inherited::Activation) name.
 const OPERATION: &str = "inherit";

@@ -51,7 +51,7 @@ pub(super) fn is_valid_name(name: &str) -> bool {
 /// The information that a predecessor passes with its sockets, as text:
 /// `5=8:4711,0=any,1=64769:1234:/run/app.sock`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Note {
+pub(crate) struct Note {
     /// The number of the descriptor on which the successor reports that it is ready.
     pub ready: u32,
     /// The identity of the socket on that descriptor. If another socket has the number now, an
@@ -64,7 +64,7 @@ pub(super) struct Note {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileNote {
+pub(crate) struct FileNote {
     /// The number of the socket, counted from 0.
     pub index: usize,
     pub identity: Identity,
@@ -72,7 +72,7 @@ pub(super) struct FileNote {
 }
 
 impl Note {
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let (device, inode) = self.channel;
         let mut text = format!("{}={device}:{inode}", self.ready);
         for index in &self.ephemeral_ports {
@@ -92,7 +92,7 @@ impl Note {
         text
     }
 
-    fn parse(text: &str) -> Option<Note> {
+    pub(crate) fn parse(text: &str) -> Option<Note> {
         let mut parts = text.split(',');
         let identity =
             |device: &str, inode: &str| Some((device.parse().ok()?, inode.parse().ok()?));
@@ -152,11 +152,11 @@ pub(super) fn successor_environment(names: &[&str], note: &Note) -> Vec<OsString
 
 /// The names of the descriptors and the predecessor's note. `None`: this process was passed no
 /// descriptors. The error says what is wrong with the variables.
-pub(super) type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
+pub(crate) type Parsed = std::result::Result<Option<(Vec<String>, Option<Note>)>, String>;
 
 /// Parses the values of [`variables`](super::Activation::variables) for the process with the number
 /// `own` and the pidfd inode that `inode` returns, if the kernel provides one.
-pub(super) fn parse(
+pub(crate) fn parse(
     [pid, pidfd, fds, names, note]: [Option<&OsStr>; 5],
     (own, inode): (u32, impl FnOnce() -> Option<u64>),
 ) -> Parsed {

@@ -10,6 +10,7 @@ mod cross;
 mod abi_check;
 mod demo;
 mod features;
+mod fuzz;
 mod install_check;
 mod msrv;
 mod netns;
@@ -28,11 +29,13 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples
   test --full     the same, then every other check: other platforms, oldest supported
-                  Rust, valgrind, netns tests, the budgets of `counts`, the shared library,
-                  documentation, installed files, demo
+                  Rust, valgrind, netns tests, fuzz targets, the budgets of `counts`, the shared
+                  library, documentation, installed files, demo
   netns           runs all tests in network namespaces, including the long ones: networks that drop,
                   delay and forget packets. Prints each measurement next to its control case
   sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
+  fuzz [--seconds N] [target]
+                  runs the fuzz targets with AddressSanitizer, each for N seconds (60), or one of them
   demo            runs a push server and its clients, and explains each line of output
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
                   libraries as a table
@@ -51,15 +54,23 @@ CI=true a skipped step is a failure.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let command: fn(&run::Workspace) -> Result<bool, String> = match words.as_slice() {
-        ["test"] => |ws| Ok(suite::test(ws, false)),
-        ["test", "--full"] => |ws| Ok(suite::test(ws, true)),
-        ["netns"] => netns::netns,
-        ["demo"] => demo::demo,
-        ["counts"] => |ws| Ok(counts::counts(ws, false)?),
-        ["counts", "--gate"] => |ws| Ok(counts::counts(ws, true)?),
-        ["sanitize"] => sanitize::sanitize,
-        ["ratios"] => |ws| Ok(counts::ratios(ws)?),
+    type Action<'a> = Box<dyn Fn(&run::Workspace) -> Result<bool, String> + 'a>;
+    let command: Action = match words.as_slice() {
+        ["test"] => Box::new(|ws| Ok(suite::test(ws, false))),
+        ["test", "--full"] => Box::new(|ws| Ok(suite::test(ws, true))),
+        ["netns"] => Box::new(netns::netns),
+        ["demo"] => Box::new(demo::demo),
+        ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
+        ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
+        ["sanitize"] => Box::new(sanitize::sanitize),
+        ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),
+        ["fuzz", options @ ..] => match fuzz::Run::parse(options) {
+            Ok(run) => Box::new(move |ws| fuzz::fuzz(ws, &run)),
+            Err(message) => {
+                eprintln!("xtask: {message}");
+                return ExitCode::from(2);
+            }
+        },
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

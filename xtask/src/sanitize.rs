@@ -65,7 +65,7 @@ fn test(
 }
 
 /// The target of this machine, if the compiler has the sanitizers for it.
-fn target(ws: &Workspace) -> Result<String, Stop> {
+pub fn target(ws: &Workspace) -> Result<String, Stop> {
     let about = capture(ws.command("rustc").arg("-vV"), MINUTE)?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     if !TARGETS.contains(&host) {

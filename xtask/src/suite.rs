@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
-use crate::{abi_check, counts, cross, demo, features, install_check, msrv, netns, servers, tools};
+use crate::{
+    abi_check, counts, cross, demo, features, fuzz, install_check, msrv, netns, servers, tools,
+};
 
 const LONG: Duration = Duration::from_secs(20 * 60);
 
@@ -24,7 +26,11 @@ pub fn test(ws: &Workspace, full: bool) -> bool {
 fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
     let cargo = |words: &[&str]| -> Result<String, Stop> { Ok(show(&mut ws.cargo(words), LONG)?) };
 
-    steps.step("format", || cargo(&["fmt", "--all", "--check"]).map(|_| String::new()));
+    steps.step("format", || {
+        cargo(&["fmt", "--all", "--check"])?;
+        // A workspace of its own.
+        cargo(&["fmt", "--manifest-path", fuzz::MANIFEST, "--check"]).map(|_| String::new())
+    });
     steps.step("lints", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
             .map(|_| String::new())
@@ -81,6 +87,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         let sessions = [("KEEPSOCK_SESSIONS", "1000")];
         c_examples(ws, false)?.test_with(ws, "^(resp|mqtt)-shared$", &sessions)
     });
+    steps.step("fuzz targets", || fuzz::check(ws));
     // O1: the library type-checks for the other platforms.
     steps.step("other platforms", || cross::check(ws));
     // Every combination of Cargo features compiles without warnings.

@@ -267,8 +267,8 @@ impl Matcher {
     }
 
     /// The number of connections and of SYNs in memory.
-    #[cfg(test)]
-    pub(super) fn size(&self) -> (usize, usize) {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn size(&self) -> (usize, usize) {
         (self.flows.len(), self.flows.values().map(Vec::len).sum())
     }
 
