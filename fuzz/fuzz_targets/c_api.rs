@@ -262,7 +262,9 @@ fn peer(input: &mut Input) {
         return;
     }
     let at = input.below(peers.len());
-    let mut stream = File::from(peers.swap_remove(at));
+    // Sockets of all kinds send and receive as a Unix stream does, without SIGPIPE. The library must
+    // not raise it either: it would end this process.
+    let mut stream = UnixStream::from(peers.swap_remove(at));
     let keeps = match input.below(4) {
         0 => stream.write(input.part()).is_ok(),
         1 => stream.write(b"one\ntwo\n").is_ok(),

@@ -1,5 +1,7 @@
 //! Networks, access lists and the number of connections per address.
 
+#![cfg_attr(not(feature = "serve"), allow(dead_code))] // Only services have access lists.
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{Input, check_printable};
