@@ -708,7 +708,7 @@ impl<'a, 'i> Call<'a, 'i> {
         }
     }
 
-    /// An endpoint on this machine that needs no lookup, or text that is none.
+    /// An endpoint on this machine that needs no lookup, or text that is not an endpoint.
     fn endpoint(&mut self) -> *mut c_void {
         let (port, pid) = (self.port(), std::process::id());
         let path = std::env::temp_dir().join(format!("keepsock-fuzz-{pid}.sock"));

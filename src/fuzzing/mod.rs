@@ -106,7 +106,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Cuts `bytes` into parts. The input determines their lengths.
+    /// Splits `bytes` into parts. The input determines their lengths.
     pub fn split(&mut self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
         let mut parts = Vec::new();
         while !bytes.is_empty() {

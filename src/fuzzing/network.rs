@@ -83,7 +83,7 @@ fn contains((network, prefix, _): &Listed, peer: IpAddr) -> bool {
     (base ^ bits(peer).0) >> (128 - prefix) == 0
 }
 
-/// Whether a network also contains mapped addresses, but is not a network of them: it is rejected.
+/// Whether a network contains mapped addresses and others. The library rejects such a network.
 fn is_mixed((network, prefix, _): &Listed) -> bool {
     let (base, more) = bits(*network);
     let prefix = u32::from(prefix + more);

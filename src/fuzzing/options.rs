@@ -76,7 +76,7 @@ pub fn options(data: &[u8]) {
     }
 }
 
-/// Options, and what is to be read back.
+/// Options, and the values that a connection must return.
 struct Chosen {
     options: SocketOptions,
     numbers: Vec<(Sockopt, u32)>,

@@ -136,7 +136,7 @@ fn build(ws: &Workspace, targets: &[String]) -> Result<PathBuf, Stop> {
 /// Runs one target. Returns the number of inputs, or a report about the finding.
 fn fuzz_one(ws: &Workspace, program: &Path, target: &str, seconds: u32) -> Result<u64, String> {
     let seeds = ws.root.join("fuzz").join("corpus").join(target);
-    // New inputs are kept for the next run, outside of the repository.
+    // New inputs are kept for the next run, outside the repository.
     let kept = ws.target.join("fuzz").join("corpus").join(target);
     let findings = ws.target.join("fuzz").join("findings").join(target);
     create_dir(&kept)?;
