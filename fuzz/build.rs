@@ -204,6 +204,7 @@ impl<'a> Function<'a> {
             ("const uint32_t *", "cpus") => "cpus()",
             ("keepsock_address *", "addresses") => "addresses()",
             ("keepsock_address *", "address") => "structure_out::<keepsock_address>()",
+            ("keepsock_conn *", "conn") => "conn_out()",
             ("keepsock_keepalive *", "out") => "sized_out::<keepsock_keepalive>()",
             ("keepsock_attempt *", "out") => "sized_out::<keepsock_attempt>()",
             ("keepsock_five_tuple *", "out") => "sized_out::<keepsock_five_tuple>()",

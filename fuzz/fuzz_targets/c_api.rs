@@ -297,6 +297,7 @@ struct Call<'a, 'i> {
     error: Option<Box<Cell<usize>>>,
     created: Option<(usize, Box<Cell<usize>>)>,
     moved: bool,
+    connection: Option<Box<Cell<u64>>>,
     /// A descriptor that a successful call owns.
     adopted: Option<OwnedFd>,
     kept: Vec<OwnedFd>,
@@ -326,6 +327,7 @@ impl<'a, 'i> Call<'a, 'i> {
             error: None,
             created: None,
             moved: false,
+            connection: None,
             adopted: None,
             kept: Vec::new(),
             peer: None,
@@ -383,6 +385,9 @@ impl<'a, 'i> Call<'a, 'i> {
             }
         }
         if status == 0 {
+            if let Some(id) = self.connection.take().map(|id| id.get()) {
+                CONNS[(id % 8) as usize].store(id, Ordering::Relaxed);
+            }
             // The library owns the descriptor now.
             if let Some(adopted) = self.adopted.take() {
                 let _ = adopted.into_raw_fd();
@@ -514,6 +519,13 @@ impl<'a, 'i> Call<'a, 'i> {
             n => CONNS[usize::from(n) % CONNS.len()].load(Ordering::Relaxed),
         };
         keepsock_conn { id }
+    }
+
+    fn conn_out(&mut self) -> *mut c_void {
+        if self.bit() {
+            return null_mut();
+        }
+        self.connection.insert(Box::new(Cell::new(0))).as_ptr().cast()
     }
 
     // ---- numbers
