@@ -342,6 +342,43 @@ ticker)
     done
     ;;
 
+file_server)
+    command -v curl >/dev/null || skip "curl is missing. Install it (Debian, Ubuntu: apt-get install curl)"
+    mkdir "$dir/files"
+    head -c 33554432 /dev/urandom >"$dir/files/large"
+    echo hello >"$dir/files/small"
+    : >"$dir/files/empty"
+    echo secret >"$dir/outside"
+    ln -s ../outside "$dir/files/link"
+    start "$1" 127.0.0.1:0 "$dir/files"
+    get() { # ARGUMENT...
+        curl --silent --show-error --max-time 60 --noproxy '*' "$@" 2>"$dir/curl.err"
+    }
+    # Several files on one connection
+    url="http://$endpoint"
+    connects=$(get --write-out '%{num_connects}\n' "$url/large" -o "$dir/large" "$url/empty" -o "$dir/empty" \
+        "$url/small" -o "$dir/small") || fail "curl failed"
+    equal "connects" "1 0 0" "$(echo $connects)"
+    for file in large small empty; do
+        cmp "$dir/files/$file" "$dir/$file" || fail "$file differs"
+    done
+    for name in missing .hidden link a/b '' "$(printf %0300d 0)"; do
+        equal "status of '$name'" 404 "$(get --path-as-is -o "$dir/none" --write-out '%{http_code}' "$url/$name")"
+    done
+    equal "status of a POST" 404 "$(get -o "$dir/none" --write-out '%{http_code}' --request POST "$url/small")"
+    # A client that reads slowly delays no other client.
+    get --limit-rate 1M "$url/large" -o "$dir/slow" &
+    slow=$!
+    pids="$pids $slow"
+    for i in 1 2 3 4 5; do
+        equal "file next to a slow client" hello "$(get "$url/small")"
+    done
+    kill -9 "$slow"
+    wait "$slow" 2>/dev/null || :
+    kill -TERM "$server"
+    ended "$server" "file server"
+    ;;
+
 proxy)
     cd "$dir" # a Unix socket's path must be short
     talk=$3
