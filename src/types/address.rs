@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::types::escape::{Escaped, escaped};
+use crate::types::escape::{Escaped, UNNAMED, escaped};
 
 /// The transport protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -257,7 +257,7 @@ impl fmt::Display for Address {
             Address::Inet(a) => a.fmt(f),
             Address::UnixPath(path) => write!(f, "unix:{}", escaped(path)),
             Address::UnixAbstract(name) => write!(f, "unix:@{}", Escaped(name)),
-            Address::UnixUnnamed => f.write_str("unix:(unnamed)"),
+            Address::UnixUnnamed => write!(f, "unix:{UNNAMED}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::types::address::{Address, canonical};
 use crate::types::error::{EMPTY_HOST, Error, ErrorKind, Result};
-use crate::types::escape::{Escaped, escaped, is_deceptive, unescaped};
+use crate::types::escape::{Escaped, UNNAMED, escaped, is_deceptive, unescaped};
 
 /// An endpoint to connect to or to listen on. The syntax is the same for all transports:
 ///
@@ -211,6 +211,9 @@ impl FromStr for Endpoint {
                     let name = parse_unix_name(text, "abstract name", name, max)?;
                     Ok(Endpoint(Target::UnixAbstract(name)))
                 }
+                None if rest == UNNAMED => {
+                    Err(refuse(text, "a socket without a name has no endpoint".to_owned()))
+                }
                 None => {
                     let max = UNIX_PATH_MAX;
                     let path = parse_unix_name(text, "path", rest, max)?;
@@ -410,7 +413,7 @@ impl fmt::Display for Endpoint {
             }
             Target::UnixPath(path) => write!(f, "unix:{}", escaped(path)),
             // An adopted socket may have no name. No socket can be bound to this endpoint.
-            Target::UnixAbstract(name) if name.is_empty() => f.write_str("unix:(unnamed)"),
+            Target::UnixAbstract(name) if name.is_empty() => write!(f, "unix:{UNNAMED}"),
             Target::UnixAbstract(name) => write!(f, "unix:@{}", Escaped(name)),
         }
     }
@@ -501,6 +504,8 @@ mod tests {
             "xn--bcher-kva.example:443",
             "bücher.example:443",
             "unix:/run/app.sock",
+            r"unix:\x28unnamed)",
+            "unix:./(unnamed)",
             "unix:relative.sock",
             "unix:@abstract",
             "unix:@with:colon",
@@ -569,6 +574,7 @@ mod tests {
             ("exa mple.com:80", "' ' in the host"),
             ("http://example.com:80", "a URL is not an endpoint"),
             ("/tmp/x", "write unix:/tmp/x"),
+            ("unix:(unnamed)", "a socket without a name has no endpoint"),
             ("./x", "write unix:./x"),
             ("../x:1", "write unix:../x:1"),
             ("@abs", "write unix:@abs"),

@@ -12,8 +12,11 @@ use std::path::Path;
 /// [`FiveTuple`](crate::FiveTuple).
 pub(crate) struct Escaped<'a>(pub &'a [u8]);
 
+/// The text of the address of a socket without a name.
+pub(crate) const UNNAMED: &str = "(unnamed)";
+
 /// A path, displayed as [`Escaped`] does. A leading "@" is escaped, because it would mean the
-/// abstract namespace.
+/// abstract namespace. The path that is the text of a socket without a name is also escaped.
 pub(crate) struct EscapedPath<'a>(&'a [u8]);
 
 pub(crate) fn escaped(path: &Path) -> EscapedPath<'_> {
@@ -22,9 +25,12 @@ pub(crate) fn escaped(path: &Path) -> EscapedPath<'_> {
 
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.strip_prefix(b"@") {
-            Some(rest) => write!(f, "\\x40{}", Escaped(rest)),
-            None => Escaped(self.0).fmt(f),
+        match (self.0.strip_prefix(b"@"), self.0.strip_prefix(b"(")) {
+            (Some(rest), _) => write!(f, "\\x40{}", Escaped(rest)),
+            (None, Some(rest)) if self.0 == UNNAMED.as_bytes() => {
+                write!(f, "\\x28{}", Escaped(rest))
+            }
+            _ => Escaped(self.0).fmt(f),
         }
     }
 }

@@ -2762,6 +2762,14 @@ mod c_only {
             gives(INVALID, "not UTF-8", |e| {
                 keepsock_options_set_local_endpoint(options, latin1.as_ptr(), e)
             });
+            let bare = "local_endpoint \"/tmp/x\": for a Unix socket write unix:/tmp/x";
+            gives(keepsock::ErrorKind::InvalidEndpoint.code(), bare, |e| {
+                keepsock_options_set_local_endpoint(options, c"/tmp/x".as_ptr(), e)
+            });
+            let bare = "remote_address \"/tmp/x\": for a Unix socket write unix:/tmp/x";
+            gives(keepsock::ErrorKind::InvalidEndpoint.code(), bare, |e| {
+                keepsock_options_add_remote_address(options, c"/tmp/x".as_ptr(), e)
+            });
             // The options are unchanged, and still usable for a connection with defaults.
             let mut client = null_mut();
             let endpoint = endpoint_of(server);

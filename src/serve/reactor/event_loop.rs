@@ -181,7 +181,8 @@ impl<'a> Loop<'a> {
             && self.accepting == Accepting::Yes
             && self.unwatched.is_empty()
             && self.headers.is_empty()
-            && self.next_precise().is_none()
+            && self.service_due.is_none()
+            && self.program_timers.is_empty()
         {
             return None;
         }
