@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use crate::io::wait::Cause;
 use crate::sys::{self, Borrowed, Owned};

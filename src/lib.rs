@@ -164,6 +164,9 @@ pub use serve::{
 };
 pub use stream::stats::ConnectionStats;
 pub use stream::{BorrowedSocket, ClientSocket, Received};
+#[cfg(all(feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[doc(hidden)]
+pub use sys::failpoints;
 pub use types::address::{Address, Family, FiveTuple, Protocol};
 pub use types::close_reason::CloseReason;
 pub use types::credentials::Credentials;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use crate::sys::SockRef;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::io::random::random;
 #[cfg(feature = "activation")]
@@ -110,13 +111,14 @@ fn identity_of(_metadata: &fs::Metadata) -> Option<Identity> {
 }
 
 fn identity(path: &Path) -> Option<Identity> {
-    fs::symlink_metadata(path).ok().and_then(|metadata| identity_of(&metadata))
+    let metadata = sys::call("statx", || fs::symlink_metadata(path));
+    metadata.ok().and_then(|metadata| identity_of(&metadata))
 }
 
 #[cfg(unix)]
 pub(crate) fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+    sys::call("statx", || fs::symlink_metadata(path)).is_ok_and(|m| m.file_type().is_socket())
 }
 
 #[cfg(not(unix))]
@@ -210,7 +212,9 @@ impl Lock {
     fn on(path: PathBuf, how: &mut fs::OpenOptions) -> Attempt {
         match sys::lock_file(&path, how) {
             // The previous holder of the lock may have removed this file.
-            Ok(Some(file)) if identity_of(&file.metadata()?) == identity(&path) => {
+            Ok(Some(file))
+                if identity_of(&sys::call("statx", || file.metadata())?) == identity(&path) =>
+            {
                 Ok(Ok(Lock { path, file }))
             }
             Ok(_) => Ok(Err(path)),
@@ -228,16 +232,17 @@ impl Lock {
         };
         let mut prefix = socket.file_name().unwrap_or_default().to_owned();
         prefix.push(".lock");
-        let directory = fs::metadata(dir)?;
+        let directory = sys::call("statx", || fs::metadata(dir))?;
         // The socket file is absent while another process replaces it.
-        let stale = fs::symlink_metadata(socket).ok();
-        let users = [0, owner_of(&directory), owner_of(&self.file.metadata()?)];
+        let stale = sys::call("statx", || fs::symlink_metadata(socket)).ok();
+        let own = sys::call("statx", || self.file.metadata())?;
+        let users = [0, owner_of(&directory), owner_of(&own)];
         let counts = |owner: u32| {
             !is_sticky(&directory)
                 || users.contains(&owner)
                 || stale.as_ref().is_some_and(|stale| owner_of(stale) == owner)
         };
-        for entry in fs::read_dir(dir)? {
+        for entry in sys::call("openat", || fs::read_dir(dir))? {
             let entry = entry?;
             let name = entry.file_name();
             let path = dir.join(&name);
@@ -246,7 +251,7 @@ impl Lock {
             {
                 continue;
             }
-            match fs::symlink_metadata(&path) {
+            match sys::call("statx", || fs::symlink_metadata(&path)) {
                 Ok(found) if found.is_file() && counts(owner_of(&found)) => {}
                 _ => continue,
             }
@@ -265,8 +270,9 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // A user may have removed the file. The lock is released with the descriptor, after this.
-        if self.file.metadata().is_ok_and(|file| identity_of(&file) == identity(&self.path)) {
-            let _ = fs::remove_file(&self.path);
+        let own = sys::call("statx", || self.file.metadata());
+        if own.is_ok_and(|file| identity_of(&file) == identity(&self.path)) {
+            let _ = sys::call("unlink", || fs::remove_file(&self.path));
         }
     }
 }
@@ -314,7 +320,7 @@ pub(crate) fn bind_and_listen(
 
 /// Whether the path is a file of another kind.
 fn is_other_file(path: &Path) -> bool {
-    cfg!(unix) && fs::symlink_metadata(path).is_ok() && !is_socket(path)
+    cfg!(unix) && sys::call("statx", || fs::symlink_metadata(path)).is_ok() && !is_socket(path)
 }
 
 /// Binds to a path whose socket file is stale, after checking that again. The caller holds the
@@ -330,7 +336,7 @@ fn replace_stale(socket: Borrowed<'_>, name: &SockAddr, path: &Path) -> io::Resu
             if found.is_none() || !is_stale(name, path)? || identity(path) != found {
                 return Err(e);
             }
-            fs::remove_file(path)?;
+            sys::call("unlink", || fs::remove_file(path))?;
             SockRef::from(&socket).bind(name)
         }
         other => other,
@@ -346,8 +352,10 @@ fn is_stale(name: &SockAddr, path: &Path) -> io::Result<bool> {
     // listening server would accept it. For a datagram socket the kernel reports a different socket
     // type (EPROTOTYPE) before it checks whether the other socket listens. ECONNREFUSED means that
     // no socket is bound.
-    let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    Ok(probe.connect(name).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused))
+    let probe = sys::call("socket", || Socket::new(Domain::UNIX, Type::DGRAM, None))?;
+    Ok(SockRef::from(&probe)
+        .connect(name)
+        .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 /// Whether two paths lead to the same file.
@@ -453,7 +461,7 @@ impl Drop for SocketFile {
         // not give its inode to another file.
         if identity(&self.path) == Some(known) {
             // A user may have removed the file.
-            let _ = fs::remove_file(&self.path);
+            let _ = sys::call("unlink", || fs::remove_file(&self.path));
         }
     }
 }

@@ -582,6 +582,133 @@ fn words_after(keyword: &str, tokens: TokenStream, found: &mut BTreeSet<String>)
     }
 }
 
+/// Functions of libc that are called without a failpoint, with the reason.
+const NO_FAILPOINT: [(&str, &str); 11] = [
+    ("clock_gettime", "makes no system call on Linux (vdso(7)), and both clocks always exist"),
+    ("sig", "computes a set of signals, or sets a handler in a forked child"),
+    ("pthread_", "has no error for these arguments, and no call that can wait"),
+    (
+        "m",
+        "mmap, madvise and munmap: once in a process, with a fallback that tests/it/fork.rs tests",
+    ),
+    ("if_", "several calls of libc: the machine of tests/abi/faults makes each of them fail"),
+    ("dup2", "in a forked child, which must not take a lock"),
+    ("execve", "in a forked child, which must not take a lock"),
+    ("write", "in a forked child, which must not take a lock: other writes use `kernel`"),
+    ("_exit", "does not return"),
+    ("getpid", "has no error"),
+    ("syscall", "inside `call`, which is the failpoint, or rt_sigtimedwait with a timeout of zero"),
+];
+
+/// Functions of libc that make no system call.
+const NO_SYSTEM_CALL: [&str; 2] = ["gai_strerror", "freeaddrinfo"];
+
+/// Functions of other libraries that make a system call.
+const BY_OTHERS: [(&str, &str); 5] = [
+    ("Socket", "new"),
+    ("Socket", "new_raw"),
+    ("Poll", "new"),
+    ("Waker", "new"),
+    ("UnixStream", "pair"),
+];
+
+/// Methods of other libraries that make a system call.
+const METHODS_BY_OTHERS: [&str; 6] =
+    ["metadata", "try_clone_to_owned", "register", "reregister", "deregister", "read_exact"];
+
+/// Functions of `std::fs` that do not make a system call.
+const PURE_FS: [&str; 1] = ["from_mode"];
+
+/// Every system call has a failpoint: it goes through `sys::kernel`.
+#[test]
+fn system_calls_have_failpoints() {
+    let mut problems = Vec::new();
+    for module in modules() {
+        let layer = (module.layer().to_owned(), module.path.last().cloned().unwrap_or_default());
+        let is_kernel = ["kernel", "failpoints", "windows"].contains(&&*layer.1);
+        // The callbacks of `ffi` make no system call.
+        if layer.0 == "sys" && is_kernel || layer.0 == "ffi" {
+            continue;
+        }
+        let mut found = Vec::new();
+        bypasses(module.tokens.clone(), layer.0 == "sys", &mut found);
+        problems.extend(found.into_iter().map(|name| format!("{}: {name}", module.file)));
+    }
+    assert!(
+        problems.is_empty(),
+        "no failpoint, use sys::kernel or sys::call:\n{}\n",
+        problems.join("\n")
+    );
+}
+
+#[test]
+fn system_calls_without_failpoints_are_found() {
+    let find = |text: &str| {
+        let mut found = Vec::new();
+        bypasses(text.parse().unwrap(), true, &mut found);
+        found
+    };
+    assert_eq!(find("fn f() { g(unsafe { libc::recv(1) }) }"), ["libc::recv"]);
+    assert_eq!(find("use socket2::{Domain, SockRef};"), ["socket2::SockRef"]);
+    assert_eq!(find("fs::remove_file(path)?; File::open(p)"), ["fs::remove_file", "File::open"]);
+    assert_eq!(find("Poll::new()?; io.try_clone_to_owned()"), ["Poll::new", "try_clone_to_owned"]);
+    let allowed = "kernel::recv(1); call(\"unlink\", || fs::remove_file(path)); libc::CMSG_LEN(1); \
+                   libc::pthread_self(); fs::OpenOptions::new(); use crate::sys::SockRef;";
+    assert_eq!(find(allowed), [""; 0]);
+}
+
+/// The calls of system calls that do not go through `sys::kernel`.
+fn bypasses(tokens: TokenStream, is_sys: bool, found: &mut Vec<String>) {
+    // The two words before, as in `module::name` and `.name`.
+    let mut before: [String; 4] = Default::default();
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        let is_called = matches!(rest.peek(), Some(TokenTree::Group(group))
+            if group.delimiter() == Delimiter::Parenthesis);
+        let text = match &token {
+            TokenTree::Group(group) => {
+                let is_failpoint =
+                    before[3] == "call" && group.delimiter() == Delimiter::Parenthesis;
+                let is_import = before[1] == "socket2" && before[3] == ":";
+                if is_import && contains(group.stream(), &|t| t.to_string() == "SockRef") {
+                    found.push("socket2::SockRef".to_owned());
+                }
+                if !is_failpoint {
+                    bypasses(group.stream(), is_sys, found);
+                }
+                String::new()
+            }
+            token => token.to_string(),
+        };
+        let of = (before[2] == ":" && before[3] == ":").then(|| before[1].clone());
+        let is_function = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        if let (Some(of), true) = (&of, is_function && is_called) {
+            let is_listed = |(name, _): &(&str, &str)| match *name {
+                "m" => ["mmap", "madvise", "munmap"].contains(&&*text),
+                "sig" | "pthread_" | "if_" => text.starts_with(name),
+                name => text == name,
+            };
+            let is_other = BY_OTHERS.contains(&(&**of, &*text))
+                || ((of == "fs" || of == "File") && !PURE_FS.contains(&&*text) && of != &text)
+                    && !(of == "File" && text == "from");
+            let is_libc = of == "libc"
+                && !(is_sys && NO_FAILPOINT.iter().any(is_listed))
+                && !NO_SYSTEM_CALL.contains(&&*text);
+            if is_libc || is_other {
+                found.push(format!("{of}::{text}"));
+            }
+        }
+        if of.as_deref() == Some("socket2") && text == "SockRef" {
+            found.push("socket2::SockRef".to_owned());
+        }
+        if before[3] == "." && is_called && METHODS_BY_OTHERS.contains(&&*text) {
+            found.push(text.clone());
+        }
+        before.rotate_left(1);
+        before[3] = text;
+    }
+}
+
 /// The names of the functions and methods that are called by `.name(` and `::name(`.
 fn calls(tokens: TokenStream, found: &mut BTreeSet<String>) {
     let mut before = [' ', ' '];

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::OPERATION;
 use crate::listener::is_dual;

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, SockAddr, SockRef, Type};
+use crate::sys::SockRef;
+use socket2::{Domain, SockAddr, Type};
 
 use crate::io::wait::{Cause, OptionFailure};
 use crate::options::SocketOptions;

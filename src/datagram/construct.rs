@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 
-use socket2::{Domain, SockRef, Type};
+use crate::sys::SockRef;
+use socket2::{Domain, Type};
 
 use super::*;
 use crate::bind::{BoundInet, Step, at_unix_bind, bind_error, bind_first, local_of};

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use socket2::{SockAddr, SockRef};
+use crate::sys::SockRef;
+use socket2::SockAddr;
 
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;

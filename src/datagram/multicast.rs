@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::DatagramSocket;
 use crate::sys::{self, ToGroups};

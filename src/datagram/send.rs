@@ -6,7 +6,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{SockAddr, SockRef};
+use crate::sys::SockRef;
+use socket2::SockAddr;
 
 use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix};
 use crate::io::backoff::BackOff;

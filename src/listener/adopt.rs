@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::listen::backlog;
 use super::socket::BoundListener;

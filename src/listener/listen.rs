@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, SockRef, Type};
+use crate::sys::SockRef;
+use socket2::{Domain, Type};
 
 use super::socket::BoundListener;
 use super::{ServerSocket, new_close_event};

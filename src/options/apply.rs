@@ -3,7 +3,7 @@
 use std::io;
 use std::result::Result;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::{FAST_OPEN_PENDING, SocketOptions};
 use crate::io::wait::{Cause, OptionFailure};

@@ -6,7 +6,7 @@ use std::result::Result as StdResult;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::ClientSocket;
 use super::closer::{self, Until};
@@ -332,7 +332,7 @@ impl ClientSocket {
         }
         // If no descriptor is left for the duplicate, the socket is closed immediately after its
         // FIN.
-        let duplicate = io.socket().try_clone_to_owned().ok();
+        let duplicate = sys::call("fcntl", || io.socket().try_clone_to_owned()).ok();
         self.descriptor.close(&io);
         duplicate
     }
@@ -396,7 +396,7 @@ impl ClientSocket {
             return self.wait_delivered(io);
         }
         if self.is_undelivered(io) {
-            if let Ok(duplicate) = io.socket().try_clone_to_owned() {
+            if let Ok(duplicate) = sys::call("fcntl", || io.socket().try_clone_to_owned()) {
                 closer::close_later(duplicate, Until::Delivered, self.close_timeout(), None);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::flags::{
     READ_TIMEOUT, SEQPACKET, SHORT_READ_TIMEOUT, SHORT_WRITE_TIMEOUT, TCP_OPTIONS, WRITE_TIMEOUT,
@@ -180,7 +180,7 @@ impl ClientSocket {
     /// ```
     pub fn set_read_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let flags = (READ_TIMEOUT, SHORT_READ_TIMEOUT);
-        let set = |s: &socket2::Socket, t| s.set_read_timeout(t);
+        let set = |s: &SockRef<'_>, t| s.set_read_timeout(t);
         self.set_timeout("read timeout", timeout.into(), &self.read_timeout, flags, set)
     }
 
@@ -205,7 +205,7 @@ impl ClientSocket {
     /// ```
     pub fn set_write_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let flags = (WRITE_TIMEOUT, SHORT_WRITE_TIMEOUT);
-        let set = |s: &socket2::Socket, t| s.set_write_timeout(t);
+        let set = |s: &SockRef<'_>, t| s.set_write_timeout(t);
         self.set_timeout("write timeout", timeout.into(), &self.write_timeout, flags, set)
     }
 
@@ -215,7 +215,7 @@ impl ClientSocket {
         timeout: Option<Duration>,
         cell: &TimeoutCell,
         (flag, short): (u32, u32),
-        set: impl FnOnce(&socket2::Socket, Option<Duration>) -> io::Result<()>,
+        set: impl FnOnce(&SockRef<'_>, Option<Duration>) -> io::Result<()>,
     ) -> Result<()> {
         let io = self.enter(operation)?;
         if timeout.is_some_and(|t| t.is_zero()) {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::flags::{
     ACTIVE_OPEN, FAST_OPEN, FD_SHARED, KEEP_STATS, NONBLOCK_PENDING, PROXY_PENDING, SEQPACKET,

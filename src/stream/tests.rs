@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::ClientSocket;
 use crate::listener::ServerSocket;

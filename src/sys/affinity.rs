@@ -13,7 +13,7 @@ pub(crate) fn run_on_cpu(cpu: u32) -> io::Result<()> {
     let status = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(number, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+        super::kernel::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,10 +24,12 @@ pub(crate) fn spawn_thread(
     builder: Builder,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    builder.spawn(move || {
-        // The thread has reached no cancellation point yet.
-        mem::forget(CancellationDisabled::new());
-        run();
+    super::call("clone3", || {
+        builder.spawn(move || {
+            // The thread has reached no cancellation point yet.
+            mem::forget(CancellationDisabled::new());
+            run();
+        })
     })
 }
 

@@ -58,6 +58,7 @@ mod linux {
     use super::super::errno::{check, check_int};
     use super::super::sockopt;
     use super::*;
+    use crate::sys::kernel;
 
     // Some versions of the libc crate do not declare these (linux/if_packet.h, linux/if_arp.h).
     const PACKET_OUTGOING: u8 = 4;
@@ -77,7 +78,7 @@ mod linux {
         // With protocol 0 the kernel queues nothing until bind(2), so no packet bypasses the filter.
         // DGRAM: packets start with their IP header on every kind of interface.
         let kind = Type::DGRAM.nonblocking().cloexec();
-        let socket = Socket::new_raw(Domain::PACKET, kind, None)?;
+        let socket = kernel::call("socket", || Socket::new_raw(Domain::PACKET, kind, None))?;
         // Beyond the system's limit where the process may do that. A shorter queue is acceptable.
         if sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &QUEUE).is_err() {
             let _ = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &QUEUE);
@@ -98,7 +99,7 @@ mod linux {
         name.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         let len = mem::size_of_val(&name) as socklen_t;
         // SAFETY: the name outlives the call, and len is its size.
-        check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), len) })?;
+        check_int(unsafe { kernel::bind(socket.as_raw_fd(), (&raw const name).cast(), len) })?;
         Ok(socket.into())
     }
 
@@ -125,8 +126,9 @@ mod linux {
         msg.msg_control = (&raw mut control).cast();
         msg.msg_controllen = mem::size_of::<Control>() as _;
         // SAFETY: msg describes buffers that outlive the call.
-        let len =
-            check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) })?;
+        let len = check(unsafe {
+            kernel::recvmsg(socket.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT)
+        })?;
         Ok(Packet {
             len,
             interface: name.sll_ifindex.unsigned_abs(),

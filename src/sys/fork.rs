@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::Owned;
 pub(crate) use platform::{at_child, birth, has_forked, is_inherited};

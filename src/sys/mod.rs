@@ -41,7 +41,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, TcpKeepalive};
+use socket2::{Domain, SockAddr, TcpKeepalive};
 
 use crate::types::address::needs_zone;
 use crate::types::keepalive::Keepalive;
@@ -57,8 +57,11 @@ mod convert;
 mod datagram;
 #[cfg(unix)]
 mod errno;
+#[cfg(all(feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+pub mod failpoints;
 mod fd;
 pub(crate) mod fork;
+mod kernel;
 #[cfg(feature = "serve")]
 mod lend;
 mod poll_set;
@@ -89,6 +92,7 @@ pub(crate) use capture::{PACKET_MAX, capture, capture_drops, capture_next};
 #[cfg(feature = "datagram")]
 pub(crate) use datagram::*;
 pub(crate) use fd::{Descriptor, Hold, InUse};
+pub(crate) use kernel::{SockRef, call};
 #[cfg(feature = "serve")]
 pub(crate) use lend::{lend, lent};
 pub(crate) use poll_set::Wakeup;

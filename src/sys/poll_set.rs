@@ -11,6 +11,7 @@ mod platform {
 
     use super::super::errno::check_int;
     use super::super::{Borrowed, Event};
+    use crate::sys::kernel;
 
     #[derive(Debug)]
     pub(crate) struct Wakeup {
@@ -26,8 +27,8 @@ mod platform {
             // owns.
             let (epoll, timer) = unsafe {
                 let epoll =
-                    OwnedFd::from_raw_fd(check_int(libc::epoll_create1(libc::EPOLL_CLOEXEC))?);
-                (epoll, OwnedFd::from_raw_fd(check_int(libc::timerfd_create(clock, flags))?))
+                    OwnedFd::from_raw_fd(check_int(kernel::epoll_create1(libc::EPOLL_CLOEXEC))?);
+                (epoll, OwnedFd::from_raw_fd(check_int(kernel::timerfd_create(clock, flags))?))
             };
             let wakeup = Wakeup { epoll, timer };
             wakeup.add(wakeup.timer.as_fd(), libc::EPOLLIN)?;
@@ -39,7 +40,7 @@ mod platform {
             let (epoll, what) = (self.epoll.as_raw_fd(), what.as_raw_fd());
             // SAFETY: the kernel reads one epoll_event.
             let added = check_int(unsafe {
-                libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, what, &raw mut event)
+                kernel::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, what, &raw mut event)
             });
             match added {
                 // Already registered.
@@ -66,7 +67,7 @@ mod platform {
             let (epoll, what) = (self.epoll.as_raw_fd(), what.as_raw_fd());
             // Fails if the socket was not registered.
             // SAFETY: EPOLL_CTL_DEL reads no event.
-            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, what, std::ptr::null_mut()) };
+            unsafe { kernel::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, what, std::ptr::null_mut()) };
         }
 
         /// Becomes readable after this time; `None` disarms the timer.
@@ -81,7 +82,7 @@ mod platform {
             let timer = self.timer.as_raw_fd();
             // SAFETY: the kernel reads one itimerspec.
             check_int(unsafe {
-                libc::timerfd_settime(timer, 0, &raw const spec, std::ptr::null_mut())
+                kernel::timerfd_settime(timer, 0, &raw const spec, std::ptr::null_mut())
             })?;
             Ok(())
         }

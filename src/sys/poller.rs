@@ -16,7 +16,7 @@ mod platform {
 
     #[cfg(feature = "serve")]
     use super::super::Event;
-    use super::super::{Borrowed, CancellationDisabled};
+    use super::super::{Borrowed, CancellationDisabled, kernel};
     use super::Occurred;
 
     /// The loop's half: waiting.
@@ -37,9 +37,9 @@ mod platform {
 
     impl Poller {
         pub(crate) fn new() -> io::Result<(Poller, Registry)> {
-            let poll = Poll::new()?;
-            let registry = poll.registry().try_clone()?;
-            let waker = mio::Waker::new(&registry, WAKER)?;
+            let poll = kernel::call("epoll_create1", Poll::new)?;
+            let registry = kernel::call("fcntl", || poll.registry().try_clone())?;
+            let waker = kernel::call("eventfd", || mio::Waker::new(&registry, WAKER))?;
             let poller = Poller { poll, events: Events::with_capacity(EVENTS) };
             Ok((poller, Registry { registry, waker }))
         }
@@ -47,7 +47,7 @@ mod platform {
         /// Waits for an event, or until the timeout expires.
         #[inline]
         pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-            match self.poll.poll(&mut self.events, timeout) {
+            match kernel::call("epoll_wait", || self.poll.poll(&mut self.events, timeout)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                     self.events.clear();
                     Ok(())
@@ -80,7 +80,7 @@ mod platform {
         pub(crate) fn wake(&self) {
             let _disabled = CancellationDisabled::new();
             // Fails only when the system lacks memory; the loop then notices at its next wait.
-            let _ = self.waker.wake();
+            let _ = kernel::call("write", || self.waker.wake());
         }
 
         /// Reports once when data arrives, and once when the send buffer has space again after it
@@ -92,14 +92,18 @@ mod platform {
             writable: bool,
         ) -> io::Result<()> {
             let socket = socket.as_raw_fd();
-            self.registry.register(&mut SourceFd(&socket), Token(key), interest(writable))
+            kernel::call("epoll_ctl", || {
+                self.registry.register(&mut SourceFd(&socket), Token(key), interest(writable))
+            })
         }
 
         /// Also reports space in the send buffer from now on.
         #[cfg(feature = "serve")]
         pub(crate) fn add_writable(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             let socket = socket.as_raw_fd();
-            self.registry.reregister(&mut SourceFd(&socket), Token(key), interest(true))
+            kernel::call("epoll_ctl", || {
+                self.registry.reregister(&mut SourceFd(&socket), Token(key), interest(true))
+            })
         }
 
         /// Reports while connections wait (Linux), or once when a connection arrives.
@@ -137,7 +141,7 @@ mod platform {
             let mut event = libc::epoll_event { events, u64: key as u64 };
             let (epoll, socket) = (self.registry.as_raw_fd(), socket.as_raw_fd());
             // SAFETY: the kernel reads one epoll_event. mio uses the number in it as a token.
-            let done = unsafe { libc::epoll_ctl(epoll, what, socket, &raw mut event) };
+            let done = unsafe { kernel::epoll_ctl(epoll, what, socket, &raw mut event) };
             super::super::errno::check_int(done).map(drop)
         }
 
@@ -164,7 +168,7 @@ mod platform {
         pub(crate) fn remove(&self, socket: Borrowed<'_>) {
             let socket = socket.as_raw_fd();
             // Fails if the listener is not registered, which is the desired state.
-            let _ = self.registry.deregister(&mut SourceFd(&socket));
+            let _ = kernel::call("epoll_ctl", || self.registry.deregister(&mut SourceFd(&socket)));
         }
     }
 

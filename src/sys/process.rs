@@ -24,13 +24,17 @@ mod platform {
     use std::ptr;
     use std::sync::OnceLock;
 
+    use crate::sys::SockRef;
     use libc::c_int;
-    use socket2::{Domain, SockRef, Type};
+    use socket2::{Domain, Type};
 
+    #[cfg(target_os = "linux")]
+    use super::super::errno::check;
     use super::super::errno::check_int;
     use super::super::unix::forbid_sigpipe;
     use super::super::{Borrowed, Owned, connection_kind};
     use super::FIRST_INHERITED;
+    use crate::sys::kernel;
 
     /// The kind of a passed descriptor.
     pub(crate) enum StartedWith {
@@ -45,7 +49,7 @@ mod platform {
     pub(crate) fn check_passed(number: u32) -> io::Result<()> {
         let number = RawFd::try_from(number).unwrap_or(-1);
         // SAFETY: F_GETFD takes no pointer; a closed number is an error.
-        let flags = check_int(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+        let flags = check_int(unsafe { kernel::fcntl(number, libc::F_GETFD, 0) })?;
         if flags & libc::FD_CLOEXEC == 0 {
             return Ok(());
         }
@@ -83,7 +87,8 @@ mod platform {
 
     fn keep_from_programs(fd: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: F_SETFD takes no pointer.
-        check_int(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+        check_int(unsafe { kernel::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })
+            .map(drop)
     }
 
     /// Leaves a descriptor open. It belongs to the program.
@@ -115,10 +120,11 @@ mod platform {
         // SAFETY: pidfd_open takes no pointer and returns a new descriptor that only this function
         // owns. statfs consists of integers, and the kernel fills it in.
         let (fd, kind) = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0);
-            let fd = OwnedFd::from_raw_fd(check_int(c_int::try_from(fd).ok()?).ok()?);
+            let open = || check(libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as isize);
+            let fd = kernel::call("pidfd_open", open).ok()?;
+            let fd = OwnedFd::from_raw_fd(RawFd::try_from(fd).ok()?);
             let mut kind: libc::statfs = mem::zeroed();
-            check_int(libc::fstatfs(fd.as_raw_fd(), &raw mut kind)).ok()?;
+            check_int(kernel::fstatfs(fd.as_raw_fd(), &raw mut kind)).ok()?;
             (fd, kind)
         };
         // The type of this member differs between systems.
@@ -136,7 +142,7 @@ mod platform {
         // SAFETY: stat consists of integers, and the kernel fills it in.
         unsafe {
             let mut stat: libc::stat = mem::zeroed();
-            check_int(libc::fstat(fd, &raw mut stat))?;
+            check_int(kernel::fstat(fd, &raw mut stat))?;
             Ok(stat)
         }
     }
@@ -188,7 +194,7 @@ mod platform {
     /// The two ends of the channel through which a successor reports to the process that started
     /// it. Sockets instead of a pipe: a write to a pipe without a reader raises SIGPIPE.
     pub(crate) fn channel() -> io::Result<(Owned, Owned)> {
-        let (mine, theirs) = UnixStream::pair()?;
+        let (mine, theirs) = kernel::call("socketpair", UnixStream::pair)?;
         // Before the other end can close: macOS rejects the option afterwards.
         forbid_sigpipe(mine.as_fd())?;
         forbid_sigpipe(theirs.as_fd())?;
@@ -197,7 +203,7 @@ mod platform {
 
     /// The path of this process's program. If the file was replaced, the path names the new file.
     pub(crate) fn own_program() -> io::Result<PathBuf> {
-        let path = std::env::current_exe()?;
+        let path = kernel::call("readlink", std::env::current_exe)?;
         // proc(5): the kernel appends " (deleted)" to the link if the path names another file now.
         let bytes = path.as_os_str().as_bytes();
         if let Some(before) = bytes.strip_suffix(b" (deleted)") {
@@ -248,7 +254,7 @@ mod platform {
             return Ok(args);
         }
         // The standard library does not know the arguments of a C program on every system.
-        let text = std::fs::read("/proc/self/cmdline")
+        let text = kernel::call("openat", || std::fs::read("/proc/self/cmdline"))
             .map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
         let text = text.strip_suffix(&[0]).unwrap_or(&text);
         Ok(text.split(|b| *b == 0).map(|arg| OsString::from_vec(arg.to_vec())).collect())
@@ -269,7 +275,7 @@ mod platform {
         }
         for dir in std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
             let file = dir.join(program);
-            match std::fs::metadata(&file) {
+            match kernel::call("statx", || std::fs::metadata(&file)) {
                 Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => return Ok(file),
                 // This file is not executable; a later directory may have one that is.
                 Ok(_) => code = libc::EACCES,
@@ -306,7 +312,7 @@ mod platform {
             let mut status = 0;
             loop {
                 // SAFETY: the kernel writes one int.
-                match unsafe { libc::waitpid(self.0, &raw mut status, flags) } {
+                match unsafe { kernel::waitpid(self.0, &raw mut status, flags) } {
                     0 => return None,
                     -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                     // ECHILD: SIGCHLD is ignored, or a handler of the program has waited.
@@ -330,7 +336,7 @@ mod platform {
             }
             // SAFETY: kill takes no pointer. Nothing has waited for the child, so the kernel has
             // not reused its number.
-            if unsafe { libc::kill(self.0, libc::SIGKILL) } == -1 {
+            if unsafe { kernel::kill(self.0, libc::SIGKILL) } == -1 {
                 return self.ended();
             }
             self.wait(0)
@@ -373,7 +379,7 @@ mod platform {
             // SAFETY: F_DUPFD_CLOEXEC takes no pointer, and returns a new descriptor that only
             // this function owns.
             unsafe {
-                let fd = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above);
+                let fd = kernel::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above);
                 Ok(OwnedFd::from_raw_fd(check_int(fd)?))
             }
         };
@@ -388,7 +394,7 @@ mod platform {
         // A signal handler of this program must not run in the child, which shares its sockets.
         let mask = block_signals();
         // SAFETY: fork takes no pointer; the child calls `become_program` only.
-        let child = unsafe { libc::fork() };
+        let child = unsafe { kernel::fork() };
         if child == 0 {
             // SAFETY: this is the child of a fork; the strings end with NUL and the arrays with
             // null.
@@ -404,7 +410,8 @@ mod platform {
     /// Returns why the child could not start the program, if it could not. Waits for the result.
     pub(crate) fn read_report(mine: Owned) -> Option<io::Error> {
         let mut code = [0; 4];
-        UnixStream::from(mine).read_exact(&mut code).ok()?;
+        let mut report = UnixStream::from(mine);
+        kernel::call("read", || report.read_exact(&mut code)).ok()?;
         Some(io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
     }
 

@@ -44,6 +44,7 @@ mod linux_saved {
 
     use super::super::errno::check_int;
     use super::*;
+    use crate::sys::kernel;
 
     // linux/tcp.h; not in every supported version of the libc crate.
     const TCP_SAVED_SYN: c_int = 28;
@@ -57,7 +58,7 @@ mod linux_saved {
             let mut len = socklen_t::try_from(bytes.len()).unwrap_or(socklen_t::MAX);
             // SAFETY: the kernel writes at most `len` bytes, and then their number into len.
             let code = unsafe {
-                libc::getsockopt(
+                kernel::getsockopt(
                     socket.as_raw_fd(),
                     libc::IPPROTO_TCP,
                     TCP_SAVED_SYN,

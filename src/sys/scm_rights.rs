@@ -41,6 +41,7 @@ mod here {
     use super::super::sockopt;
     use super::super::unix::{NO_SIGPIPE, flags};
     use super::*;
+    use crate::sys::kernel;
 
     const EACH: usize = mem::size_of::<c_int>();
 
@@ -73,7 +74,7 @@ mod here {
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     fn close_on_exec(fd: c_int) {
         // SAFETY: F_SETFD takes no pointer. It fails only for a closed number.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        unsafe { kernel::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 
     fn space(size: usize) -> usize {
@@ -154,7 +155,7 @@ mod here {
         }
         let flags = flags(wait) | NO_SIGPIPE;
         // SAFETY: msg describes buffers and a name that outlive the call.
-        check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
+        check(unsafe { kernel::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })
     }
 
     /// Receives bytes, and at most `max` of the descriptors that travel with them. The kernel closes
@@ -184,7 +185,7 @@ mod here {
         }
         let flags = flags(wait) | CLOSE_ON_EXEC | WHOLE_LENGTH;
         // SAFETY: msg describes buffers that outlive the call.
-        let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
+        let len = check(unsafe { kernel::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
         let mut passed = Passed {
             // Control messages that the program requested through the descriptor may be truncated
             // as well. The flag is then set although no descriptor was lost.
@@ -208,8 +209,8 @@ mod here {
 
     /// A SOCK_SEQPACKET socket, created non-blocking and close-on-exec. macOS does not support it.
     pub(crate) fn packet_socket() -> io::Result<Owned> {
-        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-        socket.set_nonblocking(true)?;
+        let socket = kernel::call("socket", || Socket::new(Domain::UNIX, Type::SEQPACKET, None))?;
+        kernel::call("fcntl", || socket.set_nonblocking(true))?;
         Ok(socket.into())
     }
 
@@ -218,7 +219,7 @@ mod here {
     pub(crate) fn narrow_socket(socket: Borrowed<'_>, mode: u32) {
         // Other systems return EINVAL, and the file gets its mode after bind(2).
         // SAFETY: fchmod takes no pointer.
-        unsafe { libc::fchmod(socket.as_raw_fd(), mode as libc::mode_t) };
+        unsafe { kernel::fchmod(socket.as_raw_fd(), mode as libc::mode_t) };
     }
 
     /// Sets the owner and mode of a socket's file. Another process that may write to the directory
@@ -231,8 +232,11 @@ mod here {
         }
         // open(2): O_PATH names the file itself, and cannot read or write it.
         let itself = libc::O_PATH | libc::O_NOFOLLOW;
-        let file = std::fs::OpenOptions::new().read(true).custom_flags(itself).open(path)?;
-        if !file.metadata()?.file_type().is_socket() {
+        let mut how = std::fs::OpenOptions::new();
+        let how = how.read(true).custom_flags(itself);
+        let file = kernel::call("openat", || how.open(path))?;
+        let metadata = || kernel::call("statx", || file.metadata());
+        if !metadata()?.file_type().is_socket() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let (fd, none) = (file.as_raw_fd(), c"".as_ptr());
@@ -240,21 +244,24 @@ mod here {
             // chown(2): -1 leaves the owner or group unchanged.
             let (uid, gid) = (wanted.uid.unwrap_or(u32::MAX), wanted.gid.unwrap_or(u32::MAX));
             // SAFETY: the name is NUL-terminated.
-            check_int(unsafe { libc::fchownat(fd, none, uid, gid, libc::AT_EMPTY_PATH) })?;
+            check_int(unsafe { kernel::fchownat(fd, none, uid, gid, libc::AT_EMPTY_PATH) })?;
         }
         match wanted.mode {
-            Some(mode) if file.metadata()?.mode() & 0o7777 != mode => {
+            Some(mode) if metadata()?.mode() & 0o7777 != mode => {
                 // fchmod(2) rejects O_PATH descriptors, but chmod(2) works on their name in /proc.
                 let name = format!("/proc/self/fd/{fd}");
-                let set = std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode));
+                let mode_of = std::fs::Permissions::from_mode(mode);
+                let set = kernel::call("chmod", || std::fs::set_permissions(name, mode_of));
                 match set {
                     // Without /proc: fchmodat2(2), Linux 6.6, which has this number on all
                     // architectures except MIPS and Alpha.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {
                         let (fchmodat2, empty): (libc::c_long, _) = (452, libc::AT_EMPTY_PATH);
-                        // SAFETY: the name is NUL-terminated.
-                        let set = unsafe { libc::syscall(fchmodat2, fd, none, mode, empty) };
-                        check(set as isize).map(|_| ())
+                        kernel::call("fchmodat2", || {
+                            // SAFETY: the name is NUL-terminated.
+                            let set = unsafe { libc::syscall(fchmodat2, fd, none, mode, empty) };
+                            check(set as isize).map(|_| ())
+                        })
                     }
                     set => set,
                 }
@@ -272,11 +279,13 @@ mod here {
             // chown(2): -1 leaves the owner or group unchanged.
             let (uid, gid) = (wanted.uid.unwrap_or(u32::MAX), wanted.gid.unwrap_or(u32::MAX));
             // SAFETY: the name is NUL-terminated.
-            check_int(unsafe { libc::fchownat(at, name.as_ptr(), uid, gid, itself) })?;
+            check_int(unsafe { kernel::fchownat(at, name.as_ptr(), uid, gid, itself) })?;
         }
         if let Some(mode) = wanted.mode {
             // SAFETY: the name is NUL-terminated.
-            check_int(unsafe { libc::fchmodat(at, name.as_ptr(), mode as libc::mode_t, itself) })?;
+            check_int(unsafe {
+                kernel::fchmodat(at, name.as_ptr(), mode as libc::mode_t, itself)
+            })?;
         }
         Ok(())
     }
@@ -293,7 +302,7 @@ mod here {
     pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
         let (mut uid, mut gid) = (0, 0);
         // SAFETY: getpeereid writes two integers through valid pointers.
-        check_int(unsafe { libc::getpeereid(socket.as_raw_fd(), &raw mut uid, &raw mut gid) })?;
+        check_int(unsafe { kernel::getpeereid(socket.as_raw_fd(), &raw mut uid, &raw mut gid) })?;
         #[cfg(target_vendor = "apple")]
         // SAFETY: getsockopt writes one int.
         let pid = unsafe { sockopt::get::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID) }

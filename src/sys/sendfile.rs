@@ -30,6 +30,7 @@ mod direct {
     use super::super::Borrowed;
     use super::super::errno::check;
     use super::*;
+    use crate::sys::kernel;
 
     /// sendfile(2): no call transfers more.
     const MOST: u64 = 0x7fff_f000;
@@ -135,7 +136,7 @@ mod direct {
         let count = len.min(MOST) as usize;
         // SAFETY: the kernel reads and writes the offset, which outlives the call.
         let sent = check(unsafe {
-            libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
+            kernel::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
         });
         quiet.note(&sent, count);
         sent
@@ -177,7 +178,7 @@ pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Res
     loop {
         // SAFETY: the kernel writes at most buf.len() bytes into buf.
         let read = super::errno::check(unsafe {
-            libc::pread(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at)
+            super::kernel::pread(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at)
         });
         match read {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::{Borrowed, Families};
 use crate::types::sockopt::Sockopt;

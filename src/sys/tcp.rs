@@ -77,7 +77,7 @@ fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
 
     let mut bytes: libc::c_int = 0;
     // SAFETY: the callers' requests write an int through the pointer.
-    let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut bytes) };
+    let code = unsafe { super::kernel::ioctl(socket.as_raw_fd(), request as _, &raw mut bytes) };
     if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }
 
@@ -85,7 +85,8 @@ fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
 mod platform {
     use std::os::fd::AsRawFd;
 
-    use socket2::{Domain, SockRef};
+    use crate::sys::SockRef;
+    use socket2::Domain;
 
     use super::super::Borrowed;
     use super::super::sockopt;
@@ -370,7 +371,8 @@ mod platform {
         message.msg_controllen = size_of_val(&control) as _;
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: the message and the buffers that it describes outlive the call.
-        let peeked = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+        let peeked =
+            unsafe { super::super::kernel::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
         let error = io::Error::last_os_error();
         let _ = sockopt::set(socket, libc::IPPROTO_TCP, TCP_INQ, &0);
         if peeked < 0 {

@@ -13,14 +13,16 @@ use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
+use crate::sys::SockRef;
 use libc::c_int;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::errno::check_int;
 use super::{
     CancellationDisabled, ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken,
     poll_ms,
 };
+use crate::sys::kernel;
 use crate::types::address::{Address, Family};
 use crate::types::endpoint::{Endpoint, Target, UNIX_PATH_MAX};
 use crate::types::keepalive::Keepalive;
@@ -52,7 +54,23 @@ pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
 /// The same requirements as the system call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline(always)]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    #[cfg(all(feature = "failpoints", target_env = "gnu"))]
+    // SAFETY: the caller keeps the call's requirements.
+    return kernel::direct(number, arguments, |arguments| unsafe { enter(number, arguments) });
+    #[cfg(not(all(feature = "failpoints", target_env = "gnu")))]
+    // SAFETY: the caller keeps the call's requirements.
+    unsafe {
+        enter(number, arguments)
+    }
+}
+
+/// # Safety
+/// The same requirements as the system call.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline(always)]
+unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
     let [a, b, c, d, e, f] = arguments;
     #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
     {
@@ -123,7 +141,7 @@ pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
 
 /// Creates a datagram socket in blocking mode, close-on-exec.
 pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
-    Ok(Socket::new(domain, Type::DGRAM, None)?.into())
+    Ok(kernel::call("socket", || Socket::new(domain, Type::DGRAM, None))?.into())
 }
 
 /// Creates a stream socket, non-blocking and close-on-exec.
@@ -133,10 +151,12 @@ pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    let socket = kernel::call("socket", || {
+        Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)
+    })?;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let socket = {
-        let socket = Socket::new(domain, Type::STREAM, protocol)?;
+        let socket = kernel::call("socket", || Socket::new(domain, Type::STREAM, protocol))?;
         socket.set_nonblocking(true)?;
         socket
     };
@@ -156,6 +176,7 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
 /// Takes one connection from the listener's queue, with one system call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -166,7 +187,7 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
         let to = name.as_mut_ptr().cast();
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
         check_int(unsafe {
-            libc::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC)
+            kernel::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC)
         })?
     };
     #[cfg(not(debug_assertions))]
@@ -207,6 +228,7 @@ unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Ad
 /// Takes one connection from the listener's queue. On the BSDs it inherits non-blocking mode, on
 /// other systems it does not.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
     socket.set_nonblocking(true)?;
@@ -217,7 +239,7 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
 pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
     let mut value = c_int::from(on);
     // SAFETY: FIONBIO reads an int through the pointer.
-    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONBIO, &raw mut value) })?;
+    check_int(unsafe { kernel::ioctl(socket.as_raw_fd(), libc::FIONBIO, &raw mut value) })?;
     Ok(())
 }
 
@@ -225,7 +247,7 @@ pub(crate) fn set_nonblocking(socket: Borrowed<'_>, on: bool) -> io::Result<()> 
 pub(crate) fn wake(socket: Borrowed<'_>) {
     // Fails without a connection (ENOTCONN): then no call waits.
     // SAFETY: shutdown takes no pointer.
-    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+    unsafe { kernel::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
 /// Ends every present and future call that waits to receive, in any thread. Sending continues. Linux
@@ -233,7 +255,7 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
 #[cfg(all(feature = "serve", feature = "datagram"))]
 pub(crate) fn wake_receivers(socket: Borrowed<'_>) {
     // SAFETY: shutdown takes no pointer.
-    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
+    unsafe { kernel::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
 }
 
 /// Resets a TCP connection at once, and wakes every call that waits on it, in any thread. Returns
@@ -245,7 +267,7 @@ pub(crate) fn disconnect(socket: Borrowed<'_>) -> bool {
     let nobody: libc::sockaddr = unsafe { mem::zeroed() };
     let len = mem::size_of_val(&nobody) as libc::socklen_t;
     // SAFETY: the address outlives the call, and len is its size.
-    unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, len) == 0 }
+    unsafe { kernel::connect(socket.as_raw_fd(), &raw const nobody, len) == 0 }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -274,7 +296,7 @@ pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<Connect
 pub(crate) fn descriptor_limit() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit.
-    let code = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let code = unsafe { kernel::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     if code == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 }
 }
 
@@ -315,6 +337,7 @@ pub(super) fn flags(wait: Wait) -> c_int {
 /// unwind through Rust frames, which do not permit that.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
     let (fd, to, len) = (socket.as_raw_fd(), buf.as_mut_ptr().expose_provenance(), buf.len());
     let arguments = [fd as usize, to, len, flags(wait) as usize, 0, 0];
@@ -323,20 +346,22 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Resu
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
     super::errno::check(unsafe {
-        libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags(wait))
+        kernel::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags(wait))
     })
 }
 
 /// Receives without a wait, and leaves the bytes in the queue.
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn peek(socket: Borrowed<'_>, buf: &mut [u8]) -> io::Result<usize> {
     let flags = flags(Wait::No) | libc::MSG_PEEK;
     let _disabled = super::CancellationDisabled::new();
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
     super::errno::check(unsafe {
-        libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags)
+        kernel::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags)
     })
 }
 
@@ -349,6 +374,7 @@ pub(super) const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
 /// Makes the system call directly, as [`recv`] does.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let (fd, flags) = (socket.as_raw_fd(), flags(wait) | NO_SIGPIPE);
     let arguments =
@@ -358,11 +384,12 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let flags = flags(wait) | NO_SIGPIPE;
     // SAFETY: the kernel reads at most buf.len() bytes from buf.
     super::errno::check(unsafe {
-        libc::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags)
+        kernel::send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags)
     })
 }
 
@@ -371,6 +398,7 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
 /// # Safety
 /// `msg` describes memory that the kernel may write to.
 #[inline]
+#[cfg_attr(feature = "failpoints", track_caller)]
 unsafe fn recvmsg(socket: Borrowed<'_>, msg: *mut libc::msghdr, flags: c_int) -> io::Result<usize> {
     let fd = socket.as_raw_fd();
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -381,7 +409,7 @@ unsafe fn recvmsg(socket: Borrowed<'_>, msg: *mut libc::msghdr, flags: c_int) ->
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     // SAFETY: the caller guarantees writable memory.
-    super::errno::check(unsafe { libc::recvmsg(fd, msg, flags) })
+    super::errno::check(unsafe { kernel::recvmsg(fd, msg, flags) })
 }
 
 /// Makes the system call directly, as [`recv`] does.
@@ -389,6 +417,7 @@ unsafe fn recvmsg(socket: Borrowed<'_>, msg: *mut libc::msghdr, flags: c_int) ->
 /// # Safety
 /// `msg` describes memory that the kernel may read.
 #[inline]
+#[cfg_attr(feature = "failpoints", track_caller)]
 unsafe fn sendmsg(
     socket: Borrowed<'_>,
     msg: *const libc::msghdr,
@@ -403,13 +432,14 @@ unsafe fn sendmsg(
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     // SAFETY: the caller guarantees readable memory.
-    super::errno::check(unsafe { libc::sendmsg(fd, msg, flags) })
+    super::errno::check(unsafe { kernel::sendmsg(fd, msg, flags) })
 }
 
 /// IOV_MAX: the number of buffers that the kernel accepts in one call.
 pub(crate) const SLICES_MAX: usize = 1024;
 
 /// Receives into several buffers with one call. The kernel uses at most SLICES_MAX buffers.
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv_slices(
     socket: Borrowed<'_>,
     bufs: &mut [IoSliceMut<'_>],
@@ -425,6 +455,7 @@ pub(crate) fn recv_slices(
 }
 
 /// Sends several buffers with one call. The kernel uses at most SLICES_MAX buffers.
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn send_slices(
     socket: Borrowed<'_>,
     bufs: &[IoSlice<'_>],
@@ -470,9 +501,10 @@ fn entry(fd: BorrowedFd<'_>, events: libc::c_short) -> libc::pollfd {
 
 /// Calls poll(2). EINVAL means that RLIMIT_NOFILE, which the program may lower after it has opened
 /// descriptors, is less than the number of entries: that is a lack of descriptors.
+#[cfg_attr(feature = "failpoints", track_caller)]
 fn poll_all(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     // SAFETY: the slice holds that many entries.
-    let polled = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) };
+    let polled = unsafe { kernel::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) };
     match check_int(polled) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             Err(io::Error::from_raw_os_error(libc::EMFILE))
@@ -483,6 +515,7 @@ fn poll_all(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<(
 
 /// Waits for the socket, the event, or the timeout. The socket is optional. EINTR is returned as an
 /// error.
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn poll(
     socket: Option<(Borrowed<'_>, Interest)>,
     event: Option<&Event>,
@@ -513,11 +546,12 @@ pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
     }
     let mut fd = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: one entry, which outlives the call.
-    let ready = unsafe { libc::poll(&raw mut fd, 1, 0) };
+    let ready = unsafe { kernel::poll(&raw mut fd, 1, 0) };
     ready == 1 && fd.revents & libc::POLLHUP != 0
 }
 
 /// Waits until one of the sockets is ready or holds an error, or one of the events is set.
+#[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn poll_any(
     sockets: &[Borrowed<'_>],
     interest: Interest,
@@ -548,14 +582,15 @@ impl Event {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn new() -> io::Result<Event> {
         // SAFETY: eventfd takes no pointer.
-        let fd = check_int(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        let fd = check_int(unsafe { kernel::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the kernel returned a new descriptor that only this function owns.
         Ok(Event { reader: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn new() -> io::Result<Event> {
-        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+        let pair = std::os::unix::net::UnixStream::pair;
+        let (reader, writer) = kernel::call("socketpair", pair)?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         Ok(Event { reader: reader.into(), writer: writer.into() })
@@ -587,7 +622,7 @@ impl Event {
         // write(2) is a cancellation point.
         let _disabled = CancellationDisabled::new();
         // SAFETY: the kernel reads eight bytes, as eventfd(2) requires.
-        unsafe { libc::write(self.writer().as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { kernel::write(self.writer().as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     pub(crate) fn clear(&self) {
@@ -595,7 +630,7 @@ impl Event {
         let _disabled = CancellationDisabled::new();
         // SAFETY: the kernel writes at most eight bytes. EAGAIN means that the event was not set, which
         // is the desired state.
-        unsafe { libc::read(self.reader.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe { kernel::read(self.reader.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }
 
@@ -727,7 +762,7 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Fami
     let node_ptr = node.as_ref().map_or(ptr::null(), |n| n.as_ptr());
     // SAFETY: the strings are NUL-terminated or null, hints and list are valid.
     let code =
-        unsafe { libc::getaddrinfo(node_ptr, name.as_ptr(), &raw const hints, &raw mut list) };
+        unsafe { kernel::getaddrinfo(node_ptr, name.as_ptr(), &raw const hints, &raw mut list) };
     if code != 0 {
         let os_error = io::Error::last_os_error();
         // SAFETY: gai_strerror returns a static string for every code.
@@ -851,7 +886,7 @@ pub(crate) fn autobind(socket: Borrowed<'_>) -> io::Result<()> {
         let family = libc::AF_UNIX as libc::sa_family_t;
         let len = mem::size_of_val(&family) as libc::socklen_t;
         // SAFETY: the kernel reads a family only, of the given size.
-        check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const family).cast(), len) })?;
+        check_int(unsafe { kernel::bind(socket.as_raw_fd(), (&raw const family).cast(), len) })?;
     }
     let _ = socket;
     Ok(())
@@ -881,9 +916,10 @@ pub(crate) fn lock_file(
     use std::os::unix::fs::OpenOptionsExt;
     // O_NONBLOCK: opening another kind of file of this name, such as a FIFO, must not wait.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let opened = how.read(true).write(true).mode(0o600).custom_flags(flags).open(path);
+    let how = how.read(true).write(true).mode(0o600).custom_flags(flags);
+    let opened = kernel::call("openat", || how.open(path));
     let file = match opened {
-        Ok(file) if file.metadata()?.is_file() => file,
+        Ok(file) if kernel::call("statx", || file.metadata())?.is_file() => file,
         Err(e) if !matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENXIO)) => {
             return Err(e);
         }
@@ -891,7 +927,7 @@ pub(crate) fn lock_file(
         _ => return Err(io::ErrorKind::AddrInUse.into()),
     };
     // SAFETY: flock takes no pointer.
-    match check_int(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+    match check_int(unsafe { kernel::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
         Ok(_) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e),

@@ -60,8 +60,9 @@ impl FilePart {
                 i64::MAX
             )));
         }
-        let file = File::from(file.try_clone_to_owned().map_err(failed)?);
-        let found = file.metadata().map_err(unreadable)?;
+        let file = sys::call("fcntl", || file.try_clone_to_owned()).map_err(failed)?;
+        let file = File::from(file);
+        let found = sys::call("statx", || file.metadata()).map_err(unreadable)?;
         let size = if found.is_file() { Some(found.len()) } else { None };
         let to_end = len == u64::MAX;
         let len = match size {

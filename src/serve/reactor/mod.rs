@@ -208,7 +208,7 @@ impl ReactorService {
         let local = entry
             .socket
             .as_ref()
-            .and_then(|socket| socket2::SockRef::from(&sys::borrow(socket)).local_addr().ok());
+            .and_then(|socket| crate::sys::SockRef::from(&sys::borrow(socket)).local_addr().ok());
         let local = local.map_or(Address::UnixUnnamed, |name| sys::to_address(&name));
         FiveTuple { protocol: remote.protocol(), local, remote }
     }

@@ -28,7 +28,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::ClientSocket;
 use super::flags::{HALF_CLOSED, HEARTBEAT_PARTIAL, MESSAGE_PARTIAL, NONBLOCKING, UNWRITTEN};

@@ -15,6 +15,7 @@ use crate::sys::ancillary::{Received, read};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::ancillary::{each_control, read_inet, read_name};
 use crate::sys::errno::check;
+use crate::sys::kernel;
 use crate::sys::unix::{LINUX, NO_SIGPIPE, flags, is_too_long};
 use crate::sys::{Borrowed, Wait};
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -82,7 +83,7 @@ pub(crate) fn recv_datagram(
     let flags = flags(wait) | RECEIVE | if peek { libc::MSG_PEEK } else { 0 };
     let _disabled = CancellationDisabled::new();
     // SAFETY: msg describes buffers that outlive the call.
-    let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
+    let len = check(unsafe { kernel::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     // SAFETY: recvmsg filled the message.
     unsafe { read(&msg, len, buf.len(), None, received) };
     Ok(())
@@ -238,7 +239,7 @@ pub(crate) fn send_datagram(
     let flags = flags(wait) | NO_SIGPIPE;
     let _disabled = CancellationDisabled::new();
     // SAFETY: msg describes buffers that outlive the call; sendmsg only reads them.
-    check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })?;
+    check(unsafe { kernel::sendmsg(socket.as_raw_fd(), &raw const msg, flags) })?;
     Ok(())
 }
 
@@ -281,7 +282,7 @@ pub(crate) fn send_datagrams(
     // SAFETY: this many messages were written, and describe buffers that outlive the call.
     let sent = check_int(unsafe {
         let (first, count) = (messages.as_mut_ptr().cast(), runs.len() as libc::c_uint);
-        libc::sendmmsg(socket.as_raw_fd(), first, count, flags as _)
+        kernel::sendmmsg(socket.as_raw_fd(), first, count, flags as _)
     })?;
     check(sent as isize)
 }
@@ -343,7 +344,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     // other code uses during the call, because `bufs` is borrowed mutably.
     let got = check_int(unsafe {
         let (fd, first) = (socket.as_raw_fd(), messages.as_mut_ptr().cast());
-        libc::recvmmsg(fd, first, count as libc::c_uint, flags as _, std::ptr::null_mut())
+        kernel::recvmmsg(fd, first, count as libc::c_uint, flags as _, std::ptr::null_mut())
     })?;
     let got = check(got as isize)?.min(count);
     for at in 0..got {
@@ -398,7 +399,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
     msg.msg_controllen = control.0.len() as _;
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     // SAFETY: msg describes buffers that outlive the call.
-    check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
+    check(unsafe { kernel::recvmsg(socket.as_raw_fd(), &raw mut msg, flags) })?;
     let mut found = None;
     let mut local = false;
     let each = |level, kind, data: *const u8, len: usize| {

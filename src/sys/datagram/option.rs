@@ -10,6 +10,7 @@ use libc::c_int;
 use socket2::SockAddr;
 
 use super::{Memory, Sending, ToGroups};
+use crate::sys::kernel;
 use crate::sys::{Borrowed, Families, sockopt};
 
 fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
@@ -27,7 +28,7 @@ pub(crate) fn has_interface(socket: Borrowed<'_>, index: u32) -> bool {
     };
     request.ifr_ifru.ifru_ifindex = index;
     // SAFETY: the kernel reads and writes one ifreq.
-    unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) == 0 }
+    unsafe { kernel::ioctl(socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) == 0 }
 }
 
 /// Whether an interface has this index.
@@ -91,7 +92,9 @@ pub(crate) fn want_details(_: Borrowed<'_>, _: Families, _on: bool) -> io::Resul
 /// Whether no datagram waits. For a socket that was shut down, poll reports the opposite.
 pub(crate) fn is_empty(socket: Borrowed<'_>) -> bool {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    let peeked = socket2::SockRef::from(&socket).recv_with_flags(&mut [], flags);
+    let peeked = kernel::call("recvfrom", || {
+        socket2::SockRef::from(&socket).recv_with_flags(&mut [], flags)
+    });
     peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::super::clock::{age, span, steps};
 use super::super::conn_table::{

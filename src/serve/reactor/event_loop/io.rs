@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::super::conn_table::{
     BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FAILED, Input, PAUSED, READ_PENDING,

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::super::clock::steps;
 use super::super::conn_table::{
