@@ -933,6 +933,7 @@ int32_t keepsock_client_shutdown_write(keepsock_client *client, keepsock_error *
  *   - KEEPSOCK_ERR_CLOSED: another thread aborted the connection while this call waited
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -1063,6 +1064,8 @@ int32_t keepsock_client_keepalive(const keepsock_client *client, keepsock_keepal
  *     peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
  *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -1208,6 +1211,8 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall of this machine rejects the heartbeat
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -1274,6 +1279,8 @@ int32_t keepsock_client_five_tuple(const keepsock_client *client, keepsock_five_
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_DRAINING: the service is draining
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `client` is NULL
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */

@@ -671,6 +671,8 @@ int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t
  *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
  *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
  *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket
  *   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
  *     service runs in the parent
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers

@@ -281,24 +281,26 @@ fn finish_on(
     Ok(local)
 }
 
-/// Sends the PROXY header of the options. It is smaller than every send buffer, so the kernel accepts
-/// all of it.
+/// Sends the PROXY header of the options. It is smaller than every send buffer, so only a kernel without
+/// memory accepts less.
 fn send_header(socket: Borrowed<'_>, params: &AttemptParams<'_>) -> Result<(), AttemptError> {
     let Some(header) = &params.options.proxy_header else {
         return Ok(());
     };
-    let bytes = header.as_bytes();
-    let sent = loop {
-        match sys::send(socket, bytes, Wait::No) {
+    let mut left = header.as_bytes();
+    while !left.is_empty() {
+        match sys::send(socket, left, Wait::No) {
+            Ok(sent) => left = left.get(sent..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            sent => break sent,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(AttemptError(Stage::Connect, ErrorKind::NoMemory.into()));
+            }
+            Err(e) => {
+                return Err(AttemptError(Stage::Connect, Cause::reported(&e, About::Handshake)));
+            }
         }
-    };
-    match sent {
-        Ok(n) if n == bytes.len() => Ok(()),
-        Ok(_) => Err(AttemptError(Stage::Connect, ErrorKind::WouldBlock.into())),
-        Err(e) => Err(AttemptError(Stage::Connect, Cause::reported(&e, About::Handshake))),
     }
+    Ok(())
 }
 
 /// The local address of an Internet socket. `None` for a Unix socket.

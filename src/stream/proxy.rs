@@ -185,16 +185,18 @@ pub(crate) fn receive_header(
     if seen == 0 {
         return Ok(Some(HeaderState::Malformed("the peer closed its side before the end")));
     }
-    let (taken, state) = parser.feed(&buf[..seen]);
-    // These bytes were seen, so the kernel returns all of them.
-    let mut left = taken;
-    while left > 0 {
-        match sys::recv(socket, &mut buf[..left], Wait::No) {
-            Ok(0) => break,
-            Ok(n) => left -= n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+    let (header, state) = parser.clone().feed(&buf[..seen]);
+    if header == 0 {
+        return Ok(Some(state));
     }
+    // The parser reads the bytes that were received. If the receive fails, they are still there, and
+    // the next call sees them again.
+    let received = loop {
+        match sys::recv(socket, &mut buf[..header], Wait::No) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            received => break received?,
+        }
+    };
+    let (_, state) = parser.feed(&buf[..received]);
     Ok(Some(state))
 }

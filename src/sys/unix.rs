@@ -544,10 +544,15 @@ pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
     if !SEES_HANGUP {
         return super::is_gone(socket);
     }
-    let mut fd = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: one entry, which outlives the call.
-    let ready = unsafe { kernel::poll(&raw mut fd, 1, 0) };
-    ready == 1 && fd.revents & libc::POLLHUP != 0
+    let mut fds = [entry(socket, 0)];
+    loop {
+        match poll_all(&mut fds, Some(Duration::ZERO)) {
+            Ok(()) => return fds[0].revents & libc::POLLHUP != 0,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // With RLIMIT_NOFILE 0, for example, poll(2) always fails.
+            Err(_) => return super::is_gone(socket),
+        }
+    }
 }
 
 /// Waits until one of the sockets is ready or holds an error, or one of the events is set.
@@ -926,11 +931,15 @@ pub(crate) fn lock_file(
         // A file of another kind has the name of the lock file.
         _ => return Err(io::ErrorKind::AddrInUse.into()),
     };
-    // SAFETY: flock takes no pointer.
-    match check_int(unsafe { kernel::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => Ok(Some(file)),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(e) => Err(e),
+    loop {
+        // SAFETY: flock takes no pointer.
+        match check_int(unsafe { kernel::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+            Ok(_) => return Ok(Some(file)),
+            // A network file system may wait for its server.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -1016,4 +1025,38 @@ pub(crate) fn is_fatal_accept(err: &io::Error) -> bool {
         err.raw_os_error(),
         Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP)
     )
+}
+
+#[cfg(all(test, feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[allow(clippy::unwrap_used)] // tests
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::failpoints::{self, Fault, Plan};
+    use super::*;
+
+    /// I4: a reset connection is hung up, although a signal interrupts poll(2), or poll(2) always
+    /// fails (RLIMIT_NOFILE).
+    #[test]
+    fn is_hung_up_without_poll_finds_the_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        assert!(!is_hung_up(client.as_fd()));
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert!(client.read(&mut [0; 1]).is_err());
+        failpoints::arm(None);
+        assert!(is_hung_up(client.as_fd()));
+        let seen = failpoints::disarm().seen;
+        let is_here = |site: &&failpoints::Site| site.file == file!() && site.call == "poll";
+        let site = seen.keys().find(is_here).unwrap().clone();
+        for fault in [Fault::Storm(libc::EINTR, 3), Fault::Storm(libc::EINVAL, 1000)] {
+            failpoints::arm(Some(Plan { site: site.clone(), nth: 1, fault }));
+            let is_found = is_hung_up(client.as_fd());
+            assert!(failpoints::disarm().hits > 0);
+            assert!(is_found, "{fault:?}");
+        }
+    }
 }

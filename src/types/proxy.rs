@@ -40,7 +40,7 @@ pub(crate) enum HeaderState {
 }
 
 /// Reads a header byte by byte.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct HeaderParser {
     /// The start of the header, without the additional values of version 2.
     start: Vec<u8>,

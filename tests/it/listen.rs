@@ -41,6 +41,7 @@ both_apis![
     listen_after_time_wait_succeeds,
     listen_on_live_unix_path_fails,
     listen_on_stale_unix_path_replaces_it,
+    listen_on_stale_path_with_interrupted_lock_succeeds,
     listen_on_path_of_other_file_fails,
     listen_on_stale_path_concurrently_succeeds_once,
     listen_stale_paths_in_one_directory_all_succeed,
@@ -506,6 +507,19 @@ fn listen_on_stale_unix_path_replaces_it<A: Api>() {
     let server = A::listen(&dir.endpoint("s"), &[]).unwrap();
     let _client = UnixStream::connect(dir.path("s")).unwrap();
     server.accept().unwrap();
+}
+
+/// L5: a signal interrupts flock(2), which a network file system permits.
+fn listen_on_stale_path_with_interrupted_lock_succeeds<A: Api>() {
+    let dir = TempDir::new();
+    drop(UnixListener::bind(dir.path("s")).unwrap());
+    std::thread::scope(|scope| {
+        let listen = || {
+            limits::answer(libc::SYS_flock, None, -i64::from(libc::EINTR), 3);
+            A::listen(&dir.endpoint("s"), &[]).unwrap();
+        };
+        scope.spawn(listen).join().unwrap();
+    });
 }
 
 /// L5: a file that is not a socket is not removed.

@@ -24,6 +24,8 @@ both_apis![
     release_before_the_proxy_header_fails,
     unix_connection_on_server_with_trusted_proxies_has_no_header,
     connect_sends_the_proxy_header_first,
+    connect_sends_the_rest_of_a_proxy_header_that_was_sent_in_part,
+    proxy_header_whose_receive_failed_is_received_by_the_next_call,
     proxy_options_without_effect_are_rejected,
     haproxy_in_front_sends_the_addresses_of_its_client,
     haproxy_behind_accepts_the_header_of_a_connect,
@@ -74,6 +76,55 @@ fn has_clients_address<A: Api>(client: &A::Client) {
     let tuple = client.five_tuple();
     assert_eq!((&*tuple.remote.0, tuple.remote.1), CLIENT);
     assert_eq!((&*tuple.local.0, tuple.local.1), ("198.51.100.1", 443));
+}
+
+/// S1, I1: the kernel accepts the first bytes of a header only, or none of them.
+fn connect_sends_the_rest_of_a_proxy_header_that_was_sent_in_part<A: Api>() {
+    const PART: usize = 9;
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = server.local_addr().unwrap().to_string();
+    let connect = |result| {
+        let options = [Opt::ProxyHeader(1, None), Opt::CloseTimeout(0)];
+        // The filter applies to this thread alone. The kernel does not execute the first send.
+        thread::scope(|scope| {
+            let connect = || {
+                limits::answer(libc::SYS_sendto, None, result, 1);
+                A::connect(&endpoint, &options)
+            };
+            scope.spawn(connect).join().unwrap()
+        })
+    };
+    drop(connect(PART as i64).unwrap());
+    let (mut peer, _) = server.accept().unwrap();
+    let mut rest = Vec::new();
+    peer.read_to_end(&mut rest).unwrap();
+    let header = keepsock::ProxyHeader::v1(None);
+    assert_eq!(rest, header.as_bytes()[PART..]);
+    fails(connect(-i64::from(libc::EAGAIN)), ErrorKind::NoMemory);
+}
+
+/// S1: the kernel lacks memory for one receive of a header. The header is no data.
+fn proxy_header_whose_receive_failed_is_received_by_the_next_call<A: Api>() {
+    for header in [V1, V2] {
+        let server = listen::<A>(None);
+        let (client, mut peer) = accepted::<A>(&server, header);
+        peer.write_all(b"data\n").unwrap();
+        thread::scope(|scope| {
+            let receive = || {
+                // The first call looks at the bytes, the second one receives them.
+                let mut calls = 0;
+                limits::supervise(&[(libc::SYS_recvfrom, None)], move |_| {
+                    calls += 1;
+                    (calls == 2).then_some(-i64::from(libc::ENOMEM))
+                });
+                fails(client.read_proxy_header(), ErrorKind::NoMemory);
+                client.read_proxy_header().unwrap();
+            };
+            scope.spawn(receive).join().unwrap();
+        });
+        has_clients_address::<A>(&client);
+        assert_eq!(client.read_line(64).unwrap(), "data");
+    }
 }
 
 /// S1: both versions, split at each byte. No byte after the header is lost.

@@ -96,6 +96,7 @@ pub unsafe extern "C" fn keepsock_client_shutdown_write(
 ///   - KEEPSOCK_ERR_CLOSED: another thread aborted the connection while this call waited
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]

@@ -28,6 +28,8 @@ use crate::ffi::{
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall of this machine rejects the heartbeat
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -56,6 +58,8 @@ pub unsafe extern "C" fn keepsock_client_check_liveness(
 ///     peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
 ///   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]

@@ -27,6 +27,8 @@ use crate::{Address, Error, ErrorKind};
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_DRAINING: the service is draining
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `client` is NULL
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
