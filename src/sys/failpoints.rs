@@ -22,7 +22,7 @@ pub struct Site {
     pub call: &'static str,
 }
 
-/// What happens at a site.
+/// A change of the behavior of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The call fails with this error number.
@@ -147,6 +147,7 @@ fn set_errno(code: i32) {
 }
 
 /// The functions of libc and socket2, with failpoints.
+#[allow(dead_code)] // Other Cargo features select the functions that the library calls.
 pub(super) mod calls {
     use std::ffi::{c_char, c_int, c_uint, c_void};
     use std::io;

@@ -1,5 +1,5 @@
-//! The functions that make system calls. Every system call of the library goes through this module,
-//! except those that tests/architecture.rs lists with a reason.
+//! The functions that make system calls. Every system call of the library goes through this module.
+//! tests/architecture.rs lists the exceptions, with their reasons.
 //!
 //! Without the Cargo feature `failpoints`, the names are those of libc and socket2 themselves. With
 //! the feature, they are functions that make the same call, and that a plan of a test may make fail:

@@ -28,6 +28,7 @@ mod help;
 pub mod limits;
 pub mod netns;
 pub mod process;
+pub mod resources;
 mod rust;
 #[cfg(feature = "serve")]
 mod serve;

@@ -9,6 +9,7 @@ mod cross;
 
 mod abi_check;
 mod demo;
+mod faults;
 mod features;
 mod fuzz;
 mod install_check;
@@ -29,10 +30,13 @@ cargo xtask <command>
 
   test            format, lints, Rust tests, C examples
   test --full     the same, then every other check: other platforms, oldest supported
-                  Rust, valgrind, netns tests, fuzz targets, the budgets of `counts`, the shared
-                  library, documentation, installed files, demo
+                  Rust, valgrind, netns tests, fuzz targets, faults, the budgets of `counts`, the
+                  shared library, documentation, installed files, demo
   netns           runs all tests in network namespaces, including the long ones: networks that drop,
                   delay and forget packets. Prints each measurement next to its control case
+  faults          makes each system call of the library fail, transfer one byte, or wait, and prints
+                  the matrix: sites, calls, faults, results, and the sites that no scene reaches
+  faults --long   the same, ten times each
   sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
   fuzz [--seconds N] [target]
                   runs the fuzz targets with AddressSanitizer, each for N seconds (60), or one of them
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
         ["demo"] => Box::new(demo::demo),
         ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
+        ["faults"] => Box::new(|ws| faults::faults(ws, false)),
+        ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),
         ["sanitize"] => Box::new(sanitize::sanitize),
         ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),
         ["fuzz", options @ ..] => match fuzz::Run::parse(options) {

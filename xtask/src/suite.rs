@@ -7,7 +7,8 @@ use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
-    abi_check, counts, cross, demo, features, fuzz, install_check, msrv, netns, servers, tools,
+    abi_check, counts, cross, demo, faults, features, fuzz, install_check, msrv, netns, servers,
+    tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -78,6 +79,8 @@ fn test_programs(ws: &Workspace) -> Result<Vec<String>, String> {
 
 fn rest(ws: &Workspace, steps: &mut Steps) {
     steps.step("netns tests", || netns::run(ws));
+    // E4, L3: a fault at each system call, also in the threads of services.
+    steps.step("faults", || faults::run(ws, false));
     steps.step("C examples under valgrind", || {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "valgrind$")

@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 
-use socket2::SockRef;
+use crate::sys::SockRef;
 
 use super::conn_table::{
     CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, FAILED, FIN_SENT, FIN_WANTED, RECEIVED,

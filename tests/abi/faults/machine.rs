@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::limits;
+use crate::support::resources::Resources;
 use keepsock::ErrorKind;
 use keepsock::ffi::*;
 use libc::*;
@@ -451,38 +452,5 @@ impl Machine {
         let found: Vec<_> =
             found.map(|(what, (times, first))| format!("{what}, {times} times: {first}")).collect();
         assert!(found.is_empty(), "{} findings:\n{}", found.len(), found.join("\n"));
-    }
-}
-
-/// Resources that a process must not lose.
-struct Resources {
-    descriptors: usize,
-    threads: usize,
-}
-
-impl Resources {
-    fn now() -> Resources {
-        let count = |path| std::fs::read_dir(path).unwrap().count();
-        Resources { descriptors: count("/proc/self/fd"), threads: count("/proc/self/task") }
-    }
-
-    /// Waits until the use is at most this. Otherwise returns the excess.
-    fn await_again(&self, limit: Duration) -> Option<String> {
-        let until = Instant::now() + limit;
-        loop {
-            let now = Resources::now();
-            if now.descriptors <= self.descriptors && now.threads <= self.threads {
-                return None;
-            }
-            if Instant::now() > until {
-                let more = |now: usize, before: usize| now.saturating_sub(before);
-                return Some(format!(
-                    "{} descriptors, {} threads",
-                    more(now.descriptors, self.descriptors),
-                    more(now.threads, self.threads)
-                ));
-            }
-            thread::sleep(Duration::from_micros(200));
-        }
     }
 }
