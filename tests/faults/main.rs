@@ -533,6 +533,7 @@ const UNREACHED: &[(&str, &str, &str, &str)] = &[
     ("sys/scm_rights.rs", "set_socket_file", "fchmodat2", "the machine has no /proc"),
 ];
 const SUCCESSOR: &str = "in a successor process, or of the own program: tests/it/handover.rs";
+const OTHER_TYPE: &str = "a socket of another type is bound to the path: tests/it/unix_stream.rs";
 const SLOW: &str = "a handshake that takes time: tests/it/pending_connect.rs, tests/netns";
 const MULTICAST: &str = "a socket bound to a multicast group: tests/it/datagram.rs";
 const FOREIGN: &str = "a descriptor that other code has changed, or shares: tests/it/ends.rs";
