@@ -212,7 +212,7 @@ impl ThreadService {
             TrySend::Sent => result.sent += 1,
             // A graceful close is in progress. Bytes written before it still arrive.
             TrySend::ShutDown => {}
-            TrySend::WouldBlock => {
+            TrySend::SlowConsumer | TrySend::Failed => {
                 client.abort();
                 log::reset_by_broadcast(&client.five_tuple());
                 result.reset += 1;
@@ -232,7 +232,7 @@ impl ThreadService {
             let guard = client.write_lock().lock(|| match () {
                 // A close holds the write lock while it waits for delivery.
                 () if client.is_shutting_down() => Err(TrySend::ShutDown),
-                () if deadline.has_passed() => Err(TrySend::WouldBlock),
+                () if deadline.has_passed() => Err(client.end_slow_consumer()),
                 () => Ok(()),
             });
             count(&client, guard.map_or_else(|why| why, |guard| client.try_send(message, &guard)));

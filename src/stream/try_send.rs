@@ -12,8 +12,11 @@ use crate::types::close_reason::CloseReason;
 /// The result of [`ClientSocket::try_send`].
 pub(crate) enum TrySend {
     Sent,
-    /// The kernel did not accept the whole message: the peer reads too slowly or has vanished.
-    WouldBlock,
+    /// The peer reads too slowly or has vanished: the kernel did not accept the whole message, or
+    /// another thread still waits in a write.
+    SlowConsumer,
+    /// The connection has failed.
+    Failed,
     /// This side had shut down sending before.
     ShutDown,
 }
@@ -27,8 +30,10 @@ impl ClientSocket {
         };
         if let (true, Some(live)) = (self.has(HEARTBEAT_PARTIAL), self.liveness()) {
             // The rest of a heartbeat comes first.
-            if self.continue_heartbeat(&io, live, guard).is_err() || self.has(HEARTBEAT_PARTIAL) {
-                return TrySend::WouldBlock;
+            match self.continue_heartbeat(&io, live, guard) {
+                Ok(_) if !self.has(HEARTBEAT_PARTIAL) => {}
+                Ok(_) => return self.end_slow_consumer(),
+                Err(_) => return TrySend::Failed,
             }
         }
         let mut done = 0;
@@ -41,16 +46,22 @@ impl ClientSocket {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // This side has shut down sending. A reset would lose data that is in flight.
                 Err(_) if self.is_shutting_down() => return TrySend::ShutDown,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.end_slow_consumer(),
+                // The kernel reports the error of a connection once.
                 Err(e) => {
-                    if e.kind() == io::ErrorKind::WouldBlock {
-                        self.set_close_reason(CloseReason::SlowConsumer);
-                    }
-                    return TrySend::WouldBlock;
+                    self.record_error(&io, &e);
+                    return TrySend::Failed;
                 }
             }
         }
         self.note_wrote();
         TrySend::Sent
+    }
+
+    /// Records that the service gives up the peer.
+    pub(crate) fn end_slow_consumer(&self) -> TrySend {
+        self.set_close_reason(CloseReason::SlowConsumer);
+        TrySend::SlowConsumer
     }
 
     /// The lock for [`try_send`](ClientSocket::try_send).

@@ -38,6 +38,7 @@ both_apis![
     slow_reader_of_broadcast_is_disconnected,
     fixed_pool_serves_one_connection_per_thread,
     broadcast_does_not_split_another_write,
+    reset_found_by_broadcast_is_the_close_reason,
     broadcast_inside_handler_reaches_all,
     broadcast_and_drain_do_not_abort_a_close,
     broadcast_does_not_abort_a_close_during_read,
@@ -693,6 +694,26 @@ fn broadcast_does_not_split_another_write<A: Api>() {
         }
         worst
     });
+    eventually("the last connection is closed", || service.connections() == 0);
+    let ends = service.stats().ends;
+    assert!(ends.iter().any(|(end, _)| *end == CloseReason::SlowConsumer), "{ends:?}");
+    assert!(ends.iter().all(|(end, _)| *end != CloseReason::Local), "{ends:?}");
+}
+
+/// K7: a broadcast that finds the reset of a peer records it. No call of the handler can find it later.
+fn reset_found_by_broadcast_is_the_close_reason<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (leave, left) = channel();
+    let left = Mutex::new(left);
+    let handler = move |_: &A::Client| left.lock().unwrap().recv().unwrap();
+    let service = server.serve(&[], Box::new(handler)).unwrap();
+    let peer = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    eventually("the connection is served", || service.connections() == 1);
+    system::reset(peer);
+    eventually("the broadcast finds the reset", || service.broadcast(b"news").1 == 1);
+    leave.send(()).unwrap();
+    eventually("the connection is closed", || service.connections() == 0);
+    assert_eq!(service.stats().ends, [(CloseReason::PeerReset, 1)]);
 }
 
 /// V7: a handler may broadcast to all connections, including its own.
