@@ -56,7 +56,7 @@ pub(super) const RESET: u32 = 1 << 22;
 /// The peer reset the connection after its FIN. Reads still report the FIN.
 pub(super) const FIN_BEFORE_RESET: u32 = 1 << 23;
 /// The PROXY header was not received yet. It comes before all data.
-pub(super) const PROXY_PENDING: u32 = 1 << 23;
+pub(super) const PROXY_PENDING: u32 = 1 << 24;
 /// The read timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
 pub(super) const SHORT_READ_TIMEOUT: u32 = 1 << 28;
 /// The write timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
@@ -84,3 +84,22 @@ pub(super) const SLOW_WRITE: u32 = SHORT_WRITE_TIMEOUT
     | RECV_EOF
     | SEQPACKET
     | UNWRITTEN;
+
+#[cfg(test)]
+mod tests {
+    /// I4: no two flags are the same bit.
+    #[test]
+    fn flags_are_distinct_bits() {
+        let bits = include_str!("flags.rs").lines().filter_map(|line| {
+            let value = line.strip_prefix("pub(super) const ")?.split_once(": u32 = ")?.1;
+            match value.trim_end_matches(';') {
+                "1" => Some(0),
+                shifted => shifted.strip_prefix("1 << ")?.parse().ok(),
+            }
+        });
+        let bits: Vec<u32> = bits.collect();
+        assert!(bits.len() > 20, "{bits:?}");
+        let all = bits.iter().fold(0_u32, |all, bit| all | 1 << bit);
+        assert_eq!(all.count_ones() as usize, bits.len(), "{bits:?}");
+    }
+}

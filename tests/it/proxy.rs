@@ -22,6 +22,7 @@ both_apis![
     proxy_header_that_is_late_resets_the_connection,
     connection_from_untrusted_address_is_closed,
     release_before_the_proxy_header_fails,
+    connection_reset_after_fin_awaits_no_proxy_header,
     unix_connection_on_server_with_trusted_proxies_has_no_header,
     connect_sends_the_proxy_header_first,
     connect_sends_the_rest_of_a_proxy_header_that_was_sent_in_part,
@@ -297,6 +298,19 @@ fn release_before_the_proxy_header_fails<A: Api>() {
     let failure = fails(client.release().map(drop), ErrorKind::WrongState);
     assert!(failure.message.contains("PROXY header"), "{failure:?}");
     client.read_proxy_header().unwrap();
+    client.release().unwrap();
+}
+
+/// I4, T4: a connection without a proxy whose peer reset it after its FIN awaits no header.
+fn connection_reset_after_fin_awaits_no_proxy_header<A: Api>() {
+    let dir = TempDir::new();
+    let server = A::listen(&dir.endpoint("s"), &[]).unwrap();
+    let peer = std::os::unix::net::UnixStream::connect(dir.path("s")).unwrap();
+    let client = server.accept().unwrap();
+    drop(peer);
+    // The kernel reports EPIPE: a reset after the FIN of the peer.
+    fails(client.write_all(b"too late"), ErrorKind::Reset);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "the end of the stream came before");
     client.release().unwrap();
 }
 
