@@ -58,7 +58,7 @@ impl ClientSocket {
         TrySend::Sent
     }
 
-    /// Records that the service gives up the peer.
+    /// Records that the service abandons the peer.
     pub(crate) fn end_slow_consumer(&self) -> TrySend {
         self.set_close_reason(CloseReason::SlowConsumer);
         TrySend::SlowConsumer

@@ -18,6 +18,7 @@ mod netns;
 mod run;
 mod sanitize;
 mod servers;
+mod soak;
 mod sockets;
 mod steps;
 mod suite;
@@ -40,6 +41,10 @@ cargo xtask <command>
   sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
   fuzz [--seconds N] [target]
                   runs the fuzz targets with AddressSanitizer, each for N seconds (60), or one of them
+  soak            a million connections and a hundred million messages, ordinary and hostile. Fails if
+                  a message, callback, descriptor or thread is lost, or memory grows. Options:
+                  --seed N, --connections N, --messages N, --seconds N. Writes a report with plots
+                  to target/soak/
   demo            runs a push server and its clients, and explains each line of output
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
                   libraries as a table
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         ["faults"] => Box::new(|ws| faults::faults(ws, false)),
         ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),
         ["sanitize"] => Box::new(sanitize::sanitize),
+        ["soak", ..] => Box::new(|ws| soak::soak(ws, &arguments[1..])),
         ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),
         ["fuzz", options @ ..] => match fuzz::Run::parse(options) {
             Ok(run) => Box::new(move |ws| fuzz::fuzz(ws, &run)),

@@ -8,7 +8,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, faults, features, fuzz, install_check, msrv, netns, servers,
-    tools,
+    soak, tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -47,12 +47,13 @@ fn all_tests(ws: &Workspace) -> Result<String, Stop> {
     count_rust_tests(&show(&mut ws.cargo(&TEST), LONG)?)
 }
 
-/// Runs what `cargo test` runs, except the netns tests.
+/// Runs what `cargo test` runs, except the netns tests, and without the soak.
 fn tests_without_netns(ws: &Workspace) -> Result<String, Stop> {
     netns::prepare(ws);
     let mut tests = ws.cargo(&TEST);
     tests.args(["--lib", "--bins", "--examples"]);
-    let programs = test_programs(ws)?.into_iter().filter(|name| name != netns::PROGRAM);
+    let own_step = [netns::PROGRAM, soak::PROGRAM];
+    let programs = test_programs(ws)?.into_iter().filter(|name| !own_step.contains(&name.as_str()));
     tests.args(programs.flat_map(|name| ["--test".to_owned(), name]));
     let mut output = show(&mut tests, LONG)?;
     output += &show(ws.cargo(&TEST).arg("--doc"), LONG)?;
@@ -81,6 +82,8 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
     steps.step("netns tests", || netns::run(ws));
     // E4, L3: a fault at each system call, also in the threads of services.
     steps.step("faults", || faults::run(ws, false));
+    // V3, V5, V7: a minute of ordinary and hostile peers; each message and callback is counted once.
+    steps.step("soak", || soak::step(ws));
     steps.step("C examples under valgrind", || {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "valgrind$")
