@@ -49,6 +49,9 @@ pub(crate) use crate::types::network::network as parse_network;
 // disables pthread_cancel(3).
 #[cfg(feature = "serve")]
 pub(crate) use crate::sys::fork::lock_shared;
+#[cfg(all(test, keepsock_model))]
+pub(crate) use crate::sys::model::explore;
+pub(crate) use crate::sys::sync;
 pub(crate) use crate::sys::{Borrowed, CancellationDisabled, Owned};
 // The text of an error about an index.
 pub(crate) use crate::types::error::no_element;

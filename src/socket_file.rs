@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sys::SockRef;
@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::io::random::random;
 #[cfg(feature = "activation")]
 use crate::sys::Descriptor;
+use crate::sys::sync::Mutex;
 use crate::sys::{self, Borrowed, Owned};
 use crate::types::credentials::UnixFile;
 use crate::types::error::Error;

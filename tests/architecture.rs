@@ -429,7 +429,7 @@ fn modules() -> Vec<Module> {
     let mut files = Vec::new();
     rust_files(Path::new(env!("CARGO_MANIFEST_DIR")), "src", &mut files);
     let mut found: Vec<_> = files.iter().map(|(file, text)| module(file, text)).collect();
-    found.retain(|module| module.path.last().is_none_or(|last| last != "tests"));
+    found.retain(|module| module.path.last().is_none_or(|last| last != "tests" && last != "model"));
     found.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(found.len() > 80, "{} files", found.len());
     found
@@ -447,7 +447,7 @@ fn exports(modules: &[Module]) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-/// The tokens without items that have the attribute `cfg(test)` or a variant.
+/// The tokens without items for tests and models: they have the attribute `cfg(test)` or a variant.
 fn without_tests(tokens: TokenStream) -> TokenStream {
     let mut kept = Vec::new();
     let mut rest = tokens.into_iter().peekable();
@@ -478,7 +478,8 @@ fn without_tests(tokens: TokenStream) -> TokenStream {
 
 fn is_for_tests(attribute: &str) -> bool {
     let text = attribute.replace(' ', "");
-    ["cfg(test)", "cfg(all(test,", "cfg(doctest)"].iter().any(|start| text.starts_with(start))
+    let starts = ["cfg(test)", "cfg(all(test,", "cfg(doctest)", "cfg(keepsock_model)"];
+    starts.iter().any(|start| text.starts_with(start))
 }
 
 fn contains(tokens: TokenStream, is_wanted: &impl Fn(&TokenTree) -> bool) -> bool {

@@ -1,7 +1,6 @@
 //! Options of an open datagram socket, its statistics, and its descriptor.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{DatagramSocket, Shared, Side, must_poll};
@@ -9,6 +8,7 @@ use crate::io::cancel::CancelToken;
 use crate::options::option_failure;
 use crate::stream::BorrowedSocket;
 use crate::stream::sockopt::query_failure;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Families, InUse, Owned, Sending};
 use crate::types::address::FiveTuple;
 use crate::types::error::{ErrorKind, IN_USE, Result};

@@ -2,10 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
 #[cfg(feature = "activation")]
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 
 use crate::sys::SockRef;
 use socket2::{Domain, Type};
@@ -19,6 +17,8 @@ use crate::options::SocketOptions;
 use crate::options::deferred::DeferredOptions;
 use crate::resolve::resolve;
 use crate::socket_file::{self, InheritedSocket, NotBound};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 use crate::sys::{self, Borrowed, Families, Owned};
 use crate::types::address::{AddressUse, Family};
 use crate::types::endpoint::{Host, Port, Target};

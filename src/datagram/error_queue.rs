@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::recv::RECEIVE;
 use super::{DatagramSocket, Side, must_poll};
 use crate::io::wait::Cause;
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse};
 use crate::types::error::{About, ErrorKind, Result};
 

@@ -3,8 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 
 use super::recv::{Batch, Destination};
 use super::{Datagram, DatagramSocket, WaitMode};
@@ -12,6 +11,8 @@ use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
 use crate::io::lock::{POLL_INTERVAL, PollingLock};
 use crate::io::wait::Cause;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Buffers, InUse, Received};
 use crate::types::error::ErrorKind;
 

@@ -12,12 +12,15 @@ pub(crate) mod send;
 #[cfg(feature = "serve")]
 mod serve;
 
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::sys::SockRef;
@@ -193,7 +196,7 @@ impl Inet {
         }
         let own = Some(local).filter(|own| !own.ip().is_unspecified());
         let answers_from = own.filter(|own| !own.ip().is_multicast());
-        let interfaces = [const { AtomicU32::new(0) }; 8];
+        let interfaces = std::array::from_fn(|_| AtomicU32::new(0));
         Inet { local, own, answers_from, connected, interfaces, ipv6, dual, ephemeral_port: false }
     }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::send::UNEXPLAINED;
@@ -13,6 +12,7 @@ use super::{
 use crate::io::backoff::BackOff;
 use crate::io::deadline::Deadline;
 use crate::io::wait::{Cause, Stop, wait};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Buffers, Details, InUse, Interest, Received, Wait};
 use crate::types::address::Address;
 use crate::types::error::{About, Error, ErrorKind, Result};

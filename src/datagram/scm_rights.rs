@@ -1,12 +1,12 @@
 //! Datagrams with descriptors, and their owners. Unix sockets only.
 
 use std::io::IoSlice;
-use std::sync::atomic::Ordering;
 
 use super::recv::{Destination, RECEIVE};
 use super::send::SEND;
 use super::{Datagram, DatagramSocket, Outgoing, Side, Unix};
 use crate::stream::Received;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Borrowed, Passed, RIGHTS_MAX};
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::sys::SockRef;
@@ -13,6 +12,7 @@ use super::{Datagram, DatagramSocket, Inet, Outgoing, Side, Unix};
 use crate::io::backoff::BackOff;
 use crate::io::deadline::Deadline;
 use crate::io::wait::Cause;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Descriptor, InUse, Interest, MAX_BATCH, Run, Source, Wait};
 use crate::types::address::{Address, AddressUse, Unusable, canonical, lacks_zone};
 use crate::types::endpoint::{UNIX_ABSTRACT_MAX, UNIX_PATH_MAX};

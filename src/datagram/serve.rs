@@ -1,7 +1,6 @@
 //! Serving datagrams with a callback, in one or more threads.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Datagram, DatagramSocket, Incoming, Side};
@@ -13,6 +12,8 @@ use crate::log;
 use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{DatagramConfig, ServeOptions};
 use crate::sys;
+use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::error::{Error, ErrorKind, Result};
 
 const SERVE: &str = "serve";

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::diag::handshake::{Handshake, Matcher, Segment};
 use crate::io::condition::wait_on;
 use crate::io::deadline::Deadline;
 use crate::io::wait::{Cause, wait};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Interest, Owned};
 use crate::types::address::{Address, FiveTuple};
 use crate::types::error::{Error, ErrorKind, Result};

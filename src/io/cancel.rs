@@ -1,9 +1,10 @@
 //! Cancelling calls from another thread or from a signal handler.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::sys;
+use crate::sys::sync::atomic::{AtomicU8, Ordering};
+use crate::sys::sync::spin_loop;
 use crate::types::error::{Error, ErrorKind, Result};
 
 /// A token that cancels calls of the sockets to which it is attached.
@@ -106,7 +107,7 @@ impl CancelToken {
                 CLEAR => return,
                 // Another thread is between two instructions. If this thread did not wait, the
                 // event would stay set.
-                FIRING | RESETTING if !self.is_inherited() => std::hint::spin_loop(),
+                FIRING | RESETTING if !self.is_inherited() => spin_loop(),
                 fired => {
                     let mine = state.compare_exchange(
                         fired,

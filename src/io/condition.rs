@@ -1,8 +1,9 @@
 //! Waiting for another thread.
 
-use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::io::deadline::Deadline;
+use crate::sys::sync::{Condvar, MutexGuard};
 
 /// Waits until another thread signals a change, or until the deadline.
 pub(crate) fn wait_on<'a, T>(

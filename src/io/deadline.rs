@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::sys::sync::now;
+
 /// A point in time on the monotonic clock. `None`: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(pub(crate) Option<Instant>);
@@ -9,7 +11,7 @@ pub(crate) struct Deadline(pub(crate) Option<Instant>);
 impl Deadline {
     /// The deadline `timeout` from now. A timeout beyond the range of the clock never expires.
     pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+        Deadline(timeout.and_then(|timeout| now().checked_add(timeout)))
     }
 
     /// The deadline `timeout` after `start`.
@@ -19,11 +21,11 @@ impl Deadline {
 
     /// The time left. Zero after the deadline.
     pub(crate) fn remaining(self) -> Option<Duration> {
-        self.0.map(|at| at.saturating_duration_since(Instant::now()))
+        self.0.map(|at| at.saturating_duration_since(now()))
     }
 
     pub(crate) fn has_passed(self) -> bool {
-        self.0.is_some_and(|at| at <= Instant::now())
+        self.0.is_some_and(|at| at <= now())
     }
 
     /// The earlier of two deadlines.

@@ -1,11 +1,12 @@
 //! A lock whose waiters poll for cancellation: at most one thread writes to a connection, and at
 //! most one of the threads that accept from several listeners polls them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::sys::fork;
+use crate::sys::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::sync::{Condvar, Mutex};
 
 /// The lock is free. Otherwise the state is the number of the process that holds the lock. A thread
 /// of the parent does not exist in a forked child and never unlocks there.

@@ -7,6 +7,8 @@ pub(crate) mod condition;
 pub(crate) mod deadline;
 pub(crate) mod lock;
 pub(crate) mod memory;
+#[cfg(all(test, keepsock_model))]
+mod model;
 #[cfg(any(feature = "serve", feature = "capi"))]
 pub(crate) mod panic_guard;
 pub(crate) mod random;

@@ -1,9 +1,9 @@
 //! Timeouts of calls: the configured time, and the time that one call has left.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::io::deadline::Deadline;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::{self, Tick};
 
 /// The value of a [`TimeoutCell`] without a timeout.

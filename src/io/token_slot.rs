@@ -4,14 +4,14 @@
 //! is a user of the socket from the moment it starts, although its threads start later. One lock
 //! protects both, so a service starts either before or after a change.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-#[cfg(feature = "serve")]
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use crate::io::cancel::CancelToken;
 #[cfg(feature = "serve")]
 use crate::sys::fork;
+#[cfg(feature = "serve")]
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(crate) struct TokenSlot(Mutex<State>);

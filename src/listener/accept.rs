@@ -11,7 +11,6 @@
 //! step 3 has no list to check.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Rejection;
@@ -25,6 +24,7 @@ use crate::io::wait::{Cause, wait, wait_any};
 use crate::log;
 use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Families, InUse, Interest, Owned};
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};

@@ -1,6 +1,6 @@
 //! The statistics of a server socket, and the counters of each of its listeners.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters of one listener.
 #[derive(Debug, Default)]

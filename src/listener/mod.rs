@@ -11,7 +11,6 @@ mod socket;
 
 #[cfg(feature = "serve")]
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use crate::options::SocketOptions;
 use crate::stream::BorrowedSocket;
 #[cfg(feature = "serve")]
 use crate::stream::ClientSocket;
+use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::{self, Owned};
 use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, IN_USE, Result, no_element};

@@ -1,8 +1,7 @@
 //! One listening socket of a server: its descriptor, its address, its counters and its file.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::Rejection;
 use super::counters::Counters;
@@ -14,6 +13,8 @@ use crate::socket_file::SocketFile;
 use crate::stream::BorrowedSocket;
 #[cfg(feature = "serve")]
 use crate::stream::ClientSocket;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{self, Descriptor, InUse, Owned};
 use crate::types::address::Address;
 use crate::types::endpoint::Endpoint;
@@ -97,6 +98,12 @@ impl Listener {
     /// Keeps the descriptor open while the result lives. Returns `None` after a close.
     pub(crate) fn hold(&self) -> Option<InUse<'_>> {
         self.descriptor.enter()
+    }
+
+    /// Continues a use that [`hold`](Listener::hold) has begun and that was suspended.
+    #[cfg(feature = "serve")]
+    pub(crate) fn resume_hold(&self) -> InUse<'_> {
+        self.descriptor.resume()
     }
 
     #[cfg(feature = "serve")]

@@ -192,7 +192,7 @@ impl<W: Work + 'static> Pool<W> {
             Action::Wake => return self.changed.notify_one(),
             Action::Start => {}
         }
-        let builder = std::thread::Builder::new()
+        let builder = sys::sync::Builder::new()
             .name("keepsock-lookup".to_owned())
             .stack_size(stack_size(fork::generation(self.birth)));
         let Err(e) = sys::spawn_thread(builder, move || self.run_lookups()) else {

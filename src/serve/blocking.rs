@@ -7,7 +7,7 @@
 
 use std::io;
 use std::result::Result as StdResult;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -22,6 +22,7 @@ use crate::serve::stats::Traffic;
 use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{AcceptPolicy, Broadcast, ServeOptions, Service};
 use crate::stream::{ClientSocket, TrySend};
+use crate::sys::sync::MutexGuard;
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{Error, ErrorKind, Result};
 

@@ -1,8 +1,7 @@
 //! The state of a stream service, from its start to its end, for both serving modes.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::io::condition::wait_on;
@@ -14,6 +13,8 @@ use crate::serve::admission::{AdmissionPolicy, PerAddressCount};
 use crate::serve::threads::ServiceThreads;
 use crate::serve::{AcceptPolicy, Drained};
 use crate::sys;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::address::Address;
 use crate::types::error::{Error, ErrorKind, Result};
 

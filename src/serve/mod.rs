@@ -4,6 +4,8 @@ pub(crate) mod admission;
 mod blocking;
 mod capacity;
 mod lifecycle;
+#[cfg(all(test, keepsock_model))]
+mod model;
 mod options;
 mod reactor;
 mod stats;

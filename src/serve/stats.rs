@@ -1,10 +1,10 @@
 //! Statistics of a service.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::listener::ServerStats;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::types::close_reason::CloseReason;
 use crate::types::endpoint::Endpoint;
 use crate::types::error::Span;

@@ -2,22 +2,21 @@
 //!
 //! Stream services of both modes and datagram services use it.
 
-use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError, mpsc};
 
 use crate::sys;
+use crate::sys::sync::atomic::{AtomicUsize, Ordering};
+use crate::sys::sync::{Builder, JoinHandle, Mutex, MutexGuard, thread_cell};
 use crate::types::error::{Error, ErrorKind, Result};
 
 /// Whether the program has received the service.
 type Published = Mutex<bool>;
 
-thread_local! {
+thread_cell! {
     /// The service whose handlers or callbacks the current thread runs.
-    static CURRENT: Cell<*const Published> = const { Cell::new(std::ptr::null()) };
+    static CURRENT: *const Published = std::ptr::null();
 }
 
 /// The threads of one service. A callback may use the service object, so no thread works before
@@ -88,7 +87,7 @@ impl ServiceThreads {
                 work();
             }
         };
-        let builder = thread::Builder::new().name(self.name.to_owned());
+        let builder = Builder::new().name(self.name.to_owned());
         let handle = sys::spawn_thread(builder.stack_size(self.stack_size), run)?;
         let mut handles = lock(&self.handles);
         handles.retain(|handle| !handle.is_finished());
@@ -152,7 +151,7 @@ pub(crate) fn check_cpus(cpus: &[u32], operation: &'static str) -> Result<()> {
         let mut all = all.into_iter();
         let _ = told.send(all.try_for_each(|cpu| sys::run_on_cpu(cpu).map_err(|e| (cpu, e))));
     };
-    let spawned = sys::spawn_thread(thread::Builder::new(), try_all);
+    let spawned = sys::spawn_thread(Builder::new(), try_all);
     spawned.map_err(|e| spawn_error(operation, &e))?;
     tried.recv().map_or(Ok(()), |result| result.map_err(failed))
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::Shutdown;
 use std::result::Result as StdResult;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::sys::SockRef;
@@ -19,6 +18,7 @@ use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
 use crate::io::wait::{Cause, wait};
 use crate::log;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Borrowed, InUse, Interest, Owned, Ready, Wait};
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{ErrorKind, Result};

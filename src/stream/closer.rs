@@ -250,7 +250,7 @@ impl Closer {
         let registry = Arc::new(registry);
         let for_thread = registry.clone();
         sys::spawn_without_signals(
-            std::thread::Builder::new().name("keepsock-close".to_owned()).stack_size(STACK),
+            sys::sync::Builder::new().name("keepsock-close".to_owned()).stack_size(STACK),
             move || self.run(poller, &for_thread),
         )?;
         state.registry = Some(registry);

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::sys::SockRef;
@@ -15,6 +14,7 @@ use super::{ClientSocket, LazyAddress, keepalive};
 use crate::io::timeout::{CallTimeout, TimeoutCell, millis};
 use crate::options::heartbeat;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse};
 use crate::types::address::{Address, FiveTuple, Protocol};
 use crate::types::error::{Error, ErrorKind, Result};

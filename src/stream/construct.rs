@@ -1,7 +1,6 @@
 //! Construction of a [`ClientSocket`] from a connected descriptor.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::sys::SockRef;
@@ -19,6 +18,8 @@ use crate::io::wait::Cause;
 use crate::log;
 use crate::options::SocketOptions;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Descriptor, Families, Owned};
 use crate::types::address::{Address, canonical};
 use crate::types::endpoint::Endpoint;
@@ -122,8 +123,9 @@ impl ClientSocket {
     /// while it was connecting, and sets its timeouts.
     #[inline(always)]
     pub(crate) fn connected(connected: Connected, options: &SocketOptions) -> Result<ClientSocket> {
-        let mut client = ClientSocket::from_connected(connected, options);
-        *client.flags.get_mut() |= TCP_OPTIONS;
+        let client = ClientSocket::from_connected(connected, options);
+        // No other thread has the new socket.
+        client.flags.store(client.flags.load(Ordering::Relaxed) | TCP_OPTIONS, Ordering::Relaxed);
         client.apply_timeouts(options)?;
         Ok(client)
     }

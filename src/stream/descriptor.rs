@@ -1,7 +1,6 @@
 //! The descriptor of a connection: its mode, its cancel token, borrowing and releasing it.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
 use super::flags::{
@@ -9,6 +8,7 @@ use super::flags::{
 };
 use crate::io::cancel::CancelToken;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Owned};
 use crate::types::error::{ErrorKind, IN_USE, Result};
 

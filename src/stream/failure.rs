@@ -4,7 +4,6 @@
 //! error, and the calls of all threads return it from then on.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ClientSocket;
@@ -14,6 +13,7 @@ use super::flags::{
 use crate::io::wait::{Cause, Stop};
 use crate::log;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse};
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{About, Error, ErrorKind};

@@ -3,7 +3,6 @@
 use std::io;
 use std::result::Result as StdResult;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
 use super::flags::{
@@ -15,6 +14,7 @@ use crate::io::deadline::Deadline;
 use crate::io::lock::Guard;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::Cause;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Interest, Wait};
 use crate::types::error::{ErrorKind, Result};
 

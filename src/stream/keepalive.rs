@@ -1,11 +1,11 @@
 //! Keepalive and `dead_after` of an open connection, for [`ClientSocket`](super::ClientSocket) and for
 //! the connections of a service.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::io::wait::Cause;
 use crate::options::SocketOptions;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::{self, Borrowed};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};

@@ -25,6 +25,8 @@ mod flags;
 mod io;
 pub(crate) mod keepalive;
 pub(crate) mod liveness;
+#[cfg(all(test, keepsock_model))]
+mod model;
 mod proxy;
 mod read;
 #[cfg(feature = "diag")]
@@ -55,14 +57,15 @@ pub(crate) use transfer::Transfer;
 pub(crate) use try_send::TrySend;
 
 use std::io::{Read, Result as IoResult, Write};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use crate::io::cancel::CancelToken;
 use crate::io::lock::PollingLock;
 use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::TimeoutCell;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 use crate::sys::{Descriptor, Owned, TcpInfo};
 use crate::types::address::Address;
 

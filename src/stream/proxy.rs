@@ -1,14 +1,15 @@
 //! Receiving the header of the PROXY protocol on an accepted connection.
 
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::ClientSocket;
 use super::flags::{NONBLOCKING, PROXY_PENDING};
 use crate::io::deadline::Deadline;
 use crate::io::wait::Cause;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Interest, Wait};
 use crate::types::address::Address;
 use crate::types::error::{Error, ErrorKind, Result};

@@ -2,8 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::result::Result as StdResult;
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
@@ -13,6 +12,8 @@ use crate::io::memory::{copied, text};
 use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Outcome, Stop};
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::types::error::{Error, ErrorKind, Grouped, Result};
 use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split, Splitter};

@@ -3,12 +3,12 @@
 use std::io;
 use std::result::Result as StdResult;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
 use super::flags::{FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, USES_POLL};
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::Cause;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, FileRef, InUse};
 use crate::types::error::{Error, ErrorKind, Result};
 

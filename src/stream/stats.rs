@@ -1,12 +1,12 @@
 //! Statistics of a connection, its TCP state and its close reason.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ClientSocket;
 use super::flags::{CLOSING, FD_SHARED, KEEP_STATS, TCP_OPTIONS};
 use super::liveness::hard_error;
 use crate::stream::liveness::policy::Liveness;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Borrowed, InUse, TcpInfo};
 use crate::types::address::FiveTuple;
 use crate::types::close_reason::CloseReason;

@@ -2,7 +2,6 @@
 
 use std::mem;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::flags::{
@@ -17,6 +16,7 @@ use crate::io::timeout::millis;
 use crate::options::SocketOptions;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::Owned;
+use crate::sys::sync::atomic::Ordering;
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};
 use crate::types::liveness::LivenessConfig;
@@ -84,17 +84,19 @@ impl ClientSocket {
         let defaults = SocketOptions::default();
         let mut client = ClientSocket::construct(socket, remote, None, &defaults, flags);
         client.keepalive = KeepaliveCell::unknown();
-        *client.close_timeout.get_mut() = millis(close_timeout);
-        let flags = client.flags.get_mut();
+        // No other thread has the new socket.
+        client.close_timeout.store(millis(close_timeout), Ordering::Relaxed);
+        let mut flags = client.flags.load(Ordering::Relaxed);
         for (flag, is_set) in [
             (BUFFERED, !unread.is_empty()),
             (HALF_CLOSED, transfer.is_half_closed),
             (ACTIVE_OPEN, transfer.is_active_open),
-            (USES_POLL, *flags & USES_POLL != 0 || liveness.has_dues()),
+            (USES_POLL, flags & USES_POLL != 0 || liveness.has_dues()),
             (UNWRITTEN, !transfer.has_written),
         ] {
-            *flags = if is_set { *flags | flag } else { *flags & !flag };
+            flags = if is_set { flags | flag } else { flags & !flag };
         }
+        client.flags.store(flags, Ordering::Relaxed);
         if unread.is_empty() && proxied.is_none() && liveness.is_plain() {
             return client;
         }

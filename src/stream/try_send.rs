@@ -1,11 +1,11 @@
 //! Sending without a wait, for broadcasts.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
 use super::flags::{HEARTBEAT_PARTIAL, UNWRITTEN};
 use crate::io::lock::{Guard, PollingLock};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Wait};
 use crate::types::close_reason::CloseReason;
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 use std::result::Result as StdResult;
-use std::sync::atomic::Ordering;
 
 use super::ClientSocket;
 use super::flags::{
@@ -11,6 +10,7 @@ use super::flags::{
 use crate::io::lock::Guard;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Cause, Stop};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
 use crate::types::framing::Framing;

@@ -10,7 +10,8 @@
 
 use std::io;
 use std::mem;
-use std::thread::{Builder, JoinHandle};
+
+use super::sync::{Builder, JoinHandle};
 
 /// While this value lives, cancellation of the calling thread is disabled. Values nest.
 #[must_use]
@@ -24,13 +25,16 @@ pub(crate) fn spawn_thread(
     builder: Builder,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    super::call("clone3", || {
+    let spawned = super::call("clone3", || {
         builder.spawn(move || {
             // The thread has reached no cancellation point yet.
             mem::forget(CancellationDisabled::new());
             run();
         })
-    })
+    });
+    #[cfg(keepsock_model)]
+    let spawned = spawned.map(super::model::JoinHandle);
+    spawned
 }
 
 // Windows and Android have no pthread_cancel.

@@ -5,10 +5,10 @@
 //! and out, closing sets a flag and wakes the threads, and the last call closes the descriptor.
 
 use std::mem::{self, ManuallyDrop};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Borrowed, CancellationDisabled, Owned, fork};
+use super::{Borrowed, CancellationDisabled, Owned, fork, sync};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// No new call starts: the descriptor was closed, or a call waits for the active calls. This is the
 /// sign bit, which a call tests with the fewest instructions.
@@ -50,9 +50,9 @@ impl Pause {
     fn wait(&mut self) {
         let _disabled = CancellationDisabled::new();
         if self.0 < 10 {
-            std::thread::yield_now();
+            sync::yield_now();
         } else {
-            std::thread::sleep(Duration::from_micros(u64::from(self.0.min(100)) * 10));
+            sync::sleep(Duration::from_micros(u64::from(self.0.min(100)) * 10));
         }
         self.0 += 1;
     }
@@ -60,6 +60,8 @@ impl Pause {
 
 impl Descriptor {
     pub(crate) fn new(owned: Owned) -> Descriptor {
+        #[cfg(keepsock_model)]
+        super::model::opened(&owned);
         let socket = ManuallyDrop::new(owned);
         Descriptor { socket, birth: fork::birth(), state: AtomicU64::new(0) }
     }
@@ -72,7 +74,14 @@ impl Descriptor {
         if (self.state.fetch_add(1, Ordering::SeqCst) as i64) < 0 {
             return self.enter_late();
         }
-        Some(InUse(self))
+        Some(self.in_use())
+    }
+
+    #[inline]
+    fn in_use(&self) -> InUse<'_> {
+        #[cfg(keepsock_model)]
+        super::model::began(&self.socket);
+        InUse(self)
     }
 
     #[cold]
@@ -85,12 +94,18 @@ impl Descriptor {
                 return None;
             }
             if state & LATE == 0 || self.is_inherited() {
-                return Some(InUse(self));
+                return Some(self.in_use());
             }
             self.leave(1);
             pause.wait();
             self.state.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Continues a use that was [suspended](InUse::suspend), also after a close.
+    #[cfg(feature = "serve")]
+    pub(crate) fn resume(&self) -> InUse<'_> {
+        InUse(self)
     }
 
     /// Ends a use: 1 for a call, HOLD for a hold.
@@ -202,6 +217,8 @@ impl Descriptor {
             (state == 1 || inherited && state & CLOSED == 0).then_some(state | RELEASED)
         });
         let owned = alone.is_ok().then(|| {
+            #[cfg(keepsock_model)]
+            super::model::released(&self.socket);
             // SAFETY: the exchange succeeds once in the life of the descriptor, and only while it is
             // open. GIVEN_UP prevents a close here.
             unsafe { self.take() }
@@ -211,6 +228,8 @@ impl Descriptor {
     }
 
     fn close_now(&self) {
+        #[cfg(keepsock_model)]
+        super::model::closed(&self.socket);
         // SAFETY: only the last user of a closed descriptor gets here, and GIVEN_UP, set below,
         // prevents a second close.
         super::close(unsafe { self.take() });
@@ -227,6 +246,8 @@ impl Descriptor {
 impl<'a> InUse<'a> {
     #[inline]
     pub(crate) fn socket(&self) -> Borrowed<'_> {
+        #[cfg(keepsock_model)]
+        super::model::used(&self.0.socket);
         super::borrow(&self.0.socket)
     }
 
@@ -240,6 +261,12 @@ impl<'a> InUse<'a> {
         self.0.aside()
     }
 
+    /// Continues to use the descriptor without this value, until [`Descriptor::resume`].
+    #[cfg(feature = "serve")]
+    pub(crate) fn suspend(self) {
+        mem::forget(self);
+    }
+
     /// Turns the call into a hold.
     pub(crate) fn hold(self) -> Hold<'a> {
         mem::forget(self.aside());
@@ -251,6 +278,8 @@ impl<'a> InUse<'a> {
 
 impl Hold<'_> {
     pub(crate) fn socket(&self) -> Borrowed<'_> {
+        #[cfg(keepsock_model)]
+        super::model::used(&self.0.socket);
         super::borrow(&self.0.socket)
     }
 }
@@ -258,12 +287,16 @@ impl Hold<'_> {
 impl Drop for InUse<'_> {
     #[inline]
     fn drop(&mut self) {
+        #[cfg(keepsock_model)]
+        super::model::ended(&self.0.socket);
         self.0.leave(1);
     }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
+        #[cfg(keepsock_model)]
+        super::model::ended(&self.0.socket);
         self.0.leave(HOLD);
     }
 }
@@ -277,7 +310,7 @@ impl Drop for Aside<'_> {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // Only calls of the parent's threads, which do not exist here, can still be counted.
-        if *self.state.get_mut() & GIVEN_UP == 0 {
+        if self.state.load(Ordering::Relaxed) & GIVEN_UP == 0 {
             self.close_now();
         }
     }
@@ -373,10 +406,10 @@ mod tests {
                 });
             }
             while descriptor.state.load(Ordering::SeqCst) & LATE == 0 {
-                std::thread::yield_now();
+                sync::yield_now();
             }
             while begun.load(Ordering::SeqCst) < 1 {
-                std::thread::yield_now();
+                sync::yield_now();
             }
             let late = scope.spawn(|| {
                 drop(descriptor.enter().unwrap());

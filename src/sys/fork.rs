@@ -8,13 +8,16 @@
 
 use std::marker::PhantomData;
 use std::ptr;
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::sys::SockRef;
 
 use super::Owned;
+use crate::sys::sync::{Mutex, MutexGuard};
+#[cfg(all(test, keepsock_model))]
+pub(crate) use platform::become_child;
 pub(crate) use platform::{at_child, birth, has_forked, is_inherited};
 
 /// How often a forked child tries to take a lock that a thread of the parent may have held: first
@@ -226,6 +229,13 @@ mod platform {
     #[inline]
     pub(crate) fn has_forked() -> bool {
         epoch().load(Ordering::Relaxed) & FORKED != 0
+    }
+
+    /// Makes this process a child of itself, for models.
+    #[cfg(all(test, keepsock_model))]
+    pub(crate) fn become_child() {
+        birth();
+        in_child();
     }
 
     /// Has a function called in each child, by the thread that forked. It must do only

@@ -64,6 +64,8 @@ pub(crate) mod fork;
 mod kernel;
 #[cfg(feature = "serve")]
 mod lend;
+#[cfg(all(test, keepsock_model))]
+pub(crate) mod model;
 mod poll_set;
 mod poller;
 #[cfg(feature = "activation")]
@@ -74,6 +76,7 @@ mod sendfile;
 mod socket_option;
 #[cfg(unix)]
 mod sockopt;
+pub(crate) mod sync;
 mod tcp;
 mod tick;
 #[cfg(unix)]

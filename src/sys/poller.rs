@@ -47,6 +47,16 @@ mod platform {
         /// Waits for an event, or until the timeout expires.
         #[inline]
         pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+            #[cfg(all(test, keepsock_model))]
+            {
+                // A loop that does not wait would keep every other thread from running.
+                super::super::model::sleep(Duration::from_millis(1));
+                super::super::model::wait_until(timeout, || {
+                    self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+                    Ok(!self.events.is_empty())
+                })
+            }
+            #[cfg(not(all(test, keepsock_model)))]
             match kernel::call("epoll_wait", || self.poll.poll(&mut self.events, timeout)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                     self.events.clear();
@@ -79,6 +89,8 @@ mod platform {
         /// Wakes the current wait, or the next one, from any thread.
         pub(crate) fn wake(&self) {
             let _disabled = CancellationDisabled::new();
+            #[cfg(all(test, keepsock_model))]
+            super::super::model::system_call();
             // Fails only when the system lacks memory; the loop then notices at its next wait.
             let _ = kernel::call("write", || self.waker.wake());
         }

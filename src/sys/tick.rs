@@ -12,11 +12,18 @@ pub(crate) struct Tick(libc::timespec);
 impl Tick {
     pub(crate) const LAG: Duration = Duration::from_millis(10);
 
+    #[cfg(not(keepsock_model))]
     fn read(clock: libc::clockid_t) -> libc::timespec {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: clock_gettime writes one timespec. Both clocks exist since Linux 2.6.32.
         unsafe { libc::clock_gettime(clock, &raw mut now) };
         now
+    }
+
+    #[cfg(keepsock_model)]
+    fn read(_: libc::clockid_t) -> libc::timespec {
+        let time = super::model::now() + Duration::from_secs(1000);
+        libc::timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
     }
 
     #[inline]

@@ -178,6 +178,8 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
 #[inline]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
+    #[cfg(all(test, keepsock_model))]
+    poll_all(&mut [entry(listener, libc::POLLIN)], None)?;
     let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // A debug build calls libc's function, which tests replace with a failing one.
@@ -308,7 +310,7 @@ pub(crate) fn number(socket: &Owned) -> usize {
 
 /// Starts a thread that receives no signals, and detaches it.
 pub(crate) fn spawn_without_signals(
-    builder: std::thread::Builder,
+    builder: super::sync::Builder,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     // SAFETY: sigset_t consists of integers; both calls fill their sets, and the last one stores the
@@ -339,6 +341,11 @@ pub(super) fn flags(wait: Wait) -> c_int {
 #[inline]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+    #[cfg(all(test, keepsock_model))]
+    if wait == Wait::Yes {
+        poll_all(&mut [entry(socket, libc::POLLIN)], None)?;
+        return recv(socket, buf, Wait::No);
+    }
     let (fd, to, len) = (socket.as_raw_fd(), buf.as_mut_ptr().expose_provenance(), buf.len());
     let arguments = [fd as usize, to, len, flags(wait) as usize, 0, 0];
     // SAFETY: the kernel writes at most buf.len() bytes into buf, and no name.
@@ -503,6 +510,13 @@ fn entry(fd: BorrowedFd<'_>, events: libc::c_short) -> libc::pollfd {
 /// descriptors, is less than the number of entries: that is a lack of descriptors.
 #[cfg_attr(feature = "failpoints", track_caller)]
 fn poll_all(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    #[cfg(all(test, keepsock_model))]
+    if timeout != Some(Duration::ZERO) {
+        return super::model::wait_until(timeout, || {
+            poll_all(fds, Some(Duration::ZERO))?;
+            Ok(fds.iter().any(|fd| fd.revents != 0))
+        });
+    }
     // SAFETY: the slice holds that many entries.
     let polled = unsafe { kernel::poll(fds.as_mut_ptr(), fds.len() as _, poll_ms(timeout)) };
     match check_int(polled) {

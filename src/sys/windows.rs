@@ -74,7 +74,7 @@ pub(crate) fn descriptor_limit() -> usize {
 }
 
 pub(crate) fn spawn_without_signals(
-    builder: std::thread::Builder,
+    builder: super::sync::Builder,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     super::spawn_thread(builder, run).map(drop)

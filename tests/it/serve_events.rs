@@ -97,6 +97,7 @@ both_apis![
     connect_of_a_full_service_fails_at_once,
     drain_ends_pending_connects,
     new_client_goes_to_a_loop_that_is_not_in_a_callback,
+    listener_closed_at_the_start_does_not_wake_its_loop,
 ];
 
 /// The events that the callbacks report, in order.
@@ -2719,4 +2720,34 @@ fn new_client_goes_to_a_loop_that_is_not_in_a_callback<A: Api>() {
     assert!(took < Duration::from_secs(15), "{took:?}");
     end.send(()).unwrap();
     drop(clients);
+}
+
+/// V2: a loop whose server socket is closed before the loop begins waits for events without processor
+/// time, although another process has the listener: a registration with epoll(7) then outlives a close.
+/// A duplicate in this process has the same effect.
+fn listener_closed_at_the_start_does_not_wake_its_loop<A: Api>() {
+    let test = test_name!(A, "listener_closed_at_the_start_does_not_wake_its_loop");
+    process::in_process(&test, Duration::from_secs(30), || {
+        let (mut services, mut copies) = (Vec::new(), Vec::new());
+        for _ in 0..10 {
+            let server = listen::<A>(&[]);
+            copies.push(system::duplicate(server.fd().unwrap()));
+            let (on, _) = reporting::<A>();
+            services.push(server.serve_events(&[], on).unwrap());
+            server.close();
+        }
+        for service in &services {
+            service.wait_stopped(10_000).unwrap();
+        }
+        let used = || -> Duration {
+            let threads = std::fs::read_dir("/proc/self/task").unwrap();
+            let threads = threads.map(|thread| thread.unwrap().file_name());
+            threads.map(|id| system::cpu_time_of(id.to_str().unwrap().parse().unwrap())).sum()
+        };
+        let before = used();
+        std::thread::sleep(Duration::from_millis(300));
+        let used = used() - before;
+        assert!(used < Duration::from_millis(100), "{used:?}");
+        drop(services);
+    });
 }

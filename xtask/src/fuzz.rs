@@ -189,7 +189,7 @@ fn report(ws: &Workspace, program: &Path, target: &str, output: &str) -> String 
     const LINES: usize = 60;
     let is_start = |line: &&str| line.contains("panicked at") || line.starts_with("==");
     let lines: Vec<&str> = output.lines().collect();
-    let first = lines.iter().position(|line| is_start(&line)).unwrap_or(0);
+    let first = lines.iter().position(is_start).unwrap_or(0);
     let mut text = format!("{target}: FOUND A DEFECT\n");
     for line in lines.iter().skip(first).take(LINES) {
         text += &format!("    {line}\n");

@@ -13,6 +13,7 @@ mod faults;
 mod features;
 mod fuzz;
 mod install_check;
+mod models;
 mod msrv;
 mod netns;
 mod run;
@@ -45,6 +46,9 @@ cargo xtask <command>
                   a message, callback, descriptor or thread is lost, or memory grows. Options:
                   --seed N, --connections N, --messages N, --seconds N. Writes a report with plots
                   to target/soak/
+  models          runs the models of protocols between threads with every order of the operations
+  models --mutants
+                  the same with each of a list of defects, which the models must find
   demo            runs a push server and its clients, and explains each line of output
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
                   libraries as a table
@@ -75,6 +79,8 @@ fn main() -> ExitCode {
         ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),
         ["sanitize"] => Box::new(sanitize::sanitize),
         ["soak", ..] => Box::new(|ws| soak::soak(ws, &arguments[1..])),
+        ["models"] => Box::new(models::models),
+        ["models", "--mutants"] => Box::new(models::mutants),
         ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),
         ["fuzz", options @ ..] => match fuzz::Run::parse(options) {
             Ok(run) => Box::new(move |ws| fuzz::fuzz(ws, &run)),

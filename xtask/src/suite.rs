@@ -7,8 +7,8 @@ use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
-    abi_check, counts, cross, demo, faults, features, fuzz, install_check, msrv, netns, servers,
-    soak, tools,
+    abi_check, counts, cross, demo, faults, features, fuzz, install_check, models, msrv, netns,
+    servers, soak, tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -94,6 +94,8 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         c_examples(ws, false)?.test_with(ws, "^(resp|mqtt)-shared$", &sessions)
     });
     steps.step("fuzz targets", || fuzz::check(ws));
+    // Protocols between threads, in every order of their operations.
+    steps.step("models", || models::run(ws));
     // O1: the library type-checks for the other platforms.
     steps.step("other platforms", || cross::check(ws));
     // Every combination of Cargo features compiles without warnings.

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering;
 
 use super::Handle;
 use super::pool::{LAST, LENT, Reserved, Slot};
 use super::value::generation_of;
+use crate::internal::sync::atomic::Ordering;
 
 /// A slot of one thread, for objects that the thread lends one after another. Reusing the slot costs
 /// no exchange with the free list.

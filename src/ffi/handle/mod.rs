@@ -26,6 +26,8 @@ use crate::internal::{CancellationDisabled, panics};
 #[cfg(feature = "serve")]
 mod lender;
 mod lent;
+#[cfg(all(test, keepsock_model))]
+mod model;
 mod pool;
 mod share;
 #[cfg(feature = "serve")]
@@ -115,6 +117,26 @@ pub(crate) enum Mark {
     TestLent = 0x6a,
 }
 
+/// A static with a constant value. Each order of a model has its own.
+#[cfg(not(keepsock_model))]
+macro_rules! constant_static {
+    ($type:ty, $value:expr) => {{
+        static VALUE: $type = $value;
+        &VALUE
+    }};
+}
+
+#[cfg(keepsock_model)]
+macro_rules! constant_static {
+    ($type:ty, $value:expr) => {{
+        loom::lazy_static! {
+            static ref VALUE: $type = $value;
+        }
+        &*VALUE
+    }};
+}
+pub(crate) use constant_static;
+
 /// Makes a structure the type of a handle. Arguments: the type, its [`Mark`], its name in errors, the
 /// member that its functions use and the type of that member, other items of [`Handle`].
 macro_rules! handle {
@@ -130,8 +152,10 @@ macro_rules! handle {
             }
 
             fn pool() -> &'static $crate::ffi::handle::Pool<Self> {
-                static POOL: $crate::ffi::handle::Pool<$type> = $crate::ffi::handle::Pool::new();
-                &POOL
+                $crate::ffi::handle::constant_static!(
+                    $crate::ffi::handle::Pool<$type>,
+                    $crate::ffi::handle::Pool::new()
+                )
             }
 
             $($($item)*)?

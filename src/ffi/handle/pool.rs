@@ -4,12 +4,12 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
-#[cfg(feature = "serve")]
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::Handle;
 use super::value::{Value, generation_of};
+#[cfg(feature = "serve")]
+use crate::internal::sync::Mutex;
+use crate::internal::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Room for one object. The library never frees the memory of a slot. A slot whose bytes are all zero
 /// is empty.
@@ -20,6 +20,9 @@ pub(super) struct Slot<T> {
     /// `pin`; it is [`LENT`] for an object that is lent to the C program. The lower
     /// half of a free slot is the number of the next free slot.
     pub(super) state: AtomicU64,
+    /// The accesses to `value`. The model checker reports an access that races with another access.
+    #[cfg(keepsock_model)]
+    access: loom::cell::UnsafeCell<()>,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -33,6 +36,15 @@ pub(super) const LENT: u64 = 1;
 pub(super) const LAST: u32 = u32::MAX - 1;
 
 impl<T> Slot<T> {
+    #[cfg(keepsock_model)]
+    fn empty() -> Slot<T> {
+        Slot {
+            state: AtomicU64::new(0),
+            access: loom::cell::UnsafeCell::new(()),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
     #[inline]
     pub(super) fn state(&self) -> u64 {
         self.state.load(Ordering::Acquire)
@@ -61,6 +73,8 @@ impl<T> Slot<T> {
     /// The slot has no object and is not retired, and only this call constructs one.
     #[inline]
     pub(super) unsafe fn construct(&self, make: impl FnOnce() -> T, generation: u32, users: u64) {
+        #[cfg(keepsock_model)]
+        self.access.with_mut(|_| ());
         // SAFETY: the caller guarantees that the slot has no object, so nothing refers to the value,
         // and that no other call writes it.
         unsafe { self.value.get().write(MaybeUninit::new(make())) };
@@ -71,6 +85,8 @@ impl<T> Slot<T> {
     /// The slot has an object, which stays while the result lives and which nothing changes.
     #[inline]
     pub(super) unsafe fn object<'a>(&self) -> &'a T {
+        #[cfg(keepsock_model)]
+        self.access.with(|_| ());
         // SAFETY: the caller guarantees an object that stays.
         unsafe { (*self.value.get()).assume_init_ref() }
     }
@@ -85,6 +101,8 @@ impl<T> Slot<T> {
     /// # Safety
     /// The slot has an object. Nothing uses it, and this function is called once for it.
     pub(super) unsafe fn drop_object(&self) {
+        #[cfg(keepsock_model)]
+        self.access.with_mut(|_| ());
         // SAFETY: the caller guarantees an object that nothing uses and that was not dropped.
         unsafe { (*self.value.get()).assume_init_drop() };
     }
@@ -111,11 +129,23 @@ pub(crate) struct Pool<T> {
 }
 
 impl<T: Handle> Pool<T> {
+    #[cfg(not(keepsock_model))]
     pub(crate) const fn new() -> Pool<T> {
         Pool {
             rows: [const { AtomicPtr::new(ptr::null_mut()) }; 32],
             free: AtomicU64::new(0),
             #[cfg(feature = "serve")]
+            blocks: Mutex::new(Vec::new()),
+            next: AtomicU32::new(T::BLOCK),
+        }
+    }
+
+    /// The constructors of loom's types are not constant.
+    #[cfg(keepsock_model)]
+    pub(crate) fn new() -> Pool<T> {
+        Pool {
+            rows: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            free: AtomicU64::new(0),
             blocks: Mutex::new(Vec::new()),
             next: AtomicU32::new(T::BLOCK),
         }
@@ -184,18 +214,23 @@ impl<T: Handle> Pool<T> {
     }
 }
 
-/// Sets a null pointer to new memory of zero bytes for `count` elements. If another thread does so at
+/// Sets a null pointer to new memory of zero bytes for `count` slots. If another thread does so at
 /// the same time, the memory of one thread is used.
-fn allocate_once<U>(pointer: &AtomicPtr<U>, count: usize) -> Option<*mut U> {
+fn allocate_once<T>(pointer: &AtomicPtr<Slot<T>>, count: usize) -> Option<*mut Slot<T>> {
     let present = pointer.load(Ordering::Acquire);
     if !present.is_null() {
         return Some(present);
     }
-    let layout = Layout::array::<U>(count).ok()?;
+    let layout = Layout::array::<Slot<T>>(count).ok()?;
     // SAFETY: the layout is not empty: a row has at least one slot, and a slot has a state.
-    let new = unsafe { alloc_zeroed(layout) }.cast::<U>();
+    let new = unsafe { alloc_zeroed(layout) }.cast::<Slot<T>>();
     if new.is_null() {
         return None;
+    }
+    #[cfg(keepsock_model)]
+    for number in 0..count {
+        // SAFETY: the memory has room for `count` slots.
+        unsafe { new.add(number).write(Slot::empty()) };
     }
     match pointer.compare_exchange(present, new, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(new),

@@ -1,16 +1,15 @@
 //! Objects that have several handles.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::pool::Slot;
 use super::value::Value;
 use super::{Handle, drop_in_slot};
+use crate::internal::sync::atomic::{AtomicU32, Ordering};
 
 /// The number of handles of an object besides its first one.
 pub(crate) struct Sharers(AtomicU32);
 
 impl Sharers {
-    pub(crate) const fn none() -> Sharers {
+    pub(crate) fn none() -> Sharers {
         Sharers(AtomicU32::new(0))
     }
 

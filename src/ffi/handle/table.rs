@@ -2,14 +2,14 @@
 
 use std::ops::Deref;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use super::Handle;
 use super::pool::{GENERATION_STEP, LAST, LOW, Slot};
 use super::value::{TAG_BITS, Value, generation_of};
 use crate::ffi::shield;
+use crate::internal::sync::atomic::Ordering;
+use crate::internal::sync::{sleep, yield_now};
 use crate::internal::{listed, lock_shared};
 
 /// The number of an object in a [`Table`]. It has 64 bits on every platform and contains
@@ -167,7 +167,7 @@ impl<T: Handle> Table<T> {
         while slot.state() & LOW != 0 {
             // The other thread is in a call that does not wait. It may need this processor.
             polls += 1;
-            if polls < 100 { thread::yield_now() } else { thread::sleep(PAUSE) }
+            if polls < 100 { yield_now() } else { sleep(PAUSE) }
         }
         let state = slot.state();
         if is_live(state) || generation_of(state) >= LAST {
@@ -347,7 +347,7 @@ mod tests {
         let (table, object) = (&table, &object);
         let stop = AtomicBool::new(false);
         let last = AtomicU64::new(0);
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Connection;
@@ -17,6 +17,7 @@ use crate::serve::options::MessageConfig;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
 use crate::sys::fork::lock_inherited;
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
 use crate::types::framing::{Framing, Splitter};

@@ -1,7 +1,6 @@
 //! Taking a connection out of its service.
 
 use std::net::Shutdown;
-use std::sync::atomic::Ordering;
 
 use crate::sys::SockRef;
 
@@ -13,6 +12,7 @@ use super::{Connection, HERE, ReactorService};
 use crate::io::memory::joined;
 use crate::stream::{ClientSocket, Transfer};
 use crate::sys;
+use crate::sys::sync::atomic::Ordering;
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{Error, ErrorKind, Result};
 

@@ -10,8 +10,7 @@ mod teardown;
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -32,11 +31,13 @@ use crate::io::panic_guard::panics;
 use crate::listener::{Listener, OUT_OF_DESCRIPTORS};
 use crate::log;
 use crate::stream::liveness::Pauses;
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Occurred, Owned, Poller, Tick};
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
 use accepting::Accepting;
-pub(super) use accepting::watch;
+pub(super) use accepting::{Watched, watch};
 use connects::{CONNECT_POLL_INTERVAL, Connect};
 use headers::Headers;
 use teardown::is_close_delivered;
@@ -103,6 +104,7 @@ pub(super) fn run(
     number: usize,
     mut poller: Poller,
     buf: Box<[u8]>,
+    watched: Option<Watched>,
 ) {
     HERE.set((Arc::as_ptr(service), number));
     let mut event_loop = Loop {
@@ -129,8 +131,8 @@ pub(super) fn run(
         burst: 1,
         accepted: (false, false),
     };
-    if number == service.acceptor {
-        event_loop.begin_accepting();
+    if let Some(watched) = watched {
+        event_loop.begin_accepting(watched);
     }
     loop {
         let timeout = event_loop.timeout();

@@ -1,9 +1,10 @@
 //! Groups of connections, to which the program broadcasts.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::io::memory::listed;
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::types::error::ErrorKind;
 
 type Members = HashSet<(u32, u32)>;

@@ -1,8 +1,7 @@
 //! The part of an event loop that other threads use: commands, and the list of pending entries.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::conn_table::Data;
 use crate::connect::PendingConnect;
@@ -10,6 +9,8 @@ use crate::io::panic_guard::panics;
 use crate::log;
 use crate::reconnect::Reconnect;
 use crate::stream::ClientSocket;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Borrowed, Registry};
 use crate::types::error::{Error, ErrorKind, Result};
 

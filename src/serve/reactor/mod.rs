@@ -27,6 +27,8 @@ mod file_part;
 mod groups;
 mod handler;
 mod loop_shared;
+#[cfg(all(test, keepsock_model))]
+mod model;
 mod send;
 mod send_queue;
 mod service;
@@ -35,10 +37,10 @@ mod slots;
 mod tasks;
 mod timers;
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use crate::sys::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sys::sync::{Mutex, thread_cell};
 use clock::now_since;
 pub use conn_table::Data;
 use conn_table::{
@@ -121,9 +123,9 @@ pub(in crate::serve) struct ReactorService {
     exit_when_empty: AtomicBool,
 }
 
-thread_local! {
+thread_cell! {
     /// The service and the number of the loop that the current thread runs.
-    static HERE: Cell<(*const ReactorService, usize)> = const { Cell::new((std::ptr::null(), 0)) };
+    static HERE: (*const ReactorService, usize) = (std::ptr::null(), 0);
 }
 
 impl ReactorService {

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::result::Result as StdResult;
-use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock::steps;
@@ -19,6 +17,8 @@ use crate::serve::options::MessageConfig;
 use crate::serve::stats::Dropped;
 use crate::serve::{Broadcast, OverflowPolicy};
 use crate::stream::end_by_error;
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Wait};
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{Error, ErrorKind, Result};

@@ -1,8 +1,7 @@
 //! A service with event loops: its start, the connections that the program adds, and its end.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::steps;
@@ -28,6 +27,8 @@ use crate::serve::threads::{ServiceThreads, spawn_error};
 use crate::serve::{ServeOptions, Service};
 use crate::stream::liveness::PeerWatch;
 use crate::stream::{ClientSocket, Transfer};
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::{self, Owned, Tick};
 use crate::types::address::{Address, FiveTuple};
 use crate::types::error::{Error, ErrorKind, Result};
@@ -153,12 +154,13 @@ impl ServerSocket {
             exit_when_empty: AtomicBool::new(false),
         });
         self.start_polling().map_err(|_| at(Error::new(ErrorKind::Closed, OPERATION)))?;
-        event_loop::watch(&service)?;
+        let mut watched = Some(event_loop::watch(&service)?);
         let start = || {
             for (number, poller) in pollers.into_iter().enumerate() {
                 let of_thread = service.clone();
                 let buf = event_loop::new_buffer().ok_or_else(no_memory)?;
-                let work = move || event_loop::run(&of_thread, number, poller, buf);
+                let watched = watched.take_if(|_| number == acceptor);
+                let work = move || event_loop::run(&of_thread, number, poller, buf, watched);
                 let spawned = service.state.threads.start(work);
                 spawned.map_err(|e| at(spawn_error(OPERATION, &e)))?;
             }

@@ -25,7 +25,6 @@ pub(crate) use timers::{IdleTimes, Timers};
 use std::io;
 use std::result::Result as StdResult;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::sys::SockRef;
@@ -37,6 +36,7 @@ use crate::io::deadline::{Deadline, fit_poll};
 use crate::io::lock::Guard;
 use crate::io::timeout::CallTimeout;
 use crate::io::wait::{Cause, wait};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Interest, Ready, Wait};
 use crate::types::close_reason::CloseReason;
 use crate::types::error::{ErrorKind, Result};

@@ -1,14 +1,15 @@
 //! The liveness of one connection: when heartbeats, queries and timeouts are due. Decisions only:
 //! the caller passes the time and the kernel's reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ack_progress::AckProgress;
 use super::pauses::Pauses;
 use super::peer_watch::PeerWatch;
 use super::timers::{Due, IdleTimes, Timers};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::types::close_reason::CloseReason;
 use crate::types::error::Result;
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};

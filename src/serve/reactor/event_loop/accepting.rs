@@ -1,14 +1,14 @@
 //! Accepting connections, by one loop for all.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use super::super::ReactorService;
 use super::super::clock::steps;
 use super::super::conn_table::Origin;
 use super::{LISTENERS, LISTENERS_END, Loop, TOKEN};
 use crate::io::cancel::CancelToken;
-use crate::listener::{Listener, OUT_OF_DESCRIPTORS, Rejection, TryAccept};
+use crate::listener::{Listener, OUT_OF_DESCRIPTORS, Rejection, ServerSocket, TryAccept};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Owned};
 use crate::types::address::Address;
 use crate::types::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ pub(super) enum Accepting {
 
 /// Registers the listeners, the cancel token and the close event with the accepting loop. Called
 /// before the threads start, so that serving returns the error.
-pub(in crate::serve::reactor) fn watch(service: &ReactorService) -> Result<()> {
+pub(in crate::serve::reactor) fn watch(service: &ReactorService) -> Result<Watched> {
     const OPERATION: &str = "serve";
     let server = &service.state.server;
     let failed = |e: io::Error| Error::os(OPERATION, &e).at(server.endpoint());
@@ -42,22 +42,39 @@ pub(in crate::serve::reactor) fn watch(service: &ReactorService) -> Result<()> {
     if let Some(closing) = server.close_event() {
         registry.add_event(closing, LISTENERS_END).map_err(failed)?;
     }
+    let mut watched = Watched { server: server.clone(), count: 0 };
     for (number, listener) in server.listeners().iter().enumerate() {
         let closed = || Error::new(ErrorKind::Closed, OPERATION).at(server.endpoint());
         let held = listener.hold().ok_or_else(closed)?;
         registry.add_listener(held.socket(), LISTENERS + number).map_err(failed)?;
+        held.suspend();
+        watched.count += 1;
     }
-    Ok(())
+    Ok(watched)
+}
+
+/// The listeners that [`watch`] has registered. They stay open until the accepting loop begins, also
+/// after a close: if another process has the listener, a registration outlives the descriptor, and only
+/// the descriptor removes it.
+pub(in crate::serve::reactor) struct Watched {
+    server: ServerSocket,
+    count: usize,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.server.listeners().iter().take(self.count).for_each(|l| drop(l.resume_hold()));
+    }
 }
 
 impl<'a> Loop<'a> {
     /// Starts accepting from the listeners that [`watch`] has registered.
-    pub(super) fn begin_accepting(&mut self) {
+    pub(super) fn begin_accepting(&mut self, mut watched: Watched) {
         let service: &'a ReactorService = self.service;
-        let listeners = service.state.server.listeners();
-        // A listener that is already closed needs no waiting.
-        self.listeners = listeners.iter().filter_map(|l| Some((l, l.hold()?))).collect();
-        if self.listeners.len() < listeners.len() {
+        watched.count = 0;
+        let listeners = service.state.server.listeners().iter();
+        self.listeners = listeners.map(|listener| (listener, listener.resume_hold())).collect();
+        if self.listeners.iter().any(|(listener, _)| listener.is_closed()) {
             self.accepting_ended(None);
         }
     }

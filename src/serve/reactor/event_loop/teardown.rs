@@ -2,8 +2,6 @@
 
 use std::mem;
 use std::net::Shutdown;
-use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
 
 use crate::sys::SockRef;
 
@@ -21,6 +19,8 @@ use crate::log;
 use crate::serve::lifecycle::{End, Locked};
 use crate::stream::is_delivered;
 use crate::sys;
+use crate::sys::sync::MutexGuard;
+use crate::sys::sync::atomic::Ordering;
 use crate::types::close_reason::CloseReason;
 use crate::types::framing::Framing;
 
