@@ -16,7 +16,7 @@ use super::sync::{Builder, JoinHandle};
 /// While this value lives, cancellation of the calling thread is disabled. Values nest.
 #[must_use]
 pub(crate) struct CancellationDisabled {
-    #[cfg(all(unix, not(target_os = "android")))]
+    #[cfg(all(unix, not(target_os = "android"), not(miri)))]
     before: std::ffi::c_int,
 }
 
@@ -37,8 +37,8 @@ pub(crate) fn spawn_thread(
     spawned
 }
 
-// Windows and Android have no pthread_cancel.
-#[cfg(not(all(unix, not(target_os = "android"))))]
+// Windows, Android and Miri have no pthread_cancel.
+#[cfg(any(not(unix), target_os = "android", miri))]
 impl CancellationDisabled {
     #[inline]
     pub(crate) fn new() -> CancellationDisabled {
@@ -46,7 +46,7 @@ impl CancellationDisabled {
     }
 }
 
-#[cfg(all(unix, not(target_os = "android")))]
+#[cfg(all(unix, not(target_os = "android"), not(miri)))]
 mod platform {
     use std::ffi::c_int;
 

@@ -9,7 +9,7 @@ pub(crate) const FIRST_INHERITED: u32 = 3;
 
 #[cfg(unix)]
 mod platform {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     use std::ffi::CStr;
     use std::ffi::{CString, OsStr, OsString, c_char};
     use std::io::{self, Read};
@@ -221,13 +221,13 @@ mod platform {
     static ARGS: OnceLock<Vec<OsString>> = OnceLock::new();
 
     /// glibc calls this function before main or in dlopen(3), with main's arguments. Other C
-    /// libraries pass no arguments.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    /// libraries pass no arguments, and neither does Miri.
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     #[used]
     #[unsafe(link_section = ".init_array")]
     static SAVE_ARGS: extern "C" fn(c_int, *const *const c_char) = save_args;
 
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     extern "C" fn save_args(count: c_int, args: *const *const c_char) {
         let arg = |index: usize| {
             // SAFETY: glibc passes an array of `count` strings, the same as to main.
@@ -244,7 +244,7 @@ mod platform {
     /// The arguments of this process, starting with the program's name.
     pub(crate) fn own_args() -> io::Result<Vec<OsString>> {
         // The linker leaves objects that nothing refers to out of a static library.
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
         std::hint::black_box(&SAVE_ARGS);
         if let Some(args) = ARGS.get().filter(|args| !args.is_empty()) {
             return Ok(args.clone());

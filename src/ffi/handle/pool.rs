@@ -154,15 +154,22 @@ impl<T: Handle> Pool<T> {
     /// The slot with this number; `None` if it was never allocated.
     #[inline]
     pub(super) fn slot(&self, number: u32) -> Option<&Slot<T>> {
+        // SAFETY: the library never frees a row.
+        self.place(number).map(|slot| unsafe { &*slot })
+    }
+
+    /// The place of the slot with this number, from which the slots behind it in the same row can be
+    /// reached.
+    #[inline]
+    pub(super) fn place(&self, number: u32) -> Option<*const Slot<T>> {
         // The rows before `T::BLOCK` are never allocated.
         let row = (number | 1).ilog2();
         let slots = self.rows[row as usize].load(Ordering::Acquire);
         if slots.is_null() {
             return None;
         }
-        // SAFETY: row `k` has `1 << k` slots, `number` without its highest bit is below that, and
-        // the library never frees a row.
-        Some(unsafe { &*slots.add((number ^ 1 << row) as usize) })
+        // SAFETY: row `k` has `1 << k` slots, and `number` without its highest bit is below that.
+        Some(unsafe { slots.add((number ^ 1 << row) as usize) }.cast_const())
     }
 
     /// Removes a slot from the free list, or allocates one.
