@@ -550,6 +550,8 @@ fn read_in_a_forked_child_does_not_wait_for_the_parents_threads<A: Api>() {
         || p.client.read(&mut [0; 8]),
         || {
             assert!(Forked::run(|| {
+                // Both directions are closed: a reader waits for the other calls of its process.
+                p.client.shutdown_write().unwrap();
                 p.accepted.shutdown_write().unwrap();
                 assert_eq!(p.client.read(&mut [0; 8]).unwrap(), 0);
             }));
