@@ -39,7 +39,9 @@ cargo xtask <command>
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints
                   the matrix: sites, calls, faults, results, and the sites that no scene reaches
   faults --long   the same, ten times each
-  sanitize        event-driven serving and datagrams under AddressSanitizer and ThreadSanitizer
+  sanitize        multi-threaded tests under AddressSanitizer and ThreadSanitizer, C examples under
+                  UndefinedBehaviorSanitizer, unit tests of state machines under Miri
+  sanitize --all  the same, with every Rust test under AddressSanitizer
   fuzz [--seconds N] [target]
                   runs the fuzz targets with AddressSanitizer, each for N seconds (60), or one of them
   soak            a million connections and a hundred million messages, ordinary and hostile. Fails if
@@ -77,10 +79,11 @@ fn main() -> ExitCode {
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
         ["faults"] => Box::new(|ws| faults::faults(ws, false)),
         ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),
-        ["sanitize"] => Box::new(sanitize::sanitize),
         ["soak", ..] => Box::new(|ws| soak::soak(ws, &arguments[1..])),
         ["models"] => Box::new(models::models),
         ["models", "--mutants"] => Box::new(models::mutants),
+        ["sanitize"] => Box::new(|ws| Ok(sanitize::sanitize(ws, false))),
+        ["sanitize", "--all"] => Box::new(|ws| Ok(sanitize::sanitize(ws, true))),
         ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),
         ["fuzz", options @ ..] => match fuzz::Run::parse(options) {
             Ok(run) => Box::new(move |ws| fuzz::fuzz(ws, &run)),

@@ -1,67 +1,203 @@
-//! `cargo xtask sanitize`: the tests of event-driven serving and of datagram sockets, which use many
-//! threads, under AddressSanitizer (with leak detection) and ThreadSanitizer.
+//! `cargo xtask sanitize`: Rust tests under AddressSanitizer (with leak detection) and
+//! ThreadSanitizer, C examples under UndefinedBehaviorSanitizer, and unit tests under Miri.
 //!
-//! Both are unstable features; RUSTC_BOOTSTRAP enables them in a stable compiler. ThreadSanitizer
-//! reports false races unless the standard library is compiled with it as well, so the standard
-//! library is compiled from source.
+//! The sanitizers of Rust are unstable features; RUSTC_BOOTSTRAP enables them in a stable compiler.
+//! ThreadSanitizer reports false races unless the standard library is compiled with it as well, so the
+//! standard library is compiled from source.
+//!
+//! In each build wrong programs prove that the sanitizer is active: it must report them.
+//!
+//! The netns tests are left out: most of them measure times, and a sanitizer changes times.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use crate::cmake::Build;
 use crate::cross;
-use crate::run::{MINUTE, Workspace, capture, is_ci, show};
-use crate::steps::Stop;
-
-/// The modules of tests/it/ in which several threads use the same sockets.
-const MODULES: [&str; 5] =
-    ["serve_events::", "stress::", "datagram::", "datagram_metadata::", "unix_datagram::"];
+use crate::run::{MINUTE, Workspace, capture, collect, is_ci, show};
+use crate::steps::{Steps, Stop};
+use crate::suite::count_rust_tests;
+use crate::tools::{self, on_path};
 
 /// The targets for which rustc has the sanitizers.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
+/// The modules of tests/it/ in which several threads use the same sockets: what runs without `--all`.
+const MODULES: [&str; 5] =
+    ["serve_events::", "stress::", "datagram::", "datagram_metadata::", "unix_datagram::"];
+
+/// The program with the wrong tests.
+const WRONG: &str = "sanitizers";
+
+/// A sanitizer of rustc.
+struct Sanitizer {
+    /// For `-Zsanitizer` and `-fsanitize`.
+    name: &'static str,
+    options: (&'static str, &'static str),
+    builds_std: bool,
+    /// Whether `--all` runs every test, and not only [`MODULES`].
+    runs_all: bool,
+    /// The tests that do not run, each with the reason.
+    excluded: &'static [(&'static str, &'static str)],
+    /// The wrong tests and the reports that they must cause.
+    reports: &'static [(&'static str, &'static str)],
+}
+
+const ADDRESS: Sanitizer = Sanitizer {
+    name: "address",
+    options: ("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1"),
+    builds_std: false,
+    runs_all: true,
+    excluded: &[
+        // The thread that decides about a system call allocates memory. The sanitizer holds a lock of
+        // its allocator while it starts a thread, which is such a call.
+        ("faults::service_calls_with_faults_return_listed_statuses", "intercepts clone3"),
+    ],
+    reports: &[
+        ("text_that_was_freed_is_read", "AddressSanitizer: heap-use-after-free"),
+        ("endpoint_that_is_forgotten_leaks", "LeakSanitizer: detected memory leaks"),
+    ],
+};
+
+const THREAD: Sanitizer = Sanitizer {
+    name: "thread",
+    options: ("TSAN_OPTIONS", "halt_on_error=1"),
+    builds_std: true,
+    runs_all: false,
+    excluded: &[],
+    reports: &[("address_written_by_two_threads_races", "ThreadSanitizer: data race")],
+};
+
+/// Unit tests of state machines, for Miri. Others try too many cases for it, or make system calls.
+const PURE: [&str; 4] = [
+    "ffi::handle::table::tests::id_",
+    "io::backoff::",
+    "serve::admission::",
+    "serve::reactor::send_queue::",
+];
+
 /// The command. Returns whether it passed.
-pub fn sanitize(ws: &Workspace) -> Result<bool, String> {
-    match run(ws) {
-        Ok(note) => {
-            println!("{note}");
-            Ok(true)
+pub fn sanitize(ws: &Workspace, all: bool) -> bool {
+    let mut steps = Steps::default();
+    for sanitizer in [&THREAD, &ADDRESS] {
+        let name = sanitizer.name;
+        steps.step(&format!("{name} sanitizer, Rust tests"), || rust_tests(ws, sanitizer, all));
+    }
+    steps.step("undefined sanitizer, C examples", || undefined(ws));
+    steps.step("Miri", || miri(ws));
+    steps.finish(is_ci())
+}
+
+impl Sanitizer {
+    /// The environment of cargo and of the tests.
+    fn environment(&self, ws: &Workspace) -> Result<Vec<(&'static str, String)>, Stop> {
+        let mut environment = vec![
+            ("RUSTC_BOOTSTRAP", "1".to_owned()),
+            ("RUSTFLAGS", format!("-Zsanitizer={}", self.name)),
+            // Some tests panic on purpose, and a sanitizer takes many seconds to print a backtrace.
+            ("RUST_BACKTRACE", "0".to_owned()),
+            (self.options.0, self.options.1.to_owned()),
+        ];
+        if self.builds_std {
+            let std = cross::std_source(ws)
+                .map_err(|e| Stop::Skip(format!("no source of the standard library: {e}")))?;
+            environment.push(("__CARGO_TESTS_ONLY_SRC_ROOT", std.display().to_string()));
         }
-        Err(Stop::Skip(reason)) => {
-            println!("skipped: {reason}");
-            Ok(!is_ci())
+        Ok(environment)
+    }
+
+    /// A run of test programs.
+    fn test(&self, ws: &Workspace, target: &str) -> Result<Command, Stop> {
+        let mut test = ws.cargo(&["test", "--all-features", "--no-fail-fast", "--target", target]);
+        test.envs(self.environment(ws)?);
+        test.env("CARGO_TARGET_DIR", ws.target.join("sanitize").join(self.name));
+        if self.builds_std {
+            test.arg("-Zbuild-std");
         }
-        Err(Stop::Fail(reason)) => Err(reason),
+        Ok(test)
     }
 }
 
-fn run(ws: &Workspace) -> Result<String, Stop> {
+fn rust_tests(ws: &Workspace, sanitizer: &Sanitizer, all: bool) -> Result<String, Stop> {
     let target = target(ws)?;
-    test(ws, &target, "address", None)?;
-    let std = cross::std_source(ws);
-    let std = std.map_err(|e| {
-        Stop::Skip(format!("address: passed; thread: no source of the standard library: {e}"))
-    })?;
-    test(ws, &target, "thread", Some(std))?;
-    Ok("AddressSanitizer and ThreadSanitizer reported nothing".to_owned())
+    let mut test = sanitizer.test(ws, &target)?;
+    if all && sanitizer.runs_all {
+        test.args(["--lib", "--test", "it", "--test", "abi", "--"]);
+    } else {
+        test.args(["--test", "it", "--"]).args(MODULES);
+    }
+    for (name, reason) in sanitizer.excluded {
+        println!("not under this sanitizer: {name}: {reason}");
+        test.args(["--skip", name]);
+    }
+    let passed = count_rust_tests(&show(&mut test, 30 * MINUTE)?)?;
+    for (wrong, report) in sanitizer.reports {
+        let mut test = sanitizer.test(ws, &target)?;
+        test.args(["--test", WRONG, "--", "--ignored", "--exact", wrong]);
+        must_report(&mut test, wrong, report)?;
+    }
+    Ok(format!("{passed}, {} wrong programs reported", sanitizer.reports.len()))
 }
 
-fn test(
-    ws: &Workspace,
-    target: &str,
-    sanitizer: &str,
-    std: Option<PathBuf>,
-) -> Result<String, String> {
-    let mut test = ws.cargo(&["test", "--all-features", "--target", target]);
-    test.env("CARGO_TARGET_DIR", ws.target.join("sanitize").join(sanitizer));
-    test.env("RUSTC_BOOTSTRAP", "1");
-    test.env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"));
-    // Some tests panic on purpose, and a sanitizer takes many seconds to print a backtrace.
-    test.env("RUST_BACKTRACE", "0");
-    if let Some(library) = std {
-        test.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
-        test.arg("-Zbuild-std");
+fn must_report(test: &mut Command, wrong: &str, report: &str) -> Result<(), Stop> {
+    let (succeeded, output) = collect(test, 5 * MINUTE)?;
+    if succeeded || !output.contains(report) {
+        println!("{output}");
+        return Err(Stop::Fail(format!("the wrong program {wrong} causes no report {report:?}")));
     }
-    test.args(["--test", "it", "--"]).args(MODULES);
-    show(&mut test, 15 * MINUTE)
+    println!("the wrong program {wrong} fails as expected: {report}");
+    Ok(())
+}
+
+/// The C examples, compiled with UndefinedBehaviorSanitizer. rustc has no such sanitizer: the
+/// library is compiled with debug assertions.
+pub fn undefined(ws: &Workspace) -> Result<String, Stop> {
+    let clang = tools::CLANG.need(ws)?;
+    let flags = "-fsanitize=undefined -fno-sanitize-recover=undefined -g";
+    let settings = [
+        "KEEPSOCK_SANITIZER=undefined".to_owned(),
+        "KEEPSOCK_CARGO_PROFILE=dev".to_owned(),
+        format!("CMAKE_C_COMPILER={}", clang.display()),
+        format!("CMAKE_CXX_COMPILER={}++", clang.display()),
+        format!("CMAKE_C_FLAGS={flags}"),
+        format!("CMAKE_CXX_FLAGS={flags}"),
+        "KEEPSOCK_INSTALL=OFF".to_owned(),
+    ];
+    let folder = ws.target.join("sanitize").join("undefined");
+    Build::make(ws, &ws.root, folder, &settings)?.test(ws, ".")
+}
+
+/// Unit tests under Miri, which rustup installs if it is missing.
+fn miri(ws: &Workspace) -> Result<String, Stop> {
+    if on_path("rustup").is_none() {
+        return Err(Stop::Skip("Miri: rustup is not installed".to_owned()));
+    }
+    let mut add = ws.command("rustup");
+    add.args(["toolchain", "install", "nightly", "--profile", "minimal", "--no-self-update"]);
+    add.args(["--component", "miri", "--component", "rust-src"]);
+    let has_miri = || {
+        let mut query = ws.command("rustup");
+        query.args(["run", "nightly", "cargo", "miri", "--version"]);
+        capture(&mut query, MINUTE)
+    };
+    if has_miri().is_err() {
+        capture(&mut add, 5 * MINUTE).map_err(|e| Stop::Skip(format!("no Miri: {e}")))?;
+    }
+    let version = has_miri()?;
+    let miri = || {
+        let mut test = ws.command("rustup");
+        test.args(["run", "nightly", "cargo", "miri", "test", "--all-features"]);
+        test.env("CARGO_TARGET_DIR", ws.target.join("sanitize").join("miri"));
+        test.env("MIRIFLAGS", "-Zmiri-strict-provenance");
+        test
+    };
+    let mut wrong = miri();
+    wrong.args(["--test", WRONG, "--", "--ignored", "--exact", "text_that_was_freed_is_read"]);
+    must_report(&mut wrong, "text_that_was_freed_is_read", "Undefined Behavior")?;
+    let mut test = miri();
+    test.args(["--lib", "--"]).args(PURE);
+    let passed = count_rust_tests(&show(&mut test, 15 * MINUTE)?)?;
+    Ok(format!("{passed}; {}", version.trim()))
 }
 
 /// The target of this machine, if the compiler has the sanitizers for it.

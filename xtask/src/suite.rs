@@ -8,7 +8,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, faults, features, fuzz, install_check, models, msrv, netns,
-    servers, soak, tools,
+    sanitize, servers, soak, tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -88,6 +88,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         tools::VALGRIND.need(ws)?;
         c_examples(ws, true)?.test(ws, "valgrind$")
     });
+    steps.step("C examples, undefined sanitizer", || sanitize::undefined(ws));
     // The server ends each connection of the client, is killed ten times, and stopped ten times.
     steps.step("redis and mosquitto, 1,000 sessions each", || {
         let sessions = [("KEEPSOCK_SESSIONS", "1000")];
@@ -150,7 +151,7 @@ fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
 }
 
 /// Adds up the results of the test programs and the documentation examples.
-fn count_rust_tests(output: &str) -> Result<String, Stop> {
+pub fn count_rust_tests(output: &str) -> Result<String, Stop> {
     let mut sums = [0_u64; 3];
     for line in output.lines().filter(|line| line.contains("test result: ")) {
         for (sum, word) in sums.iter_mut().zip(["passed", "failed", "ignored"]) {

@@ -24,6 +24,7 @@ pub const CTEST: Tool =
     Tool { program: "ctest", apt: "cmake", pip: Some(("cmake", "cmake/data/bin/ctest")) };
 pub const NINJA: Tool =
     Tool { program: "ninja", apt: "ninja-build", pip: Some(("ninja", "bin/ninja")) };
+pub const CLANG: Tool = Tool { program: "clang", apt: "clang", pip: None };
 pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
 pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };
