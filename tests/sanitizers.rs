@@ -5,20 +5,21 @@
 #![allow(unsafe_code)] // It calls C functions, as C would.
 #![allow(clippy::undocumented_unsafe_blocks)] // No reason makes these calls sound.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::thread;
 
 use keepsock::ffi::{keepsock_address, keepsock_address_parse};
 
-const ENDPOINT: &std::ffi::CStr = c"127.0.0.1:80";
+const ENDPOINT: &CStr = c"127.0.0.1:80";
 
 #[test]
 #[ignore = "wrong: cargo xtask sanitize expects a report"]
 fn text_that_was_freed_is_read() {
     let mut address = MaybeUninit::<keepsock_address>::uninit();
-    let freed: *const c_char = ENDPOINT.to_owned().as_ptr();
+    let freed = ENDPOINT.to_owned().into_raw();
+    drop(unsafe { CString::from_raw(freed) });
     unsafe { keepsock_address_parse(freed, address.as_mut_ptr(), null_mut()) };
 }
 

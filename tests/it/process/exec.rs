@@ -77,8 +77,7 @@ fn wrong_calls<A: Handshakes>(
     // Also the calls at the end of the services.
     all.events.stop();
     all.threads.stop();
-    let found = found.lock().unwrap().clone();
-    found
+    found.lock().unwrap().clone()
 }
 
 /// T4: each system call that creates a descriptor also sets FD_CLOEXEC. Otherwise a program that
