@@ -7,7 +7,7 @@
 //!
 //! | type | methods | reason |
 //! |---|---|---|
-//! | `ClientSocket` | `try_peek`, `try_read`, `try_read_exact`, `try_read_slices`, `try_write`, `try_write_all`, `try_write_slices` | "would block" costs no error object |
+//! | `ClientSocket` | `try_peek`, `try_read`, `try_read_exact`, `try_read_slices`, `try_write`, `try_write_all`, `try_write_message`, `try_write_slices` | "would block" costs no error object |
 //! | `ClientSocket` | `read_line_bytes`, `read_message_bytes`, `read_until_bytes` | C copies from the read buffer into its own buffer |
 //! | `ClientSocket` | `from_connected`, `finish_connect` | a socket is constructed in its handle |
 //! | `ServerSocket` | `accept_socket`, `into_client`, `configure` | an accepted socket is constructed in its handle |

@@ -138,7 +138,7 @@ pub use activation::handover::Handover;
 #[cfg(feature = "activation")]
 #[cfg_attr(docsrs, doc(cfg(feature = "activation")))]
 pub use activation::inherited::Activation;
-pub use connect::{PendingConnect, Watch};
+pub use connect::{AttemptInProgress, PendingConnect, Watch};
 #[cfg(all(feature = "datagram", feature = "serve"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "datagram", feature = "serve"))))]
 pub use datagram::DatagramService;

@@ -128,7 +128,7 @@ type OnRetry = dyn FnMut(&Retry<'_>) + Send;
 pub struct Retry<'a> {
     /// The error of the last try. `None`: the last try succeeded, and its connection was lost.
     pub error: Option<&'a Error>,
-    /// The number of tries that have failed since the last success.
+    /// The number of tries of this connect that have failed.
     pub tries: u32,
     /// The time until the next try. The timeout may expire sooner.
     pub wait: Duration,
@@ -307,7 +307,8 @@ impl Reconnect {
     /// # Errors
     /// When the timeout expires, the error of the last try: its kind, its attempts, the number of
     /// tries and the total time: `connect to 127.0.0.1:80: connection refused after 7 tries in 10.0
-    /// s`. Both count from the last success, also over several calls. A try that the timeout interrupted is ignored if there was an earlier one.
+    /// s`. Both count from the start of this connect. If no try was complete in it, the error is that of
+    /// the last try before. A try that the timeout interrupted is ignored if there was an earlier one.
     /// [`TimedOut`](ErrorKind::TimedOut): there was no complete try.
     ///
     /// [`Cancelled`](ErrorKind::Cancelled): the cancel token was fired. A permanent error ends the
@@ -324,6 +325,12 @@ impl Reconnect {
     /// ```
     pub fn connect(&mut self) -> Result<ClientSocket> {
         self.abandon();
+        let outcome = self.connect_with_retries();
+        self.pace.end();
+        outcome
+    }
+
+    fn connect_with_retries(&mut self) -> Result<ClientSocket> {
         let (mut now, mut due, limit) = self.begin();
         loop {
             self.wait_until(due, now, limit)?;
@@ -370,6 +377,7 @@ impl Reconnect {
         let outcome = self.advance();
         if !matches!(outcome, Ok(None)) {
             self.abandon();
+            self.pace.end();
         }
         self.report();
         outcome
@@ -497,10 +505,10 @@ impl Reconnect {
         let now = Instant::now();
         self.began = now;
         let limit = self.limit_since(now);
-        let due = self.pace.begin(now, random());
-        if self.pace.count == 0 {
+        if self.pace.is_rested(now) {
             self.last = None;
         }
+        let due = self.pace.begin(now, random());
         (now, due, limit)
     }
 
@@ -791,7 +799,7 @@ struct Pace {
     ended: Option<(Instant, bool)>,
     /// The time of the next try; `None`: immediately.
     due: Option<Instant>,
-    /// The number of tries since the last success, and the start of the first of them.
+    /// The number of tries of the connect in progress, and the start of the first of them.
     count: u32,
     since: Option<Instant>,
 }
@@ -817,7 +825,6 @@ impl Pace {
         let (at, connected) = self.ended?;
         if now.saturating_duration_since(at) >= self.longest {
             self.backoff = BackOff::new(self.first, self.longest);
-            (self.count, self.since) = (0, None);
         }
         if connected {
             self.since = Some(now);
@@ -842,7 +849,18 @@ impl Pace {
 
     fn connected(&mut self, now: Instant) {
         self.ended = Some((now, true));
+    }
+
+    /// Ends a connect. The next one counts its own tries, and continues the backoff.
+    fn end(&mut self) {
         (self.count, self.since) = (0, None);
+    }
+
+    /// Whether the last try succeeded, or is at least the longest delay ago.
+    fn is_rested(&self, now: Instant) -> bool {
+        self.ended.is_none_or(|(at, connected)| {
+            connected || now.saturating_duration_since(at) >= self.longest
+        })
     }
 
     fn pause(&mut self, now: Instant, random: u64) {
@@ -933,10 +951,12 @@ mod tests {
         let due = pace.failed(start + ms(500), ALL);
         assert_eq!(due, Some(start + ms(700)), "doubled, not begun anew");
         assert_eq!((pace.count, pace.since), (1, Some(start)));
+        pace.end();
+        assert_eq!((pace.count, pace.since), (0, None));
         // No try was made during the longest wait.
         let later = start + ms(500) + 30 * S;
+        assert!(!pace.is_rested(later - ms(1)) && pace.is_rested(later));
         assert!(pace.begin(later, ALL) < Some(later), "immediately");
-        assert_eq!((pace.count, pace.since), (0, None));
         assert_eq!(pace.failed(later, ALL), Some(later + ms(100)));
     }
 
@@ -949,7 +969,8 @@ mod tests {
         for bound in [100, 200, 400] {
             pace.tries(now);
             pace.connected(now);
-            assert_eq!((pace.count, pace.since), (0, None));
+            pace.end();
+            assert!(pace.is_rested(now));
             now += 30 * S - ms(1);
             assert_eq!(pace.begin(now, ALL), Some(now + ms(bound)), "the connection was short");
             // After a cancelled call the next call waits for the same time.

@@ -193,14 +193,17 @@ const char *keepsock_status_str(int32_t status);
  */
 typedef struct keepsock_error keepsock_error;
 
-/** One failed attempt of a connect. */
+/** One attempt of a connect, failed or in progress. */
 typedef struct {
-    int32_t status;      /**< The keepsock_status. */
+    int32_t status;      /**< The keepsock_status. KEEPSOCK_ERR_WOULD_BLOCK: the attempt is in
+                              progress. */
     int32_t os_error;    /**< The system's error number (errno), or 0. */
-    int64_t elapsed_us;  /**< The duration in microseconds. */
+    int64_t elapsed_us;  /**< The duration in microseconds. While the attempt is in progress, the
+                              time since its start. */
     int32_t tcp_state;   /**< While the attempt is in progress, a keepsock_tcp_state, if the
                               system reports it. Otherwise 0. */
-    char stage[20];      /**< The step that failed: "socket", "options", "bind" or "connect". */
+    char stage[20];      /**< The step that failed, or that is in progress: "socket", "options",
+                              "bind" or "connect". */
     char address[128];   /**< The address, as an endpoint. */
 } keepsock_attempt;
 
@@ -635,7 +638,8 @@ enum {
     /** SO_REUSEADDR of datagram sockets: 1 permits other sockets with this option to have the
         same address and port. Each of them receives the datagrams of a multicast group (mDNS on
         port 5353), and one of them receives a unicast datagram. A connect with this option needs
-        a local endpoint. Listeners always have it. */
+        a local endpoint. TCP listeners always have it, and so has a TCP connect whose local
+        endpoint has a port: the port may be in use for another peer, or be in TIME-WAIT. */
     KEEPSOCK_SOCKOPT_REUSE_ADDRESS = 16
 };
 
@@ -696,7 +700,8 @@ enum {
     /** The peer's kernel answers, but its program accepted no data for `dead_after`, with
         `fail_on_stall`. */
     KEEPSOCK_CLOSE_STALLED = 5,
-    /** The idle timeout or the first-byte timeout expired. */
+    /** The idle timeout or the first-byte timeout expired, or the PROXY header did not arrive
+        within the keepsock_options_set_proxy_timeout(). */
     KEEPSOCK_CLOSE_IDLE_TIMEOUT = 6,
     /** The peer did not answer a heartbeat within the heartbeat timeout. */
     KEEPSOCK_CLOSE_HEARTBEAT_TIMEOUT = 7,
@@ -709,7 +714,8 @@ enum {
     KEEPSOCK_CLOSE_MESSAGE_TOO_LONG = 10,
     /** The peer read too slowly: the send queue exceeded its limit. */
     KEEPSOCK_CLOSE_SLOW_CONSUMER = 11,
-    /** The peer sent a message with a length that is malformed in the framing of the service. */
+    /** The peer sent a message with a length that is malformed in the framing of the service, or
+        a trusted proxy sent no valid PROXY header. */
     KEEPSOCK_CLOSE_MESSAGE_MALFORMED = 12,
     /** A file that the program sends has become shorter, or cannot be read, after a part of it
         was sent. The service resets the connection. */

@@ -553,7 +553,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+ *     keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -585,7 +586,8 @@ int32_t keepsock_client_write_all(keepsock_client *client, const void *buf, size
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+ *     keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -610,7 +612,8 @@ int32_t keepsock_client_write(keepsock_client *client, const void *buf, size_t l
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+ *     keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -625,7 +628,17 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
  *
  * keepsock_framing describes the bytes that the function adds to a message. One write timeout
  * covers the whole call. If the call fails, keepsock_error_transferred() returns the number of
- * bytes that the kernel accepted, including those of the length and the delimiter.
+ * bytes of the message that the kernel has accepted in all calls, including those of the length
+ * and the delimiter.
+ *
+ * If a call ends by KEEPSOCK_ERR_WOULD_BLOCK, KEEPSOCK_ERR_TIMED_OUT or KEEPSOCK_ERR_CANCELLED
+ * after the kernel has accepted a part of the message, the message is unfinished. Call the
+ * function again with the same framing and message: the call sends the rest, and returns
+ * KEEPSOCK_OK when the message is complete. Until then every other write returns
+ * KEEPSOCK_ERR_WRONG_STATE, because the peer would take its bytes for the rest of the message,
+ * and the library sends no heartbeat. keepsock_client_shutdown_write(), keepsock_client_close()
+ * and keepsock_client_abort() are permitted. If no byte was accepted, the message is not
+ * unfinished.
  *
  * @param framing  The framing.
  * @param buf      The message.
@@ -642,7 +655,8 @@ int32_t keepsock_client_write_str(keepsock_client *client, const char *text,
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
+ *     or the unfinished message has another framing or length
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
@@ -676,7 +690,8 @@ int32_t keepsock_client_write_message(keepsock_client *client, const keepsock_fr
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+ *     keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
  *     buffers or for a packet in several buffers
@@ -716,7 +731,8 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
- *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+ *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
+ *     or a message of keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -956,7 +972,8 @@ int32_t keepsock_client_abort(keepsock_client *client, keepsock_error **error);
  * before the end stay readable. If the peer sent FIN and then RST, the reason is
  * KEEPSOCK_CLOSE_PEER_RESET. The call sends heartbeats and detects a dead peer
  * (keepsock_options_set_dead_after()). Because it does not read, it does not check the heartbeat
- * timeout or the idle timeout.
+ * timeout or the idle timeout. A connection from a trusted proxy whose header is incomplete after
+ * keepsock_options_set_proxy_timeout() is reset, and the reason is KEEPSOCK_CLOSE_IDLE_TIMEOUT.
  *
  * @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
  * @param reason      Receives the keepsock_close_reason.
@@ -1195,11 +1212,13 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  *
  * For programs with their own event loop. Calls of the library that wait do this by themselves.
  *
- * The function sends a heartbeat if one is due and no other thread writes. It fails if the peer is
- * dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an answer, or
- * if the connection was idle for the idle timeout. Unread bytes that arrived after a heartbeat
- * answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
- * expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
+ * The function sends a heartbeat if one is due and no other thread writes. It fails if the peer
+ * is dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an
+ * answer, or if the connection was idle for the idle timeout. It resets a connection from a
+ * trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(). Unread
+ * bytes that arrived after a heartbeat answer it. They do not count as traffic for the idle
+ * timeout. If bytes are unread when it expires, the program has up to 50 ms, and at most a
+ * quarter of the timeout, to read them.
  *
  * @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
  *                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
@@ -1210,6 +1229,8 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
  *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+ *   - KEEPSOCK_ERR_TIMED_OUT: the PROXY header did not arrive in time; the connection was reset
+ *   - KEEPSOCK_ERR_MALFORMED: the PROXY header is not valid; the connection was reset
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall of this machine rejects the heartbeat
@@ -1233,8 +1254,9 @@ int32_t keepsock_client_check_liveness(keepsock_client *client, int64_t *timeout
  *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call, or buffered bytes are left
- *     (keepsock_client_buffered()); read them first
+ *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; buffered bytes are left
+ *     (keepsock_client_buffered()): read them first; the PROXY header was not received; or a
+ *     message of keepsock_client_write_message() is unfinished
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */

@@ -110,8 +110,8 @@ int32_t keepsock_pending_connect_start(const char *endpoint, const keepsock_opti
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
- *     it had a socket, and finish returns the reason; finish has returned the connection; or
- *     another call is in progress
+ *     it had a socket, and finish returns the reason; finish has returned the connection or the
+ *     failure (a descriptor that was borrowed before stays open); or another call is in progress
  *   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
  *     no descriptor reports when it has space again. The connect continues: call finish after
  *     keepsock_pending_connect_next_timeout(), or free the object
@@ -231,8 +231,11 @@ int32_t keepsock_pending_connect_fd(keepsock_pending_connect *pending, keepsock_
 /**
  * Returns the time after which keepsock_pending_connect_finish() must be called.
  *
- * A program that waits for keepsock_pending_connect_fd() does not need it: that descriptor becomes
- * readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
+ * A program that waits for keepsock_pending_connect_fd() does not need it: that descriptor
+ * becomes readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE
+ * is -1. It is at most 25 if a cancel token is set or a lookup is in progress, unless
+ * keepsock_pending_connect_set_watch() or keepsock_pending_connect_fd() was called: the socket
+ * alone does not report them.
  *
  * @param pending     A connect in progress.
  * @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
@@ -319,7 +322,9 @@ void keepsock_pending_connect_free(keepsock_pending_connect *pending);
  * Returns one attempt. The attempts that ended without a connection come first, in the order in
  * which they ended. The attempts in progress follow.
  *
- * When one attempt wins, the other attempts in progress end with KEEPSOCK_ERR_CLOSED.
+ * The status of an attempt in progress is KEEPSOCK_ERR_WOULD_BLOCK, its stage is "connect", and
+ * its duration is the time since its start. When one attempt wins, the other attempts in progress
+ * end with KEEPSOCK_ERR_CLOSED.
  *
  * @param pending  A connect, in progress or finished.
  * @param index    From 0.
@@ -550,7 +555,7 @@ typedef struct keepsock_reconnect keepsock_reconnect;
  *
  * @param error    Why the last try failed, valid until the callback returns. NULL means that the
  *                 last try succeeded and its connection was lost.
- * @param tries    The number of failed tries since the last success.
+ * @param tries    The number of failed tries of this connect.
  * @param wait_ms  The time until the next try in milliseconds, rounded up. The timeout may end
  *                 it sooner.
  * @param user     The pointer that the program passed with the callback.

@@ -6,8 +6,8 @@
  *
  * Contents
  *  1. Creating and freeing: keepsock_datagram_bind, keepsock_datagram_connect,
- *     keepsock_datagram_set_peer, keepsock_datagram_from_fd, keepsock_datagram_close,
- *     keepsock_datagram_free
+ *     keepsock_datagram_set_peer, keepsock_datagram_set_peer_endpoint, keepsock_datagram_from_fd,
+ *     keepsock_datagram_close, keepsock_datagram_free
  *  2. Receiving: keepsock_datagram_info_sender, keepsock_datagram_recv, keepsock_datagram_peek,
  *     keepsock_datagram_recv_batch
  *  3. Sending: keepsock_datagram_send, keepsock_datagram_send_to, keepsock_datagram_reply,
@@ -24,7 +24,8 @@
  *
  * Where a BSD call has a counterpart here:
  *   socket, bind              keepsock_datagram_bind
- *   connect                   keepsock_datagram_connect, keepsock_datagram_set_peer
+ *   connect                   keepsock_datagram_connect, keepsock_datagram_set_peer,
+ *                             keepsock_datagram_set_peer_endpoint
  *   sendto                    keepsock_datagram_send_to, keepsock_datagram_reply
  *   send                      keepsock_datagram_send
  *   recvfrom, recvmsg         keepsock_datagram_recv
@@ -155,8 +156,9 @@ int32_t keepsock_datagram_connect(const char *endpoint, const keepsock_options *
  *
  * A server with one socket for each peer binds another socket to its port, with
  * KEEPSOCK_SOCKOPT_REUSE_ADDRESS on all of them, and connects it to the sender of the first
- * datagram. Datagrams of other senders that are queued on the socket are discarded. The socket
- * keeps its port, and stays connected until it is closed.
+ * datagram. Datagrams of other senders that are queued on the socket, or that the library has
+ * received as coalesced datagrams, are discarded. The socket keeps its port, and stays connected
+ * until it is closed. keepsock_datagram_set_peer_endpoint() also connects a Unix socket.
  *
  * @code
  * keepsock_options *options = NULL;
@@ -181,14 +183,44 @@ int32_t keepsock_datagram_connect(const char *endpoint, const keepsock_options *
  *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
  *     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an address family that the socket does not have
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; an address family that the socket does not have; or
+ *     `peer` is the address of a Unix socket, whose name an address does not contain
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_datagram_set_peer(keepsock_datagram *datagram, const keepsock_address *peer,
                                    keepsock_error **error);
+
+/**
+ * Connects a bound socket, UDP or Unix, to an endpoint (connect(2)), as
+ * keepsock_datagram_set_peer() connects a UDP socket to an address.
+ *
+ * keepsock_datagram_info_sender() returns the endpoint of the sender of a datagram. Datagrams of
+ * other senders that are queued on the socket are discarded.
+ *
+ * @param datagram  A bound socket.
+ * @param endpoint  The peer: a numeric address and port, or "unix:/path", "unix:@name".
+ * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected already
+ *   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` is malformed, is not numeric, is not a destination
+ *     (0.0.0.0, [::], port 0), is a link-local address without a zone, or is too long a path
+ *   - KEEPSOCK_ERR_NOT_FOUND: the path does not exist
+ *   - KEEPSOCK_ERR_REFUSED: no socket is bound to the name
+ *   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+ *   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
+ *   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
+ *     keepsock_datagram_set_broadcast(); the Unix peer is connected to another socket; or a
+ *     firewall, a policy or a file mode forbids it
+ *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+ *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; an address family that the socket does not have; or a
+ *     Unix socket with keepsock_options_add_allowed_uid()
+ *   - KEEPSOCK_ERR_OS: another error of the system, for example EPROTOTYPE if the Unix peer is
+ *     not a datagram socket; keepsock_error_os_error() returns its number
+ */
+int32_t keepsock_datagram_set_peer_endpoint(keepsock_datagram *datagram, const char *endpoint,
+                                            keepsock_error **error);
 
 /**
  * Adopts a datagram socket, UDP or Unix, that is bound or connected.
@@ -590,8 +622,9 @@ int32_t keepsock_datagram_send_batch(keepsock_datagram *datagram, const keepsock
  * Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).
  *
  * Calls in progress keep their timeout. On Linux a receive with a timeout of 50 ms or more is one
- * system call, and one with a cancel token is two. A socket that was adopted or that may be handed
- * over is as one with a token. Default: KEEPSOCK_INFINITE.
+ * system call if a datagram arrives in seven eighths of the time; a receive that times out polls
+ * as well. A receive with a cancel token is two system calls. A socket that was adopted or that
+ * may be handed over is as one with a token. Default: KEEPSOCK_INFINITE.
  *
  * @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
  * @return KEEPSOCK_OK on success, otherwise

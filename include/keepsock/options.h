@@ -364,7 +364,8 @@ int32_t keepsock_options_set_first_byte_timeout(keepsock_options *options, int64
  * Restricts TCP and UDP sockets to IPv4 or IPv6 (AF_INET, AF_INET6). Default: KEEPSOCK_FAMILY_ANY.
  * @param family  A keepsock_family.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `family` is not a keepsock_family
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `family` is not a keepsock_family;
+ *     keepsock_options_set_preferred_family() is set
  */
 int32_t keepsock_options_set_family(keepsock_options *options, int32_t family,
                                     keepsock_error **error);
@@ -458,7 +459,7 @@ int32_t keepsock_options_set_attempt_delay(keepsock_options *options, int64_t de
  * @param destination  The address to which the client connected. NULL as `source`.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the
- *     addresses is NULL or has no family, or version 0 has addresses
+ *     addresses is NULL or has no family, version 0 has addresses, or seqpacket is set
  */
 int32_t keepsock_options_set_proxy_header(keepsock_options *options, int32_t version,
                                           const keepsock_address *source,
@@ -749,7 +750,8 @@ int32_t keepsock_options_add_allowed_uid(keepsock_options *options, uint32_t uid
  *
  * @param on  true for packets.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or keepsock_options_set_proxy_header() is set, which
+ *     needs a stream
  */
 int32_t keepsock_options_set_seqpacket(keepsock_options *options, bool on, keepsock_error **error);
 

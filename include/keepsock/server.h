@@ -383,9 +383,10 @@ typedef struct {
         (keepsock_serve_options_add_allowed_network(),
         keepsock_serve_options_add_denied_network(), keepsock_options_add_allowed_uid()). */
     uint64_t denied;
-    /** Connections closed because their peer is not a trusted proxy, and connections that a
-        service reset because the PROXY header was wrong or incomplete, or arrived late
-        (keepsock_options_add_trusted_proxy()). */
+    /** Connections closed because their peer is not a trusted proxy, and connections that were
+        reset because the PROXY header was wrong or incomplete, or arrived late
+        (keepsock_options_add_trusted_proxy()). A connection that keepsock_server_accept() had
+        returned is also in `accepted`. */
     uint64_t proxy_rejected;
 } keepsock_server_stats;
 

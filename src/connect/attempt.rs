@@ -244,7 +244,7 @@ pub(super) fn finish(
     params: &AttemptParams<'_>,
 ) -> Result<Connected, FailedAttempt> {
     // Most connections need no further step.
-    let is_plain = params.options.liveness.dead_after.is_none();
+    let is_plain = params.options.liveness.dead_after.is_none() && !params.options.mptcp;
     if peer == Peer::Other && is_plain && params.options.proxy_header.is_none() {
         return Ok(Connected { socket, local: None, remote: candidate.address.clone() });
     }
@@ -265,6 +265,7 @@ fn finish_on(
     let at = |stage| move |cause: io::Error| AttemptError(stage, cause.into());
     if candidate.domain != Domain::UNIX {
         let applied = params.options.apply_dead_after(socket);
+        let applied = applied.and_then(|()| params.options.apply_after_fallback(socket));
         applied.map_err(|cause| AttemptError(Stage::Options, cause))?;
     }
     if peer == Peer::Other {

@@ -32,14 +32,14 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct RunningAttempt {
     pub index: usize,
     pub socket: Owned,
-    started_at: Instant,
+    pub started_at: Instant,
 }
 
 /// An attempt that found the queue of a Unix listener full, and is retried.
 pub(super) struct PendingAttempt {
     pub index: usize,
     pub socket: Owned,
-    started_at: Instant,
+    pub started_at: Instant,
     retry_at: Instant,
     pause: Duration,
 }

@@ -26,7 +26,7 @@ use crate::types::sockopt::Sockets;
 use attempt::{AttemptParams, AttemptStart, AttemptState, Candidate, FailedAttempt};
 use driver::{ConnectDriver, Progress};
 pub(crate) use pending::EVENT_CHECK;
-pub use pending::{PendingConnect, Watch};
+pub use pending::{AttemptInProgress, PendingConnect, Watch};
 
 const OPERATION: &str = "connect";
 

@@ -16,6 +16,28 @@ use crate::types::endpoint::Endpoint;
 use crate::types::error::{Attempt, Error, ErrorKind, Result};
 use crate::types::tcp_state::TcpState;
 
+/// An attempt of a connect that has neither succeeded nor failed. Its handshake is in progress, or it
+/// waits for space in the queue of a Unix listener.
+///
+/// ```
+/// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
+/// # let server = ServerSocket::listen("127.0.0.1:0")?;
+/// let pending = PendingConnect::start(server.endpoint(), &SocketOptions::new())?;
+/// let slow = |attempt: &keepsock::AttemptInProgress| attempt.elapsed.as_secs() >= 1;
+/// println!("{} slow attempts", pending.attempts_in_progress().iter().filter(|a| slow(a)).count());
+/// # Ok::<(), keepsock::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttemptInProgress {
+    /// The address that is tried.
+    pub address: Address,
+    /// The TCP state, SYN-SENT in most cases; `None`: the system does not report it.
+    pub tcp_state: Option<TcpState>,
+    /// The time since the attempt started.
+    pub elapsed: Duration,
+}
+
 /// A connect in progress, for programs that wait in an event loop, for several connects at the
 /// same time, or between other work. The lookup, the race of the addresses and the deadline are
 /// those of [`ClientSocket::connect_with`].
@@ -261,6 +283,10 @@ impl PendingConnect {
     /// error, so that there is nothing to wait for. The result is at most [`i32::MAX`] milliseconds,
     /// which poll(2) accepts.
     ///
+    /// The result is at most 25 ms if a cancel token is set or a lookup is in progress, unless
+    /// [`set_watch`](PendingConnect::set_watch) or [`descriptor`](PendingConnect::descriptor) was called:
+    /// the socket alone does not report them.
+    ///
     /// ```
     /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
@@ -295,7 +321,8 @@ impl PendingConnect {
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): the endpoint has several addresses, whose sockets
     ///   race: use [`set_watch`](PendingConnect::set_watch). Or the connect failed before it had a
-    ///   socket, and `finish` returns the reason. Or `finish` has returned the connection.
+    ///   socket, and `finish` returns the reason. Or `finish` has returned the connection or an error; a
+    ///   descriptor that was borrowed before stays open.
     /// - [`WouldBlock`](ErrorKind::WouldBlock): the queue of the Unix listener is full, and a
     ///   descriptor cannot report when it has space again. The connect continues: call `finish` after
     ///   [`next_timeout`](PendingConnect::next_timeout).
@@ -450,24 +477,28 @@ impl PendingConnect {
         if self.is_finished { &self.attempts } else { &self.driver.attempts }
     }
 
-    /// The address and the TCP state of each attempt in progress. The state is SYN-SENT in most
-    /// cases, and `None` if the system does not report it.
+    /// The attempts in progress.
     ///
     /// ```
     /// # use keepsock::{PendingConnect, ServerSocket, SocketOptions};
     /// # let server = ServerSocket::listen("127.0.0.1:0")?;
     /// let pending = PendingConnect::start(server.endpoint(), &SocketOptions::new())?;
-    /// for (address, state) in pending.attempts_in_progress() {
-    ///     println!("{address}: {state:?}");
+    /// for attempt in pending.attempts_in_progress() {
+    ///     println!("{}: {:?} since {:?}", attempt.address, attempt.tcp_state, attempt.elapsed);
     /// }
     /// # Ok::<(), keepsock::Error>(())
     /// ```
-    pub fn attempts_in_progress(&self) -> Vec<(Address, Option<TcpState>)> {
+    pub fn attempts_in_progress(&self) -> Vec<AttemptInProgress> {
+        let now = Instant::now();
         let state = |socket| sys::tcp_info(sys::borrow(socket)).ok().and_then(|info| info.state);
-        let address = |index: usize| self.driver.candidates[index].address.clone();
-        let running = self.driver.running.iter().map(|running| (running.index, &running.socket));
-        let pending = self.driver.pending.iter().map(|pending| (pending.index, &pending.socket));
-        running.chain(pending).map(|(index, socket)| (address(index), state(socket))).collect()
+        let describe = |index: usize, socket, started_at| AttemptInProgress {
+            address: self.driver.candidates[index].address.clone(),
+            tcp_state: state(socket),
+            elapsed: now.saturating_duration_since(started_at),
+        };
+        let running = self.driver.running.iter().map(|a| (a.index, &a.socket, a.started_at));
+        let pending = self.driver.pending.iter().map(|a| (a.index, &a.socket, a.started_at));
+        running.chain(pending).map(|(index, socket, at)| describe(index, socket, at)).collect()
     }
 
     /// The index of a running attempt whose socket is writable. An error of the poll is ignored,

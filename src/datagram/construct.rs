@@ -29,6 +29,9 @@ const BIND: &str = "bind";
 const CONNECT: &str = "connect";
 const TAKE_OVER: &str = "adopt";
 
+/// Why a connected Unix socket has no allowed users.
+const USERS_OF_PEER: &str = "allowed_uid has no effect on a connected socket, which has one peer";
+
 /// A socket that no `DatagramSocket` owns yet.
 struct Made {
     socket: Owned,
@@ -253,24 +256,27 @@ impl DatagramSocket {
         DatagramSocket::new(made, options, CONNECT)
     }
 
-    /// Connects a bound UDP socket to a peer: it then sends to this peer and receives from it only, and
-    /// keeps its port. A server with a socket for each peer binds one more socket to its port, with
-    /// [`ReuseAddress`](crate::Sockopt::ReuseAddress) on all of them, and connects it to the sender of
-    /// the first datagram.
+    /// Connects a bound socket, UDP or Unix, to a peer: it then sends to this peer and receives from it
+    /// only, and keeps its port or name. A UDP server with a socket for each peer binds one more socket
+    /// to its port, with [`ReuseAddress`](crate::Sockopt::ReuseAddress) on all of them, and connects it
+    /// to the sender of the first datagram.
     ///
-    /// Datagrams of other senders that are queued on this socket are discarded. A wildcard local
-    /// address becomes the address from which this machine reaches the peer. The socket stays connected
-    /// until it is closed.
+    /// Datagrams of other senders that are queued on this socket, or that the library has received as
+    /// [coalesced](SocketOptions::udp_gro) datagrams, are discarded. A wildcard local address becomes
+    /// the address from which this machine reaches the peer. The socket stays connected until it is
+    /// closed.
     ///
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): the socket is connected already
     /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the address is not a destination (`0.0.0.0`,
     ///   `[::]`, port 0), or a link-local address without a zone
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket does not have the address family
-    /// - [`Unsupported`](ErrorKind::Unsupported): a Unix socket
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket does not have the address family,
+    ///   the Unix peer has no name, or the Unix socket has [allowed users](SocketOptions::allowed_uid)
+    /// - [`NotFound`](ErrorKind::NotFound), [`Refused`](ErrorKind::Refused): no Unix socket has the name
     /// - [`Unreachable`](ErrorKind::Unreachable): there is no route to the peer
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): local policy forbids the destination, or it
-    ///   is a broadcast address without [`set_broadcast`](DatagramSocket::set_broadcast)
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): local policy forbids the destination; it is
+    ///   a broadcast address without [`set_broadcast`](DatagramSocket::set_broadcast); or the Unix peer
+    ///   is connected to another socket, or its file mode forbids it
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
     /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
     ///   another reason
@@ -291,19 +297,32 @@ impl DatagramSocket {
     /// ```
     pub fn set_peer(&self, peer: impl Into<Address>) -> Result<()> {
         let io = self.enter(CONNECT)?;
-        let inet = self.inet(CONNECT)?;
         let address = peer.into();
-        let failed = |cause| self.failed(CONNECT, cause, Some(&address));
-        let Address::Inet(peer) = address else {
-            let error = failed(ErrorKind::InvalidArgument.into());
-            return Err(error.detail("the peer of a UDP socket must be an IP address"));
-        };
-        let peer = canonical(peer);
         let _one = self.0.cancel.lock();
-        if let Some(before) = inet.peer() {
-            let what = format!("the socket is connected to {before} already");
-            return Err(failed(ErrorKind::WrongState.into()).detail(what));
+        if let Some(before) = self.0.peer() {
+            let error = self.failed(CONNECT, ErrorKind::WrongState.into(), Some(&address));
+            return Err(error.detail(format!("the socket is connected to {before} already")));
         }
+        match (&self.0.side, &address) {
+            (Side::Inet(inet), Address::Inet(peer)) => {
+                self.set_inet_peer(&io, inet, canonical(*peer))
+            }
+            (Side::Unix(unix), Address::UnixPath(_) | Address::UnixAbstract(_)) => {
+                self.set_unix_peer(&io, unix, address)
+            }
+            (side, _) => {
+                let what = match side {
+                    Side::Inet(_) => "the peer of a UDP socket must be an IP address",
+                    Side::Unix(_) => "the peer of a Unix socket must be a path or an abstract name",
+                };
+                let error = self.failed(CONNECT, ErrorKind::InvalidArgument.into(), Some(&address));
+                Err(error.detail(what))
+            }
+        }
+    }
+
+    fn set_inet_peer(&self, io: &InUse<'_>, inet: &Inet, peer: SocketAddr) -> Result<()> {
+        let failed = |cause| self.failed(CONNECT, cause, Some(&Address::Inet(peer)));
         if let Some((kind, what)) = inet.refusal(0, peer) {
             return Err(failed(kind.into()).detail(what));
         }
@@ -316,6 +335,25 @@ impl DatagramSocket {
         let local = canonical(local_of(socket).map_err(|e| failed(e.into()))?);
         let named = SockRef::from(&socket).peer_addr().map_err(|e| failed(e.into()))?.as_socket();
         let _ = inet.connected.set(Connected { local, peer: named.map_or(peer, canonical) });
+        Ok(())
+    }
+
+    fn set_unix_peer(&self, io: &InUse<'_>, unix: &Unix, address: Address) -> Result<()> {
+        let failed = |cause| self.failed(CONNECT, cause, Some(&address));
+        if !unix.users.is_empty() {
+            return Err(failed(ErrorKind::InvalidArgument.into()).detail(USERS_OF_PEER));
+        }
+        if let Some((kind, what)) = unix.refusal(&address) {
+            return Err(failed(kind.into()).detail(what));
+        }
+        let name = sys::name_of_unix(&address).map_err(|e| failed(e.into()))?;
+        let socket = io.socket();
+        let socket = SockRef::from(&socket);
+        socket.connect(&name).map_err(|e| failed(e.into()))?;
+        let bound = socket.peer_addr().map_err(|e| failed(e.into()))?;
+        let bound = Mutex::new(sys::to_address(&bound));
+        let name = absolute(&address).unwrap_or(name);
+        let _ = unix.peer.set(UnixPeer { address, name, bound });
         Ok(())
     }
 
@@ -771,9 +809,7 @@ fn connect_unix(endpoint: &Endpoint, options: &SocketOptions) -> Result<Made> {
     others.refuse_inet_only(CONNECT).map_err(|e| e.at(endpoint))?;
     if !options.users.is_empty() {
         let error = Error::new(ErrorKind::InvalidArgument, CONNECT).at(endpoint);
-        return Err(
-            error.detail("allowed_uid has no effect on a connected socket, which has one peer")
-        );
+        return Err(error.detail(USERS_OF_PEER));
     }
     if matches!(&options.local, Some(Endpoint(Target::Inet { .. }))) {
         let error = Error::new(ErrorKind::InvalidArgument, CONNECT).at(endpoint);

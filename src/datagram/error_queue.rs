@@ -168,13 +168,6 @@ impl DatagramSocket {
         }
     }
 
-    fn inet_peer(&self) -> Option<SocketAddr> {
-        match &self.0.side {
-            Side::Inet(inet) => inet.peer(),
-            Side::Unix(_) => None,
-        }
-    }
-
     fn kept_errors(&self) -> MutexGuard<'_, VecDeque<DatagramError>> {
         self.0.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,9 +3,10 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{PoisonError, TryLockError};
 
-use super::recv::{Batch, Destination};
+use super::recv::{Batch, Destination, is_from};
 use super::{Datagram, DatagramSocket, WaitMode};
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
@@ -48,16 +49,24 @@ impl Coalesced {
 }
 
 impl Left {
-    /// Copies remaining datagrams into the buffers, and returns their number.
-    fn hand_out<B: Batch + ?Sized>(&mut self, batch: &mut B) -> usize {
-        let count = batch.count().min(self.datagrams.len());
-        for (place, (mut datagram, at)) in self.datagrams.drain(..count).enumerate() {
-            let buf = batch.buffer(place);
+    /// Copies remaining datagrams into the buffers, and returns their number. Datagrams of other
+    /// senders than `peer`, which were received before the socket was connected, are discarded.
+    fn hand_out<B: Batch + ?Sized>(&mut self, batch: &mut B, peer: Option<SocketAddr>) -> usize {
+        let mut count = 0;
+        while count < batch.count() {
+            let Some((mut datagram, at)) = self.datagrams.pop_front() else {
+                break;
+            };
+            if peer.is_some_and(|peer| !is_from(&datagram.from, peer)) {
+                continue;
+            }
+            let buf = batch.buffer(count);
             let whole = datagram.len;
             datagram.len = whole.min(buf.len());
             datagram.truncated |= whole > datagram.len;
             buf[..datagram.len].copy_from_slice(&self.bytes[at..at + datagram.len]);
-            datagram.with_meta(|facts| batch.put(place, facts));
+            datagram.with_meta(|facts| batch.put(count, facts));
+            count += 1;
         }
         count
     }
@@ -183,7 +192,7 @@ impl DatagramSocket {
         let mut left = coalesced.left.lock().unwrap_or_else(PoisonError::into_inner);
         let mut skipped = 0;
         loop {
-            let count = left.hand_out(batch);
+            let count = left.hand_out(batch, self.inet_peer());
             if count > 0 {
                 return Ok(count);
             }
@@ -245,12 +254,12 @@ mod tests {
         split(&mut left.datagrams, &datagram(8), Some(3), 0);
         let (mut short, mut long) = ([0; 2], [0; 8]);
         let mut batch = [Incoming::new(&mut short), Incoming::new(&mut long)];
-        assert_eq!(left.hand_out(batch.as_mut_slice()), 2);
+        assert_eq!(left.hand_out(batch.as_mut_slice(), None), 2);
         assert_eq!((batch[0].bytes(), batch[1].bytes()), (&b"ab"[..], &b"def"[..]));
         let told = batch[0].datagram().map(|d| (d.truncated, d.original_len));
         assert_eq!(told, Some((true, 3)));
-        assert_eq!(left.hand_out(batch.as_mut_slice()), 1);
+        assert_eq!(left.hand_out(batch.as_mut_slice(), None), 1);
         assert_eq!(batch[0].bytes(), b"gh");
-        assert_eq!(left.hand_out(batch.as_mut_slice()), 0);
+        assert_eq!(left.hand_out(batch.as_mut_slice(), None), 0);
     }
 }

@@ -152,7 +152,8 @@ struct Connected {
 #[derive(Debug)]
 struct Unix {
     local: Address,
-    peer: Option<UnixPeer>,
+    /// Empty: the socket is not connected. A bound socket may become connected.
+    peer: OnceLock<UnixPeer>,
     file: Mutex<Option<SocketFile>>,
     /// The users that may send to this socket; empty: all users.
     users: Vec<u32>,
@@ -181,6 +182,7 @@ impl Side {
         options: &SocketOptions,
     ) -> Side {
         let (file, users) = (Mutex::new(file), options.users.clone());
+        let peer = peer.map_or_else(OnceLock::new, OnceLock::from);
         let (details, denied) = (AtomicBool::new(false), AtomicU64::new(0));
         Side::Unix(Box::new(Unix { local, peer, file, users, details, denied }))
     }
@@ -226,10 +228,18 @@ impl DatagramSocket {
         }
     }
 
+    /// The peer of a connected UDP socket.
+    fn inet_peer(&self) -> Option<SocketAddr> {
+        match &self.0.side {
+            Side::Inet(inet) => inet.peer(),
+            Side::Unix(_) => None,
+        }
+    }
+
     fn is_connected(&self) -> bool {
         match &self.0.side {
             Side::Inet(inet) => inet.peer().is_some(),
-            Side::Unix(unix) => unix.peer.is_some(),
+            Side::Unix(unix) => unix.peer.get().is_some(),
         }
     }
 
@@ -469,7 +479,7 @@ impl DatagramSocket {
     /// Whether poll may report a Unix socket as writable although the receiver's queue is full: poll
     /// checks only the peer of a connected socket (unix_dgram_poll of net/unix/af_unix.c).
     fn polls_in_vain(&self) -> bool {
-        matches!(&self.0.side, Side::Unix(unix) if unix.peer.is_none())
+        matches!(&self.0.side, Side::Unix(unix) if unix.peer.get().is_none())
     }
 
     /// Converts the cause of a stop to an error.
@@ -496,12 +506,26 @@ impl DatagramSocket {
                 Error::new(ErrorKind::TooLong, operation).with_os_error(e.raw_os_error())
             }
             Cause::Os(e) if is_discarded(&e) => Cause::discarded(&e).into_error(operation),
+            Cause::Os(e) if sys::is_access_denied(&e) && self.may_not_broadcast(&remote) => {
+                let error = Error::new(ErrorKind::PermissionDenied, operation);
+                let what = "a broadcast address requires set_broadcast";
+                error.with_os_error(e.raw_os_error()).detail(what)
+            }
             cause => cause.into_error(operation),
         };
         match remote {
             Some(remote) => error.on(self.0.tuple_to(remote)),
             None => error.on(self.0.endpoint.clone()),
         }
+    }
+}
+
+impl DatagramSocket {
+    /// Whether the socket may not send to a broadcast address, and the address may be one.
+    fn may_not_broadcast(&self, to: &Option<Address>) -> bool {
+        let io = self.0.descriptor.enter();
+        matches!(to, Some(Address::Inet(to)) if to.is_ipv4())
+            && io.is_some_and(|io| SockRef::from(&io.socket()).broadcast().is_ok_and(|on| !on))
     }
 }
 
@@ -559,7 +583,7 @@ impl Shared {
     fn peer(&self) -> Option<Address> {
         match &self.side {
             Side::Inet(inet) => inet.peer().map(Address::Inet),
-            Side::Unix(unix) => unix.peer.as_ref().map(|peer| peer.address.clone()),
+            Side::Unix(unix) => unix.peer.get().map(|peer| peer.address.clone()),
         }
     }
 

@@ -430,10 +430,10 @@ impl DatagramSocket {
         let details = ancillary.map(|data| &data.details);
         let (from, to, local) = match &self.0.side {
             Side::Inet(inet) => {
-                let Some(from @ Address::Inet(sender)) = &received.from else {
+                let Some(from @ Address::Inet(_)) = &received.from else {
                     return None;
                 };
-                if inet.peer().is_some_and(|p| (p.ip(), p.port()) != (sender.ip(), sender.port())) {
+                if inet.peer().is_some_and(|peer| !is_from(from, peer)) {
                     return None;
                 }
                 if let Some(data) = ancillary {
@@ -445,7 +445,7 @@ impl DatagramSocket {
             }
             Side::Unix(unix) => {
                 let from = received.from.as_ref().unwrap_or(&Address::UnixUnnamed);
-                if unix.peer.as_ref().is_some_and(|peer| !peer.is(from)) {
+                if unix.peer.get().is_some_and(|peer| !peer.is(from)) {
                     return None;
                 }
                 let sender = details.and_then(|details| details.credentials);
@@ -486,6 +486,12 @@ impl Unix {
             details.credentials = details.credentials.filter(|_| !self.users.is_empty());
         }
     }
+}
+
+/// Whether a datagram comes from the peer. A zone is not compared.
+#[inline]
+pub(super) fn is_from(sender: &Address, peer: SocketAddr) -> bool {
+    matches!(sender, Address::Inet(from) if (from.ip(), from.port()) == (peer.ip(), peer.port()))
 }
 
 impl UnixPeer {

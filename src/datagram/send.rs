@@ -16,7 +16,7 @@ use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Descriptor, InUse, Interest, MAX_BATCH, Run, Source, Wait};
 use crate::types::address::{Address, AddressUse, Unusable, canonical, lacks_zone};
 use crate::types::endpoint::{UNIX_ABSTRACT_MAX, UNIX_PATH_MAX};
-use crate::types::error::{About, Error, ErrorKind, Grouped, Result};
+use crate::types::error::{About, Bytes, Error, ErrorKind, Grouped, Result};
 
 pub(super) const SEND: &str = "send";
 
@@ -205,8 +205,7 @@ impl Unix {
         let _disabled = sys::CancellationDisabled::new();
         let socket = io.socket();
         let socket = SockRef::from(&socket);
-        let Some(peer) = self.peer.as_ref().filter(|peer| socket.connect(&peer.name).is_ok())
-        else {
+        let Some(peer) = self.peer.get().filter(|peer| socket.connect(&peer.name).is_ok()) else {
             return false;
         };
         if let Ok(name) = socket.peer_addr() {
@@ -216,8 +215,8 @@ impl Unix {
     }
 
     /// Why the socket cannot send to the address.
-    fn refusal(&self, to: &Address) -> Option<(ErrorKind, String)> {
-        match &self.peer {
+    pub(super) fn refusal(&self, to: &Address) -> Option<(ErrorKind, String)> {
+        match self.peer.get() {
             // The peer may have no name.
             Some(peer) if peer.address == *to => return None,
             Some(peer) => {
@@ -239,7 +238,7 @@ impl Unix {
             }
         };
         (!(1..=max).contains(&len)).then(|| {
-            let what = format!("the {what} has {len} bytes: its length must be 1 to {max}");
+            let what = format!("the {what} has {}: its length must be 1 to {max}", Bytes(len));
             (ErrorKind::InvalidEndpoint, what)
         })
     }
@@ -297,7 +296,7 @@ impl DatagramSocket {
     pub fn send(&self, buf: &[u8]) -> Result<()> {
         let connected = match &self.0.side {
             Side::Inet(inet) => inet.peer().is_some_and(|peer| buf.len() <= max_len(peer).0),
-            Side::Unix(unix) => unix.peer.is_some(),
+            Side::Unix(unix) => unix.peer.get().is_some(),
         };
         if !connected {
             return self.send_one(&Outgoing::new(buf));
@@ -493,7 +492,7 @@ impl DatagramSocket {
                 let source = inet.source_of(to.ip(), one.local, one.interface);
                 (Some(inet.name_of(to)), source)
             }
-            (Side::Unix(unix), Some(to)) if unix.peer.is_none() => {
+            (Side::Unix(unix), Some(to)) if unix.peer.get().is_none() => {
                 let name = sys::name_of_unix(to)
                     .map_err(|e| self.failed(SEND, e.into(), one.to.as_ref()))?;
                 (Some(name), Source::default())

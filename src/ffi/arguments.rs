@@ -595,7 +595,7 @@ impl<'a> BytesMut<'a> {
 }
 
 #[cold]
-pub(crate) fn no_capacity() -> Error {
+fn no_capacity() -> Error {
     invalid("the buffer is empty (cap is 0): it needs at least one byte")
 }
 

@@ -7,6 +7,12 @@ const CHUNK: usize = 8 * 1024;
 /// A larger buffer, which a long line needed, is freed when it becomes empty.
 const KEEP: usize = 64 * 1024;
 
+#[cfg(test)]
+thread_local! {
+    /// The number of bytes that buffers of this thread have copied into themselves from a call.
+    pub(crate) static COPIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     /// The unread bytes, with initialized space before and after them.
@@ -14,9 +20,9 @@ pub(crate) struct ReadBuffer {
     /// The range of the unread bytes.
     start: usize,
     end: usize,
-    /// The position of the unread bytes in the stream. A search result is valid while it is
-    /// unchanged.
-    position: u64,
+    /// A delimiter, and the number of unread bytes at the front that do not contain it. A call that
+    /// ended before the delimiter arrived leaves them to the next call.
+    searched: Option<(u8, usize)>,
 }
 
 impl ReadBuffer {
@@ -38,15 +44,25 @@ impl ReadBuffer {
         &self.bytes[self.start..self.end]
     }
 
-    /// Returns the position of the first unread byte in the stream.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
+    /// The number of unread bytes at the front that are known not to contain `delimiter`.
+    pub(crate) fn searched(&self, delimiter: Option<u8>) -> usize {
+        self.searched.filter(|(of, _)| Some(*of) == delimiter).map_or(0, |(_, len)| len)
+    }
+
+    /// Records that the unread bytes do not contain `delimiter`.
+    pub(crate) fn note_searched(&mut self, delimiter: u8) {
+        self.searched = Some((delimiter, self.as_slice().len()));
+    }
+
+    /// Returns all unread bytes with their memory, and leaves an empty buffer.
+    pub(crate) fn take_all(&mut self) -> ReadBuffer {
+        std::mem::take(self)
     }
 
     pub(crate) fn consume(&mut self, n: usize) {
         let n = n.min(self.as_slice().len());
         self.start += n;
-        self.position = self.position.wrapping_add(n as u64);
+        self.searched = None;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.bytes.capacity() > KEEP {
@@ -66,6 +82,8 @@ impl ReadBuffer {
     /// Puts bytes back before the unread bytes. `None`: there is not enough memory, and the buffer
     /// is unchanged.
     pub(crate) fn put_back(&mut self, front: &[u8]) -> Option<()> {
+        #[cfg(test)]
+        COPIED.set(COPIED.get() + front.len());
         if self.as_slice().is_empty() {
             self.bytes.try_reserve(front.len().saturating_sub(self.bytes.len())).ok()?;
             self.bytes.clear();
@@ -77,7 +95,31 @@ impl ReadBuffer {
             self.end = self.end - self.start + front.len();
         }
         self.start = 0;
-        self.position = self.position.wrapping_sub(front.len() as u64);
+        self.searched = None;
+        Some(())
+    }
+
+    /// Puts the bytes of [`take_all`](ReadBuffer::take_all) back before the unread bytes. `None`: there is
+    /// not enough memory, and the buffer is unchanged.
+    pub(crate) fn put_back_all(&mut self, front: &mut ReadBuffer) -> Option<()> {
+        if self.as_slice().is_empty() {
+            *self = front.take_all();
+            return Some(());
+        }
+        self.put_back(front.as_slice())
+    }
+
+    /// Appends bytes after the unread bytes. `None`: there is not enough memory, and the buffer is
+    /// unchanged.
+    pub(crate) fn append(&mut self, back: &[u8]) -> Option<()> {
+        #[cfg(test)]
+        COPIED.set(COPIED.get() + back.len());
+        // Space that is written next is not initialized first: many bytes may be kept at a deadline.
+        let missing = (self.end.checked_add(back.len())?).saturating_sub(self.bytes.len());
+        self.bytes.try_reserve(missing).ok()?;
+        self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(back);
+        self.end = self.bytes.len();
         Some(())
     }
 
@@ -149,12 +191,46 @@ mod tests {
         assert_eq!(&out, b"abcd");
         buffer.put_back(b"cd").unwrap();
         assert_eq!(buffer.as_slice(), b"cdef");
-        assert_eq!(buffer.position(), 2);
         buffer.consume(1);
         buffer.put_back(b"xy").unwrap();
         assert_eq!(buffer.as_slice(), b"xydef");
         buffer.consume(99);
         assert!(buffer.as_slice().is_empty());
+    }
+
+    /// I1: bytes that `read_exact` has received are appended, and the bytes that another call has
+    /// left in the meantime follow them.
+    #[test]
+    fn put_back_all_keeps_the_order_of_bytes() {
+        let mut buffer = ReadBuffer::default();
+        buffer.put_back(b"-ab").unwrap();
+        buffer.consume(1);
+        let mut taken = buffer.take_all();
+        assert!(buffer.as_slice().is_empty());
+        taken.append(b"cd").unwrap();
+        buffer.put_back(b"ef").unwrap();
+        buffer.put_back_all(&mut taken).unwrap();
+        assert_eq!(buffer.as_slice(), b"abcdef");
+        let mut taken = buffer.take_all();
+        buffer.put_back_all(&mut taken).unwrap();
+        assert_eq!(buffer.as_slice(), b"abcdef");
+    }
+
+    /// I1: the result of a search is valid for one delimiter, and until bytes leave the buffer.
+    #[test]
+    fn searched_is_known_until_bytes_leave() {
+        let mut buffer = ReadBuffer::default();
+        buffer.put_back(b"abc").unwrap();
+        assert_eq!(buffer.searched(Some(b'\n')), 0);
+        buffer.note_searched(b'\n');
+        buffer.append(b"d\n").unwrap();
+        assert_eq!(buffer.searched(Some(b'\n')), 3);
+        assert_eq!((buffer.searched(Some(b'd')), buffer.searched(None)), (0, 0));
+        buffer.consume(1);
+        assert_eq!(buffer.searched(Some(b'\n')), 0);
+        buffer.note_searched(b'x');
+        buffer.put_back(b"x").unwrap();
+        assert_eq!(buffer.searched(Some(b'x')), 0);
     }
 
     #[test]

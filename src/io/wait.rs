@@ -19,6 +19,8 @@ pub(crate) enum Cause {
     Over(ErrorKind, Option<i32>),
     /// A socket option was not set.
     Option(Box<OptionFailure>),
+    /// The state of the connection does not permit the call: the text states why, and the remedy.
+    State(&'static str),
 }
 
 /// Why a socket option was not set.
@@ -71,12 +73,13 @@ impl Cause {
             Cause::Kind(kind) | Cause::Over(kind, _) => *kind,
             Cause::Os(err) => ErrorKind::of(err),
             Cause::Option(failure) => failure.kind,
+            Cause::State(_) => ErrorKind::WrongState,
         }
     }
 
     pub(crate) fn os_error(&self) -> Option<i32> {
         match self {
-            Cause::Kind(_) => None,
+            Cause::Kind(_) | Cause::State(_) => None,
             Cause::Os(err) => err.raw_os_error(),
             Cause::Over(_, code) => *code,
             Cause::Option(failure) => failure.os_error,
@@ -88,6 +91,7 @@ impl Cause {
         match self {
             Cause::Option(failure) => &failure.detail,
             Cause::Over(ErrorKind::WrongState, _) => SHUT_DOWN,
+            Cause::State(why) => why,
             _ => "",
         }
     }

@@ -58,15 +58,19 @@ impl Caller<'_> {
 pub(crate) struct AcceptedSocket<'a> {
     socket: Owned,
     peer: Address,
-    listener: &'a Address,
+    listener: &'a Listener,
     options: &'a SocketOptions,
+    /// The program gets the connection. A service counts connections that it rejects by itself.
+    for_program: bool,
 }
 
 impl AcceptedSocket<'_> {
     /// The caller must call [`ServerSocket::configure`] on the result.
     #[inline(always)]
     pub(crate) fn into_client(self) -> ClientSocket {
-        ClientSocket::accepted(self.socket, self.peer, self.listener, self.options)
+        let AcceptedSocket { socket, peer, listener, options, for_program } = self;
+        let rejected = for_program.then_some(&listener.counters.proxy_rejected);
+        ClientSocket::accepted(socket, peer, &listener.address, options, rejected)
     }
 }
 
@@ -174,7 +178,8 @@ impl ServerSocket {
             }
             _ => self.accept_from_several(caller)?,
         };
-        Ok(AcceptedSocket { socket, peer, listener: &listener.address, options: &self.0.options })
+        let (options, for_program) = (&self.0.options, caller.is_program());
+        Ok(AcceptedSocket { socket, peer, listener, options, for_program })
     }
 
     #[cold]

@@ -1,5 +1,7 @@
 //! The statistics of a server socket, and the counters of each of its listeners.
 
+use std::sync::Arc;
+
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters of one listener.
@@ -11,7 +13,8 @@ pub(super) struct Counters {
     pub rejected: AtomicU64,
     pub over_address_limit: AtomicU64,
     pub denied: AtomicU64,
-    pub proxy_rejected: AtomicU64,
+    /// Accepted connections hold it until their header has arrived.
+    pub proxy_rejected: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -64,7 +67,8 @@ pub struct ServerStats {
     /// [`allowed_uid`](crate::SocketOptions::allowed_uid).
     pub denied: u64,
     /// Connections closed immediately because their peer is not a
-    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy), and connections that a service reset
-    /// because the header was wrong or incomplete, or arrived late.
+    /// [`trusted_proxy`](crate::SocketOptions::trusted_proxy), and connections that were reset
+    /// because the PROXY header was wrong or incomplete, or arrived late. A connection that
+    /// [`accept`](crate::ServerSocket::accept) had returned is also in `accepted`.
     pub proxy_rejected: u64,
 }

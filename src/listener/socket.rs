@@ -145,9 +145,9 @@ impl Listener {
             #[cfg(feature = "serve")]
             Rejection::Denied => &self.counters.denied,
             Rejection::User(_) => &self.counters.denied,
-            Rejection::NotProxy => &self.counters.proxy_rejected,
+            Rejection::NotProxy => self.counters.proxy_rejected.as_ref(),
             #[cfg(feature = "serve")]
-            Rejection::NoHeader(_) => &self.counters.proxy_rejected,
+            Rejection::NoHeader(_) => self.counters.proxy_rejected.as_ref(),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.rate_limit.rejected(&self.endpoint, peer, reason);

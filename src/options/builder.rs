@@ -348,7 +348,9 @@ impl SocketOptions {
         self
     }
 
-    /// Restricts TCP and UDP sockets to one IP version. Default: [`Family::Any`].
+    /// Restricts TCP and UDP sockets to one IP version. Default: [`Family::Any`]. With
+    /// [`preferred_family`](SocketOptions::preferred_family) the option is rejected with
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
     ///
     /// ```
     /// use keepsock::SocketOptions;
@@ -808,7 +810,9 @@ impl SocketOptions {
     /// [`read_exact`](crate::ClientSocket::read_exact) and files need a stream: they fail with
     /// [`WrongState`](crate::ErrorKind::WrongState). Event-driven serving does not support packets:
     /// it fails with [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and
-    /// [`Service::add`](crate::Service::add) with [`WrongState`](crate::ErrorKind::WrongState).
+    /// [`Service::add`](crate::Service::add) with [`WrongState`](crate::ErrorKind::WrongState). A
+    /// [`proxy_header`](SocketOptions::proxy_header) needs a stream as well: both together are rejected
+    /// with [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {

@@ -10,7 +10,7 @@ use crate::io::wait::{Cause, OptionFailure};
 use crate::sys::{self, Borrowed, Families};
 use crate::types::address::Family;
 use crate::types::endpoint::{Endpoint, Host, Target};
-use crate::types::error::{Error, ErrorKind, Grouped, Result};
+use crate::types::error::{Bytes, Error, ErrorKind, Grouped, Result};
 use crate::types::sockopt::{Sockets, Sockopt};
 
 /// The longest name of a congestion control, without the final NUL (TCP_CA_NAME_MAX of Linux).
@@ -83,8 +83,8 @@ impl KernelOption {
                 if value.len() > RAW_MAX {
                     let len = value.len();
                     return Err(format!(
-                        "raw_sockopt (level {level}, name {name}) has {} bytes, more than {}",
-                        Grouped(len),
+                        "raw_sockopt (level {level}, name {name}) has {}, more than {}",
+                        Bytes(len),
                         Grouped(RAW_MAX)
                     ));
                 }
@@ -113,14 +113,14 @@ impl KernelOption {
                 sys::set_raw_option(socket, *level, *name, value)
             }
         };
-        set.map_err(|e| self.failure(&e))
+        set.map_err(|e| self.failure(socket, &e))
     }
 
     #[cold]
-    fn failure(&self, err: &io::Error) -> Cause {
+    fn failure(&self, socket: Borrowed<'_>, err: &io::Error) -> Cause {
         let kind = ErrorKind::of(err);
         match self {
-            KernelOption::Number(option, value) => option_failure(*option, *value, err),
+            KernelOption::Number(option, value) => option_failure(socket, *option, *value, err),
             KernelOption::CongestionControl(name) => {
                 let (kind, what) = match kind {
                     ErrorKind::NotFound => (
@@ -146,7 +146,12 @@ impl KernelOption {
 
 /// The failure of setting an option.
 #[cold]
-pub(crate) fn option_failure(option: Sockopt, value: u32, err: &io::Error) -> Cause {
+pub(crate) fn option_failure(
+    socket: Borrowed<'_>,
+    option: Sockopt,
+    value: u32,
+    err: &io::Error,
+) -> Cause {
     let kind = ErrorKind::of(err);
     let name = option.name();
     let detail = match kind {
@@ -155,6 +160,9 @@ pub(crate) fn option_failure(option: Sockopt, value: u32, err: &io::Error) -> Ca
         }
         ErrorKind::PermissionDenied => {
             format!("{name} {value} requires CAP_NET_ADMIN or CAP_NET_RAW")
+        }
+        ErrorKind::Unsupported if sys::is_made_for_mptcp(socket) => {
+            format!("{name} does not apply to mptcp: remove one of them")
         }
         ErrorKind::Unsupported => format!("this system has no {name}"),
         _ => format!("{name} {value}"),
@@ -253,7 +261,7 @@ impl SocketOptions {
         label: u32,
     ) -> std::result::Result<SockAddr, Cause> {
         let set = sys::set_flow_label(socket, to, label);
-        set.map_err(|e| option_failure(Sockopt::FlowLabel, label, &e))
+        set.map_err(|e| option_failure(socket, Sockopt::FlowLabel, label, &e))
     }
 
     /// Rejects a flow label for a connect that cannot use it.
@@ -288,6 +296,18 @@ impl SocketOptions {
             return Ok(());
         }
         refuse("flow_label applies to IPv6 only, and this connect permits only IPv4: remove it")
+    }
+
+    /// Sets the option again that a Multipath TCP socket loses if its peer has only TCP: Linux does not
+    /// pass TCP_NOTSENT_LOWAT to the TCP socket that remains.
+    pub(crate) fn apply_after_fallback(
+        &self,
+        socket: Borrowed<'_>,
+    ) -> std::result::Result<(), Cause> {
+        let is_lost =
+            |o: &&KernelOption| matches!(o, KernelOption::Number(Sockopt::NotsentLowat, _));
+        let mut lost = self.kernel.iter().filter(|_| self.mptcp).filter(is_lost);
+        lost.try_for_each(|option| option.apply(socket, Families::None))
     }
 
     /// Sets the options of the operating system on a socket of this kind.

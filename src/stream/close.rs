@@ -70,7 +70,7 @@ impl ClientSocket {
     /// The call sends heartbeats and detects a dead peer by
     /// [`dead_after`](crate::SocketOptions::dead_after). Because it does not read, it does not apply
     /// the heartbeat timeout or the idle timeout. It returns their reason if another call has ended
-    /// the connection by them.
+    /// the connection by them. It applies the [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
     ///
     /// # Errors
     /// - [`TimedOut`](ErrorKind::TimedOut): the connection has not ended within `timeout`.
@@ -108,6 +108,10 @@ impl ClientSocket {
         let ready = waited.or_else(|cause| match cause {
             // A liveness check has found the end.
             Cause::Over(..) => Ok(Ready { socket: true, error: false }),
+            // It has reset the connection because of a PROXY header that is not valid.
+            _ if self.recorded_close_reason() == Some(CloseReason::MessageMalformed) => {
+                Ok(Ready { socket: true, error: false })
+            }
             other => Err(self.failed(OPERATION, other, 0)),
         })?;
         if ready.error {
@@ -120,6 +124,9 @@ impl ClientSocket {
             .or_else(|| self.recorded_error(&io))
             .or_else(|| self.lost_error(&io, true));
         match known.inspect(|cause| self.log_end(cause)).map(|cause| cause.kind()) {
+            _ if self.recorded_close_reason() == Some(CloseReason::MessageMalformed) => {
+                Ok(CloseReason::MessageMalformed)
+            }
             None if self.has(DRAINING) => {
                 Err(self.failed(OPERATION, ErrorKind::Draining.into(), 0))
             }

@@ -19,7 +19,7 @@ use crate::sys::{self, InUse};
 use crate::types::address::{Address, FiveTuple, Protocol};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, NO_KEEPALIVE};
-use crate::types::liveness::LivenessConfig;
+use crate::types::liveness::{HEARTBEAT, LivenessConfig};
 
 impl ClientSocket {
     /// Returns the protocol, the local address and the remote address. They stay available after an
@@ -87,7 +87,8 @@ impl ClientSocket {
         self.require_inet("keepalive")?;
         let keepalive = keepalive.into();
         if let Some(live) = self.liveness() {
-            live.permits(keepalive).map_err(|e| e.at(self.five_tuple()))?;
+            let placed = |e: Error| e.during("keepalive").at(self.five_tuple());
+            live.permits(keepalive).map_err(placed)?;
         }
         let known = self.keepalive.get();
         let set = match known {
@@ -370,7 +371,7 @@ impl ClientSocket {
     ) -> Result<()> {
         let interval = interval.into();
         let heartbeat = heartbeat(bytes.as_ref(), interval)?;
-        self.set_liveness("heartbeat", |config| config.heartbeat.clone_from(&heartbeat))
+        self.set_liveness(HEARTBEAT, |config| config.heartbeat.clone_from(&heartbeat))
     }
 
     /// Sets the [`heartbeat_timeout`](crate::SocketOptions::heartbeat_timeout) of the open

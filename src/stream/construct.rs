@@ -1,13 +1,13 @@
 //! Construction of a [`ClientSocket`] from a connected descriptor.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::sys::SockRef;
 
 use super::flags::{
-    ACTIVE_OPEN, FAST_OPEN, FD_SHARED, KEEP_STATS, NONBLOCK_PENDING, PROXY_PENDING, SEQPACKET,
-    TCP_OPTIONS, UNWRITTEN, USES_POLL,
+    ACTIVE_OPEN, FAST_OPEN, FD_SHARED, KEEP_STATS, NODELAY_OFF, NONBLOCK_PENDING, PROXY_PENDING,
+    SEQPACKET, TCP_OPTIONS, UNWRITTEN, USES_POLL,
 };
 use super::keepalive::KeepaliveCell;
 use super::proxy::ProxyHead;
@@ -102,7 +102,8 @@ impl ClientSocket {
         };
         match inspect() {
             Ok((remote, packets)) => {
-                let client = ClientSocket::construct(socket, remote, None, options, FD_SHARED);
+                let client =
+                    ClientSocket::construct(socket, remote, None, options, FD_SHARED, None);
                 let packets = if packets { SEQPACKET } else { 0 };
                 client.flags.fetch_or(packets, Ordering::Relaxed);
                 client.set_cancel(options.cancel.as_ref());
@@ -137,7 +138,7 @@ impl ClientSocket {
         let mode = if sys::BLOCKING_CALLS { NONBLOCK_PENDING } else { 0 };
         let fast_open = if options.fast_open { FAST_OPEN } else { 0 };
         let flags = ACTIVE_OPEN | mode | fast_open;
-        let client = ClientSocket::construct(socket, remote, local, options, flags);
+        let client = ClientSocket::construct(socket, remote, local, options, flags, None);
         if options.cancel.is_some() {
             client.set_cancel(options.cancel.as_ref());
         }
@@ -158,16 +159,19 @@ impl ClientSocket {
     }
 
     /// Constructs the socket of an accepted connection. Its timeouts are not set yet. The address of
-    /// the listener is the local address, unless the listener is bound to a wildcard.
+    /// the listener is the local address, unless the listener is bound to a wildcard. `rejected` counts
+    /// the reset if the PROXY header is wrong or late.
     #[inline(always)]
     pub(crate) fn accepted(
         socket: Owned,
         remote: Address,
         listener: &Address,
         options: &SocketOptions,
+        rejected: Option<&Arc<AtomicU64>>,
     ) -> ClientSocket {
+        let flags = TCP_OPTIONS;
         let local = (!listener.is_wildcard()).then(|| listener.clone());
-        let mut client = ClientSocket::construct(socket, remote, local, options, TCP_OPTIONS);
+        let mut client = ClientSocket::construct(socket, remote, local, options, flags, rejected);
         client.keepalive = KeepaliveCell::unknown();
         client
     }
@@ -179,17 +183,19 @@ impl ClientSocket {
         local: Option<Address>,
         options: &SocketOptions,
         flags: u32,
+        rejected: Option<&Arc<AtomicU64>>,
     ) -> ClientSocket {
         let plain = options.liveness.is_plain()
             && !options.keep_stats
             && !options.seqpacket
             && !options.mptcp
+            && options.nodelay
             && options.kernel.is_empty()
             && options.trusted_proxies.is_empty();
         let (more, cold) = if plain {
             (0, OnceLock::new())
         } else {
-            ClientSocket::initial_state(options, &remote)
+            ClientSocket::initial_state(options, &remote, rejected)
         };
         let platform = if sys::BLOCKING_CALLS { 0 } else { USES_POLL };
         ClientSocket {
@@ -212,7 +218,11 @@ impl ClientSocket {
 
     /// The flags and the cold state of a socket with options that most sockets do not have.
     #[cold]
-    fn initial_state(options: &SocketOptions, remote: &Address) -> (u32, OnceLock<Box<ColdState>>) {
+    fn initial_state(
+        options: &SocketOptions,
+        remote: &Address,
+        rejected: Option<&Arc<AtomicU64>>,
+    ) -> (u32, OnceLock<Box<ColdState>>) {
         let mut config = options.liveness.clone();
         if !matches!(remote, Address::Inet(_)) {
             // The peer of a Unix socket cannot vanish, and no kernel reports how long it is silent.
@@ -232,12 +242,15 @@ impl ClientSocket {
         }
         // Only a listener has these.
         if !options.trusted_proxies.is_empty() && matches!(remote, Address::Inet(_)) {
-            flags |= PROXY_PENDING;
-            let head = ProxyHead::new(options.proxy_timeout);
+            flags |= PROXY_PENDING | USES_POLL;
+            let head = ProxyHead::new(options.proxy_timeout, rejected);
             let _ = cold.get_or_init(Box::default).proxy.set(head);
         }
         if options.seqpacket {
             flags |= SEQPACKET;
+        }
+        if !options.nodelay {
+            flags |= NODELAY_OFF;
         }
         if options.mptcp || options.liveness.fail_on_stall || !options.kernel.is_empty() {
             flags |= TCP_OPTIONS;

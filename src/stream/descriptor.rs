@@ -4,13 +4,15 @@ use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
-    FD_SHARED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, PROXY_PENDING, USES_POLL,
+    FD_SHARED, MESSAGE_UNFINISHED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, PROXY_PENDING,
+    USES_POLL,
 };
 use crate::io::cancel::CancelToken;
+use crate::stream::liveness::UNFINISHED;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Owned};
-use crate::types::error::{ErrorKind, IN_USE, Result};
+use crate::types::error::{Bytes, ErrorKind, IN_USE, Result};
 
 /// A borrowed descriptor, from [`ClientSocket::borrow`] or
 /// [`ServerSocket::borrow`](crate::ServerSocket::borrow). The descriptor stays open while this
@@ -107,7 +109,9 @@ impl ClientSocket {
     pub(super) fn choose_mode(&self, cancel: Option<&CancelToken>) {
         // The calls that only make one system call would not see an end by a limit.
         let has_dues = |live: &Liveness| live.config().has_dues() || self.limit_end().is_some();
-        if cancel.is_some() || self.liveness().is_some_and(has_dues) {
+        // A call that waits in the kernel would not see the deadline of the PROXY header.
+        let polls = cancel.is_some() || self.has(PROXY_PENDING);
+        if polls || self.liveness().is_some_and(has_dues) {
             self.flags.fetch_or(USES_POLL, Ordering::AcqRel);
         } else if sys::BLOCKING_CALLS {
             self.flags.fetch_and(!USES_POLL, Ordering::AcqRel);
@@ -158,7 +162,8 @@ impl ClientSocket {
     /// - [`WrongState`](ErrorKind::WrongState): a call of another thread or a
     ///   [`BorrowedSocket`] uses the descriptor; or the read buffer contains
     ///   [bytes](ClientSocket::buffered), which must be read first; or the PROXY header was not
-    ///   [received](ClientSocket::read_proxy_header). In a forked child, the calls of
+    ///   [received](ClientSocket::read_proxy_header); or a message of
+    ///   [`write_message`](ClientSocket::write_message) is unfinished. In a forked child, the calls of
     ///   the parent's threads are not detected.
     ///
     /// ```
@@ -173,11 +178,9 @@ impl ClientSocket {
         let io = self.enter(OPERATION)?;
         let buffered = self.buffered();
         if buffered > 0 {
-            let bytes = if buffered == 1 { "byte" } else { "bytes" };
-            let wrong = self.failed(OPERATION, ErrorKind::WrongState.into(), 0);
-            return Err(wrong.detail(format!(
-                "the read buffer has {buffered} {bytes}: read before the release"
-            )));
+            let (wrong, bytes) = (ErrorKind::WrongState.into(), Bytes(buffered));
+            let what = format!("the read buffer has {bytes}: read before the release");
+            return Err(self.failed(OPERATION, wrong, 0).detail(what));
         }
         self.release_from(io, OPERATION)
     }
@@ -192,6 +195,9 @@ impl ClientSocket {
         }
         if self.has(PROXY_PENDING) {
             return Err(wrong("the PROXY header was not received: call read_proxy_header first"));
+        }
+        if self.has(MESSAGE_UNFINISHED) {
+            return Err(wrong(UNFINISHED));
         }
         self.local_address(Some(&io));
         let owned = self.descriptor.release(io);

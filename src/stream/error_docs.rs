@@ -76,7 +76,8 @@ macro_rules! write_errors {
 - [`Cancelled`](crate::ErrorKind::Cancelled): the cancel token of the socket was fired.
 - [`Closed`](crate::ErrorKind::Closed): this program has closed, aborted or released the socket.
 - [`WrongState`](crate::ErrorKind::WrongState): this side has called
-  [`shutdown_write`](crate::ClientSocket::shutdown_write).
+  [`shutdown_write`](crate::ClientSocket::shutdown_write), or a message of
+  [`write_message`](crate::ClientSocket::write_message) is unfinished.
 - [`NoMemory`](crate::ErrorKind::NoMemory), [`Os`](crate::ErrorKind::Os): the kernel failed the
   call for another reason."
     };

@@ -57,6 +57,11 @@ pub(super) const RESET: u32 = 1 << 22;
 pub(super) const FIN_BEFORE_RESET: u32 = 1 << 23;
 /// The PROXY header was not received yet. It comes before all data.
 pub(super) const PROXY_PENDING: u32 = 1 << 24;
+/// A call of `write_message` sent a part of its message. A later call continues it, and no other
+/// write may start before.
+pub(super) const MESSAGE_UNFINISHED: u32 = 1 << 25;
+/// The library has turned TCP_NODELAY off, or left it off.
+pub(super) const NODELAY_OFF: u32 = 1 << 26;
 /// The read timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
 pub(super) const SHORT_READ_TIMEOUT: u32 = 1 << 28;
 /// The write timeout is below [`CallTimeout::SHORT`](crate::io::timeout::CallTimeout::SHORT).
@@ -75,8 +80,9 @@ pub(super) const SLOW_READ: u32 = SHORT_READ_TIMEOUT
     | PROXY_PENDING
     | SEQPACKET;
 
-/// A write needs more than one system call, or changes the flags.
+/// A write needs more than one system call, changes the flags, or must not start.
 pub(super) const SLOW_WRITE: u32 = SHORT_WRITE_TIMEOUT
+    | MESSAGE_UNFINISHED
     | USES_POLL
     | NONBLOCKING
     | CLOSING

@@ -172,6 +172,8 @@ struct ColdState {
     final_info: OnceLock<TcpInfo>,
     /// Heartbeat, idle timeout and dead-peer detection, which may be set on an open connection.
     liveness: OnceLock<Liveness>,
+    /// The message of which `write_message` has sent a part, with the flag `MESSAGE_UNFINISHED`.
+    unfinished: Mutex<Option<Box<write::UnfinishedMessage>>>,
     /// The PROXY header, on a connection from a trusted proxy.
     proxy: OnceLock<proxy::ProxyHead>,
     /// The result of the first query of the saved SYN. The kernel returns the SYN once.

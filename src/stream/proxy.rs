@@ -1,17 +1,19 @@
 //! Receiving the header of the PROXY protocol on an accepted connection.
 
 use std::io;
-use std::sync::{OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::ClientSocket;
-use super::flags::{NONBLOCKING, PROXY_PENDING};
+use super::flags::{NONBLOCKING, PROXY_PENDING, READ_TIMEOUT};
 use crate::io::deadline::Deadline;
+use crate::io::timeout::CallTimeout;
 use crate::io::wait::Cause;
-use crate::sys::sync::Mutex;
-use crate::sys::sync::atomic::Ordering;
-use crate::sys::{self, InUse, Interest, Wait};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::{self, InUse, Interest, Tick, Wait};
 use crate::types::address::Address;
+use crate::types::close_reason::CloseReason;
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::proxy::{HeaderParser, HeaderState, LOOK, Proxied};
 
@@ -23,19 +25,30 @@ pub(super) struct ProxyHead {
     parser: Mutex<HeaderParser>,
     deadline: Deadline,
     proxied: OnceLock<Proxied>,
+    /// Counts connections that are reset because of their header. A service counts them itself.
+    rejected: Option<Arc<AtomicU64>>,
 }
 
 impl ProxyHead {
-    pub(super) fn new(timeout: Duration) -> ProxyHead {
-        let deadline = Deadline::after(Some(timeout));
-        ProxyHead { parser: Mutex::default(), deadline, proxied: OnceLock::new() }
+    pub(super) fn new(timeout: Duration, rejected: Option<&Arc<AtomicU64>>) -> ProxyHead {
+        ProxyHead {
+            parser: Mutex::default(),
+            deadline: Deadline::after(Some(timeout)),
+            proxied: OnceLock::new(),
+            rejected: rejected.cloned(),
+        }
+    }
+
+    fn lock_parser(&self) -> MutexGuard<'_, HeaderParser> {
+        self.parser.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A header that was received, from a proxy that stated the addresses of a client.
     #[cfg(feature = "serve")]
     pub(super) fn received(source: Address, destination: Address) -> ProxyHead {
         let proxied = OnceLock::from(Proxied::Client { source, destination });
-        ProxyHead { parser: Mutex::default(), deadline: Deadline(None), proxied }
+        let (parser, deadline, rejected) = (Mutex::default(), Deadline(None), None);
+        ProxyHead { parser, deadline, proxied, rejected }
     }
 }
 
@@ -77,7 +90,7 @@ impl ClientSocket {
     /// ```
     pub fn read_proxy_header(&self) -> Result<()> {
         let io = self.enter(OPERATION)?;
-        self.finish_proxy_header(&io)
+        if self.has(PROXY_PENDING) { self.wait_for_header(&io, Deadline(None)) } else { Ok(()) }
     }
 
     /// The address of the proxy, if the connection has a client behind a proxy and its header was
@@ -109,61 +122,124 @@ impl ClientSocket {
         }
     }
 
-    /// Receives the header, if it was not received yet.
-    #[inline]
-    pub(super) fn finish_proxy_header(&self, io: &InUse<'_>) -> Result<()> {
-        if self.has(PROXY_PENDING) { self.wait_for_header(io) } else { Ok(()) }
+    /// Receives the header before the first data, within the read timeout. Returns the start of that
+    /// timeout, which the read continues.
+    #[cold]
+    pub(super) fn read_header_first(&self, io: &InUse<'_>) -> Result<Option<Tick>> {
+        let start = self.has(READ_TIMEOUT).then(Tick::now);
+        let timeout = CallTimeout::new(&self.read_timeout, start);
+        self.wait_for_header(io, timeout.deadline())?;
+        Ok(start)
+    }
+
+    /// The time until the connection is reset unless its header arrives. `None`: there is no header to
+    /// receive.
+    pub(super) fn header_deadline(&self) -> Option<Deadline> {
+        let head = self.cold.get()?.proxy.get().filter(|_| self.has(PROXY_PENDING))?;
+        Some(head.deadline)
+    }
+
+    /// Receives the header if it is there. Resets the connection if it is incomplete at its deadline.
+    /// A call that does not read applies the deadline by this function.
+    #[cold]
+    pub(super) fn check_header(&self, io: &InUse<'_>) -> Result<()> {
+        let Some(head) = self.cold().proxy.get() else {
+            return Ok(());
+        };
+        // A thread that waits for the header holds the lock, and applies the deadline itself.
+        if !head.deadline.has_passed() {
+            return Ok(());
+        }
+        match self.try_header(io, head, &mut head.lock_parser())? {
+            Progress::Complete => Ok(()),
+            Progress::Incomplete => Err(self.reject_header(head, ErrorKind::TimedOut, INCOMPLETE)),
+        }
     }
 
     #[cold]
-    fn wait_for_header(&self, io: &InUse<'_>) -> Result<()> {
+    fn wait_for_header(&self, io: &InUse<'_>, limit: Deadline) -> Result<()> {
         let _disabled = sys::CancellationDisabled::new();
         let Some(head) = self.cold().proxy.get() else {
             return Ok(());
         };
         // Another thread that receives the header waits no longer than the deadline.
-        let mut parser = head.parser.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.has(PROXY_PENDING) {
-            return Ok(());
-        }
-        let reject = |kind: ErrorKind, why: &str| -> Error {
-            let error = self.failed(OPERATION, kind.into(), 0).detail(why.to_owned());
-            self.abort();
-            error
-        };
+        let mut parser = head.lock_parser();
         loop {
-            match receive_header(io.socket(), &mut parser) {
+            match self.try_header(io, head, &mut parser)? {
+                Progress::Complete => return Ok(()),
+                Progress::Incomplete if head.deadline.has_passed() => {
+                    return Err(self.reject_header(head, ErrorKind::TimedOut, INCOMPLETE));
+                }
+                Progress::Incomplete if self.has(NONBLOCKING) => {
+                    return Err(self.failed(OPERATION, ErrorKind::WouldBlock.into(), 0));
+                }
+                Progress::Incomplete => {}
+            }
+            match self.wait_ready(io, Interest::Read, head.deadline.earlier(limit)) {
+                Ok(()) => {}
+                // The last bytes of the header may have arrived at the deadline.
+                Err(Cause::Kind(ErrorKind::TimedOut)) if head.deadline.has_passed() => {}
+                Err(cause) => return Err(self.failed(OPERATION, cause, 0)),
+            }
+        }
+    }
+
+    /// Receives the part of the header that is there. Resets the connection if it is malformed.
+    fn try_header(
+        &self,
+        io: &InUse<'_>,
+        head: &ProxyHead,
+        parser: &mut HeaderParser,
+    ) -> Result<Progress> {
+        loop {
+            if !self.has(PROXY_PENDING) {
+                return Ok(Progress::Complete);
+            }
+            match receive_header(io.socket(), parser) {
                 Ok(Some(HeaderState::Complete(proxied))) => {
                     let _ = head.proxied.set(proxied);
                     self.flags.fetch_and(!PROXY_PENDING, Ordering::Release);
-                    return Ok(());
+                    let cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.choose_mode(cancel.as_ref());
+                    return Ok(Progress::Complete);
                 }
                 Ok(Some(HeaderState::Malformed(why))) => {
-                    return Err(reject(ErrorKind::Malformed, why));
+                    // After an error the kernel reports the end of the stream.
+                    if let Some(cause) = self.recorded_error(io) {
+                        return Err(self.failed(OPERATION, cause, 0));
+                    }
+                    return Err(self.reject_header(head, ErrorKind::Malformed, why));
                 }
-                Ok(Some(HeaderState::Incomplete)) => continue,
-                Ok(None) if head.deadline.has_passed() => {
-                    return Err(reject(ErrorKind::TimedOut, INCOMPLETE));
-                }
-                Ok(None) if self.has(NONBLOCKING) => {
-                    return Err(self.failed(OPERATION, ErrorKind::WouldBlock.into(), 0));
-                }
-                Ok(None) => {}
+                Ok(Some(HeaderState::Incomplete)) => {}
+                Ok(None) => return Ok(Progress::Incomplete),
                 Err(e) => {
                     let cause = self.record_error(io, &e);
                     return Err(self.failed(OPERATION, cause, 0));
                 }
             }
-            let waited = self.wait_ready(io, Interest::Read, head.deadline);
-            match waited {
-                Ok(()) => {}
-                Err(Cause::Kind(ErrorKind::TimedOut)) if head.deadline.has_passed() => {
-                    return Err(reject(ErrorKind::TimedOut, INCOMPLETE));
-                }
-                Err(cause) => return Err(self.failed(OPERATION, cause, 0)),
-            }
         }
     }
+
+    /// Resets the connection because of its header.
+    #[cold]
+    fn reject_header(&self, head: &ProxyHead, kind: ErrorKind, why: &str) -> Error {
+        let error = self.failed(OPERATION, kind.into(), 0).detail(why.to_owned());
+        self.set_close_reason(match kind {
+            ErrorKind::TimedOut => CloseReason::IdleTimeout,
+            _ => CloseReason::MessageMalformed,
+        });
+        if let Some(rejected) = &head.rejected {
+            rejected.fetch_add(1, Ordering::Relaxed);
+        }
+        self.abort();
+        error
+    }
+}
+
+/// The state of the header after the received bytes.
+enum Progress {
+    Complete,
+    Incomplete,
 }
 
 /// Why a header that did not arrive in time was rejected.

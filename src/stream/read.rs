@@ -6,7 +6,8 @@ use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
-    BUFFERED, DRAINING, NONBLOCKING, READ_TIMEOUT, SEQPACKET, SHORT_READ_TIMEOUT, SLOW_READ,
+    BUFFERED, DRAINING, NONBLOCKING, PROXY_PENDING, READ_TIMEOUT, SEQPACKET, SHORT_READ_TIMEOUT,
+    SLOW_READ,
 };
 use crate::io::memory::{copied, text};
 use crate::io::read_buffer::ReadBuffer;
@@ -15,8 +16,8 @@ use crate::io::wait::{Outcome, Stop};
 use crate::sys::sync::MutexGuard;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Interest, Tick, Wait};
-use crate::types::error::{Error, ErrorKind, Grouped, Result};
-use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split, Splitter};
+use crate::types::error::{Bytes, Error, ErrorKind, Result};
+use crate::types::framing::{DelimiterSplitter, Framing, LineSplitter, Split};
 
 const PEEK: &str = "peek";
 
@@ -114,9 +115,7 @@ impl ClientSocket {
         if buf.is_empty() {
             return Ok(0);
         }
-        if first.is_none() {
-            self.require_readable(&io)?;
-        }
+        let start = if first.is_none() { self.require_readable(&io)?.or(start) } else { start };
         let buffered = self.read_buffered(buf);
         if buffered > 0 {
             return Ok(buffered);
@@ -165,7 +164,7 @@ impl ClientSocket {
     pub(crate) fn try_peek(&self, buf: &mut [u8]) -> StdResult<usize, Stop> {
         let io = self.enter(PEEK)?;
         self.require_stream(PEEK)?;
-        self.require_readable(&io)?;
+        let start = self.require_readable(&io)?;
         let _disabled = sys::CancellationDisabled::new();
         if buf.is_empty() {
             return Ok(0);
@@ -176,7 +175,7 @@ impl ClientSocket {
             let more = if rest.is_empty() { 0 } else { sys::peek(io.socket(), rest).unwrap_or(0) };
             return Ok(buffered + more);
         }
-        let timeout = CallTimeout::new(&self.read_timeout, None);
+        let timeout = CallTimeout::new(&self.read_timeout, start);
         let failed = |cause| self.to_stop(PEEK, cause, 0);
         loop {
             match sys::peek(io.socket(), buf) {
@@ -206,12 +205,14 @@ impl ClientSocket {
         n
     }
 
-    /// Fails if the socket is closing or draining. Receives the PROXY header before the first data.
-    pub(super) fn require_readable(&self, io: &InUse<'_>) -> Result<()> {
+    /// Fails if the socket is closing or draining. Receives the PROXY header before the first data,
+    /// and then returns the start of the read timeout.
+    pub(super) fn require_readable(&self, io: &InUse<'_>) -> Result<Option<Tick>> {
         match () {
             () if self.is_closing(io) => Err(self.closed_error("read")),
             () if self.has(DRAINING) => Err(self.failed("read", ErrorKind::Draining.into(), 0)),
-            () => self.finish_proxy_header(io),
+            () if self.has(PROXY_PENDING) => self.read_header_first(io),
+            () => Ok(None),
         }
     }
 
@@ -242,7 +243,7 @@ impl ClientSocket {
 
     pub(crate) fn try_read_slices(&self, bufs: &mut [IoSliceMut<'_>]) -> StdResult<usize, Stop> {
         let io = self.enter("read")?;
-        self.require_readable(&io)?;
+        let start = self.require_readable(&io)?;
         let mut buffered = 0;
         for buf in bufs.iter_mut() {
             buffered += self.read_buffered(buf);
@@ -250,7 +251,7 @@ impl ClientSocket {
         if buffered > 0 || bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(buffered);
         }
-        let mut timeout = CallTimeout::new(&self.read_timeout, None);
+        let mut timeout = CallTimeout::new(&self.read_timeout, start);
         if self.has(SEQPACKET) {
             // The packet is received into one buffer, because only then the kernel reports whether
             // it was truncated.
@@ -307,9 +308,12 @@ impl ClientSocket {
     pub(crate) fn try_read_exact(&self, buf: &mut [u8]) -> StdResult<(), Stop> {
         let io = self.enter("read")?;
         self.require_stream("read")?;
-        self.require_readable(&io)?;
-        let mut timeout = CallTimeout::new(&self.read_timeout, None);
-        let mut done = self.read_buffered(buf);
+        let start = self.require_readable(&io)?;
+        let mut timeout = CallTimeout::new(&self.read_timeout, start);
+        // The buffered bytes are copied once, when the call completes.
+        let mut head = self.take_head(buf);
+        let kept = head.as_slice().len();
+        let mut done = if kept > 0 { kept } else { self.read_buffered(buf) };
         while done < buf.len() {
             timeout.reserve_for(done, buf.len());
             let cause = match self.recv(&io, &mut buf[done..], &mut timeout) {
@@ -325,13 +329,34 @@ impl ClientSocket {
                 Err(cause) => cause,
             };
             let mut buffer = self.lock_buffer();
-            let kept = buffer.put_back(&buf[..done]);
+            let whole = match head.append(&buf[kept..done]) {
+                Some(()) => buffer.put_back_all(&mut head),
+                None => None,
+            };
             self.update_buffered_flag(&buffer);
             drop(buffer);
-            let cause = kept.map_or(ErrorKind::NoMemory.into(), |()| cause);
+            if whole.is_none() {
+                buf[..kept].copy_from_slice(&head.as_slice()[..kept]);
+                return Err(self.to_stop("read", ErrorKind::NoMemory.into(), done));
+            }
             return Err(self.to_stop("read", cause, done));
         }
+        buf[..kept].copy_from_slice(head.as_slice());
         Ok(())
+    }
+
+    /// Takes the bytes of the read buffer if they are fewer than `buf` needs.
+    fn take_head(&self, buf: &[u8]) -> ReadBuffer {
+        if !self.has(BUFFERED) {
+            return ReadBuffer::default();
+        }
+        let mut buffer = self.lock_buffer();
+        if buffer.as_slice().len() >= buf.len() {
+            return ReadBuffer::default();
+        }
+        let head = buffer.take_all();
+        self.update_buffered_flag(&buffer);
+        head
     }
 
     /// Reads up to the first `delimiter` and returns the bytes with the delimiter.
@@ -447,16 +472,19 @@ impl ClientSocket {
             }
         };
         let framing = framing.limited(cap);
-        let split = |search: &mut Option<Splitter>, data: &[u8], ended| match search {
+        let split = |searched, data: &[u8], ended| match framing.splitter() {
             _ if matches!(framing, Framing::Fixed { len } if len > cap) => Split::TooLong,
-            Some(search) => search.split(data, ended),
+            Some(mut search) => {
+                search.skip(searched);
+                search.split(data, ended)
+            }
             None if data.is_empty() => Split::Incomplete,
             None => {
                 let len = data.len().min(cap);
                 Split::Message { range: 0..len, len }
             }
         };
-        self.read_frame(|| framing.splitter(), split, limit, take)
+        self.read_frame(framing.delimiter(), split, limit, take)
     }
 
     /// Reads one line and passes it to `take` before it leaves the buffer. See
@@ -467,7 +495,10 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         let limit = ("the line does not end within", max);
-        self.read_frame(|| LineSplitter::new(max), LineSplitter::split, limit, take)
+        let split = |searched, data: &[u8], ended| {
+            LineSplitter::new(max).after(searched).split(data, ended)
+        };
+        self.read_frame(Some(b'\n'), split, limit, take)
     }
 
     /// Reads up to the first `delimiter` and passes the bytes to `take` before they leave the
@@ -479,43 +510,41 @@ impl ClientSocket {
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         let limit = ("the delimiter is not within", max);
-        let new = || DelimiterSplitter::new(delimiter, max);
-        self.read_frame(new, DelimiterSplitter::split, limit, take)
+        let split = |searched, data: &[u8], ended| {
+            DelimiterSplitter::new(delimiter, max).after(searched).split(data, ended)
+        };
+        self.read_frame(Some(delimiter), split, limit, take)
     }
 
     #[cold]
     fn too_long(&self, (what, bytes): (&str, usize)) -> Error {
         let error = self.failed("read", ErrorKind::TooLong.into(), 0);
-        error.detail(format!("{what} {} bytes", Grouped(bytes)))
+        error.detail(format!("{what} {}", Bytes(bytes)))
     }
 
     /// Reads into the buffer until `split` finds a frame there, and passes the frame to `take`.
     ///
-    /// `new` starts a search, also after another reader has consumed bytes. The arguments of `split`
-    /// are the search, the buffered bytes, and whether the stream has ended. `limit` is for the
-    /// error of a longer frame. If `take` has no memory and returns `None`, the frame stays in the
-    /// buffer.
-    fn read_frame<S, T>(
+    /// `delimiter` is the byte that ends the frame, if there is one. The arguments of `split` are the
+    /// number of bytes that are known not to contain it, the buffered bytes, and whether the stream
+    /// has ended. `limit` is for the error of a longer frame. If `take` has no memory and returns
+    /// `None`, the frame stays in the buffer.
+    fn read_frame<T>(
         &self,
-        new: impl Fn() -> S,
-        split: impl Fn(&mut S, &[u8], bool) -> Split,
+        delimiter: Option<u8>,
+        split: impl Fn(usize, &[u8], bool) -> Split,
         limit: (&'static str, usize),
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> StdResult<T, Stop> {
         let io = self.enter("read")?;
         self.require_stream("read")?;
-        self.require_readable(&io)?;
-        let timeout = CallTimeout::new(&self.read_timeout, None);
+        let start = self.require_readable(&io)?;
+        let timeout = CallTimeout::new(&self.read_timeout, start);
         let (mut ended, mut filled) = (false, false);
-        let (mut search, mut searched_from) = (new(), None);
         loop {
             let mut buffer = self.lock_buffer();
-            let position = buffer.position();
-            if searched_from.replace(position).is_some_and(|before| before != position) {
-                search = new();
-            }
+            let searched = buffer.searched(delimiter);
             let data = buffer.as_slice();
-            let failure = match split(&mut search, data, ended) {
+            let failure = match split(searched, data, ended) {
                 Split::Message { range, len } => {
                     let Some(taken) = take(&data[range]) else {
                         let kept = data.len();
@@ -542,6 +571,9 @@ impl ClientSocket {
                 }
                 Split::Incomplete => None,
             };
+            if let Some(delimiter) = delimiter {
+                buffer.note_searched(delimiter);
+            }
             drop(buffer);
             if let Some((kind, kept)) = failure {
                 return Err(self.to_stop("read", kind.into(), kept));

@@ -6,7 +6,7 @@ use crate::io::timeout::CallTimeout;
 use crate::io::wait::Cause;
 use crate::sys::{self, Borrowed, InUse, Interest, Owned, Passed, RIGHTS_MAX};
 use crate::types::credentials::Credentials;
-use crate::types::error::{Error, ErrorKind, Result};
+use crate::types::error::{Bytes, Error, ErrorKind, Result};
 
 /// The result of [`recv_with_descriptors`](ClientSocket::recv_with_descriptors).
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl ClientSocket {
         }
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let written = self.lock_writes(&io, &timeout).and_then(|guard| {
-            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            self.prepare_write(&io, &mut timeout, &guard)?;
             let done = self.send(&io, &mut timeout, |wait| {
                 sys::send_with_rights(io.socket(), bytes, None, descriptors, wait)
             })?;
@@ -170,7 +170,7 @@ impl ClientSocket {
                 format!("{max} descriptors are too many: a message carries at most {RIGHTS_MAX}");
             return Err(self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0).detail(what));
         }
-        self.require_readable(&io)?;
+        let start = self.require_readable(&io)?;
         let bytes_only =
             |len| Received { len, descriptors: Vec::new(), descriptors_truncated: false };
         if buf.is_empty() {
@@ -180,7 +180,7 @@ impl ClientSocket {
         if buffered > 0 {
             return Ok(bytes_only(buffered));
         }
-        let mut timeout = CallTimeout::new(&self.read_timeout, None);
+        let mut timeout = CallTimeout::new(&self.read_timeout, start);
         let passed = self.recv_with_fds(&io, buf, max, &mut timeout)?;
         Ok(Received {
             len: passed.received.len,
@@ -209,10 +209,14 @@ impl ClientSocket {
             Ok(_) if truncated => {
                 let (len, room) = (passed.received.original_len, buf.len());
                 let what = if len > room {
-                    format!("the packet has {len} bytes, and the buffer {room}: the rest is lost")
+                    format!(
+                        "the packet has {}, and the buffer {room}: the rest is lost",
+                        Bytes(len)
+                    )
                 } else {
                     format!(
-                        "the packet is longer than the buffer of {room} bytes: the rest is lost"
+                        "the packet is longer than the buffer of {}: the rest is lost",
+                        Bytes(room)
                     )
                 };
                 Err(self.failed("read", ErrorKind::TooLong.into(), 0).detail(what))

@@ -91,7 +91,7 @@ impl ClientSocket {
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let mut at = offset;
         let sent = self.lock_writes(&io, &timeout).map_err(SendError::Socket).and_then(|guard| {
-            self.finish_heartbeat(&io, &mut timeout, &guard).map_err(SendError::Socket)?;
+            self.prepare_write(&io, &mut timeout, &guard).map_err(SendError::Socket)?;
             let sent = self.send_range(&io, &mut timeout, file, &mut at, end);
             // A file that was sent in part is an incomplete message, so no heartbeat may follow.
             let done = usize::try_from(at - offset).unwrap_or(usize::MAX);

@@ -3,8 +3,10 @@
 use std::io;
 
 use super::ClientSocket;
+use super::flags::{ACTIVE_OPEN, NODELAY_OFF, TCP_OPTIONS};
 use crate::io::wait::Cause;
 use crate::options::option_failure;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Families};
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};
@@ -38,8 +40,25 @@ impl ClientSocket {
     pub fn set_sockopt(&self, option: Sockopt, value: u32) -> Result<()> {
         let io = self.enter(OPERATION)?;
         self.check_sockopt(option, Some(value))?;
+        if option == Sockopt::Nodelay && self.nodelay() == Some(value != 0) {
+            return Ok(());
+        }
         let set = sys::set_option(io.socket(), option, value, families_of(&self.remote));
-        set.map_err(|e| self.failed(OPERATION, option_failure(option, value, &e), 0))
+        set.map_err(|e| self.failed(OPERATION, option_failure(io.socket(), option, value, &e), 0))?;
+        if option == Sockopt::Nodelay {
+            let off = if value == 0 { NODELAY_OFF } else { 0 };
+            self.flags.fetch_or(off, Ordering::Relaxed);
+            self.flags.fetch_and(!NODELAY_OFF | off, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The value of TCP_NODELAY, if the library has set it and no other user of the descriptor may have
+    /// changed it.
+    fn nodelay(&self) -> Option<bool> {
+        let flags = self.flags.load(Ordering::Relaxed);
+        let is_known = flags & (ACTIVE_OPEN | TCP_OPTIONS) == ACTIVE_OPEN && !self.has_holders();
+        is_known.then_some(flags & NODELAY_OFF == 0)
     }
 
     /// Returns the value of an option that the kernel uses. Linux returns twice the size of a buffer
@@ -62,7 +81,7 @@ impl ClientSocket {
         let io = self.enter(OPERATION)?;
         self.check_sockopt(option, None)?;
         let value = sys::get_option(io.socket(), option, families_of(&self.remote));
-        value.map_err(|e| self.failed(OPERATION, query_failure(option, e), 0))
+        value.map_err(|e| self.failed(OPERATION, query_failure(io.socket(), option, e), 0))
     }
 
     /// Calls [`check`] for this connection.
@@ -93,9 +112,9 @@ pub(crate) fn families_of(remote: &Address) -> Families {
 
 /// The failure of reading an option.
 #[cold]
-pub(crate) fn query_failure(option: Sockopt, err: io::Error) -> Cause {
+pub(crate) fn query_failure(socket: sys::Borrowed<'_>, option: Sockopt, err: io::Error) -> Cause {
     match ErrorKind::of(&err) {
-        ErrorKind::Unsupported => option_failure(option, 0, &err),
+        ErrorKind::Unsupported => option_failure(socket, option, 0, &err),
         _ => err.into(),
     }
 }

@@ -10,7 +10,7 @@ use super::ClientSocket;
 use crate::listener::ServerSocket;
 use crate::options::SocketOptions;
 use crate::sys::{self, Interest};
-use crate::types::error::ErrorKind;
+use crate::types::error::{Error, ErrorKind};
 
 thread_local! {
     static LATE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
@@ -262,4 +262,77 @@ fn abort_is_a_reset_as_soon_as_calls_end() {
             assert!(client.was_reset());
         });
     }
+}
+
+/// I1: calls that end before the delimiter arrives search each byte once, however many calls there are.
+#[test]
+fn read_that_continues_searches_each_byte_once() {
+    use crate::types::framing::{Framing, SEARCHED};
+    const PIECE: usize = 1_000;
+    const PIECES: usize = 100;
+    type Read<'a> = &'a dyn Fn(&ClientSocket) -> Result<usize, Error>;
+    let max = 2 * PIECE * PIECES;
+    let lines = Framing::Lines { max };
+    let until = Framing::Delimited { delimiter: b'\n', max };
+    let reads: [Read<'_>; 4] = [
+        &|client| client.read_message(&lines).map(|message| message.len()),
+        &|client| client.read_message(&until).map(|message| message.len()),
+        &|client| client.read_line(max).map(|line| line.len()),
+        &|client| client.read_until(b'\n', max).map(|line| line.len() - 1),
+    ];
+    for read in reads {
+        for blocking in [false, true] {
+            let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+            let client = ClientSocket::connect(server.endpoint()).unwrap();
+            let peer = server.accept().unwrap();
+            client.set_nonblocking(!blocking).unwrap();
+            client.set_read_timeout(Duration::from_millis(1)).unwrap();
+            let before = SEARCHED.get();
+            for piece in 1..=PIECES {
+                peer.write_all(&[b'a'; PIECE]).unwrap();
+                while client.buffered() < piece * PIECE {
+                    read(&client).unwrap_err();
+                }
+            }
+            peer.write_all(b"\n").unwrap();
+            let len = loop {
+                match read(&client) {
+                    Ok(len) => break len,
+                    Err(e) => {
+                        assert!(matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+                    }
+                }
+            };
+            assert_eq!(len, PIECE * PIECES);
+            assert_eq!(SEARCHED.get() - before, PIECE * PIECES + 1);
+        }
+    }
+}
+
+/// I1: calls of `read_exact` that end early keep each byte once, however many calls there are.
+#[test]
+fn read_exact_that_continues_copies_each_byte_once() {
+    use crate::io::read_buffer::COPIED;
+    const PIECE: usize = 1_000;
+    const PIECES: usize = 100;
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    let peer = server.accept().unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut all = vec![0; (PIECES + 1) * PIECE];
+    let before = COPIED.get();
+    for piece in 1..=PIECES + 1 {
+        peer.write_all(&[piece as u8; PIECE]).unwrap();
+        while piece <= PIECES && client.buffered() < piece * PIECE {
+            let err = client.read_exact(&mut all).unwrap_err();
+            assert_eq!((err.kind(), err.transferred()), (ErrorKind::WouldBlock, client.buffered()));
+        }
+    }
+    while let Err(err) = client.read_exact(&mut all) {
+        assert_eq!(err.kind(), ErrorKind::WouldBlock);
+    }
+    for (i, piece) in all.chunks(PIECE).enumerate() {
+        assert_eq!(piece, [i as u8 + 1; PIECE]);
+    }
+    assert!(COPIED.get() - before <= all.len(), "{}", COPIED.get() - before);
 }

@@ -82,7 +82,7 @@ impl ClientSocket {
         // The program may have had the descriptor.
         let flags = FD_SHARED | TCP_OPTIONS;
         let defaults = SocketOptions::default();
-        let mut client = ClientSocket::construct(socket, remote, None, &defaults, flags);
+        let mut client = ClientSocket::construct(socket, remote, None, &defaults, flags, None);
         client.keepalive = KeepaliveCell::unknown();
         // No other thread has the new socket.
         client.close_timeout.store(millis(close_timeout), Ordering::Relaxed);

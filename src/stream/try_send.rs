@@ -3,7 +3,7 @@
 use std::io;
 
 use super::ClientSocket;
-use super::flags::{HEARTBEAT_PARTIAL, UNWRITTEN};
+use super::flags::{HEARTBEAT_PARTIAL, MESSAGE_UNFINISHED, UNWRITTEN};
 use crate::io::lock::{Guard, PollingLock};
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Wait};
@@ -35,6 +35,10 @@ impl ClientSocket {
                 Ok(_) => return self.end_slow_consumer(),
                 Err(_) => return TrySend::Failed,
             }
+        }
+        // Only the program has the rest of the message, which the kernel has not accepted.
+        if self.has(MESSAGE_UNFINISHED) {
+            return self.end_slow_consumer();
         }
         let mut done = 0;
         while done < message.len() {

@@ -2,18 +2,22 @@
 
 use std::io::{self, IoSlice};
 use std::result::Result as StdResult;
+use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
-    CLOSING, HALF_CLOSED, SEQPACKET, SLOW_WRITE, UNWRITTEN, WRITE_INTERRUPTED, WRITE_TIMEOUT,
+    CLOSING, HALF_CLOSED, MESSAGE_UNFINISHED, SEQPACKET, SLOW_WRITE, UNWRITTEN, WRITE_INTERRUPTED,
+    WRITE_TIMEOUT,
 };
+use super::liveness::UNFINISHED;
 use crate::io::lock::Guard;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Cause, Stop};
+use crate::sys::sync::MutexGuard;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Tick, Wait};
 use crate::types::error::{ErrorKind, Result};
-use crate::types::framing::Framing;
+use crate::types::framing::{Encoded, Framing};
 
 /// The number of leading buffers with no more than `max` bytes together. 0: the first buffer is
 /// longer.
@@ -27,6 +31,30 @@ fn count_fitting(bufs: &[IoSlice<'_>], max: usize) -> usize {
         None => false,
     };
     bufs.iter().take_while(fits).count()
+}
+
+/// A message of which [`ClientSocket::write_message`] has sent the first `done` bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnfinishedMessage {
+    framing: Framing,
+    /// The length of the message without its marks.
+    len: usize,
+    /// The bytes before and after the message.
+    marks: (Encoded, Encoded),
+    done: usize,
+}
+
+/// Why a message was not written.
+enum MessageStop {
+    Cause(Cause),
+    /// The framing does not permit the message.
+    Rejected,
+}
+
+impl From<Cause> for MessageStop {
+    fn from(cause: Cause) -> MessageStop {
+        MessageStop::Cause(cause)
+    }
 }
 
 impl ClientSocket {
@@ -62,7 +90,7 @@ impl ClientSocket {
         }
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let written = self.lock_writes(&io, &timeout).and_then(|guard| {
-            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            self.prepare_write(&io, &mut timeout, &guard)?;
             let chunk = &buf[..self.max_call_len(&timeout, buf.len())];
             let done = self.send(&io, &mut timeout, |wait| sys::send(io.socket(), chunk, wait))?;
             self.note_progress(done, buf.len());
@@ -148,7 +176,7 @@ impl ClientSocket {
                 }
                 None => self.lock_writes(&io, &timeout)?,
             };
-            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            self.prepare_write(&io, &mut timeout, &guard)?;
             if let Some(result) =
                 first.and_then(|result| self.classify_result(&io, result, &timeout))
             {
@@ -216,23 +244,37 @@ impl ClientSocket {
         // Skips empty buffers at the front, with which a system call would return 0.
         IoSlice::advance_slices(&mut left, 0);
         let all = self.lock_writes(&io, &timeout).and_then(|guard| {
-            self.finish_heartbeat(&io, &mut timeout, &guard)?;
-            let max = self.max_call_len(&timeout, total);
-            while !left.is_empty() {
-                ClientSocket::check_time(&timeout, done)?;
-                let fitting = if max < total { count_fitting(left, max) } else { left.len() };
-                let sent = self.send(&io, &mut timeout, |wait| match fitting {
-                    0 => sys::send(io.socket(), &left[0][..max], wait),
-                    n => sys::send_slices(io.socket(), &left[..n], wait),
-                });
-                let n = sent.inspect_err(|cause| self.note_interrupted(cause, done))?;
-                done += n;
-                self.note_progress(done, total);
-                IoSlice::advance_slices(&mut left, n);
-            }
-            Ok(())
+            self.prepare_write(&io, &mut timeout, &guard)?;
+            self.send_slices(&io, &mut timeout, left, &mut done, total)
         });
         all.map_err(|cause| self.to_stop("write", cause, done))
+    }
+
+    /// Sends the slices `left`, which are the last of `total` bytes. `done` counts the bytes that the
+    /// kernel has accepted. The caller holds the write lock.
+    #[inline]
+    fn send_slices(
+        &self,
+        io: &InUse<'_>,
+        timeout: &mut CallTimeout,
+        mut left: &mut [IoSlice<'_>],
+        done: &mut usize,
+        total: usize,
+    ) -> StdResult<(), Cause> {
+        let max = self.max_call_len(timeout, total);
+        while !left.is_empty() {
+            ClientSocket::check_time(timeout, *done)?;
+            let fitting = if max < total { count_fitting(left, max) } else { left.len() };
+            let sent = self.send(io, timeout, |wait| match fitting {
+                0 => sys::send(io.socket(), &left[0][..max], wait),
+                n => sys::send_slices(io.socket(), &left[..n], wait),
+            });
+            let n = sent.inspect_err(|cause| self.note_interrupted(cause, *done))?;
+            *done += n;
+            self.note_progress(*done, total);
+            IoSlice::advance_slices(&mut left, n);
+        }
+        Ok(())
     }
 
     /// Writes one message with the length or the delimiter of its [framing](Framing), in one system
@@ -240,15 +282,24 @@ impl ClientSocket {
     ///
     /// The write timeout limits the whole call. The call never raises SIGPIPE.
     ///
+    /// If a call ends by `WouldBlock`, `TimedOut` or `Cancelled` after the kernel has accepted a part
+    /// of the message, the message is unfinished. Call the function again with the same framing and
+    /// message: the call sends the rest, and succeeds when the message is complete. Until then every
+    /// other write fails with `WrongState`, because the peer would take its bytes for the rest of the
+    /// message, and the library sends no heartbeat. `shutdown_write`, `close` and `abort` are
+    /// permitted.
+    ///
     /// # Errors
-    /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes, including the
-    /// length and the delimiter, that the kernel had accepted.
+    /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes of the message,
+    /// including the length and the delimiter, that the kernel has accepted in all calls. If it is 0,
+    /// the message is not unfinished.
     #[doc = write_errors!()]
     #[doc = write_end_errors!()]
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message contains its delimiter (LF with
     ///   lines), or the format of the length cannot represent its length; or the framing has a
     ///   maximum or a length of 0, or a maximum that contradicts its length field.
-    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET.
+    /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET; or the
+    ///   unfinished message has another framing or length.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, Framing, LengthFormat, ServerSocket};
@@ -261,14 +312,74 @@ impl ClientSocket {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn write_message(&self, framing: &Framing, message: &[u8]) -> Result<()> {
+        self.try_write_message(framing, message).map_err(|stop| self.stopped("write", stop))
+    }
+
+    pub(crate) fn try_write_message(
+        &self,
+        framing: &Framing,
+        message: &[u8],
+    ) -> StdResult<(), Stop> {
+        let io = self.enter("write")?;
         self.require_stream("write")?;
         framing.validate("write")?;
-        let Some((before, after)) = framing.mark(message) else {
-            let what = framing.rejection(message.len(), std::iter::once(message));
-            return Err(self.failed("write", ErrorKind::InvalidArgument.into(), 0).detail(what));
+        let mut timeout = CallTimeout::new(&self.write_timeout, None);
+        let mut done = 0;
+        let mut write = || -> StdResult<(), MessageStop> {
+            let guard = self.lock_writes(&io, &timeout)?;
+            self.finish_heartbeat(&io, &mut timeout, &guard)?;
+            let (before, after) = match self.unfinished(&guard) {
+                Some(started) if started.framing == *framing && started.len == message.len() => {
+                    done = started.done;
+                    started.marks
+                }
+                Some(_) => return Err(Cause::State(UNFINISHED).into()),
+                None => framing.mark(message).ok_or(MessageStop::Rejected)?,
+            };
+            let marks = (before, after);
+            let mut parts = [before.as_slice(), message, after.as_slice()].map(IoSlice::new);
+            let total = parts.iter().map(|part| part.len()).sum();
+            let mut left = parts.as_mut_slice();
+            IoSlice::advance_slices(&mut left, done);
+            let sent = self.send_slices(&io, &mut timeout, left, &mut done, total);
+            // A connection that has ended returns its end to every write.
+            let continues = sent.as_ref().is_err_and(|cause| !matches!(cause, Cause::Over(..)));
+            if continues && done > 0 {
+                let len = message.len();
+                self.note_unfinished(
+                    UnfinishedMessage { framing: *framing, len, marks, done },
+                    &guard,
+                );
+            } else if self.has(MESSAGE_UNFINISHED) {
+                self.flags.fetch_and(!MESSAGE_UNFINISHED, Ordering::Relaxed);
+            }
+            Ok(sent?)
         };
-        let parts = [before.as_slice(), message, after.as_slice()];
-        self.write_slices(&mut parts.map(IoSlice::new))
+        match write() {
+            Ok(()) => Ok(()),
+            Err(MessageStop::Cause(cause)) => Err(self.to_stop("write", cause, done)),
+            Err(MessageStop::Rejected) => {
+                let what = framing.rejection(message.len(), std::iter::once(message));
+                let error = self.failed("write", ErrorKind::InvalidArgument.into(), 0);
+                Err(error.detail(what).into())
+            }
+        }
+    }
+
+    /// The message of which a part was sent.
+    #[inline]
+    fn unfinished(&self, _guard: &Guard<'_>) -> Option<UnfinishedMessage> {
+        if self.has(MESSAGE_UNFINISHED) { self.lock_unfinished().as_deref().copied() } else { None }
+    }
+
+    #[cold]
+    fn note_unfinished(&self, message: UnfinishedMessage, _guard: &Guard<'_>) {
+        *self.lock_unfinished() = Some(Box::new(message));
+        self.flags.fetch_or(MESSAGE_UNFINISHED, Ordering::Relaxed);
+    }
+
+    fn lock_unfinished(&self) -> MutexGuard<'_, Option<Box<UnfinishedMessage>>> {
+        self.cold().unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails if the time of a call has expired after a part of the bytes. The kernel may accept

@@ -425,6 +425,7 @@ pub(super) mod calls {
             out_of_band_inline() -> bool;
             tcp_nodelay() -> bool;
             reuse_address() -> bool;
+            broadcast() -> bool;
             device() -> Option<Vec<u8>>;
         "setsockopt":
             set_linger(time: Option<Duration>) -> ();

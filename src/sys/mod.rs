@@ -255,24 +255,35 @@ pub(crate) fn change_keepalive(
     old: Option<Keepalive>,
     new: Option<Keepalive>,
 ) -> io::Result<()> {
-    let (Some(before), Some(after)) = (old, new) else {
-        return if old == new { Ok(()) } else { set_keepalive(socket, new) };
+    match (old, new) {
+        (old, new) if old == new => Ok(()),
+        #[cfg(unix)]
+        (Some(before), Some(after)) => change_keepalive_values(socket, before, after),
+        // Windows has one call for all values.
+        _ => set_keepalive(socket, new),
+    }
+}
+
+/// Sets the values of a socket whose keepalive is on. socket2 would turn it on again.
+#[cfg(unix)]
+fn change_keepalive_values(
+    socket: Borrowed<'_>,
+    before: Keepalive,
+    after: Keepalive,
+) -> io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    const IDLE: libc::c_int = libc::TCP_KEEPALIVE;
+    #[cfg(not(target_vendor = "apple"))]
+    const IDLE: libc::c_int = libc::TCP_KEEPIDLE;
+    let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
+    let set = |name, old: i32, new: i32| match old == new {
+        true => Ok(()),
+        false => sockopt::set(socket, libc::IPPROTO_TCP, name, &new),
     };
-    // Windows has one call for all values.
-    if before == after || cfg!(windows) {
-        return if before == after { Ok(()) } else { set_keepalive(socket, new) };
-    }
-    let mut changed = TcpKeepalive::new();
-    if before.idle() != after.idle() {
-        changed = changed.with_time(after.idle());
-    }
-    if before.interval() != after.interval() {
-        changed = changed.with_interval(after.interval());
-    }
-    if before.count() != after.count() {
-        changed = changed.with_retries(after.count());
-    }
-    SockRef::from(&socket).set_tcp_keepalive(&changed)
+    set(IDLE, seconds(before.idle()), seconds(after.idle()))?;
+    set(libc::TCP_KEEPINTVL, seconds(before.interval()), seconds(after.interval()))?;
+    let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    set(libc::TCP_KEEPCNT, count(before.count()), count(after.count()))
 }
 
 /// Whether connect(2) or sendto(2) failed because a route of this machine discards all packets to the
@@ -291,6 +302,16 @@ pub(crate) fn is_datagram_discarded(err: &io::Error, to: SocketAddr) -> bool {
         let connected = socket.and_then(|socket| SockRef::from(&socket).connect(&to.into()));
         connected.is_err_and(|e| is_discarded(&e, to))
     }
+}
+
+/// Whether the error is EACCES: the destination of a datagram is a broadcast address and the socket may
+/// not send to one, or a file mode or a route forbids it.
+#[cfg(feature = "datagram")]
+pub(crate) fn is_access_denied(err: &io::Error) -> bool {
+    #[cfg(unix)]
+    return err.raw_os_error() == Some(libc::EACCES);
+    #[cfg(windows)]
+    return err.kind() == io::ErrorKind::PermissionDenied;
 }
 
 /// Whether EINVAL may mean that a route discards all packets.

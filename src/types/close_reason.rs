@@ -28,7 +28,8 @@ pub enum CloseReason {
     /// `fail_on_stall`.
     #[error("peer takes no data")]
     Stalled = 5,
-    /// The idle timeout or the first-byte timeout expired.
+    /// The idle timeout or the first-byte timeout expired, or the PROXY header did not arrive within
+    /// the [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
     #[error("idle timeout")]
     IdleTimeout = 6,
     /// The peer did not answer a heartbeat within the heartbeat timeout.
@@ -46,7 +47,8 @@ pub enum CloseReason {
     /// The peer read too slowly: the send queue exceeded its limit.
     #[error("slow consumer")]
     SlowConsumer = 11,
-    /// The peer sent a message with a length that is malformed in the framing of the service.
+    /// The peer sent a message with a length that is malformed in the framing of the service, or a
+    /// trusted proxy sent no valid PROXY header.
     #[error("malformed message")]
     MessageMalformed = 12,
     /// A file that the program sends has become shorter, or cannot be read, after a part of it was

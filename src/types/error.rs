@@ -218,6 +218,10 @@ impl fmt::Display for Attempt {
         if self.stage != Stage::Connect {
             write!(f, "{}: ", self.stage)?;
         }
+        if self.stage == Stage::Options {
+            // The time says nothing about an option that cannot be set.
+            return f.write_str(&self.reason());
+        }
         let after = Span(self.elapsed);
         if self.kind == ErrorKind::Closed {
             return write!(f, "abandoned after {after}: another address connected first");
@@ -543,7 +547,9 @@ impl fmt::Display for Error {
                 write!(f, ": {}", remedy_of_empty_host(e.operation))?;
             }
         }
-        if let Some(elapsed) = e.elapsed {
+        // The time says nothing about an option that cannot be set.
+        let is_option = e.stage == Some(Stage::Options) && e.tries.is_none();
+        if let Some(elapsed) = e.elapsed.filter(|_| !is_option) {
             f.write_str(" after ")?;
             if let Some(tries) = e.tries {
                 let plural = if tries == 1 { "y" } else { "ies" };
@@ -552,7 +558,8 @@ impl fmt::Display for Error {
             write!(f, "{}", Span(elapsed))?;
         }
         if e.transferred > 0 {
-            write!(f, ", {} bytes transferred", e.transferred)?;
+            let plural = if e.transferred == 1 { "" } else { "s" };
+            write!(f, ", {} byte{plural} transferred", e.transferred)?;
         }
         if e.attempts.len() > 1 {
             let sep = |i| if i == 0 { "; tried " } else { "; " };
@@ -681,6 +688,15 @@ impl<T: fmt::Display> fmt::Display for Grouped<T> {
             f.write_char(digit)?;
         }
         Ok(())
+    }
+}
+
+/// A number of bytes for people: `1 byte`, `1,500 bytes`.
+pub(crate) struct Bytes(pub(crate) usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte{}", Grouped(self.0), if self.0 == 1 { "" } else { "s" })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::types::error::{Error, ErrorKind, Grouped, Result};
+use crate::types::error::{Bytes, Error, ErrorKind, Grouped, Result};
 
 /// The format of a length: the number of its bytes and their order, or a variable-length integer
 /// (LEB128). Lengths are unsigned.
@@ -315,6 +315,18 @@ impl Framing {
         framing
     }
 
+    /// The byte that ends a message, if the splitter searches for one.
+    pub(crate) fn delimiter(self) -> Option<u8> {
+        match self {
+            Framing::Lines { .. } => Some(b'\n'),
+            Framing::Delimited { delimiter, .. } => Some(delimiter),
+            Framing::Raw
+            | Framing::Fixed { .. }
+            | Framing::Prefixed { .. }
+            | Framing::LengthField { .. } => None,
+        }
+    }
+
     /// The splitter for this framing; `None`: there is nothing to split.
     pub(crate) fn splitter(self) -> Option<Splitter> {
         match self {
@@ -412,19 +424,19 @@ impl Framing {
                     .to_owned()
             }
             Framing::Fixed { len: own } => format!(
-                "the message has {} bytes, and each message of the framing has {}",
-                Grouped(len),
+                "the message has {}, and each message of the framing has {}",
+                Bytes(len),
                 Grouped(own)
             ),
             Framing::LengthField { offset, .. } => match self.length_of_frame(parts) {
                 Some(described) => format!(
-                    "the frame has {} bytes, and its length field describes {}",
-                    Grouped(len),
+                    "the frame has {}, and its length field describes {}",
+                    Bytes(len),
                     Grouped(described)
                 ),
                 None => format!(
-                    "the frame of {} bytes has no valid length field at offset {}",
-                    Grouped(len),
+                    "the frame of {} has no valid length field at offset {}",
+                    Bytes(len),
                     Grouped(offset)
                 ),
             },
@@ -450,6 +462,15 @@ pub(crate) enum Splitter {
 }
 
 impl Splitter {
+    /// Continues a search: the first `searched` bytes do not contain the delimiter.
+    pub(crate) fn skip(&mut self, searched: usize) {
+        match self {
+            Splitter::Line(line) => line.found.searched = searched,
+            Splitter::Delimited(found) => found.searched = searched,
+            Splitter::Fixed { .. } | Splitter::Prefixed { .. } | Splitter::LengthField { .. } => {}
+        }
+    }
+
     pub(crate) fn split(&mut self, data: &[u8], ended: bool) -> Split {
         match self {
             Splitter::Line(line) => line.split(data, ended),
@@ -550,6 +571,12 @@ pub(crate) enum Split {
     Malformed(&'static str),
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The number of bytes in which splitters of this thread have searched for a delimiter.
+    pub(crate) static SEARCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Finds a delimiter in a growing buffer. After a message was removed from the buffer, a new value
 /// is needed.
 #[derive(Debug)]
@@ -565,10 +592,18 @@ impl DelimiterSplitter {
         DelimiterSplitter { delimiter, max, searched: 0 }
     }
 
+    /// Continues a search: the first `searched` bytes do not contain the delimiter.
+    pub(crate) fn after(mut self, searched: usize) -> DelimiterSplitter {
+        self.searched = searched;
+        self
+    }
+
     /// The message up to and including the first delimiter. At the end of the stream, the rest.
     pub(crate) fn split(&mut self, data: &[u8], ended: bool) -> Split {
         let within = &data[..data.len().min(self.max)];
         let from = self.searched.min(within.len());
+        #[cfg(test)]
+        SEARCHED.set(SEARCHED.get() + within.len() - from);
         let found = within[from..].iter().position(|b| *b == self.delimiter).map(|i| from + i + 1);
         self.searched = within.len();
         let rest = (ended && !data.is_empty() && data.len() <= self.max).then_some(data.len());
@@ -590,6 +625,12 @@ pub(crate) struct LineSplitter {
 impl LineSplitter {
     pub(crate) fn new(max: usize) -> LineSplitter {
         LineSplitter { max, found: DelimiterSplitter::new(b'\n', max.saturating_add(2)) }
+    }
+
+    /// Continues a search: the first `searched` bytes contain no LF.
+    pub(crate) fn after(mut self, searched: usize) -> LineSplitter {
+        self.found.searched = searched;
+        self
     }
 
     pub(crate) fn split(&mut self, data: &[u8], ended: bool) -> Split {

@@ -37,6 +37,9 @@ pub(crate) struct LivenessConfig {
     pub first_byte_timeout: Option<Duration>,
 }
 
+/// The operation that changes the heartbeat of an open connection.
+pub(crate) const HEARTBEAT: &str = "heartbeat";
+
 impl LivenessConfig {
     /// Whether the kernel alone does all that is configured.
     #[inline]
@@ -77,7 +80,13 @@ impl LivenessConfig {
             return refuse("idle_receive_only needs idle_timeout: set idle_timeout".to_owned());
         }
         if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
-            return refuse("heartbeat_timeout needs heartbeat: set heartbeat first".to_owned());
+            // The call that turns the heartbeat of an open connection off.
+            let remedy = if operation == HEARTBEAT {
+                "turn heartbeat_timeout off first"
+            } else {
+                "set heartbeat first"
+            };
+            return refuse(format!("heartbeat_timeout needs heartbeat: {remedy}"));
         }
         match &self.heartbeat {
             Some(heartbeat) if heartbeat.bytes.is_empty() => {

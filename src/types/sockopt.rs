@@ -69,7 +69,8 @@ pub enum Sockopt {
     /// SO_REUSEADDR of datagram sockets: 1 permits other sockets with this option to have the same
     /// address and port. Each of them receives the datagrams of a multicast group (mDNS on port 5353),
     /// and one of them receives a unicast datagram. A connect with this option needs a local endpoint.
-    /// Listeners always have it.
+    /// TCP listeners always have it, and so has a TCP connect whose local endpoint has a port: the port
+    /// may be in use for another peer, or be in TIME-WAIT.
     ReuseAddress = 16,
 }
 
@@ -260,7 +261,11 @@ impl Sockopt {
 fn why_not(own: Sockets, sockets: Sockets) -> &'static str {
     use Sockets as S;
     let listener = S::of([S::LISTEN, S::LISTENING]);
-    if own == S::OPEN {
+    let tcp = S::of([S::CONNECT, S::LISTEN]);
+    if own == S::UDP && tcp.intersects(sockets) {
+        "is for datagram sockets; the library sets it for a listener and for a connect with a local \
+         port: remove it"
+    } else if own == S::OPEN {
         "applies to open connections only"
     } else if S::of([S::UNIX, S::UNIX_DATAGRAM]).intersects(sockets) {
         "does not apply to Unix sockets"

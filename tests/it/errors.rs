@@ -794,6 +794,7 @@ mod c_only {
                     let peer = group();
                     keepsock_datagram_set_peer(d, &raw const peer, e)
                 },
+                |d, e| keepsock_datagram_set_peer_endpoint(d, c"127.0.0.1:1".as_ptr(), e),
                 |d, e| keepsock_datagram_set_ttl(d, 1, e),
                 |d, e| keepsock_datagram_set_tos(d, 1, e),
                 |d, e| keepsock_datagram_set_dont_fragment(d, true, e),
@@ -2303,7 +2304,7 @@ mod c_only {
             gives(INVALID, "buffers is NULL", |e| {
                 out(77usize, |n| keepsock_client_read_slices(client, null(), 1, n, e))
             });
-            gives(INVALID, "cap is 0", |e| {
+            gives(INVALID, "the buffers are empty", |e| {
                 out(77usize, |n| keepsock_client_read_slices(client, null(), 0, n, e))
             });
             gives(INVALID, "buf is NULL", |e| {

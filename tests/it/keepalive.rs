@@ -230,8 +230,8 @@ fn equal_settings_make_no_system_calls<A: Api>() {
             let client = &p.client;
             let keepalive = |idle| sockopt_calls(|| client.set_keepalive(idle, 15_000, 5).unwrap());
             assert_eq!(keepalive(45_000), (0, 0));
-            // SO_KEEPALIVE and TCP_KEEPIDLE.
-            assert_eq!(keepalive(40_000), (0, 2));
+            // TCP_KEEPIDLE.
+            assert_eq!(keepalive(40_000), (0, 1));
             assert_eq!(keepalive(40_000), (0, 0));
             // The values of an accepted connection are those of its listener, which another
             // process may have set.
@@ -249,9 +249,25 @@ fn equal_settings_make_no_system_calls<A: Api>() {
             assert_eq!(sockopt_calls(off), (0, 0));
             assert_eq!(keepalive(45_000), (0, 4));
             let dead_after = || client.set_dead_after(10_000).unwrap();
-            // Whether it is Multipath TCP; SO_KEEPALIVE, its values, and TCP_RTO_MAX_MS.
-            assert_eq!(sockopt_calls(dead_after), (1, 5));
+            // Whether it is Multipath TCP; the values of keepalive, and TCP_RTO_MAX_MS.
+            assert_eq!(sockopt_calls(dead_after), (1, 4));
             assert_eq!(sockopt_calls(dead_after), (0, 0));
+            let fresh = A::connect(&to, &[]).unwrap();
+            let nodelay =
+                |on| sockopt_calls(|| fresh.set_sockopt(keepsock::Sockopt::Nodelay, on).unwrap());
+            assert_eq!(nodelay(1), (0, 0));
+            assert_eq!(nodelay(0), (0, 1));
+            assert_eq!(fresh.sockopt(keepsock::Sockopt::Nodelay).unwrap(), 0);
+            assert_eq!(nodelay(0), (0, 0));
+            assert_eq!(nodelay(1), (0, 1));
+            assert_eq!(fresh.sockopt(keepsock::Sockopt::Nodelay).unwrap(), 1);
+            let delays = A::connect(&to, &[Opt::Nodelay(false)]).unwrap();
+            let off = || delays.set_sockopt(keepsock::Sockopt::Nodelay, 0).unwrap();
+            assert_eq!(sockopt_calls(off), (0, 0));
+            // The values of an accepted connection are not known.
+            let accepted_nodelay =
+                || p.accepted.set_sockopt(keepsock::Sockopt::Nodelay, 1).unwrap();
+            assert_eq!(sockopt_calls(accepted_nodelay), (0, 1));
 
             // The program may change a descriptor that it has had.
             let fd = p.accepted.fd().unwrap();

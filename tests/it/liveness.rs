@@ -27,6 +27,7 @@ use crate::support::{On, PendingConnect, Service};
 use keepsock::{CloseReason, ErrorKind, TcpState};
 
 both_apis![
+    dead_after_is_turned_off_without_a_free_descriptor,
     dead_after_without_keepalive_sets_fitting_keepalive,
     middlebox_timeout_sets_fitting_keepalive,
     fail_on_stall_sets_the_kernel_option,
@@ -1435,4 +1436,20 @@ fn set_heartbeat_on_failure_changes_nothing<A: Api>() {
     client.abort();
     fails(client.set_heartbeat(b"B", 50), ErrorKind::Closed);
     fails(client.set_heartbeat_timeout(INFINITE), ErrorKind::Closed);
+}
+
+/// K3, K8: turning an option off needs no descriptor.
+fn dead_after_is_turned_off_without_a_free_descriptor<A: Api>() {
+    process::in_process(
+        &test_name!(A, "dead_after_is_turned_off_without_a_free_descriptor"),
+        Duration::from_secs(20),
+        || {
+            let p = pair::<A>(Transport::Tcp);
+            p.client.set_dead_after(8000).unwrap();
+            limits::limit_descriptors(3);
+            std::fs::File::open("/dev/null").unwrap_err();
+            p.client.set_dead_after(INFINITE).unwrap();
+            assert_eq!(p.client.keepalive().unwrap(), Some((45_000, 15_000, 5)));
+        },
+    );
 }

@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use crate::support::timing::undisturbed;
 use crate::support::{
-    Api, Client, Connection, Datagrams, Failure, On, OnDrop, Opt, Outcome, Pair, Reconnect, Serve,
-    Server, Service, TRANSPORTS, TempDir, Transport, eventually, fails, ip, pair, process, system,
-    timed,
+    Api, Client, Connection, Datagrams, Failure, INFINITE, On, OnDrop, Opt, Outcome, Pair,
+    Reconnect, Serve, Server, Service, TRANSPORTS, TempDir, Transport, eventually, fails, ip, pair,
+    process, system, timed,
 };
 use keepsock::{ErrorKind, Family, Framing, Sockopt};
 
 both_apis![
+    notsent_lowat_of_mptcp_is_kept_without_a_multipath_peer,
+    messages_of_rejected_options_name_the_way,
     every_option_works_or_is_rejected_in_every_mode,
     every_serve_option_works_or_is_rejected_in_every_mode,
     serve_options_that_limit_clients_apply_in_every_mode,
@@ -1551,4 +1553,43 @@ fn options_set_back_to_their_defaults_have_no_effect<A: Api>() {
         assert!(A::connect(&server.endpoint(), &[option()]).is_err());
         A::connect(&server.endpoint(), &[option(), Opt::Defaults]).unwrap();
     }
+}
+
+/// E1: the message of a rejected option states which other option excludes it, and what to do.
+fn messages_of_rejected_options_name_the_way<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let to = server.endpoint();
+    let client = A::connect(&to, &[Opt::DeadAfter(10_000)]).unwrap();
+    let says = |outcome: Outcome<()>, kind, what: &str| {
+        let failure = fails(outcome, kind);
+        assert!(failure.message.contains(what), "{failure:?}");
+        assert!(!failure.message.contains(" after "), "{failure:?}");
+    };
+    client.set_heartbeat(b"beat", 1000).unwrap();
+    client.set_heartbeat_timeout(1000).unwrap();
+    let off = client.set_heartbeat(b"", INFINITE);
+    says(off, ErrorKind::InvalidArgument, "turn heartbeat_timeout off first");
+    let off = client.disable_keepalive();
+    says(off, ErrorKind::InvalidArgument, "need keepalive: turn them off first");
+    let reuse = [Opt::Sockopt(Sockopt::ReuseAddress, 1), Opt::Local("127.0.0.1:0")];
+    let connect = |options: &[Opt<'_, A>]| A::connect(&to, options).map(drop);
+    says(connect(&reuse), ErrorKind::InvalidArgument, "the library sets it");
+    let raw = [Opt::RawSockopt(libc::SOL_SOCKET, 9999, &[1, 0, 0, 0])];
+    says(connect(&raw), ErrorKind::Unsupported, "raw_sockopt (level 1, name 9999)");
+    let mptcp = [Opt::Mptcp(true), Opt::Sockopt(Sockopt::OobInline, 1)];
+    if A::connect(&to, &mptcp[..1]).is_ok() {
+        says(connect(&mptcp), ErrorKind::Unsupported, "oob_inline does not apply to mptcp");
+    }
+}
+
+/// L8, S3: a Multipath TCP connect to a peer that has only TCP keeps its options.
+fn notsent_lowat_of_mptcp_is_kept_without_a_multipath_peer<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let options = [Opt::Mptcp(true), Opt::Sockopt(Sockopt::NotsentLowat, 16_384)];
+    let Ok(client) = A::connect(&server.endpoint(), &options[..1]) else {
+        return; // The kernel has no Multipath TCP.
+    };
+    drop(client);
+    let client = A::connect(&server.endpoint(), &options).unwrap();
+    assert_eq!(client.sockopt(Sockopt::NotsentLowat).unwrap(), 16_384);
 }

@@ -167,12 +167,21 @@ fn pending_connect_report_lists_other_attempts<A: Api>() {
     assert_eq!(connecting.attempts(), []);
 }
 
-/// S5: an attempt in progress is in the state SYN-SENT.
+/// S5, C7: an attempt in progress is in the state SYN-SENT, and its duration is the time since its
+/// start.
 fn pending_connect_attempts_are_in_syn_sent<A: Api>() {
     let queue = FullQueue::new();
     let mut connecting = A::start(&queue.endpoint(), &[]).unwrap();
     assert!(connecting.finish().unwrap().is_none());
-    assert_eq!(connecting.attempts_in_progress(), [(queue.endpoint(), TcpState::SynSent as i32)]);
+    let before = Instant::now();
+    std::thread::sleep(Duration::from_millis(20));
+    let attempts = connecting.attempts_in_progress();
+    let [(endpoint, state, elapsed)] = &attempts[..] else {
+        panic!("{attempts:?}");
+    };
+    assert_eq!((endpoint, *state), (&queue.endpoint(), TcpState::SynSent as i32));
+    assert!(*elapsed >= 20_000, "{elapsed}");
+    assert!(u128::try_from(*elapsed).unwrap() <= before.elapsed().as_micros() + 10_000_000);
     queue.make_room();
     by_descriptor::<A>(&mut connecting).unwrap();
     assert_eq!(connecting.attempts_in_progress(), []);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::process::Program;
 use crate::support::*;
-use keepsock::ErrorKind;
+use keepsock::{CloseReason, ErrorKind};
 
 both_apis![
     proxy_header_in_two_parts_is_received_before_the_data,
@@ -20,6 +20,9 @@ both_apis![
     proxy_that_is_silent_delays_no_other_connection,
     proxy_header_that_is_wrong_resets_the_connection,
     proxy_header_that_is_late_resets_the_connection,
+    proxy_timeout_holds_for_calls_that_do_not_read,
+    proxy_header_is_limited_by_the_read_timeout,
+    proxy_that_resets_within_the_header_is_reported_again,
     connection_from_untrusted_address_is_closed,
     release_before_the_proxy_header_fails,
     connection_reset_after_fin_awaits_no_proxy_header,
@@ -242,8 +245,10 @@ fn proxy_header_that_is_wrong_resets_the_connection<A: Api>() {
         assert!(failure.message.contains(why), "{failure:?}");
         assert_eq!(&*failure.operation, "PROXY header");
         fails(client.read(&mut [0; 8]), ErrorKind::Closed);
+        assert_eq!(client.close_reason(), Some(CloseReason::MessageMalformed));
         assert!(is_reset(&peer));
     }
+    assert_eq!((server.stats().accepted, server.stats().proxy_rejected), (4, 4));
     for half in [&V1[..10], &V2[..17], b""] {
         let (client, peer) = accepted::<A>(&server, half);
         peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -272,6 +277,111 @@ fn proxy_header_that_is_late_resets_the_connection<A: Api>() {
         assert!(is_reset(&peer));
         fails(client.read_proxy_header(), ErrorKind::Closed);
     }
+}
+
+/// C1, K7: the timeout for the header also ends a connection whose program only polls, only waits for the
+/// end, or only writes. The close reason and the statistics state it.
+fn proxy_timeout_holds_for_calls_that_do_not_read<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(300)));
+    type Ending<A> = fn(&<A as Api>::Client);
+    let endings: [Ending<A>; 3] = [
+        |client| {
+            client.set_nonblocking(true).unwrap();
+            fails(client.read(&mut [0; 8]), ErrorKind::WouldBlock);
+            let mut looks = 0;
+            let failure = loop {
+                match client.check_liveness() {
+                    Ok(left) => {
+                        assert!((0..=300).contains(&left), "{left}");
+                        std::thread::sleep(Duration::from_millis(left as u64));
+                    }
+                    Err(failure) => break failure,
+                }
+                looks += 1;
+                assert!(looks < 10);
+            };
+            assert!(failure.is(ErrorKind::TimedOut), "{failure:?}");
+            assert!(failure.message.contains("the header is incomplete"), "{failure:?}");
+            fails(client.check_liveness(), ErrorKind::Closed);
+        },
+        |client| {
+            fails(client.wait_hangup(20), ErrorKind::TimedOut);
+            assert_eq!(client.wait_hangup(60_000).unwrap(), CloseReason::IdleTimeout);
+            fails(client.wait_hangup(0), ErrorKind::Closed);
+        },
+        |client| {
+            fails(client.write_all(&vec![0; 64 << 20]), ErrorKind::IdleTimeout);
+        },
+    ];
+    for (i, ending) in endings.into_iter().enumerate() {
+        let (client, peer) = accepted::<A>(&server, &V1[..5]);
+        ending(&client);
+        assert_eq!(client.close_reason(), Some(CloseReason::IdleTimeout));
+        assert_eq!(server.stats().proxy_rejected, i as u64 + 1);
+        let mut received = [0; 1 << 16];
+        let end = loop {
+            match (&peer).read(&mut received) {
+                Ok(n) => assert!(n > 0, "the end of the stream"),
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    // A header that has arrived is not late, also if the program did not read until then.
+    let (client, _peer) = accepted::<A>(&server, &[V1, b"data"].concat());
+    client.set_nonblocking(true).unwrap();
+    std::thread::sleep(Duration::from_millis(350));
+    assert_eq!(client.check_liveness().unwrap(), INFINITE);
+    has_clients_address::<A>(&client);
+    fails(client.wait_hangup(0), ErrorKind::TimedOut);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 4);
+    // A header that is wrong.
+    for check in [true, false] {
+        let (client, peer) = accepted::<A>(&server, b"wrong");
+        std::thread::sleep(Duration::from_millis(350));
+        if check {
+            fails(client.check_liveness(), ErrorKind::Malformed);
+        } else {
+            assert_eq!(client.wait_hangup(60_000).unwrap(), CloseReason::MessageMalformed);
+        }
+        assert_eq!(client.close_reason(), Some(CloseReason::MessageMalformed));
+        assert!(is_reset(&peer));
+    }
+    assert_eq!((server.stats().accepted, server.stats().proxy_rejected), (6, 5));
+}
+
+/// I1: the read timeout limits the whole call, with the wait for the header. The header may still
+/// arrive.
+fn proxy_header_is_limited_by_the_read_timeout<A: Api>() {
+    let server = listen::<A>(Some(Opt::ProxyTimeout(60_000)));
+    let (client, mut peer) = accepted::<A>(&server, &V1[..5]);
+    for timeout in [50, 500] {
+        client.set_read_timeout(timeout).unwrap();
+        let failure = fails(client.read(&mut [0; 8]), ErrorKind::TimedOut);
+        assert!(!failure.message.contains("incomplete"), "{failure:?}");
+        fails(client.peek(&mut [0; 8]), ErrorKind::TimedOut);
+        fails(client.read_line(8), ErrorKind::TimedOut);
+    }
+    assert_eq!((client.close_reason(), server.stats().proxy_rejected), (None, 0));
+    peer.write_all(&V1[5..]).unwrap();
+    peer.write_all(b"x\n").unwrap();
+    client.set_read_timeout(INFINITE).unwrap();
+    assert_eq!(client.read_line(8).unwrap(), "x");
+    has_clients_address::<A>(&client);
+}
+
+/// I4: a reset before the end of the header is a reset for every call, and no wrong header.
+fn proxy_that_resets_within_the_header_is_reported_again<A: Api>() {
+    let server = listen::<A>(None);
+    let (client, peer) = accepted::<A>(&server, &V1[..5]);
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    for _ in 0..2 {
+        fails(client.read(&mut [0; 8]), ErrorKind::Reset);
+        fails(client.read_proxy_header(), ErrorKind::Reset);
+        assert_eq!(client.wait_hangup(60_000).unwrap(), CloseReason::PeerReset);
+    }
+    assert_eq!(server.stats().proxy_rejected, 0);
 }
 
 /// V4: only a trusted proxy chooses an address.

@@ -33,6 +33,7 @@ both_apis![
     read_until_without_memory_keeps_the_bytes,
     read_line_of_binary_data_is_unchanged,
     read_at_end_of_stream_reports_it_again,
+    read_that_continues_finds_each_delimiter,
 ];
 
 /// I1: a read returns the available bytes and does not wait for more. 0 means the end of the
@@ -462,5 +463,51 @@ fn read_from_fast_sender_keeps_the_deadline<A: Api>() {
             sender.join().unwrap();
             took
         });
+    }
+}
+
+/// I1, T4: calls that end before a delimiter arrives leave their bytes to the next call, which may search
+/// for another delimiter or read a number of bytes.
+fn read_that_continues_finds_each_delimiter<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = pair::<A>(transport);
+        let mut buf = [0; 8];
+        p.accepted.set_nonblocking(true).unwrap();
+        for round in 0..8 {
+            for part in ["a", "b;", "c\n", "d"] {
+                let before = p.accepted.buffered();
+                p.client.write_all(part.as_bytes()).unwrap();
+                support::eventually("the bytes are buffered", || {
+                    fails(p.accepted.read_until(0, 64), ErrorKind::WouldBlock);
+                    p.accepted.buffered() == before + part.len()
+                });
+                fails(
+                    p.accepted.read_until(if round % 2 == 0 { b'#' } else { 0 }, 64),
+                    ErrorKind::WouldBlock,
+                );
+                fails(p.accepted.read_exact(&mut buf), ErrorKind::WouldBlock);
+            }
+            let lines = Framing::Lines { max: 64 };
+            match round % 4 {
+                0 => {
+                    assert_eq!(p.accepted.read_until(b';', 64).unwrap(), b"ab;");
+                    assert_eq!(p.accepted.read_line(64).unwrap(), "c");
+                }
+                1 => assert_eq!(p.accepted.read_message(&lines).unwrap(), b"ab;c"),
+                2 => {
+                    p.accepted.read_exact(&mut buf[..4]).unwrap();
+                    assert_eq!(&buf[..4], b"ab;c");
+                    assert_eq!(p.accepted.read_line(64).unwrap(), "");
+                }
+                _ => {
+                    let parts = Framing::Delimited { delimiter: b'b', max: 64 };
+                    assert_eq!(p.accepted.read_message(&parts).unwrap(), b"a");
+                    assert_eq!(p.accepted.read_line(64).unwrap(), ";c");
+                }
+            }
+            fails(p.accepted.read_line(64), ErrorKind::WouldBlock);
+            assert_eq!(p.accepted.read(&mut buf).unwrap(), 1);
+            assert_eq!(buf[0], b'd');
+        }
     }
 }

@@ -38,6 +38,7 @@ both_apis![
     datagrams_of_denied_users_are_skipped,
     unix_mode_of_file_is_set_from_the_start,
     connected_socket_ignores_other_senders,
+    set_peer_connects_a_bound_unix_socket_once,
     relative_peer_path_after_chdir_is_kept,
     passed_pidfds_do_not_fill_the_table,
     unix_datagram_descriptor_is_adopted,
@@ -1129,4 +1130,53 @@ fn sender_of_unix_datagram_as_text_is_a_destination<A: Api>() {
     unnamed.send_to(b"x", dir.path("s")).unwrap();
     let (_, info) = server.recv_info(8).unwrap();
     assert_eq!(A::Datagram::sender_of(&info), "unix:(unnamed)");
+}
+
+/// D4, S1: a bound socket connects to a path or an abstract name, keeps its name, and discards datagrams
+/// of other senders. It connects once, and finds a peer that was started again.
+fn set_peer_connects_a_bound_unix_socket_once<A: Api>() {
+    let dir = TempDir::new();
+    let wait = || [Opt::<A>::ReadTimeout(60_000)];
+    let names = [dir.endpoint("peer"), format!("unix:@keepsock-{}", dir.endpoint("peer"))];
+    for (n, name) in names.iter().enumerate() {
+        let socket = A::Datagram::bind(&dir.endpoint(&format!("own{n}")), &wait()).unwrap();
+        let other = A::Datagram::connect(&socket.endpoint(), &[]).unwrap();
+        let missing = if n == 0 { ErrorKind::NotFound } else { ErrorKind::Refused };
+        fails(socket.set_peer_endpoint(name), missing);
+        let peer = A::Datagram::bind(name, &wait()).unwrap();
+        fails(socket.send(b"x"), ErrorKind::WrongState);
+        fails(socket.set_peer_endpoint("127.0.0.1:1"), ErrorKind::InvalidArgument);
+        fails(
+            socket.set_peer_endpoint(&format!("unix:/{}", "x".repeat(200))),
+            ErrorKind::InvalidEndpoint,
+        );
+        other.send(b"early").unwrap();
+        socket.set_peer_endpoint(name).unwrap();
+        assert!(socket.name().ends_with(name.trim_start_matches("unix:")), "{}", socket.name());
+        let failure = fails(socket.set_peer_endpoint(name), ErrorKind::WrongState);
+        assert!(failure.message.contains("is connected to"), "{failure:?}");
+        socket.send(b"question").unwrap();
+        let (question, info) = peer.recv_info(16).unwrap();
+        assert_eq!(question.bytes, b"question");
+        peer.reply(&info, b"answer").unwrap();
+        let (answer, info) = socket.recv_info(16).unwrap();
+        assert_eq!(answer.bytes, b"answer");
+        socket.reply(&info, b"again").unwrap();
+        assert_eq!(peer.recv(16).unwrap().bytes, b"again");
+        fails(socket.send_to_endpoint(b"x", &other.endpoint()), ErrorKind::WrongState);
+        drop(peer);
+        fails(socket.send(b"x"), ErrorKind::Refused);
+        let peer = A::Datagram::bind(name, &wait()).unwrap();
+        socket.send(b"new").unwrap();
+        assert_eq!(peer.recv(16).unwrap().bytes, b"new");
+        socket.close();
+        fails(socket.set_peer_endpoint(name), ErrorKind::Closed);
+    }
+    let peer = A::Datagram::bind(&names[0], &[]).unwrap();
+    let users = A::Datagram::bind(&dir.endpoint("users"), &[Opt::AllowUid(0)]).unwrap();
+    fails(users.set_peer_endpoint(&names[0]), ErrorKind::InvalidArgument);
+    let udp = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    fails(udp.set_peer_endpoint(&names[0]), ErrorKind::InvalidArgument);
+    fails(udp.set_peer_endpoint("localhost:1"), ErrorKind::InvalidEndpoint);
+    drop(peer);
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::{
-    Api, Client, INFINITE, Opt, TRANSPORTS, Transport, fails, pair, promptly, small_pair, system,
-    timed, with_raw_peer,
+    Api, Client, INFINITE, Opt, TRANSPORTS, Token, Transport, fails, pair, promptly, small_pair,
+    system, timed, with_raw_peer,
 };
-use keepsock::ErrorKind;
+use keepsock::{ErrorKind, Framing, LengthFormat};
 
 both_apis![
     write_all_sends_the_whole_buffer,
@@ -24,6 +24,10 @@ both_apis![
     write_after_reset_fails,
     write_deadline_holds_for_huge_buffers,
     write_moves_a_bounded_part_when_a_deadline_is_set,
+    message_that_is_unfinished_is_continued,
+    message_that_is_unfinished_permits_no_other_write,
+    message_that_is_unfinished_permits_the_end,
+    message_without_an_accepted_byte_is_not_unfinished,
     #[cfg(feature = "serve")] {
         write_to_closed_peer_raises_no_sigpipe,
     }
@@ -311,5 +315,166 @@ fn write_to_closed_peer<A: Api>() {
                 support::Service::broadcast(&service, b"x");
             }
         }
+    }
+}
+
+const MESSAGE: usize = 1 << 20;
+
+/// The kinds of framing for a message of zeros, each with the bytes before and after the message.
+fn framings() -> [(Framing, &'static [u8], &'static [u8]); 5] {
+    let format = LengthFormat::U32Be;
+    [
+        (Framing::Lines { max: MESSAGE }, b"", b"\n"),
+        (Framing::Delimited { delimiter: b';', max: MESSAGE }, b"", b";"),
+        (Framing::Prefixed { format, max: MESSAGE }, &[0, 0x10, 0, 0], b""),
+        (Framing::Fixed { len: MESSAGE }, b"", b""),
+        (Framing::Raw, b"", b""),
+    ]
+}
+
+/// Reads all bytes that arrive, until there are `len`.
+fn drain<A: Api>(peer: &A::Client, got: &mut Vec<u8>, len: usize) {
+    let from = got.len();
+    got.resize(from + len, 1);
+    peer.read_exact(&mut got[from..]).unwrap();
+}
+
+/// I1, T2, T4: a message of which the kernel has accepted a part is continued by the same call, in
+/// non-blocking mode, after a timeout and after a cancellation. The peer receives it once.
+fn message_that_is_unfinished_is_continued<A: Api>() {
+    let message = vec![0; MESSAGE];
+    let token = A::token();
+    for transport in TRANSPORTS {
+        for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Cancelled] {
+            for (framing, before, after) in framings() {
+                let p = small_pair::<A>(transport);
+                let fill = || match kind {
+                    ErrorKind::WouldBlock => p.client.set_nonblocking(true).unwrap(),
+                    ErrorKind::TimedOut => p.client.set_write_timeout(20).unwrap(),
+                    _ => p.client.set_cancel(Some(&token)),
+                };
+                fill();
+                let whole = [before, &message, after].concat();
+                let (mut got, mut calls) = (Vec::new(), 0);
+                loop {
+                    calls += 1;
+                    token.reset();
+                    let outcome = thread::scope(|scope| {
+                        if kind == ErrorKind::Cancelled {
+                            scope.spawn(|| {
+                                thread::sleep(Duration::from_millis(20));
+                                token.fire();
+                            });
+                        }
+                        p.client.write_message(&framing, &message)
+                    });
+                    let Err(failure) = outcome else { break };
+                    assert!(failure.is(kind), "{failure:?}");
+                    // The number of bytes of the message in all calls.
+                    assert!(failure.transferred >= got.len() && failure.transferred < whole.len());
+                    let arrived = failure.transferred - got.len();
+                    drain::<A>(&p.accepted, &mut got, arrived);
+                    assert!(calls < 10_000);
+                }
+                assert!(calls > 1);
+                let left = whole.len() - got.len();
+                drain::<A>(&p.accepted, &mut got, left);
+                assert!(got == whole, "{framing:?}");
+                token.reset();
+                p.client.write_all(b"next").unwrap();
+                got.clear();
+                drain::<A>(&p.accepted, &mut got, 4);
+                assert_eq!(got, b"next");
+            }
+        }
+    }
+}
+
+/// I1, K5: no other bytes come into an unfinished message: not those of another write or message, nor a
+/// heartbeat. The message is continued afterwards.
+fn message_that_is_unfinished_permits_no_other_write<A: Api>() {
+    let message = vec![0; MESSAGE];
+    let (framing, before, after) = framings()[2];
+    let file = system::blank_file(10);
+    let blocked = system::blank_file(0);
+    for transport in TRANSPORTS {
+        let p = small_pair::<A>(transport);
+        p.client.set_heartbeat(b"beat", 20).unwrap();
+        p.client.set_nonblocking(true).unwrap();
+        let failure = fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
+        let mut got = Vec::new();
+        drain::<A>(&p.accepted, &mut got, failure.transferred);
+        let calls: [&dyn Fn() -> support::Outcome<()>; 8] = [
+            &|| p.client.write(b"x").map(drop),
+            &|| p.client.write_all(b"x"),
+            &|| p.client.write_all(&message),
+            &|| p.client.write_slices(&[b"x", b"y"]),
+            &|| p.client.send_file(file.as_raw_fd(), 0, 10).map(drop),
+            &|| p.client.write_message(&framing, &message[1..]),
+            &|| p.client.write_message(&Framing::Raw, &message),
+            &|| p.client.release().map(drop),
+        ];
+        for call in calls {
+            let failure = fails(call(), ErrorKind::WrongState);
+            assert!(
+                failure.message.contains("call write_message with the same framing"),
+                "{failure:?}"
+            );
+        }
+        if transport == Transport::Unix {
+            let passed = p.client.write_fds(b"x", &[blocked.as_raw_fd()]);
+            fails(passed, ErrorKind::WrongState);
+        }
+        // Several heartbeat intervals.
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(20));
+            p.client.check_liveness().unwrap();
+        }
+        while let Err(failure) = p.client.write_message(&framing, &message) {
+            assert!(failure.is(ErrorKind::WouldBlock), "{failure:?}");
+            let arrived = failure.transferred - got.len();
+            drain::<A>(&p.accepted, &mut got, arrived);
+        }
+        let left = before.len() + MESSAGE + after.len() - got.len();
+        drain::<A>(&p.accepted, &mut got, left);
+        assert!(got == [before, &message, after].concat());
+        p.client.write_all(b"x").unwrap();
+        drain::<A>(&p.accepted, &mut got, 1);
+        assert_eq!(got.last(), Some(&b'x'));
+    }
+}
+
+/// I3: a connection with an unfinished message can be half-closed, closed and aborted.
+fn message_that_is_unfinished_permits_the_end<A: Api>() {
+    let message = vec![0; MESSAGE];
+    let framing = Framing::Prefixed { format: LengthFormat::U32Be, max: MESSAGE };
+    let ends: [fn(&A::Client); 3] =
+        [|c| c.shutdown_write().unwrap(), |c| drop(c.close()), |c| c.abort()];
+    for transport in TRANSPORTS {
+        for (i, end) in ends.into_iter().enumerate() {
+            let p = small_pair::<A>(transport);
+            p.client.set_nonblocking(true).unwrap();
+            let failure = fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
+            end(&p.client);
+            if i < 2 {
+                let mut got = Vec::new();
+                drain::<A>(&p.accepted, &mut got, failure.transferred);
+                fails(p.accepted.read_exact(&mut [0; 1]), ErrorKind::EndOfStream);
+            }
+        }
+    }
+}
+
+/// I1: after a call that has sent nothing, every write is permitted.
+fn message_without_an_accepted_byte_is_not_unfinished<A: Api>() {
+    for transport in TRANSPORTS {
+        let p = small_pair::<A>(transport);
+        p.client.set_nonblocking(true).unwrap();
+        while p.client.write(&[1; 64 << 10]).is_ok() {}
+        let lines = Framing::Lines { max: 10 };
+        let failure = fails(p.client.write_message(&lines, b"line"), ErrorKind::WouldBlock);
+        assert_eq!(failure.transferred, 0);
+        fails(p.client.write_all(b"x"), ErrorKind::WouldBlock);
+        fails(p.client.write_message(&lines, b"a\nb"), ErrorKind::InvalidArgument);
     }
 }

@@ -388,15 +388,23 @@ impl PendingConnect<CApi> for CConnecting {
     }
 
     fn attempts(&mut self) -> Vec<Tried> {
-        let ended = self.all_attempts().into_iter().filter(|a| a.status != KEEPSOCK_OK);
+        let ended = self.all_attempts().into_iter().filter(|a| a.status != IN_PROGRESS);
         ended.map(|a| tried(&a)).collect()
     }
 
-    fn attempts_in_progress(&mut self) -> Vec<(String, i32)> {
-        let attempts = self.all_attempts().into_iter().filter(|a| a.status == KEEPSOCK_OK);
-        attempts.map(|a| (field(&a.address), a.tcp_state)).collect()
+    fn attempts_in_progress(&mut self) -> Vec<(String, i32, i64)> {
+        let attempts = self.all_attempts().into_iter();
+        let attempts = attempts.filter(|a| a.status == IN_PROGRESS);
+        let describe = |a: keepsock_attempt| {
+            assert_eq!((&*field(&a.stage), a.os_error), ("connect", 0));
+            (field(&a.address), a.tcp_state, a.elapsed_us)
+        };
+        attempts.map(describe).collect()
     }
 }
+
+/// The status of an attempt in progress: KEEPSOCK_ERR_WOULD_BLOCK.
+const IN_PROGRESS: i32 = keepsock::ErrorKind::WouldBlock.code();
 
 impl CConnecting {
     fn all_attempts(&mut self) -> Vec<keepsock_attempt> {

@@ -302,7 +302,8 @@ pub trait PendingConnect<A: Api>: Sized {
     fn timeout(&mut self) -> i64;
     fn attempts(&mut self) -> Vec<Tried>;
     /// Addresses, and the numbers of their states.
-    fn attempts_in_progress(&mut self) -> Vec<(String, i32)>;
+    /// The address, the TCP state, and the time in microseconds.
+    fn attempts_in_progress(&mut self) -> Vec<(String, i32, i64)>;
 }
 
 pub trait PendingLookup: Sized {

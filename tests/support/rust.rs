@@ -282,9 +282,13 @@ impl PendingConnect<RustApi> for keepsock::PendingConnect {
         keepsock::PendingConnect::attempts(self).iter().map(tried).collect()
     }
 
-    fn attempts_in_progress(&mut self) -> Vec<(String, i32)> {
+    fn attempts_in_progress(&mut self) -> Vec<(String, i32, i64)> {
         let under_way = keepsock::PendingConnect::attempts_in_progress(self).into_iter();
-        under_way.map(|(a, state)| (a.to_string(), state.map_or(0, |s| s as i32))).collect()
+        let describe = |a: keepsock::AttemptInProgress| {
+            let state = a.tcp_state.map_or(0, |state| state as i32);
+            (a.address.to_string(), state, i64::try_from(a.elapsed.as_micros()).unwrap())
+        };
+        under_way.map(describe).collect()
     }
 }
 

@@ -36,19 +36,19 @@ impl keepsock_error {
     }
 }
 
-/// One failed attempt of a connect.
+/// One attempt of a connect, failed or in progress.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct keepsock_attempt {
-    /// The keepsock_status.
+    /// The keepsock_status. KEEPSOCK_ERR_WOULD_BLOCK: the attempt is in progress.
     pub status: i32,
     /// The system's error number (errno), or 0.
     pub os_error: i32,
-    /// The duration in microseconds.
+    /// The duration in microseconds. While the attempt is in progress, the time since its start.
     pub elapsed_us: i64,
     /// While the attempt is in progress, a keepsock_tcp_state, if the system reports it. Otherwise 0.
     pub tcp_state: i32,
-    /// The step that failed: "socket", "options", "bind" or "connect".
+    /// The step that failed, or that is in progress: "socket", "options", "bind" or "connect".
     pub stage: [c_char; 20],
     /// The address, as an endpoint.
     pub address: [c_char; 128],
@@ -298,11 +298,16 @@ pub unsafe extern "C" fn keepsock_error_transferred(error: *const keepsock_error
     error.find().map_or(0, |e| e.error.transferred())
 }
 
+/// Microseconds, for a structure.
+pub(crate) fn micros(time: std::time::Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
 pub(crate) fn to_attempt(attempt: &Attempt) -> keepsock_attempt {
     let mut value = keepsock_attempt {
         status: attempt.kind.code(),
         os_error: attempt.os_error.unwrap_or(0),
-        elapsed_us: i64::try_from(attempt.elapsed.as_micros()).unwrap_or(i64::MAX),
+        elapsed_us: micros(attempt.elapsed),
         address: [0; 128],
         stage: [0; 20],
         tcp_state: 0,

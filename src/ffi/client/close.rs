@@ -11,7 +11,8 @@ use crate::{ClientSocket, CloseReason};
 /// before the end stay readable. If the peer sent FIN and then RST, the reason is
 /// KEEPSOCK_CLOSE_PEER_RESET. The call sends heartbeats and detects a dead peer
 /// (keepsock_options_set_dead_after()). Because it does not read, it does not check the heartbeat
-/// timeout or the idle timeout.
+/// timeout or the idle timeout. A connection from a trusted proxy whose header is incomplete after
+/// keepsock_options_set_proxy_timeout() is reset, and the reason is KEEPSOCK_CLOSE_IDLE_TIMEOUT.
 ///
 /// @param timeout_ms  Milliseconds. 0 returns the present state. KEEPSOCK_INFINITE means no limit.
 /// @param reason      Receives the keepsock_close_reason.

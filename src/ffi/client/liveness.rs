@@ -12,11 +12,13 @@ use crate::ffi::{
 ///
 /// For programs with their own event loop. Calls of the library that wait do this by themselves.
 ///
-/// The function sends a heartbeat if one is due and no other thread writes. It fails if the peer is
-/// dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an answer, or
-/// if the connection was idle for the idle timeout. Unread bytes that arrived after a heartbeat
-/// answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
-/// expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
+/// The function sends a heartbeat if one is due and no other thread writes. It fails if the peer
+/// is dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an
+/// answer, or if the connection was idle for the idle timeout. It resets a connection from a
+/// trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(). Unread
+/// bytes that arrived after a heartbeat answer it. They do not count as traffic for the idle
+/// timeout. If bytes are unread when it expires, the program has up to 50 ms, and at most a
+/// quarter of the timeout, to read them.
 ///
 /// @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
 ///                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
@@ -27,6 +29,8 @@ use crate::ffi::{
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
+///   - KEEPSOCK_ERR_TIMED_OUT: the PROXY header did not arrive in time; the connection was reset
+///   - KEEPSOCK_ERR_MALFORMED: the PROXY header is not valid; the connection was reset
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall of this machine rejects the heartbeat

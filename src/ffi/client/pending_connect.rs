@@ -4,11 +4,11 @@ use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
 
 use crate::ffi::{
-    ErrorOut, KEEPSOCK_INFINITE, KEEPSOCK_OK, Optional, Out, Ref, Structure, Text, User, create,
-    fd_of, fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error, keepsock_fd,
-    keepsock_options, millis, no_element, to_attempt, with_exclusive,
+    ErrorOut, KEEPSOCK_INFINITE, Optional, Out, Ref, Structure, Text, User, create, fd_of,
+    fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error, keepsock_fd,
+    keepsock_options, micros, millis, no_element, to_attempt, with_exclusive,
 };
-use crate::{PendingConnect, Watch};
+use crate::{ErrorKind, PendingConnect, Stage, Watch};
 
 const OPERATION: &str = "connect";
 
@@ -206,8 +206,8 @@ pub unsafe extern "C" fn keepsock_pending_connect_wait(
 /// @param fd  Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the endpoint may have several addresses; the connect failed before
-///     it had a socket, and finish returns the reason; finish has returned the connection; or
-///     another call is in progress
+///     it had a socket, and finish returns the reason; finish has returned the connection or the
+///     failure (a descriptor that was borrowed before stays open); or another call is in progress
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: the queue of the Unix listener is full (EAGAIN of connect(2)), and
 ///     no descriptor reports when it has space again. The connect continues: call finish after
 ///     keepsock_pending_connect_next_timeout(), or free the object
@@ -356,8 +356,11 @@ pub unsafe extern "C" fn keepsock_pending_connect_fd(
 
 /// Returns the time after which keepsock_pending_connect_finish() must be called.
 ///
-/// A program that waits for keepsock_pending_connect_fd() does not need it: that descriptor becomes
-/// readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE is -1.
+/// A program that waits for keepsock_pending_connect_fd() does not need it: that descriptor
+/// becomes readable at the deadline as well. The value can be passed to poll(2): KEEPSOCK_INFINITE
+/// is -1. It is at most 25 if a cancel token is set or a lookup is in progress, unless
+/// keepsock_pending_connect_set_watch() or keepsock_pending_connect_fd() was called: the socket
+/// alone does not report them.
 ///
 /// @param pending     A connect in progress.
 /// @param timeout_ms  Receives milliseconds, at most INT_MAX. KEEPSOCK_INFINITE means that no call
@@ -385,7 +388,9 @@ pub unsafe extern "C" fn keepsock_pending_connect_next_timeout(
 /// Returns one attempt. The attempts that ended without a connection come first, in the order in
 /// which they ended. The attempts in progress follow.
 ///
-/// When one attempt wins, the other attempts in progress end with KEEPSOCK_ERR_CLOSED.
+/// The status of an attempt in progress is KEEPSOCK_ERR_WOULD_BLOCK, its stage is "connect", and
+/// its duration is the time since its start. When one attempt wins, the other attempts in progress
+/// end with KEEPSOCK_ERR_CLOSED.
 ///
 /// @param pending  A connect, in progress or finished.
 /// @param index    From 0.
@@ -419,16 +424,17 @@ pub unsafe extern "C" fn keepsock_pending_connect_attempt(
 
 fn in_progress(pending: &PendingConnect, index: usize) -> Option<keepsock_attempt> {
     let attempts = pending.attempts_in_progress();
-    let (address, state) = attempts.get(index)?;
+    let attempt = attempts.get(index)?;
     let mut value = keepsock_attempt {
-        status: KEEPSOCK_OK,
+        status: ErrorKind::WouldBlock.code(),
         os_error: 0,
-        elapsed_us: 0,
+        elapsed_us: micros(attempt.elapsed),
         address: [0; 128],
         stage: [0; 20],
-        tcp_state: state.map_or(0, |state| state as i32),
+        tcp_state: attempt.tcp_state.map_or(0, |state| state as i32),
     };
-    fill_text(&mut value.address, &address.to_string());
+    fill_text(&mut value.address, &attempt.address.to_string());
+    fill_text(&mut value.stage, &Stage::Connect.to_string());
     Some(value)
 }
 

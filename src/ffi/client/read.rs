@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_void};
 
 use crate::Framing;
 use crate::ffi::{
-    Array, BytesMut, ErrorOut, Optional, Ref, SizedIn, framing_from_c, keepsock_buffer,
-    keepsock_client, keepsock_error, keepsock_framing, no_capacity, with_frequent,
+    Array, BytesMut, ErrorOut, Optional, Ref, SizedIn, framing_from_c, invalid, keepsock_buffer,
+    keepsock_client, keepsock_error, keepsock_framing, with_frequent,
 };
 use crate::internal::CancellationDisabled;
 
@@ -404,7 +404,7 @@ pub unsafe extern "C" fn keepsock_client_read_slices(
         let _disabled = CancellationDisabled::new();
         let mut parts = buffers.buffers()?;
         if parts.iter().all(|part| part.is_empty()) {
-            return Err(no_capacity().into());
+            return Err(invalid("the buffers are empty: they need at least one byte").into());
         }
         len.write(socket.try_read_slices(&mut parts)?);
         Ok(())

@@ -51,7 +51,7 @@ handle!(keepsock_reconnect, Reconnect, "reconnect", 0: Mutex<Reconnect>);
 ///
 /// @param error    Why the last try failed, valid until the callback returns. NULL means that the
 ///                 last try succeeded and its connection was lost.
-/// @param tries    The number of failed tries since the last success.
+/// @param tries    The number of failed tries of this connect.
 /// @param wait_ms  The time until the next try in milliseconds, rounded up. The timeout may end
 ///                 it sooner.
 /// @param user     The pointer that the program passed with the callback.

@@ -82,7 +82,8 @@ pub unsafe extern "C" fn keepsock_client_peer_credentials(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+///     keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
 ///   - KEEPSOCK_ERR_UNSUPPORTED: TCP, or Windows
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers

@@ -93,7 +93,7 @@ pub(crate) fn optional_to_c(n: Option<impl Into<u64>>) -> i64 {
 }
 
 fn micros(time: Option<Duration>) -> i64 {
-    time.map_or(-1, |t| i64::try_from(t.as_micros()).unwrap_or(i64::MAX))
+    time.map_or(-1, crate::ffi::micros)
 }
 
 pub(crate) fn snapshot_to_c(s: &ConnectionStats) -> keepsock_connection_stats {

@@ -13,7 +13,17 @@ use crate::internal::CancellationDisabled;
 ///
 /// keepsock_framing describes the bytes that the function adds to a message. One write timeout
 /// covers the whole call. If the call fails, keepsock_error_transferred() returns the number of
-/// bytes that the kernel accepted, including those of the length and the delimiter.
+/// bytes of the message that the kernel has accepted in all calls, including those of the length
+/// and the delimiter.
+///
+/// If a call ends by KEEPSOCK_ERR_WOULD_BLOCK, KEEPSOCK_ERR_TIMED_OUT or KEEPSOCK_ERR_CANCELLED
+/// after the kernel has accepted a part of the message, the message is unfinished. Call the
+/// function again with the same framing and message: the call sends the rest, and returns
+/// KEEPSOCK_OK when the message is complete. Until then every other write returns
+/// KEEPSOCK_ERR_WRONG_STATE, because the peer would take its bytes for the rest of the message,
+/// and the library sends no heartbeat. keepsock_client_shutdown_write(), keepsock_client_close()
+/// and keepsock_client_abort() are permitted. If no byte was accepted, the message is not
+/// unfinished.
 ///
 /// @param framing  The framing.
 /// @param buf      The message.
@@ -30,7 +40,8 @@ use crate::internal::CancellationDisabled;
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
+///     or the unfinished message has another framing or length
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of
@@ -57,8 +68,9 @@ pub unsafe extern "C" fn keepsock_client_write_message(
             ErrorOut::new(error),
         )
     };
-    with(client, error, "write", |socket| {
-        socket.write_message(&framing_from_c(framing)?, buf.get()?)
+    with_frequent(client, error, "write", |socket| {
+        let _disabled = CancellationDisabled::new();
+        socket.try_write_message(&framing_from_c(framing)?, buf.get()?)
     })
 }
 
@@ -83,7 +95,8 @@ pub unsafe extern "C" fn keepsock_client_write_message(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+///     keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -128,7 +141,8 @@ pub unsafe extern "C" fn keepsock_client_write(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+///     keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -163,7 +177,8 @@ pub unsafe extern "C" fn keepsock_client_write_all(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+///     keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
@@ -202,7 +217,8 @@ pub unsafe extern "C" fn keepsock_client_write_str(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write()
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a message of
+///     keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet is longer than the kernel sends
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
 ///     buffers or for a packet in several buffers
@@ -254,7 +270,8 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 ///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired, and the call would wait
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
-///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), or a SOCK_SEQPACKET socket
+///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
+///     or a message of keepsock_client_write_message() is unfinished
 ///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)

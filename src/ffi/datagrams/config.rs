@@ -165,8 +165,9 @@ pub unsafe extern "C" fn keepsock_datagram_sockopt(
 /// Sets the read timeout: the time that each receiving call may take as a whole (SO_RCVTIMEO).
 ///
 /// Calls in progress keep their timeout. On Linux a receive with a timeout of 50 ms or more is one
-/// system call, and one with a cancel token is two. A socket that was adopted or that may be handed
-/// over is as one with a token. Default: KEEPSOCK_INFINITE.
+/// system call if a datagram arrives in seven eighths of the time; a receive that times out polls
+/// as well. A receive with a cancel token is two system calls. A socket that was adopted or that
+/// may be handed over is as one with a token. Default: KEEPSOCK_INFINITE.
 ///
 /// @param timeout_ms  Milliseconds, greater than 0, or KEEPSOCK_INFINITE.
 /// @return KEEPSOCK_OK on success, otherwise

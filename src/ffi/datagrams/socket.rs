@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use crate::ffi::{
     AddressIn, Adopted, ErrorOut, Out, Ref, Stopped, Text, create, handle, keepsock_address,
-    keepsock_error, keepsock_fd, keepsock_options, with,
+    keepsock_error, keepsock_fd, keepsock_options, null, with,
 };
 use crate::internal::Stop;
 use crate::{DatagramSocket, Error};
@@ -153,8 +153,9 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 ///
 /// A server with one socket for each peer binds another socket to its port, with
 /// KEEPSOCK_SOCKOPT_REUSE_ADDRESS on all of them, and connects it to the sender of the first
-/// datagram. Datagrams of other senders that are queued on the socket are discarded. The socket
-/// keeps its port, and stays connected until it is closed.
+/// datagram. Datagrams of other senders that are queued on the socket, or that the library has
+/// received as coalesced datagrams, are discarded. The socket keeps its port, and stays connected
+/// until it is closed. keepsock_datagram_set_peer_endpoint() also connects a Unix socket.
 ///
 /// @code
 /// keepsock_options *options = NULL;
@@ -179,10 +180,10 @@ pub unsafe extern "C" fn keepsock_datagram_connect(
 ///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
 ///     keepsock_datagram_set_broadcast(), or a firewall or a policy forbids it
-///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an address family that the socket does not have
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; an address family that the socket does not have; or
+///     `peer` is the address of a Unix socket, whose name an address does not contain
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_set_peer(
@@ -195,6 +196,46 @@ pub unsafe extern "C" fn keepsock_datagram_set_peer(
     let (datagram, peer, error) =
         unsafe { (Ref::new(datagram), AddressIn::new(peer, "peer"), ErrorOut::new(error)) };
     with(datagram, error, "connect", |socket| socket.set_peer(peer.get()?))
+}
+
+/// Connects a bound socket, UDP or Unix, to an endpoint (connect(2)), as
+/// keepsock_datagram_set_peer() connects a UDP socket to an address.
+///
+/// keepsock_datagram_info_sender() returns the endpoint of the sender of a datagram. Datagrams of
+/// other senders that are queued on the socket are discarded.
+///
+/// @param datagram  A bound socket.
+/// @param endpoint  The peer: a numeric address and port, or "unix:/path", "unix:@name".
+/// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the socket is connected already
+///   - KEEPSOCK_ERR_INVALID_ENDPOINT: `endpoint` is malformed, is not numeric, is not a destination
+///     (0.0.0.0, [::], port 0), is a link-local address without a zone, or is too long a path
+///   - KEEPSOCK_ERR_NOT_FOUND: the path does not exist
+///   - KEEPSOCK_ERR_REFUSED: no socket is bound to the name
+///   - KEEPSOCK_ERR_UNREACHABLE: there is no route to the peer
+///   - KEEPSOCK_ERR_ADDRESS_NOT_AVAILABLE: this machine has no source address for the peer
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a broadcast address without
+///     keepsock_datagram_set_broadcast(); the Unix peer is connected to another socket; or a
+///     firewall, a policy or a file mode forbids it
+///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
+///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; an address family that the socket does not have; or a
+///     Unix socket with keepsock_options_add_allowed_uid()
+///   - KEEPSOCK_ERR_OS: another error of the system, for example EPROTOTYPE if the Unix peer is
+///     not a datagram socket; keepsock_error_os_error() returns its number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keepsock_datagram_set_peer_endpoint(
+    datagram: *mut keepsock_datagram,
+    endpoint: *const c_char,
+    error: *mut *mut keepsock_error,
+) -> i32 {
+    // SAFETY: the header requires that no thread frees `datagram` during the call; `endpoint` is NULL
+    // or ends with NUL; `error` is NULL or writable.
+    let (datagram, endpoint, error) =
+        unsafe { (Ref::new(datagram), Text::new(endpoint, "endpoint"), ErrorOut::new(error)) };
+    with(datagram, error, "connect", |socket| {
+        socket.set_peer(endpoint.address()?.ok_or_else(|| null("endpoint"))?)
+    })
 }
 
 /// Adopts a datagram socket, UDP or Unix, that is bound or connected.

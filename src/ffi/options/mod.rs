@@ -459,7 +459,8 @@ pub unsafe extern "C" fn keepsock_options_set_close_timeout(
 ///
 /// @param family  A keepsock_family.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `family` is not a keepsock_family
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `family` is not a keepsock_family;
+///     keepsock_options_set_preferred_family() is set
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_family(
     options: *mut keepsock_options,
@@ -670,7 +671,7 @@ pub unsafe extern "C" fn keepsock_options_add_remote_address(
 /// @param destination  The address to which the client connected. NULL as `source`.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `options` is NULL, the version is unknown, one of the
-///     addresses is NULL or has no family, or version 0 has addresses
+///     addresses is NULL or has no family, version 0 has addresses, or seqpacket is set
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_proxy_header(
     options: *mut keepsock_options,
@@ -973,7 +974,8 @@ pub unsafe extern "C" fn keepsock_options_add_allowed_uid(
 ///
 /// @param on  true for packets.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or keepsock_options_set_proxy_header() is set, which
+///     needs a stream
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_options_set_seqpacket(
     options: *mut keepsock_options,

@@ -48,9 +48,10 @@ pub struct keepsock_server_stats {
     /// (keepsock_serve_options_add_allowed_network(), keepsock_serve_options_add_denied_network(),
     /// keepsock_options_add_allowed_uid()).
     pub denied: u64,
-    /// Connections closed because their peer is not a trusted proxy, and connections that a service
+    /// Connections closed because their peer is not a trusted proxy, and connections that were
     /// reset because the PROXY header was wrong or incomplete, or arrived late
-    /// (keepsock_options_add_trusted_proxy()).
+    /// (keepsock_options_add_trusted_proxy()). A connection that keepsock_server_accept() had
+    /// returned is also in `accepted`.
     pub proxy_rejected: u64,
 }
 

@@ -16,8 +16,8 @@ use crate::stream::{keepalive, sockopt};
 use crate::sys::{self, Borrowed};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::framing::Framing;
-use crate::types::keepalive::{Keepalive, KeepaliveSetting, NO_KEEPALIVE};
-use crate::types::liveness::LivenessConfig;
+use crate::types::keepalive::{Keepalive, NO_KEEPALIVE};
+use crate::types::liveness::{HEARTBEAT, LivenessConfig};
 use crate::types::sockopt::Sockopt;
 
 impl Connection {
@@ -51,8 +51,9 @@ impl Connection {
         self.change_config("sockopt", |entry| {
             check_sockopt(entry, option, Some(value))?;
             let families = sockopt::families_of(&entry.socket_peer());
-            sys::set_option(socket_of(entry)?, option, value, families)
-                .map_err(|e| from_cause(option_failure(option, value, &e)))
+            let socket = socket_of(entry)?;
+            sys::set_option(socket, option, value, families)
+                .map_err(|e| from_cause(option_failure(socket, option, value, &e)))
         })
     }
 
@@ -79,8 +80,9 @@ impl Connection {
         self.configure("sockopt", CLOSED, |entry| {
             check_sockopt(entry, option, None)?;
             let families = sockopt::families_of(&entry.socket_peer());
-            sys::get_option(socket_of(entry)?, option, families)
-                .map_err(|e| from_cause(sockopt::query_failure(option, e)))
+            let socket = socket_of(entry)?;
+            sys::get_option(socket, option, families)
+                .map_err(|e| from_cause(sockopt::query_failure(socket, option, e)))
         })
     }
 
@@ -112,9 +114,7 @@ impl Connection {
             if !entry.is_inet() {
                 return Err(Error::new(ErrorKind::Unsupported, "").detail(NO_KEEPALIVE));
             }
-            let setting = keepalive.map_or(KeepaliveSetting::Off, KeepaliveSetting::Own);
-            let config = &self.service.config(entry).liveness;
-            setting.resolve(config.dead_after, config.middlebox_timeout)?;
+            self.service.config(entry).liveness.permits(keepalive)?;
             let socket = socket_of(entry)?;
             let before = sys::keepalive(socket).map_err(|e| Error::os("", &e))?;
             sys::change_keepalive(socket, before, keepalive).map_err(|e| {
@@ -190,7 +190,7 @@ impl Connection {
             let new = keepalive::adapted(&config, time, current)?;
             keepalive::apply_dead_after(socket, &config, time, (current, new))
                 .map_err(from_cause)?;
-            self.change_liveness(entry, |config| config.dead_after = time)
+            self.change_liveness(entry, "", |config| config.dead_after = time)
         })
     }
 
@@ -218,7 +218,7 @@ impl Connection {
     pub fn set_idle_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let time = time.into();
         self.change_config("idle timeout", |entry| {
-            self.change_liveness(entry, |config| config.idle_timeout = time)
+            self.change_liveness(entry, "", |config| config.idle_timeout = time)
         })
     }
 
@@ -252,8 +252,8 @@ impl Connection {
     ) -> Result<()> {
         let interval = interval.into();
         let heartbeat = heartbeat(bytes.as_ref(), interval)?;
-        self.change_config("heartbeat", |entry| {
-            self.change_liveness(entry, |config| config.heartbeat.clone_from(&heartbeat))
+        self.change_config(HEARTBEAT, |entry| {
+            self.change_liveness(entry, HEARTBEAT, |config| config.heartbeat.clone_from(&heartbeat))
         })
     }
 
@@ -283,7 +283,7 @@ impl Connection {
     pub fn set_heartbeat_timeout(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let time = time.into();
         self.change_config("heartbeat timeout", |entry| {
-            self.change_liveness(entry, |config| config.heartbeat_timeout = time)
+            self.change_liveness(entry, "", |config| config.heartbeat_timeout = time)
         })
     }
 
@@ -404,12 +404,13 @@ impl Connection {
     fn change_liveness(
         &self,
         entry: &mut ConnEntry,
+        operation: &'static str,
         change: impl FnOnce(&mut LivenessConfig),
     ) -> Result<()> {
         let before = self.service.config(entry).clone();
         let mut liveness = before.liveness.clone();
         change(&mut liveness);
-        liveness.validate("")?;
+        liveness.validate(operation)?;
         let config = ConnConfig::new(liveness, before.close_timeout, before.messages);
         let now = self.service.now() as u32;
         // Without limits, the loop does not record these times.

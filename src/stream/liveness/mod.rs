@@ -30,7 +30,10 @@ use std::time::{Duration, Instant};
 use crate::sys::SockRef;
 
 use super::ClientSocket;
-use super::flags::{HALF_CLOSED, HEARTBEAT_PARTIAL, MESSAGE_PARTIAL, NONBLOCKING, UNWRITTEN};
+use super::flags::{
+    HALF_CLOSED, HEARTBEAT_PARTIAL, MESSAGE_PARTIAL, MESSAGE_UNFINISHED, NONBLOCKING,
+    PROXY_PENDING, UNWRITTEN,
+};
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::{Deadline, fit_poll};
 use crate::io::lock::Guard;
@@ -42,12 +45,19 @@ use crate::types::close_reason::CloseReason;
 use crate::types::error::{ErrorKind, Result};
 use policy::{Liveness, PartialHeartbeat};
 
+/// Why a write must not start while a message is unfinished.
+pub(super) const UNFINISHED: &str = "an earlier write_message has sent only a part of its message: \
+    call write_message with the same framing and message again";
+
 impl ClientSocket {
     /// Runs the liveness checks that are due, and returns the time within which to call again. `None`:
     /// no check will be due.
     ///
     /// Calls that wait run the checks themselves. This call is for programs that do not wait in
     /// keepsock's calls: in non-blocking mode, or while they do not use the socket.
+    ///
+    /// The call also applies the [`proxy_timeout`](crate::SocketOptions::proxy_timeout): it resets a
+    /// connection from a trusted proxy whose header is incomplete at that time.
     ///
     /// The call sends a heartbeat if one is due and no other thread is writing. Unread bytes that
     /// arrived after a heartbeat answer it. Unread bytes do not count as traffic for the idle
@@ -58,6 +68,8 @@ impl ClientSocket {
     /// # Errors
     /// The connection has ended with every error except `NoMemory` and `Os`.
     #[doc = end_errors!()]
+    /// - [`TimedOut`](ErrorKind::TimedOut), [`Malformed`](ErrorKind::Malformed): the PROXY header did not
+    ///   arrive in time, or is not valid. The connection was reset.
     /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
     /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed to send a
     ///   heartbeat for another reason.
@@ -90,15 +102,51 @@ impl ClientSocket {
         if let Some(cause) = self.recorded_error(&io).or_else(|| self.lost_error(&io, true)) {
             return Err(self.failed(OPERATION, cause, 0));
         }
-        let Some(live) = self.liveness() else {
-            return Ok(None);
-        };
-        self.run_liveness(&io, live, true).map_err(|cause| self.failed(OPERATION, cause, 0))?;
-        Ok(live.next(Instant::now(), true, None).map(fit_poll))
+        let mut next = None;
+        if self.has(PROXY_PENDING) {
+            self.check_header(&io)?;
+            next = self.header_deadline().and_then(Deadline::remaining);
+        }
+        if let Some(live) = self.liveness() {
+            self.run_liveness(&io, live, true).map_err(|cause| self.failed(OPERATION, cause, 0))?;
+            next = next.into_iter().chain(live.next(Instant::now(), true, None)).min();
+        }
+        Ok(next.map(fit_poll))
     }
 
-    /// Waits as [`wait`] does, and runs the liveness checks that become due.
+    /// Waits as [`wait`] does, and runs the liveness checks that become due. A wait that is not for
+    /// input also applies the deadline of the PROXY header.
     pub(super) fn wait_alive(
+        &self,
+        io: &InUse<'_>,
+        interest: Interest,
+        deadline: Deadline,
+        cancel: Option<&CancelToken>,
+        ended: impl Fn() -> bool,
+    ) -> StdResult<Ready, Cause> {
+        loop {
+            let header = match interest {
+                Interest::Read => None,
+                _ => self.header_deadline(),
+            };
+            let until = deadline.earlier(header.unwrap_or(Deadline(None)));
+            match self.wait_checking(io, interest, until, cancel, &ended) {
+                Err(Cause::Kind(ErrorKind::TimedOut))
+                    if header.is_some_and(Deadline::has_passed) =>
+                {
+                    if self.check_header(io).is_err() {
+                        return Err(self.limit_end().unwrap_or(ErrorKind::Closed.into()));
+                    }
+                    if deadline.has_passed() {
+                        return Err(ErrorKind::TimedOut.into());
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn wait_checking(
         &self,
         io: &InUse<'_>,
         interest: Interest,
@@ -281,7 +329,24 @@ impl ClientSocket {
         Ok(accepted)
     }
 
-    /// Completes a heartbeat of which the kernel has accepted only a part. Every write does so first.
+    /// Prepares a write: completes a heartbeat of which the kernel has accepted only a part. Fails if
+    /// a message is unfinished, because the peer would take the bytes for its rest.
+    pub(super) fn prepare_write(
+        &self,
+        io: &InUse<'_>,
+        timeout: &mut CallTimeout,
+        guard: &Guard<'_>,
+    ) -> StdResult<(), Cause> {
+        if self.has(HEARTBEAT_PARTIAL | MESSAGE_UNFINISHED) {
+            self.finish_heartbeat(io, timeout, guard)?;
+            if self.has(MESSAGE_UNFINISHED) {
+                return Err(Cause::State(UNFINISHED));
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes a heartbeat of which the kernel has accepted only a part.
     pub(super) fn finish_heartbeat(
         &self,
         io: &InUse<'_>,

@@ -11,7 +11,7 @@ use super::timers::{Due, IdleTimes, Timers};
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::types::close_reason::CloseReason;
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, KeepaliveSetting};
 use crate::types::liveness::{Acknowledged, LivenessConfig, Silence};
 
@@ -21,6 +21,20 @@ impl LivenessConfig {
     /// unacknowledged byte, and the peer may have vanished almost as long before.
     pub(crate) fn watched(&self) -> Option<Duration> {
         self.dead_after.filter(|_| crate::sys::TELLS_SILENCE)
+    }
+
+    /// Fails if an open connection could not keep this configuration with these keepalive values.
+    pub(crate) fn permits(&self, keepalive: Option<Keepalive>) -> Result<()> {
+        let Some(own) = keepalive else {
+            return match self.dead_after.or(self.middlebox_timeout) {
+                None => Ok(()),
+                Some(_) => Err(Error::new(ErrorKind::InvalidArgument, "").detail(
+                    "dead_after and middlebox_timeout need keepalive: turn them off first",
+                )),
+            };
+        };
+        let setting = KeepaliveSetting::Own(own);
+        setting.resolve(self.dead_after, self.middlebox_timeout).map(drop)
     }
 
     /// Whether a waiting thread has liveness checks to run.
@@ -125,9 +139,7 @@ impl Liveness {
 
     /// Fails if the connection could not keep its configuration with these keepalive values.
     pub(crate) fn permits(&self, keepalive: Option<Keepalive>) -> Result<()> {
-        let setting = keepalive.map_or(KeepaliveSetting::Off, KeepaliveSetting::Own);
-        let config = self.config();
-        setting.resolve(config.dead_after, config.middlebox_timeout).map(drop)
+        self.config().permits(keepalive)
     }
 
     fn elapsed(&self, now: Instant) -> Duration {

@@ -273,6 +273,11 @@ impl Datagrams<CApi> for CDatagram {
         call(|e| unsafe { keepsock_datagram_set_peer(self.0, &raw const peer, e) })
     }
 
+    fn set_peer_endpoint(&self, endpoint: &str) -> Outcome<()> {
+        let endpoint = c(endpoint);
+        call(|e| unsafe { keepsock_datagram_set_peer_endpoint(self.0, endpoint.as_ptr(), e) })
+    }
+
     fn peek(&self, cap: usize) -> Outcome<Got> {
         let mut bytes = vec![0u8; cap];
         let mut info: keepsock_datagram_info = unsafe { std::mem::zeroed() };

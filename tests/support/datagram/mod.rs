@@ -95,6 +95,7 @@ pub trait Datagrams<A: Api>: Send + Sync + Sized + 'static {
     fn set_fail_on_refused(&self, on: bool) -> Outcome<()>;
     /// Connects a bound socket.
     fn set_peer(&self, peer: SocketAddr) -> Outcome<()>;
+    fn set_peer_endpoint(&self, endpoint: &str) -> Outcome<()>;
     fn peek(&self, cap: usize) -> Outcome<Got>;
     /// The text of the sender.
     fn sender_of(info: &Self::Info) -> String;

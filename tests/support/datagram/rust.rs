@@ -125,6 +125,11 @@ impl Datagrams<RustApi> for DatagramSocket {
         Ok(DatagramSocket::set_peer(self, peer)?)
     }
 
+    fn set_peer_endpoint(&self, endpoint: &str) -> Outcome<()> {
+        let endpoint: keepsock::Endpoint = endpoint.parse()?;
+        Ok(DatagramSocket::set_peer(self, keepsock::Address::try_from(&endpoint)?)?)
+    }
+
     fn peek(&self, cap: usize) -> Outcome<Got> {
         let mut bytes = vec![0; cap];
         let d = DatagramSocket::peek(self, &mut bytes)?;
