@@ -178,6 +178,82 @@ fn unsafe_outside(modules: &[Module]) -> Vec<String> {
     found.map(|module| module.file.clone()).collect()
 }
 
+/// The file that records the number of unsafe blocks of each module.
+const UNSAFE_COUNTS: &str = "tests/unsafe.txt";
+const BLESS_UNSAFE: &str = "KEEPSOCK_BLESS=1 cargo test --all-features --test architecture unsafe_";
+
+/// A change that needs more unsafe code records that deliberately, and a reviewer sees the number.
+#[test]
+fn unsafe_blocks_of_each_module_are_recorded() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(UNSAFE_COUNTS);
+    let counts = unsafe_counts(&modules());
+    if std::env::var_os("KEEPSOCK_BLESS").is_some() {
+        fs::write(&path, &counts).unwrap();
+    }
+    print!("{counts}");
+    let recorded = fs::read_to_string(&path).unwrap();
+    let changes = unsafe_changes(&recorded, &counts);
+    assert!(changes.is_empty(), "{}\nRecord the numbers: {BLESS_UNSAFE}", changes.join("\n"));
+}
+
+/// A line for each module that has unsafe blocks, or unsafe items: functions, traits and impls.
+fn unsafe_counts(modules: &[Module]) -> String {
+    let rows = modules.iter().filter_map(|module| {
+        let (mut blocks, mut items) = (0, 0);
+        count_unsafe(module.tokens.clone(), &mut blocks, &mut items);
+        (blocks + items > 0).then(|| (module.file.as_str(), blocks, items))
+    });
+    let rows: Vec<_> = rows.collect();
+    let total = rows.iter().fold((0, 0), |sum, row| (sum.0 + row.1, sum.1 + row.2));
+    let rows = rows.into_iter().chain([("total", total.0, total.1)]);
+    rows.map(|(file, blocks, items)| format!("{file}: {blocks} blocks, {items} items\n")).collect()
+}
+
+fn count_unsafe(tokens: TokenStream, blocks: &mut usize, items: &mut usize) {
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        match token {
+            TokenTree::Group(group) => count_unsafe(group.stream(), blocks, items),
+            TokenTree::Ident(word) if word == "unsafe" => match rest.peek() {
+                Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                    *blocks += 1;
+                }
+                // `#[unsafe(no_mangle)]` is an attribute of each C function.
+                Some(TokenTree::Group(_)) => {}
+                _ => *items += 1,
+            },
+            _ => {}
+        }
+    }
+}
+
+/// The lines that differ, except the total.
+fn unsafe_changes(recorded: &str, counts: &str) -> Vec<String> {
+    let rows = |text: &str| -> BTreeMap<String, String> {
+        let rows = text.lines().filter_map(|line| line.split_once(": "));
+        rows.filter(|(file, _)| *file != "total").map(|(f, n)| (f.into(), n.into())).collect()
+    };
+    let (old, new) = (rows(recorded), rows(counts));
+    let files: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let changed = files.into_iter().filter(|file| old.get(*file) != new.get(*file));
+    let number = |of: Option<&String>| of.map_or("no unsafe code", String::as_str).to_owned();
+    let change = |file: &String| {
+        format!("{file}: {}, recorded: {}", number(new.get(file)), number(old.get(file)))
+    };
+    changed.map(change).collect()
+}
+
+#[test]
+fn check_reports_an_additional_unsafe_block() {
+    let text = "#[unsafe(no_mangle)] unsafe extern \"C\" fn f() { unsafe { g(unsafe { 1 }) } }";
+    let before = unsafe_counts(&[module("src/sys/a.rs", text), module("src/io.rs", "fn f() {}")]);
+    assert_eq!(before, "src/sys/a.rs: 2 blocks, 1 items\ntotal: 2 blocks, 1 items\n");
+    let after = unsafe_counts(&[module("src/sys/a.rs", &text.replace('1', "unsafe { 1 }"))]);
+    let changes = unsafe_changes(&before, &after);
+    assert_eq!(changes, ["src/sys/a.rs: 3 blocks, 1 items, recorded: 2 blocks, 1 items"]);
+    assert_eq!(unsafe_changes(&before, &before), Vec::<String>::new());
+}
+
 /// On a thread that `std` starts, pthread_cancel(3) would end the process (E3).
 #[test]
 fn threads_start_only_in_sys() {

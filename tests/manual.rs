@@ -1,5 +1,5 @@
-//! The pages of the manual, docs/*.md, README.md, ARCHITECTURE.md and CONTRIBUTING.md, name only
-//! functions and files that exist, and their C examples compile. src/manual.rs has the checks that need private items of the crate.
+//! The pages of the manual, docs/*.md, README.md, ARCHITECTURE.md, CONTRIBUTING.md and SECURITY.md,
+//! name only functions, tests and files that exist, and their C examples compile. src/manual.rs has the checks that need private items of the crate.
 
 // The C examples use poll(2).
 #![cfg(unix)]
@@ -39,7 +39,8 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 fn pages() -> Vec<(String, String)> {
     let mut paths = files(&root().join("docs"), "md");
     assert!(paths.len() >= 4, "{paths:?}");
-    paths.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
+    let at_root = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    paths.extend(at_root.map(|name| root().join(name)));
     let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
@@ -348,4 +349,65 @@ fn check_reports_a_broken_link() {
         page("[a](../README.md) [b](none.md) [c](../CONTRIBUTING.md#prose) [d](../README.md#none)");
     let broken = ["none.md", "../README.md#none"].map(|target| format!("docs/page.md: {target}"));
     assert_eq!(broken_links(&[page]), broken);
+}
+
+/// Each defense that SECURITY.md lists has a test, and the test exists.
+#[test]
+fn security_page_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let mut sources = files(&root().join("tests"), "rs");
+    sources.extend(files(&root().join("src"), "rs"));
+    let texts = sources.iter().map(|path| fs::read_to_string(path).unwrap());
+    let tests: BTreeSet<String> = texts.flat_map(|text| names_of_tests(&text)).collect();
+    assert!(tests.len() > 1000, "only {} tests", tests.len());
+    let problems = undefended(&page, &tests);
+    assert!(problems.is_empty(), "SECURITY.md:\n{}", problems.join("\n"));
+}
+
+/// The functions with `#[test]`, and the functions in a list of a macro whose name begins with `both_`.
+fn names_of_tests(text: &str) -> BTreeSet<String> {
+    let function = Regex::new(r"(?m)#\[test\]\n(?:\s*(?:#\[.*\]|//.*)\n)*\s*fn (\w+)").unwrap();
+    let list = Regex::new(r"(?s)both_\w+!\s*[\[\{(](.*?)\n[\]\})]").unwrap();
+    let mut names: BTreeSet<_> =
+        function.captures_iter(text).map(|found| found[1].to_owned()).collect();
+    for found in list.captures_iter(text) {
+        names.extend(matches(r"\w+_\w+", &found[1]).into_iter().map(str::to_owned));
+    }
+    names
+}
+
+/// The defenses without a test, and the tests that do not exist.
+fn undefended(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let section = page.split("\n## Defenses\n").nth(1).unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| attack ");
+    let mut problems = Vec::new();
+    for row in section.lines().filter(is_row) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let named: Vec<&str> = match cells[..] {
+            [_, _, named] => named.split('`').skip(1).step_by(2).collect(),
+            _ => Vec::new(),
+        };
+        if named.is_empty() {
+            problems.push(format!("no test: {row}"));
+        }
+        let missing = named.iter().filter(|name| !tests.contains(**name));
+        problems.extend(missing.map(|name| format!("no such test: {name}")));
+    }
+    if section.is_empty() {
+        problems.push("no section \"Defenses\"".to_owned());
+    }
+    problems
+}
+
+#[test]
+fn check_reports_a_defense_without_a_test() {
+    let text = "#[test]\n#[ignore]\nfn a_is_b() {\n\nfn c_is_d() {\nboth_apis![\n    e_is_f,\n];\n";
+    let tests = names_of_tests(text);
+    assert_eq!(tests, ["a_is_b", "e_is_f"].map(str::to_owned).into());
+    let page = "# S\n\n## Defenses\n| attack | defense | tests |\n|---|---|---|\n\
+                | x | y | `a_is_b`, `c_is_d` |\n| z | y | none |\n\n## Other\n| a | b | c |\n";
+    let wrong = ["no such test: c_is_d", "no test: | z | y | none |"];
+    assert_eq!(undefended(page, &tests), wrong);
+    assert_eq!(undefended("# S\n", &tests), ["no section \"Defenses\""]);
 }

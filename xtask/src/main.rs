@@ -9,6 +9,7 @@ mod cross;
 
 mod abi_check;
 mod demo;
+mod dependencies;
 mod faults;
 mod features;
 mod fuzz;
@@ -51,6 +52,7 @@ cargo xtask <command>
   models          runs the models of protocols between threads with every order of the operations
   models --mutants
                   the same with each of a list of defects, which the models must find
+  dependencies    checks the license and source of each dependency, and the table in SECURITY.md
   demo            runs a push server and its clients, and explains each line of output
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
                   libraries as a table
@@ -74,6 +76,10 @@ fn main() -> ExitCode {
         ["test"] => Box::new(|ws| Ok(suite::test(ws, false))),
         ["test", "--full"] => Box::new(|ws| Ok(suite::test(ws, true))),
         ["netns"] => Box::new(netns::netns),
+        ["dependencies"] => Box::new(|ws| {
+            println!("{}", dependencies::check(ws)?);
+            Ok(true)
+        }),
         ["demo"] => Box::new(demo::demo),
         ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),

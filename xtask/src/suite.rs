@@ -7,8 +7,8 @@ use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
-    abi_check, counts, cross, demo, faults, features, fuzz, install_check, models, msrv, netns,
-    sanitize, servers, soak, tools,
+    abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, models,
+    msrv, netns, sanitize, servers, soak, tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -79,6 +79,8 @@ fn test_programs(ws: &Workspace) -> Result<Vec<String>, String> {
 }
 
 fn rest(ws: &Workspace, steps: &mut Steps) {
+    // The license and the source of each dependency, and the table in SECURITY.md.
+    steps.step("dependencies", || dependencies::check(ws));
     steps.step("netns tests", || netns::run(ws));
     // E4, L3: a fault at each system call, also in the threads of services.
     steps.step("faults", || faults::run(ws, false));
