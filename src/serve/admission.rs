@@ -2,7 +2,7 @@
 //! This module does no I/O.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -66,17 +66,23 @@ impl AdmissionPolicy {
 }
 
 /// The number of connections from each address. An IPv6 host commonly has a whole /64 network
-/// (RFC 4291 section 2.5.4), so each /64 network counts as one address.
+/// (RFC 4291 section 2.5.4), so each /64 network counts as one address. All link-local addresses have
+/// the same network, so these count for each interface alone.
 #[derive(Debug, Default)]
-pub(crate) struct PerAddressCount(HashMap<IpAddr, u32>);
+pub(crate) struct PerAddressCount(HashMap<Counted, u32>);
+
+/// A network whose connections are counted together, and the number of the interface of a link-local
+/// one.
+type Counted = (IpAddr, u32);
 
 impl PerAddressCount {
-    fn key(peer: &Address) -> Option<IpAddr> {
+    fn key(peer: &Address) -> Option<Counted> {
         match peer {
-            Address::Inet(peer) => Some(match peer.ip() {
-                IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-                v4 @ IpAddr::V4(_) => v4,
-            }),
+            Address::Inet(SocketAddr::V6(peer)) => {
+                let network = Ipv6Addr::from_bits(peer.ip().to_bits() >> 64 << 64);
+                Some((network.into(), peer.scope_id()))
+            }
+            Address::Inet(SocketAddr::V4(peer)) => Some(((*peer.ip()).into(), 0)),
             _ => None,
         }
     }
@@ -114,7 +120,6 @@ mod tests {
     use super::*;
     use crate::types::error::ErrorKind;
     use crate::types::network::network;
-    use std::net::SocketAddr;
 
     fn peer(ip: &str) -> Address {
         Address::from(SocketAddr::new(ip.parse().unwrap(), 1))
@@ -209,7 +214,13 @@ mod tests {
         assert!(
             counts.try_add(&Address::UnixUnnamed, 1) && counts.try_add(&Address::UnixUnnamed, 1)
         );
-        for peer in [&one, &one, &other] {
+        // Hosts of one link do not use up the limit of another link.
+        let (first, second) = ("[fe80::1%2]:1".parse(), "[fe80::1%3]:1".parse());
+        let (first, second): (SocketAddr, SocketAddr) = (first.unwrap(), second.unwrap());
+        for link in [first, second] {
+            assert!(counts.try_add(&link.into(), 1) && !counts.try_add(&link.into(), 1), "{link}");
+        }
+        for peer in [&one, &one, &other, &first.into(), &second.into()] {
             counts.remove(peer);
         }
         counts.remove(&peer("2001:db8::3"));
