@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use socket2::Type;
 
 use super::OPERATION;
-use super::item::{Item, Unowned};
+use super::item::{Item, Unowned, is_file_of};
 use super::note::{self, HANDOVER, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, LISTEN_PIDFDID, Note};
 #[cfg(feature = "datagram")]
 use crate::datagram::DatagramSocket;
@@ -149,6 +149,7 @@ impl Activation {
                 StartedWith::Taken(socket) => {
                     let file = files.iter().position(|file| file.index == index);
                     let file = file.map(|at| files.swap_remove(at));
+                    let file = file.filter(|file| is_file_of(&socket, &file.path));
                     let ownership = || activation.ownership.clone();
                     let file = file.map(|f| SocketFile::inherited(f.path, f.identity, ownership()));
                     let ephemeral_port = ephemeral_ports.contains(&index);

@@ -1,14 +1,14 @@
 //! The descriptors that were passed to this process, and how an endpoint selects one.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use crate::sys::SockRef;
 
 use super::OPERATION;
 use crate::listener::is_dual;
 use crate::socket_file::{self, Identity, InheritedSocket};
-use crate::sys::{self, Borrowed};
+use crate::sys::{self, Borrowed, Owned};
 use crate::types::address::{Address, canonical};
 use crate::types::error::{Error, ErrorKind};
 
@@ -89,6 +89,24 @@ impl Unowned {
     pub(super) fn wrong_kind(&self) -> Error {
         wrong_kind(self.number, &self.name, &self.description)
     }
+}
+
+/// Whether the path can be the file of a socket: a socket file at the path to which the socket was
+/// bound. The process that passes the sockets states the path, and this process removes the file, so a
+/// wrong path must not remove another file.
+pub(super) fn is_file_of(socket: &Owned, path: &Path) -> bool {
+    let name = SockRef::from(&sys::borrow(socket)).local_addr();
+    let Ok(Address::UnixPath(bound)) = name.map(|name| sys::to_address(&name)) else {
+        return false;
+    };
+    // The predecessor may have had another working directory when it bound a relative path.
+    let end = bound.components().skip_while(|part| *part == Component::CurDir);
+    let is_named = if bound.is_absolute() {
+        std::path::absolute(&bound).is_ok_and(|bound| bound == path)
+    } else {
+        path.is_absolute() && path.ends_with(end.collect::<PathBuf>())
+    };
+    is_named && socket_file::is_socket(path)
 }
 
 fn wrong_kind(number: u32, name: &str, description: &str) -> Error {

@@ -42,6 +42,7 @@ both_apis![
     activation_with_invalid_variables_fails,
     activation_without_passed_descriptor_adopts_nothing,
     handover_note_of_other_process_is_ignored,
+    handover_note_of_another_file_keeps_the_file,
     #[cfg(feature = "serve")] {
         serve_that_stops_here_continues_in_other_process,
         wait_lets_connected_clients_finish,
@@ -1932,6 +1933,49 @@ fn handover_note_of_other_process_is_ignored<A: Api>() {
     drop(helper);
     mine.set_read_timeout(Some(PROMPT)).unwrap();
     assert_eq!(mine.read(&mut [0]).unwrap(), 0, "the foreign socket received nothing");
+}
+
+/// L7: a successor removes the file of its own socket only. A note that names another file, such as
+/// another server's socket, removes nothing.
+fn handover_note_of_another_file_keeps_the_file<A: Api>() {
+    use std::os::unix::fs::MetadataExt;
+    if process::role().is_some() {
+        let mut inherited = A::Activation::from_env().unwrap();
+        let server = inherited.server("unknown", &[]).unwrap();
+        inherited.ready().unwrap();
+        drop((server, inherited));
+        return report("done");
+    }
+    let test = test_name!(A, "handover_note_of_another_file_keeps_the_file");
+    let dir = TempDir::new();
+    std::fs::write(dir.path("file"), "text").unwrap();
+    let _other = UnixListener::bind(dir.path("other")).unwrap();
+    std::fs::create_dir(dir.path("inner")).unwrap();
+    let _same_name = UnixListener::bind(dir.path("inner").join("own")).unwrap();
+    for (name, is_removed) in
+        [("file", false), ("other", false), ("inner/own", false), ("own", true)]
+    {
+        let own = UnixListener::bind(dir.path("own")).unwrap();
+        let (_mine, theirs) = UnixStream::pair().unwrap();
+        let channel = std::fs::metadata(format!("/proc/self/fd/{}", theirs.as_raw_fd())).unwrap();
+        let path = dir.path(name);
+        let file = std::fs::metadata(&path).unwrap();
+        let note = format!(
+            "4={}:{},0={}:{}:{}",
+            channel.dev(),
+            channel.ino(),
+            file.dev(),
+            file.ino(),
+            path.display()
+        );
+        let variables = [("LISTEN_FDS", "1"), ("KEEPSOCK_HANDOVER", &note)];
+        let descriptors: Vec<OwnedFd> = vec![own.into(), theirs.into()];
+        let helper = Helper::start_activated(&test, "s", descriptors, &variables);
+        assert_eq!(helper.next_line(), "done");
+        drop(helper);
+        assert_eq!(path.exists(), !is_removed, "{name}");
+        let _ = std::fs::remove_file(dir.path("own"));
+    }
 }
 
 /// L7: systemd-socket-activate starts the server.
