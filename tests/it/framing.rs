@@ -177,7 +177,7 @@ fn messages_that_do_not_return() -> Vec<(Framing, &'static [u8], &'static str)> 
         (Framing::Fixed { len: 4 }, b"", "has 0 bytes, and each message of the framing has 4"),
         (MQTT, b"\x10\x02abc", "the frame has 5 bytes, and its length field describes 4"),
         (MQTT, b"\x10\x02a", "the frame has 3 bytes, and its length field describes 4"),
-        (MQTT, b"\x10", "the frame of 1 bytes has no valid length field at offset 1"),
+        (MQTT, b"\x10", "the frame of 1 byte has no valid length field at offset 1"),
         (field(U16Be, 0, -2, 99), b"\0\x01", "the frame of 2 bytes has no valid length field"),
     ]
 }
