@@ -605,6 +605,7 @@ typedef struct {
  *     keepsock_datagram_set_broadcast(), or a firewall, a policy or a file mode forbids it
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the kernel lacks the system call
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, out of range, an address family that the socket does not
  *     have, a sender without a name, or a source address or interface that the socket cannot use.
  *     The message has the index of the datagram

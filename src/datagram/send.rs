@@ -373,7 +373,8 @@ impl DatagramSocket {
     /// Other systems send them one by one. The write timeout applies to the whole call.
     ///
     /// # Errors
-    /// The errors that [`send_to`](DatagramSocket::send_to) lists, if the first datagram was not sent.
+    /// The errors that [`send_to`](DatagramSocket::send_to) lists, if the first datagram was not sent,
+    /// and [`Unsupported`](ErrorKind::Unsupported): the kernel lacks sendmmsg(2).
     ///
     /// ```
     /// use keepsock::{DatagramSocket, Outgoing};

@@ -57,7 +57,9 @@ impl CancelToken {
     /// other Unix systems (a socket pair).
     ///
     /// # Errors
-    /// [`NoDescriptors`](crate::ErrorKind::NoDescriptors), [`NoMemory`](crate::ErrorKind::NoMemory), or
+    /// [`NoDescriptors`](crate::ErrorKind::NoDescriptors), [`NoMemory`](crate::ErrorKind::NoMemory),
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a policy of this machine forbids the
+    /// call, [`Unsupported`](crate::ErrorKind::Unsupported) if the kernel lacks it, or
     /// [`Os`](crate::ErrorKind::Os) for another error of the system.
     ///
     /// ```

@@ -24,6 +24,9 @@ handle!(keepsock_cancel_token, CancelToken, "cancel", 0: CancelToken);
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process or the kernel has no memory
+///   - KEEPSOCK_ERR_PERMISSION_DENIED: a policy of this machine, such as a seccomp filter,
+///     forbids the call
+///   - KEEPSOCK_ERR_UNSUPPORTED: the kernel lacks the system call
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
