@@ -951,7 +951,8 @@ mod tests {
     fn framing_of_random_streams_agrees_with_the_model() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut ends = [0; 4];
-        for round in 0..6000 {
+        let rounds = if cfg!(miri) { 60 } else { 6000 };
+        for round in 0..rounds {
             let framing = random.framing();
             framing.validate("test").unwrap();
             let stream = random.stream(framing);
@@ -976,6 +977,6 @@ mod tests {
             }
         }
         // The generator reaches each result often.
-        assert!(ends.iter().all(|count| *count >= 20), "{ends:?}");
+        assert!(ends.iter().all(|count| *count >= rounds / 300), "{ends:?}");
     }
 }

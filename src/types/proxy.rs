@@ -292,12 +292,13 @@ mod tests {
         Proxied::Client { source: parse(source), destination: parse(destination) }
     }
 
-    /// Feeds a header and bytes after it, split in every way into three parts. A parser never takes
-    /// a byte that follows the header.
+    /// Feeds a header and bytes after it, split in every way into three parts, or in some ways under
+    /// Miri. A parser never takes a byte that follows the header.
     fn check(header: &[u8], expected: &HeaderState) {
         let all: Vec<u8> = [header, b"GET /"].concat();
-        for first in 0..=all.len() {
-            for second in first..=all.len() {
+        let step = if cfg!(miri) { 1 + all.len() / 4 } else { 1 };
+        for first in (0..=all.len()).step_by(step) {
+            for second in (first..=all.len()).step_by(step) {
                 let mut parser = HeaderParser::default();
                 let mut taken = 0;
                 let mut state = HeaderState::Incomplete;

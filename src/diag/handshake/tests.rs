@@ -285,7 +285,8 @@ fn parse_of_incomplete_header_returns_none() {
 fn parse_of_any_bytes_never_panics() {
     let mut dice = Dice(1);
     let mut parsed = 0;
-    for round in 0..200_000 {
+    let rounds = if cfg!(miri) { 200 } else { 200_000 };
+    for round in 0..rounds {
         let mut bytes = if round % 2 == 0 {
             let n = dice.below(120);
             dice.bytes(n)
@@ -323,7 +324,7 @@ fn parse_of_any_bytes_never_panics() {
         assert!(found.complete.is_none());
         assert!(!found.partial.to_string().is_empty());
     }
-    assert!(parsed > 50_000, "only {parsed} were segments");
+    assert!(parsed > rounds / 4, "only {parsed} were segments");
 }
 
 // ---- matching ------------------------------------------------------------------------------
