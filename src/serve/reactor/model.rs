@@ -127,7 +127,7 @@ fn posted_function_is_called_once_before_the_end() {
 /// V10: a function of a connection is called once and before `on_close`, or the post fails.
 #[test]
 fn function_of_a_connection_is_called_before_its_close() {
-    explore("functions of a connection against close", Some(1), || {
+    explore("functions of a connection against close", Some(2), || {
         program(|| {
             let counts: Arc<Counts> = Arc::default();
             let service = serve(&counts);
