@@ -10,13 +10,14 @@
 use std::fmt::{Arguments, Display};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "serve")]
 use ::log::error;
 use ::log::{Level, debug, info, trace, warn};
 
+use crate::sys::sync::Mutex;
 use crate::types::address::{Address, FiveTuple};
 use crate::types::close_reason::CloseReason;
 use crate::types::endpoint::Endpoint;

@@ -1,7 +1,7 @@
 //! Connecting with retries: the time of each retry, and the errors after which a retry is useful.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connect::{EVENT_CHECK, PendingConnect, Watch};
@@ -15,6 +15,7 @@ use crate::stream::ClientSocket;
 #[cfg(feature = "serve")]
 use crate::sys::Borrowed;
 use crate::sys::Wakeup;
+use crate::sys::sync::Mutex;
 use crate::types::address::AddressUse;
 use crate::types::endpoint::{Endpoint, Host, Target};
 use crate::types::error::{Error, ErrorKind, Millis, Result, Span};

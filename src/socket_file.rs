@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::io::random::random;
 #[cfg(feature = "activation")]
 use crate::sys::Descriptor;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, sleep};
 use crate::sys::{self, Borrowed, Owned};
 use crate::types::credentials::UnixFile;
 use crate::types::error::Error;
@@ -182,7 +182,7 @@ impl Lock {
                 return Err(not_locked(&held, in_use, "is locked by another process"));
             }
             // The random delay lets one of several processes proceed.
-            std::thread::sleep(LOCK_RETRY.mul_f64(random() as f64 / u64::MAX as f64));
+            sleep(LOCK_RETRY.mul_f64(random() as f64 / u64::MAX as f64));
         }
     }
 

@@ -265,6 +265,88 @@ fn threads_start_only_in_sys() {
     }
 }
 
+/// The files that use the types of `std` instead of those of `sys::sync`, with the reason. A static
+/// outlives one run of a model, so its type is that of `std`.
+const STD_SYNC: [(&str, &str); 9] = [
+    ("src/sys/sync.rs", "exports the types"),
+    ("src/activation/handover.rs", "a static"),
+    ("src/activation/inherited.rs", "a static"),
+    ("src/ffi/basics/log.rs", "a static"),
+    ("src/fuzzing/framing.rs", "a fuzz target, which is a user of the library"),
+    ("src/resolve/threads.rs", "the type of two statics"),
+    ("src/stream/closer.rs", "the type of a static"),
+    ("src/sys/failpoints.rs", "statics, and delays in system calls"),
+    ("src/sys/fork.rs", "the type of statics"),
+];
+
+/// What `sys::sync` exports. `Arc`, `OnceLock` and channels keep the types of `std`.
+const SYNC: [(&str, &[&str]); 3] = [
+    ("hint", &["spin_loop"]),
+    ("sync", &["Condvar", "Mutex", "MutexGuard", "RwLock", "Barrier", "atomic"]),
+    ("thread", &["Builder", "JoinHandle", "sleep", "yield_now", "park", "park_timeout"]),
+];
+
+/// A model does not know a lock, an atomic number or a pause of `std`: it would miss orders, or wait
+/// forever.
+#[test]
+fn modules_synchronize_with_the_types_of_sys_sync() {
+    let mut users = BTreeMap::new();
+    for module in modules() {
+        let found = std_sync(module.tokens);
+        if !found.is_empty() {
+            users.insert(module.file, found);
+        }
+    }
+    let listed: BTreeSet<_> = STD_SYNC.iter().map(|(file, _)| *file).collect();
+    let files: BTreeSet<_> = users.keys().map(String::as_str).collect();
+    assert_eq!(files, listed, "files that use std instead of sys::sync, and STD_SYNC: {users:?}");
+    let find = |text: &str| std_sync(text.parse().unwrap());
+    let wrong = "use std::sync::{Arc, Mutex as M, atomic::{AtomicU8, Ordering}}; \
+                 fn f() { std::thread::sleep(x); core::hint::spin_loop() } use std::{io, thread};";
+    let expected = ["hint::spin_loop", "sync::Mutex", "sync::atomic", "thread", "thread::sleep"];
+    assert_eq!(find(wrong), BTreeSet::from(expected.map(str::to_owned)));
+    assert_eq!(find("use std::sync::*;"), BTreeSet::from(["sync".to_owned()]));
+    let right = "use std::sync::{Arc, PoisonError}; use crate::sys::sync::{Mutex, atomic}; \
+                 use std::time::Duration; fn f() -> std::thread::Result<()> { sleep(x) }";
+    assert_eq!(find(right), BTreeSet::new());
+}
+
+/// The names of `std` that `sys::sync` exports, and whole modules that contain them.
+fn std_sync(tokens: TokenStream) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    std_paths(tokens, &mut paths);
+    let mut found = BTreeSet::new();
+    for Name(path) in paths {
+        let Some((module, names)) =
+            path.first().and_then(|module| SYNC.iter().find(|(name, _)| name == module))
+        else {
+            continue;
+        };
+        match path.get(1) {
+            None => drop(found.insert((*module).to_owned())),
+            Some(name) if names.contains(&name.as_str()) => {
+                found.insert(format!("{module}::{name}"));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// The paths that start with `std` or `core`, without this first part.
+fn std_paths(tokens: TokenStream, found: &mut BTreeSet<Name>) {
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        match &token {
+            TokenTree::Group(group) => std_paths(group.stream(), found),
+            TokenTree::Ident(first) if first == "std" || first == "core" => {
+                Reader { modules: &[], found }.path(Vec::new(), &mut rest);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Items of other modules depend on the feature if `internal` names them.
 #[test]
 fn only_lib_ffi_and_what_internal_names_depend_on_the_feature_capi() {

@@ -13,6 +13,7 @@ use crate::io::backoff::BackOff;
 use crate::io::deadline::Deadline;
 use crate::io::wait::{Cause, Stop, wait};
 use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::sleep;
 use crate::sys::{self, Buffers, Details, InUse, Interest, Received, Wait};
 use crate::types::address::Address;
 use crate::types::error::{About, Error, ErrorKind, Result};
@@ -398,7 +399,7 @@ impl DatagramSocket {
         let is_over = || io.is_closed() || self.0.deaf.load(Ordering::Acquire);
         match wait(None, until, mode.cancel.as_ref(), is_over) {
             // The kernel has no memory for a poll.
-            Err(Cause::Os(_)) => std::thread::sleep(until.remaining().unwrap_or(pause)),
+            Err(Cause::Os(_)) => sleep(until.remaining().unwrap_or(pause)),
             other => drop(other?),
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! The body of a C function: results, panics, cancellation, and the object that it uses.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, TryLockError};
+use std::sync::TryLockError;
 
 use crate::ffi::{
     ErrorOut, Handle, KEEPSOCK_OK, Mut, NO_OPERATION, Out, Ref, Result, Structure, Versioned,
     keepsock_error,
 };
+use crate::internal::sync::Mutex;
 use crate::internal::{CancellationDisabled, Stop};
 use crate::{Error, ErrorKind};
 

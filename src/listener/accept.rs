@@ -25,6 +25,7 @@ use crate::log;
 use crate::options::SocketOptions;
 use crate::stream::ClientSocket;
 use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::sleep;
 use crate::sys::{self, Families, InUse, Interest, Owned};
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};
@@ -468,7 +469,7 @@ impl ServerSocket {
         match wait(None, until, self.cancel_token(caller).as_ref(), || io.is_closed()) {
             Ok(_) => {}
             // The kernel has no memory for the poll.
-            Err(Cause::Os(_)) => std::thread::sleep(until.remaining().unwrap_or(time)),
+            Err(Cause::Os(_)) => sleep(until.remaining().unwrap_or(time)),
             Err(cause) => return Err(self.first().accept_error(cause)),
         }
         if deadline.has_passed() {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::sys::SockRef;
 
 use super::Owned;
-use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard, sleep, yield_now};
 #[cfg(all(test, keepsock_model))]
 pub(crate) use platform::become_child;
 pub(crate) use platform::{at_child, birth, has_forked, is_inherited};
@@ -46,8 +46,8 @@ pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         match mutex.try_lock() {
             Ok(guard) => return Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if tries < TRIES_IN_A_ROW => std::thread::yield_now(),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::WouldBlock) if tries < TRIES_IN_A_ROW => yield_now(),
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
         }
     }
     None

@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Networking::WinSock as ws;
 
+use super::sync::sleep;
 use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::types::address::{Address, Family};
 use crate::types::endpoint::Endpoint;
@@ -147,7 +148,7 @@ pub(crate) fn poll(
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
     let Some((socket, interest)) = socket else {
-        std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
+        sleep(timeout.unwrap_or(Duration::ZERO));
         return Ok(Ready::default());
     };
     let mut fd = poll_entry(socket, interest);
@@ -167,7 +168,7 @@ pub(crate) fn poll_any(
 ) -> io::Result<Woken> {
     if sockets.is_empty() {
         // WSAPoll requires an entry.
-        std::thread::sleep(timeout.unwrap_or(Duration::ZERO));
+        sleep(timeout.unwrap_or(Duration::ZERO));
         return Ok(Woken::default());
     }
     let mut fds: Vec<_> = sockets.iter().map(|s| poll_entry(*s, interest)).collect();

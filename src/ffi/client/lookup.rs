@@ -2,13 +2,13 @@
 
 use std::ffi::c_char;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
 use crate::ffi::{
     ErrorOut, KEEPSOCK_INFINITE, Optional, Out, OutArray, Ref, Result, Text, address_to_c, call,
     create, fd_of, handle, keepsock_address, keepsock_error, keepsock_fd, keepsock_options, millis,
     with_exclusive,
 };
+use crate::internal::sync::Mutex;
 use crate::{Error, ErrorKind, PendingLookup};
 
 const OPERATION: &str = "lookup";

@@ -1,13 +1,13 @@
 //! `keepsock_pending_connect`.
 
 use std::ffi::{c_char, c_void};
-use std::sync::Mutex;
 
 use crate::ffi::{
     ErrorOut, KEEPSOCK_INFINITE, Optional, Out, Ref, Structure, Text, User, create, fd_of,
     fill_text, handle, keepsock_attempt, keepsock_client, keepsock_error, keepsock_fd,
     keepsock_options, micros, millis, no_element, to_attempt, with_exclusive,
 };
+use crate::internal::sync::Mutex;
 use crate::{ErrorKind, PendingConnect, Stage, Watch};
 
 const OPERATION: &str = "connect";

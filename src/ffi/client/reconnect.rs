@@ -1,13 +1,13 @@
 //! `keepsock_reconnect`.
 
 use std::ffi::{c_char, c_void};
-use std::sync::Mutex;
 
 use super::{keepsock_on_timeout, keepsock_on_watch, watch_of};
 use crate::ffi::{
     ErrorOut, KEEPSOCK_INFINITE, Optional, Out, Ref, Text, User, create, handle, keepsock_client,
     keepsock_error, keepsock_options, millis, time, timeout, with_exclusive,
 };
+use crate::internal::sync::Mutex;
 use crate::{Reconnect, Retry};
 
 /// Connects, and connects again after the connection was lost, with exponential backoff.

@@ -2,7 +2,6 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ffi::arguments::{
     Array, Bytes, ErrorOut, NO_OPERATION, Out, Ref, SizedIn, Structure, Text, User, invalid,
@@ -17,6 +16,7 @@ use crate::ffi::{
     options, overflow_policy_from_c, proxy_to_c, shield, snapshot_to_c, sockopt, tuple_to_c,
     versioned, with,
 };
+use crate::internal::sync::atomic::{AtomicPtr, Ordering};
 use crate::internal::{event_slots, slot_index};
 use crate::{CloseReason, Connection, Data, Error, ErrorKind, Handler};
 

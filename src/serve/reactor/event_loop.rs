@@ -31,8 +31,8 @@ use crate::io::panic_guard::panics;
 use crate::listener::{Listener, OUT_OF_DESCRIPTORS};
 use crate::log;
 use crate::stream::liveness::Pauses;
-use crate::sys::sync::MutexGuard;
 use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::{MutexGuard, sleep};
 use crate::sys::{self, InUse, Occurred, Owned, Poller, Tick};
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
@@ -138,7 +138,7 @@ pub(super) fn run(
         let timeout = event_loop.timeout();
         if poller.wait(timeout).is_err() {
             // The kernel has no memory. No other error is possible for the loop's own descriptor.
-            std::thread::sleep(Duration::from_millis(10));
+            sleep(Duration::from_millis(10));
         }
         if event_loop.needs_clock() {
             event_loop.now = service.now();
