@@ -279,7 +279,7 @@ const STD_SYNC: [(&str, &str); 9] = [
     ("src/sys/fork.rs", "the type of statics"),
 ];
 
-/// What `sys::sync` exports. `Arc`, `OnceLock` and channels keep the types of `std`.
+/// The names that `sys::sync` exports or could export. `Arc`, `OnceLock` and channels keep the types of `std`.
 const SYNC: [(&str, &[&str]); 3] = [
     ("hint", &["spin_loop"]),
     ("sync", &["Condvar", "Mutex", "MutexGuard", "RwLock", "Barrier", "atomic"]),

@@ -596,6 +596,17 @@ pub fn dies_of_sigpipe() -> bool {
     }
 }
 
+/// Limits the calling thread, and the threads that it starts from now on, to the processor that it
+/// runs on. A thread that it starts then usually begins when the calling thread waits.
+pub fn use_one_processor() {
+    // SAFETY: a set of processors has no invalid value, and the size is that of the set.
+    unsafe {
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap(), &mut one);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
+    }
+}
+
 /// Duplicates the descriptor of a socket, as another process would have it.
 pub fn duplicate(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller's socket is open.
