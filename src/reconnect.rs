@@ -433,6 +433,12 @@ impl Reconnect {
         std::mem::replace(self, rest)
     }
 
+    /// The endpoint of each try.
+    #[cfg(feature = "serve")]
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The options of each try.
     #[cfg(feature = "serve")]
     pub(crate) fn options(&self) -> &SocketOptions {

@@ -156,6 +156,10 @@ impl PendingConnect {
         Error: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
+        PendingConnect::start_at(endpoint, options)
+    }
+
+    pub(crate) fn start_at(endpoint: Endpoint, options: &SocketOptions) -> Result<PendingConnect> {
         if options.local.as_ref().is_some_and(|local| !is_numeric(local)) {
             return Err(Error::new(ErrorKind::InvalidArgument, OPERATION).at(endpoint).detail(
                 "local_endpoint is a name, and its lookup would wait: use a numeric address",
@@ -590,6 +594,11 @@ impl PendingConnect {
     fn finished_error(&self) -> Error {
         let error = Error::new(ErrorKind::WrongState, OPERATION);
         error.at(&self.driver.endpoint).detail("the connect has finished: start a new connect")
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.driver.endpoint
     }
 
     /// The error of a connect that is in progress.

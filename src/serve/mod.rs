@@ -272,19 +272,22 @@ impl Service {
         on_id: impl FnOnce(u64),
     ) -> Result<Connection> {
         const OPERATION: &str = "add";
-        let reactor = self.reactor(OPERATION)?;
-        let reject = |kind, why| Err(reactor.state().error(kind, OPERATION).detail(why));
-        if socket.keeps_stats() {
-            let why = "keep_stats has no effect on connections of event-driven serving: remove it";
-            return reject(ErrorKind::InvalidArgument, why);
-        }
-        if socket.is_seqpacket() {
-            return reject(
-                ErrorKind::WrongState,
-                "event-driven serving does not support SOCK_SEQPACKET sockets",
-            );
-        }
-        reactor.add(socket, data, &mut None, on_id)
+        let reject = |kind, why| Err(Error::new(kind, OPERATION).detail(why));
+        let added = self.reactor(OPERATION).and_then(|reactor| {
+            if socket.keeps_stats() {
+                let why =
+                    "keep_stats has no effect on connections of event-driven serving: remove it";
+                return reject(ErrorKind::InvalidArgument, why);
+            }
+            if socket.is_seqpacket() {
+                return reject(
+                    ErrorKind::WrongState,
+                    "event-driven serving does not support SOCK_SEQPACKET sockets",
+                );
+            }
+            reactor.add(socket, data, &mut None, on_id)
+        });
+        added.map_err(|e| e.at(socket.five_tuple()))
     }
 
     /// Starts to connect, and returns without waiting. The service then adds the connection as
@@ -334,10 +337,14 @@ impl Service {
         Error: From<E::Error>,
     {
         const OPERATION: &str = "connect";
-        let reactor = self.reactor(OPERATION)?;
-        options.refuse_calls_only(OPERATION)?;
-        reactor.require_free_slot(OPERATION)?;
-        reactor.connect(PendingConnect::start(endpoint, options)?, data)
+        let endpoint = endpoint.try_into().map_err(|e| Error::from(e).during(OPERATION))?;
+        let checked = self.reactor(OPERATION).and_then(|reactor| {
+            options.refuse_calls_only(OPERATION)?;
+            reactor.require_free_slot(OPERATION)?;
+            Ok(reactor)
+        });
+        let reactor = checked.map_err(|e| e.at(&endpoint))?;
+        reactor.connect(PendingConnect::start_at(endpoint, options)?, data)
     }
 
     /// Keeps one connection to a peer: connects, and connects again after the connection was lost,
@@ -418,9 +425,11 @@ impl Service {
         data: Option<Data>,
     ) -> Result<()> {
         const OPERATION: &str = "reconnect";
-        let reactor = self.reactor(OPERATION)?;
-        reconnect.options().refuse_calls_only(OPERATION)?;
-        reactor.reconnect(reconnect, data)
+        let added = self.reactor(OPERATION).and_then(|reactor| {
+            reconnect.options().refuse_calls_only(OPERATION)?;
+            reactor.reconnect(reconnect, data)
+        });
+        added.map_err(|e| e.at(reconnect.endpoint()))
     }
 
     /// Calls a function in the thread of the first event loop. Returns immediately. The functions of
@@ -770,8 +779,15 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Ends the service, and waits for its callbacks, unless one of them calls this.
+    pub(crate) fn shut_down(&self) {
+        either!(self, backend => backend.shut_down());
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
-        either!(self, backend => backend.shut_down());
+        self.shut_down();
     }
 }

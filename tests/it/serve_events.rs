@@ -95,6 +95,7 @@ both_apis![
     drain_counts_reset_connection_as_aborted,
     reply_larger_than_the_queue_limit_is_delivered,
     connect_of_a_full_service_fails_at_once,
+    connect_that_the_service_ends_names_the_peer,
     drain_ends_pending_connects,
     new_client_goes_to_a_loop_that_is_not_in_a_callback,
     listener_closed_at_the_start_does_not_wake_its_loop,
@@ -2670,6 +2671,62 @@ fn connect_of_a_full_service_fails_at_once<A: Api>() {
     assert!(peer.accept().is_err());
     drop(service);
     assert!(!told.try_iter().any(|what| matches!(what, What::Failed(..))));
+}
+
+/// E1: the error of a connect that the service rejects or ends has the endpoint of the peer, not that
+/// of the listener. The same holds for a reconnect, and for a connection that is added.
+fn connect_that_the_service_ends_names_the_peer<A: Api>() {
+    let full = FullQueue::new();
+    let (peer, refused) = (full.endpoint(), refused_address().to_string());
+    let dir = TempDir::new();
+    let server = A::listen(&dir.endpoint("s"), &[]).unwrap();
+    let (mut on, told) = reporting::<A>();
+    let (failed, failures) = channel();
+    let failed = Mutex::new(failed);
+    on.connect_failed = Some(Box::new(move |failure, _| {
+        failed.lock().unwrap().send(failure).unwrap();
+    }));
+    let service = server.serve_events(&[Serve::Max(1)], on).unwrap();
+    let again = |endpoint: &str| A::reconnect(endpoint, &[]).unwrap();
+    let named = |failure: &Failure, operation: &str, endpoint: &str| {
+        let names = (&*failure.operation, &*failure.endpoint);
+        assert_eq!(names, (operation, endpoint), "{failure:?}");
+    };
+    let reported = || {
+        let mut failures: Vec<Failure> =
+            (0..2).map(|_| failures.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+        failures.sort_by_key(|failure| failure.operation.to_string());
+        failures
+    };
+
+    // A pending connect that the full service cannot add, and a full service.
+    let listener = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (one, other) = (listener.endpoint(), listener.endpoint());
+    service.connect(&one, &[], 1).unwrap();
+    until(&told, |what| matches!(what, Open(_)));
+    let failure = fails(service.connect(&other, &[], 2), ErrorKind::WrongState);
+    named(&failure, "connect", &other);
+    let client = A::connect(&listener.endpoint(), &[]).unwrap();
+    let tuple = client.five_tuple();
+    let (_, failure) = service.add(client, 3).err().unwrap();
+    assert!(failure.is(ErrorKind::WrongState), "{failure:?}");
+    named(&failure, "add", &tuple.text);
+    drop(listener);
+    until(&told, closes);
+
+    // The end of accepting ends the reconnects, and the end of the service ends the connects.
+    service.connect(&peer, &[], 4).unwrap();
+    service.reconnect(again(&refused), 5).map_err(|(_, failure)| failure).unwrap();
+    service.drain(0).unwrap();
+    let failures = reported();
+    assert!(failures.iter().all(|failure| failure.is(ErrorKind::Closed)), "{failures:?}");
+    named(&failures[0], "connect", &peer);
+    named(&failures[1], "reconnect", &refused);
+
+    named(&fails(service.connect(&peer, &[], 6), ErrorKind::Closed), "connect", &peer);
+    let (_, failure) = service.reconnect(again(&peer), 7).err().unwrap();
+    assert!(failure.is(ErrorKind::Closed), "{failure:?}");
+    named(&failure, "reconnect", &peer);
 }
 
 /// V5: a drain fails the pending connects when it ends.

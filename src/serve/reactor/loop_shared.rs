@@ -12,6 +12,7 @@ use crate::stream::ClientSocket;
 use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Borrowed, Registry};
+use crate::types::endpoint::Endpoint;
 use crate::types::error::{Error, ErrorKind, Result};
 
 /// In place of an index: the loop runs no callback.
@@ -43,6 +44,30 @@ pub(super) enum Connecting {
 }
 
 impl Connecting {
+    fn operation(&self) -> &'static str {
+        match self {
+            Connecting::Once(_) => "connect",
+            Connecting::Again(_) => "reconnect",
+        }
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        match self {
+            Connecting::Once(pending) => pending.endpoint(),
+            Connecting::Again(reconnect) => reconnect.endpoint(),
+        }
+    }
+
+    /// The error of a connect that the service ends.
+    pub(super) fn error(&self, kind: ErrorKind) -> Error {
+        self.locate(Error::new(kind, self.operation()))
+    }
+
+    /// Sets the operation and the endpoint of an error to those of the connect.
+    pub(super) fn locate(&self, error: Error) -> Error {
+        error.during(self.operation()).at(self.endpoint())
+    }
+
     /// Continues without waiting.
     pub(super) fn try_connect(&mut self) -> Result<Option<ClientSocket>> {
         match self {
@@ -52,7 +77,7 @@ impl Connecting {
                 // It calls `on_retry` of the program.
                 if panics(|| outcome = reconnect.try_connect()) {
                     log::function_panicked();
-                    return Err(Error::new(ErrorKind::Panic, "reconnect"));
+                    return Err(self.error(ErrorKind::Panic));
                 }
                 outcome
             }

@@ -302,7 +302,7 @@ impl ReactorService {
         data: Option<Data>,
     ) -> Result<()> {
         self.request(Connecting::Once(Box::new(pending)), data)
-            .map_err(|_| self.state.error(ErrorKind::Closed, "connect"))
+            .map_err(|connecting| connecting.error(ErrorKind::Closed))
     }
 
     /// Takes a client that connects again after its connection was lost. On failure it stays.
@@ -311,17 +311,17 @@ impl ReactorService {
         reconnect: &mut Reconnect,
         data: Option<Data>,
     ) -> Result<()> {
-        let closed = || self.state.error(ErrorKind::Closed, "reconnect");
         if self.has_stopped() {
-            return Err(closed());
+            return Err(self.state.error(ErrorKind::Closed, "reconnect"));
         }
         // This calls the functions of the program that watch the client, so no lock is held.
         let taken = Box::new(reconnect.take());
         self.request(Connecting::Again(taken), data).map_err(|connecting| {
+            let error = connecting.error(ErrorKind::Closed);
             if let Connecting::Again(taken) = connecting {
                 *reconnect = *taken;
             }
-            closed()
+            error
         })
     }
 
@@ -551,7 +551,7 @@ impl ReactorService {
     /// The bytes in all send queues.
     pub(in crate::serve) fn queued_bytes(&self) -> u64 {
         let mut queued = 0;
-        self.for_each_entry(|entry| queued += entry.queued_bytes());
+        self.for_each_entry(|entry| queued = entry.queued_bytes().saturating_add(queued));
         queued
     }
 

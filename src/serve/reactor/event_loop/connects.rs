@@ -79,7 +79,7 @@ impl<'a> Loop<'a> {
             connect.unwatch(registry);
         }
         let outcome = if connect.is_reconnect() && service.has_stopped() {
-            Err(service.state.error(ErrorKind::Closed, "reconnect"))
+            Err(connect.connecting.error(ErrorKind::Closed))
         } else {
             connect.connecting.try_connect()
         };
@@ -95,9 +95,9 @@ impl<'a> Loop<'a> {
             Ok(client) => client,
             Err(e) => return self.end_connect(&e, connecting, data),
         };
-        let mut reconnect = match connecting {
-            Connecting::Once(_) => None,
-            Connecting::Again(reconnect) => Some(reconnect),
+        let (once, mut reconnect) = match connecting {
+            Connecting::Once(_) => (Some(connecting), None),
+            Connecting::Again(reconnect) => (None, Some(reconnect)),
         };
         match (service.add(&client, data.clone(), &mut reconnect, |_| ()), reconnect) {
             (Ok(_), _) => service.task_ended(),
@@ -108,9 +108,13 @@ impl<'a> Loop<'a> {
                 if matches!(e.kind(), ErrorKind::WrongState | ErrorKind::NoMemory) {
                     return self.start_connect(connecting, data);
                 }
-                self.end_connect(&e, connecting, data);
+                self.end_connect(&connecting.locate(e), connecting, data);
             }
             (Err(e), None) => {
+                let e = match &once {
+                    Some(connecting) => connecting.locate(e),
+                    None => e,
+                };
                 self.connect_failed(&e, data);
                 service.task_ended();
             }
@@ -138,19 +142,14 @@ impl<'a> Loop<'a> {
 
     /// Ends every connect, after the service has ended.
     pub(super) fn end_connects(&mut self) {
-        let (service, shared) = (self.service, self.shared());
+        let shared = self.shared();
         self.unwatched.clear();
         let in_progress = mem::take(&mut self.connects).into_iter().map(|(_, mut connect)| {
             connect.unwatch(&shared.registry);
             (connect.connecting, connect.data)
         });
         for (connecting, data) in shared.take_connects().into_iter().chain(in_progress) {
-            let operation = match connecting {
-                Connecting::Once(_) => "connect",
-                Connecting::Again(_) => "reconnect",
-            };
-            let error = service.state.error(ErrorKind::Closed, operation);
-            self.end_connect(&error, connecting, data);
+            self.end_connect(&connecting.error(ErrorKind::Closed), connecting, data);
         }
     }
 
