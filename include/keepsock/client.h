@@ -736,8 +736,8 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
- *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `fd` is negative, closed, a directory, a pipe, a
- *     socket or not open for reading
+ *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `fd` is negative, closed, a directory, a pipe, a
+ *     socket or not open for reading; or `len` is UINT64_MAX, and `fd` is a character device
  *   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
  */
 int32_t keepsock_client_send_file(keepsock_client *client, keepsock_fd fd, uint64_t offset,

@@ -207,10 +207,15 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * file's own position is neither used nor changed. The bytes are sent as they are, without the
  * marks of the framing, and no heartbeat is sent between them.
  *
- * A queued file counts 88 bytes for the queue limit, regardless of its length, because its bytes
- * need no memory. keepsock_conn_queued() includes its bytes. A file that a callback sends to its
- * own connection is a reply: the library does not read from the connection until the file is sent,
- * if it is longer than the high-water mark (keepsock_serve_options_set_queue_limit()).
+ * A queued file holds a descriptor until it is sent, so at most 16 files wait for one connection.
+ * RLIMIT_NOFILE must cover them for as many clients as the service has. A queued file counts 88
+ * bytes for the queue limit, regardless of its length, because its bytes need no memory.
+ * keepsock_conn_queued() includes its bytes.
+ *
+ * A file that a callback sends to its own connection is a reply: the library does not read from the
+ * connection while the file is queued. So with a framing a client that does not read has one queued
+ * file. If one on_data answers several requests, continue in on_writable after
+ * KEEPSOCK_ERR_NO_DESCRIPTORS.
  *
  * keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close
  * timeout expires before that, the connection is reset. If the file becomes shorter or cannot be
@@ -236,13 +241,14 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  *   - KEEPSOCK_ERR_STALLED: the file exceeds the queue limit; the library resets the connection. Or
  *     the peer accepted no data for dead_after, with fail_on_stall
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory to queue the file; nothing was sent
- *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
+ *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor; or 16 files,
+ *     or files of 2^63 bytes, wait for this connection; nothing was sent
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; `fd` is negative, closed, a directory, a pipe,
  *     a socket or not open for reading; the file does not have `len` bytes from `offset`; or `len`
- *     is UINT64_MAX, and the size of the file is not known
+ *     is UINT64_MAX, and the size of the file is not known: a file of /proc, or a device
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
  *   - KEEPSOCK_ERR_UNSUPPORTED: Windows

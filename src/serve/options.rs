@@ -237,7 +237,9 @@ impl ServeOptions {
     /// `on_eof` callbacks send to it. They are always queued. While more than 64 KiB of replies (a
     /// quarter of the limit, if that is less) are queued, the loop does not read from the
     /// connection. It reads again when half of that is left. So one connection uses at most the
-    /// limit, that high-water mark and the replies of one callback.
+    /// limit, that high-water mark and the replies of one callback. A queued file
+    /// ([`Connection::send_file`](crate::Connection::send_file)) also holds a descriptor; at most 16
+    /// files wait for one connection.
     ///
     /// ```
     /// let options = keepsock::ServeOptions::new().queue_limit(64 * 1024);

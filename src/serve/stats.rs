@@ -22,7 +22,7 @@ pub(super) struct Dropped {
 impl Dropped {
     pub(super) fn add(&mut self, bytes: u64) {
         self.messages += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
@@ -49,6 +49,12 @@ impl Traffic {
         self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// As [`count_written`](Traffic::count_written), for a message that was not sent at once. The length
+    /// of a file can be any number, so the counter stops at the largest number that the C API returns.
+    pub(super) fn count_written_later(&self, bytes: u64) {
+        add_limited(&self.written, bytes);
+    }
+
     /// Counts bytes that the kernel has accepted.
     #[inline]
     pub(super) fn count_sent(&self, bytes: usize) {
@@ -58,7 +64,7 @@ impl Traffic {
     pub(super) fn count_dropped(&self, dropped: Dropped) {
         if dropped.messages > 0 {
             self.dropped_messages.fetch_add(dropped.messages, Ordering::Relaxed);
-            self.dropped_bytes.fetch_add(dropped.bytes, Ordering::Relaxed);
+            add_limited(&self.dropped_bytes, dropped.bytes);
         }
     }
 
@@ -88,6 +94,12 @@ impl Traffic {
             bytes_dropped: get(&self.dropped_bytes),
         }
     }
+}
+
+/// Adds to a counter, up to `i64::MAX`.
+fn add_limited(counter: &AtomicU64, n: u64) {
+    let add = |now: u64| Some(now.max(now.saturating_add(n).min(i64::MAX as u64)));
+    let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
 }
 
 /// The bytes that a service with event loops has received and sent.

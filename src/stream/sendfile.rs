@@ -50,7 +50,8 @@ impl ClientSocket {
     #[doc = write_errors!()]
     #[doc = write_end_errors!()]
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the file is a directory, a pipe or a
-    ///   socket, which have no offsets; it is not open for reading; or `offset` is above 2⁶³ − 1.
+    ///   socket, which have no offsets; it is not open for reading; it is a character device, which
+    ///   may have no end, and `len` is `u64::MAX`; or `offset` is above 2⁶³ − 1.
     /// - [`Os`](ErrorKind::Os): the file cannot be read.
     /// - [`WrongState`](ErrorKind::WrongState): the socket is of type
     ///   [SOCK_SEQPACKET](crate::SocketOptions::seqpacket).
@@ -86,6 +87,12 @@ impl ClientSocket {
             let error = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0);
             return Err(error
                 .detail(format!("offset {offset} is greater than {}, the largest one", i64::MAX)));
+        }
+        if len == u64::MAX && sys::is_character_device(file) {
+            let error = self.failed(OPERATION, ErrorKind::InvalidArgument.into(), 0);
+            return Err(
+                error.detail("a character device may have no end: pass the number of bytes")
+            );
         }
         let end = offset.saturating_add(len).min(i64::MAX as u64);
         let mut timeout = CallTimeout::new(&self.write_timeout, None);

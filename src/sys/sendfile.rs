@@ -192,6 +192,22 @@ pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether reads of the file may never find an end, as those of /dev/zero.
+#[cfg(unix)]
+pub(crate) fn is_character_device(file: FileRef<'_>) -> bool {
+    use std::os::fd::AsRawFd;
+    // SAFETY: stat consists of integers.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the structure.
+    let known = unsafe { libc::fstat(file.as_raw_fd(), &raw mut found) } == 0;
+    known && found.st_mode & libc::S_IFMT == libc::S_IFCHR
+}
+
+#[cfg(windows)]
+pub(crate) fn is_character_device(_file: FileRef<'_>) -> bool {
+    false
+}
+
 /// Whether the error of a sendfile(2) may be about the file and not about the connection.
 #[cfg(all(unix, feature = "serve"))]
 pub(crate) fn may_concern_file(err: &io::Error) -> bool {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +21,9 @@ both_apis![
     send_file_without_the_bytes_is_rejected,
     send_file_contains_no_heartbeat,
     send_file_as_reply_stops_reading,
+    send_file_of_short_files_as_replies_stops_reading,
+    send_file_is_rejected_while_16_files_wait,
+    send_file_of_huge_length_does_not_wrap_the_counters,
     send_file_ends_with_close_shutdown_and_drain,
     send_file_to_reset_peer_raises_no_sigpipe_and_leaves_no_descriptor,
     send_file_in_forked_parent_continues,
@@ -141,6 +145,7 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     let write_only = File::create("/dev/null").unwrap();
     let file = file_of(b"0123456789");
     let proc_file = File::open("/proc/self/stat").unwrap();
+    let (zero, null) = (File::open("/dev/zero").unwrap(), File::open("/dev/null").unwrap());
     let closed = i32::MAX;
     for (fd, offset, len, why) in [
         (reader.as_raw_fd(), 0, 1, "a pipe or a socket"),
@@ -154,11 +159,22 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
         (file.as_raw_fd(), 1 << 63, 1, "the largest one"),
         (proc_file.as_raw_fd(), 0, u64::MAX, "pass the number of bytes"),
         (proc_file.as_raw_fd(), 0, 1 << 20, "does not have"),
+        (reader.as_raw_fd(), 0, u64::MAX, "a pipe or a socket"),
+        (client.as_raw_fd(), 0, u64::MAX, "a pipe or a socket"),
+        (directory.as_raw_fd(), 0, u64::MAX, "a directory"),
+        (zero.as_raw_fd(), 0, u64::MAX, "pass the number of bytes"),
+        (zero.as_raw_fd(), 5, u64::MAX, "pass the number of bytes"),
+        (zero.as_raw_fd(), 1, i64::MAX as u64, "does not have"),
+        (zero.as_raw_fd(), 0, u64::MAX - 1, "does not have"),
+        (null.as_raw_fd(), 0, u64::MAX, "pass the number of bytes"),
+        (null.as_raw_fd(), 0, 1, "does not have"),
+        (file.as_raw_fd(), i64::MAX as u64, u64::MAX - 1, "does not have"),
     ] {
         let failure = fails(conn.send_file(fd, offset, len), ErrorKind::InvalidArgument);
         assert!(failure.message.contains(why), "{failure:?}");
     }
     // sendfile(2) does not support the file, or supports it: both ways send it.
+    assert_eq!(conn.queued(), 0);
     conn.send_file(proc_file.as_raw_fd(), 0, 4).unwrap();
     conn.send_file(file.as_raw_fd(), 10, u64::MAX).unwrap();
     conn.send_file(file.as_raw_fd(), 3, u64::MAX).unwrap();
@@ -232,6 +248,119 @@ fn send_file_as_reply_stops_reading<A: Api>() {
     assert!(more < 20, "{more}");
     drop(client);
     until(&told, closes);
+}
+
+/// V8, I5: a short file among the replies stops reading as a long one, because each queued file has
+/// a descriptor.
+fn send_file_of_short_files_as_replies_stops_reading<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = reporting::<A>();
+    let (long, short) = (Arc::new(system::blank_file(MUCH as u64)), system::blank_file(16));
+    let requests = Arc::new(AtomicUsize::new(0));
+    let requested = requests.clone();
+    let (opened, open) = channel();
+    let opened: Mutex<Sender<A::Connection>> = Mutex::new(opened);
+    on.open = Some(Box::new(move |c| drop(opened.lock().unwrap().send(c.clone()))));
+    on.data = Some(Box::new(move |c, request| match request {
+        b"x" => {
+            requested.fetch_add(1, Ordering::Relaxed);
+            c.send_file(short.as_raw_fd(), 0, u64::MAX).unwrap();
+        }
+        _ => c.send(b"p").unwrap(),
+    }));
+    let framing = Framing::Fixed { len: 1 };
+    let options = [Serve::Framing(framing), Serve::Threads(1)];
+    let _service = server.serve_events(&options, on).unwrap();
+    let mut client = raw(&at::<A>(&server));
+    let conn = open.recv_timeout(Duration::from_secs(60)).unwrap();
+    // A pushed file does not stop reading.
+    conn.send_file(long.as_raw_fd(), 0, u64::MAX).unwrap();
+    client.write_all(&[b'x'; 1000]).unwrap();
+    let mut other = raw(&at::<A>(&server));
+    for _ in 0..20 {
+        other.write_all(b"p").unwrap();
+        assert_eq!(some(&other, 1), b"p");
+    }
+    eventually("a request arrives", || requests.load(Ordering::Relaxed) > 0);
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+    let blank = some(&client, MUCH + 16 * 1000);
+    assert!(blank.iter().all(|byte| *byte == 0));
+    drop(client);
+    until(&told, closes);
+}
+
+/// V8, I5: each queued file has a descriptor, so a client that does not read has few of them, also
+/// if one callback answers many requests. A rejected file leaves the connection as it is.
+fn send_file_is_rejected_while_16_files_wait<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, _told) = reporting::<A>();
+    let long = Arc::new(system::blank_file(MUCH as u64));
+    let (results, result) = channel();
+    let results = Mutex::new(results);
+    let (opened, open) = channel();
+    let opened: Mutex<Sender<A::Connection>> = Mutex::new(opened);
+    on.open = Some(Box::new(move |c| drop(opened.lock().unwrap().send(c.clone()))));
+    on.writable = Some(Box::new(|c| c.send(b"writable").unwrap()));
+    let send_all = {
+        let long = long.clone();
+        move |c: &A::Connection| {
+            let sent = (0..16).all(|_| c.send_file(long.as_raw_fd(), 0, u64::MAX).is_ok());
+            (sent, c.send_file(long.as_raw_fd(), 0, 1), c.queued())
+        }
+    };
+    on.data = Some(Box::new({
+        let send_all = send_all.clone();
+        move |c, _| drop(results.lock().unwrap().send(send_all(c)))
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    for is_reply in [false, true] {
+        let mut client = raw(&at::<A>(&server));
+        let conn = open.recv_timeout(Duration::from_secs(60)).unwrap();
+        let (sent, rejected, queued) = if is_reply {
+            client.write_all(b"all").unwrap();
+            result.recv_timeout(Duration::from_secs(60)).unwrap()
+        } else {
+            send_all(&conn)
+        };
+        assert!(sent && queued <= 16 * MUCH, "{is_reply}, {queued}");
+        let failure = fails(rejected, ErrorKind::NoDescriptors);
+        assert!(failure.message.contains("no room for another file"), "{failure:?}");
+        for _ in 0..16 {
+            assert!(some(&client, MUCH).iter().all(|byte| *byte == 0));
+        }
+        assert_eq!(some(&client, 8), b"writable");
+        conn.send_file(long.as_raw_fd(), 0, 5).unwrap();
+        assert_eq!(some(&client, 5), [0; 5]);
+    }
+}
+
+/// K7, I5: files of any length are counted without an overflow.
+fn send_file_of_huge_length_does_not_wrap_the_counters<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, _told) = reporting::<A>();
+    let zero = File::open("/dev/zero").unwrap();
+    let (results, result) = channel();
+    let results = Mutex::new(results);
+    on.open = Some(Box::new(move |c| {
+        let send = || c.send_file(zero.as_raw_fd(), 0, i64::MAX as u64);
+        let _ = results.lock().unwrap().send((send(), send(), c.queued()));
+    }));
+    let service = server.serve_events(&[], on).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(raw(&at::<A>(&server)));
+        let (first, second, queued) = result.recv_timeout(Duration::from_secs(60)).unwrap();
+        first.unwrap();
+        fails(second, ErrorKind::NoDescriptors);
+        assert!(queued > isize::MAX as usize / 2, "{queued}");
+        let stats = service.stats();
+        assert_eq!(stats.written, i64::MAX, "{stats:?}");
+        assert!(stats.queued > i64::MAX / 2, "{stats:?}");
+    }
+    clients.into_iter().for_each(system::reset);
+    eventually("the connections end", || service.connections() == 0);
+    let stats = service.stats();
+    assert_eq!((stats.queued, stats.dropped), (0, i64::MAX), "{stats:?}");
 }
 
 /// I3, V5, I5: a close, a half-close and a drain send the queued file first. A close timeout that

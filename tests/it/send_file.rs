@@ -424,6 +424,14 @@ fn send_file_of_other_descriptor_fails<A: Api>() {
         assert!(failure.message.contains(why), "{failure:?}");
         assert_eq!(failure.transferred, 0);
     }
+    let zero = File::open("/dev/zero").unwrap();
+    for offset in [0, 5] {
+        let sent = p.client.send_file(zero.as_raw_fd(), offset, u64::MAX);
+        let failure = fails(sent, ErrorKind::InvalidArgument);
+        assert!(failure.message.contains("pass the number of bytes"), "{failure:?}");
+    }
+    assert_eq!(p.client.send_file(zero.as_raw_fd(), 0, 3).unwrap(), 3);
+    p.accepted.read_exact(&mut [1; 3]).unwrap();
     p.client.write_all(b"all the same\n").unwrap();
     assert_eq!(p.accepted.read_line(64).unwrap(), "all the same");
 }

@@ -275,8 +275,8 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 ///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
-///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `fd` is negative, closed, a directory, a pipe, a
-///     socket or not open for reading
+///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `fd` is negative, closed, a directory, a pipe, a
+///     socket or not open for reading; or `len` is UINT64_MAX, and `fd` is a character device
 ///   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_client_send_file(

@@ -12,6 +12,7 @@ use super::conn_table::{
 use super::file_part::FilePart;
 use super::send::SendOutcome;
 use super::send_queue::Body;
+use super::send_queue::MAX_FILES;
 use super::service_timers::CENTURY;
 use super::tasks::{append, task};
 use super::{Connection, Data};
@@ -148,16 +149,23 @@ impl Connection {
     /// of the file is neither used nor changed. The bytes are sent as they are: without the marks of
     /// the [framing](crate::ServeOptions::framing), and without heartbeats between them.
     ///
-    /// A queued file counts 88 bytes for the [`queue_limit`](crate::ServeOptions::queue_limit),
-    /// regardless of its length, because its bytes need no memory. [`queued`](Connection::queued) includes
-    /// its bytes. The loop does not read from a connection while a file that its own callback has sent
-    /// is queued, as for other replies, unless the rest of the replies and the file are short.
+    /// A queued file holds a descriptor until it is sent, so at most 16 files wait for one connection.
+    /// If a service of many clients sends files, its limit of descriptors must cover that. The
+    /// [`queue_limit`](crate::ServeOptions::queue_limit) counts 88 bytes for a queued file, regardless
+    /// of its length, because its bytes need no memory. [`queued`](Connection::queued) includes its
+    /// bytes.
+    ///
+    /// The loop does not read from a connection while a file that its own callback has sent is queued,
+    /// so with a [framing](crate::ServeOptions::framing) a client that does not read has one queued
+    /// file. If one `on_data` answers several requests, continue in
+    /// [`on_writable`](crate::Handler::on_writable) after `NoDescriptors`.
     ///
     /// # Errors
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the file does not have the bytes; it is a
     ///   directory, a pipe or a socket, which have no offsets; it is not open for reading; or `len` is
     ///   `u64::MAX` and the size of the file is not known.
-    /// - [`NoDescriptors`](ErrorKind::NoDescriptors): the process or the system has no free descriptor.
+    /// - [`NoDescriptors`](ErrorKind::NoDescriptors): the process or the system has no free descriptor;
+    ///   or 16 files, or files of 2^63 bytes, wait for this connection. Nothing was sent.
     /// - [`Os`](ErrorKind::Os): the file cannot be read.
     /// - The errors of [`send`](Connection::send).
     ///
@@ -209,6 +217,7 @@ impl Connection {
             SendOutcome::Failed(reason) => reason.kind(),
             SendOutcome::SlowConsumer => ErrorKind::Stalled,
             SendOutcome::NoMemory => ErrorKind::NoMemory,
+            SendOutcome::TooManyFiles => ErrorKind::NoDescriptors,
             _ => ErrorKind::Closed,
         };
         let error = Error::new(kind, "send");
@@ -218,6 +227,9 @@ impl Connection {
         let error = match (outcome, self.with(is_shut_down)) {
             (SendOutcome::SlowConsumer, _) => error.detail("the queue_limit is exceeded"),
             (SendOutcome::Closed, Some(true)) => error.detail(SHUT_DOWN),
+            (SendOutcome::TooManyFiles, _) => error.detail(format!(
+                "the send queue has no room for another file, at most {MAX_FILES}"
+            )),
             _ => error,
         };
         self.at(error)

@@ -78,8 +78,10 @@ impl FilePart {
             Some(end) if is_short && !to_end => end.saturating_sub(1).max(offset),
             _ => offset,
         };
+        // No file has a byte at the largest offset, and the kernel rejects a read there.
+        let checked = checked.min(i64::MAX as u64 - 1);
         let read = sys::read_at(sys::file_of(&file), &mut [0], checked).map_err(unreadable)?;
-        if to_end && len == 0 && (read > 0 || size.is_none()) {
+        if to_end && (size.is_none() || len == 0 && read > 0) {
             return Err(invalid(
                 "the size of the file is not known: pass the number of bytes".to_owned(),
             ));

@@ -41,6 +41,8 @@ pub(super) enum SendOutcome {
     /// The kernel does not accept the message, and the process has no memory to queue it. Nothing
     /// was sent, and the connection stays open.
     NoMemory,
+    /// The queue has no room for another file. Nothing was sent, and the connection stays open.
+    TooManyFiles,
     /// The connection has failed.
     Failed(CloseReason),
 }
@@ -220,13 +222,13 @@ impl ReactorService {
     ) -> SendOutcome {
         let dropped = match pushed {
             PushOutcome::Queued { dropped } => {
-                self.traffic.count_written(len);
+                self.traffic.count_written_later(len);
                 entry.update_throttle(self.config(entry).watermarks);
                 self.watch_writable(entry, index);
                 dropped
             }
             PushOutcome::Discarded { dropped } => {
-                self.traffic.count_written(len);
+                self.traffic.count_written_later(len);
                 dropped
             }
             PushOutcome::NoMemory if done == 0 => {
@@ -264,6 +266,9 @@ impl ReactorService {
         };
         if part.len() == 0 {
             return Ok(SendOutcome::Accepted);
+        }
+        if entry.queue.as_ref().is_some_and(|queue| !queue.has_room_for_file(part.len())) {
+            return Ok(SendOutcome::TooManyFiles);
         }
         // sendfile(2) has no flag that prevents a wait, unlike all other calls of the loops.
         if sys::SENDS_FILES {
@@ -471,7 +476,7 @@ impl ReactorService {
                     result.dropped += 1;
                 }
                 SendOutcome::SlowConsumer | SendOutcome::Failed(_) => result.reset += 1,
-                SendOutcome::Closed | SendOutcome::NoMemory => {}
+                SendOutcome::Closed | SendOutcome::NoMemory | SendOutcome::TooManyFiles => {}
             }
         };
         match group {

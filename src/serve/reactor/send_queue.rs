@@ -142,27 +142,29 @@ impl Chunk {
         }
     }
 
+    fn is_file(&self) -> bool {
+        matches!(self, Chunk::File { .. })
+    }
+
     fn is_reply(&self) -> bool {
         match self {
             Chunk::Bytes { reply, .. } | Chunk::File { reply, .. } => *reply,
         }
     }
 
-    /// The part of the watermarks that the chunk uses. The bytes of a file count: while a file is
-    /// sent, the loop does not read requests for further files.
+    /// The part of the watermarks that the chunk uses. A file exceeds every high-water mark:
+    /// while it is sent, the loop does not read requests for further files.
     fn reply_weight(&self) -> usize {
         match self {
             Chunk::Bytes { reply: true, .. } => self.cost(),
-            Chunk::File { part, reply: true } => {
-                MESSAGE_OVERHEAD + part.len().min(MAX_FILE_WEIGHT) as usize
-            }
+            Chunk::File { reply: true, .. } => MESSAGE_OVERHEAD + Watermarks::HIGHEST,
             _ => 0,
         }
     }
 }
 
-/// More than any high-water mark.
-const MAX_FILE_WEIGHT: u64 = 1 << 20;
+/// The maximum number of queued files. Each one has a descriptor.
+pub(super) const MAX_FILES: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
@@ -171,8 +173,10 @@ pub(super) struct SendQueue {
     sent: u64,
     /// The memory of all chunks.
     cost: usize,
-    /// The memory of the replies, and the bytes of files among them.
+    /// The memory of the replies, and more than any high-water mark for each file among them.
     replies: usize,
+    /// The number of files.
+    files: usize,
     /// The number of unsent bytes.
     bytes: u64,
     /// The kernel may accept more bytes, and the poller does not report it.
@@ -203,7 +207,14 @@ impl SendQueue {
         self.bytes
     }
 
-    /// The memory of the queued replies, and the bytes of files among them.
+    /// Whether another file of this length may be queued: each file has a descriptor, and the count of
+    /// the bytes must not overflow.
+    pub(super) fn has_room_for_file(&self, len: u64) -> bool {
+        let bytes = self.bytes.checked_add(len).and_then(|bytes| i64::try_from(bytes).ok());
+        self.files < MAX_FILES && bytes.is_some()
+    }
+
+    /// The memory of the queued replies, and more than any high-water mark for each file among them.
     pub(super) fn replies(&self) -> usize {
         self.replies
     }
@@ -250,6 +261,7 @@ impl SendQueue {
         self.cost += chunk.cost();
         self.replies += chunk.reply_weight();
         self.bytes += chunk.len() - sent;
+        self.files += usize::from(chunk.is_file());
         if self.chunks.is_empty() {
             // The kernel accepts a part of a message only if the queue is empty.
             self.sent = sent;
@@ -320,6 +332,7 @@ impl SendQueue {
             // The kernel has accepted no byte of this message.
             self.cost -= oldest.cost();
             self.bytes -= oldest.len();
+            self.files -= usize::from(oldest.is_file());
             dropped.add(oldest.len());
         }
         dropped
@@ -374,6 +387,7 @@ impl SendQueue {
             if taken == left {
                 self.cost -= front.cost();
                 self.replies -= front.reply_weight();
+                self.files -= usize::from(front.is_file());
                 self.chunks.pop_front();
                 self.sent = 0;
             }

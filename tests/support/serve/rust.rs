@@ -341,7 +341,7 @@ impl Service<RustApi> for keepsock::Service {
     fn stats(&self) -> Stats {
         let s = keepsock::Service::stats(self);
         let moved = |get: fn(&keepsock::TrafficStats) -> u64| {
-            s.traffic.as_ref().map_or(-1, |b| i64::try_from(get(b)).unwrap())
+            s.traffic.as_ref().map_or(-1, |b| i64::try_from(get(b)).unwrap_or(i64::MAX))
         };
         Stats {
             accepting: s.accepting,
