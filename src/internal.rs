@@ -19,6 +19,7 @@
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
 //! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |
 //! | `DatagramService` | `add_with` | the handler receives the handle of the added socket |
+//! | `Service`, `DatagramService` | `shut_down` | a freed handle is valid until the last callback has returned |
 //! | `PendingConnect`, `Reconnect` | `would_block` | a connect in progress is a status in C |
 //! | options | `validate`, `checked_stack_size`, `try_heartbeat` | C checks an option, and copies it, when it is set |
 //! | `Error` | `detail`, `during` | errors of arguments (with `Error::new`) |

@@ -836,7 +836,7 @@ int32_t keepsock_datagram_get_stats(const keepsock_datagram *datagram, keepsock_
  *
  * Threads: any thread may call any function, also from inside a handler, except as
  * keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
- * thread uses the object.
+ * thread uses the object, except in handlers of the service.
  */
 typedef struct keepsock_datagram_service keepsock_datagram_service;
 
@@ -952,7 +952,8 @@ int32_t keepsock_datagram_service_wait(keepsock_datagram_service *service, int64
                                        keepsock_error **error);
 
 /**
- * Stops a service, waits until its handlers have returned, and frees it.
+ * Stops a service, waits until its handlers have returned, and frees it. The handlers may use the
+ * service until then.
  *
  * Do not call it from inside a handler. The sockets stay open and can send.
  */

@@ -64,7 +64,7 @@ extern "C" {
  *
  * Threads: any thread may call any function at any time, with the exceptions that keepsock_handler
  * and keepsock_callbacks list. Only keepsock_service_free() requires that no other thread uses the
- * object.
+ * object, except in handlers and callbacks of the service.
  */
 typedef struct keepsock_service keepsock_service;
 
@@ -742,7 +742,8 @@ int32_t keepsock_serve_options_set_framing(keepsock_serve_options *options,
  * Replies (keepsock_conn_send()) are always queued. While more than 64 KiB of replies (a quarter
  * of the limit, if that is less) are queued, the library does not read from the connection. It
  * reads again when half of that is left. So one client uses at most the limit, that high-water
- * mark, and the replies of one callback.
+ * mark, and the replies of one callback. A queued file (keepsock_conn_send_file()) also holds a
+ * descriptor; at most 16 files wait for one connection.
  *
  * @param bytes  Bytes, above 88. keepsock_server_serve_events() rejects a smaller limit.
  * @return KEEPSOCK_OK on success, otherwise
@@ -896,9 +897,10 @@ int32_t keepsock_service_wait(keepsock_service *service, int64_t timeout_ms,
  * Frees a service, after every handler and callback has returned.
  *
  * The function stops accepting, resets the open connections and waits. Afterwards no handler or
- * callback runs, and the memory that `user` points to may be freed. To end connections in order,
- * call keepsock_service_drain() first. It must not be called inside a handler or callback of the
- * service.
+ * callback runs, and the memory that `user` points to may be freed. Handlers and callbacks that run
+ * until then, for example on_close, may use the service as at any other time. To end connections in
+ * order, call keepsock_service_drain() first. It must not be called inside a handler or callback of
+ * the service.
  *
  * @note The server is closed as well, also if a cancel token has ended this service, and if another
  *   service of the same server still accepts.

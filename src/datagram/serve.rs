@@ -389,8 +389,9 @@ impl DatagramService {
     }
 }
 
-impl Drop for DatagramService {
-    fn drop(&mut self) {
+impl DatagramService {
+    /// Stops, and waits for the handlers, unless one of them calls this.
+    pub(crate) fn shut_down(&self) {
         let threads = &self.serving.threads;
         // In a forked child the threads do not exist, and the parent continues to receive.
         if threads.is_inherited() {
@@ -400,6 +401,12 @@ impl Drop for DatagramService {
         if !threads.is_current() {
             threads.join();
         }
+    }
+}
+
+impl Drop for DatagramService {
+    fn drop(&mut self) {
+        self.shut_down();
     }
 }
 

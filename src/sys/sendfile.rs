@@ -199,7 +199,7 @@ pub(crate) fn is_character_device(file: FileRef<'_>) -> bool {
     // SAFETY: stat consists of integers.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes the structure.
-    let known = unsafe { libc::fstat(file.as_raw_fd(), &raw mut found) } == 0;
+    let known = unsafe { super::kernel::fstat(file.as_raw_fd(), &raw mut found) } == 0;
     known && found.st_mode & libc::S_IFMT == libc::S_IFCHR
 }
 

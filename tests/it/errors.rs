@@ -229,6 +229,9 @@ mod c_only {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::ptr::{null, null_mut};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+    use std::time::Duration;
 
     use keepsock::ffi::*;
     use keepsock::{Framing, LengthFormat};
@@ -2964,7 +2967,7 @@ mod c_only {
     /// client. Many threads, so that the first one serves while others are started.
     #[test]
     fn callbacks_find_their_service() {
-        use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+        use std::sync::atomic::AtomicU32;
 
         #[derive(Default)]
         struct Kept {
@@ -3019,6 +3022,185 @@ mod c_only {
             }
         }
         unsafe { keepsock_serve_options_free(options) };
+    }
+
+    /// A service, and the statuses that its callbacks received from it.
+    #[derive(Default)]
+    struct Freed {
+        service: AtomicPtr<keepsock_service>,
+        statuses: Mutex<Vec<(&'static str, i32)>>,
+        has_begun: AtomicBool,
+    }
+
+    impl Freed {
+        fn call(&self) {
+            let service = self.service.load(Ordering::SeqCst);
+            let status = |name, status| self.statuses.lock().unwrap().push((name, status));
+            let mut stats: keepsock_service_stats = unsafe { std::mem::zeroed() };
+            let (out, size, nothing) =
+                (&raw mut stats, size_of::<keepsock_service_stats>(), null_mut());
+            unsafe {
+                status("statistics", keepsock_service_get_stats(service, out, size, nothing));
+                let (bytes, none) = (c"x".as_ptr().cast(), null_mut());
+                let sent = keepsock_service_broadcast(
+                    service,
+                    null(),
+                    bytes,
+                    1,
+                    none,
+                    none,
+                    none,
+                    none,
+                    nothing,
+                );
+                status("broadcast", sent);
+                let visit = Some(ignore_connection as _);
+                status("for_each", keepsock_service_for_each(service, visit, null_mut(), nothing));
+                status("stop", keepsock_service_stop(service, nothing));
+            }
+        }
+
+        /// Frees the service, and checks that each function succeeded in `callbacks` callbacks.
+        fn free(&self, callbacks: usize) {
+            let service = self.service.load(Ordering::SeqCst);
+            unsafe { keepsock_service_free(service) };
+            let statuses = self.statuses.lock().unwrap();
+            assert_eq!(statuses.len(), 4 * callbacks, "{statuses:?}");
+            assert!(statuses.iter().all(|(_, status)| *status == KEEPSOCK_OK), "{statuses:?}");
+            drop(statuses);
+            gives(WRONG_STATE, "freed", |e| unsafe { keepsock_service_stop(service, e) });
+        }
+    }
+
+    unsafe extern "C" fn ignore_connection(_: keepsock_conn, _: *mut c_void) {}
+
+    unsafe extern "C" fn note_open(_: keepsock_conn, user: *mut c_void) {
+        unsafe { &*user.cast::<Freed>() }.has_begun.store(true, Ordering::SeqCst);
+    }
+
+    unsafe extern "C" fn call_at_close(_: keepsock_conn, _: i32, user: *mut c_void) {
+        unsafe { &*user.cast::<Freed>() }.call();
+    }
+
+    unsafe extern "C" fn call_late(user: *mut c_void) {
+        // The program frees the service in this time.
+        std::thread::sleep(Duration::from_millis(100));
+        unsafe { &*user.cast::<Freed>() }.call();
+    }
+
+    unsafe extern "C" fn read_and_call(client: *mut keepsock_client, user: *mut c_void) {
+        let freed = unsafe { &*user.cast::<Freed>() };
+        freed.has_begun.store(true, Ordering::SeqCst);
+        let (mut buf, mut n) = ([0u8; 1], 0);
+        unsafe {
+            let buf = buf.as_mut_ptr().cast();
+            keepsock_client_read(client, buf, 1, &raw mut n, null_mut());
+            let mut stats: keepsock_service_stats = std::mem::zeroed();
+            let (out, size) = (&raw mut stats, size_of::<keepsock_service_stats>());
+            let service = freed.service.load(Ordering::SeqCst);
+            for name in ["one", "other"] {
+                let status = keepsock_service_get_stats(service, out, size, null_mut());
+                let stopped = keepsock_service_stop(service, null_mut());
+                freed.statuses.lock().unwrap().extend([(name, status), (name, stopped)]);
+            }
+        }
+    }
+
+    /// E2, V5: a service that the program frees answers its callbacks until the last one has returned.
+    #[test]
+    fn service_that_is_freed_answers_its_callbacks() {
+        let _limit = Limit::new("service_that_is_freed_answers_its_callbacks");
+        for by_events in [true, false] {
+            let freed = Freed::default();
+            let user = (&raw const freed).cast_mut().cast::<c_void>();
+            let (mut server, mut service, mut client) = (null_mut(), null_mut(), null_mut());
+            let any = c"127.0.0.1:0".as_ptr();
+            unsafe {
+                assert_eq!(keepsock_server_listen(any, null(), &raw mut server, null_mut()), 0);
+                let out = &raw mut service;
+                let served = if by_events {
+                    let mut callbacks: keepsock_callbacks = std::mem::zeroed();
+                    callbacks.size = size_of_val(&callbacks);
+                    callbacks.on_open = Some(note_open);
+                    callbacks.on_close = Some(call_at_close);
+                    let callbacks = &raw const callbacks;
+                    keepsock_server_serve_events(server, null(), callbacks, user, out, null_mut())
+                } else {
+                    let handler = Some(read_and_call as _);
+                    keepsock_server_serve(server, null(), handler, user, out, null_mut())
+                };
+                assert_eq!(served, KEEPSOCK_OK);
+                freed.service.store(service, Ordering::SeqCst);
+                let port = keepsock_server_port(server);
+                let endpoint = CString::new(format!("127.0.0.1:{port}")).unwrap();
+                let connected =
+                    keepsock_client_connect(endpoint.as_ptr(), null(), &raw mut client, null_mut());
+                assert_eq!(connected, KEEPSOCK_OK);
+                while !freed.has_begun.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                if by_events {
+                    let posted = keepsock_service_post(service, Some(call_late), user, null_mut());
+                    assert_eq!(posted, KEEPSOCK_OK);
+                }
+                freed.free(if by_events { 2 } else { 1 });
+                keepsock_client_free(client);
+                keepsock_server_free(server);
+            }
+        }
+    }
+
+    /// A service of datagrams, and the statuses of its handler.
+    #[derive(Default)]
+    struct FreedDatagrams {
+        service: AtomicPtr<keepsock_datagram_service>,
+        has_begun: AtomicBool,
+        statuses: Mutex<Vec<i32>>,
+    }
+
+    unsafe extern "C" fn stop_late(
+        _: *mut keepsock_datagram,
+        _: *const keepsock_datagram_info,
+        _: *const c_void,
+        _: usize,
+        user: *mut c_void,
+    ) {
+        let freed = unsafe { &*user.cast::<FreedDatagrams>() };
+        freed.has_begun.store(true, Ordering::SeqCst);
+        // The program frees the service in this time.
+        std::thread::sleep(Duration::from_millis(100));
+        let service = freed.service.load(Ordering::SeqCst);
+        let status = unsafe { keepsock_datagram_service_stop(service, null_mut()) };
+        freed.statuses.lock().unwrap().push(status);
+    }
+
+    /// E2, V5: the same for a service of datagrams.
+    #[test]
+    fn datagram_service_that_is_freed_answers_its_handler() {
+        let _limit = Limit::new("datagram_service_that_is_freed_answers_its_handler");
+        let freed = FreedDatagrams::default();
+        let user = (&raw const freed).cast_mut().cast::<c_void>();
+        let (mut socket, mut service) = (null_mut(), null_mut());
+        unsafe {
+            let any = c"127.0.0.1:0".as_ptr();
+            assert_eq!(keepsock_datagram_bind(any, null(), &raw mut socket, null_mut()), 0);
+            let (handler, out) = (Some(stop_late as _), &raw mut service);
+            let served = keepsock_datagram_serve(socket, null(), handler, user, out, null_mut());
+            assert_eq!(served, KEEPSOCK_OK);
+            freed.service.store(service, Ordering::SeqCst);
+            let mut name = [0u8; 64];
+            let (buf, none) = (name.as_mut_ptr().cast(), null_mut());
+            assert_eq!(keepsock_datagram_endpoint(socket, buf, 64, none, null_mut()), KEEPSOCK_OK);
+            let name = text(name.as_ptr().cast());
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(b"x", name.trim_start_matches("udp:")).unwrap();
+            while !freed.has_begun.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            keepsock_datagram_service_free(service);
+            assert_eq!(*freed.statuses.lock().unwrap(), [KEEPSOCK_OK]);
+            keepsock_datagram_free(socket);
+        }
     }
 
     /// E2: this file calls each function of the headers.

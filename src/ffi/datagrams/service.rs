@@ -43,7 +43,7 @@ pub type keepsock_datagram_handler = Option<
 ///
 /// Threads: any thread may call any function, also from inside a handler, except as
 /// keepsock_datagram_handler says. Only keepsock_datagram_service_free() requires that no other
-/// thread uses the object.
+/// thread uses the object, except in handlers of the service.
 pub struct keepsock_datagram_service(Serving);
 
 handle!(keepsock_datagram_service, DatagramService, "service", 0: Serving);
@@ -234,11 +234,13 @@ pub unsafe extern "C" fn keepsock_datagram_service_wait(
     with(service, error, "wait", |serving| serving.service.wait(timeout("timeout_ms", timeout_ms)?))
 }
 
-/// Stops a service, waits until its handlers have returned, and frees it.
+/// Stops a service, waits until its handlers have returned, and frees it. The handlers may use the
+/// service until then.
 ///
 /// Do not call it from inside a handler. The sockets stay open and can send.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_datagram_service_free(service: *mut keepsock_datagram_service) {
-    // SAFETY: the header requires that no other thread uses `service`.
-    unsafe { handle::free(service) };
+    // SAFETY: the header requires that no other thread uses `service`, except handlers, which have
+    // returned when `shut_down` returns.
+    unsafe { handle::free_after(service, |serving| serving.0.service.shut_down()) };
 }

@@ -42,6 +42,8 @@ pub(crate) use share::{Share, Sharers};
 #[cfg(feature = "serve")]
 pub(crate) use table::{ID_SLOTS, Id, Pinned, Table, pin};
 
+#[cfg(feature = "serve")]
+use pool::ENDING;
 use pool::Slot;
 use value::{SLOT_BITS, Value};
 
@@ -235,6 +237,26 @@ pub(crate) unsafe fn get_mut<'a, T: Handle>(handle: *mut T) -> Option<&'a mut T>
 pub(crate) unsafe fn free<T: Handle>(handle: *mut T) {
     // SAFETY: the caller guarantees that no other thread uses the object.
     unsafe { remove(handle, 0) };
+}
+
+/// As [`free`], for an object whose callbacks use its handle. `end` returns after the last callback, and
+/// the handle stays valid until then.
+///
+/// # Safety
+/// No other thread uses the object after `end` has returned.
+#[cfg(feature = "serve")]
+pub(crate) unsafe fn free_after<T: Handle>(handle: *mut T, end: impl FnOnce(&T)) {
+    let Some(value) = Value::decode(handle) else {
+        return;
+    };
+    let Some(slot) = T::pool().slot(value.slot).filter(|slot| slot.begin_end(value)) else {
+        return;
+    };
+    let _disabled = CancellationDisabled::new();
+    // SAFETY: only the call whose `begin_end` succeeded drops the object, and it does so below.
+    panics(|| end(unsafe { slot.object() }));
+    // SAFETY: the caller guarantees that no other thread uses the object now.
+    unsafe { remove(handle, ENDING) };
 }
 
 /// Drops the object of a handle if it is live and has this number of users.

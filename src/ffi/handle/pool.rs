@@ -17,7 +17,8 @@ use crate::internal::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 pub(super) struct Slot<T> {
     /// The upper half is the generation: odd while the slot has an object, and incremented when an
     /// object comes and when it goes. The lower half of a slot with an object counts its users: see
-    /// `pin`; it is [`LENT`] for an object that is lent to the C program. The lower
+    /// `pin`; it is [`LENT`] for an object that is lent to the C program, and [`ENDING`] for one
+    /// that a thread frees while callbacks use it. The lower
     /// half of a free slot is the number of the next free slot.
     pub(super) state: AtomicU64,
     /// The accesses to `value`. The model checker reports an access that races with another access.
@@ -32,6 +33,9 @@ pub(super) const GENERATION_STEP: u64 = 1 << 32;
 pub(super) const LOW: u64 = GENERATION_STEP - 1;
 /// The C program cannot free the object.
 pub(super) const LENT: u64 = 1;
+/// A thread frees the object, and callbacks still use it.
+#[cfg(feature = "serve")]
+pub(super) const ENDING: u64 = 2;
 /// The last generation of a slot. It is even, so the slot stays empty.
 pub(super) const LAST: u32 = u32::MAX - 1;
 
@@ -65,6 +69,16 @@ impl<T> Slot<T> {
         object.is_in(state)
             && state & LOW == users
             && self.state.compare_exchange(state, next, success, failure).is_ok()
+    }
+
+    /// Marks an object that is being freed, if the slot still has it. True for one caller only.
+    #[cfg(feature = "serve")]
+    pub(super) fn begin_end(&self, object: Value) -> bool {
+        let state = self.state();
+        let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+        object.is_in(state)
+            && state & LOW == 0
+            && self.state.compare_exchange(state, state | ENDING, success, failure).is_ok()
     }
 
     /// Constructs an object in the slot.

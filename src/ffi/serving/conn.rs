@@ -544,7 +544,7 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; `fd` is negative, closed, a directory, a pipe,
 ///     a socket or not open for reading; the file does not have `len` bytes from `offset`; or `len`
-///     is UINT64_MAX, and the size of the file is not known: a file of /proc, or a device
+///     is UINT64_MAX, and the size of the file is not known
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
 ///     the service runs in the parent
 ///   - KEEPSOCK_ERR_UNSUPPORTED: Windows

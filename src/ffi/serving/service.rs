@@ -51,7 +51,7 @@ handle!(keepsock_serve_options, ServeOptions, "options", 0: ServeOptions);
 ///
 /// Threads: any thread may call any function at any time, with the exceptions that keepsock_handler
 /// and keepsock_callbacks list. Only keepsock_service_free() requires that no other thread uses the
-/// object.
+/// object, except in handlers and callbacks of the service.
 pub struct keepsock_service(pub(crate) Service);
 
 handle!(keepsock_service, Service, "service", 0: Service);
@@ -293,7 +293,8 @@ pub unsafe extern "C" fn keepsock_serve_options_set_framing(
 /// Replies (keepsock_conn_send()) are always queued. While more than 64 KiB of replies (a quarter
 /// of the limit, if that is less) are queued, the library does not read from the connection. It
 /// reads again when half of that is left. So one client uses at most the limit, that high-water
-/// mark, and the replies of one callback.
+/// mark, and the replies of one callback. A queued file (keepsock_conn_send_file()) also holds a
+/// descriptor; at most 16 files wait for one connection.
 ///
 /// @param bytes  Bytes, above 88. keepsock_server_serve_events() rejects a smaller limit.
 /// @return KEEPSOCK_OK on success, otherwise
@@ -1006,14 +1007,16 @@ pub unsafe extern "C" fn keepsock_service_drain(
 /// Frees a service, after every handler and callback has returned.
 ///
 /// The function stops accepting, resets the open connections and waits. Afterwards no handler or
-/// callback runs, and the memory that `user` points to may be freed. To end connections in order,
-/// call keepsock_service_drain() first. It must not be called inside a handler or callback of the
-/// service.
+/// callback runs, and the memory that `user` points to may be freed. Handlers and callbacks that run
+/// until then, for example on_close, may use the service as at any other time. To end connections in
+/// order, call keepsock_service_drain() first. It must not be called inside a handler or callback of
+/// the service.
 ///
 /// @note The server is closed as well, also if a cancel token has ended this service, and if another
 ///   service of the same server still accepts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_free(service: *mut keepsock_service) {
-    // SAFETY: the header requires that no other thread uses `service`.
-    unsafe { handle::free(service) };
+    // SAFETY: the header requires that no other thread uses `service`, except callbacks, which have
+    // returned when `shut_down` returns.
+    unsafe { handle::free_after(service, |service| service.0.shut_down()) };
 }
