@@ -41,6 +41,9 @@ mod framing;
 mod handover;
 #[cfg(feature = "diag")]
 mod handshake;
+// mallinfo2(3) is a function of glibc.
+#[cfg(all(feature = "serve", target_env = "gnu"))]
+mod hostile;
 mod interop;
 mod keepalive;
 mod listen;

@@ -246,7 +246,7 @@ impl<'a> Loop<'a> {
         let rest = match kept.take() {
             Some(mut bytes) => {
                 bytes.drain(..done);
-                bytes
+                self.compact(bytes)
             }
             None => {
                 let mut bytes = self.spare.pop().unwrap_or_default();
@@ -293,6 +293,16 @@ impl<'a> Loop<'a> {
             }
             _ => Takes::Nothing,
         }
+    }
+
+    /// Moves few bytes out of a large buffer: a client that sends a long message and then a part of the
+    /// next one must not hold the memory of the long one.
+    fn compact(&mut self, large: Vec<u8>) -> Vec<u8> {
+        if large.capacity() <= SPARE_SIZE || large.len() > large.capacity() / 4 {
+            return large;
+        }
+        let mut small = self.spare.pop().unwrap_or_default();
+        if appended(&mut small, &large).is_some() { small } else { large }
     }
 
     /// Keeps a buffer for the next partial message.
