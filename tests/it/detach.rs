@@ -270,17 +270,20 @@ fn detach_with_queued_bytes_would_block_until_on_writable<A: Api>() {
     let server = listen::<A>(&[]);
     let (mut on, told) = reporting::<A>();
     let (tell, detached) = teller::<A::Client>();
+    let (tell_failure, failed) = teller();
     on.data = Some(Box::new(move |c: &A::Connection, _| {
         c.send(&bytes(LEN)).unwrap();
-        let failure = c.detach(b"").err().unwrap();
-        assert!(failure.is(ErrorKind::WouldBlock), "{failure:?}");
-        assert!(failure.message.contains("detach in on_writable"), "{failure:?}");
+        tell_failure(c.detach(b"").err().unwrap());
         assert!(c.is_open());
     }));
     on.writable = Some(Box::new(move |c: &A::Connection| tell(c.detach(b"").unwrap())));
     let service = server.serve_events(&[], on).unwrap();
     let mut peer = raw(&at::<A>(&server));
     peer.write_all(b"get").unwrap();
+    // The peer reads nothing until then, so the kernel does not accept all bytes.
+    let failure = next(&failed);
+    assert!(failure.is(ErrorKind::WouldBlock), "{failure:?}");
+    assert!(failure.message.contains("detach in on_writable"), "{failure:?}");
     assert!(some(&peer, LEN) == bytes(LEN));
     next(&detached).write_all(b"and more").unwrap();
     assert_eq!(some(&peer, 8), b"and more");

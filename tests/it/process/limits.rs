@@ -17,7 +17,7 @@ use keepsock::{CloseReason, ErrorKind};
 
 both_apis_alone![
     descriptors_of_closed_streams_are_sockets,
-    descriptors_above_65536_work,
+    descriptors_above_8192_work,
     calls_below_a_lowered_limit_work,
     calls_in_an_empty_chroot_work,
     calls_with_a_denied_system_call_work_or_fail_clearly,
@@ -88,8 +88,8 @@ fn descriptors_of_closed_streams_are_sockets<A: Handshakes>() {
 }
 
 /// T4: select(2) cannot use such numbers. Each wait of the library can.
-fn descriptors_above_65536_work<A: Handshakes>() {
-    const LAST: i32 = 65_536;
+fn descriptors_above_8192_work<A: Handshakes>() {
+    const LAST: i32 = 8_192;
     // The background closer uses no descriptor of the last quarter.
     limits::need_descriptors(2 * LAST as u64);
     let null = std::fs::File::open("/dev/null").unwrap();
