@@ -201,7 +201,7 @@ fn unsafe_counts(modules: &[Module]) -> String {
     let rows = modules.iter().filter_map(|module| {
         let (mut blocks, mut items) = (0, 0);
         count_unsafe(module.tokens.clone(), &mut blocks, &mut items);
-        (blocks + items > 0).then(|| (module.file.as_str(), blocks, items))
+        (blocks + items > 0).then_some((module.file.as_str(), blocks, items))
     });
     let rows: Vec<_> = rows.collect();
     let total = rows.iter().fold((0, 0), |sum, row| (sum.0 + row.1, sum.1 + row.2));

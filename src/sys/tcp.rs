@@ -348,6 +348,7 @@ mod platform {
     /// Whether the kernel has received the peer's FIN on a connection that has failed, after bytes that
     /// the program has not read. False if the kernel does not report it. TCP_INQ counts the FIN, and
     /// SIOCINQ does not.
+    #[cfg(feature = "serve")]
     pub(crate) fn received_fin(socket: Borrowed<'_>) -> bool {
         if is_mptcp(socket) {
             return false;
@@ -762,6 +763,7 @@ mod elsewhere {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) fn received_fin(_socket: Borrowed<'_>) -> bool {
         false
     }
