@@ -380,7 +380,8 @@ impl SocketOptions {
 
     /// Sets an option of the operating system. It is set before bind, connect or listen: on the
     /// socket of each attempt, on each listener, and so for each accepted connection. Default: the
-    /// values of the system.
+    /// values of the system. If the values of an option begin above 0 (buffer sizes, segment size, flow
+    /// label), 0 removes the option again.
     ///
     /// # Errors
     /// The call that creates the socket returns them.
@@ -403,6 +404,7 @@ impl SocketOptions {
     pub fn sockopt(mut self, option: Sockopt, value: u32) -> Self {
         match (option, value) {
             (Sockopt::Nodelay, 0 | 1) => self.nodelay = value == 1,
+            (_, 0) if option.check(0).is_err() => self.forget_sockopt(option),
             _ => self.set_kernel_option(KernelOption::Number(option, value)),
         }
         self

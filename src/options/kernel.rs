@@ -180,6 +180,10 @@ impl SocketOptions {
         self.kernel.insert(after, option);
     }
 
+    pub(super) fn forget_sockopt(&mut self, option: Sockopt) {
+        self.kernel.retain(|other| !matches!(other, KernelOption::Number(o, _) if *o == option));
+    }
+
     pub(super) fn forget_congestion_control(&mut self) {
         self.kernel.retain(|option| !matches!(option, KernelOption::CongestionControl(_)));
     }

@@ -38,6 +38,7 @@ both_apis![
     options_set_back_to_their_defaults_have_no_effect,
     switches_that_are_off_are_accepted_in_every_mode,
     keepalive_set_to_its_default_is_adapted_to_dead_after,
+    options_with_values_above_zero_are_set_back_by_zero,
     sockopt_changes_on_an_open_connection,
     flow_label_is_in_the_packets_of_a_connect,
     flow_label_applies_to_ipv6_only,
@@ -369,6 +370,26 @@ fn switches_that_are_off_are_accepted_in_every_mode<A: Api>() {
             }
         }
     }
+}
+
+/// L8: 0 sets an option back whose values begin above 0: it is rejected in no mode, and has no effect.
+fn options_with_values_above_zero_are_set_back_by_zero<A: Api>() {
+    use Sockopt as O;
+    let peers = Peers::<A>::new();
+    let set = [(O::SendBuffer, 30_000), (O::RecvBuffer, 30_000), (O::MaxSegment, 500)];
+    let set = set.into_iter().chain([(O::FlowLabel, FLOW_LABEL)]);
+    let options: Vec<Opt<A>> = set
+        .flat_map(|(option, value)| [Opt::Sockopt(option, value), Opt::Sockopt(option, 0)])
+        .collect();
+    for (mode, words) in MODES {
+        let outcome = attempt::<A>(mode, &options, &peers);
+        while peers.tcp.accept().is_ok() {}
+        outcome.unwrap_or_else(|e| panic!("{words}: {e:?}"));
+    }
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let [with, without] = [&options[..], &[]].map(|o| A::connect(&server.endpoint(), o).unwrap());
+    let size = |client: &A::Client| client.sockopt(O::SendBuffer).unwrap();
+    assert_eq!(size(&with), size(&without));
 }
 
 /// L1: the default values of keepalive are adapted to dead_after, also if the program sets them.

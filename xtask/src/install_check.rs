@@ -37,7 +37,8 @@ pub fn cmake_user(ws: &Workspace, build: &Build) -> Result<String, Stop> {
     Build::make(ws, &source, ws.target.join("cmake-installed"), &settings)?.test(ws, ".")
 }
 
-/// Compiles and runs a program with the flags of pkg-config, shared and static.
+/// Compiles and runs a program with the flags of pkg-config: with the shared library, with the static
+/// library, and with static system libraries as well.
 pub fn pkg_config_user(ws: &Workspace) -> Result<String, Stop> {
     let pkg_config = tools::PKG_CONFIG.need(ws)?;
     let description =
@@ -59,8 +60,9 @@ pub fn pkg_config_user(ws: &Workspace) -> Result<String, Stop> {
     create_dir(&folder)?;
     let source = folder.join("user.c");
     write_file(&source, USER)?;
-    for (kind, words) in
-        [("shared", shared), ("static", static_words.replace("-lkeepsock", &archive))]
+    let static_words = static_words.replace("-lkeepsock", &archive);
+    let all_static = format!("-static {static_words}");
+    for (kind, words) in [("shared", shared), ("static", static_words), ("all-static", all_static)]
     {
         let program = folder.join(kind);
         let mut compile = ws.command(tools::c_compiler()?);
@@ -78,7 +80,7 @@ pub fn pkg_config_user(ws: &Workspace) -> Result<String, Stop> {
             )));
         }
     }
-    Ok(format!("version {version}, shared and static"))
+    Ok(format!("version {version}, shared, static and all static"))
 }
 
 fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {

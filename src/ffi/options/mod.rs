@@ -507,7 +507,8 @@ pub unsafe extern "C" fn keepsock_options_set_preferred_family(
 /// set the option. Default: the values of the system; nodelay is 1.
 ///
 /// @param option  A keepsock_sockopt.
-/// @param value   The value. An option that is off or on has 0 or 1.
+/// @param value   The value. An option that is off or on has 0 or 1. 0 sets an option back to its
+///   default if its values begin above 0 (buffer sizes, segment size, flow label).
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `option` is not a keepsock_sockopt, or `value` is out
 ///     of its range
