@@ -452,9 +452,9 @@ int32_t keepsock_conn_close_reason(keepsock_conn conn);
  *
  * Nothing is sent to the peer. The program continues the connection in its own way, or adds it to
  * another service (keepsock_service_add()). Only the thread of the connection's event loop may call
- * this function: in a callback of any connection of the loop, or in a function of
- * keepsock_conn_post(). The last callback, on_close with KEEPSOCK_CLOSE_DETACHED, follows after the
- * present callback.
+ * this function: in a callback of any connection of the loop, in a timer of the service that the
+ * loop calls, or in a function that is posted to the loop. The last callback, on_close with
+ * KEEPSOCK_CLOSE_DETACHED, follows after the present callback.
  *
  * - No received byte is lost. Reads of `client` return first the bytes at `buf`, and then the bytes
  *   that the event loop has received and not delivered: the messages after the one of the present
@@ -508,7 +508,9 @@ int32_t keepsock_conn_detach(keepsock_conn conn, const void *buf, size_t len,
  * Sets the timer of the connection: on_timer is called once, after `timeout_ms`.
  *
  * on_timer is not called early. If the event loop is idle, it is called about 1 ms late. A new
- * timeout replaces the previous one.
+ * timeout replaces the previous one. A connection that is closing has no timer:
+ * keepsock_conn_close() stops it, and setting it has no effect. The close timeout limits the time
+ * until on_close.
  *
  * @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
  * @return KEEPSOCK_OK on success, otherwise

@@ -189,7 +189,8 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  * After on_open the library delivers the buffered bytes of `client` (keepsock_client_buffered()),
  * and then the bytes that it receives. `bytes_received` of the service does not count the buffered
  * bytes. A program that accepts in its own loop can thus read the first bytes of a connection, and
- * pass it to a service with the rest. keepsock_conn_detach() takes a connection out again.
+ * pass it to a service with the rest. keepsock_conn_detach() takes a connection out again. A
+ * service that drains still accepts connections of this function, and calls on_drain for them.
  *
  * @param service    A service of keepsock_server_serve_events().
  * @param client     A connection that was connected, accepted, adopted or detached, or that was
@@ -587,7 +588,7 @@ int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const u
  *   keepsock_conn_close(), handler returned   KEEPSOCK_CLOSE_LOCAL              FIN (3)
  *   keepsock_conn_abort()                     KEEPSOCK_CLOSE_LOCAL              RST
  *   keepsock_conn_detach()                    KEEPSOCK_CLOSE_DETACHED           nothing
- *   broadcast to a slow client of threads     KEEPSOCK_CLOSE_LOCAL              RST
+ *   broadcast to a slow client of threads (4) KEEPSOCK_CLOSE_SLOW_CONSUMER      RST
  *   drain: ended before the timeout           KEEPSOCK_CLOSE_LOCAL              FIN (3)
  *   drain: open at the end of the timeout     KEEPSOCK_CLOSE_LOCAL              RST
  *   keepsock_service_free()                   KEEPSOCK_CLOSE_LOCAL              RST
@@ -596,6 +597,7 @@ int32_t keepsock_serve_options_set_cpus(keepsock_serve_options *options, const u
  * (2) With keepsock_server_serve() the handler decides: its call returns the status. The peer
  *     receives FIN when the handler returns, and RST if the handler calls keepsock_client_abort().
  * (3) RST is possible if this side wrote nothing and did not read all received bytes.
+ * (4) Also a client with an unfinished message of keepsock_client_write_message().
  */
 
 /** How a service treats a client that connects while the maximum number of connections are open. */
@@ -733,8 +735,8 @@ int32_t keepsock_serve_options_set_framing(keepsock_serve_options *options,
 /**
  * Limits the send queue of each connection of keepsock_server_serve_events().
  *
- * The queue holds the bytes that the kernel does not accept yet. Each message counts 88 bytes more
- * than its length, for the memory of its entry. Default: 1 MiB.
+ * The queue holds the bytes that the kernel does not accept yet. Each message counts its bytes,
+ * those of its framing, and 88 bytes for the memory of its entry. Default: 1 MiB.
  *
  * The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
  * callback, from another connection's callback or from another thread. All queued bytes count.

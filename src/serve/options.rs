@@ -225,8 +225,8 @@ impl ServeOptions {
 
     /// For [`serve_events`](crate::ServerSocket::serve_events): limits the send queue of each
     /// connection, in bytes. The queue holds bytes that the kernel does not accept yet. Each
-    /// message counts 88 bytes more than its length, for the memory of its queue entry. The limit
-    /// must be above 88. Default: 1 MiB.
+    /// message counts its bytes, those of its framing, and 88 bytes for the memory of its queue entry.
+    /// The limit must be above 88. Default: 1 MiB.
     /// [`Connection::set_queue_limit`](crate::Connection::set_queue_limit) changes it for one connection.
     ///
     /// The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain

@@ -34,7 +34,8 @@ pub(crate) struct Transfer {
     pub unread: Vec<u8>,
     /// Whether bytes were received.
     pub has_received: bool,
-    /// Whether the kernel has accepted bytes of the program.
+    /// Whether the kernel has accepted bytes of the program. True if the program had the descriptor,
+    /// and so could write.
     pub has_written: bool,
     /// Whether this side has shut down sending.
     pub is_half_closed: bool,
@@ -57,7 +58,8 @@ impl ClientSocket {
         let (liveness, close_timeout) = self.liveness_and_close_timeout();
         let has_received = self.liveness().is_some_and(Liveness::has_received);
         let proxied = self.proxied().map(|(source, local)| (source.clone(), local.clone()));
-        let (is_half_closed, has_written) = (self.has(HALF_CLOSED), !self.has(UNWRITTEN));
+        let is_half_closed = self.has(HALF_CLOSED);
+        let has_written = !self.has(UNWRITTEN) || self.has(FD_SHARED);
         let socket = self.release_from(io, operation)?;
         let unread = self.cold.get().map(|_| mem::take(&mut *self.lock_buffer()).into_unread());
         self.flags.fetch_and(!BUFFERED, Ordering::AcqRel);

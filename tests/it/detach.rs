@@ -38,6 +38,7 @@ both_apis![
     add_returns_the_connection_before_on_open,
     add_of_a_connection_that_has_ended_is_refused,
     add_keeps_a_half_closed_direction,
+    close_of_an_added_connection_that_sent_nothing_does_not_wait,
     connection_moves_between_services_under_load_without_loss,
 ];
 
@@ -719,6 +720,31 @@ fn add_returns_the_connection_before_on_open<A: Api>() {
     assert_eq!(some(&peer, 5), b"early");
     drop(peer);
     assert!(matches!(until(&told, closes), What::Close(closed, _) if closed == id));
+}
+
+/// I3: no byte can be lost, so the close does not wait for the FIN of the peer. A connection that has
+/// sent bytes waits.
+fn close_of_an_added_connection_that_sent_nothing_does_not_wait<A: Api>() {
+    for sent in [false, true] {
+        let server = listen::<A>(&[]);
+        let (on, told) = reporting::<A>();
+        let service = server.serve_events(&[], on).unwrap();
+        let (client, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(300_000)]);
+        if sent {
+            client.write_all(b"hello").unwrap();
+        }
+        let conn = service.add(client, 0).map_err(|(_, e)| e).unwrap();
+        assert!(matches!(event(&told), What::Open(_)));
+        conn.close();
+        if sent {
+            assert_eq!(some(&peer, 5), b"hello");
+            // The connection stays until the peer has read the FIN and closes.
+            assert_eq!((&peer).read(&mut [0]).unwrap(), 0);
+            assert_eq!(service.stats().closed, 0);
+            drop(peer);
+        }
+        assert!(matches!(until(&told, closes), What::Close(_, CloseReason::Local)));
+    }
 }
 
 /// I4, E2: a reset that a call has found is not an end of stream of the service.

@@ -284,8 +284,8 @@ pub unsafe extern "C" fn keepsock_serve_options_set_framing(
 
 /// Limits the send queue of each connection of keepsock_server_serve_events().
 ///
-/// The queue holds the bytes that the kernel does not accept yet. Each message counts 88 bytes more
-/// than its length, for the memory of its entry. Default: 1 MiB.
+/// The queue holds the bytes that the kernel does not accept yet. Each message counts its bytes,
+/// those of its framing, and 88 bytes for the memory of its entry. Default: 1 MiB.
 ///
 /// The limit applies to pushed messages: broadcasts, and messages sent from a timer or drain
 /// callback, from another connection's callback or from another thread. All queued bytes count.
@@ -541,7 +541,8 @@ pub unsafe extern "C" fn keepsock_service_broadcast(
 /// After on_open the library delivers the buffered bytes of `client` (keepsock_client_buffered()),
 /// and then the bytes that it receives. `bytes_received` of the service does not count the buffered
 /// bytes. A program that accepts in its own loop can thus read the first bytes of a connection, and
-/// pass it to a service with the rest. keepsock_conn_detach() takes a connection out again.
+/// pass it to a service with the rest. keepsock_conn_detach() takes a connection out again. A
+/// service that drains still accepts connections of this function, and calls on_drain for them.
 ///
 /// @param service    A service of keepsock_server_serve_events().
 /// @param client     A connection that was connected, accepted, adopted or detached, or that was

@@ -368,7 +368,9 @@ impl Connection {
 
     /// Sets the timer of the connection: [`on_timer`](crate::Handler::on_timer) runs once after
     /// `time`. It does not run early. If the loop is idle, it runs about 1 ms late. `None` cancels the
-    /// timer. A connection has one timer, and a new time replaces the old one.
+    /// timer. A connection has one timer, and a new time replaces the old one. A connection that is
+    /// closing has no timer: [`close`](Connection::close) stops it, and setting it has no effect. The
+    /// close timeout limits the time until `on_close`.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};

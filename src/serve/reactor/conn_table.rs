@@ -100,6 +100,7 @@ pub(super) struct Added {
     /// The bytes that were received before.
     pub unread: Vec<u8>,
     pub has_received: bool,
+    pub has_written: bool,
     pub is_half_closed: bool,
     pub is_active_open: bool,
 }
@@ -250,8 +251,7 @@ impl ConnEntry {
         now: u32,
     ) {
         self.socket = Some(socket);
-        // Bytes that the program wrote before it added the connection may still be in flight.
-        self.flags = LIVE | UNOPENED | if accepted { ACCEPTED } else { WROTE };
+        self.flags = LIVE | UNOPENED | if accepted { ACCEPTED } else { 0 };
         self.worker = worker;
         (self.received, self.wrote, self.due) = (now, now, 0);
         (self.beat, self.beats) = (now, 0);
@@ -285,6 +285,10 @@ impl ConnEntry {
         self.flags |= OWN_CONFIG;
         if added.has_received || !unread.is_empty() {
             self.flags |= RECEIVED;
+        }
+        // Bytes that the program wrote before it added the connection may still be in flight.
+        if added.has_written {
+            self.flags |= WROTE;
         }
         if added.is_half_closed {
             self.flags |= FIN_WANTED | FIN_SENT;

@@ -413,6 +413,7 @@ impl ReactorService {
             )),
             unread: taken.unread,
             has_received: taken.has_received,
+            has_written: taken.has_written,
             is_half_closed: taken.is_half_closed,
             is_active_open: taken.is_active_open,
         });
