@@ -2713,6 +2713,7 @@ fn connect_that_the_service_ends_names_the_peer<A: Api>() {
     named(&failure, "add", &tuple.text);
     drop(listener);
     until(&told, closes);
+    eventually("its place is free", || service.connections() == 0);
 
     // The end of accepting ends the reconnects, and the end of the service ends the connects.
     service.connect(&peer, &[], 4).unwrap();
