@@ -4,11 +4,10 @@ use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
-    FD_SHARED, MESSAGE_UNFINISHED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, PROXY_PENDING,
+    FD_SHARED, HALF_CLOSED, NONBLOCK_PENDING, NONBLOCK_PINNED, NONBLOCKING, PROXY_PENDING,
     USES_POLL,
 };
 use crate::io::cancel::CancelToken;
-use crate::stream::liveness::UNFINISHED;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, InUse, Owned};
@@ -196,8 +195,8 @@ impl ClientSocket {
         if self.has(PROXY_PENDING) {
             return Err(wrong("the PROXY header was not received: call read_proxy_header first"));
         }
-        if self.has(MESSAGE_UNFINISHED) {
-            return Err(wrong(UNFINISHED));
+        if let Some(cause) = self.rest_first().filter(|_| !self.has(HALF_CLOSED)) {
+            return Err(self.failed(operation, cause, 0));
         }
         self.local_address(Some(&io));
         let owned = self.descriptor.release(io);

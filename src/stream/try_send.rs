@@ -3,7 +3,7 @@
 use std::io;
 
 use super::ClientSocket;
-use super::flags::{HEARTBEAT_PARTIAL, MESSAGE_UNFINISHED, UNWRITTEN};
+use super::flags::{HEARTBEAT_PARTIAL, UNWRITTEN};
 use crate::io::lock::{Guard, PollingLock};
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Wait};
@@ -37,8 +37,10 @@ impl ClientSocket {
             }
         }
         // Only the program has the rest of the message, which the kernel has not accepted.
-        if self.has(MESSAGE_UNFINISHED) {
-            return self.end_slow_consumer();
+        match self.rest_first() {
+            Some(_) if self.is_shutting_down() => return TrySend::ShutDown,
+            Some(_) => return self.end_slow_consumer(),
+            None => {}
         }
         let mut done = 0;
         while done < message.len() {

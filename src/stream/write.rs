@@ -9,7 +9,6 @@ use super::flags::{
     CLOSING, HALF_CLOSED, MESSAGE_UNFINISHED, SEQPACKET, SLOW_WRITE, UNWRITTEN, WRITE_INTERRUPTED,
     WRITE_TIMEOUT,
 };
-use super::liveness::UNFINISHED;
 use crate::io::lock::Guard;
 use crate::io::timeout::{CallTimeout, MAX_CALL_BYTES};
 use crate::io::wait::{Cause, Stop};
@@ -37,11 +36,19 @@ fn count_fitting(bufs: &[IoSlice<'_>], max: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UnfinishedMessage {
     framing: Framing,
-    /// The length of the message without its marks.
-    len: usize,
+    /// The address and the length of the message without its marks.
+    buffer: (usize, usize),
     /// The bytes before and after the message.
     marks: (Encoded, Encoded),
     done: usize,
+}
+
+impl UnfinishedMessage {
+    /// Whether a call with this framing and buffer continues the message. The bytes that were sent
+    /// are not compared: the caller keeps the buffer unchanged.
+    fn is_of(&self, framing: &Framing, buffer: (usize, usize)) -> bool {
+        self.framing == *framing && self.buffer == buffer
+    }
 }
 
 /// Why a message was not written.
@@ -282,12 +289,14 @@ impl ClientSocket {
     ///
     /// The write timeout limits the whole call. The call never raises SIGPIPE.
     ///
-    /// If a call ends by `WouldBlock`, `TimedOut` or `Cancelled` after the kernel has accepted a part
-    /// of the message, the message is unfinished. Call the function again with the same framing and
-    /// message: the call sends the rest, and succeeds when the message is complete. Until then every
-    /// other write fails with `WrongState`, because the peer would take its bytes for the rest of the
-    /// message, and the library sends no heartbeat. `shutdown_write`, `close` and `abort` are
-    /// permitted.
+    /// If a call fails after the kernel has accepted a part of the message, the message is
+    /// unfinished, whatever the error is. Call the function again with the same framing and the same
+    /// buffer, which means the same address, length and bytes: the call sends the rest, and succeeds
+    /// when the message is complete. Until then every other write fails with `WrongState`, because
+    /// the peer would take its bytes for the rest of the message, and the library sends no heartbeat.
+    /// A call that started before the message became unfinished does not continue it.
+    /// `shutdown_write`, `close` and `abort` are permitted. A connection that has ended returns its
+    /// end.
     ///
     /// # Errors
     /// [`Error::transferred`](crate::Error::transferred) returns the number of bytes of the message,
@@ -299,7 +308,7 @@ impl ClientSocket {
     ///   lines), or the format of the length cannot represent its length; or the framing has a
     ///   maximum or a length of 0, or a maximum that contradicts its length field.
     /// - [`WrongState`](ErrorKind::WrongState): the socket is of type SOCK_SEQPACKET; or the
-    ///   unfinished message has another framing or length.
+    ///   unfinished message has another framing or buffer.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, Framing, LengthFormat, ServerSocket};
@@ -324,30 +333,33 @@ impl ClientSocket {
         self.require_stream("write")?;
         framing.validate("write")?;
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
-        let mut done = 0;
+        let buffer = (message.as_ptr().addr(), message.len());
+        // A message that becomes unfinished while this call waits is that of another caller.
+        let resumed = self.unfinished().filter(|started| started.is_of(framing, buffer));
+        let mut done = resumed.map_or(0, |started| started.done);
         let mut write = || -> StdResult<(), MessageStop> {
             let guard = self.lock_writes(&io, &timeout)?;
-            self.finish_heartbeat(&io, &mut timeout, &guard)?;
-            let (before, after) = match self.unfinished(&guard) {
-                Some(started) if started.framing == *framing && started.len == message.len() => {
+            let started = self.unfinished().filter(|started| started.is_of(framing, buffer));
+            let marks = match started {
+                Some(started) if resumed.is_some() => {
                     done = started.done;
                     started.marks
                 }
-                Some(_) => return Err(Cause::State(UNFINISHED).into()),
-                None => framing.mark(message).ok_or(MessageStop::Rejected)?,
+                _ => {
+                    done = 0;
+                    self.prepare_write(&io, &mut timeout, &guard)?;
+                    framing.mark(message).ok_or(MessageStop::Rejected)?
+                }
             };
-            let marks = (before, after);
+            let (before, after) = &marks;
             let mut parts = [before.as_slice(), message, after.as_slice()].map(IoSlice::new);
             let total = parts.iter().map(|part| part.len()).sum();
             let mut left = parts.as_mut_slice();
             IoSlice::advance_slices(&mut left, done);
             let sent = self.send_slices(&io, &mut timeout, left, &mut done, total);
-            // A connection that has ended returns its end to every write.
-            let continues = sent.as_ref().is_err_and(|cause| !matches!(cause, Cause::Over(..)));
-            if continues && done > 0 {
-                let len = message.len();
+            if sent.is_err() && done > 0 {
                 self.note_unfinished(
-                    UnfinishedMessage { framing: *framing, len, marks, done },
+                    UnfinishedMessage { framing: *framing, buffer, marks, done },
                     &guard,
                 );
             } else if self.has(MESSAGE_UNFINISHED) {
@@ -368,7 +380,7 @@ impl ClientSocket {
 
     /// The message of which a part was sent.
     #[inline]
-    fn unfinished(&self, _guard: &Guard<'_>) -> Option<UnfinishedMessage> {
+    fn unfinished(&self) -> Option<UnfinishedMessage> {
         if self.has(MESSAGE_UNFINISHED) { self.lock_unfinished().as_deref().copied() } else { None }
     }
 

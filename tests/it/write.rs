@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::{
@@ -27,6 +27,9 @@ both_apis![
     message_that_is_unfinished_is_continued,
     message_that_is_unfinished_permits_no_other_write,
     message_that_is_unfinished_permits_the_end,
+    message_that_is_unfinished_is_not_continued_by_a_waiting_call,
+    message_is_unfinished_after_an_idle_timeout,
+    message_that_is_unfinished_hides_no_end,
     message_without_an_accepted_byte_is_not_unfinished,
     #[cfg(feature = "serve")] {
         write_to_closed_peer_raises_no_sigpipe,
@@ -394,6 +397,7 @@ fn message_that_is_unfinished_is_continued<A: Api>() {
 /// heartbeat. The message is continued afterwards.
 fn message_that_is_unfinished_permits_no_other_write<A: Api>() {
     let message = vec![0; MESSAGE];
+    let other = vec![1; MESSAGE];
     let (framing, before, after) = framings()[2];
     let file = system::blank_file(10);
     let blocked = system::blank_file(0);
@@ -404,12 +408,13 @@ fn message_that_is_unfinished_permits_no_other_write<A: Api>() {
         let failure = fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
         let mut got = Vec::new();
         drain::<A>(&p.accepted, &mut got, failure.transferred);
-        let calls: [&dyn Fn() -> support::Outcome<()>; 8] = [
+        let calls: [&dyn Fn() -> support::Outcome<()>; 9] = [
             &|| p.client.write(b"x").map(drop),
             &|| p.client.write_all(b"x"),
             &|| p.client.write_all(&message),
             &|| p.client.write_slices(&[b"x", b"y"]),
             &|| p.client.send_file(file.as_raw_fd(), 0, 10).map(drop),
+            &|| p.client.write_message(&framing, &other),
             &|| p.client.write_message(&framing, &message[1..]),
             &|| p.client.write_message(&Framing::Raw, &message),
             &|| p.client.release().map(drop),
@@ -462,6 +467,117 @@ fn message_that_is_unfinished_permits_the_end<A: Api>() {
                 fails(p.accepted.read_exact(&mut [0; 1]), ErrorKind::EndOfStream);
             }
         }
+    }
+}
+
+/// I1: a call that waits for another writer does not continue the message that this writer leaves
+/// unfinished, even if it writes the same buffer.
+fn message_that_is_unfinished_is_not_continued_by_a_waiting_call<A: Api>() {
+    const TIMEOUT: Duration = Duration::from_millis(1000);
+    let (message, other) = (vec![0; MESSAGE], vec![1; MESSAGE]);
+    let framing = framings()[2].0;
+    for transport in TRANSPORTS {
+        // A machine under load may start the second call too late.
+        let waited = (0..20).any(|_| {
+            let p = small_pair::<A>(transport);
+            p.client.set_write_timeout(TIMEOUT.as_millis() as i64).unwrap();
+            thread::scope(|scope| {
+                let first = scope.spawn(|| {
+                    let outcome = p.client.write_message(&framing, &message);
+                    fails(outcome, ErrorKind::TimedOut);
+                    Instant::now()
+                });
+                p.accepted.read_exact(&mut [0; 1]).unwrap();
+                // The timeout of the calls that start from now on.
+                p.client.set_write_timeout(10_000).unwrap();
+                let start = Instant::now();
+                let calls = [&message, &other]
+                    .map(|buffer| scope.spawn(|| p.client.write_message(&framing, buffer)));
+                let outcomes = calls.map(|call| call.join().unwrap());
+                let waited = first.join().unwrap().saturating_duration_since(start) > TIMEOUT / 2;
+                if waited {
+                    for outcome in outcomes {
+                        let failure = fails(outcome, ErrorKind::WrongState);
+                        assert_eq!(failure.transferred, 0);
+                    }
+                }
+                waited
+            })
+        });
+        assert!(waited, "no second call started in time");
+    }
+}
+
+/// I1, K6: a message is also unfinished if its call ends because the connection was idle. The peer
+/// receives it once.
+fn message_is_unfinished_after_an_idle_timeout<A: Api>() {
+    let message = vec![0; MESSAGE];
+    let (framing, before, after) = framings()[2];
+    for transport in TRANSPORTS {
+        for unfinished_before in [false, true] {
+            let p = small_pair::<A>(transport);
+            p.client.set_nonblocking(true).unwrap();
+            if unfinished_before {
+                fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
+            }
+            p.client.set_idle_timeout(50).unwrap();
+            support::eventually("the idle timeout", || match p.client.check_liveness() {
+                Ok(left) => {
+                    thread::sleep(Duration::from_millis(left as u64));
+                    false
+                }
+                Err(failure) => failure.is(ErrorKind::IdleTimeout),
+            });
+            p.client.set_nonblocking(false).unwrap();
+            let (mut got, mut calls) = (Vec::new(), 0);
+            while let Err(failure) = p.client.write_message(&framing, &message) {
+                assert!(failure.is(ErrorKind::IdleTimeout), "{failure:?}");
+                fails(p.client.write_all(b"x"), ErrorKind::WrongState);
+                fails(p.client.release(), ErrorKind::WrongState);
+                let arrived = failure.transferred - got.len();
+                drain::<A>(&p.accepted, &mut got, arrived);
+                calls += 1;
+                assert!(calls < 10_000);
+            }
+            assert!(calls > 0);
+            let left = before.len() + MESSAGE + after.len() - got.len();
+            drain::<A>(&p.accepted, &mut got, left);
+            assert!(got == [before, &message, after].concat());
+            p.client.write_all(b"next").unwrap();
+            drain::<A>(&p.accepted, &mut got, 4);
+            assert!(got.ends_with(b"next"));
+        }
+    }
+}
+
+/// I1, E1: after the end of a connection with an unfinished message, writes fail because of that end,
+/// and the descriptor can be released.
+fn message_that_is_unfinished_hides_no_end<A: Api>() {
+    let message = vec![0; MESSAGE];
+    let framing = framings()[2].0;
+    for transport in TRANSPORTS {
+        let p = small_pair::<A>(transport);
+        p.client.set_nonblocking(true).unwrap();
+        fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
+        p.client.shutdown_write().unwrap();
+        for outcome in [p.client.write_all(b"x"), p.client.write_message(&framing, &message)] {
+            let failure = fails(outcome, ErrorKind::WrongState);
+            assert!(!failure.message.contains("call write_message"), "{failure:?}");
+        }
+        p.client.release().unwrap();
+
+        let p = small_pair::<A>(transport);
+        p.client.set_nonblocking(true).unwrap();
+        fails(p.client.write_message(&framing, &message), ErrorKind::WouldBlock);
+        p.accepted.abort();
+        support::eventually("the reset arrives", || {
+            let failure = p.client.write_message(&framing, &message).unwrap_err();
+            assert!(failure.is(ErrorKind::Reset) || failure.is(ErrorKind::WouldBlock));
+            failure.is(ErrorKind::Reset)
+        });
+        fails(p.client.write_all(b"x"), ErrorKind::Reset);
+        fails(p.client.write_message(&Framing::Raw, b"x"), ErrorKind::Reset);
+        p.client.release().unwrap();
     }
 }
 

@@ -16,17 +16,18 @@ use crate::internal::CancellationDisabled;
 /// bytes of the message that the kernel has accepted in all calls, including those of the length
 /// and the delimiter.
 ///
-/// If a call ends by KEEPSOCK_ERR_WOULD_BLOCK, KEEPSOCK_ERR_TIMED_OUT or KEEPSOCK_ERR_CANCELLED
-/// after the kernel has accepted a part of the message, the message is unfinished. Call the
-/// function again with the same framing and message: the call sends the rest, and returns
-/// KEEPSOCK_OK when the message is complete. Until then every other write returns
-/// KEEPSOCK_ERR_WRONG_STATE, because the peer would take its bytes for the rest of the message,
-/// and the library sends no heartbeat. keepsock_client_shutdown_write(), keepsock_client_close()
-/// and keepsock_client_abort() are permitted. If no byte was accepted, the message is not
-/// unfinished.
+/// If a call fails after the kernel has accepted a part of the message, the message is unfinished,
+/// whatever the status is. Call the function again with the same framing and the same buffer, which
+/// means the same address, length and bytes: the call sends the rest, and returns KEEPSOCK_OK when
+/// the message is complete. Until then every other write returns KEEPSOCK_ERR_WRONG_STATE, because
+/// the peer would take its bytes for the rest of the message, and the library sends no heartbeat. A
+/// call that started before the message became unfinished does not continue it.
+/// keepsock_client_shutdown_write(), keepsock_client_close() and keepsock_client_abort() are
+/// permitted. A connection that has ended returns its end. If no byte was accepted, the message is
+/// not unfinished.
 ///
 /// @param framing  The framing.
-/// @param buf      The message.
+/// @param buf      The message. Keep it unchanged and at its address while it is unfinished.
 /// @param len      The number of bytes.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TIMED_OUT: the write timeout expired
@@ -41,7 +42,7 @@ use crate::internal::CancellationDisabled;
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
 ///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
-///     or the unfinished message has another framing or length
+///     or the unfinished message has another framing or buffer
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, no version has this `framing->size`, a member of

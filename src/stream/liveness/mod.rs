@@ -46,8 +46,8 @@ use crate::types::error::{ErrorKind, Result};
 use policy::{Liveness, PartialHeartbeat};
 
 /// Why a write must not start while a message is unfinished.
-pub(super) const UNFINISHED: &str = "an earlier write_message has sent only a part of its message: \
-    call write_message with the same framing and message again";
+const UNFINISHED: &str = "an earlier write_message has sent only a part of its message: \
+    call write_message with the same framing and buffer again";
 
 impl ClientSocket {
     /// Runs the liveness checks that are due, and returns the time within which to call again. `None`:
@@ -339,11 +339,23 @@ impl ClientSocket {
     ) -> StdResult<(), Cause> {
         if self.has(HEARTBEAT_PARTIAL | MESSAGE_UNFINISHED) {
             self.finish_heartbeat(io, timeout, guard)?;
-            if self.has(MESSAGE_UNFINISHED) {
-                return Err(Cause::State(UNFINISHED));
+            if let Some(cause) = self.rest_first() {
+                return Err(cause);
             }
         }
         Ok(())
+    }
+
+    /// Why no other bytes may follow the part of a message that was sent. `None`: no message is
+    /// unfinished, or the connection has ended, and a write returns that end.
+    pub(super) fn rest_first(&self) -> Option<Cause> {
+        let ended = || self.stored_error().is_some() || self.require_writable().is_err();
+        if !self.has(MESSAGE_UNFINISHED) || ended() {
+            return None;
+        }
+        // The flag is set before the kernel rejects writes.
+        let shut_down = Cause::Over(ErrorKind::WrongState, None);
+        Some(if self.has(HALF_CLOSED) { shut_down } else { Cause::State(UNFINISHED) })
     }
 
     /// Completes a heartbeat of which the kernel has accepted only a part.
