@@ -120,7 +120,8 @@ enum {
         a stream stay readable. A received packet is lost. */
     KEEPSOCK_ERR_TOO_LONG = -16,
     /** The idle timeout or the first-byte timeout expired. Reads fail from now on. The program
-        may write a last message, and should close the connection. */
+        may write a last message, and should close the connection. Or the PROXY header did not
+        arrive in time: the connection was reset. */
     KEEPSOCK_ERR_IDLE_TIMEOUT = -17,
     /** The peer did not answer a heartbeat within the heartbeat timeout. Reads fail from now on,
         and the program should close the connection. */

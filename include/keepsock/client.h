@@ -278,7 +278,8 @@ typedef struct {
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -313,7 +314,8 @@ int32_t keepsock_client_read(keepsock_client *client, void *buf, size_t cap, siz
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or this process has
@@ -349,7 +351,8 @@ int32_t keepsock_client_read_exact(keepsock_client *client, void *buf, size_t le
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -384,7 +387,8 @@ int32_t keepsock_client_read_until(keepsock_client *client, uint8_t delimiter, v
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -434,7 +438,8 @@ int32_t keepsock_client_read_line(keepsock_client *client, char *buf, size_t cap
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -469,7 +474,8 @@ int32_t keepsock_client_read_message(keepsock_client *client, const keepsock_fra
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
  *   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many
@@ -502,7 +508,8 @@ int32_t keepsock_client_read_slices(keepsock_client *client, const keepsock_buff
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_WRONG_STATE: the socket is SOCK_SEQPACKET, which has whole packets only
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -1026,6 +1033,9 @@ int32_t keepsock_client_close_reason(const keepsock_client *client);
  * - The results of keepsock_client_wait_hangup() and keepsock_client_close_reason() are the reason.
  * - After the idle timeout or the first-byte timeout keepsock_client_close() closes gracefully.
  *   After the others it returns their status if data was written.
+ * If the PROXY header did not arrive in time, the call that detects it resets the connection and
+ * returns KEEPSOCK_ERR_IDLE_TIMEOUT. Later calls return KEEPSOCK_ERR_CLOSED, and the close reason
+ * is KEEPSOCK_CLOSE_IDLE_TIMEOUT.
  * A write or keepsock_client_wait_hangup() that is waiting when another thread ends the connection
  * notices the end within a quarter of the timeout.
  */
@@ -1216,10 +1226,10 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  * The function sends a heartbeat if one is due and no other thread writes. It fails if the peer
  * is dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an
  * answer, or if the connection was idle for the idle timeout. It resets a connection from a
- * trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(). Unread
- * bytes that arrived after a heartbeat answer it. They do not count as traffic for the idle
- * timeout. If bytes are unread when it expires, the program has up to 50 ms, and at most a
- * quarter of the timeout, to read them.
+ * trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(), also if
+ * another timeout has ended the connection before. Unread bytes that arrived after a heartbeat
+ * answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
+ * expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
  *
  * @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
  *                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
@@ -1228,9 +1238,9 @@ int32_t keepsock_client_fd(const keepsock_client *client, keepsock_fd *fd, keeps
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired; or the PROXY
+ *     header did not arrive in time, and the connection was reset
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
- *   - KEEPSOCK_ERR_TIMED_OUT: the PROXY header did not arrive in time; the connection was reset
  *   - KEEPSOCK_ERR_MALFORMED: the PROXY header is not valid; the connection was reset
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again
@@ -1290,14 +1300,13 @@ int32_t keepsock_client_five_tuple(const keepsock_client *client, keepsock_five_
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_MALFORMED: the first bytes are not a header, or the proxy closed its side within
  *     it; the connection was reset
- *   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within
- *     keepsock_options_set_proxy_timeout(); the connection was reset
  *   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the header is incomplete
  *   - KEEPSOCK_ERR_RESET: the proxy reset the connection
  *   - KEEPSOCK_ERR_DEAD: the proxy vanished
  *   - KEEPSOCK_ERR_STALLED: the proxy takes no data
  *   - KEEPSOCK_ERR_UNREACHABLE: the network reported the proxy unreachable
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired; or the header did not
+ *     arrive within keepsock_options_set_proxy_timeout(), and the connection was reset
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: nothing was received after a heartbeat
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_DRAINING: the service is draining

@@ -200,8 +200,8 @@ int32_t keepsock_server_serve_events(keepsock_server *server, const keepsock_ser
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the service is one of keepsock_server_serve(), or serves the
  *     maximum number of connections; or the call comes from a forked child. Or `client` is a
- *     SOCK_SEQPACKET socket, awaits a PROXY header, has sent a part of a heartbeat, or is in use by
- *     another thread
+ *     SOCK_SEQPACKET socket, awaits a PROXY header, has sent a part of a heartbeat, has an
+ *     unfinished message of keepsock_client_write_message(), or is in use by another thread
  *   - KEEPSOCK_ERR_CLOSED: the service has ended, or this process closed `client`
  *   - KEEPSOCK_ERR_RESET: the peer, or a device on the path, reset the connection. An earlier call
  *     on `client` has observed this end, or one of the next five

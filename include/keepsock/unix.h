@@ -164,7 +164,8 @@ int32_t keepsock_client_send_fds(keepsock_client *client, const void *buf, size_
  *   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
  *   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
  *   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
- *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+ *   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+ *     header did not arrive in time
  *   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
  *   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
  *   - KEEPSOCK_ERR_UNSUPPORTED: TCP, or Windows

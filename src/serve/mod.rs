@@ -224,8 +224,8 @@ impl Service {
     /// - [`WrongState`](ErrorKind::WrongState): the service has a thread for each connection;
     ///   [`max_connections`](ServeOptions::max_connections) connections are being served; another
     ///   thread is in a call on the socket; its PROXY header was not
-    ///   [received](ClientSocket::read_proxy_header); a heartbeat is partly sent; it is a
-    ///   `SOCK_SEQPACKET` socket; or this process is a forked child.
+    ///   [received](ClientSocket::read_proxy_header); a heartbeat is partly sent; a message of
+    ///   [`write_message`](ClientSocket::write_message) is unfinished; it is a `SOCK_SEQPACKET` socket; or this process is a forked child.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the socket was made with
     ///   [`keep_stats`](crate::SocketOptions::keep_stats), which has no effect here.
     /// - [`Closed`](ErrorKind::Closed): the socket is closed, or the service has ended.

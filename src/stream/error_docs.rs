@@ -25,7 +25,8 @@ macro_rules! end_errors {
             "
 - [`IdleTimeout`](crate::ErrorKind::IdleTimeout): the connection was idle for the
   [`idle_timeout`](crate::SocketOptions::idle_timeout), or no byte arrived within the
-  [`first_byte_timeout`](crate::SocketOptions::first_byte_timeout).
+  [`first_byte_timeout`](crate::SocketOptions::first_byte_timeout). Or the PROXY header did not arrive
+  within the [`proxy_timeout`](crate::SocketOptions::proxy_timeout), and the connection was reset.
 - [`HeartbeatTimeout`](crate::ErrorKind::HeartbeatTimeout): the peer did not answer a heartbeat
   within the [`heartbeat_timeout`](crate::SocketOptions::heartbeat_timeout)."
         )
@@ -52,8 +53,7 @@ macro_rules! write_end_errors {
 macro_rules! read_errors {
     () => {
         "\
-- [`TimedOut`](crate::ErrorKind::TimedOut): the read timeout expired, or the
-  [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
+- [`TimedOut`](crate::ErrorKind::TimedOut): the read timeout expired.
 - [`Malformed`](crate::ErrorKind::Malformed): the connection from a
   [`trusted_proxy`](crate::SocketOptions::trusted_proxy) has no valid PROXY header. It was reset.
 - [`WouldBlock`](crate::ErrorKind::WouldBlock): the socket is in non-blocking mode, and the call

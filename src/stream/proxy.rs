@@ -66,7 +66,7 @@ impl ClientSocket {
     /// After the first two, the connection is reset.
     /// - [`Malformed`](ErrorKind::Malformed): the first bytes are not a header, or the proxy closed its
     ///   side within it.
-    /// - [`TimedOut`](ErrorKind::TimedOut): the header did not arrive within the
+    /// - [`IdleTimeout`](ErrorKind::IdleTimeout): the header did not arrive within the
     ///   [`proxy_timeout`](crate::SocketOptions::proxy_timeout).
     /// - [`WouldBlock`](ErrorKind::WouldBlock): in non-blocking mode, the header is incomplete.
     #[doc = end_errors!()]
@@ -152,7 +152,7 @@ impl ClientSocket {
         }
         match self.try_header(io, head, &mut head.lock_parser())? {
             Progress::Complete => Ok(()),
-            Progress::Incomplete => Err(self.reject_header(head, ErrorKind::TimedOut, INCOMPLETE)),
+            Progress::Incomplete => Err(self.reject_late_header(head)),
         }
     }
 
@@ -168,10 +168,10 @@ impl ClientSocket {
             match self.try_header(io, head, &mut parser)? {
                 Progress::Complete => return Ok(()),
                 Progress::Incomplete if head.deadline.has_passed() => {
-                    return Err(self.reject_header(head, ErrorKind::TimedOut, INCOMPLETE));
+                    return Err(self.reject_late_header(head));
                 }
                 Progress::Incomplete if self.has(NONBLOCKING) => {
-                    return Err(self.failed(OPERATION, ErrorKind::WouldBlock.into(), 0));
+                    return Err(self.failed(OPERATION, self.would_block(), 0));
                 }
                 Progress::Incomplete => {}
             }
@@ -184,7 +184,8 @@ impl ClientSocket {
         }
     }
 
-    /// Receives the part of the header that is there. Resets the connection if it is malformed.
+    /// Receives the part of the header that is there. Resets the connection if it is malformed. After
+    /// a limit has ended the connection, a header is not received.
     fn try_header(
         &self,
         io: &InUse<'_>,
@@ -194,6 +195,13 @@ impl ClientSocket {
         loop {
             if !self.has(PROXY_PENDING) {
                 return Ok(Progress::Complete);
+            }
+            // Another thread may have reset the connection because of its header.
+            if self.is_closing(io) {
+                return Err(self.closed_error(OPERATION));
+            }
+            if self.limit_end().is_some() {
+                return Ok(Progress::Incomplete);
             }
             match receive_header(io.socket(), parser) {
                 Ok(Some(HeaderState::Complete(proxied))) => {
@@ -220,13 +228,21 @@ impl ClientSocket {
         }
     }
 
+    /// Resets a connection whose header is incomplete at its deadline. A connection that a limit has
+    /// ended before keeps that end.
+    #[cold]
+    fn reject_late_header(&self, head: &ProxyHead) -> Error {
+        let kind = self.limit_end().map_or(ErrorKind::IdleTimeout, |cause| cause.kind());
+        self.reject_header(head, kind, "the header is incomplete")
+    }
+
     /// Resets the connection because of its header.
     #[cold]
     fn reject_header(&self, head: &ProxyHead, kind: ErrorKind, why: &str) -> Error {
         let error = self.failed(OPERATION, kind.into(), 0).detail(why.to_owned());
         self.set_close_reason(match kind {
-            ErrorKind::TimedOut => CloseReason::IdleTimeout,
-            _ => CloseReason::MessageMalformed,
+            ErrorKind::Malformed => CloseReason::MessageMalformed,
+            _ => CloseReason::IdleTimeout,
         });
         if let Some(rejected) = &head.rejected {
             rejected.fetch_add(1, Ordering::Relaxed);
@@ -241,9 +257,6 @@ enum Progress {
     Complete,
     Incomplete,
 }
-
-/// Why a header that did not arrive in time was rejected.
-const INCOMPLETE: &str = "the header is incomplete";
 
 /// Receives the bytes of a header that are there, and no byte after it. `None`: there are none.
 pub(crate) fn receive_header(

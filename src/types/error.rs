@@ -66,7 +66,8 @@ pub enum ErrorKind {
     #[error("longer than the maximum")]
     TooLong = -16,
     /// The idle timeout or the first-byte timeout expired. Reads fail from now on. The program may
-    /// write a last message, and should close the connection.
+    /// write a last message, and should close the connection. Or the PROXY header did not arrive in
+    /// time: the connection was reset.
     #[error("idle timeout")]
     IdleTimeout = -17,
     /// The peer did not answer a heartbeat within the heartbeat timeout. Reads fail from now on, and
@@ -668,7 +669,7 @@ pub(crate) const SHUT_DOWN: &str = "shutdown_write was called earlier: write all
 
 /// The detail of an error about a descriptor that a call of another thread uses.
 pub(crate) const IN_USE: &str =
-    "another thread or a borrowed descriptor uses the socket: end that use before the release";
+    "another thread or a borrowed descriptor uses the socket: end that use first";
 
 /// The detail of an error about an index after the last element of a list.
 pub(crate) fn no_element(name: &str, index: usize) -> String {

@@ -21,6 +21,7 @@ both_apis![
     proxy_header_that_is_wrong_resets_the_connection,
     proxy_header_that_is_late_resets_the_connection,
     proxy_timeout_holds_for_calls_that_do_not_read,
+    connection_ended_before_its_proxy_header_stays_ended,
     proxy_header_is_limited_by_the_read_timeout,
     proxy_that_resets_within_the_header_is_reported_again,
     connection_from_untrusted_address_is_closed,
@@ -267,11 +268,11 @@ fn proxy_header_that_is_late_resets_the_connection<A: Api>() {
             // A later read finds the connection closed.
             eventually("the header is late", || {
                 let failure = client.read(&mut [0; 8]).unwrap_err();
-                assert!(failure.is(ErrorKind::TimedOut) || failure.is(ErrorKind::WouldBlock));
-                failure.is(ErrorKind::TimedOut)
+                assert!(failure.is(ErrorKind::IdleTimeout) || failure.is(ErrorKind::WouldBlock));
+                failure.is(ErrorKind::IdleTimeout)
             });
         } else {
-            let failure = fails(client.read(&mut [0; 8]), ErrorKind::TimedOut);
+            let failure = fails(client.read(&mut [0; 8]), ErrorKind::IdleTimeout);
             assert!(failure.message.contains("the header is incomplete"), "{failure:?}");
         }
         assert!(is_reset(&peer));
@@ -300,7 +301,7 @@ fn proxy_timeout_holds_for_calls_that_do_not_read<A: Api>() {
                 looks += 1;
                 assert!(looks < 10);
             };
-            assert!(failure.is(ErrorKind::TimedOut), "{failure:?}");
+            assert!(failure.is(ErrorKind::IdleTimeout), "{failure:?}");
             assert!(failure.message.contains("the header is incomplete"), "{failure:?}");
             fails(client.check_liveness(), ErrorKind::Closed);
         },
@@ -348,6 +349,66 @@ fn proxy_timeout_holds_for_calls_that_do_not_read<A: Api>() {
         assert!(is_reset(&peer));
     }
     assert_eq!((server.stats().accepted, server.stats().proxy_rejected), (6, 5));
+}
+
+/// C1, K6: a connection that another timeout has ended before its header returns that end from every
+/// read, in each mode. A header that arrives afterwards is not received, and the timeout for the header
+/// still resets the connection.
+fn connection_ended_before_its_proxy_header_stays_ended<A: Api>() {
+    let beat = [Opt::Heartbeat(b"beat", 30), Opt::HeartbeatTimeout(60)];
+    let (idle, unanswered) = (CloseReason::IdleTimeout, CloseReason::HeartbeatTimeout);
+    let cases = [
+        (vec![Opt::IdleTimeout(60)], ErrorKind::IdleTimeout, idle),
+        (vec![Opt::FirstByteTimeout(60)], ErrorKind::IdleTimeout, idle),
+        (beat.into(), ErrorKind::HeartbeatTimeout, unanswered),
+    ];
+    let mut connections = Vec::new();
+    for (mut options, kind, reason) in cases {
+        options.extend([Opt::TrustedProxy(TRUST), Opt::ProxyTimeout(4000)]);
+        for nonblocking in [true, false] {
+            let server = A::listen("127.0.0.1:0", &options).unwrap();
+            let (client, mut peer) = accepted::<A>(&server, b"");
+            let before = client.five_tuple();
+            client.set_nonblocking(nonblocking).unwrap();
+            eventually("the timeout ends the connection", || match client.check_liveness() {
+                Ok(left) => {
+                    thread::sleep(Duration::from_millis(left as u64));
+                    false
+                }
+                Err(failure) => failure.is(kind),
+            });
+            for header in [b"".as_slice(), V1, b"data\n"] {
+                peer.write_all(header).unwrap();
+                fails(client.read(&mut [0; 8]), kind);
+                fails(client.read_line(8), kind);
+                fails(client.peek(&mut [0; 8]), kind);
+                fails(client.read_proxy_header(), kind);
+                fails(client.check_liveness().map(drop), kind);
+            }
+            assert_eq!(client.five_tuple().remote, before.remote);
+            assert_eq!(client.proxy_address(), None);
+            assert_eq!(server.stats().proxy_rejected, 0);
+            connections.push((server, client, peer, kind, reason));
+        }
+    }
+    for (i, (server, client, mut peer, kind, reason)) in connections.into_iter().enumerate() {
+        // A read applies the timeout, and so does a liveness check.
+        let call = || match i % 2 {
+            0 => client.read(&mut [0; 8]).map(drop),
+            _ => client.check_liveness().map(drop),
+        };
+        eventually("the connection is reset", || {
+            let failure = call().unwrap_err();
+            assert!(failure.is(kind) || failure.is(ErrorKind::Closed), "{failure:?}");
+            thread::sleep(Duration::from_millis(10));
+            failure.is(ErrorKind::Closed)
+        });
+        assert_eq!(client.close_reason(), Some(reason));
+        assert_eq!(server.stats().proxy_rejected, 1);
+        while let Ok(n) = peer.read(&mut [0; 64]) {
+            assert!(n > 0, "the end of the stream");
+        }
+    }
 }
 
 /// I1: the read timeout limits the whole call, with the wait for the header. The header may still

@@ -15,10 +15,10 @@ use crate::ffi::{
 /// The function sends a heartbeat if one is due and no other thread writes. It fails if the peer
 /// is dead (keepsock_options_set_dead_after()), if the heartbeat timeout expired without an
 /// answer, or if the connection was idle for the idle timeout. It resets a connection from a
-/// trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(). Unread
-/// bytes that arrived after a heartbeat answer it. They do not count as traffic for the idle
-/// timeout. If bytes are unread when it expires, the program has up to 50 ms, and at most a
-/// quarter of the timeout, to read them.
+/// trusted proxy whose header is incomplete after keepsock_options_set_proxy_timeout(), also if
+/// another timeout has ended the connection before. Unread bytes that arrived after a heartbeat
+/// answer it. They do not count as traffic for the idle timeout. If bytes are unread when it
+/// expires, the program has up to 50 ms, and at most a quarter of the timeout, to read them.
 ///
 /// @param timeout_ms  Receives the milliseconds until the next call is due, at most INT_MAX, for
 ///                    poll(2). KEEPSOCK_INFINITE means that no call is needed.
@@ -27,9 +27,9 @@ use crate::ffi::{
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired; or the PROXY
+///     header did not arrive in time, and the connection was reset
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
-///   - KEEPSOCK_ERR_TIMED_OUT: the PROXY header did not arrive in time; the connection was reset
 ///   - KEEPSOCK_ERR_MALFORMED: the PROXY header is not valid; the connection was reset
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory for a heartbeat; call again

@@ -15,14 +15,13 @@ use crate::{Address, Error, ErrorKind};
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_MALFORMED: the first bytes are not a header, or the proxy closed its side within
 ///     it; the connection was reset
-///   - KEEPSOCK_ERR_TIMED_OUT: the header did not arrive within
-///     keepsock_options_set_proxy_timeout(); the connection was reset
 ///   - KEEPSOCK_ERR_WOULD_BLOCK: non-blocking mode, and the header is incomplete
 ///   - KEEPSOCK_ERR_RESET: the proxy reset the connection
 ///   - KEEPSOCK_ERR_DEAD: the proxy vanished
 ///   - KEEPSOCK_ERR_STALLED: the proxy takes no data
 ///   - KEEPSOCK_ERR_UNREACHABLE: the network reported the proxy unreachable
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle or first-byte timeout expired; or the header did not
+///     arrive within keepsock_options_set_proxy_timeout(), and the connection was reset
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: nothing was received after a heartbeat
 ///   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
 ///   - KEEPSOCK_ERR_DRAINING: the service is draining

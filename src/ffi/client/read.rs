@@ -36,7 +36,8 @@ fn copy(message: &[u8], to: &mut [u8]) -> Option<usize> {
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -85,7 +86,8 @@ pub unsafe extern "C" fn keepsock_client_read(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers, or this process has
@@ -133,7 +135,8 @@ pub unsafe extern "C" fn keepsock_client_read_exact(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -200,7 +203,8 @@ pub unsafe extern "C" fn keepsock_client_read_until(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -264,7 +268,8 @@ pub unsafe extern "C" fn keepsock_client_read_message(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: a SOCK_SEQPACKET socket, which is read in whole packets
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for the buffered
@@ -317,7 +322,8 @@ pub unsafe extern "C" fn keepsock_client_read_line(
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_WRONG_STATE: the socket is SOCK_SEQPACKET, which has whole packets only
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
@@ -374,7 +380,8 @@ pub unsafe extern "C" fn keepsock_client_buffered(client: *const keepsock_client
 ///   - KEEPSOCK_ERR_DEAD: the peer did not answer keepalive probes or data
 ///   - KEEPSOCK_ERR_UNREACHABLE: a router or firewall reported the peer unreachable
 ///   - KEEPSOCK_ERR_STALLED: the peer accepted no data for dead_after, with fail_on_stall
-///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired
+///   - KEEPSOCK_ERR_IDLE_TIMEOUT: the idle timeout or the first-byte timeout expired, or the PROXY
+///     header did not arrive in time
 ///   - KEEPSOCK_ERR_HEARTBEAT_TIMEOUT: the peer did not answer a heartbeat in time
 ///   - KEEPSOCK_ERR_TOO_LONG: a SOCK_SEQPACKET packet was longer than the buffer and is lost
 ///   - KEEPSOCK_ERR_NO_MEMORY: no memory in the kernel, or in this process for a list of that many

@@ -57,7 +57,8 @@ impl ClientSocket {
     /// keepsock's calls: in non-blocking mode, or while they do not use the socket.
     ///
     /// The call also applies the [`proxy_timeout`](crate::SocketOptions::proxy_timeout): it resets a
-    /// connection from a trusted proxy whose header is incomplete at that time.
+    /// connection from a trusted proxy whose header is incomplete at that time, also if another timeout
+    /// has ended the connection before.
     ///
     /// The call sends a heartbeat if one is due and no other thread is writing. Unread bytes that
     /// arrived after a heartbeat answer it. Unread bytes do not count as traffic for the idle
@@ -68,8 +69,7 @@ impl ClientSocket {
     /// # Errors
     /// The connection has ended with every error except `NoMemory` and `Os`.
     #[doc = end_errors!()]
-    /// - [`TimedOut`](ErrorKind::TimedOut), [`Malformed`](ErrorKind::Malformed): the PROXY header did not
-    ///   arrive in time, or is not valid. The connection was reset.
+    /// - [`Malformed`](ErrorKind::Malformed): the PROXY header is not valid. The connection was reset.
     /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
     /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed to send a
     ///   heartbeat for another reason.
@@ -93,6 +93,9 @@ impl ClientSocket {
             return Err(self.closed_error(OPERATION));
         }
         if let Some(cause) = self.limit_end() {
+            if self.has(PROXY_PENDING) {
+                self.check_header(&io)?;
+            }
             return Err(self.failed(OPERATION, cause, 0));
         }
         // The kernel reports a reset to the first call that queries it. No call may be reading.
