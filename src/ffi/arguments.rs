@@ -42,10 +42,10 @@ pub(crate) fn null(name: &str) -> Error {
     invalid(format!("{name} is NULL"))
 }
 
-/// The error for an index after the last element of a list.
+/// The error for an index after the last element of a list with `count` elements.
 #[cold]
-pub(crate) fn no_element(name: &str, index: usize) -> Error {
-    not_found(crate::internal::no_element(name, index))
+pub(crate) fn no_element(name: &str, index: usize, count: usize) -> Error {
+    not_found(crate::internal::no_element(name, index, count))
 }
 
 /// The error for an element that does not exist, and for an empty queue.
@@ -671,6 +671,12 @@ impl TextOut<'_> {
         unsafe {
             TextOut { buf: BytesMut::new(buf, cap), required_size: Optional::new(required_size) }
         }
+    }
+
+    /// Rejects NULL for a buffer that has bytes. A function calls this before it looks for the text.
+    pub(crate) fn required(self) -> Result<Self> {
+        let BytesMut(buf, cap, _) = self.buf;
+        if cap > 0 && buf.is_null() { Err(null("buf")) } else { Ok(self) }
     }
 
     /// Stores the text and its NUL if there is room for all of it, and the required size in any

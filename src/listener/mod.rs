@@ -334,10 +334,11 @@ impl ServerSocket {
     pub fn borrow_at(&self, index: usize) -> Result<BorrowedSocket<'_>> {
         match self.listeners().get(index) {
             Some(listener) => listener.borrow(),
-            None => Err(self
-                .first()
-                .error(ErrorKind::NotFound, "descriptor")
-                .detail(no_element("endpoint", index))),
+            None => Err(self.first().error(ErrorKind::NotFound, "descriptor").detail(no_element(
+                "endpoint",
+                index,
+                self.listeners().len(),
+            ))),
         }
     }
 

@@ -671,9 +671,12 @@ pub(crate) const SHUT_DOWN: &str = "shutdown_write was called earlier: write all
 pub(crate) const IN_USE: &str =
     "another thread or a borrowed descriptor uses the socket: end that use first";
 
-/// The detail of an error about an index after the last element of a list.
-pub(crate) fn no_element(name: &str, index: usize) -> String {
-    format!("there is no {name} with index {index}; the first has index 0")
+/// The detail of an error about an index after the last element of a list with `count` elements.
+pub(crate) fn no_element(name: &str, index: usize, count: usize) -> String {
+    match count.checked_sub(1) {
+        Some(last) => format!("there is no {name} with index {index}; the last has index {last}"),
+        None => format!("there is no {name}"),
+    }
 }
 
 /// A number of milliseconds or bytes for people, as in the documentation: `1,500`.

@@ -1760,6 +1760,9 @@ mod c_only {
             gives(NOT_FOUND, "there is no socket", |e| {
                 out(77, |size| keepsock_activation_name(inherited, 0, null_mut(), 0, size, e))
             });
+            gives(INVALID, "buf is NULL", |e| {
+                out(77, |size| keepsock_activation_name(inherited, 0, null_mut(), 8, size, e))
+            });
             gives(INVALID, "activation is NULL", |e| {
                 out(77, |size| keepsock_activation_name(null(), 0, null_mut(), 0, size, e))
             });
@@ -2257,6 +2260,9 @@ mod c_only {
                 gives(NOT_FOUND, "there is no endpoint", |e| {
                     out(77, |size| keepsock_server_endpoint(server, index, null_mut(), 0, size, e))
                 });
+                gives(INVALID, "buf is NULL", |e| {
+                    out(77, |size| keepsock_server_endpoint(server, index, null_mut(), 8, size, e))
+                });
             }
             let required = endpoint_of(server).as_bytes_with_nul().len();
             gives(TOO_LONG, "the text needs", |e| {
@@ -2295,6 +2301,41 @@ mod c_only {
             gives(INVALID, "fd is NULL", |e| {
                 keepsock_pending_connect_socket(connecting, null_mut(), e)
             });
+            // Wrong outputs are found before a wrong index.
+            let attempt = |index, out: *mut [u8; 512], size, e| {
+                keepsock_pending_connect_attempt(connecting, index, out.cast(), size, e)
+            };
+            let all = size_of::<keepsock_attempt>();
+            for index in [0, 1, usize::MAX] {
+                gives(INVALID, "out is NULL", |e| attempt(index, null_mut(), all, e));
+                gives(INVALID, "size is 3", |e| out([0x5au8; 512], |a| attempt(index, a, 3, e)));
+            }
+            let part =
+                format!("there is no attempt with index {}; the last has index ", usize::MAX);
+            gives(NOT_FOUND, &part, |e| out([0x5au8; 512], |a| attempt(usize::MAX, a, all, e)));
+            keepsock_pending_connect_free(connecting);
+            // A connect that succeeded has no attempts.
+            let mut connecting = null_mut();
+            let mut connected = null_mut();
+            let mut started = keepsock_pending_connect_start(
+                endpoint_of(server).as_ptr(),
+                null(),
+                &raw mut connecting,
+                null_mut(),
+            );
+            assert_eq!(started, 0);
+            started = keepsock_pending_connect_wait(connecting, &raw mut connected, null_mut());
+            assert_eq!(started, 0);
+            gives(NOT_FOUND, "there is no attempt", |e| {
+                let status = out([0x5au8; 512], |a| {
+                    keepsock_pending_connect_attempt(connecting, 0, a.cast(), all, e)
+                });
+                if !e.is_null() {
+                    assert!(!text(keepsock_error_message(*e)).contains("index"));
+                }
+                status
+            });
+            keepsock_client_free(connected);
             keepsock_pending_connect_free(connecting);
             gives(INVALID, "client is NULL", |e| keepsock_client_from_fd(0, null(), null_mut(), e));
             gives(INVALID, "server is NULL", |e| keepsock_server_from_fd(0, null(), null_mut(), e));
@@ -2932,6 +2973,8 @@ mod c_only {
             let size = size_of::<keepsock_attempt>();
             assert_eq!(keepsock_error_attempt(failed, 1, &raw mut attempt, size), NOT_FOUND);
             assert_eq!(keepsock_error_attempt(null(), 0, &raw mut attempt, size), INVALID);
+            assert_eq!(keepsock_error_attempt(failed, 1, null_mut(), size), INVALID);
+            assert_eq!(keepsock_error_attempt(failed, 1, &raw mut attempt, 3), INVALID);
             assert_eq!(attempt.status, 0);
             keepsock_error_free(failed);
             assert_eq!(

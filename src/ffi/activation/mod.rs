@@ -387,8 +387,10 @@ pub unsafe extern "C" fn keepsock_activation_name(
         (Ref::new(activation), TextOut::new(buf, cap, required_size), ErrorOut::new(error))
     };
     with(activation, error, "name", |activation| {
-        let name = activation.names().nth(index);
-        text.write(name.ok_or_else(|| no_element("socket", index))?)
+        let (text, mut names) = (text.required()?, activation.names());
+        let count = names.len();
+        let name = names.nth(index);
+        text.write(name.ok_or_else(|| no_element("socket", index, count))?)
     })
 }
 

@@ -336,8 +336,9 @@ pub unsafe extern "C" fn keepsock_error_attempt(
     // `size` writable bytes.
     let (error, out) = unsafe { (Ref::new(error), Structure::new(out, size)) };
     let body = || {
-        let attempt = error.get()?.error.attempts().get(index);
-        out.fill(&to_attempt(attempt.ok_or_else(|| no_element("attempt", index))?))
+        let (attempts, out) = (error.get()?.error.attempts(), out.checked()?);
+        let attempt = attempts.get(index);
+        out.fill(&to_attempt(attempt.ok_or_else(|| no_element("attempt", index, attempts.len()))?))
     };
     shield(ErrorKind::Panic.code(), || body().map_or_else(|e| e.kind().code(), |()| KEEPSOCK_OK))
 }

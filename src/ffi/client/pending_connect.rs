@@ -8,7 +8,7 @@ use crate::ffi::{
     keepsock_options, micros, millis, no_element, to_attempt, with_exclusive,
 };
 use crate::internal::sync::Mutex;
-use crate::{ErrorKind, PendingConnect, Stage, Watch};
+use crate::{AttemptInProgress, ErrorKind, PendingConnect, Stage, Watch};
 
 const OPERATION: &str = "connect";
 
@@ -412,19 +412,22 @@ pub unsafe extern "C" fn keepsock_pending_connect_attempt(
     let (pending, out, error) =
         unsafe { (Ref::new(pending), Structure::new(out, size), ErrorOut::new(error)) };
     with_exclusive(pending, error, OPERATION, |pending| {
+        let out = out.checked()?;
         let ended = pending.attempts();
         let value = match ended.get(index) {
             Some(attempt) => to_attempt(attempt),
-            None => in_progress(pending, index - ended.len())
-                .ok_or_else(|| no_element("attempt", index))?,
+            None => {
+                let in_progress = pending.attempts_in_progress();
+                let count = ended.len() + in_progress.len();
+                let attempt = in_progress.get(index - ended.len());
+                to_attempt_in_progress(attempt.ok_or_else(|| no_element("attempt", index, count))?)
+            }
         };
         out.fill(&value)
     })
 }
 
-fn in_progress(pending: &PendingConnect, index: usize) -> Option<keepsock_attempt> {
-    let attempts = pending.attempts_in_progress();
-    let attempt = attempts.get(index)?;
+fn to_attempt_in_progress(attempt: &AttemptInProgress) -> keepsock_attempt {
     let mut value = keepsock_attempt {
         status: ErrorKind::WouldBlock.code(),
         os_error: 0,
@@ -435,7 +438,7 @@ fn in_progress(pending: &PendingConnect, index: usize) -> Option<keepsock_attemp
     };
     fill_text(&mut value.address, &attempt.address.to_string());
     fill_text(&mut value.stage, &Stage::Connect.to_string());
-    Some(value)
+    value
 }
 
 /// Frees the object and cancels a connect in progress. A connection that it returned continues.

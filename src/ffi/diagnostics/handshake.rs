@@ -140,8 +140,8 @@ pub unsafe extern "C" fn keepsock_handshake_segment(
     let (handshake, out, error) =
         unsafe { (Ref::new(handshake), Structure::new(out, size), ErrorOut::new(error)) };
     fill(handshake, out, error, HANDSHAKE, |handshake| {
-        let step = handshake.steps().into_iter().nth(index);
-        let step = step.ok_or_else(|| no_element("packet", index))?;
+        let steps = handshake.steps();
+        let step = steps.get(index).ok_or_else(|| no_element("packet", index, steps.len()))?;
         let retransmissions = [handshake.syn_retransmissions, handshake.syn_ack_retransmissions];
         Ok(keepsock_segment {
             retransmissions: retransmissions.get(index).copied().unwrap_or(0),

@@ -314,8 +314,10 @@ pub unsafe extern "C" fn keepsock_server_endpoint(
     let (server, text, error) =
         unsafe { (Ref::new(server), TextOut::new(buf, cap, required_size), ErrorOut::new(error)) };
     with(server, error, "endpoint", |socket| {
-        let endpoint = socket.endpoints().nth(index);
-        text.write(endpoint.ok_or_else(|| no_element("endpoint", index))?)
+        let (text, mut endpoints) = (text.required()?, socket.endpoints());
+        let count = endpoints.len();
+        let endpoint = endpoints.nth(index);
+        text.write(endpoint.ok_or_else(|| no_element("endpoint", index, count))?)
     })
 }
 
@@ -463,8 +465,9 @@ pub unsafe extern "C" fn keepsock_server_fd(
         unsafe { (Ref::new(server), Out::new(fd, "fd"), ErrorOut::new(error)) };
     with(server, error, "descriptor", |socket| {
         let out = fd.required()?;
-        if index >= socket.endpoints().len() {
-            return Err(no_element("endpoint", index));
+        let count = socket.endpoints().len();
+        if index >= count {
+            return Err(no_element("endpoint", index, count));
         }
         out.write(fd_of_socket(&socket.borrow_at(index)?));
         Ok(())
