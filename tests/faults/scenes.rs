@@ -937,6 +937,10 @@ fn unix_datagrams<A: Api>(_: &Run) -> Outcome<()> {
     let again = A::Datagram::bind(&dir.endpoint("a"), &waits)?;
     peer.send(b"four")?;
     assert_eq!(again.recv(64)?.bytes, b"four");
+    let bound = A::Datagram::bind(&dir.endpoint("b"), &waits)?;
+    bound.set_peer_endpoint(&dir.endpoint("a"))?;
+    bound.send(b"five")?;
+    assert_eq!(again.recv(64)?.bytes, b"five");
     Ok(())
 }
 

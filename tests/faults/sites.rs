@@ -47,7 +47,8 @@ fn rust_files(root: &Path, directory: &str, found: &mut Vec<(String, String)>) {
         }
         if entry.file_type().unwrap().is_dir() {
             rust_files(root, &file, found);
-        } else if file.ends_with(".rs") && !OTHERS.contains(&&*file) {
+        } else if file.ends_with(".rs") && !file.ends_with("/model.rs") && !OTHERS.contains(&&*file)
+        {
             found.push((file, fs::read_to_string(entry.path()).unwrap()));
         }
     }
