@@ -2,10 +2,9 @@
 
 #![cfg_attr(not(feature = "serve"), allow(dead_code))] // Only services have access lists.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Input, check_printable};
-use crate::types::address::Address;
 use crate::types::error::ErrorKind;
 use crate::types::network;
 
@@ -94,6 +93,8 @@ fn is_mixed((network, prefix, _): &Listed) -> bool {
 #[cfg(feature = "serve")]
 fn admission(lists: &[Vec<Listed>; 2], peers: &[IpAddr], input: &mut Input) {
     use crate::serve::admission::{AdmissionPolicy, PerAddressCount};
+    use crate::types::address::Address;
+    use std::net::SocketAddr;
 
     let mut policy = AdmissionPolicy::default();
     let mut kept = lists.clone();

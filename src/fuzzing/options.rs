@@ -182,8 +182,11 @@ fn chosen(input: &mut Input) -> Chosen {
             22 => options.backlog(Some(input.number() as u32)),
             23 => options.fast_open(on),
             24 => options.mptcp(on),
+            #[cfg(feature = "diag")]
             25 => options.save_syn(on),
+            #[cfg(feature = "datagram")]
             26 => options.udp_gro(on),
+            #[cfg(feature = "activation")]
             27 => options.handover(on),
             28 => options.unix_mode(Some(input.number() as u32)),
             29 => options.unix_owner(Some(input.number() as u32), Some(input.number() as u32)),

@@ -906,6 +906,22 @@ pub fn timeouts(fd: RawFd) -> [u128; 2] {
         .map(|timeout| timeout.unwrap().map_or(0, |timeout| timeout.as_millis()))
 }
 
+/// Whether a thread of that name sleeps in epoll_wait(2). A thread that runs has no system call in this
+/// file of proc_pid_syscall(5).
+pub fn waits_for_events(name: &str) -> bool {
+    let is_wait = |call: String| {
+        #[cfg(target_arch = "x86_64")]
+        let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+        #[cfg(not(target_arch = "x86_64"))]
+        let waits = [libc::SYS_epoll_pwait];
+        call.split(' ').next().and_then(|n| n.parse().ok()).is_some_and(|n| waits.contains(&n))
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
+        let read = |what: &str| std::fs::read_to_string(task.path().join(what));
+        read("comm").is_ok_and(|of| of.trim_end() == name) && read("syscall").is_ok_and(is_wait)
+    })
+}
+
 /// Whether this process has a thread of that name. The kernel keeps 15 bytes of the name.
 pub fn has_thread(name: &str) -> bool {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();

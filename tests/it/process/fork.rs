@@ -670,6 +670,8 @@ fn background_closer_starts_again_in_a_forked_child<A: Api>() {
     pending.write_all(b"x").unwrap();
     let fd = pending.fd().unwrap();
     drop(pending);
+    // While the closer holds its lock, a child cannot close its copy.
+    eventually("the closer waits", || system::waits_for_events("keepsock-close"));
     assert!(Forked::run(|| {
         assert!(!system::is_open(fd), "the child has a copy");
         let client = A::connect(&endpoint, &[Opt::CloseTimeout(20_000)]).unwrap();
