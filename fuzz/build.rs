@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-#[allow(dead_code)] // The tests use more of it.
+#[allow(dead_code)] // The tests use the other functions of the module.
 #[path = "../tests/support/header.rs"]
 mod header;
 

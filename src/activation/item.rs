@@ -91,8 +91,8 @@ impl Unowned {
     }
 }
 
-/// Whether the path can be the file of a socket: a socket file at the path to which the socket was
-/// bound. The process that passes the sockets states the path, and this process removes the file, so a
+/// Whether the path can be the file of the socket: the file is a socket, and the socket is bound to
+/// the path. The process that passes the sockets states the path, and this process removes the file, so a
 /// wrong path must not remove another file.
 pub(super) fn is_file_of(socket: &Owned, path: &Path) -> bool {
     let name = SockRef::from(&sys::borrow(socket)).local_addr();

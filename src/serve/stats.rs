@@ -49,7 +49,7 @@ impl Traffic {
         self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// As [`count_written`](Traffic::count_written), for a message that was not sent at once. The length
+    /// Like [`count_written`](Traffic::count_written). The message was not sent at once. The length
     /// of a file can be any number, so the counter stops at the largest number that the C API returns.
     pub(super) fn count_written_later(&self, bytes: u64) {
         add_limited(&self.written, bytes);

@@ -522,7 +522,7 @@ fn posts<A: Api>(scene: &Scene, shared: &Arc<Shared<A>>, service: &A::Service, f
     }
 }
 
-/// Leaves a few descriptors, for a while, several times.
+/// Uses up all descriptors except a few, and releases them. Repeats this several times.
 fn exhaust(scene: &Scene) {
     for _ in 0..4 {
         if scene.ledgers.is_wrong() {

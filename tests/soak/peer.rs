@@ -366,7 +366,7 @@ impl<'r> Peer<'r> {
         self.end(End::Orderly);
     }
 
-    /// The same, for a connection that the service may have reset.
+    /// Does the same with a connection that the service may have reset.
     pub fn close_if_open(mut self) {
         let ended = self.read_after_fin();
         self.end(if ended { End::Unsure } else { End::Torn });

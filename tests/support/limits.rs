@@ -76,7 +76,7 @@ pub fn supervise(
     supervise_with(&calls, decide);
 }
 
-/// As [`supervise`], for the arguments with these numbers, counted from 0.
+/// Like [`supervise`]. The arguments have these numbers, counted from 0.
 pub fn supervise_with(
     calls: &[(libc::c_long, Option<(u32, libc::c_int)>)],
     mut decide: impl FnMut(&libc::seccomp_data) -> Option<i64> + Send + 'static,

@@ -298,7 +298,7 @@ pub unsafe extern "C" fn keepsock_error_transferred(error: *const keepsock_error
     error.find().map_or(0, |e| e.error.transferred())
 }
 
-/// Microseconds, for a structure.
+/// The microseconds of a duration, as a structure holds them.
 pub(crate) fn micros(time: std::time::Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

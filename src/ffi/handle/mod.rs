@@ -239,8 +239,8 @@ pub(crate) unsafe fn free<T: Handle>(handle: *mut T) {
     unsafe { remove(handle, 0) };
 }
 
-/// As [`free`], for an object whose callbacks use its handle. `end` returns after the last callback, and
-/// the handle stays valid until then.
+/// Like [`free`]. The callbacks of the object use its handle. `end` returns after the last callback,
+/// and the handle stays valid until then.
 ///
 /// # Safety
 /// No other thread uses the object after `end` has returned.
