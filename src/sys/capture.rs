@@ -195,6 +195,29 @@ mod linux {
         Drop,
     }
 
+    /// Parts of instructions (linux/bpf_common.h) and metadata of packets (linux/filter.h). The libc
+    /// crate does not declare them for Android.
+    mod bpf {
+        use std::ffi::c_int;
+
+        pub(super) const BPF_LD: u32 = 0x00;
+        pub(super) const BPF_LDX: u32 = 0x01;
+        pub(super) const BPF_JMP: u32 = 0x05;
+        pub(super) const BPF_RET: u32 = 0x06;
+        pub(super) const BPF_H: u32 = 0x08;
+        pub(super) const BPF_B: u32 = 0x10;
+        pub(super) const BPF_ABS: u32 = 0x20;
+        pub(super) const BPF_IND: u32 = 0x40;
+        pub(super) const BPF_MSH: u32 = 0xa0;
+        pub(super) const BPF_JEQ: u32 = 0x10;
+        pub(super) const BPF_JSET: u32 = 0x40;
+        pub(super) const BPF_K: u32 = 0x00;
+        pub(super) const SKF_AD_OFF: c_int = -0x1000;
+        pub(super) const SKF_AD_PROTOCOL: c_int = 0;
+        pub(super) const SKF_AD_PKTTYPE: c_int = 4;
+        pub(super) const SKF_AD_HATYPE: c_int = 28;
+    }
+
     /// A step of the filter, with symbolic jump destinations.
     enum Step {
         Here(To),
@@ -212,19 +235,19 @@ mod linux {
     /// because a BPF program cannot walk them; the parser identifies those packets.
     fn filter(port: u16) -> Vec<libc::sock_filter> {
         use Step::{Do, Here, Jump, Return};
-        use libc::{BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JSET, BPF_LD, BPF_LDX, BPF_MSH};
-        let ancillary = |what: c_int| (libc::SKF_AD_OFF + what) as u32;
+        use bpf::{BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JSET, BPF_LD, BPF_LDX, BPF_MSH};
+        let ancillary = |what: c_int| (bpf::SKF_AD_OFF + what) as u32;
         let tcp = libc::IPPROTO_TCP as u32;
         let port = u32::from(port);
         let byte = BPF_LD | BPF_B | BPF_ABS;
         let half = BPF_LD | BPF_H | BPF_ABS;
         let mut steps = vec![
-            Do(half, ancillary(libc::SKF_AD_HATYPE)),
+            Do(half, ancillary(bpf::SKF_AD_HATYPE)),
             Jump(BPF_JEQ, ARPHRD_LOOPBACK, To::Next, To::Protocol),
-            Do(byte, ancillary(libc::SKF_AD_PKTTYPE)),
+            Do(byte, ancillary(bpf::SKF_AD_PKTTYPE)),
             Jump(BPF_JEQ, PACKET_OUTGOING.into(), To::Drop, To::Protocol),
             Here(To::Protocol),
-            Do(half, ancillary(libc::SKF_AD_PROTOCOL)),
+            Do(half, ancillary(bpf::SKF_AD_PROTOCOL)),
             Jump(BPF_JEQ, libc::ETH_P_IPV6 as u32, To::Ipv6, To::Next),
             Jump(BPF_JEQ, libc::ETH_P_IP as u32, To::Next, To::Drop),
             // IPv4: the protocol; no later fragment; the ports after a header of any length.
@@ -273,10 +296,10 @@ mod linux {
             Step::Here(_) => None,
             Step::Do(code, k) => Some(step(code, 0, 0, k)),
             Step::Jump(test, k, yes, no) => {
-                let code = libc::BPF_JMP | test | libc::BPF_K;
+                let code = bpf::BPF_JMP | test | bpf::BPF_K;
                 Some(step(code, distance(at, yes), distance(at, no), k))
             }
-            Step::Return(k) => Some(step(libc::BPF_RET | libc::BPF_K, 0, 0, k)),
+            Step::Return(k) => Some(step(bpf::BPF_RET | bpf::BPF_K, 0, 0, k)),
         });
         made.collect()
     }
@@ -303,32 +326,32 @@ mod linux {
                     let bytes = packet.get(from..from + size)?;
                     Some(bytes.iter().fold(0, |n, b| (n << 8) | u32::from(*b)))
                 };
-                let ancillary = step.k.wrapping_sub(libc::SKF_AD_OFF as u32) as c_int;
+                let ancillary = step.k.wrapping_sub(bpf::SKF_AD_OFF as u32) as c_int;
                 match code & 7 {
-                    libc::BPF_RET => return step.k,
-                    libc::BPF_LDX => match packet.get(step.k as usize) {
+                    bpf::BPF_RET => return step.k,
+                    bpf::BPF_LDX => match packet.get(step.k as usize) {
                         Some(byte) => x = u32::from(byte & 0xf) * 4,
                         None => return 0,
                     },
-                    libc::BPF_JMP => {
+                    bpf::BPF_JMP => {
                         let holds = match code & 0xf0 {
-                            libc::BPF_JEQ => a == step.k,
-                            libc::BPF_JSET => a & step.k != 0,
+                            bpf::BPF_JEQ => a == step.k,
+                            bpf::BPF_JSET => a & step.k != 0,
                             _ => panic!("a jump that is not known here"),
                         };
                         at += usize::from(if holds { step.jt } else { step.jf });
                     }
                     _ if step.k > i32::MAX as u32 => {
                         a = match ancillary {
-                            libc::SKF_AD_HATYPE => about.hatype,
-                            libc::SKF_AD_PKTTYPE => about.pkttype,
-                            libc::SKF_AD_PROTOCOL => about.protocol,
+                            bpf::SKF_AD_HATYPE => about.hatype,
+                            bpf::SKF_AD_PKTTYPE => about.pkttype,
+                            bpf::SKF_AD_PROTOCOL => about.protocol,
                             _ => panic!("a load that is not known here"),
                         };
                     }
                     _ => {
-                        let from = step.k + if code & libc::BPF_IND != 0 { x } else { 0 };
-                        let size = if code & libc::BPF_B != 0 { 1 } else { 2 };
+                        let from = step.k + if code & bpf::BPF_IND != 0 { x } else { 0 };
+                        let size = if code & bpf::BPF_B != 0 { 1 } else { 2 };
                         match load(from as usize, size) {
                             Some(value) => a = value,
                             None => return 0,

@@ -41,7 +41,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, TcpKeepalive};
+#[cfg(not(target_os = "openbsd"))]
+use socket2::TcpKeepalive;
+use socket2::{Domain, SockAddr};
 
 use crate::types::address::needs_zone;
 use crate::types::keepalive::Keepalive;
@@ -257,15 +259,15 @@ pub(crate) fn change_keepalive(
 ) -> io::Result<()> {
     match (old, new) {
         (old, new) if old == new => Ok(()),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(target_os = "openbsd")))]
         (Some(before), Some(after)) => change_keepalive_values(socket, before, after),
-        // Windows has one call for all values.
+        // Windows has one call for all values, and OpenBSD has no values of a socket.
         _ => set_keepalive(socket, new),
     }
 }
 
 /// Sets the values of a socket whose keepalive is on. socket2 would turn it on again.
-#[cfg(unix)]
+#[cfg(all(unix, not(target_os = "openbsd")))]
 fn change_keepalive_values(
     socket: Borrowed<'_>,
     before: Keepalive,
@@ -346,6 +348,12 @@ pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) 
     let socket = SockRef::from(&socket);
     match keepalive {
         None => socket.set_keepalive(false),
+        // Every socket has the values of the system. The default only requests keepalive as such.
+        #[cfg(target_os = "openbsd")]
+        Some(k) if k == Keepalive::default() => socket.set_keepalive(true),
+        #[cfg(target_os = "openbsd")]
+        Some(_) => Err(io::ErrorKind::Unsupported.into()),
+        #[cfg(not(target_os = "openbsd"))]
         Some(k) => socket.set_tcp_keepalive(
             &TcpKeepalive::new()
                 .with_time(k.idle())

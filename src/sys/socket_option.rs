@@ -177,7 +177,6 @@ mod platform {
 
     /// The levels and the names of an option. A socket for both IP versions needs two of them.
     fn numbers(option: Sockopt, families: Families) -> [Option<(c_int, c_int)>; 2] {
-        const SOCKET: c_int = libc::SOL_SOCKET;
         const TCP: c_int = libc::IPPROTO_TCP;
         let by_family = |v4, v6| {
             [
@@ -187,6 +186,7 @@ mod platform {
         };
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
+            const SOCKET: c_int = libc::SOL_SOCKET;
             // linux/in6.h; the libc crate does not declare these.
             const IPV6_TRANSPARENT: c_int = 75;
             const IPV6_FREEBIND: c_int = 78;
@@ -216,9 +216,10 @@ mod platform {
                 Sockopt::Tos => return by_family(libc::IP_TOS, libc::IPV6_TCLASS),
                 // SO_REUSEPORT of FreeBSD does not distribute connections.
                 #[cfg(target_os = "freebsd")]
-                Sockopt::ReusePort => (SOCKET, libc::SO_REUSEPORT_LB),
-                #[cfg(not(target_os = "freebsd"))]
-                Sockopt::ReusePort => (SOCKET, libc::SO_REUSEPORT),
+                Sockopt::ReusePort => (libc::SOL_SOCKET, libc::SO_REUSEPORT_LB),
+                // SO_REUSEPORT of illumos is new, and the libc crate does not declare it.
+                #[cfg(not(any(target_os = "freebsd", target_os = "illumos")))]
+                Sockopt::ReusePort => (libc::SOL_SOCKET, libc::SO_REUSEPORT),
                 // netinet/tcp.h; the libc crate does not declare it.
                 #[cfg(target_vendor = "apple")]
                 Sockopt::NotsentLowat => (TCP, 0x201),

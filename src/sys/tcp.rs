@@ -64,7 +64,7 @@ pub(crate) fn handshake(_socket: super::Borrowed<'_>) -> Handshake {
 }
 
 /// Rounds up to whole seconds, the unit of the option.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(any(target_vendor = "apple", target_os = "freebsd", windows))]
 fn seconds(time: Duration) -> u32 {
     let up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     u32::try_from(up).unwrap_or(u32::MAX)
@@ -104,6 +104,8 @@ mod platform {
     /// The limit if the administrator has not changed it, in milliseconds.
     const TCP_RTO_MAX: u32 = 120_000;
     const SIOCOUTQNSD: libc::c_ulong = 0x894B; // linux/sockios.h; not declared by the libc crate
+    /// IPPROTO_MPTCP of linux/in.h. The libc crate does not declare it for Android.
+    pub(in crate::sys) const MPTCP: libc::c_int = 262;
 
     /// struct tcp_info of linux/tcp.h up to tcpi_snd_wnd (Linux 5.4). The libc crate's is shorter.
     #[repr(C)]
@@ -427,7 +429,7 @@ mod platform {
     /// Whether the socket was created for Multipath TCP, even if the connection uses plain TCP.
     pub(crate) fn is_made_for_mptcp(socket: Borrowed<'_>) -> bool {
         let protocol = SockRef::from(&socket).protocol();
-        protocol.is_ok_and(|protocol| protocol == Some(socket2::Protocol::MPTCP))
+        protocol.is_ok_and(|protocol| protocol == Some(MPTCP.into()))
     }
 
     /// Creates the first subflow of a Multipath TCP socket, if the socket has none. The kernel checks
@@ -711,7 +713,7 @@ mod platform {
 )))]
 mod platform {
     use super::super::Borrowed;
-    use super::{Duration, TcpInfo, io, seconds};
+    use super::{Duration, TcpInfo, io};
 
     pub(crate) const TELLS_SILENCE: bool = false;
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;

@@ -147,7 +147,7 @@ pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
 /// Creates a stream socket, non-blocking and close-on-exec.
 pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let protocol = mptcp.then_some(socket2::Protocol::MPTCP);
+    let protocol = mptcp.then(|| super::tcp::MPTCP.into());
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -661,6 +661,7 @@ pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
 }
 
 /// The values that the socket has, also while keepalive is off.
+#[cfg(not(target_os = "openbsd"))]
 pub(crate) fn keepalive_values(socket: Borrowed<'_>) -> io::Result<Keepalive> {
     let socket = SockRef::from(&socket);
     let keepalive = Keepalive::new(
@@ -669,6 +670,12 @@ pub(crate) fn keepalive_values(socket: Borrowed<'_>) -> io::Result<Keepalive> {
         socket.tcp_keepalive_retries()?,
     );
     keepalive.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// OpenBSD has one set of values for the whole system (sysctl net.inet.tcp.keepidle and keepintvl).
+#[cfg(target_os = "openbsd")]
+pub(crate) fn keepalive_values(_: Borrowed<'_>) -> io::Result<Keepalive> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Binds the socket to an interface: the socket uses no other. Since Linux 5.7 every user may do
@@ -755,6 +762,12 @@ pub(crate) fn zone_index(zone: &str) -> Option<u32> {
     }
 }
 
+/// netdb.h of illumos, which the libc crate does not declare.
+#[cfg(target_os = "illumos")]
+const AI_PASSIVE: c_int = 8;
+#[cfg(not(target_os = "illumos"))]
+use libc::AI_PASSIVE;
+
 /// Calls getaddrinfo(3), which has no timeout. Without a host, it looks up only the service, and the
 /// addresses are wildcards.
 pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Family) -> Lookup {
@@ -775,7 +788,7 @@ pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Fami
         Family::Ipv6 => libc::AF_INET6,
     };
     if host.is_none() {
-        hints.ai_flags |= libc::AI_PASSIVE;
+        hints.ai_flags |= AI_PASSIVE;
     }
     let mut list: *mut libc::addrinfo = ptr::null_mut();
     let node_ptr = node.as_ref().map_or(ptr::null(), |n| n.as_ptr());

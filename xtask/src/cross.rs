@@ -15,12 +15,22 @@ use crate::tools::on_path;
 const FEATURES: [&str; 7] =
     ["serve,datagram,activation,diag,capi", "", "serve", "datagram", "activation", "diag", "capi"];
 
-const TARGETS: [&str; 4] = [
-    "x86_64-pc-windows-msvc",
-    "aarch64-apple-darwin",
-    "x86_64-unknown-freebsd",
-    "aarch64-unknown-linux-musl",
+/// The sets for platforms that have little code of their own.
+const FEW: [&str; 2] = ["serve,datagram,activation,diag,capi", ""];
+
+const TARGETS: [(&str, &[&str]); 8] = [
+    ("x86_64-pc-windows-msvc", &FEATURES),
+    ("aarch64-apple-darwin", &FEATURES),
+    ("x86_64-unknown-freebsd", &FEATURES),
+    ("aarch64-unknown-linux-musl", &FEATURES),
+    ("aarch64-linux-android", &FEW),
+    ("x86_64-unknown-illumos", &FEW),
+    ("x86_64-unknown-netbsd", &FEW),
+    (SOURCE_TARGET, &FEW),
 ];
+
+/// A target for which rustup has no compiled standard library.
+const SOURCE_TARGET: &str = "x86_64-unknown-openbsd";
 
 /// The suite with the standard library's source for every recent release of Rust.
 const SOURCE_SUITE: &str = "trixie-backports";
@@ -28,7 +38,7 @@ const SOURCE_SUITE: &str = "trixie-backports";
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let mut std = Std { rustup: Ok(()), source: None };
     let (mut compiled, mut broken, mut missing) = (0, Vec::new(), None);
-    for target in TARGETS {
+    for (target, sets) in TARGETS {
         let mut from_source = None;
         if let Err(reason) = std.compiled(ws, target) {
             println!("{target}: no compiled standard library: {reason}");
@@ -42,7 +52,7 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
         } else {
             compiled += 1;
         }
-        for features in FEATURES {
+        for features in sets {
             let mut check = ws.cargo(&["clippy", "--quiet", "--lib", "--no-default-features"]);
             check.args(["--features", features, "--target", target]);
             check.env("CARGO_TARGET_DIR", ws.target.join("cross"));
@@ -87,6 +97,9 @@ impl Std {
         if PathBuf::from(library.trim()).is_dir() {
             return Ok(());
         }
+        if target == SOURCE_TARGET {
+            return Err("rustup has none".to_owned());
+        }
         self.rustup.clone()?;
         if on_path("rustup").is_none() {
             self.rustup = Err("rustup is not installed".to_owned());
@@ -105,6 +118,11 @@ impl Std {
 
 /// The source of the standard library of the installed compiler.
 pub fn std_source(ws: &Workspace) -> Result<PathBuf, String> {
+    let sysroot = capture(ws.command("rustc").args(["--print", "sysroot"]), MINUTE)?;
+    let installed = PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library");
+    if installed.join("Cargo.toml").is_file() {
+        return Ok(installed);
+    }
     let version = rustc_version(ws)?;
     let unpacked = ws.tools().join(format!("rust-src-{version}"));
     let library = unpacked.join("usr").join("src").join(format!("rustc-{version}")).join("library");

@@ -37,9 +37,19 @@ pub(crate) fn has_interface(_socket: Borrowed<'_>, index: u32) -> bool {
     crate::sys::zone_index(&index.to_string()).is_some()
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "illumos",
+    target_vendor = "apple"
+))]
 const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "illumos",
+    target_vendor = "apple"
+)))]
 const WANT_DESTINATION: c_int = libc::IP_RECVDSTADDR;
 
 /// Requests the destination address of each datagram: ip(7), RFC 3542 section 4.
