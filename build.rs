@@ -1,16 +1,24 @@
-//! Sets the SONAME of the shared library. Writes nothing into the source tree.
+//! Sets the SONAME of the shared library, and the cfg `keepsock_linux`. Writes nothing into the source
+//! tree.
 
 use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // `keepsock_linux` selects the system calls and options that only Linux and Android have. With
+    // `--cfg keepsock_portable`, Linux runs the code of the other Unix systems instead, for tests.
+    let portable = env::var_os("CARGO_CFG_KEEPSOCK_PORTABLE").is_some();
+    let os = env::var("CARGO_CFG_TARGET_OS");
+    if matches!(os.as_deref(), Ok("linux" | "android")) && !portable {
+        println!("cargo::rustc-cfg=keepsock_linux");
+    }
     // Plain cargo sets no SONAME for a cdylib. A program linked with it would then
     // request the path that the linker found. cargo-c sets a SONAME itself (and the
     // cfg below), and two of them would disagree.
     let capi = env::var_os("CARGO_FEATURE_CAPI").is_some();
     let cargo_c = env::var_os("CARGO_CFG_CARGO_C").is_some();
     let elf = matches!(
-        env::var("CARGO_CFG_TARGET_OS").as_deref(),
+        os.as_deref(),
         Ok("linux" | "android" | "freebsd" | "netbsd" | "openbsd" | "dragonfly")
     );
     if capi && elf {

@@ -164,7 +164,7 @@ pub use serve::{
 };
 pub use stream::stats::ConnectionStats;
 pub use stream::{BorrowedSocket, ClientSocket, Received};
-#[cfg(all(feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "failpoints", keepsock_linux, target_env = "gnu"))]
 #[doc(hidden)]
 pub use sys::failpoints;
 pub use types::address::{Address, Family, FiveTuple, Protocol};

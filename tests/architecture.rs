@@ -347,6 +347,44 @@ fn std_paths(tokens: TokenStream, found: &mut BTreeSet<Name>) {
     }
 }
 
+/// `keepsock_linux` is the one condition for Linux alone, so that `--cfg keepsock_portable` compiles the
+/// code of the other systems on Linux. A list with another system names an interface that both have.
+#[test]
+fn code_for_linux_alone_has_the_condition_keepsock_linux() {
+    for module in modules() {
+        let found = names_linux_alone(module.tokens, false);
+        assert!(!found, "{}: write keepsock_linux instead of target_os = \"linux\"", module.file);
+    }
+    let finds = |text: &str| names_linux_alone(text.parse().unwrap(), false);
+    assert!(finds("#[cfg(any(target_os = \"linux\", target_os = \"android\"))] fn f() {}"));
+    assert!(finds("fn f() -> bool { cfg!(not(target_os = \"linux\")) }"));
+    assert!(!finds("#[cfg(any(target_os = \"linux\", target_vendor = \"apple\"))] fn f() {}"));
+    assert!(!finds("#[cfg(any(keepsock_linux, target_os = \"freebsd\"))] fn f() {}"));
+}
+
+/// `shared`: the tokens are those of an `any` that also names another system.
+fn names_linux_alone(tokens: TokenStream, shared: bool) -> bool {
+    let mut last = String::new();
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => {
+            let text = group.stream().to_string();
+            let mut systems = text.split("target_os = ").skip(1);
+            let is_other =
+                |name: &str| !["\"linux", "\"android"].iter().any(|l| name.starts_with(l));
+            let others = text.contains("target_vendor") || systems.any(is_other);
+            names_linux_alone(group.stream(), shared || last == "any" && others)
+        }
+        TokenTree::Ident(word) => {
+            last = word.to_string();
+            false
+        }
+        TokenTree::Literal(value) => {
+            last == "target_os" && value.to_string() == "\"linux\"" && !shared
+        }
+        TokenTree::Punct(_) => false,
+    })
+}
+
 /// Items of other modules depend on the feature if `internal` names them.
 #[test]
 fn only_lib_ffi_and_what_internal_names_depend_on_the_feature_capi() {

@@ -14,7 +14,13 @@ use regex::Regex;
 
 /// Names that have the prefix of the C API and do not belong to it: environment variables of the
 /// tests, and options of the CMake project.
-const OTHER_NAMES: [&str; 3] = ["KEEPSOCK_BLESS", "KEEPSOCK_FAULTS_ONLY", "KEEPSOCK_VALGRIND"];
+const OTHER_NAMES: [&str; 5] = [
+    "KEEPSOCK_BLESS",
+    "KEEPSOCK_FAULTS_ONLY",
+    "KEEPSOCK_VALGRIND",
+    "keepsock_linux",
+    "keepsock_portable",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -33,7 +33,7 @@ pub(super) const FULL_PEER: BackOff =
     BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
 
 /// Other systems reject a source address, and so an interface, for a socket that is bound to an address.
-const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const LINUX: bool = cfg!(keepsock_linux);
 
 /// The maximum number of tries of a datagram whose sends return errors of earlier datagrams.
 const TRIES: u32 = 1000;

@@ -33,8 +33,7 @@ pub(crate) fn call_frequent(
     body: impl FnOnce() -> Result<()>,
 ) -> i32 {
     // On other platforms libc makes the system call.
-    let _disabled =
-        (!cfg!(any(target_os = "linux", target_os = "android"))).then(CancellationDisabled::new);
+    let _disabled = (!cfg!(keepsock_linux)).then(CancellationDisabled::new);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => KEEPSOCK_OK,
         Ok(Err(e)) => fail(error, operation, e),

@@ -39,7 +39,7 @@ const MAX_QUERY_INTERVAL: Duration = Duration::from_millis(20);
 /// bytes of a Unix socket once they are written.
 pub(crate) fn is_delivered(socket: Borrowed<'_>, is_inet: bool) -> bool {
     // Linux counts the FIN as an unacknowledged byte.
-    const FIN: usize = cfg!(any(target_os = "linux", target_os = "android")) as usize;
+    const FIN: usize = cfg!(keepsock_linux) as usize;
     !is_inet || sys::unacknowledged(socket) <= FIN
 }
 

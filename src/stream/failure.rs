@@ -278,7 +278,7 @@ impl ClientSocket {
     /// received all written bytes.
     fn record_reset_after_fin(&self, io: &InUse<'_>) -> Cause {
         // Other systems also report EPIPE to a write after a reset without a FIN.
-        let distinguishes = cfg!(any(target_os = "linux", target_os = "android"));
+        let distinguishes = cfg!(keepsock_linux);
         if self.os_error.load(Ordering::Acquire) == 0 && (distinguishes || !self.is_inet()) {
             self.flags.fetch_or(FIN_BEFORE_RESET, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 /// Restricts the calling thread to one CPU.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn run_on_cpu(cpu: u32) -> io::Result<()> {
     let number = cpu as usize;
     if number >= libc::CPU_SETSIZE as usize {
@@ -18,7 +18,7 @@ pub(crate) fn run_on_cpu(cpu: u32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn run_on_cpu(_cpu: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

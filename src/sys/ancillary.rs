@@ -61,19 +61,19 @@ mod datagram {
     use std::mem;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
     use std::os::fd::OwnedFd;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     use std::time::{Duration, UNIX_EPOCH};
 
     use libc::c_int;
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     use super::super::convert::credentials;
     use super::super::unix::{copy_name, to_address};
     use super::read::take_descriptors;
     use super::{Address, Ancillary, each_control};
 
     /// UDP_GRO of linux/udp.h, which not every version of the libc crate declares.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     pub(crate) const UDP_GRO: c_int = 104;
 
     fn v4(address: libc::in_addr) -> IpAddr {
@@ -161,12 +161,7 @@ mod datagram {
     ) -> Ancillary {
         let mut told = Ancillary::default();
         let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
-            #[cfg(any(
-                target_os = "linux",
-                target_os = "android",
-                target_os = "illumos",
-                target_vendor = "apple"
-            ))]
+            #[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
                 // SAFETY: the type and the length identify the structure.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
@@ -174,12 +169,7 @@ mod datagram {
                 told.local = Some(v4(info.ipi_spec_dst)).filter(|ip| !ip.is_unspecified());
                 told.details.interface = info.ipi_ifindex as _;
             }
-            #[cfg(not(any(
-                target_os = "linux",
-                target_os = "android",
-                target_os = "illumos",
-                target_vendor = "apple"
-            )))]
+            #[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
             (libc::IPPROTO_IP, libc::IP_RECVDSTADDR) if len >= mem::size_of::<libc::in_addr>() => {
                 // SAFETY: the type and the length identify the structure.
                 let to = v4(unsafe { data.cast::<libc::in_addr>().read_unaligned() });
@@ -209,7 +199,7 @@ mod datagram {
 
     /// # Safety
     /// `data` points to `len` readable bytes.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     unsafe fn read_detail(
         level: c_int,
         kind: c_int,
@@ -252,7 +242,7 @@ mod datagram {
         }
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Ancillary) {}
 }
 

@@ -24,15 +24,15 @@ pub(crate) struct Packet {
 /// IPv6 has 40 bytes and extension headers.
 pub(crate) const PACKET_MAX: usize = 256;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) use linux::{capture, capture_drops, capture_next};
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn capture(_port: u16) -> io::Result<Owned> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn capture_next(
     _socket: Borrowed<'_>,
     _buf: &mut [u8; PACKET_MAX],
@@ -40,12 +40,12 @@ pub(crate) fn capture_next(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn capture_drops(_socket: Borrowed<'_>) -> u32 {
     0
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod linux {
     use std::mem;
     use std::os::fd::{AsFd, AsRawFd};

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::sys;
 use crate::types::address::canonical;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use crate::types::credentials::Credentials;
 use crate::types::endpoint::{Endpoint, Host, Port, Target};
 use crate::types::error::{About, Error, ErrorKind, Result};
@@ -187,7 +187,7 @@ impl Endpoint {
 
 /// The credentials that the kernel reports. The process ID is 0 if this process cannot see the PID
 /// namespace of the peer.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(super) fn credentials(of: libc::ucred) -> Credentials {
     let pid = u32::try_from(of.pid).ok().filter(|pid| *pid != 0);
     Credentials { pid, uid: of.uid, gid: of.gid }

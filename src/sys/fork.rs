@@ -186,7 +186,7 @@ mod platform {
     }
 
     /// A number that is 0 in a child, however the child is made.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     fn wiped_on_fork() -> Option<&'static AtomicU32> {
         const LEN: usize = 4096; // the kernel rounds it up to a page
         let (access, kind) =
@@ -205,7 +205,7 @@ mod platform {
         }
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     fn wiped_on_fork() -> Option<&'static AtomicU32> {
         None
     }

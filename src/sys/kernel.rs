@@ -5,12 +5,12 @@
 //! the feature, they are functions that make the same call, and that a plan of a test may make fail:
 //! see [`failpoints`](super::failpoints).
 
-#[cfg(all(feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "failpoints", keepsock_linux, target_env = "gnu"))]
 pub(crate) use super::failpoints::calls::*;
-#[cfg(not(all(feature = "failpoints", target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(feature = "failpoints", keepsock_linux, target_env = "gnu")))]
 pub(crate) use plain::*;
 
-#[cfg(not(all(feature = "failpoints", target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(feature = "failpoints", keepsock_linux, target_env = "gnu")))]
 mod plain {
     use std::io;
 

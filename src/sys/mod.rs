@@ -59,7 +59,7 @@ mod convert;
 mod datagram;
 #[cfg(unix)]
 mod errno;
-#[cfg(all(feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "failpoints", keepsock_linux, target_env = "gnu"))]
 pub mod failpoints;
 mod fd;
 pub(crate) mod fork;
@@ -317,7 +317,7 @@ pub(crate) fn is_access_denied(err: &io::Error) -> bool {
 }
 
 /// Whether EINVAL may mean that a route discards all packets.
-const IS_EINVAL_BLACKHOLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const IS_EINVAL_BLACKHOLE: bool = cfg!(keepsock_linux);
 
 /// Whether the address is the broadcast address of a network of this machine. The kernel lets a TCP
 /// socket be bound to it, and no peer can connect to it. This sends nothing.

@@ -2,7 +2,7 @@
 //! a time has come. Linux: an epoll(7) that contains a timerfd(2). It reports readiness and runs no
 //! loop.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod platform {
     use std::io;
     use std::mem;
@@ -93,7 +93,7 @@ mod platform {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 mod platform {
     use std::io;
     use std::time::Duration;

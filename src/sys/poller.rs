@@ -120,7 +120,7 @@ mod platform {
 
         /// Reports while connections wait (Linux), or once when a connection arrives.
         #[cfg(feature = "serve")]
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             self.control(libc::EPOLL_CTL_ADD, libc::EPOLLIN, socket, key)
         }
@@ -128,7 +128,7 @@ mod platform {
         /// Pauses or resumes the reports of waiting connections. Linux still reports a listener that
         /// was shut down, in every wait: [`remove`](Registry::remove) ends that.
         #[cfg(feature = "serve")]
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
             let events = if on { libc::EPOLLIN } else { 0 };
             match self.control(libc::EPOLL_CTL_MOD, events, socket, key) {
@@ -141,7 +141,7 @@ mod platform {
         }
 
         #[cfg(feature = "serve")]
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         fn control(
             &self,
             what: i32,
@@ -157,12 +157,12 @@ mod platform {
             super::super::errno::check_int(done).map(drop)
         }
 
-        #[cfg(all(feature = "serve", not(any(target_os = "linux", target_os = "android"))))]
+        #[cfg(all(feature = "serve", not(keepsock_linux)))]
         pub(crate) fn add_listener(&self, socket: Borrowed<'_>, key: usize) -> io::Result<()> {
             self.add(socket, key, false)
         }
 
-        #[cfg(all(feature = "serve", not(any(target_os = "linux", target_os = "android"))))]
+        #[cfg(all(feature = "serve", not(keepsock_linux)))]
         pub(crate) fn listen(&self, socket: Borrowed<'_>, key: usize, on: bool) -> io::Result<()> {
             if on {
                 return self.add(socket, key, false);
@@ -186,9 +186,9 @@ mod platform {
 
     fn interest(writable: bool) -> Interest {
         // EPOLLPRI reports urgent data, at which the kernel ends a receive early.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         let readable = Interest::READABLE | Interest::PRIORITY;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        #[cfg(not(keepsock_linux))]
         let readable = Interest::READABLE;
         if writable { readable | Interest::WRITABLE } else { readable }
     }
@@ -197,7 +197,7 @@ mod platform {
     /// emptied the socket: Linux (tcp_recvmsg) stops early only at the urgent mark. Bytes
     /// that arrive after the wait raise an event of their own.
     #[cfg(feature = "serve")]
-    const READS_TO_THE_END: bool = cfg!(any(target_os = "linux", target_os = "android"));
+    const READS_TO_THE_END: bool = cfg!(keepsock_linux);
 }
 
 #[cfg(not(unix))]
@@ -265,7 +265,7 @@ pub(crate) use platform::{Poller, Registry};
 
 /// The report of a listener repeats while connections wait, so the loop does not have to accept all at once.
 #[cfg(feature = "serve")]
-pub(crate) const LISTENERS_STAY_READY: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(crate) const LISTENERS_STAY_READY: bool = cfg!(keepsock_linux);
 
 /// One event of a wait.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ pub(crate) const FIRST_INHERITED: u32 = 3;
 
 #[cfg(unix)]
 mod platform {
-    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    #[cfg(all(keepsock_linux, target_env = "gnu", not(miri)))]
     use std::ffi::CStr;
     use std::ffi::{CString, OsStr, OsString, c_char};
     use std::io::{self, Read};
@@ -28,7 +28,7 @@ mod platform {
     use libc::c_int;
     use socket2::{Domain, Type};
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(keepsock_linux, not(target_os = "android")))]
     use super::super::errno::check;
     use super::super::errno::check_int;
     use super::super::unix::forbid_sigpipe;
@@ -114,7 +114,7 @@ mod platform {
 
     /// The identity of this process among all processes of the past and present: the inode of its
     /// pidfd_open(2) descriptor. `None` before Linux 6.9, where all such descriptors have one inode.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(keepsock_linux, not(target_os = "android")))]
     pub(crate) fn own_pidfd_inode() -> Option<u64> {
         const PIDFS_MAGIC: u32 = 0x5049_4446; // linux/magic.h; not in libc
         // SAFETY: pidfd_open takes no pointer and returns a new descriptor that only this function
@@ -133,7 +133,7 @@ mod platform {
         if is_one { identity(fd.as_fd()).ok().map(|(_, inode)| inode) } else { None }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(keepsock_linux, not(target_os = "android"))))]
     pub(crate) fn own_pidfd_inode() -> Option<u64> {
         None
     }
@@ -222,12 +222,12 @@ mod platform {
 
     /// glibc calls this function before main or in dlopen(3), with main's arguments. Other C
     /// libraries pass no arguments, and neither does Miri.
-    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    #[cfg(all(keepsock_linux, target_env = "gnu", not(miri)))]
     #[used]
     #[unsafe(link_section = ".init_array")]
     static SAVE_ARGS: extern "C" fn(c_int, *const *const c_char) = save_args;
 
-    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    #[cfg(all(keepsock_linux, target_env = "gnu", not(miri)))]
     extern "C" fn save_args(count: c_int, args: *const *const c_char) {
         let arg = |index: usize| {
             // SAFETY: glibc passes an array of `count` strings, the same as to main.
@@ -244,7 +244,7 @@ mod platform {
     /// The arguments of this process, starting with the program's name.
     pub(crate) fn own_args() -> io::Result<Vec<OsString>> {
         // The linker leaves objects that nothing refers to out of a static library.
-        #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+        #[cfg(all(keepsock_linux, target_env = "gnu", not(miri)))]
         std::hint::black_box(&SAVE_ARGS);
         if let Some(args) = ARGS.get().filter(|args| !args.is_empty()) {
             return Ok(args.clone());

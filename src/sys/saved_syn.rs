@@ -4,23 +4,23 @@ use std::io;
 
 use super::Borrowed;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) use linux::save_syn;
-#[cfg(all(feature = "diag", any(target_os = "linux", target_os = "android")))]
+#[cfg(all(feature = "diag", keepsock_linux))]
 pub(crate) use linux_saved::saved_syn;
 
 /// Whether a listener keeps the headers of the SYNs that open its connections.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn save_syn(_listener: Borrowed<'_>, on: bool) -> io::Result<()> {
     if on { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
 }
 
-#[cfg(all(feature = "diag", not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(all(feature = "diag", not(keepsock_linux)))]
 pub(crate) fn saved_syn(_socket: Borrowed<'_>) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod linux {
     use libc::c_int;
 
@@ -36,7 +36,7 @@ mod linux {
     }
 }
 
-#[cfg(all(feature = "diag", any(target_os = "linux", target_os = "android")))]
+#[cfg(all(feature = "diag", keepsock_linux))]
 mod linux_saved {
     use std::os::fd::AsRawFd;
 

@@ -34,10 +34,10 @@ mod here {
     use socket2::{Domain, Socket, Type};
 
     use super::super::ancillary::read;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     use super::super::convert::credentials;
     use super::super::errno::{check, check_int};
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    #[cfg(any(keepsock_linux, target_vendor = "apple"))]
     use super::super::sockopt;
     use super::super::unix::{NO_SIGPIPE, flags};
     use super::*;
@@ -57,21 +57,21 @@ mod here {
     struct Control([u8; OTHERS + MORE_THAN_SENT * EACH]);
 
     /// Linux: recvmsg returns the original length of the packet.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     const WHOLE_LENGTH: c_int = libc::MSG_TRUNC;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     const WHOLE_LENGTH: c_int = 0;
 
     /// Programs that another thread starts must not inherit them.
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     const CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
     const CLOSE_ON_EXEC: c_int = 0;
 
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     fn close_on_exec(_fd: c_int) {}
 
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
     fn close_on_exec(fd: c_int) {
         // SAFETY: F_SETFD takes no pointer. It fails only for a closed number.
         unsafe { kernel::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -86,7 +86,7 @@ mod here {
     /// descriptors as fit into the table of this process, and closes the others. It writes the control
     /// messages that the options of the socket request before them (time, credentials, security
     /// label), including options that the program set on the descriptor.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     fn room(socket: Borrowed<'_>, max: usize, control: usize) -> usize {
         if max == 0 {
             return control;
@@ -109,7 +109,7 @@ mod here {
         before.map(|(_, size)| space(size)).sum::<usize>() + descriptors
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     fn room(_: Borrowed<'_>, max: usize, control: usize) -> usize {
         if max > 0 || control > 0 { size_of::<Control>() } else { 0 }
     }
@@ -224,7 +224,7 @@ mod here {
 
     /// Sets the owner and mode of a socket's file. Another process that may write to the directory
     /// could have replaced the file; the function leaves a replacement alone.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
         use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
         if wanted == UnixFile::default() {
@@ -270,7 +270,7 @@ mod here {
         }
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
@@ -291,7 +291,7 @@ mod here {
     }
 
     /// The credentials of the peer when it connected or started to listen (SO_PEERCRED of unix(7)).
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
         // SAFETY: ucred consists of integers.
         let (peer, _) = unsafe { sockopt::get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED) }?;
@@ -314,12 +314,7 @@ mod here {
         Ok(Credentials { pid, uid, gid })
     }
 
-    #[cfg(not(any(
-        target_os = "linux",
-        target_os = "android",
-        target_vendor = "apple",
-        target_os = "freebsd"
-    )))]
+    #[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
     pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }

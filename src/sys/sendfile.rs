@@ -19,9 +19,9 @@ pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
 
 /// Whether the kernel sends from files. FreeBSD and macOS have another sendfile(2), and
 /// the library does not use it.
-pub(crate) const SENDS_FILES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(crate) const SENDS_FILES: bool = cfg!(keepsock_linux);
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod direct {
     use std::mem;
     use std::os::fd::AsRawFd;
@@ -143,7 +143,7 @@ mod direct {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 mod direct {
     use super::super::Borrowed;
     use super::*;

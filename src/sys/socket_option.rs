@@ -8,7 +8,7 @@ use crate::sys::SockRef;
 use super::{Borrowed, Families};
 use crate::types::sockopt::Sockopt;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) use flow_label::set_flow_label;
 pub(crate) use platform::{owner_of, set_congestion_control, set_raw_option};
 
@@ -44,13 +44,13 @@ pub(crate) fn get_option(
         Sockopt::OobInline => own.out_of_band_inline().map(u32::from),
         Sockopt::Nodelay => own.tcp_nodelay().map(u32::from),
         Sockopt::ReuseAddress => own.reuse_address().map(u32::from),
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         Sockopt::FlowLabel => flow_label::get(socket, families),
         _ => platform::get(socket, option, families),
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn set_flow_label(
     _: Borrowed<'_>,
     _: std::net::SocketAddrV6,
@@ -59,7 +59,7 @@ pub(crate) fn set_flow_label(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod flow_label {
     use std::ffi::c_int;
     use std::io;
@@ -184,7 +184,7 @@ mod platform {
                 families.has_ipv6().then_some((libc::IPPROTO_IPV6, v6)),
             ]
         };
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(keepsock_linux)]
         {
             const SOCKET: c_int = libc::SOL_SOCKET;
             // linux/in6.h; the libc crate does not declare these.
@@ -210,7 +210,7 @@ mod platform {
             };
             [Some(number), None]
         }
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        #[cfg(not(keepsock_linux))]
         {
             let number = match option {
                 Sockopt::Tos => return by_family(libc::IP_TOS, libc::IPV6_TCLASS),
@@ -230,12 +230,12 @@ mod platform {
         }
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     pub(crate) fn set_congestion_control(socket: Borrowed<'_>, name: &str) -> io::Result<()> {
         sockopt::set_bytes(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
     pub(crate) fn set_congestion_control(_: Borrowed<'_>, _: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

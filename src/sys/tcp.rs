@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::types::tcp_state::TcpState;
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) use elsewhere::*;
 pub(crate) use platform::*;
 
@@ -45,7 +45,7 @@ pub(crate) struct TcpInfo {
 /// The state of the handshake that connect(2) has started on a socket, as one call reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
-    not(any(target_os = "linux", target_os = "android")),
+    not(keepsock_linux),
     expect(dead_code, reason = "only Linux reports more than `Unknown`")
 )]
 pub(crate) enum Handshake {
@@ -58,7 +58,7 @@ pub(crate) enum Handshake {
 }
 
 /// No other system reports both in one call.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn handshake(_socket: super::Borrowed<'_>) -> Handshake {
     Handshake::Unknown
 }
@@ -71,7 +71,7 @@ fn seconds(time: Duration) -> u32 {
 }
 
 /// Calls an ioctl(2) that writes an int; 0 if it fails.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
     use std::os::fd::AsRawFd;
 
@@ -81,7 +81,7 @@ fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
     if code < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 mod platform {
     use std::os::fd::AsRawFd;
 
@@ -704,13 +704,7 @@ mod platform {
     }
 }
 
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_vendor = "apple",
-    target_os = "freebsd",
-    windows
-)))]
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd", windows)))]
 mod platform {
     use super::super::Borrowed;
     use super::{Duration, TcpInfo, io};
@@ -740,7 +734,7 @@ mod platform {
 }
 
 /// Fast Open and Multipath TCP are supported on Linux only.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 mod elsewhere {
     use super::super::Borrowed;
     use super::io;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// The start time of a call. Linux's coarse clock needs no hardware access; it lags by at most a
 /// scheduler tick (10 ms at 100 Hz), so the elapsed time is never overestimated.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[derive(Clone, Copy)]
 pub(crate) struct Tick(libc::timespec);
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 impl Tick {
     pub(crate) const LAG: Duration = Duration::from_millis(10);
 
@@ -54,11 +54,11 @@ impl Tick {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 #[derive(Clone, Copy)]
 pub(crate) struct Tick(std::time::Instant);
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 impl Tick {
     #[cfg(feature = "serve")]
     pub(crate) const LAG: Duration = Duration::ZERO;

@@ -1,12 +1,12 @@
-//! Linux, macOS, FreeBSD and other Unix systems. Linux-only parts are marked.
+//! Linux, macOS, FreeBSD and other Unix systems. The parts for Linux alone have `cfg(keepsock_linux)`.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -30,7 +30,7 @@ use crate::types::keepalive::Keepalive;
 pub(crate) type Owned = OwnedFd;
 pub(crate) type Borrowed<'a> = BorrowedFd<'a>;
 
-pub(super) const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(super) const LINUX: bool = cfg!(keepsock_linux);
 /// Measured on Linux: shutdown wakes accept, recv, send and connect. Other systems cannot shut down
 /// a listener (ENOTCONN).
 pub(crate) const BLOCKING_CALLS: bool = LINUX;
@@ -38,8 +38,7 @@ pub(crate) const MAX_WAIT: Option<Duration> =
     if LINUX { None } else { Some(Duration::from_millis(25)) };
 pub(crate) const ACCEPT_INHERITS: bool = LINUX;
 /// POLLRDHUP: Linux 2.6.17, FreeBSD 13. The libc crate declares it where it exists.
-pub(crate) const SEES_HANGUP: bool =
-    cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
+pub(crate) const SEES_HANGUP: bool = cfg!(any(keepsock_linux, target_os = "freebsd"));
 
 #[inline]
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
@@ -52,7 +51,7 @@ pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
 ///
 /// # Safety
 /// The same requirements as the system call.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline(always)]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
@@ -68,7 +67,7 @@ pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io:
 
 /// # Safety
 /// The same requirements as the system call.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline(always)]
 unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
     let [a, b, c, d, e, f] = arguments;
@@ -94,11 +93,7 @@ unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize
 }
 
 /// The kernel returns an error number as a negative result.
-#[cfg(all(
-    any(target_os = "linux", target_os = "android"),
-    target_arch = "x86_64",
-    target_pointer_width = "64"
-))]
+#[cfg(all(keepsock_linux, target_arch = "x86_64", target_pointer_width = "64"))]
 #[cold]
 #[inline(never)]
 fn failed(result: isize) -> io::Error {
@@ -106,14 +101,14 @@ fn failed(result: isize) -> io::Error {
 }
 
 /// Closes a descriptor. The caller can do nothing about an error of close(2), so it is ignored.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline]
 pub(super) fn close(owned: Owned) {
     // SAFETY: this function owns the descriptor, which no other code uses afterwards.
     let _ = unsafe { syscall(libc::SYS_close, [owned.into_raw_fd() as usize, 0, 0, 0, 0, 0]) };
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(super) fn close(owned: Owned) {
     // close(2) is a cancellation point.
     let _disabled = CancellationDisabled::new();
@@ -132,7 +127,7 @@ pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
         return Ok(false);
     }
     // icmp(7): "ping sockets" are datagram sockets of another protocol.
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     if name.as_socket().is_some() {
         return Ok(socket.protocol()? == Some(socket2::Protocol::UDP));
     }
@@ -146,15 +141,15 @@ pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
 
 /// Creates a stream socket, non-blocking and close-on-exec.
 pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     let protocol = mptcp.then(|| super::tcp::MPTCP.into());
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     let socket = kernel::call("socket", || {
         Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)
     })?;
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
     let socket = {
         let socket = kernel::call("socket", || Socket::new(domain, Type::STREAM, protocol))?;
         socket.set_nonblocking(true)?;
@@ -174,7 +169,7 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
 }
 
 /// Takes one connection from the listener's queue, with one system call.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
@@ -220,7 +215,7 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
 
 /// # Safety
 /// The same requirements as [`copy_name`].
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline(never)]
 unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Address {
     // SAFETY: the caller keeps the requirements of copy_name.
@@ -229,7 +224,7 @@ unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Ad
 
 /// Takes one connection from the listener's queue. On the BSDs it inherits non-blocking mode, on
 /// other systems it does not.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
@@ -263,7 +258,7 @@ pub(crate) fn wake_receivers(socket: Borrowed<'_>) {
 /// Resets a TCP connection at once, and wakes every call that waits on it, in any thread. Returns
 /// false if this system, or this kind of socket, does not support it (some kernels between Linux
 /// 6.1 and 6.6 fail while a thread waits).
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn disconnect(socket: Borrowed<'_>) -> bool {
     // SAFETY: sockaddr consists of integers; all zeros have the family AF_UNSPEC.
     let nobody: libc::sockaddr = unsafe { mem::zeroed() };
@@ -272,7 +267,7 @@ pub(crate) fn disconnect(socket: Borrowed<'_>) -> bool {
     unsafe { kernel::connect(socket.as_raw_fd(), &raw const nobody, len) == 0 }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn disconnect(_socket: Borrowed<'_>) -> bool {
     false
 }
@@ -286,10 +281,10 @@ pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<Connect
     if kind != Type::STREAM && !packets {
         return Ok(None);
     }
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
     let listens = socket.is_listener()?;
     // Without SO_ACCEPTCONN, a socket with a peer is a connection.
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
     let listens = socket.peer_addr().is_err();
     Ok(Some(ConnectionKind { listens, packets }))
 }
@@ -337,7 +332,7 @@ pub(super) fn flags(wait: Wait) -> c_int {
 /// Receives through the system call itself: libc's recv prepares for pthread_cancel(3) in each call
 /// of a program with threads, which costs more than the rest of the call, and a cancellation would
 /// unwind through Rust frames, which do not permit that.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
@@ -352,7 +347,7 @@ pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Resu
     unsafe { syscall(libc::SYS_recvfrom, arguments) }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv(socket: Borrowed<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
@@ -379,7 +374,7 @@ pub(super) const NO_SIGPIPE: c_int = 0;
 pub(super) const NO_SIGPIPE: c_int = libc::MSG_NOSIGNAL;
 
 /// Makes the system call directly, as [`recv`] does.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 #[inline]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
@@ -390,7 +385,7 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
     unsafe { syscall(libc::SYS_sendto, arguments) }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
     let flags = flags(wait) | NO_SIGPIPE;
@@ -408,13 +403,13 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], wait: Wait) -> io::Result<u
 #[cfg_attr(feature = "failpoints", track_caller)]
 unsafe fn recvmsg(socket: Borrowed<'_>, msg: *mut libc::msghdr, flags: c_int) -> io::Result<usize> {
     let fd = socket.as_raw_fd();
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     {
         let arguments = [fd as usize, msg.expose_provenance(), flags as usize, 0, 0, 0];
         // SAFETY: the caller guarantees writable memory.
         unsafe { syscall(libc::SYS_recvmsg, arguments) }
     }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     // SAFETY: the caller guarantees writable memory.
     super::errno::check(unsafe { kernel::recvmsg(fd, msg, flags) })
 }
@@ -431,13 +426,13 @@ unsafe fn sendmsg(
     flags: c_int,
 ) -> io::Result<usize> {
     let fd = socket.as_raw_fd();
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     {
         let arguments = [fd as usize, msg.expose_provenance(), flags as usize, 0, 0, 0];
         // SAFETY: the caller guarantees readable memory.
         unsafe { syscall(libc::SYS_sendmsg, arguments) }
     }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     // SAFETY: the caller guarantees readable memory.
     super::errno::check(unsafe { kernel::sendmsg(fd, msg, flags) })
 }
@@ -488,9 +483,9 @@ pub(crate) fn forbid_sigpipe(socket: Borrowed<'_>) -> io::Result<()> {
 
 // ---- waiting ---------------------------------------------------------------------------
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
 const POLLRDHUP: libc::c_short = 0;
 
 fn poll_events(interest: Interest) -> libc::c_short {
@@ -593,12 +588,12 @@ pub(crate) fn poll_any(
 #[derive(Debug)]
 pub(crate) struct Event {
     reader: OwnedFd,
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     writer: OwnedFd,
 }
 
 impl Event {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     pub(crate) fn new() -> io::Result<Event> {
         // SAFETY: eventfd takes no pointer.
         let fd = check_int(unsafe { kernel::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -606,7 +601,7 @@ impl Event {
         Ok(Event { reader: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     pub(crate) fn new() -> io::Result<Event> {
         let pair = std::os::unix::net::UnixStream::pair;
         let (reader, writer) = kernel::call("socketpair", pair)?;
@@ -615,12 +610,12 @@ impl Event {
         Ok(Event { reader: reader.into(), writer: writer.into() })
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     fn writer(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     fn writer(&self) -> BorrowedFd<'_> {
         self.writer.as_fd()
     }
@@ -680,7 +675,7 @@ pub(crate) fn keepalive_values(_: Borrowed<'_>) -> io::Result<Keepalive> {
 
 /// Binds the socket to an interface: the socket uses no other. Since Linux 5.7 every user may do
 /// this; before, it required CAP_NET_RAW.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn bind_interface(socket: Borrowed<'_>, name: &str, _ipv6: bool) -> io::Result<()> {
     SockRef::from(&socket).bind_device(Some(name.as_bytes()))
 }
@@ -699,7 +694,7 @@ pub(crate) fn bind_interface(socket: Borrowed<'_>, name: &str, ipv6: bool) -> io
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+#[cfg(not(any(keepsock_linux, target_vendor = "apple")))]
 pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -708,9 +703,9 @@ pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) ->
 /// address. True where the kernel does not report it.
 #[cfg(feature = "datagram")]
 pub(crate) fn is_bound_to_interface(socket: Borrowed<'_>) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     return SockRef::from(&socket).device().is_ok_and(|name| name.is_some());
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     {
         let _ = socket;
         true
@@ -732,7 +727,7 @@ pub(crate) fn share_port(socket: Borrowed<'_>) -> io::Result<()> {
 /// other destinations (ip(7), IP_BIND_ADDRESS_NO_PORT, also of IPv6 sockets; Linux 4.2). On a kernel
 /// without this option, bind(2) reserves a port for this socket alone.
 pub(crate) fn choose_port_late(socket: Borrowed<'_>) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     {
         let on: c_int = 1;
         match super::sockopt::set(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on) {
@@ -913,7 +908,7 @@ pub(crate) fn name_of_unix(address: &Address) -> io::Result<SockAddr> {
 /// feature". Other systems have no such feature, and the socket stays unnamed.
 #[cfg(feature = "datagram")]
 pub(crate) fn autobind(socket: Borrowed<'_>) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     {
         let family = libc::AF_UNIX as libc::sa_family_t;
         let len = mem::size_of_val(&family) as libc::socklen_t;
@@ -932,7 +927,7 @@ pub(crate) fn to_address(name: &SockAddr) -> Address {
     if let Some(path) = path_of(name) {
         return Address::UnixPath(path.to_owned());
     }
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     if let Some(bytes) = name.as_abstract_namespace() {
         return Address::UnixAbstract(bytes.to_owned());
     }
@@ -1011,7 +1006,7 @@ pub(crate) fn is_too_long(err: &io::Error) -> bool {
 /// kernel's retries, and not from this call: a reset, a timeout, or an ICMP error that the kernel
 /// remembered (tcp(7), ip(7)).
 pub(crate) fn is_from_network(err: &io::Error) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     if err.raw_os_error() == Some(libc::ENONET) {
         return true;
     }
@@ -1054,7 +1049,7 @@ pub(crate) fn is_fatal_accept(err: &io::Error) -> bool {
     )
 }
 
-#[cfg(all(test, feature = "failpoints", target_os = "linux", target_env = "gnu"))]
+#[cfg(all(test, feature = "failpoints", keepsock_linux, target_env = "gnu"))]
 #[allow(clippy::unwrap_used)] // tests
 mod tests {
     use std::io::Read;

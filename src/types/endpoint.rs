@@ -50,7 +50,7 @@ const UNIX: &str = "unix";
 /// The longest path of a Unix socket, in bytes. Linux accepts a path that fills sun_path without a
 /// final NUL (unix(7), "Pathname sockets").
 pub(crate) const UNIX_PATH_MAX: usize = match () {
-    () if cfg!(any(target_os = "linux", target_os = "android")) => 108,
+    () if cfg!(keepsock_linux) => 108,
     () if cfg!(windows) => 107,
     () => 103,
 };

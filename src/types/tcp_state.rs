@@ -44,7 +44,7 @@ pub enum TcpState {
 impl TcpState {
     /// Converts a number of include/net/tcp_states.h. 12, a request that is not accepted yet, is
     /// SYN-RECEIVED in RFC 9293.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     pub(crate) fn from_linux(number: u8) -> Option<TcpState> {
         use TcpState::*;
         Some(match number {

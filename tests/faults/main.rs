@@ -6,7 +6,7 @@
 //! are interrupted several times in a row, or are delayed. The machine of tests/abi/faults does the
 //! same at the boundary of the process, for the system calls that libc and the standard library make by
 //! themselves, and for one thread.
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![cfg(all(keepsock_linux, target_env = "gnu"))]
 // Clippy permits unwrap, expect and panic in test functions only, not in the functions they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

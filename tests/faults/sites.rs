@@ -184,11 +184,13 @@ fn for_linux(text: &str) -> String {
     let attribute = Regex::new(r"#\[cfg\(([^\]]*)\)\]").unwrap();
     for found in attribute.captures_iter(&text) {
         let condition: String = found[1].split_whitespace().collect();
-        let is_other = condition.starts_with("not(any(target_os=\"linux\"")
-            || condition.starts_with("not(target_os=\"linux\"")
+        let is_other = condition.starts_with("not(keepsock_linux")
+            || condition.starts_with("not(any(keepsock_linux")
+            || condition.starts_with("not(all(keepsock_linux")
+            || condition.starts_with("not(any(target_os=\"linux\"")
             || condition.starts_with("not(unix")
-            || condition.starts_with("all(feature=\"serve\",not(any(target_os=\"linux\"")
-            || condition.starts_with("all(feature=\"diag\",not(any(target_os=\"linux\"")
+            || condition.starts_with("all(feature=\"serve\",not(keepsock_linux")
+            || condition.starts_with("all(feature=\"diag\",not(keepsock_linux")
             || condition.starts_with("not(debug_assertions")
             || condition.starts_with("windows")
             || condition.starts_with("test")

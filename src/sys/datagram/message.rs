@@ -7,18 +7,18 @@ use std::os::fd::AsRawFd;
 
 use libc::c_int;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use super::MAX_BATCH;
 use super::{Buffers, Reported, Run, Source};
 use crate::sys::CancellationDisabled;
 use crate::sys::ancillary::{Received, read};
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use crate::sys::ancillary::{each_control, read_inet, read_name};
 use crate::sys::errno::check;
 use crate::sys::kernel;
 use crate::sys::unix::{LINUX, NO_SIGPIPE, flags, is_too_long};
 use crate::sys::{Borrowed, Wait};
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 use crate::sys::{errno::check_int, unix::syscall};
 
 /// The pieces of a run of up to this many bytes are copied together: that costs less than the
@@ -31,13 +31,13 @@ pub(crate) const UDP_CONTROL: usize = 256;
 
 /// Space for the control messages of a Unix socket, exactly: the kernel writes the time and the
 /// credentials first, and closes descriptors for which no space is left.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 // SAFETY: CMSG_SPACE only computes a size.
 pub(crate) const UNIX_CONTROL: usize = unsafe {
     libc::CMSG_SPACE(size_of::<libc::timespec>() as libc::c_uint)
         + libc::CMSG_SPACE(size_of::<libc::ucred>() as libc::c_uint)
 } as usize;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) const UNIX_CONTROL: usize = 0;
 
 #[repr(C, align(8))]
@@ -45,11 +45,11 @@ struct Control([u8; UDP_CONTROL]);
 
 /// Linux: recvmsg returns the original length of the datagram, and received descriptors are
 /// close-on-exec.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 const RECEIVE: c_int = libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
 #[cfg(target_os = "freebsd")]
 const RECEIVE: c_int = libc::MSG_CMSG_CLOEXEC;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
 const RECEIVE: c_int = 0;
 
 /// Receives one datagram. Bytes beyond the buffer are lost, and the result says so. `control`: the
@@ -63,7 +63,7 @@ pub(crate) fn recv_datagram(
     wait: Wait,
     received: &mut Received,
 ) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     if control == 0 {
         return recv_plain(socket, buf, peek, wait, received);
     }
@@ -90,7 +90,7 @@ pub(crate) fn recv_datagram(
 }
 
 /// Makes the system call directly, as [`recv`](crate::sys::recv) does.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 fn recv_plain(
     socket: Borrowed<'_>,
     buf: &mut [u8],
@@ -165,12 +165,7 @@ unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
         _ => Ipv4Addr::UNSPECIFIED,
     };
     let from = libc::in_addr { s_addr: ip.to_bits().to_be() };
-    #[cfg(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "illumos",
-        target_vendor = "apple"
-    ))]
+    #[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
     {
         let info = libc::in_pktinfo {
             ipi_ifindex: source.interface as _,
@@ -180,12 +175,7 @@ unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
         // SAFETY: the caller guarantees the space.
         unsafe { put_control(msg, libc::IPPROTO_IP, libc::IP_PKTINFO, info) };
     }
-    #[cfg(not(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "illumos",
-        target_vendor = "apple"
-    )))]
+    #[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
     // SAFETY: the caller guarantees the space.
     unsafe {
         put_control(msg, libc::IPPROTO_IP, libc::IP_SENDSRCADDR, from);
@@ -208,7 +198,7 @@ fn header(run: &Run<'_>, control: &mut MaybeUninit<Control>, ipv6: bool) -> libc
         // SAFETY: the buffer is aligned, empty, and has space for both messages.
         unsafe { put_source(&mut msg, run.source, ipv6) };
     }
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     if let [first, _, ..] = run.pieces {
         let segment = u16::try_from(first.len()).unwrap_or(u16::MAX);
         // SAFETY: the buffer is aligned, and has space for both messages.
@@ -227,7 +217,7 @@ pub(crate) fn send_datagram(
     run: &Run<'_>,
     wait: Wait,
 ) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     if let ([bytes], true) = (run.pieces, run.source == Source::default()) {
         return send_plain(socket, bytes, run.to.as_ref(), wait);
     }
@@ -254,7 +244,7 @@ pub(crate) fn send_datagram(
 }
 
 /// Makes the system call directly, as [`send`](crate::sys::send) does.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 fn send_plain(
     socket: Borrowed<'_>,
     bytes: &[u8],
@@ -271,7 +261,7 @@ fn send_plain(
 
 /// Sends at most [`MAX_BATCH`] runs in order, and returns how many were sent. An error is the error of
 /// the first run.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn send_datagrams(
     socket: Borrowed<'_>,
     ipv6: bool,
@@ -297,7 +287,7 @@ pub(crate) fn send_datagrams(
     check(sent as isize)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn send_datagrams(
     socket: Borrowed<'_>,
     ipv6: bool,
@@ -316,7 +306,7 @@ pub(crate) fn send_datagrams(
 /// Receives the waiting datagrams, one per buffer and at most [`MAX_BATCH`], and returns their number.
 /// Waits for the first one only. `told` is called for each, with its index. `control` is the same as
 /// in [`recv_datagram`], for each.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     socket: Borrowed<'_>,
     bufs: &mut B,
@@ -369,7 +359,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     Ok(got)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     socket: Borrowed<'_>,
     bufs: &mut B,
@@ -392,7 +382,7 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
 
 /// Takes one entry from the kernel's error queue. `None`: the entry is not an error. Fails with
 /// `WouldBlock` if the queue is empty.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>> {
     let _disabled = CancellationDisabled::new();
     // SAFETY: both consist of integers and pointers; all zeros are valid.
@@ -440,7 +430,7 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
     Ok(found.map(|(code, by, mtu)| Reported { code, to, by: by.map(|by| by.ip()), mtu, local }))
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
     Err(io::ErrorKind::WouldBlock.into())
 }

@@ -95,7 +95,7 @@ pub(crate) struct Memory {
 }
 
 /// Whether the kernel can queue ICMP errors on request.
-pub(crate) const REPORTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(crate) const REPORTS: bool = cfg!(keepsock_linux);
 
 /// Whether the kernel splits runs.
-pub(crate) const SEGMENTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(crate) const SEGMENTS: bool = cfg!(keepsock_linux);

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::IpAddr;
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 use std::net::SocketAddr;
 
 use libc::c_int;
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 use socket2::SockAddr;
 
 use super::{Memory, Sending, ToGroups};
@@ -18,7 +18,7 @@ fn set(socket: Borrowed<'_>, level: c_int, name: c_int, on: bool) -> io::Result<
 }
 
 /// Whether an interface has this index, in the network namespace of the socket (netdevice(7)).
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn has_interface(socket: Borrowed<'_>, index: u32) -> bool {
     use std::os::fd::AsRawFd;
     // SAFETY: ifreq consists of integers and pointers; all zeros are valid.
@@ -32,24 +32,14 @@ pub(crate) fn has_interface(socket: Borrowed<'_>, index: u32) -> bool {
 }
 
 /// Whether an interface has this index.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn has_interface(_socket: Borrowed<'_>, index: u32) -> bool {
     crate::sys::zone_index(&index.to_string()).is_some()
 }
 
-#[cfg(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "illumos",
-    target_vendor = "apple"
-))]
+#[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
 const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "illumos",
-    target_vendor = "apple"
-)))]
+#[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
 const WANT_DESTINATION: c_int = libc::IP_RECVDSTADDR;
 
 /// Requests the destination address of each datagram: ip(7), RFC 3542 section 4.
@@ -60,14 +50,14 @@ pub(crate) fn want_destination(socket: Borrowed<'_>, ipv6: bool) -> io::Result<(
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, true)?;
     // Linux also reports, for an IPv4 datagram to an IPv6 socket, the local address of its interface.
     // Other systems have no such option.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     set(socket, libc::IPPROTO_IP, WANT_DESTINATION, true)?;
     Ok(())
 }
 
 /// Requests the TTL, the TOS byte and the receive time of each UDP datagram: ip(7), RFC 3542,
 /// socket(7).
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -> io::Result<()> {
     if families.has_ipv6() {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
@@ -83,18 +73,18 @@ pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -
 /// Requests the sender's credentials (SO_PASSCRED of unix(7)) and the time of each datagram of a Unix
 /// socket. Always both: together they fill [`UNIX_CONTROL`](super::UNIX_CONTROL), so that the kernel
 /// has no space for descriptors.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn want_sender(socket: Borrowed<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, true)?;
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, true)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn want_sender(_: Borrowed<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn want_details(_: Borrowed<'_>, _: Families, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -109,7 +99,7 @@ pub(crate) fn is_empty(socket: Borrowed<'_>) -> bool {
 }
 
 /// Whether the kernel may return several datagrams in one buffer.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn coalesces(socket: Borrowed<'_>) -> bool {
     // SAFETY: getsockopt writes one int.
     let on =
@@ -117,13 +107,13 @@ pub(crate) fn coalesces(socket: Borrowed<'_>) -> bool {
     on.is_ok_and(|(on, _)| on != 0)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn coalesces(_: Borrowed<'_>) -> bool {
     false
 }
 
 /// Lets the kernel return several datagrams of one sender in one buffer: UDP_GRO of udp(7), Linux 5.0.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn coalesce(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
     match set(socket, libc::SOL_UDP, crate::sys::ancillary::UDP_GRO, on) {
         Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => {
@@ -133,7 +123,7 @@ pub(crate) fn coalesce(socket: Borrowed<'_>, on: bool) -> io::Result<()> {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn coalesce(_: Borrowed<'_>, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -144,9 +134,9 @@ pub(crate) fn set_sending(
     families: Families,
     setting: Sending,
 ) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     let whole = Some((libc::IP_MTU_DISCOVER, libc::IPV6_MTU_DISCOVER));
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(keepsock_linux))]
     let whole = None;
     let (v4, v6, value) = match setting {
         Sending::Ttl(ttl) => (libc::IP_TTL, libc::IPV6_UNICAST_HOPS, c_int::from(ttl)),
@@ -168,7 +158,7 @@ pub(crate) fn set_sending(
 }
 
 /// The known path MTU to the peer of a connected socket, headers included: IP_MTU of ip(7).
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn path_mtu(socket: Borrowed<'_>, ipv6: bool) -> io::Result<u32> {
     let (level, name) = match ipv6 {
         true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
@@ -179,14 +169,14 @@ pub(crate) fn path_mtu(socket: Borrowed<'_>, ipv6: bool) -> io::Result<u32> {
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn path_mtu(_: Borrowed<'_>, _ipv6: bool) -> io::Result<u32> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// SO_MEMINFO, Linux 4.12: unlike SO_RXQ_OVFL it adds no cost to the datagrams. The order is that of
 /// linux/sock_diag.h.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn memory(socket: Borrowed<'_>) -> Memory {
     const SO_MEMINFO: c_int = 55;
     // SAFETY: getsockopt fills an array of integers of the given size.
@@ -205,13 +195,13 @@ pub(crate) fn memory(socket: Borrowed<'_>) -> Memory {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn memory(_: Borrowed<'_>) -> Memory {
     Memory::default()
 }
 
 /// Whether the kernel queues ICMP errors of datagrams (ip(7), IP_RECVERR).
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(keepsock_linux)]
 pub(crate) fn report_errors(socket: Borrowed<'_>, ipv6: bool, on: bool) -> io::Result<()> {
     if ipv6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, on)?;
@@ -219,14 +209,14 @@ pub(crate) fn report_errors(socket: Borrowed<'_>, ipv6: bool, on: bool) -> io::R
     set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, on)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(keepsock_linux))]
 pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Joins or leaves a group on an interface (0: as routed), for all senders or for one: RFC 3678
 /// section 5, which defines these structures. Apple packs them differently.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 pub(crate) fn set_member(
     socket: Borrowed<'_>,
     group: IpAddr,
@@ -263,7 +253,7 @@ pub(crate) fn set_member(
     };
     // By default Linux delivers datagrams of groups that other sockets of the machine have joined
     // (ip(7), IP_MULTICAST_ALL; for IPv6 the option exists since 4.20).
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(keepsock_linux)]
     {
         const IPV6_MULTICAST_ALL: c_int = 29; // linux/in6.h
         // Both options: a socket may have both families, and rejects the option of a family that it
@@ -284,7 +274,7 @@ pub(crate) fn set_member(
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
 pub(crate) fn set_member(
     _: Borrowed<'_>,
     _group: IpAddr,
@@ -295,7 +285,7 @@ pub(crate) fn set_member(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd"))]
 pub(crate) fn to_groups(
     socket: Borrowed<'_>,
     families: Families,
@@ -330,7 +320,7 @@ pub(crate) fn to_groups(
     Ok(())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
 pub(crate) fn to_groups(_: Borrowed<'_>, _families: Families, setting: ToGroups) -> io::Result<()> {
     let _ = match setting {
         ToGroups::Loop(on) => u32::from(on),
