@@ -501,7 +501,8 @@ impl Activation {
     ///   option that was set.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): the process may not set an option.
     /// - [`NoMemory`](ErrorKind::NoMemory): the system has no memory left.
-    /// - [`Os`](ErrorKind::Os): another error of the operating system.
+    /// - [`Os`](ErrorKind::Os): the predecessor has filled the socket of the notification and does not
+    ///   read it, or another error of the operating system.
     ///
     /// ```
     /// let mut activation = keepsock::Activation::from_env()?;
@@ -517,13 +518,20 @@ impl Activation {
         if let Some(channel) = &self.channel {
             // On macOS it fails if the predecessor has exited.
             let _ = sys::forbid_sigpipe(sys::borrow(channel));
-            match sys::send(sys::borrow(channel), b"1", Wait::Yes) {
+            // The buffer of the channel is empty, unless the predecessor has filled it. Then the
+            // predecessor does not read, and a send would wait for as long as it wants.
+            match sys::send(sys::borrow(channel), b"1", Wait::No) {
                 Ok(_) => {}
                 // The predecessor has exited, and this process serves.
                 Err(e) if ErrorKind::of(&e) == ErrorKind::Reset => {}
                 Err(e) => {
                     self.ownership.set_owner(false);
-                    return Err(Error::os(READY, &e));
+                    return Err(match e.kind() {
+                        std::io::ErrorKind::WouldBlock => Error::new(ErrorKind::Os, READY)
+                            .with_os_error(e.raw_os_error())
+                            .detail("the predecessor does not read the channel of its handover"),
+                        _ => Error::os(READY, &e),
+                    });
                 }
             }
         }

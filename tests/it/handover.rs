@@ -43,6 +43,9 @@ both_apis![
     activation_without_passed_descriptor_adopts_nothing,
     handover_note_of_other_process_is_ignored,
     handover_note_of_another_file_keeps_the_file,
+    handover_note_hostile_is_ignored_or_an_error,
+    descriptors_beyond_the_promised_ones_stay_unchanged,
+    ready_with_hostile_channel_returns_in_time,
     #[cfg(feature = "serve")] {
         serve_that_stops_here_continues_in_other_process,
         wait_lets_connected_clients_finish,
@@ -1976,6 +1979,152 @@ fn handover_note_of_another_file_keeps_the_file<A: Api>() {
         assert_eq!(path.exists(), !is_removed, "{name}");
         let _ = std::fs::remove_file(dir.path("own"));
     }
+}
+
+/// Starts this process with a listener, a socket for which the note may be, and the note. `{3}` and `{4}`
+/// are the identities of both.
+fn started_with_note(test: &str, channel: OwnedFd, note: &str) -> Helper {
+    let listener = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let note = note.replace("{3}", &identity(&listener)).replace("{4}", &identity(&channel));
+    let variables = [("LISTEN_FDS", "1"), ("KEEPSOCK_HANDOVER", &note)];
+    Helper::start_activated(test, "s", vec![listener, channel], &variables)
+}
+
+/// The identity of a descriptor, as a note has it.
+fn identity(fd: &OwnedFd) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+    format!("{}:{}", file.dev(), file.ino())
+}
+
+/// L7: a note that is truncated, too long or wrong is an error that names the variable, or belongs to
+/// another process. The socket that is not the channel stays open and receives nothing.
+fn handover_note_hostile_is_ignored_or_an_error<A: Api>() {
+    if process::role().is_some() {
+        match A::Activation::from_env() {
+            Ok(mut inherited) => {
+                assert_eq!(inherited.names(), ["unknown"]);
+                let is_channel = support::system::is_cloexec(4);
+                inherited.ready().unwrap();
+                drop(inherited);
+                assert_eq!(support::system::is_open(4), !is_channel);
+                report(if is_channel { "channel" } else { "ignored" });
+            }
+            Err(failure) => {
+                assert!(failure.is(ErrorKind::InvalidArgument), "{failure:?}");
+                assert!(failure.message.contains("KEEPSOCK_HANDOVER: "), "{failure:?}");
+                assert!(!support::system::is_cloexec(3) && !support::system::is_cloexec(4));
+                report("error");
+            }
+        }
+        return;
+    }
+    let test = test_name!(A, "handover_note_hostile_is_ignored_or_an_error");
+    let long = ",0=any".repeat(20_000);
+    let file = ",7=1:2:/a".repeat(10_000);
+    for (note, expected) in [
+        ("", "error"),
+        ("?", "error"),
+        ("4", "error"),
+        ("4=", "error"),
+        ("4={4}x", "error"),
+        ("4={4},", "error"),
+        ("4={4},0", "error"),
+        ("4={4},0=1:2", "error"),
+        ("4={4},0=1:2:%4", "error"),
+        ("4={4},x=any", "error"),
+        ("4={4},-1=any", "error"),
+        ("4={4},99999999999999999999=any", "error"),
+        ("-4={4}", "error"),
+        ("4294967300={4}", "error"),
+        // Another descriptor: a passed socket, and one that was not passed.
+        ("3={3}", "ignored"),
+        ("3={3}", "ignored"),
+        ("3={4}", "ignored"),
+        ("5={4}", "ignored"),
+        ("4={4}1", "ignored"),
+        ("4={4}", "channel"),
+        // A socket that was not passed, and a file whose name contains a null byte.
+        ("4={4},1=any,4294967296=1:2:/a,0=1:2:/a%00b", "channel"),
+        (&format!("4={{4}}{long}"), "channel"),
+        (&format!("4={{4}}{file}"), "channel"),
+    ] {
+        let (mut mine, theirs) = UnixStream::pair().unwrap();
+        let helper = started_with_note(&test, theirs.into(), note);
+        assert_eq!(helper.next_line(), expected, "{:.60}", note);
+        assert!(helper.end().success());
+        mine.set_read_timeout(Some(PROMPT)).unwrap();
+        let received = mine.read(&mut [0]).unwrap();
+        assert_eq!(received, usize::from(expected == "channel"), "{:.60}", note);
+    }
+}
+
+/// L7: a service manager that passes more descriptors than it promises keeps them: they are neither
+/// adopted, closed, nor made close-on-exec.
+fn descriptors_beyond_the_promised_ones_stay_unchanged<A: Api>() {
+    use crate::support::system::{is_cloexec, is_open};
+    if process::role().is_some() {
+        let mut inherited = A::Activation::from_env().unwrap();
+        assert_eq!(inherited.names(), ["unknown"]);
+        fails(inherited.client("unknown", &[]), ErrorKind::WrongState);
+        inherited.ready().unwrap();
+        drop(inherited);
+        assert!(!is_open(3));
+        for fd in 4..8 {
+            assert!(is_open(fd) && !is_cloexec(fd), "{fd}");
+        }
+        return report("done");
+    }
+    let test = test_name!(A, "descriptors_beyond_the_promised_ones_stay_unchanged");
+    let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (_mine, theirs) = UnixStream::pair().unwrap();
+    let file = File::open("/etc/passwd").unwrap();
+    let all = vec![listener(), listener(), datagrams.into(), theirs.into(), file.into()];
+    let helper = Helper::start_activated(&test, "s", all, &[("LISTEN_FDS", "1")]);
+    assert_eq!(helper.next_line(), "done");
+}
+
+/// L7: a predecessor whose channel is full, closed or of another kind does not block its successor. A
+/// predecessor that was not notified may continue, so the successor does not serve.
+fn ready_with_hostile_channel_returns_in_time<A: Api>() {
+    if process::role().is_some() {
+        let mut inherited = A::Activation::from_env().unwrap();
+        match inherited.ready() {
+            Ok(()) => report("ready"),
+            Err(failure) => {
+                assert!(failure.is(ErrorKind::Os), "{failure:?}");
+                // The sockets are still there: the program may report the error and exit.
+                assert_eq!(inherited.names(), ["unknown"]);
+                report(&failure.message);
+            }
+        }
+        return;
+    }
+    let test = test_name!(A, "ready_with_hostile_channel_returns_in_time");
+    let (mine, full) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while (&full).write(&[0; 4096]).is_ok() {}
+    full.set_nonblocking(false).unwrap();
+    let (gone, reset) = UnixStream::pair().unwrap();
+    drop(gone);
+    let (_reader, pipe) = std::io::pipe().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unconnected = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let cases: [(OwnedFd, &str); 6] = [
+        (full.into(), "the predecessor does not read the channel"),
+        (reset.into(), "ready"),
+        (pipe.into(), "Socket operation on non-socket"),
+        (File::open("/etc/passwd").unwrap().into(), "Socket operation on non-socket"),
+        (listener.into(), "ready"),
+        (unconnected.into(), "Destination address required"),
+    ];
+    for (channel, expected) in cases {
+        let helper = started_with_note(&test, channel, "4={4}");
+        let said = helper.next_line();
+        assert!(said.contains(expected), "{said:?}, expected {expected:?}");
+    }
+    drop(mine);
 }
 
 /// L7: systemd-socket-activate starts the server.

@@ -412,7 +412,8 @@ pub unsafe extern "C" fn keepsock_activation_name(
 ///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the option
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
-///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+///   - KEEPSOCK_ERR_OS: the predecessor does not read its socket, which is full, or another error of
+///     the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_activation_ready(
     activation: *mut keepsock_activation,
