@@ -310,8 +310,9 @@ pub(crate) fn bind_and_listen(
     }
     // The program may change its working directory before it closes the socket.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let file = SocketFile { path: absolute, identity: identity(path), ownership: None };
-    sys::set_socket_file(path, wanted).map_err(|cause| {
+    let own = sys::socket_file_identity(socket, path).ok();
+    let file = SocketFile { path: absolute, identity: own, ownership: None };
+    sys::set_socket_file(socket, path, wanted).map_err(|cause| {
         let detail = "unix_mode and unix_owner cannot be set on the file".to_owned();
         NotBound { cause, detail: Some(detail) }
     })?;

@@ -222,19 +222,70 @@ mod here {
         unsafe { kernel::fchmod(socket.as_raw_fd(), mode as libc::mode_t) };
     }
 
+    /// Opens the file of a bound socket with O_PATH, which can neither read nor write it.
+    ///
+    /// Only the kernel knows the file for certain. Another user who can write a directory of the path can
+    /// make the path lead to another file at any time. The kernel returns the file only to a process
+    /// with CAP_NET_ADMIN in the network namespace, such as root. For another process the function opens
+    /// the path.
+    #[cfg(keepsock_linux)]
+    fn open_socket_file(socket: Borrowed<'_>, path: &Path) -> io::Result<std::fs::File> {
+        use std::os::fd::{FromRawFd, OwnedFd};
+        use std::os::unix::fs::OpenOptionsExt;
+        const SIOCUNIXFILE: libc::c_ulong = 0x89e0; // linux/un.h, Linux 4.13; not in libc
+        let no_argument = std::ptr::null_mut::<c_int>();
+        // SAFETY: the request has no argument, and returns a new descriptor that only this function owns.
+        unsafe {
+            let file = kernel::ioctl(socket.as_raw_fd(), SIOCUNIXFILE as _, no_argument);
+            if let Ok(file) = check_int(file) {
+                return Ok(OwnedFd::from_raw_fd(file).into());
+            }
+        }
+        let mut how = std::fs::OpenOptions::new();
+        let how = how.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
+        kernel::call("openat", || how.open(path))
+    }
+
+    /// The device and inode of the file of a bound socket. An error if the path leads to another kind of
+    /// file.
+    #[cfg(keepsock_linux)]
+    pub(crate) fn socket_file_identity(
+        socket: Borrowed<'_>,
+        path: &Path,
+    ) -> io::Result<(u64, u64)> {
+        let file = open_socket_file(socket, path)?;
+        let metadata = kernel::call("statx", || file.metadata())?;
+        identity_of_socket(&metadata)
+    }
+
+    #[cfg(not(keepsock_linux))]
+    pub(crate) fn socket_file_identity(_: Borrowed<'_>, path: &Path) -> io::Result<(u64, u64)> {
+        let metadata = kernel::call("lstat", || std::fs::symlink_metadata(path))?;
+        identity_of_socket(&metadata)
+    }
+
+    fn identity_of_socket(metadata: &std::fs::Metadata) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        if metadata.file_type().is_socket() {
+            Ok((metadata.dev(), metadata.ino()))
+        } else {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+    }
+
     /// Sets the owner and mode of a socket's file. Another process that may write to the directory
     /// could have replaced the file; the function leaves a replacement alone.
     #[cfg(keepsock_linux)]
-    pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
-        use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+    pub(crate) fn set_socket_file(
+        socket: Borrowed<'_>,
+        path: &Path,
+        wanted: UnixFile,
+    ) -> io::Result<()> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
         if wanted == UnixFile::default() {
             return Ok(());
         }
-        // open(2): O_PATH names the file itself, and cannot read or write it.
-        let itself = libc::O_PATH | libc::O_NOFOLLOW;
-        let mut how = std::fs::OpenOptions::new();
-        let how = how.read(true).custom_flags(itself);
-        let file = kernel::call("openat", || how.open(path))?;
+        let file = open_socket_file(socket, path)?;
         let metadata = || kernel::call("statx", || file.metadata());
         if !metadata()?.file_type().is_socket() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -271,7 +322,11 @@ mod here {
     }
 
     #[cfg(not(keepsock_linux))]
-    pub(crate) fn set_socket_file(path: &Path, wanted: UnixFile) -> io::Result<()> {
+    pub(crate) fn set_socket_file(
+        _socket: Borrowed<'_>,
+        path: &Path,
+        wanted: UnixFile,
+    ) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
         let (at, itself) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW);
@@ -350,7 +405,15 @@ mod here {
 
     pub(crate) fn narrow_socket(_socket: Borrowed<'_>, _mode: u32) {}
 
-    pub(crate) fn set_socket_file(_path: &Path, _wanted: UnixFile) -> io::Result<()> {
+    pub(crate) fn socket_file_identity(_: Borrowed<'_>, _: &Path) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn set_socket_file(
+        _socket: Borrowed<'_>,
+        _path: &Path,
+        _wanted: UnixFile,
+    ) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

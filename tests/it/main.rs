@@ -48,6 +48,7 @@ mod interop;
 mod keepalive;
 mod listen;
 mod liveness;
+mod local_user;
 mod log;
 mod lookup;
 mod multi_listen;

@@ -565,6 +565,36 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask) };
 }
 
+/// Runs `f` in a forked child as a user without rights, groups and shared files. Returns whether it
+/// succeeded. The caller is root.
+pub fn as_stranger(f: impl FnOnce()) -> bool {
+    Forked::run(|| {
+        become_stranger();
+        f();
+    })
+}
+
+fn become_stranger() {
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setresgid(STRANGER, STRANGER, STRANGER), 0);
+        assert_eq!(libc::setresuid(STRANGER, STRANGER, STRANGER), 0);
+    }
+}
+
+/// A user and group without rights.
+pub const STRANGER: u32 = 65_534;
+
+/// Starts a stranger, as [`as_stranger`] does, that calls `f` again and again until it is dropped.
+pub fn busy_stranger(f: impl Fn()) -> Forked {
+    Forked::new(|| {
+        become_stranger();
+        loop {
+            f();
+        }
+    })
+}
+
 /// Runs `f` as another user, and returns to root afterwards. For a test in its own process. The
 /// function also changes the real user, whose counts the kernel limits.
 pub fn as_user(uid: u32, f: impl FnOnce()) {
