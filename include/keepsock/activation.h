@@ -190,7 +190,8 @@ int32_t keepsock_activation_bind(keepsock_activation *activation, const char *en
  *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks the option
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
- *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
+ *   - KEEPSOCK_ERR_OS: the predecessor does not read its socket, which is full, or another error of
+ *     the system; keepsock_error_os_error() returns its number
  */
 int32_t keepsock_activation_ready(keepsock_activation *activation, keepsock_error **error);
 

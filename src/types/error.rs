@@ -417,7 +417,9 @@ impl Error {
         self.0.operation
     }
 
-    /// Returns the endpoint or five-tuple of the failed call as text. Empty: there is none.
+    /// Returns the endpoint or five-tuple of the failed call as text. Empty: there is none. An invalid
+    /// endpoint is returned as the caller passed it, with any control characters, which the text of the
+    /// error escapes.
     ///
     /// ```
     /// let err = keepsock::ClientSocket::connect("nonsense").unwrap_err();

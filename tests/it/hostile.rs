@@ -1,16 +1,23 @@
-//! V2, V3: the memory that hostile clients of an event loop use.
+//! V2, V3, V4: the memory and the processor time that hostile clients of an event loop use.
 
 #![allow(unsafe_code)] // mallinfo2(3)
 
-use std::io::Write;
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use keepsock::{Framing, LengthFormat};
+use keepsock::{CloseReason, Framing, LengthFormat};
 
-use crate::support::{Api, On, Serve, Server, Service, eventually, process};
+use crate::support::{
+    Api, Connection, On, Opt, Serve, Server, Service, eventually, limits, process, watch,
+};
 
-both_apis![connection_with_partial_input_uses_the_memory_of_the_input];
+both_apis![
+    connection_with_partial_input_uses_the_memory_of_the_input,
+    flood_from_many_addresses_is_limited_per_address_and_keeps_no_memory,
+    slow_clients_use_little_memory_and_processor_time,
+];
 
 /// The heap memory in use, including large blocks. A test that uses it has a process of its own.
 fn allocated() -> usize {
@@ -57,6 +64,142 @@ fn connection_with_partial_input_uses_the_memory_of_the_input<A: Api>() {
             println!("{} bytes of input: {} bytes in use for each", input.len(), used() / COUNT);
             drop(clients);
             eventually("the connections have ended", || service.connections() == 0);
+        }
+    });
+}
+
+/// A connection from an address of 127.0.0.0/8.
+fn connect_from(address: Ipv4Addr, endpoint: &str) -> TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&endpoint.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.into()
+}
+
+/// V4: clients of a whole network connect as often as they can. Each address gets its limit, the others
+/// are rejected and counted, a client of another address is served in the same time, and no memory remains
+/// for an address without connections.
+fn flood_from_many_addresses_is_limited_per_address_and_keeps_no_memory<A: Api>() {
+    const ADDRESSES: u16 = 250;
+    const EACH: usize = 6;
+    const LIMIT: usize = 2;
+    const ROUNDS: u16 = 4;
+    let test =
+        test_name!(A, "flood_from_many_addresses_is_limited_per_address_and_keeps_no_memory");
+    process::in_process(&test, Duration::from_secs(60), || {
+        limits::need_descriptors(3_000);
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let on = On {
+            data: Some(Box::new(|connection: &A::Connection, bytes: &[u8]| {
+                connection.send(bytes).unwrap()
+            })),
+            ..On::default()
+        };
+        let serve = [Serve::PerAddress(LIMIT as u32), Serve::Max(1_000), Serve::Reject];
+        let service = server.serve_events(&serve, on).unwrap();
+        let mut after_round = Vec::new();
+        for round in 0..ROUNDS {
+            let (before, used) = (allocated(), watch::used_by(LOOP));
+            let address = |n: u16| Ipv4Addr::new(127, 1 + round as u8, n as u8, 1);
+            let mut clients = Vec::new();
+            for _ in 0..EACH {
+                clients
+                    .extend((0..ADDRESSES).map(|n| connect_from(address(n), &server.endpoint())));
+            }
+            let rejected = usize::from(ADDRESSES) * (EACH - LIMIT);
+            let admitted = usize::from(ADDRESSES) * LIMIT;
+            eventually("each address has its limit", || {
+                let over = server.stats().over_address_limit;
+                over == (usize::from(round + 1) * rejected) as u64
+                    && service.connections() == admitted as u32
+            });
+            let mut friend = TcpStream::connect(server.endpoint()).unwrap();
+            friend.write_all(b"hello").unwrap();
+            friend.read_exact(&mut [0; 5]).unwrap();
+            // The descriptors of the clients are in a list of this test.
+            let list = clients.capacity() * size_of::<TcpStream>();
+            let each = allocated().saturating_sub(before + list) / admitted;
+            let used = (watch::used_by(LOOP) - used).cpu / u32::from(ADDRESSES) / EACH as u32;
+            println!("{each} bytes for each admitted client, {used:?} for each client");
+            assert!(each < 2 << 10, "{each} bytes");
+            drop((clients, friend));
+            eventually("the connections have ended", || service.connections() == 0);
+            after_round.push(allocated());
+        }
+        // The first round grows the tables of the service.
+        let growth = after_round[ROUNDS as usize - 1].saturating_sub(after_round[0]);
+        println!("{growth} bytes more after the last round");
+        assert!(growth < 16 << 10, "{after_round:?}");
+    });
+}
+
+/// The name of the threads of event loops.
+const LOOP: &str = "keepsock-events";
+
+/// V4, V6: a thousand clients send a byte per second, or nothing. The first-byte timeout, the timeout of
+/// the PROXY header and the limit of a message end them, and until then they use little memory and
+/// processor time.
+fn slow_clients_use_little_memory_and_processor_time<A: Api>() {
+    const COUNT: usize = 1_000;
+    /// The heap of a connection with a part of a message, and of the tables of the service.
+    const EACH: usize = 2 << 10;
+    /// Without optimization, for each byte that arrives alone. Half of it is the system call.
+    const PROCESSOR: Duration = Duration::from_micros(400);
+    let test = test_name!(A, "slow_clients_use_little_memory_and_processor_time");
+    process::in_process(&test, Duration::from_secs(120), || {
+        limits::need_descriptors(2 * COUNT as u64 + 100);
+        let header = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
+        let framing = Serve::Framing(Framing::Delimited { delimiter: b'\n', max: 3 });
+        let cases: [(&str, &[Opt<'_, A>], &[u8], Option<CloseReason>); 3] = [
+            ("silent", &[Opt::FirstByteTimeout(3_000)], b"", Some(CloseReason::IdleTimeout)),
+            (
+                "message",
+                &[Opt::FirstByteTimeout(3_000)],
+                b"xxxxx",
+                Some(CloseReason::MessageTooLong),
+            ),
+            ("header", &[Opt::TrustedProxy("127.0.0.0/8"), Opt::ProxyTimeout(3_000)], header, None),
+        ];
+        for (what, options, bytes, reason) in cases {
+            let server = A::listen("127.0.0.1:0", options).unwrap();
+            let service =
+                server.serve_events(&[framing, Serve::Max(2_000)], On::default()).unwrap();
+            let (before, used) = (allocated(), watch::used_by(LOOP));
+            let mut clients = clients(&server.endpoint(), COUNT, b"");
+            let list = clients.capacity() * size_of::<TcpStream>();
+            eventually("all clients are accepted", || server.stats().accepted == COUNT as u64);
+            let ended = || match reason {
+                Some(reason) => {
+                    let ends = service.stats().ends;
+                    ends.iter().filter(|(of, _)| *of == reason).map(|(_, n)| *n).sum()
+                }
+                None => server.stats().proxy_rejected,
+            };
+            let (mut sent, mut each) = (0, 0);
+            let mut next = Instant::now();
+            for byte in bytes {
+                // A client whose connection was reset fails.
+                let write = |client: &mut TcpStream| client.write_all(&[*byte]).is_ok();
+                sent += clients.iter_mut().filter_map(|client| write(client).then_some(())).count();
+                let memory = allocated().saturating_sub(before + list) / COUNT;
+                each = each.max(memory);
+                next += Duration::from_secs(1);
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+                if ended() == COUNT as u64 {
+                    break;
+                }
+            }
+            eventually("all clients are ended", || ended() == COUNT as u64);
+            eventually("no connection is left", || service.connections() == 0);
+            let used = (watch::used_by(LOOP) - used).cpu;
+            let for_each = used / (COUNT + sent) as u32;
+            println!(
+                "{what}: {each} bytes for each client, {used:?} of processor time for {COUNT} \
+                 connections and {sent} bytes: {for_each:?} for each"
+            );
+            assert!(each < EACH, "{what}: {each} bytes");
+            assert!(for_each < PROCESSOR, "{what}: {for_each:?}");
         }
     });
 }

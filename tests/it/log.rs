@@ -203,6 +203,7 @@ both_ways![
         log_reports_a_drain,
         broadcast_that_disconnects_is_logged,
         calls_inside_event_of_service_succeed,
+        texts_of_hostile_peers_are_escaped_in_events_and_errors,
     }
     #[cfg(all(feature = "datagram", feature = "serve"))] {
         datagram_service_retries_are_logged_once,
@@ -687,6 +688,135 @@ fn events_contain_no_data<W: Way>() {
     assert_eq!(with(&events, "lost ").len(), 1);
     assert_eq!(with(&events, "yzz"), []);
     assert_eq!(with(&events, "88, 121"), [], "no event has the bytes as numbers");
+}
+
+/// N4, E1: names of peers, addresses in PROXY headers and option values contain line breaks, terminal
+/// controls and characters that change the direction of text. Each event and each error is one line
+/// without them.
+#[cfg(feature = "serve")]
+fn texts_of_hostile_peers_are_escaped_in_events_and_errors<W: Way>() {
+    use std::os::unix::fs::MetadataExt;
+    const HOSTILE: &str = "\n[ERROR] x\r\x1b[2J\u{9b}31m\u{202e}\u{200b}\u{2028}\t\x07\x7f";
+    W::listen_to(LevelFilter::Trace);
+    let dir = support::TempDir::new();
+    let path = dir.path(&format!("s{HOSTILE}"));
+    let to = socket2::SockAddr::unix(&path).unwrap();
+    let mut number = 0;
+    // The peer has an abstract name, or the path of a file.
+    let mut connect = |is_path: bool| {
+        number += 1;
+        let name = format!("{number}{HOSTILE}");
+        let abstract_name = format!("\0{}-{name}", std::process::id());
+        let name = if is_path { dir.path(&name).into() } else { abstract_name.into() };
+        let name: std::ffi::OsString = name;
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&name).unwrap()).unwrap();
+        socket.connect(&to).unwrap();
+        socket
+    };
+    let escaped_path: String = keepsock::Endpoint::unix(&path).unwrap().to_string();
+    let mut errors = Vec::new();
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    let own = |more: Opt<'static, W::Api>| {
+        W::Api::listen(&escaped_path, &[Opt::CloseTimeout(0), more]).unwrap()
+    };
+
+    let server = own(Opt::Nodelay(true));
+    for is_path in [false, true] {
+        // Rejected by a second server of the same path: that is an error with the path.
+        errors.push(W::Api::listen(&escaped_path, &[]).err().unwrap());
+        let peer = connect(is_path);
+        let client = server.accept().unwrap();
+        client.write_all(b"unread").unwrap();
+        drop(peer);
+        errors.push(fails(client.read_exact(&mut [0; 9]), ErrorKind::Reset));
+        errors.push(fails(client.close(), ErrorKind::Reset));
+        let _peer = connect(is_path);
+        server.accept().unwrap().abort();
+    }
+    told_in_all(Level::Info, "keepsock::connection", &["lost ", "[ERROR]"]);
+    told_in_all(Level::Trace, "keepsock::connection", &["aborted ", "[ERROR]"]);
+    told_in_all(Level::Trace, "keepsock::accept", &["accepted ", "[ERROR]", " on ", "[ERROR]"]);
+    // A C callback cannot panic.
+    let panics = <W::Api as Api>::NUMBER == RustApi::NUMBER;
+    let data = move |connection: &<W::Api as Api>::Connection, _: &[u8]| {
+        connection.abort();
+        assert!(!panics, "on purpose");
+    };
+    let on = support::On { data: Some(Box::new(data)), ..support::On::default() };
+    let service = server.serve_events(&[], on).unwrap();
+    let peer = connect(false);
+    peer.send(b"x").unwrap();
+    eventually("the connection has ended", || service.stats().closed == 1);
+    service.stop_and_wait(60_000).unwrap();
+    drop((service, server));
+
+    let server = own(Opt::AllowUid(uid + 1));
+    server.set_nonblocking(true).unwrap();
+    let _peer = connect(false);
+    errors.push(fails(server.accept(), ErrorKind::WouldBlock));
+    told(Level::Warn, "keepsock::accept", &["rejected ", "[ERROR]", " on ", "[ERROR]"]);
+    drop(server);
+
+    // A header of version 2 with two Unix addresses, and a wrong header of version 1.
+    let server =
+        W::Api::listen("127.0.0.1:0", &[Opt::TrustedProxy("127.0.0.0/8"), Opt::CloseTimeout(0)])
+            .unwrap();
+    let name = |end: &str| {
+        let mut name = format!("/{HOSTILE}{end}").into_bytes();
+        name.resize(108, 0);
+        name
+    };
+    let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".as_slice(), &name("a"), &name("b")].concat();
+    let mut proxy = TcpStream::connect(server.endpoint()).unwrap();
+    proxy.write_all(&unix).unwrap();
+    let client = server.accept().unwrap();
+    client.read_proxy_header().unwrap();
+    assert!(client.name().contains("[ERROR]"), "{}", client.name());
+    drop(proxy);
+    errors.push(fails(client.read_exact(&mut [0; 9]), ErrorKind::EndOfStream));
+    client.close().unwrap();
+    told_in_all(Level::Trace, "keepsock::connection", &["closed ", "[ERROR]", " -> ", "[ERROR]"]);
+    for wrong in [format!("PROXY TCP4 {HOSTILE}\r\n"), format!("PROXY {HOSTILE}\r\n")] {
+        let mut proxy = TcpStream::connect(server.endpoint()).unwrap();
+        proxy.write_all(wrong.as_bytes()).unwrap();
+        let client = server.accept().unwrap();
+        errors.push(fails(client.read_proxy_header(), ErrorKind::Malformed));
+    }
+
+    // Texts of a configuration.
+    let missing = keepsock::Endpoint::unix(dir.path(&format!("none{HOSTILE}"))).unwrap();
+    errors.push(W::Api::connect(&missing.to_string(), &[]).err().unwrap());
+    errors.push(W::Api::connect(&format!("unix:{HOSTILE}"), &[]).err().unwrap());
+    let endpoint = server.endpoint();
+    for option in [
+        Opt::CongestionControl(HOSTILE),
+        Opt::Interface(HOSTILE),
+        Opt::Local(HOSTILE),
+        Opt::TrustedProxy(HOSTILE),
+    ] {
+        errors.push(W::Api::connect(&endpoint, &[option]).err().unwrap());
+    }
+    drop((client, server));
+
+    let events = take();
+    assert_eq!(with(&events, "a handler panicked: ").len(), usize::from(panics), "{events:#?}");
+    let texts = events.iter().map(|event| event.message.as_str());
+    // An invalid endpoint is returned as the caller passed it.
+    let endpoint = |e: &support::Failure| !e.is(ErrorKind::InvalidEndpoint);
+    let errors = errors.iter().flat_map(|e| {
+        let endpoint = endpoint(e).then_some(e.endpoint.as_str());
+        endpoint.into_iter().chain([&*e.message])
+    });
+    let mut hostile = 0;
+    for text in texts.chain(errors) {
+        let is_wrong =
+            |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{200b}' | '\u{2028}');
+        assert!(!text.contains(is_wrong), "{text:?}");
+        hostile += usize::from(text.contains("[ERROR]"));
+    }
+    println!("{hostile} texts with escaped characters");
+    assert!(hostile > 30, "{hostile}");
 }
 
 // ---- calls inside an event (V7) ---------------------------------------------------------------------------

@@ -162,6 +162,9 @@ pub unsafe extern "C" fn keepsock_error_operation(error: *const keepsock_error) 
 
 /// Returns the endpoint or the five-tuple that the operation failed on.
 ///
+/// An invalid endpoint is returned as the caller passed it, with any control characters.
+/// keepsock_error_message() escapes them.
+///
 /// @param error  An error. NULL returns "".
 /// @return Text that is valid until the error is freed. "" if the operation has no endpoint.
 #[unsafe(no_mangle)]
