@@ -10,8 +10,11 @@
 //! the process's descriptors, and at most 1,024, are pending, and none of the last quarter. The
 //! kernel assigns the lowest free number, so a high number shows that many descriptors are in use.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +22,7 @@ use slab::Slab;
 
 use crate::io::wait::Cause;
 use crate::log;
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{AtFork, PerProcess};
 use crate::sys::{self, Owned, Poller, Registry, Wait};
 use crate::types::address::FiveTuple;
 
@@ -43,6 +46,9 @@ const CHUNK: usize = 16 * 1024;
 /// The first and the longest interval between two queries of unacknowledged data.
 const FIRST_INTERVAL: Duration = Duration::from_millis(1);
 const LONGEST_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The time for which the thread leaves the lock to a thread that forks.
+const FORK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The event that a socket waits for before it is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +120,23 @@ impl Pending {
         self.interval = (self.interval * 2).min(LONGEST_INTERVAL);
     }
 
-    /// Closes the socket. The caller holds no lock, because a logger may call any function.
-    fn close(mut self, err: Option<io::Error>) {
+    /// Closes the socket. The closer's thread holds the lock, so that at a fork each socket is closed,
+    /// or in the state of the closer.
+    fn close(mut self, err: Option<io::Error>) -> Lost {
         if let Some(socket) = self.socket.take() {
             sys::fork::close(socket, false);
         }
-        if let (Some(tuple), Some(err)) = (self.tuple, err) {
+        Lost(self.tuple, err)
+    }
+}
+
+/// A connection that is closed, and its error.
+struct Lost(Option<FiveTuple>, Option<io::Error>);
+
+impl Lost {
+    /// The caller holds no lock, because a logger may call any function.
+    fn log(self) {
+        if let Lost(Some(tuple), Some(err)) = self {
             log::connection_lost(&tuple, Cause::ended(&err).kind());
         }
     }
@@ -146,8 +163,8 @@ impl State {
         Some(pending)
     }
 
-    /// Checks one socket. Returns the socket if it has to be closed.
-    fn check(&mut self, key: usize, buf: &mut [u8], again: &mut Vec<usize>) -> Option<Closing> {
+    /// Checks one socket, and closes it if its close is complete.
+    fn check(&mut self, key: usize, buf: &mut [u8], again: &mut Vec<usize>) -> Option<Lost> {
         let pending = self.pending.get_mut(key)?;
         let before = pending.due;
         let next = pending.check(Instant::now(), buf);
@@ -162,33 +179,60 @@ impl State {
                 again.push(key);
                 None
             }
-            NextAction::Close(err) => Some((self.remove(key)?, err)),
+            NextAction::Close(err) => Some(self.remove(key)?.close(err)),
         }
     }
 }
 
-type Closing = (Pending, Option<io::Error>);
-
-struct Closer(Mutex<State>);
+#[derive(Default)]
+struct Closer {
+    state: Mutex<State>,
+    /// The number of threads that fork and wait for the lock.
+    forking: AtomicU32,
+}
 
 /// The closer of this process. A forked child starts without one: the thread of the parent does not
 /// exist in the child, and may have held the lock.
 static CLOSER: PerProcess<Closer> = PerProcess::new();
 
+thread_local! {
+    /// The lock, while this thread forks.
+    static LOCKED: Cell<Option<ManuallyDrop<MutexGuard<'static, State>>>> = const { Cell::new(None) };
+}
+
 fn closer() -> &'static Closer {
     CLOSER.get_or_make(|| {
-        sys::fork::at_child(leave_to_parent);
-        Closer(Mutex::default())
+        sys::fork::at_fork(AtFork { before: lock, in_parent: unlock, in_child: leave_to_parent });
+        Closer::default()
     })
+}
+
+/// Before a fork: takes the lock, so that the child finds every pending close. A thread holds the lock
+/// for a short time, unless the fork interrupts this thread.
+fn lock() {
+    let Some(closer) = CLOSER.get() else {
+        return;
+    };
+    closer.forking.fetch_add(1, Ordering::Relaxed);
+    let state = sys::fork::lock_briefly(|| closer.state.try_lock());
+    closer.forking.fetch_sub(1, Ordering::Relaxed);
+    if let Some(state) = state {
+        LOCKED.set(Some(ManuallyDrop::new(state)));
+    }
+}
+
+fn unlock() {
+    drop(LOCKED.take().map(ManuallyDrop::into_inner));
 }
 
 /// In a forked child: closes the copies of the sockets that the parent is closing. Later no part of
 /// the child would know them.
 fn leave_to_parent() {
-    let Some(Closer(state)) = CLOSER.forget() else {
+    let locked = LOCKED.take().map(ManuallyDrop::into_inner);
+    let Some(closer) = CLOSER.forget() else {
         return;
     };
-    if let Ok(mut state) = state.try_lock() {
+    if let Some(mut state) = locked.or_else(|| closer.state.try_lock().ok()) {
         for (_, pending) in &mut state.pending {
             drop(pending.socket.take());
         }
@@ -209,20 +253,39 @@ pub(crate) fn close_later(
     let socket = Some(socket);
     let pending = Pending { socket, until, deadline, due, interval: FIRST_INTERVAL, tuple };
     if let Some(pending) = closer().add(pending) {
-        pending.close(None);
+        pending.close(None).log();
     }
 }
 
 impl Closer {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, for the thread of the closer, which locks again as soon as it has unlocked.
+    fn lock_after_forks(&self) -> MutexGuard<'_, State> {
+        if self.forking.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(FORK_PAUSE);
+        }
+        self.lock()
     }
 
     /// Adds a socket. Returns a socket, this one or an older one, that has to be closed immediately.
     fn add(&'static self, pending: Pending) -> Option<Pending> {
-        let mut state = self.lock();
+        // The program may free a socket in its own handler of pthread_atfork(3).
+        let locked = LOCKED.take();
+        let forks = locked.is_some();
+        let mut state = locked.map_or_else(|| self.lock(), ManuallyDrop::into_inner);
+        let rest = self.add_to(&mut state, pending);
+        if forks {
+            LOCKED.set(Some(ManuallyDrop::new(state)));
+        }
+        rest
+    }
+
+    fn add_to(&'static self, state: &mut State, pending: Pending) -> Option<Pending> {
         let number = pending.socket.as_ref().map_or(0, sys::number);
-        if state.registry.is_none() && self.start(&mut state, number).is_err()
+        if state.registry.is_none() && self.start(state, number).is_err()
             || number >= state.first_reserved_fd
         {
             return Some(pending);
@@ -260,11 +323,11 @@ impl Closer {
     /// The main function of the thread.
     fn run(&self, mut poller: Poller, registry: &Registry) {
         let mut buf = vec![0; CHUNK];
-        let (mut again, mut closing) = (Vec::new(), Vec::new());
+        let (mut again, mut lost) = (Vec::new(), Vec::new());
         let mut idle_since = None;
         loop {
             let now = Instant::now();
-            let mut state = self.lock();
+            let mut state = self.lock_after_forks();
             for key in std::mem::take(&mut state.new_keys) {
                 let added = match state.pending.get(key).map(|p| (p.until, &p.socket)) {
                     // The kernel reports input that has already arrived.
@@ -275,12 +338,12 @@ impl Closer {
                 };
                 if added.is_err() {
                     // Out of memory: the poller would not report the peer's FIN.
-                    closing.extend(state.remove(key).map(|pending| (pending, None)));
+                    drop(state.remove(key).map(|pending| pending.close(None)));
                 }
             }
             let over = state.due.range(..=(now, usize::MAX)).map(|(_, key)| *key);
             for key in over.chain(std::mem::take(&mut again)).collect::<Vec<_>>() {
-                closing.extend(state.check(key, &mut buf, &mut again));
+                lost.extend(state.check(key, &mut buf, &mut again));
             }
             let next = match state.due.first() {
                 Some((due, _)) => {
@@ -289,12 +352,12 @@ impl Closer {
                 }
                 None => *idle_since.get_or_insert(now) + LINGER,
             };
-            if state.pending.is_empty() && closing.is_empty() && next <= now {
+            if state.pending.is_empty() && lost.is_empty() && next <= now {
                 state.registry = None;
                 return;
             }
             drop(state);
-            closing.drain(..).for_each(|(pending, err): Closing| pending.close(err));
+            lost.drain(..).for_each(Lost::log);
             let timeout = next.saturating_duration_since(Instant::now());
             let timeout = if again.is_empty() { timeout } else { Duration::ZERO };
             if poller.wait(Some(timeout)).is_err() {
@@ -302,9 +365,9 @@ impl Closer {
                 std::thread::sleep(LONGEST_INTERVAL);
             }
             for occurred in poller.occurred() {
-                closing.extend(self.lock().check(occurred.key, &mut buf, &mut again));
+                lost.extend(self.lock_after_forks().check(occurred.key, &mut buf, &mut again));
             }
-            closing.drain(..).for_each(|(pending, err)| pending.close(err));
+            lost.drain(..).for_each(Lost::log);
         }
     }
 }

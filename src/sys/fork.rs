@@ -8,8 +8,8 @@
 
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::TryLockError;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{TryLockError, TryLockResult};
 use std::time::Duration;
 
 use crate::sys::SockRef;
@@ -18,10 +18,9 @@ use super::Owned;
 use crate::sys::sync::{Mutex, MutexGuard, sleep, yield_now};
 #[cfg(all(test, keepsock_model))]
 pub(crate) use platform::become_child;
-pub(crate) use platform::{at_child, birth, has_forked, is_inherited};
+pub(crate) use platform::{at_fork, birth, has_forked, is_inherited};
 
-/// How often a forked child tries to take a lock that a thread of the parent may have held: first
-/// in a row, then with a pause of 1 ms.
+/// How often [`lock_briefly`] tries to take a lock: first in a row, then with a pause of 1 ms.
 const TRIES: std::ops::Range<u32> = 0..150;
 const TRIES_IN_A_ROW: u32 = 100;
 
@@ -42,8 +41,13 @@ pub(crate) fn close(socket: Owned, reset: bool) {
 /// Locks, in a forked child, a mutex that the parent made. If a thread of the parent held the lock at
 /// the fork, the child does not have that thread, and no thread unlocks it: the result is `None`.
 pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    lock_briefly(|| mutex.try_lock())
+}
+
+/// Tries to lock a mutex until it succeeds, for about 50 ms.
+pub(crate) fn lock_briefly<G>(try_lock: impl Fn() -> TryLockResult<G>) -> Option<G> {
     for tries in TRIES {
-        match mutex.try_lock() {
+        match try_lock() {
             Ok(guard) => return Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) if tries < TRIES_IN_A_ROW => yield_now(),
@@ -63,6 +67,17 @@ pub(crate) fn lock_shared<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     Some(mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
+/// The actions of a module when the process forks. The thread that forks calls each function. A function
+/// must not wait without a limit, because a signal handler that interrupts any function may call fork(2).
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) struct AtFork {
+    pub(crate) before: fn(),
+    pub(crate) in_parent: fn(),
+    /// It also runs, without `before`, in a child for which no handler ran. It must do only what is
+    /// safe in the child of a process with threads.
+    pub(crate) in_child: fn(),
+}
+
 /// An object that each process makes for itself when it needs it. It stays until the process ends.
 pub(crate) struct PerProcess<T: Sync + 'static>(AtomicPtr<T>, PhantomData<T>);
 
@@ -71,8 +86,12 @@ impl<T: Sync + 'static> PerProcess<T> {
         PerProcess(AtomicPtr::new(ptr::null_mut()), PhantomData)
     }
 
+    pub(crate) fn get(&'static self) -> Option<&'static T> {
+        PerProcess::of(self.0.load(Ordering::Acquire))
+    }
+
     pub(crate) fn get_or_make(&'static self, make: impl FnOnce() -> T) -> &'static T {
-        if let Some(made) = PerProcess::of(self.0.load(Ordering::Acquire)) {
+        if let Some(made) = self.get() {
             return made;
         }
         let mine = Box::into_raw(Box::new(make()));
@@ -113,7 +132,7 @@ mod platform {
     use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
     use std::sync::{Once, OnceLock};
 
-    use super::FIRST;
+    use super::{AtFork, FIRST};
 
     /// Set once this process has forked: a child may hold a copy of any socket.
     const FORKED: u32 = 1;
@@ -135,11 +154,22 @@ mod platform {
         unsafe { &*EPOCH.load(Ordering::Acquire) }
     }
 
-    /// The action of a child on inherited sockets that no object of the program holds.
-    static AT_CHILD: OnceLock<fn()> = OnceLock::new();
+    /// The actions on sockets that no object of the program holds.
+    static AT_FORK: OnceLock<AtFork> = OnceLock::new();
+
+    /// The flag is set before the child exists: another thread may close a socket between the fork and
+    /// the handler of the parent.
+    extern "C" fn before() {
+        epoch().fetch_or(FORKED, Ordering::Relaxed);
+        if let Some(actions) = AT_FORK.get() {
+            (actions.before)();
+        }
+    }
 
     extern "C" fn in_parent() {
-        epoch().fetch_or(FORKED, Ordering::Relaxed);
+        if let Some(actions) = AT_FORK.get() {
+            (actions.in_parent)();
+        }
     }
 
     extern "C" fn in_child() {
@@ -148,8 +178,8 @@ mod platform {
 
     /// Gives a child its number.
     fn begin(number: u32) {
-        if let Some(clean_up) = AT_CHILD.get() {
-            clean_up();
+        if let Some(actions) = AT_FORK.get() {
+            (actions.in_child)();
         }
         epoch().store(number, Ordering::Release);
         LAST.store(number, Ordering::Release);
@@ -159,8 +189,9 @@ mod platform {
     fn register() -> u32 {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            // SAFETY: both functions stay for as long as the library does, and take no lock.
-            let code = unsafe { libc::pthread_atfork(None, Some(in_parent), Some(in_child)) };
+            // SAFETY: the functions stay for as long as the library does, and do not wait without a limit.
+            let code =
+                unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
             // Without memory for the handlers every close assumes that there is a copy.
             let first = if code == 0 { FIRST } else { FIRST | FORKED };
             let number = wiped_on_fork().unwrap_or(&KEPT);
@@ -238,10 +269,9 @@ mod platform {
         in_child();
     }
 
-    /// Has a function called in each child, by the thread that forked. It must do only
-    /// what is safe in the child of a process with threads.
-    pub(crate) fn at_child(clean_up: fn()) {
-        let _ = AT_CHILD.set(clean_up);
+    /// Has functions called at each fork. Only the first call has an effect.
+    pub(crate) fn at_fork(actions: AtFork) {
+        let _ = AT_FORK.set(actions);
         birth();
     }
 
@@ -318,5 +348,5 @@ mod platform {
         false
     }
 
-    pub(crate) fn at_child(_clean_up: fn()) {}
+    pub(crate) fn at_fork(_actions: super::AtFork) {}
 }

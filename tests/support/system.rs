@@ -836,6 +836,12 @@ pub fn flock(path: &std::path::Path) -> std::fs::File {
     file
 }
 
+/// Registers handlers of pthread_atfork(3): before a fork, and afterwards in the parent.
+pub fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn()) {
+    let (before, in_parent) = (before as unsafe extern "C" fn(), in_parent as _);
+    assert_eq!(unsafe { libc::pthread_atfork(Some(before), Some(in_parent), None) }, 0);
+}
+
 /// A forked child of this process, killed when this is dropped.
 pub struct Forked(libc::pid_t);
 

@@ -4,8 +4,8 @@ use std::io::{ErrorKind as IoKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ both_apis_alone![
     read_in_a_forked_child_does_not_wait_for_the_parents_threads,
     reset_met_by_a_forked_child_is_a_reset_in_the_parent,
     background_closer_starts_again_in_a_forked_child,
+    fork_while_the_closer_reads_leaves_no_copy,
+    fork_while_the_closer_logs_leaves_no_copy,
+    close_between_fork_and_return_reaches_the_peer,
+    free_in_a_fork_handler_returns,
     release_in_a_forked_child_disregards_the_parents_calls,
     write_in_a_forked_child_does_not_wait_for_the_parents_writer,
     client_freed_in_a_cloned_child_stays_open_in_the_parent,
@@ -690,6 +694,126 @@ fn background_closer_starts_again_in_a_forked_child<A: Api>() {
     assert_eq!(end_of(&peer), Ok(b"x".to_vec()));
     peer.write_all(b"still taken").unwrap();
     assert!(!system::has_error(std::os::fd::AsRawFd::as_raw_fd(&peer)));
+}
+
+/// E5: the closer holds its lock while it reads. A fork waits for the lock, and the child closes its
+/// copies.
+fn fork_while_the_closer_reads_leaves_no_copy<A: Api>() {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = support::OnDrop(|| stop.store(true, Ordering::Relaxed));
+        let mut numbers = Vec::new();
+        for _ in 0..2 {
+            let (client, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(60_000)]);
+            client.write_all(b"x").unwrap();
+            numbers.push(client.fd().unwrap());
+            drop(client);
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && (&peer).write(&[0; 1 << 16]).is_ok() {}
+            });
+        }
+        for _ in 0..100 {
+            assert!(Forked::run(|| assert!(!numbers.iter().any(|fd| system::is_open(*fd)))));
+        }
+        assert!(numbers.iter().all(|fd| system::is_open(*fd)), "the closer has not finished");
+    });
+}
+
+/// The log events of the closer, and how many of them the logger lets pass.
+static EVENTS: AtomicUsize = AtomicUsize::new(0);
+static PASS: AtomicUsize = AtomicUsize::new(0);
+
+/// A logger that holds the closer at each event.
+struct Holds;
+
+impl log::Log for Holds {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        if thread::current().name() == Some("keepsock-close") {
+            let number = EVENTS.fetch_add(1, Ordering::SeqCst);
+            while PASS.load(Ordering::SeqCst) <= number {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// E5: the closer logs the end of one of several connections that have ended. At that moment it owns no
+/// socket that the child cannot close.
+fn fork_while_the_closer_logs_leaves_no_copy<A: Api>() {
+    log::set_logger(&Holds).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let mut numbers = Vec::new();
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        let (client, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(60_000)]);
+        client.write_all(b"x").unwrap();
+        numbers.push(client.fd().unwrap());
+        drop(client);
+        peers.push(peer);
+    }
+    let mut peers = peers.into_iter();
+    peers.next().into_iter().for_each(system::reset);
+    eventually("the closer logs", || EVENTS.load(Ordering::SeqCst) == 1);
+    peers.for_each(system::reset);
+    PASS.store(1, Ordering::SeqCst);
+    eventually("the closer logs again", || EVENTS.load(Ordering::SeqCst) == 2);
+    assert!(Forked::run(|| assert!(!numbers.iter().any(|fd| system::is_open(*fd)))));
+    PASS.store(usize::MAX, Ordering::SeqCst);
+}
+
+type Action = Box<dyn FnOnce() + Send>;
+
+/// The actions of the fork handlers.
+static BEFORE_FORK: Mutex<Option<Action>> = Mutex::new(None);
+static IN_PARENT: Mutex<Option<Action>> = Mutex::new(None);
+
+extern "C" fn before_fork() {
+    BEFORE_FORK.lock().unwrap().take().into_iter().for_each(|action| action());
+}
+
+extern "C" fn in_parent() {
+    IN_PARENT.lock().unwrap().take().into_iter().for_each(|action| action());
+}
+
+/// I3: another thread closes a connection before fork(2) has returned. A handler that was registered
+/// first runs at that moment.
+fn close_between_fork_and_return_reaches_the_peer<A: Api>() {
+    system::at_fork(before_fork, in_parent);
+    let (client, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(0)]);
+    peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+    *IN_PARENT.lock().unwrap() = Some(Box::new(move || client.abort()));
+    let _child = Forked::new(|| {});
+    assert!(IN_PARENT.lock().unwrap().is_none());
+    assert_eq!(end_of(&peer), Err(IoKind::ConnectionReset));
+}
+
+/// I3: the handlers of the program run while this thread has the lock of the closer.
+fn free_in_a_fork_handler_returns<A: Api>() {
+    system::at_fork(before_fork, in_parent);
+    let mut peers = Vec::new();
+    for at in [&BEFORE_FORK, &IN_PARENT] {
+        let (client, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(60_000)]);
+        client.write_all(b"x").unwrap();
+        *at.lock().unwrap() = Some(Box::new(move || drop(client)));
+        peers.push(peer);
+    }
+    // The closer has a lock from here on.
+    let (first, peer) = with_raw_peer::<A>(&[Opt::CloseTimeout(60_000)]);
+    first.write_all(b"x").unwrap();
+    drop(first);
+    peers.push(peer);
+    let _child = Forked::new(|| {});
+    for peer in &peers {
+        peer.set_read_timeout(Some(AT_ONCE)).unwrap();
+        assert_eq!(end_of(peer), Ok(b"x".to_vec()));
+    }
 }
 
 /// The number of events of this process that are set (eventfd(2), proc_pid_fdinfo(5)).

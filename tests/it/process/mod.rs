@@ -1,6 +1,7 @@
 //! The process around the library: fork, exec, signals, the ways in which a process ends, the limits and
-//! the missing system calls of a process, and changes of the clock. Threads that are cancelled are in
-//! tests/abi/cancellation.rs.
+//! the missing system calls of a process, jumps of the clock, and suspend. Threads that are cancelled are
+//! in tests/abi/cancellation.rs, which replaces a function of libc and concerns C only. dlclose(3) is in
+//! c_examples/tests/ends.c.
 
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ macro_rules! both_apis_alone {
     };
 }
 
+#[cfg(all(feature = "serve", feature = "datagram", target_env = "gnu"))]
+mod clock;
 #[cfg(all(feature = "serve", feature = "datagram", feature = "activation", feature = "diag"))]
 mod everything;
 #[cfg(all(feature = "serve", feature = "datagram", feature = "activation", feature = "diag"))]
@@ -38,6 +41,8 @@ mod fork;
 #[cfg(all(feature = "serve", feature = "datagram", feature = "activation", feature = "diag"))]
 mod limits;
 mod signals;
+#[cfg(all(feature = "serve", feature = "datagram"))]
+mod suspend;
 
 /// The time limit of each test.
 const LIMIT: Duration = Duration::from_secs(30);
