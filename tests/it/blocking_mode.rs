@@ -1,9 +1,9 @@
 //! The blocking mode of a connected descriptor: a connect leaves it non-blocking until a call waits
 //! in the kernel, or the program borrows it. The caller must not notice.
 
+use crate::support::os::AsRawFd;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 

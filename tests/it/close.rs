@@ -1,8 +1,9 @@
 //! I3: half-close, graceful close, abort. I4: wait_hangup.
 
+use crate::support::libc;
+use crate::support::os::AsRawFd;
 use std::io::{ErrorKind as IoKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Functions of a connection of an event-driven service: several slices, the descriptor.
 
+use crate::support::libc;
+use crate::support::os::RawFd;
 use std::io::Write;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -57,10 +58,12 @@ fn send_slices_sends_one_message<A: Api>() {
 
 /// The local port of a socket.
 fn local_port(fd: RawFd) -> Option<u16> {
-    // SAFETY: a callback of the connection calls this function, so the descriptor is open.
-    #[allow(unsafe_code)]
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    SockRef::from(&fd).local_addr().unwrap().as_socket().map(|address| address.port())
+    // A callback of the connection calls this function, so the descriptor is open.
+    SockRef::from(&system::borrow(fd))
+        .local_addr()
+        .unwrap()
+        .as_socket()
+        .map(|address| address.port())
 }
 
 /// T4: the descriptor is the connection's socket, from on_open until on_close.

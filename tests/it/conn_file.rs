@@ -1,9 +1,10 @@
 //! I5: files that event loops send.
 
+use crate::support::libc;
+use crate::support::os::{AsRawFd, RawFd};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -146,7 +147,7 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     let file = file_of(b"0123456789");
     let proc_file = File::open("/proc/self/stat").unwrap();
     let (zero, null) = (File::open("/dev/zero").unwrap(), File::open("/dev/null").unwrap());
-    let closed = i32::MAX;
+    let closed = i32::MAX as RawFd;
     for (fd, offset, len, why) in [
         (reader.as_raw_fd(), 0, 1, "a pipe or a socket"),
         (client.as_raw_fd(), 0, 1, "a pipe or a socket"),

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     Api, Client, FullQueue, INFINITE, Opt, Server, TempDir, Transport, fails, fill_queue, pair,
     promptly, refused_address, system, timed, while_waiting,
@@ -45,7 +46,7 @@ fn connect_to_closed_port_is_refused<A: Api>() {
     assert!(failure.message.starts_with(&start), "{failure:?}");
     // A Unix path without a listener, and a path without a file.
     let dir = TempDir::new();
-    drop(std::os::unix::net::UnixListener::bind(dir.path("stale")).unwrap());
+    drop(crate::support::os::unix::net::UnixListener::bind(dir.path("stale")).unwrap());
     fails(A::connect(&dir.endpoint("stale"), &[]), ErrorKind::Refused);
     fails(A::connect(&dir.endpoint("none"), &[]), ErrorKind::NotFound);
     std::fs::write(dir.path("file"), "").unwrap();
@@ -367,7 +368,11 @@ fn mptcp_is_used_or_falls_back_to_tcp<A: Api>() {
     assert_eq!(plain.accept().unwrap().read_line(10).unwrap(), "hello");
     assert!(!client.stats().unwrap().is_mptcp);
     // An adopted listener keeps its protocol.
-    for (protocol, fits) in [(Some(socket2::Protocol::MPTCP), true), (None, false)] {
+    for (protocol, fits) in [
+        #[cfg(unix)]
+        (Some(socket2::Protocol::MPTCP), true),
+        (None, false),
+    ] {
         let stream = socket2::Type::STREAM;
         let listener = socket2::Socket::new(socket2::Domain::IPV4, stream, protocol).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

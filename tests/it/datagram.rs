@@ -1,8 +1,8 @@
 //! D1: bound and connected UDP sockets. D2: replies leave from the address that received the
 //! request, and ICMP errors do not end a receive. D3: batches. T2 to T4 for datagram sockets.
 
+use crate::support::os::AsRawFd;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -704,7 +704,7 @@ fn adopt_of_other_descriptor_leaves_it_to_caller<A: Api>() {
     };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     refused(listener.into(), &[], ErrorKind::WrongState);
-    let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (unix, _other) = crate::support::os::unix::net::UnixStream::pair().unwrap();
     refused(unix.into(), &[], ErrorKind::WrongState);
     let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     refused(unbound.into(), &[], ErrorKind::WrongState);
@@ -1536,7 +1536,7 @@ fn udp() -> std::os::fd::OwnedFd {
 }
 
 fn unix() -> std::os::fd::OwnedFd {
-    std::os::unix::net::UnixDatagram::unbound().unwrap().into()
+    crate::support::os::unix::net::UnixDatagram::unbound().unwrap().into()
 }
 
 /// T4: a released descriptor is in the mode that set_nonblocking chose last, and has no timeouts.

@@ -1,9 +1,9 @@
 //! D1: metadata of received datagrams, options of sent datagrams, statistics of the socket. D3:
 //! coalesced datagrams (GRO). V7 for a served datagram socket.
 
+use crate::support::os::{AsFd, AsRawFd};
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -179,7 +179,7 @@ fn udp_gro_on_other_sockets_is_rejected<A: Api>() {
     let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let refused = A::adopt_server(stream.into(), &options).err().unwrap().1;
     assert_eq!(refused.status, ErrorKind::InvalidArgument.code());
-    let (unix, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (unix, _other) = crate::support::os::unix::net::UnixDatagram::pair().unwrap();
     let refused = A::Datagram::adopt(unix.into(), &options).err().unwrap().1;
     assert_eq!(refused.status, ErrorKind::InvalidArgument.code());
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,7 @@
 //! S1: the five-tuple. S3: the transport. S4: one endpoint syntax.
 
+use crate::support::os::unix::net::UnixListener;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
 
 use crate::support;
 #[cfg(feature = "datagram")]

@@ -1,7 +1,8 @@
 //! The event loop of a program, which follows the reports of a connect.
 
+use crate::support::libc;
+use crate::support::os::RawFd;
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
 use crate::support::{self, INFINITE, Watched, system};

@@ -1,11 +1,11 @@
 //! Listening sockets of several processes: handover and socket activation (L7).
 
+use crate::support::os::unix::net::{UnixListener, UnixStream};
+use crate::support::os::{AsRawFd, OwnedFd};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -300,7 +300,7 @@ fn send_during_stop_of_service_waits_without_polling<A: Api>() {
     assert_within(Duration::from_millis(200), || {
         let dir = TempDir::new();
         let peer = A::Datagram::bind(&dir.endpoint("peer"), &[]).unwrap();
-        let plain = std::os::unix::net::UnixDatagram::bind(dir.path("own")).unwrap();
+        let plain = crate::support::os::unix::net::UnixDatagram::bind(dir.path("own")).unwrap();
         plain.connect(dir.path("peer")).unwrap();
         let socket = A::Datagram::adopt(plain.into(), &[]).map_err(|e| e.1).unwrap();
         let service = socket.serve(1, Box::new(|_, _| ())).unwrap();
@@ -1646,7 +1646,8 @@ fn activation_by_endpoint_adopts_or_creates_listener<A: Api>() {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let abstract_ = {
         use std::os::linux::net::SocketAddrExt;
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(&unique).unwrap();
+        let address =
+            crate::support::os::unix::net::SocketAddr::from_abstract_name(&unique).unwrap();
         UnixListener::bind_addr(&address).unwrap()
     };
     let descriptors: Vec<OwnedFd> = vec![

@@ -161,7 +161,7 @@ fn save_syn_on_other_sockets_is_rejected<A: Handshakes>() {
     assert!(failure.message.contains("save_syn does not apply to Unix sockets"), "{failure:?}");
     fails(A::connect(&unix, &saving()), ErrorKind::InvalidArgument);
     let path = unix.strip_prefix("unix:").unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let listener = crate::support::os::unix::net::UnixListener::bind(path).unwrap();
     let (_, failure) = A::adopt_server(listener.into(), &saving()).err().unwrap();
     assert!(failure.is(ErrorKind::InvalidArgument), "{failure:?}");
     // Disabling it is accepted everywhere.

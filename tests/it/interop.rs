@@ -1,8 +1,8 @@
 //! D4: Unix sockets with other programs as peers: Python and socat.
 
+use crate::support::os::AsRawFd;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     Api, Client, Failure, Opt, Outcome, Server, Transport, fails, limits, pair, pair_with, process,
     system,

@@ -3,12 +3,12 @@
 // This file replaces one function of libc, to make accept fail.
 #![allow(unsafe_code)]
 
+use crate::support::os::unix::net::{UnixListener, UnixStream};
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -494,7 +494,8 @@ fn listen_on_live_unix_path_fails<A: Api>() {
 
     let _stranger = UnixListener::bind(dir.path("stranger")).unwrap();
     fails(A::listen(&dir.endpoint("stranger"), &[]), ErrorKind::AddressInUse);
-    let _datagrams = std::os::unix::net::UnixDatagram::bind(dir.path("datagram")).unwrap();
+    let _datagrams =
+        crate::support::os::unix::net::UnixDatagram::bind(dir.path("datagram")).unwrap();
     fails(A::listen(&dir.endpoint("datagram"), &[]), ErrorKind::AddressInUse);
     UnixStream::connect(dir.path("stranger")).unwrap();
 }

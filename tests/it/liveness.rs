@@ -1,9 +1,10 @@
 //! K3: dead_after, as far as it needs no network. K4: middlebox_timeout. K5: heartbeats. K6: the
 //! idle timeout. K7: close reasons. N1: statistics. S5: TCP states.
 
+use crate::support::libc;
+use crate::support::os::AsRawFd;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 #[cfg(feature = "serve")]
 use std::sync::Mutex;

@@ -14,9 +14,10 @@ use crate::support;
 use crate::support::DatagramService;
 #[cfg(feature = "datagram")]
 use crate::support::Datagrams;
+use crate::support::libc;
 use crate::support::netns::in_namespace;
 use crate::support::process::in_process;
-#[cfg(feature = "activation")]
+#[cfg(all(unix, feature = "activation"))]
 use crate::support::{Activation as _, Handed};
 use crate::support::{
     Api, Client, MORE_THAN_FITS, Opt, RustApi, Server, Transport, eventually, fails, pair,
@@ -186,14 +187,19 @@ both_ways![
     log_level_includes_higher_severities,
     accept_that_is_retried_is_logged_once,
     accept_without_descriptors_is_logged_once,
-    rejection_of_unix_user_is_logged,
     lost_connection_is_logged_once,
     graceful_close_is_not_logged_as_lost,
     events_contain_no_data,
     calls_inside_event_of_read_succeed,
     calls_inside_event_of_write_succeed,
     calls_inside_event_of_connect_succeed,
-    #[cfg(feature = "activation")] {
+    #[cfg(unix)] {
+        rejection_of_unix_user_is_logged,
+    }
+    #[cfg(all(unix, feature = "serve"))] {
+        texts_of_hostile_peers_are_escaped_in_events_and_errors,
+    }
+    #[cfg(all(unix, feature = "activation"))] {
         log_reports_a_successful_handover,
     }
     #[cfg(feature = "serve")] {
@@ -203,7 +209,6 @@ both_ways![
         log_reports_a_drain,
         broadcast_that_disconnects_is_logged,
         calls_inside_event_of_service_succeed,
-        texts_of_hostile_peers_are_escaped_in_events_and_errors,
     }
     #[cfg(all(feature = "datagram", feature = "serve"))] {
         datagram_service_retries_are_logged_once,
@@ -305,7 +310,7 @@ fn log_reports_listen_accept_and_close<W: Way>() {
 }
 
 /// N4, L7: a successful handover is logged with the process ID. A failed one is not.
-#[cfg(feature = "activation")]
+#[cfg(all(unix, feature = "activation"))]
 fn log_reports_a_successful_handover<W: Way>() {
     W::listen_to(LevelFilter::Info);
     let server = W::Api::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
@@ -419,7 +424,7 @@ fn datagram_service_retries_are_logged_once<W: Way>() {
     let begin = Instant::now();
     let service = thread::scope(|scope| {
         let serve = scope.spawn(|| {
-            limits::forbid(libc::SYS_recvmmsg, Some(fd), libc::ENOMEM);
+            limits::forbid(libc::SYS_recvmmsg, Some(fd as libc::c_int), libc::ENOMEM);
             server.serve(1, Box::new(|_, _| ())).unwrap()
         });
         serve.join().unwrap()
@@ -509,6 +514,7 @@ fn log_event_names_its_own_endpoint<W: Way>() {
 }
 
 /// D4, N4: a rejected Unix client is logged with its user ID.
+#[cfg(unix)]
 fn rejection_of_unix_user_is_logged<W: Way>() {
     use std::os::unix::fs::MetadataExt;
     W::listen_to(LevelFilter::Trace);
@@ -693,7 +699,7 @@ fn events_contain_no_data<W: Way>() {
 /// N4, E1: names of peers, addresses in PROXY headers and option values contain line breaks, terminal
 /// controls and characters that change the direction of text. Each event and each error is one line
 /// without them.
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 fn texts_of_hostile_peers_are_escaped_in_events_and_errors<W: Way>() {
     use std::os::unix::fs::MetadataExt;
     const HOSTILE: &str = "\n[ERROR] x\r\x1b[2J\u{9b}31m\u{202e}\u{200b}\u{2028}\t\x07\x7f";

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::support::libc;
 use crate::support::netns;
 use crate::support::{
     Api, Client, INFINITE, Opt, PendingLookup, Server, Token, fails, refused_address, system,
@@ -101,7 +102,7 @@ fn lookup_in_progress_finishes_in_an_event_loop<A: Api>() {
     {
         for by_descriptor in [true, false] {
             let mut pending = A::start_lookup(endpoint, &[Opt::ConnectTimeout(60_000)]).unwrap();
-            let fd = if by_descriptor { pending.fd().unwrap() } else { -1 };
+            let fd = if by_descriptor { pending.fd().unwrap() } else { crate::support::os::NO_FD };
             let outcome = loop {
                 let timeout = i32::try_from(pending.timeout()).unwrap();
                 assert!((0..=60_000).contains(&timeout));

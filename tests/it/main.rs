@@ -2,7 +2,7 @@
 //! Tests run in parallel in one process. A test that depends on the state of the whole process
 //! (descriptor limits, signal handlers, the logger, fork) runs its body in its own process: see
 //! [`support::process::in_process`].
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 // Clippy permits unwrap, expect and panic in test functions only, not in the functions they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Without a feature, the helpers and imports of its tests are unused.
@@ -26,9 +26,9 @@ mod conn_file;
 #[cfg(feature = "serve")]
 mod conn_messages;
 mod connect;
-#[cfg(feature = "datagram")]
+#[cfg(all(unix, feature = "datagram"))]
 mod datagram;
-#[cfg(feature = "datagram")]
+#[cfg(all(unix, feature = "datagram"))]
 mod datagram_metadata;
 #[cfg(feature = "serve")]
 mod detach;
@@ -37,22 +37,25 @@ mod ends;
 mod errors;
 mod event_loop;
 mod framing;
-#[cfg(feature = "activation")]
+#[cfg(all(unix, feature = "activation"))]
 mod handover;
-#[cfg(feature = "diag")]
+#[cfg(all(unix, feature = "diag"))]
 mod handshake;
-// mallinfo2(3) is a function of glibc.
-#[cfg(all(feature = "serve", target_env = "gnu"))]
+#[cfg(all(unix, feature = "serve", target_env = "gnu"))]
 mod hostile;
+#[cfg(unix)]
 mod interop;
 mod keepalive;
+#[cfg(unix)]
 mod listen;
 mod liveness;
+#[cfg(unix)]
 mod local_user;
 mod log;
 mod lookup;
 mod multi_listen;
 #[cfg(all(
+    unix,
     feature = "capi",
     feature = "serve",
     feature = "datagram",
@@ -60,11 +63,12 @@ mod multi_listen;
     feature = "diag"
 ))]
 mod options;
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 mod peer_end;
 mod pending_connect;
 #[cfg(feature = "serve")]
 mod posting;
+#[cfg(unix)]
 mod process;
 mod proxy;
 mod read;
@@ -78,10 +82,11 @@ mod serve_events;
 mod service;
 #[cfg(feature = "serve")]
 mod service_reconnect;
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 mod stress;
 mod threads;
-#[cfg(feature = "datagram")]
+#[cfg(all(unix, feature = "datagram"))]
 mod unix_datagram;
+#[cfg(unix)]
 mod unix_stream;
 mod write;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     Api, Client, INFINITE, Opt, Outcome, Server, TempDir, Token, eventually, fails, promptly,
     system, timed,

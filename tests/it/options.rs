@@ -1,13 +1,13 @@
 //! Every option in every mode: it works, or it is rejected. The tables are the source of
 //! docs/options.md: `KEEPSOCK_BLESS=1 cargo test --all-features --test it options` writes it.
 
+use crate::support::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use crate::support::os::{AsRawFd, OwnedFd, RawFd};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! The table of keepsock/serving.h: a service ends a connection, and the peer receives FIN or RST.
 
+use crate::support::os::AsRawFd;
 use std::io::{ErrorKind as Io, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

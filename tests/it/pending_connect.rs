@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::event_loop::Waits;
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     Api, Client, FullQueue, INFINITE, OnDrop, Opt, Outcome, PendingConnect, Reconnect, Server,
     TempDir, Token, Transport, fails, limits, pair, process, refused_address, somewhere, system,

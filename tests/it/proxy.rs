@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::libc;
 use crate::support::process::Program;
 use crate::support::*;
 use keepsock::{CloseReason, ErrorKind};
@@ -476,7 +477,7 @@ fn release_before_the_proxy_header_fails<A: Api>() {
 fn connection_reset_after_fin_awaits_no_proxy_header<A: Api>() {
     let dir = TempDir::new();
     let server = A::listen(&dir.endpoint("s"), &[]).unwrap();
-    let peer = std::os::unix::net::UnixStream::connect(dir.path("s")).unwrap();
+    let peer = crate::support::os::unix::net::UnixStream::connect(dir.path("s")).unwrap();
     let client = server.accept().unwrap();
     drop(peer);
     // The kernel reports EPIPE: a reset after the FIN of the peer.

@@ -2,13 +2,13 @@
 //! real cause, and the number of attempts), and backoff that protects the server.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::event_loop::Waits;
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     Api, Client, FullQueue, INFINITE, Opt, Outcome, Reconnect, Server, TempDir, Token, Told,
     Transport, fails, promptly, refused_address, timed, while_waiting,
@@ -350,7 +350,8 @@ fn reconnect_with_permanent_error_fails_at_once<A: Api>() {
     let dir = TempDir::new();
     let _server = A::listen(&dir.endpoint("s"), &[]).unwrap();
     let mode = |mode| {
-        let permissions = std::fs::Permissions::from_mode(mode);
+        let permissions: std::fs::Permissions =
+            crate::support::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(dir.path("s"), permissions).unwrap();
     };
     mode(0);

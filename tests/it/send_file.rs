@@ -1,8 +1,9 @@
 //! I5: files to sockets, without SIGPIPE (I2).
 
+use crate::support::libc;
+use crate::support::os::AsRawFd;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -279,7 +280,9 @@ fn send_file_needs_three_system_calls<A: Api>() {
         &test_name!(A, "send_file_needs_three_system_calls"),
         Duration::from_secs(60),
         || {
-            use libc::{SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile};
+            use crate::support::libc::{
+                SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile,
+            };
             let file = system::blank_file(1000);
             let token = A::token();
             let calls = [SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile];

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::libc;
 use crate::support::*;
 use crate::support::{limits, process, watch};
 use keepsock::ErrorKind;
@@ -388,7 +389,8 @@ fn drains_return_the_counts_since_the_first<A: Api>() {
 /// Checks that a failed serve has left the server unchanged (E2).
 fn is_usable<A: Api>(server: &A::Server, way: Way) {
     let endpoint = server.endpoint();
-    let waits = std::os::unix::net::UnixStream::connect(endpoint.strip_prefix("unix:").unwrap());
+    let waits =
+        crate::support::os::unix::net::UnixStream::connect(endpoint.strip_prefix("unix:").unwrap());
     assert!(server.accept().unwrap().five_tuple().protocol != 0, "{way:?}");
     drop(waits.unwrap());
     let service = serve::<A>(server, way, &[], || ()).unwrap();
@@ -484,7 +486,11 @@ fn serve_fails_when_a_listener_cannot_be_watched<A: Api>() {
     let listener = server.fd().unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            limits::forbid_with(libc::SYS_epoll_ctl, Some((2, listener)), libc::ENOSPC);
+            limits::forbid_with(
+                libc::SYS_epoll_ctl,
+                Some((2, listener as libc::c_int)),
+                libc::ENOSPC,
+            );
             let failure = serve::<A>(&server, Way::Events, &[], || ()).map(drop).unwrap_err();
             assert_eq!(failure.os_error, libc::ENOSPC, "{failure:?}");
             assert_eq!(&*failure.operation, "serve");

@@ -1,10 +1,11 @@
 //! T1: several threads on one socket. T2: cancellation. T3: close while other threads are in calls.
 //! T4: non-blocking mode, and descriptors that are borrowed, released and adopted.
 
+use crate::support::libc;
+use crate::support::os::{AsRawFd, OwnedFd};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::thread;
@@ -737,16 +738,16 @@ fn adopt_of_socket_in_any_mode_succeeds<A: Api>() {
     fails(outcome, ErrorKind::Closed);
 
     let dir = TempDir::new();
-    let listener = std::os::unix::net::UnixListener::bind(dir.path("s")).unwrap();
+    let listener = crate::support::os::unix::net::UnixListener::bind(dir.path("s")).unwrap();
     let server = A::adopt_server(listener.into(), &[]).map_err(|e| e.1).unwrap();
     assert_eq!(server.endpoint(), dir.endpoint("s"));
-    let (a, mut b) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (a, mut b) = crate::support::os::unix::net::UnixStream::pair().unwrap();
     let client = A::adopt_client(a.into(), &options).map_err(|e| e.1).unwrap();
     b.write_all(b"line\n").unwrap();
     assert_eq!(client.read_line(64).unwrap(), "line");
     // The adoption resets options that would make calls hang or end early, or that a child would
     // inherit.
-    let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (a, _b) = crate::support::os::unix::net::UnixStream::pair().unwrap();
     a.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
     a.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
     socket2::SockRef::from(&a).set_linger(Some(Duration::from_secs(9))).unwrap();
@@ -768,6 +769,7 @@ fn adopt_of_wrong_descriptor_leaves_it_to_caller<A: Api>() {
     let unconnected =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let (reader, _writer) = system::pipe();
+    #[cfg(unix)]
     let file = std::fs::File::open("/dev/null").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.connect(udp.local_addr().unwrap()).unwrap();
@@ -784,6 +786,7 @@ fn adopt_of_wrong_descriptor_leaves_it_to_caller<A: Api>() {
     let wrong = ErrorKind::WrongState;
     refused(unconnected.into(), wrong, Some(wrong));
     refused(udp.into(), wrong, Some(wrong));
+    #[cfg(unix)]
     refused(file.into(), ErrorKind::Os, Some(ErrorKind::Os));
     refused(reader, ErrorKind::Os, Some(ErrorKind::Os));
     let fd = refused(listener.into(), wrong, None);
@@ -799,7 +802,7 @@ fn adopt_of_wrong_descriptor_leaves_it_to_caller<A: Api>() {
 /// T3: a borrowed descriptor stays open while it is borrowed (Rust only).
 #[test]
 fn close_with_borrowed_descriptor_keeps_it_open() {
-    use std::os::fd::AsFd;
+    use crate::support::os::AsFd;
     let _limit = support::Limit::new("close_with_borrowed_descriptor_keeps_it_open");
     let p = pair::<support::RustApi>(Transport::Tcp);
     let name = Client::five_tuple(&p.client);

@@ -1,8 +1,8 @@
 //! D4, S3: Unix datagram sockets, with paths and abstract names, through both APIs.
 
-use std::os::fd::AsRawFd;
+use crate::support::os::AsRawFd;
+use crate::support::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::{Duration, SystemTime};
 
 use crate::support;
@@ -787,7 +787,7 @@ fn batch_of_replies_reaches_each_sender<A: Api>() {
 
 /// D4, T4: the sockets of a socketpair(2) have no names and nevertheless exchange datagrams.
 fn socketpair_without_names_exchanges_datagrams<A: Api>() {
-    let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (one, other) = crate::support::os::unix::net::UnixDatagram::pair().unwrap();
     let [one, other] = [one, other].map(|end| {
         A::Datagram::adopt(end.into(), &[Opt::ReadTimeout(60_000)]).map_err(|e| e.1).unwrap()
     });

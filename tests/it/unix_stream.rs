@@ -1,12 +1,12 @@
 //! Features of Unix sockets (D4): passed descriptors (L7), peer credentials, mode and owner of the
 //! file, seqpacket sockets.
 
+use crate::support::os::unix::net::{UnixListener, UnixStream};
+use crate::support::os::{AsRawFd, OwnedFd, RawFd};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -329,7 +329,8 @@ fn unrequested_descriptors_are_closed<A: Api>() {
             let name = server.endpoint();
             let name = name.strip_prefix("unix:@").unwrap();
             use std::os::linux::net::SocketAddrExt;
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+            let address =
+                crate::support::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
             UnixStream::connect_addr(&address).unwrap()
         };
         let service = server.serve(&[], Box::new(echo)).unwrap();
@@ -1110,7 +1111,7 @@ fn path_of_108_bytes_is_listened_on_and_connected<A: Api>() {
         drop(server);
         assert!(!path.exists());
         // A file without a listening process is replaced.
-        std::os::unix::net::UnixListener::bind(dir.path("short")).map(drop).unwrap();
+        crate::support::os::unix::net::UnixListener::bind(dir.path("short")).map(drop).unwrap();
         std::fs::rename(dir.path("short"), &path).unwrap();
     }
 }

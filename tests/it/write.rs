@@ -1,7 +1,8 @@
 //! I1: writes of some bytes, of a whole buffer, and of several buffers. I2: no SIGPIPE.
 
+use crate::support::libc;
+use crate::support::os::AsRawFd;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};

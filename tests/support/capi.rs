@@ -5,19 +5,19 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::ptr::{null, null_mut};
 
 use keepsock::ffi::*;
 use keepsock::{CloseReason, Framing, Sockopt};
 
-#[cfg(feature = "activation")]
+#[cfg(all(unix, feature = "activation"))]
 use super::activation::capi::CInherited;
 #[cfg(feature = "datagram")]
 use super::datagram::capi::CDatagram;
 #[cfg(all(feature = "datagram", feature = "serve"))]
 use super::datagram::capi::CDatagramService;
+use super::os::{AsRawFd, FromRawFd, IntoRawFd, NO_FD, OwnedFd, RawFd};
 #[cfg(feature = "serve")]
 use super::serve::{
     Handler, On, Serve,
@@ -328,7 +328,7 @@ impl Drop for CConnecting {
     }
 }
 
-unsafe extern "C" fn on_watch(fd: i32, watch: i32, user: *mut c_void) {
+unsafe extern "C" fn on_watch(fd: RawFd, watch: i32, user: *mut c_void) {
     let reported = match watch {
         0 => Watched::Remove(fd),
         1 => Watched::Readable(fd),
@@ -359,13 +359,13 @@ impl PendingConnect<CApi> for CConnecting {
     }
 
     fn fd(&mut self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_pending_connect_fd(self.pointer, &raw mut fd, e) })?;
         Ok(fd)
     }
 
     fn socket(&mut self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_pending_connect_socket(self.pointer, &raw mut fd, e) })?;
         Ok(fd)
     }
@@ -472,7 +472,7 @@ impl PendingLookup for CLookup {
     }
 
     fn fd(&mut self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_pending_lookup_fd(self.0, &raw mut fd, e) }).map(|()| fd)
     }
 
@@ -573,7 +573,7 @@ impl Api for CApi {
     type Datagram = CDatagram;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService = CDatagramService;
-    #[cfg(feature = "activation")]
+    #[cfg(all(unix, feature = "activation"))]
     type Activation = CInherited;
 
     const NUMBER: u8 = 2;
@@ -925,7 +925,7 @@ impl Client<CApi> for CClient {
     }
 
     fn fd(&self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_client_fd(self.pointer, &raw mut fd, e) })?;
         Ok(fd)
     }
@@ -937,7 +937,7 @@ impl Client<CApi> for CClient {
     }
 
     fn release(&self) -> Outcome<OwnedFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_client_release_fd(self.pointer, &raw mut fd, e) })?;
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
@@ -953,7 +953,7 @@ impl Client<CApi> for CClient {
     }
 
     fn read_fds(&self, cap: usize, max: usize) -> Outcome<Passed> {
-        let (mut bytes, mut fds) = (vec![0u8; cap], vec![-1; max]);
+        let (mut bytes, mut fds) = (vec![0u8; cap], vec![NO_FD; max]);
         let (mut len, mut count, mut truncated) = (usize::MAX, usize::MAX, false);
         let (buf, first) = (bytes.as_mut_ptr().cast(), fds.as_mut_ptr());
         call(|e| unsafe {
@@ -1042,19 +1042,19 @@ impl Server<CApi> for CServer {
     }
 
     fn fd(&self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_server_fd(self.0, 0, &raw mut fd, e) })?;
         Ok(fd)
     }
 
     fn fd_at(&self, index: usize) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_server_fd(self.0, index, &raw mut fd, e) })?;
         Ok(fd)
     }
 
     fn release(&self) -> Outcome<OwnedFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_server_release_fd(self.0, &raw mut fd, e) })?;
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
@@ -1076,7 +1076,7 @@ impl Server<CApi> for CServer {
 
 impl Token for CToken {
     fn fd(&self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_cancel_token_fd(self.0, &raw mut fd, e) }).map(|()| fd)
     }
 

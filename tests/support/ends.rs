@@ -1,9 +1,8 @@
 //! The calls on a connection that has ended, and the results that are expected from them.
 
-use std::os::fd::AsRawFd;
-
 use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat};
 
+use super::os::AsRawFd;
 use super::{Api, Client, INFINITE, Outcome, fails, system};
 
 const SHORT: Framing = Framing::Prefixed { format: LengthFormat::U8, max: 8 };

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::os::AsRawFd;
 use super::timing::assert_within;
 use super::{Api, Client, Opt, Pair, Transport, pair_with, system};
 
@@ -31,6 +31,30 @@ impl Limit {
         });
         Limit(Some(alive))
     }
+}
+
+/// Runs a test with its time limit. A test that called [`skip`] is skipped.
+pub fn run(name: &'static str, test: fn()) {
+    let _limit = Limit::new(name);
+    if let Err(payload) = std::panic::catch_unwind(test) {
+        match payload.downcast_ref::<Skipped>() {
+            Some(Skipped(reason)) => {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {reason}");
+                println!("{SKIPPED}{reason}");
+            }
+            None => std::panic::resume_unwind(payload),
+        }
+    }
+}
+
+/// The output of a skipped test, before the reason.
+pub const SKIPPED: &str = "test skipped: ";
+
+struct Skipped(String);
+
+/// Ends the test, which this platform cannot run.
+pub fn skip(reason: &str) -> ! {
+    std::panic::panic_any(Skipped(reason.to_owned()))
 }
 
 /// Waits until a condition holds for which there is no event.
@@ -106,6 +130,9 @@ impl TempDir {
 
     /// A Unix endpoint in the directory.
     pub fn endpoint(&self, name: &str) -> String {
+        if cfg!(windows) {
+            skip("the library has no Unix sockets on Windows");
+        }
         format!("unix:{}", self.path(name).display())
     }
 }

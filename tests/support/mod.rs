@@ -9,47 +9,64 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{OwnedFd, RawFd};
 
 use keepsock::{CloseReason, ErrorKind, Family, Framing, Sockopt};
 
-#[cfg(feature = "activation")]
+use os::{OwnedFd, RawFd};
+
+#[cfg(all(unix, feature = "activation"))]
 mod activation;
 #[cfg(feature = "capi")]
 pub mod capi;
 #[cfg(feature = "datagram")]
 mod datagram;
 pub mod ends;
-#[cfg(feature = "diag")]
+#[cfg(all(unix, feature = "diag"))]
 pub mod handshake;
 #[cfg(feature = "capi")]
 pub mod header;
 mod help;
+#[cfg(unix)]
 pub mod limits;
+#[cfg(windows)]
+#[path = "windows/linux_only.rs"]
+mod linux_only;
+#[cfg(unix)]
 pub mod netns;
+pub mod os;
+#[cfg_attr(windows, path = "windows/process.rs")]
 pub mod process;
+#[cfg(unix)]
 pub mod resources;
 mod rust;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "capi")]
 pub mod statuses;
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 pub mod stress;
+#[cfg_attr(windows, path = "windows/system.rs")]
 pub mod system;
 pub mod timing;
+#[cfg(unix)]
 pub mod watch;
 
-#[cfg(feature = "activation")]
+#[cfg(unix)]
+pub use ::libc;
+#[cfg(all(unix, feature = "activation"))]
 pub use activation::*;
 #[cfg(feature = "capi")]
 pub use capi::CApi;
 #[cfg(feature = "datagram")]
 pub use datagram::*;
 pub use help::*;
+#[cfg(windows)]
+pub use linux_only::{limits, netns, watch};
 pub use rust::RustApi;
 #[cfg(feature = "serve")]
 pub use serve::*;
+#[cfg(windows)]
+pub use system::libc;
 
 /// The number of milliseconds that means no timeout, in both APIs.
 pub const INFINITE: i64 = -1;
@@ -175,7 +192,7 @@ pub trait Api: Sized + 'static {
     type Datagram: Datagrams<Self>;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService: DatagramService;
-    #[cfg(feature = "activation")]
+    #[cfg(all(unix, feature = "activation"))]
     type Activation: Activation<Self>;
 
     /// Identifies the API, for tests that need their own name or address per API.
@@ -422,8 +439,7 @@ macro_rules! both_apis {
     };
     (@ $name:ident, $api:ty) => {
         #[test] fn $name() {
-            let _limit = $crate::support::Limit::new(concat!(module_path!(), "::", stringify!($name)));
-            super::$name::<$api>();
+            $crate::support::run(concat!(module_path!(), "::", stringify!($name)), super::$name::<$api>);
         }
     };
 }
@@ -454,7 +470,10 @@ pub enum Transport {
 }
 
 /// The transports of tests that read, write and close.
+#[cfg(unix)]
 pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Unix];
+#[cfg(windows)]
+pub const TRANSPORTS: [Transport; 1] = [Transport::Tcp];
 
 /// Returns an endpoint to listen on, and the directory that contains it.
 pub fn somewhere(transport: Transport) -> (String, Option<TempDir>) {

@@ -2,7 +2,6 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::serve::{
 use super::{
     Api, Client, ConnStats, Counters, Failure, INFINITE, OnRetry, Opt, Outcome, Passed, Peer,
     PendingConnect, PendingLookup, Reconnect, Server, Token, Told, Tried, Tuple, WatchFn, Watched,
+    os::{AsFd, AsRawFd, OwnedFd, RawFd},
     system,
 };
 
@@ -178,7 +178,7 @@ impl Api for RustApi {
     type Datagram = keepsock::DatagramSocket;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService = keepsock::DatagramService;
-    #[cfg(feature = "activation")]
+    #[cfg(all(unix, feature = "activation"))]
     type Activation = keepsock::Activation;
 
     const NUMBER: u8 = 1;
@@ -494,7 +494,7 @@ impl Client<RustApi> for Arc<ClientSocket> {
     }
 
     fn send_file(&self, file: RawFd, offset: u64, len: u64) -> Outcome<u64> {
-        Ok(ClientSocket::send_file(self, system::borrow(file), offset, len)?)
+        Ok(ClientSocket::send_file(self, system::borrow_file(file), offset, len)?)
     }
 }
 

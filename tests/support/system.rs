@@ -475,6 +475,11 @@ pub fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
+/// As [`borrow`], for a file. Windows distinguishes both.
+pub fn borrow_file<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    borrow(fd)
+}
+
 /// A file in memory with `len` zero bytes.
 pub fn blank_file(len: u64) -> std::fs::File {
     let fd = unsafe { libc::memfd_create(c"blank".as_ptr(), libc::MFD_CLOEXEC) };

@@ -141,6 +141,11 @@ fn own_suite() -> Result<String, String> {
         .ok_or_else(|| "/etc/os-release has no VERSION_CODENAME".to_owned())
 }
 
+/// The mirror from which this machine gets its packages.
+pub fn mirror(ws: &Workspace) -> Result<String, String> {
+    mirror_of(ws, &own_suite()?)
+}
+
 /// The mirror from which this machine gets the given suite. The list of files that an update would
 /// download covers every format of apt's sources, and needs no network.
 fn mirror_of(ws: &Workspace, suite: &str) -> Result<String, String> {

@@ -25,6 +25,7 @@ mod sockets;
 mod steps;
 mod suite;
 mod tools;
+mod wine;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ cargo xtask <command>
                   shared library, documentation, installed files, demo
   netns           runs all tests in network namespaces, including the long ones: networks that drop,
                   delay and forget packets. Prints each measurement next to its control case
+  wine            runs the library for Windows under Wine: unit tests, tests through both APIs, C
+                  examples. Installs Wine into target/ first (root, debootstrap)
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints
                   the matrix: sites, calls, faults, results, and the sites that no scene reaches
   faults --long   the same, ten times each
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     let command: Action = match words.as_slice() {
         ["test"] => Box::new(|ws| Ok(suite::test(ws, false))),
         ["test", "--full"] => Box::new(|ws| Ok(suite::test(ws, true))),
+        ["wine"] => Box::new(wine::wine),
         ["netns"] => Box::new(netns::netns),
         ["dependencies"] => Box::new(|ws| {
             println!("{}", dependencies::check(ws)?);

@@ -25,6 +25,9 @@ pub const CTEST: Tool =
 pub const NINJA: Tool =
     Tool { program: "ninja", apt: "ninja-build", pip: Some(("ninja", "bin/ninja")) };
 pub const CLANG: Tool = Tool { program: "clang", apt: "clang", pip: None };
+pub const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", apt: "debootstrap", pip: None };
+pub const MINGW: Tool =
+    Tool { program: "x86_64-w64-mingw32-gcc", apt: "gcc-mingw-w64-x86-64", pip: None };
 pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
 pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };

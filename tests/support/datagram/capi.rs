@@ -5,7 +5,6 @@
 
 use std::ffi::{c_char, c_void};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +12,7 @@ use keepsock::Sockopt;
 use keepsock::ffi::*;
 
 use super::super::capi::{CApi, CToken, c, call, field, options, sized_text, tuple};
+use super::super::os::{AsRawFd, FromRawFd, IntoRawFd, NO_FD, OwnedFd, RawFd};
 #[cfg(feature = "serve")]
 use super::super::serve::{Serve, capi::serve_options};
 use super::super::{Failure, Opt, Outcome, Passed, Peer, Tuple};
@@ -349,13 +349,13 @@ impl Datagrams<CApi> for CDatagram {
     }
 
     fn fd(&self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_datagram_fd(self.0, &raw mut fd, e) })?;
         Ok(fd)
     }
 
     fn release(&self) -> Outcome<OwnedFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_datagram_release_fd(self.0, &raw mut fd, e) })?;
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
@@ -441,7 +441,7 @@ impl Datagrams<CApi> for CDatagram {
     }
 
     fn recv_fds(&self, cap: usize, max: usize) -> Outcome<(Got, Passed)> {
-        let (mut bytes, mut fds) = (vec![0u8; cap], vec![-1; max]);
+        let (mut bytes, mut fds) = (vec![0u8; cap], vec![NO_FD; max]);
         let (mut count, mut truncated) = (usize::MAX, false);
         let mut info: keepsock_datagram_info = unsafe { std::mem::zeroed() };
         let (buf, first) = (bytes.as_mut_ptr().cast(), fds.as_mut_ptr());

@@ -1,13 +1,13 @@
 //! Datagram sockets, in the form of either API.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{OwnedFd, RawFd};
 use std::time::SystemTime;
 
 use keepsock::Sockopt;
 
 #[cfg(feature = "serve")]
 use super::Serve;
+use super::os::{OwnedFd, RawFd};
 use super::{Api, Failure, Opt, Outcome, Passed, Peer, Tuple};
 
 #[cfg(feature = "capi")]

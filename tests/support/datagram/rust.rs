@@ -1,12 +1,12 @@
 //! Datagram sockets of the Rust API.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use keepsock::{
     Address, CancelToken, Datagram, DatagramSocket, Endpoint, Incoming, Outgoing, Sockopt,
 };
 
+use super::super::os::{AsFd, AsRawFd, OwnedFd, RawFd};
 use super::super::rust::{RustApi, ms, options, peer, tuple};
 #[cfg(feature = "serve")]
 use super::super::serve::{Serve, rust::serve_options};

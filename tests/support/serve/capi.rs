@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::ffi::c_void;
-use std::os::fd::RawFd;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
@@ -16,6 +15,7 @@ use super::super::capi::{
     CApi, CClient, CReconnect, CServer, c, call, close_reason, failure, framing_to_c, options,
     sized_text, snap, text_of, tuple,
 };
+use super::super::os::{NO_FD, RawFd};
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 use super::{Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
 
@@ -194,7 +194,7 @@ impl Connection for CConnection {
     }
 
     fn fd(&self) -> Outcome<RawFd> {
-        let mut fd = -1;
+        let mut fd = NO_FD;
         call(|e| unsafe { keepsock_conn_fd(self.0, &raw mut fd, e) })?;
         Ok(fd)
     }

@@ -1,9 +1,8 @@
 //! Services, in the form of either API.
 
-use std::os::fd::RawFd;
-
 use keepsock::{CloseReason, ErrorKind, Framing, OverflowPolicy, Sockopt};
 
+use super::os::RawFd;
 use super::{Api, ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 
 #[cfg(feature = "capi")]

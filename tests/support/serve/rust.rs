@@ -1,7 +1,6 @@
 //! Services of the Rust API.
 
 use std::io::IoSlice;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use keepsock::{
@@ -10,8 +9,10 @@ use keepsock::{
 };
 
 use super::super::rust::{RustApi, limit, millis, ms, options, peer, snap, tuple};
-use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
+use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple, os::RawFd, system};
 use super::{Connection, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
+#[cfg(windows)]
+use crate::support;
 
 pub fn serve_options(list: &[Serve]) -> ServeOptions {
     let mut o = ServeOptions::new();
@@ -105,14 +106,14 @@ impl Connection for keepsock::Connection {
     }
 
     fn send_file(&self, fd: RawFd, offset: u64, len: u64) -> Outcome<()> {
-        // SAFETY: the test keeps the descriptor open during the call.
-        #[allow(unsafe_code)]
-        let file = unsafe { BorrowedFd::borrow_raw(fd) };
-        Ok(keepsock::Connection::send_file(self, file, offset, len)?)
+        Ok(keepsock::Connection::send_file(self, system::borrow_file(fd), offset, len)?)
     }
 
     fn fd(&self) -> Outcome<RawFd> {
-        Ok(self.raw_fd()?)
+        #[cfg(unix)]
+        return Ok(self.raw_fd()?);
+        #[cfg(windows)]
+        support::skip("Connection has no raw_fd on Windows");
     }
 
     fn close(&self) {
