@@ -122,6 +122,8 @@ mod lookup;
 #[cfg(any(test, doctest))]
 mod manual;
 mod options;
+#[cfg(test)]
+mod properties;
 mod reconnect;
 mod resolve;
 #[cfg(feature = "serve")]

@@ -14,9 +14,10 @@ use regex::Regex;
 
 /// Names that have the prefix of the C API and do not belong to it: environment variables of the
 /// tests, and options of the CMake project.
-const OTHER_NAMES: [&str; 5] = [
+const OTHER_NAMES: [&str; 6] = [
     "KEEPSOCK_BLESS",
     "KEEPSOCK_FAULTS_ONLY",
+    "KEEPSOCK_PROPERTIES",
     "KEEPSOCK_VALGRIND",
     "keepsock_linux",
     "keepsock_portable",

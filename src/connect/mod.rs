@@ -10,6 +10,8 @@ mod attempt;
 mod client;
 mod driver;
 mod pending;
+#[cfg(test)]
+mod properties;
 mod race;
 
 use std::net::SocketAddr;

@@ -21,7 +21,7 @@ mod segment;
 pub use endpoint::endpoint;
 pub use framing::framing;
 #[cfg(test)]
-pub(crate) use framing::{model, split_pieces};
+pub(crate) use framing::{End, model, split_pieces};
 #[cfg(feature = "activation")]
 pub use listen::listen;
 pub use network::network;

@@ -11,6 +11,8 @@ pub(crate) mod memory;
 mod model;
 #[cfg(any(feature = "serve", feature = "capi"))]
 pub(crate) mod panic_guard;
+#[cfg(test)]
+mod properties;
 pub(crate) mod random;
 pub(crate) mod read_buffer;
 pub(crate) mod timeout;

@@ -7,6 +7,8 @@ mod lifecycle;
 #[cfg(all(test, keepsock_model))]
 mod model;
 mod options;
+#[cfg(test)]
+mod properties;
 mod reactor;
 mod stats;
 pub(crate) mod threads;

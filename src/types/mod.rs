@@ -11,6 +11,8 @@ pub(crate) mod framing;
 pub(crate) mod keepalive;
 pub(crate) mod liveness;
 pub(crate) mod network;
+#[cfg(test)]
+mod properties;
 pub(crate) mod proxy;
 pub(crate) mod sockopt;
 pub(crate) mod tcp_state;

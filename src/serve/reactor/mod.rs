@@ -29,6 +29,8 @@ mod handler;
 mod loop_shared;
 #[cfg(all(test, keepsock_model))]
 mod model;
+#[cfg(test)]
+mod properties;
 mod send;
 mod send_queue;
 mod service;

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::mem;
 
 /// The lower bits of a timer hold the index of its entry, the upper bits the time.
 const INDEX_BITS: u32 = 24;
@@ -35,8 +36,13 @@ impl Timers {
         let wanted = |timer: u64| is_set(timer >> INDEX_BITS, (timer & INDEX_MASK) as u32);
         // Rebuild the heap once more than half of its timers, and at least 65, are cancelled.
         if self.cancelled > 64 && self.cancelled > self.heap.len() / 2 {
-            self.heap.retain(|Reverse(timer)| wanted(*timer));
-            self.heap.shrink_to(self.heap.len() * 2);
+            let mut timers = mem::take(&mut self.heap).into_vec();
+            timers.retain(|Reverse(timer)| wanted(*timer));
+            // A timer that was cancelled and set again to the same time is there twice.
+            timers.sort_unstable();
+            timers.dedup();
+            timers.shrink_to(timers.len() * 2);
+            self.heap = timers.into();
             self.cancelled = 0;
         }
         while let Some(Reverse(timer)) = self.heap.peek().copied() {
@@ -103,6 +109,27 @@ mod tests {
         }
         assert_eq!((seen, set.len(), timers.cancelled), (666, 0, 0));
         assert!(timers.is_empty());
+    }
+
+    /// V2: a timer that is set again to a time at which it was cancelled expires once, also after the
+    /// heap was rebuilt.
+    #[test]
+    fn timer_set_again_to_the_same_time_expires_once() {
+        let mut timers = Timers::default();
+        // Index 0 is set to 100, replaced by earlier times, and set to 100 again.
+        for time in (36..=100).rev() {
+            timers.set(time, 0);
+        }
+        (0..65).for_each(|_| timers.cancel());
+        timers.set(100, 0);
+        let mut is_due = true;
+        assert_eq!(timers.next(|time, index| (time, index) == (100, 0)), Some(100));
+        while let Some(index) =
+            timers.pop_expired(100, |time, index| is_due && (time, index) == (100, 0))
+        {
+            assert!(std::mem::take(&mut is_due), "index {index} expired twice");
+        }
+        assert!(!is_due && timers.is_empty());
     }
 
     /// V2: connections that come and go with timeouts that never expire take no more memory than

@@ -32,6 +32,8 @@ pub(crate) struct AckProgress {
     bytes: Option<u64>,
     /// The number of bytes of heartbeats since the first update.
     heartbeat_bytes: u64,
+    /// The number of bytes of the last heartbeat.
+    heartbeat_len: u64,
     /// The last known time at which bytes of the program were acknowledged.
     active: Option<Duration>,
     /// The time since which an acknowledgment is awaited.
@@ -41,6 +43,7 @@ pub(crate) struct AckProgress {
 impl AckProgress {
     pub(crate) fn note_heartbeat(&mut self, len: usize) {
         self.heartbeat_bytes += len as u64;
+        self.heartbeat_len = len as u64;
     }
 
     /// The time since bytes of the program were last acknowledged.
@@ -62,15 +65,18 @@ impl AckProgress {
             self.active = self.active.max(Some(wrote));
             return;
         };
-        let bytes = kernel.bytes.saturating_sub(self.heartbeat_bytes);
         if !kernel.outstanding {
             self.active = self.active.max(Some(wrote));
         }
-        let before = self.active.unwrap_or_default().max(now.saturating_sub(times.received));
+        let received = now.saturating_sub(times.received);
+        let before = self.active.unwrap_or_default().max(received);
         // The first update has no earlier count. Then data was acknowledged, unless the last sent
         // data is a heartbeat. The kernel counts the SYN of a client as one byte.
         let heartbeat_last =
             times.beat.is_some_and(|beat| kernel.sent.abs_diff(beat) <= HEARTBEAT_SEND_TIME);
+        // If the last sent data is a heartbeat and not all is acknowledged, the heartbeat is not.
+        let in_flight = if heartbeat_last && kernel.outstanding { self.heartbeat_len } else { 0 };
+        let bytes = kernel.bytes.saturating_sub(self.heartbeat_bytes - in_flight);
         let progress = match self.bytes {
             Some(old) => bytes > old,
             None => bytes > 1 && !heartbeat_last || kernel.outstanding && wrote > before,
@@ -84,7 +90,8 @@ impl AckProgress {
         }
         if progress || !kernel.outstanding {
             self.awaited_since = None;
-        } else if wrote > before {
+        }
+        if kernel.outstanding && wrote > self.active.unwrap_or_default().max(received) {
             // Data that was just written may be acknowledged within the usual time.
             let since = *self.awaited_since.get_or_insert(now);
             self.active = self.active.max((since + answer_time(&kernel)).checked_sub(timeout));

@@ -9,6 +9,8 @@ mod pauses;
 mod peer_watch;
 pub(crate) mod policy;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod timers;
 

@@ -288,10 +288,81 @@ fn idle_timeout_counts_acknowledged_data() {
             |writes, acknowledged| idle_end(writes, acknowledged, config(every.clone(), false));
         assert_eq!(end(Duration::ZERO, Duration::ZERO), 2 * S + ms(0));
         assert_eq!(end(10 * S, Duration::MAX), 12 * S);
+        // The peer acknowledges the last data at 9.9 s.
         let vanished = end(Duration::MAX, 10 * S);
-        assert!(vanished >= 12 * S - ms(10) && vanished <= 13 * S, "{vanished:?}");
+        assert!(vanished >= ms(11_900) && vanished <= 13 * S, "{vanished:?}");
         assert_eq!(idle_end(10 * S, Duration::MAX, config(every.clone(), true)), 2 * S);
     }
+}
+
+/// K6: the first data of a connection that is written shortly before the idle timeout, and acknowledged
+/// after it, counts as traffic.
+#[test]
+fn idle_timeout_waits_for_the_acknowledgment_of_the_first_write() {
+    for acknowledged in [ms(2150), Duration::MAX] {
+        let (live, start) =
+            liveness(LivenessConfig { idle_timeout: Some(2 * S), ..LivenessConfig::default() });
+        let wrote = ms(1950);
+        let end = (0..60_000).step_by(10).map(ms).find(|&at| {
+            if at == wrote {
+                live.note_wrote(start + at);
+            }
+            let in_flight = at >= wrote && at < acknowledged;
+            let kernel = Acknowledged {
+                bytes: if at < acknowledged { 1 } else { 11 },
+                in_flight,
+                outstanding: in_flight,
+                heard: if at < acknowledged { at } else { at - acknowledged },
+                sent: if at < wrote { at } else { at - wrote },
+                rtt: ms(200),
+            };
+            let mut due = live.due(start + at, None, true);
+            if due == Due::Close(CloseReason::IdleTimeout) {
+                due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+            }
+            due != Due::Nothing
+        });
+        let expected = if acknowledged == Duration::MAX { 3 * S } else { acknowledged + 2 * S };
+        assert_eq!(end, Some(expected));
+    }
+}
+
+/// K6: a heartbeat that is in flight when the idle timeout is checked does not count as data later.
+#[test]
+fn idle_timeout_does_not_count_a_heartbeat_in_flight() {
+    let (live, start) = liveness(LivenessConfig {
+        idle_timeout: Some(2 * S),
+        heartbeat: heartbeat(ms(100)),
+        ..LivenessConfig::default()
+    });
+    // Each segment is acknowledged after 60 ms. The program sends one byte.
+    let mut sent = vec![(ms(50), 1)];
+    let end = (0..60_000).step_by(10).map(ms).find(|&at| {
+        if at == ms(50) {
+            live.note_wrote(start + at);
+        }
+        let acknowledged = sent.iter().filter(|(sent, _)| *sent + ms(60) <= at);
+        let in_flight = acknowledged.clone().count() < sent.len();
+        let kernel = Acknowledged {
+            bytes: acknowledged.clone().map(|(_, len)| len).sum::<u64>() + 1,
+            in_flight,
+            outstanding: in_flight,
+            heard: at - acknowledged.map(|(sent, _)| *sent + ms(60)).max().unwrap_or_default(),
+            sent: at.saturating_sub(sent.last().unwrap().0),
+            rtt: ms(60),
+        };
+        let mut due = live.due(start + at, None, true);
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+        }
+        if due == Due::Heartbeat {
+            send(&live, start + at);
+            sent.push((at, 4));
+        }
+        due == Due::Close(CloseReason::IdleTimeout)
+    });
+    let end = end.unwrap();
+    assert!(end >= 2 * S && end <= 4 * S, "{end:?}");
 }
 
 /// K6: acknowledgments of one large write, which the peer reads slowly, count as traffic.
