@@ -336,3 +336,36 @@ fn read_exact_that_continues_copies_each_byte_once() {
     }
     assert!(COPIED.get() - before <= all.len(), "{}", COPIED.get() - before);
 }
+
+/// I1: a connection is a reader and a writer of the standard library.
+#[test]
+fn connection_as_reader_and_writer_transfers_the_bytes() {
+    use std::io::{Read, Write};
+    let server = ServerSocket::listen("127.0.0.1:0").unwrap();
+    let client = ClientSocket::connect(server.endpoint()).unwrap();
+    let accepted = server.accept().unwrap();
+    let mut writer: &ClientSocket = &client;
+    Write::write_all(&mut writer, b"hello").unwrap();
+    writer.flush().unwrap();
+    client.shutdown_write().unwrap();
+    let mut received = Vec::new();
+    let mut reader: &ClientSocket = &accepted;
+    Read::read_to_end(&mut reader, &mut received).unwrap();
+    assert_eq!(received, b"hello");
+    accepted.abort();
+    let error = Read::read(&mut reader, &mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+}
+
+/// L8, D4: values that no socket can have.
+#[test]
+fn listen_with_impossible_values_is_rejected() {
+    for (options, word) in [
+        (SocketOptions::new().backlog(0), "backlog"),
+        (SocketOptions::new().unix_owner(Some(u32::MAX), None), "unix_owner"),
+    ] {
+        let error = ServerSocket::listen_with("unix:/none/s", &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}

@@ -115,3 +115,31 @@ impl CloseReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K7: a call on a connection that has ended returns the error of its close reason.
+    #[test]
+    fn kind_of_each_close_reason_is_its_error() {
+        for (reason, kind) in [
+            (CloseReason::PeerClosed, ErrorKind::EndOfStream),
+            (CloseReason::PeerReset, ErrorKind::Reset),
+            (CloseReason::Dead, ErrorKind::Dead),
+            (CloseReason::Unreachable, ErrorKind::Unreachable),
+            (CloseReason::Stalled, ErrorKind::Stalled),
+            (CloseReason::IdleTimeout, ErrorKind::IdleTimeout),
+            (CloseReason::HeartbeatTimeout, ErrorKind::HeartbeatTimeout),
+            (CloseReason::Cancelled, ErrorKind::Closed),
+            (CloseReason::Local, ErrorKind::Closed),
+            (CloseReason::FileFailed, ErrorKind::Closed),
+            (CloseReason::Detached, ErrorKind::Closed),
+            (CloseReason::MessageTooLong, ErrorKind::TooLong),
+            (CloseReason::SlowConsumer, ErrorKind::Stalled),
+            (CloseReason::MessageMalformed, ErrorKind::Malformed),
+        ] {
+            assert_eq!(reason.kind(), kind, "{reason}");
+        }
+    }
+}

@@ -736,6 +736,36 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// E1: an error becomes an error of the standard library with the same text and a fitting kind.
+    #[test]
+    fn io_error_of_an_error_has_its_kind_and_text() {
+        for (kind, expected) in [
+            (ErrorKind::InvalidArgument, io::ErrorKind::InvalidInput),
+            (ErrorKind::InvalidEndpoint, io::ErrorKind::InvalidInput),
+            (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
+            (ErrorKind::NoMemory, io::ErrorKind::OutOfMemory),
+            (ErrorKind::Closed, io::ErrorKind::NotConnected),
+            (ErrorKind::TimedOut, io::ErrorKind::TimedOut),
+            (ErrorKind::Dead, io::ErrorKind::TimedOut),
+            (ErrorKind::WouldBlock, io::ErrorKind::WouldBlock),
+            (ErrorKind::EndOfStream, io::ErrorKind::UnexpectedEof),
+            (ErrorKind::Malformed, io::ErrorKind::InvalidData),
+            (ErrorKind::NotFound, io::ErrorKind::NotFound),
+            (ErrorKind::Refused, io::ErrorKind::ConnectionRefused),
+            (ErrorKind::Unreachable, io::ErrorKind::HostUnreachable),
+            (ErrorKind::Reset, io::ErrorKind::ConnectionReset),
+            (ErrorKind::AddressInUse, io::ErrorKind::AddrInUse),
+            (ErrorKind::AddressNotAvailable, io::ErrorKind::AddrNotAvailable),
+            (ErrorKind::PermissionDenied, io::ErrorKind::PermissionDenied),
+            (ErrorKind::Cancelled, io::ErrorKind::Other),
+        ] {
+            let error = Error::new(kind, "read").at("here");
+            let text = error.to_string();
+            let error = io::Error::from(error);
+            assert_eq!((error.kind(), error.to_string()), (expected, text), "{kind:?}");
+        }
+    }
     use std::net::SocketAddr;
 
     fn attempt(address: &str, kind: ErrorKind, ms: u64) -> Attempt {

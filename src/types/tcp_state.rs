@@ -83,3 +83,32 @@ impl TcpState {
         all.get(usize::from(number)).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S5: the numbers of linux/tcp_states.h.
+    #[test]
+    #[cfg(keepsock_linux)]
+    fn from_linux_returns_the_state_of_each_number() {
+        use TcpState::*;
+        let expected = [
+            Established,
+            SynSent,
+            SynReceived,
+            FinWait1,
+            FinWait2,
+            TimeWait,
+            Closed,
+            CloseWait,
+            LastAck,
+            Listen,
+            Closing,
+            SynReceived,
+        ];
+        let states: Vec<_> = (1..=12).map_while(TcpState::from_linux).collect();
+        assert_eq!(states, expected);
+        assert!(TcpState::from_linux(0).is_none() && TcpState::from_linux(13).is_none());
+    }
+}
