@@ -793,7 +793,8 @@ bool keepsock_cancel_token_is_fired(const keepsock_cancel_token *cancel);
 void keepsock_cancel_token_reset(keepsock_cancel_token *cancel);
 
 /**
- * Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop.
+ * Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop. On
+ * Windows it is a SOCKET, for select and WSAPoll.
  *
  * keepsock_cancel_token_reset() makes it unreadable again. The descriptor stays the same and is
  * open while the token, or a socket that has the token, exists. Do not read from it or close it.
@@ -803,7 +804,6 @@ void keepsock_cancel_token_reset(keepsock_cancel_token *cancel);
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: a forked child of the process that created the token; create a
  *     token in the child
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
 int32_t keepsock_cancel_token_fd(const keepsock_cancel_token *cancel, keepsock_fd *fd,

@@ -777,7 +777,7 @@ int32_t keepsock_conn_proxy_address(keepsock_conn conn, keepsock_address *addres
 
 /**
  * Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also
- * works in on_close.
+ * works in on_close. On Windows it is a SOCKET.
  *
  * Use the descriptor inside the callbacks of this connection only. The library closes it after
  * on_close, and another thread might then use the descriptor of another file.

@@ -376,8 +376,8 @@ impl PendingConnect {
     ///
     /// Call `finish` when a descriptor is ready or the timeout has passed. The connect removes each
     /// descriptor before it closes the descriptor, and also that of the connection that `finish`
-    /// returns. So an event loop never has a descriptor that was closed or used again. On systems
-    /// without descriptors for events (Windows), the timeout is at most 25 ms during a lookup.
+    /// returns. So an event loop never has a descriptor that was closed or used again. On Windows each
+    /// descriptor is a SOCKET: of a connect, or of an event of the library.
     ///
     /// # Errors
     /// [`WrongState`](ErrorKind::WrongState): `finish` has returned the connection or an error.

@@ -142,14 +142,14 @@ impl CancelToken {
         self.0.state.load(Ordering::Acquire) != CLEAR
     }
 
-    /// Borrows a descriptor that is readable while the token is fired, for poll(2) or an event loop.
+    /// Borrows a descriptor that is readable while the token is fired, for poll(2) or an event loop. On
+    /// Windows it is a SOCKET, for select and WSAPoll.
     /// [`reset`](CancelToken::reset) makes it unreadable again. Do not read from it. It stays open
     /// while a clone of the token or a socket that has the token exists.
     ///
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): in a forked child, where the parent owns the
     ///   descriptor. Create a token in the child.
-    /// - [`Unsupported`](ErrorKind::Unsupported): on Windows.
     ///
     /// ```
     /// let token = keepsock::CancelToken::new()?;

@@ -369,7 +369,7 @@ impl ServerSocket {
         let [io] = ios else {
             return self.wait_any_ready(ios, deadline, caller);
         };
-        if listener.is_shared() {
+        if listener.close_event.is_some() {
             return self.wait_any_ready(ios, deadline, caller);
         }
         let ready = Some(Ready { index: 0, polling: None });

@@ -193,7 +193,9 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
             Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(endpoint, options)?,
         });
     }
-    let close_event = options.handover.then(|| new_close_event(OPERATION)).transpose()?;
+    // Windows does not shut a listener down, so an event ends its waits.
+    let needs_event = options.handover || cfg!(windows);
+    let close_event = needs_event.then(|| new_close_event(OPERATION)).transpose()?;
     let server = ServerSocket::new(bound, options, close_event);
     if endpoints.len() > 1 {
         server.start_polling()?;

@@ -113,7 +113,7 @@ impl Listener {
 
     /// Whether other processes have or may have the listening socket.
     pub(crate) fn is_shared(&self) -> bool {
-        self.close_event.is_some()
+        cfg!(unix) && self.close_event.is_some()
     }
 
     #[cfg(feature = "activation")]

@@ -160,6 +160,10 @@ impl State {
     fn remove(&mut self, key: usize) -> Option<Pending> {
         let pending = self.pending.try_remove(key)?;
         self.due.remove(&(pending.due, key));
+        if let (true, Some(registry), Some(socket)) = (sys::REARMS, &self.registry, &pending.socket)
+        {
+            registry.remove(sys::borrow(socket));
+        }
         Some(pending)
     }
 
@@ -174,7 +178,15 @@ impl State {
             self.due.insert((after, key));
         }
         match next {
-            NextAction::Wait => None,
+            NextAction::Wait => {
+                if let (true, Some(registry), Some(socket)) =
+                    (sys::REARMS, &self.registry, &pending.socket)
+                {
+                    // If it fails, the close timeout ends the connection.
+                    let _ = registry.rearm(sys::borrow(socket), key, true, false);
+                }
+                None
+            }
             NextAction::ReadAgain => {
                 again.push(key);
                 None

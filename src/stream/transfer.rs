@@ -15,8 +15,8 @@ use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::millis;
 use crate::options::SocketOptions;
 use crate::stream::liveness::policy::Liveness;
-use crate::sys::Owned;
 use crate::sys::sync::atomic::Ordering;
+use crate::sys::{self, Owned};
 use crate::types::address::Address;
 use crate::types::error::{ErrorKind, Result};
 use crate::types::liveness::LivenessConfig;
@@ -61,6 +61,10 @@ impl ClientSocket {
         let is_half_closed = self.has(HALF_CLOSED);
         let has_written = !self.has(UNWRITTEN) || self.has(FD_SHARED);
         let socket = self.release_from(io, operation)?;
+        if !sys::BLOCKING_CALLS {
+            // The release has set the mode for the program. An open socket cannot reject this.
+            let _ = sys::set_nonblocking(sys::borrow(&socket), true);
+        }
         let unread = self.cold.get().map(|_| mem::take(&mut *self.lock_buffer()).into_unread());
         self.flags.fetch_and(!BUFFERED, Ordering::AcqRel);
         Ok(Transfer {

@@ -85,6 +85,8 @@ mod tick;
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(windows)]
+mod windows_poller;
 
 #[cfg(feature = "serve")]
 pub(crate) use affinity::run_on_cpu;
@@ -102,8 +104,8 @@ pub(crate) use kernel::{SockRef, call};
 pub(crate) use lend::{lend, lent};
 pub(crate) use poll_set::Wakeup;
 #[cfg(feature = "serve")]
-pub(crate) use poller::{LISTENERS_STAY_READY, Occurred};
-pub(crate) use poller::{Poller, Registry};
+pub(crate) use poller::LISTENERS_STAY_READY;
+pub(crate) use poller::{Poller, REARMS, Registry};
 #[cfg(feature = "activation")]
 pub(crate) use process::*;
 pub(crate) use saved_syn::save_syn;
@@ -143,6 +145,18 @@ pub(crate) fn prepare_release(socket: Borrowed<'_>, nonblocking: bool) {
 /// Takes the pending error of a socket (SO_ERROR).
 pub(crate) fn pending_error(socket: Borrowed<'_>) -> Option<io::Error> {
     SockRef::from(&socket).take_error().ok().flatten()
+}
+
+/// Whether the error that ended a connection is in SO_ERROR until a call returns it. Windows returns it
+/// from calls that send or receive only.
+#[cfg(feature = "serve")]
+pub(crate) const SOCKET_HOLDS_ERROR: bool = cfg!(unix);
+
+/// Takes the error of a socket that the poller has reported as failed.
+#[cfg(feature = "serve")]
+pub(crate) fn reported_error(socket: Borrowed<'_>) -> Option<io::Error> {
+    let unknown = || (!SOCKET_HOLDS_ERROR).then(|| io::Error::from_raw_os_error(RESET));
+    pending_error(socket).or_else(unknown)
 }
 
 /// Whether a call may wait in the kernel.
@@ -215,6 +229,27 @@ pub(crate) struct Woken {
     /// The index of the first socket that is ready or holds an error.
     pub socket: Option<usize>,
     pub events: [bool; 2],
+}
+
+/// One event of a wait of a [`Poller`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Occurred {
+    /// The token given at registration.
+    pub key: usize,
+    #[cfg(feature = "serve")]
+    pub readable: bool,
+    #[cfg(feature = "serve")]
+    pub writable: bool,
+    /// The peer sent FIN, or the connection has ended: the loop reads until end of stream.
+    #[cfg(feature = "serve")]
+    pub ended: bool,
+    /// The socket held an error, such as a reset.
+    #[cfg(feature = "serve")]
+    pub failed: bool,
+    /// A receive may return less than the kernel holds: the loop reads until the kernel reports that
+    /// nothing is left.
+    #[cfg(feature = "serve")]
+    pub short: bool,
 }
 
 /// Why a name lookup failed: the text and the code of getaddrinfo(3).

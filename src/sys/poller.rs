@@ -16,8 +16,7 @@ mod platform {
 
     #[cfg(feature = "serve")]
     use super::super::Event;
-    use super::super::{Borrowed, CancellationDisabled, kernel};
-    use super::Occurred;
+    use super::super::{Borrowed, CancellationDisabled, Occurred, kernel};
 
     /// The loop's half: waiting.
     pub(crate) struct Poller {
@@ -176,11 +175,15 @@ mod platform {
             self.add(event.reader(), key, false)
         }
 
-        #[cfg(feature = "serve")]
         pub(crate) fn remove(&self, socket: Borrowed<'_>) {
             let socket = socket.as_raw_fd();
             // Fails if the listener is not registered, which is the desired state.
             let _ = kernel::call("epoll_ctl", || self.registry.deregister(&mut SourceFd(&socket)));
+        }
+
+        /// See [`REARMS`](super::REARMS).
+        pub(crate) fn rearm(&self, _: Borrowed<'_>, _: usize, _: bool, _: bool) -> io::Result<()> {
+            Ok(())
         }
     }
 
@@ -200,90 +203,15 @@ mod platform {
     const READS_TO_THE_END: bool = cfg!(keepsock_linux);
 }
 
-#[cfg(not(unix))]
-mod platform {
-    use std::io;
-    use std::time::Duration;
-
-    use super::super::Borrowed;
-    #[cfg(feature = "serve")]
-    use super::super::Event;
-    use super::Occurred;
-
-    pub(crate) enum Poller {}
-    pub(crate) enum Registry {}
-
-    impl Poller {
-        pub(crate) fn new() -> io::Result<(Poller, Registry)> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(crate) fn wait(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn occurred(&self) -> std::iter::Empty<Occurred> {
-            match *self {}
-        }
-    }
-
-    impl Registry {
-        pub(crate) fn wake(&self) {
-            match *self {}
-        }
-
-        pub(crate) fn add(&self, _: Borrowed<'_>, _: usize, _: bool) -> io::Result<()> {
-            match *self {}
-        }
-    }
-
-    #[cfg(feature = "serve")]
-    impl Registry {
-        pub(crate) fn add_writable(&self, _: Borrowed<'_>, _: usize) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn add_listener(&self, _: Borrowed<'_>, _: usize) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn listen(&self, _: Borrowed<'_>, _: usize, _: bool) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn add_event(&self, _: &Event, _: usize) -> io::Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn remove(&self, _: Borrowed<'_>) {
-            match *self {}
-        }
-    }
-}
+#[cfg(windows)]
+use super::windows_poller as platform;
 
 pub(crate) use platform::{Poller, Registry};
 
 /// The report of a listener repeats while connections wait, so the loop does not have to accept all at once.
 #[cfg(feature = "serve")]
-pub(crate) const LISTENERS_STAY_READY: bool = cfg!(keepsock_linux);
+pub(crate) const LISTENERS_STAY_READY: bool = cfg!(any(keepsock_linux, windows));
 
-/// One event of a wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Occurred {
-    /// The token given at registration.
-    pub key: usize,
-    #[cfg(feature = "serve")]
-    pub readable: bool,
-    #[cfg(feature = "serve")]
-    pub writable: bool,
-    /// The peer sent FIN, or the connection has ended: the loop reads until end of stream.
-    #[cfg(feature = "serve")]
-    pub ended: bool,
-    /// The socket held an error, such as a reset.
-    #[cfg(feature = "serve")]
-    pub failed: bool,
-    /// A receive may return less than the kernel holds: the loop reads until the kernel reports that
-    /// nothing is left.
-    #[cfg(feature = "serve")]
-    pub short: bool,
-}
+/// A connection that was reported is not reported again before `Registry::rearm`, and is removed before it
+/// is closed. On other systems reports are edge-triggered, and a close removes the connection.
+pub(crate) const REARMS: bool = cfg!(windows);

@@ -1,5 +1,5 @@
 //! Windows. Sockets are always non-blocking, and every wait is a WSAPoll of at most 25 ms, because
-//! WSAPoll can wait for sockets only.
+//! WSAPoll does not return when another thread closes the socket.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -142,60 +142,89 @@ fn poll_entry(socket: Borrowed<'_>, interest: Interest) -> ws::WSAPOLLFD {
     ws::WSAPOLLFD { fd: socket.as_raw_socket() as ws::SOCKET, events, revents: 0 }
 }
 
-pub(crate) fn poll(
-    socket: Option<(Borrowed<'_>, Interest)>,
-    _event: Option<&Event>,
-    timeout: Option<Duration>,
-) -> io::Result<Ready> {
-    let Some((socket, interest)) = socket else {
+/// Waits for the entries. WSAPoll requires one.
+fn wait_for(fds: &mut [ws::WSAPOLLFD], timeout: Option<Duration>) -> io::Result<()> {
+    if fds.is_empty() {
         sleep(timeout.unwrap_or(Duration::ZERO));
-        return Ok(Ready::default());
-    };
-    let mut fd = poll_entry(socket, interest);
-    // SAFETY: one valid entry.
-    if unsafe { ws::WSAPoll(&raw mut fd, 1, poll_ms(timeout)) } < 0 {
-        // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+        return Ok(());
     }
-    Ok(Ready { socket: fd.revents != 0, error: fd.revents & ws::POLLERR != 0 })
-}
-
-pub(crate) fn poll_any(
-    sockets: &[Borrowed<'_>],
-    interest: Interest,
-    _events: [Option<&Event>; 2],
-    timeout: Option<Duration>,
-) -> io::Result<Woken> {
-    if sockets.is_empty() {
-        // WSAPoll requires an entry.
-        sleep(timeout.unwrap_or(Duration::ZERO));
-        return Ok(Woken::default());
-    }
-    let mut fds: Vec<_> = sockets.iter().map(|s| poll_entry(*s, interest)).collect();
     // SAFETY: the array holds that many entries.
     if unsafe { ws::WSAPoll(fds.as_mut_ptr(), fds.len() as u32, poll_ms(timeout)) } < 0 {
         // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
-    let socket = fds.iter().position(|fd| fd.revents != 0);
-    Ok(Woken { socket, ..Woken::default() })
+    Ok(())
 }
 
-/// Has no content: waits check their conditions after MAX_WAIT.
+pub(crate) fn poll(
+    socket: Option<(Borrowed<'_>, Interest)>,
+    event: Option<&Event>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    let socket = socket.map(|(socket, interest)| poll_entry(socket, interest));
+    let event = event.map(|event| poll_entry(event.reader(), Interest::Read));
+    let has_socket = socket.is_some();
+    let mut fds = [ws::WSAPOLLFD::default(); 2];
+    let mut count = 0;
+    for entry in [socket, event].into_iter().flatten() {
+        fds[count] = entry;
+        count += 1;
+    }
+    wait_for(&mut fds[..count], timeout)?;
+    let socket = if has_socket { fds[0].revents } else { 0 };
+    Ok(Ready { socket: socket != 0, error: socket & ws::POLLERR != 0 })
+}
+
+pub(crate) fn poll_any(
+    sockets: &[Borrowed<'_>],
+    interest: Interest,
+    events: [Option<&Event>; 2],
+    timeout: Option<Duration>,
+) -> io::Result<Woken> {
+    let mut fds: Vec<_> = sockets.iter().map(|s| poll_entry(*s, interest)).collect();
+    let present = events.iter().flatten();
+    fds.extend(present.map(|event| poll_entry(event.reader(), Interest::Read)));
+    wait_for(&mut fds, timeout)?;
+    let socket = fds[..sockets.len()].iter().position(|fd| fd.revents != 0);
+    let mut set = fds[sockets.len()..].iter().map(|fd| fd.revents != 0);
+    let events = events.map(|event| event.is_some() && set.next() == Some(true));
+    Ok(Woken { socket, events })
+}
+
+/// An event that ends a poll: a UDP socket of the loopback interface that is connected to itself. It
+/// stays set until it is cleared, for any number of waiting threads. Its socket receives from no other
+/// one.
 #[derive(Debug)]
-pub(crate) struct Event;
+pub(crate) struct Event {
+    socket: Owned,
+}
 
 impl Event {
     pub(crate) fn new() -> io::Result<Event> {
-        Ok(Event)
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        socket.connect(&socket.local_addr()?)?;
+        Ok(Event { socket: socket.into() })
     }
 
-    pub(crate) fn set(&self) {}
+    pub(super) fn reader(&self) -> Borrowed<'_> {
+        self.socket.as_socket()
+    }
 
-    pub(crate) fn clear(&self) {}
-
+    /// The socket that is readable while the event is set.
     pub(crate) fn descriptor(&self) -> Option<Borrowed<'_>> {
-        None
+        Some(self.reader())
+    }
+
+    /// The caller sets a cleared event only, so the send buffer has space.
+    pub(crate) fn set(&self) {
+        let _ = SockRef::from(&self.socket).send(&[1]);
+    }
+
+    pub(crate) fn clear(&self) {
+        // WSAEWOULDBLOCK means that the event was not set, which is the desired state.
+        let _ = recv(self.reader(), &mut [0], Wait::No);
     }
 }
 
@@ -411,4 +440,45 @@ pub(crate) fn is_too_long(_: &io::Error) -> bool {
 #[cfg(any(feature = "datagram", feature = "activation"))]
 pub(crate) fn is_datagram(_: Borrowed<'_>) -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// T2: an event ends a wait until it is cleared, with a socket and without.
+    #[test]
+    fn event_ends_polls_until_it_is_cleared() {
+        let (set, clear) = (Event::new().unwrap(), Event::new().unwrap());
+        set.set();
+        let start = Instant::now();
+        let idle = Event::new().unwrap();
+        for socket in [None, Some((idle.reader(), Interest::Read))] {
+            for _ in 0..2 {
+                let ready = poll(socket, Some(&set), Some(Duration::from_secs(60))).unwrap();
+                assert!(!ready.socket);
+            }
+        }
+        let events = [Some(&clear), Some(&set)];
+        let woken = poll_any(&[idle.reader()], Interest::Read, events, None).unwrap();
+        assert_eq!((woken.socket, woken.events), (None, [false, true]));
+        assert!(start.elapsed() < Duration::from_secs(50), "a poll did not end");
+        set.clear();
+        let timeout = Some(Duration::from_millis(20));
+        let woken = poll_any(&[], Interest::Read, events, timeout).unwrap();
+        assert_eq!((woken.socket, woken.events), (None, [false, false]));
+    }
+
+    /// T2: no other socket can set an event.
+    #[test]
+    fn event_ignores_datagrams_of_other_sockets() {
+        let event = Event::new().unwrap();
+        let address = SockRef::from(&event.socket).local_addr().unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        other.send_to(b"x", address.as_socket().unwrap()).unwrap();
+        let woken =
+            poll_any(&[], Interest::Read, [Some(&event), None], Some(Duration::from_millis(50)));
+        assert!(!woken.unwrap().events[0]);
+    }
 }

@@ -77,7 +77,8 @@ pub unsafe extern "C" fn keepsock_cancel_token_is_fired(
     cancel.find().is_some_and(|cancel| cancel.0.is_fired())
 }
 
-/// Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop.
+/// Borrows a descriptor that is readable while a token is fired, for poll(2) or an event loop. On
+/// Windows it is a SOCKET, for select and WSAPoll.
 ///
 /// keepsock_cancel_token_reset() makes it unreadable again. The descriptor stays the same and is
 /// open while the token, or a socket that has the token, exists. Do not read from it or close it.
@@ -87,7 +88,6 @@ pub unsafe extern "C" fn keepsock_cancel_token_is_fired(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: a forked child of the process that created the token; create a
 ///     token in the child
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_cancel_token_fd(

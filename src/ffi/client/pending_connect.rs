@@ -238,8 +238,7 @@ pub unsafe extern "C" fn keepsock_pending_connect_socket(
 ///
 /// The library reports KEEPSOCK_WATCH_REMOVE before it closes a descriptor, and also for the
 /// connection that finish returns. So an event loop never has a descriptor that was closed or used
-/// again. A Windows system has no descriptor for the end of a lookup: the timeout is at most 25 ms
-/// then.
+/// again. On Windows each descriptor is a SOCKET: of a connect, or of an event of the library.
 ///
 /// @code
 /// static struct pollfd watched[16];

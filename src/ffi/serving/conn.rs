@@ -266,8 +266,7 @@ impl Handler for Program {
 ///                   keepsock_service_free().
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the server
-///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set,
-///     or the platform is Windows
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process or the kernel has no
 ///     memory
@@ -992,7 +991,7 @@ pub unsafe extern "C" fn keepsock_conn_proxy_address(
 }
 
 /// Returns the descriptor of the connection, for getsockopt(2), setsockopt(2) and ioctl(2). It also
-/// works in on_close.
+/// works in on_close. On Windows it is a SOCKET.
 ///
 /// Use the descriptor inside the callbacks of this connection only. The library closes it after
 /// on_close, and another thread might then use the descriptor of another file.
@@ -1026,10 +1025,9 @@ fn raw_fd(connection: &Connection) -> Result<keepsock_fd> {
     connection.raw_fd()
 }
 
-/// Windows has no event-driven serving.
 #[cfg(windows)]
-fn raw_fd(_: &Connection) -> Result<keepsock_fd> {
-    Err(Error::new(ErrorKind::Unsupported, NO_OPERATION))
+fn raw_fd(connection: &Connection) -> Result<keepsock_fd> {
+    connection.raw_socket().map(|socket| socket as keepsock_fd)
 }
 
 /// Fills in a snapshot of the connection's statistics. It also works in on_close.

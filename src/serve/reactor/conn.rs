@@ -653,6 +653,34 @@ impl Connection {
         self.with(number).flatten().ok_or_else(|| Error::new(ErrorKind::Closed, "descriptor"))
     }
 
+    /// Returns the SOCKET of the connection, for getsockopt, setsockopt and ioctlsocket. Also available
+    /// in `on_close`.
+    ///
+    /// The service closes the socket after `on_close`, and the number may then refer to another socket.
+    /// So only callbacks of this connection may use the number: they run before that. A program must
+    /// not read from the socket, write to it, shut it down, close it, change its mode (FIONBIO), or wait
+    /// for it: these are operations of the event loop.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): `on_close` has returned.
+    ///
+    /// ```
+    /// # use keepsock::{Connection, Handler};
+    /// # struct Greeter;
+    /// # impl Handler for Greeter {
+    /// fn on_open(&self, connection: &Connection) {
+    ///     println!("socket {}", connection.raw_socket().unwrap());
+    /// }
+    /// # fn on_data(&self, _: &Connection, _: &[u8]) {}
+    /// # }
+    /// ```
+    #[cfg(windows)]
+    pub fn raw_socket(&self) -> Result<std::os::windows::io::RawSocket> {
+        use std::os::windows::io::AsRawSocket;
+        let number = |entry: &mut ConnEntry| entry.socket.as_ref().map(AsRawSocket::as_raw_socket);
+        self.with(number).flatten().ok_or_else(|| Error::new(ErrorKind::Closed, "descriptor"))
+    }
+
     /// Returns a snapshot of the connection's statistics: TCP state, times, bytes in flight,
     /// counters.
     ///

@@ -405,6 +405,12 @@ impl ConnEntry {
             && self.has(LIVE)
     }
 
+    /// Whether the loop receives and discards input, because the connection is closing.
+    #[inline]
+    pub(super) fn discards(&self) -> bool {
+        self.has(CLOSING) && !self.has(RESET_PENDING | CLOSED | RECV_EOF)
+    }
+
     /// Stops reading while the queued replies exceed the high-water mark, and starts again when
     /// they are at or below the low-water mark.
     pub(super) fn update_throttle(&mut self, watermarks: Watermarks) {

@@ -400,6 +400,12 @@ impl<'a> Loop<'a> {
     #[inline]
     fn on_event(&mut self, index: u32, occurred: Occurred) {
         let only_bytes = !occurred.writable && !occurred.ended;
+        if sys::REARMS {
+            // The report has ended all requests.
+            if let Some(mut entry) = self.lock(index) {
+                entry.flags &= !WATCHES_WRITABLE;
+            }
+        }
         if occurred.writable {
             self.flush(index);
         }

@@ -122,7 +122,6 @@ pub(super) struct LoopShared {
 }
 
 impl LoopShared {
-    #[cfg(unix)]
     pub(super) fn new(registry: Registry) -> LoopShared {
         LoopShared {
             registry,

@@ -38,15 +38,9 @@ use crate::types::error::{Error, ErrorKind, Result};
 const BUSY: Duration = Duration::from_millis(40);
 
 /// Creates the two halves of an event loop: the one that waits, and the one that other threads use.
-#[cfg(unix)]
 fn new_loop() -> io::Result<(sys::Poller, LoopShared)> {
     let (poller, registry) = sys::Poller::new()?;
     Ok((poller, LoopShared::new(registry)))
-}
-
-#[cfg(not(unix))]
-fn new_loop() -> io::Result<(sys::Poller, LoopShared)> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 impl ServerSocket {
@@ -82,8 +76,6 @@ impl ServerSocket {
     /// - [`Closed`](ErrorKind::Closed): the server socket is closed.
     /// - [`NoMemory`](ErrorKind::NoMemory), [`NoDescriptors`](ErrorKind::NoDescriptors): the system
     ///   has no memory, thread or descriptor for an event loop.
-    /// - [`Unsupported`](ErrorKind::Unsupported): event loops are not supported on this platform
-    ///   (Windows).
     ///
     /// ```
     /// use keepsock::{ClientSocket, Connection, Framing, ServeOptions, ServerSocket};

@@ -140,7 +140,15 @@ impl<'a> Loop<'a> {
                     self.reject_header(key, Rejection::NoHeader(why));
                     return false;
                 }
-                Ok(None) => return true,
+                Ok(None) => {
+                    if sys::REARMS && pending.is_registered {
+                        let socket = sys::borrow(&pending.socket);
+                        let registry = &self.service.loops[self.number].registry;
+                        // If it fails, the last attempt is made when the header is late.
+                        let _ = registry.rearm(socket, HEADERS + key, true, false);
+                    }
+                    return true;
+                }
                 // The last attempt is made when the header is late.
                 Err(e) if sys::is_out_of_memory(&e) => return true,
                 Err(_) => {

@@ -98,16 +98,18 @@ impl<'a> Loop<'a> {
     }
 
     /// Records the error of a connection whose reads have ended with the peer's FIN: the peer reset the
-    /// connection after its FIN.
+    /// connection after its FIN. Where the socket does not hold the error, the same is needed for a
+    /// connection that the loop does not read.
     #[cold]
     pub(super) fn record_reset_after_fin(&self, index: u32) {
         let Some(mut entry) = self.lock(index) else {
             return;
         };
-        if !entry.has(RECV_EOF) || entry.has(RESET_PENDING | CLOSED | FAILED) {
+        let is_unread = entry.has(RECV_EOF) || !sys::SOCKET_HOLDS_ERROR;
+        if !is_unread || entry.has(RESET_PENDING | CLOSED | FAILED) {
             return;
         }
-        if let Some(e) = entry.socket.as_ref().and_then(|s| sys::pending_error(sys::borrow(s))) {
+        if let Some(e) = entry.socket.as_ref().and_then(|s| sys::reported_error(sys::borrow(s))) {
             self.service.record_error(&mut entry, index, &e);
         }
     }
@@ -120,7 +122,7 @@ impl<'a> Loop<'a> {
         buf: &mut [u8],
         to_end: bool,
     ) -> ReadOutcome {
-        let discards = entry.has(CLOSING) && !entry.has(RESET_PENDING | CLOSED | RECV_EOF);
+        let discards = entry.discards();
         let Some(socket) = entry.socket.as_ref().map(sys::borrow) else {
             return ReadOutcome::Nothing;
         };

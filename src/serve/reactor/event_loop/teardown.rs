@@ -7,8 +7,9 @@ use crate::sys::SockRef;
 
 use super::super::clock::steps;
 use super::super::conn_table::{
-    BUFFERED, CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FIN_SENT, NextAction,
-    PAUSED, QUEUED, READ_PENDING, RECV_EOF, RESET_PENDING, THROTTLED, UNOPENED,
+    BUFFERED, CLOSE_TIMED_OUT, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FAILED, FIN_SENT,
+    NextAction, PAUSED, QUEUED, READ_PENDING, RECV_EOF, REGISTERED, RESET_PENDING, THROTTLED,
+    UNOPENED, WATCHES_WRITABLE,
 };
 use super::super::loop_shared::{CMD_ACCEPT, CMD_RESET_ALL, Connecting};
 use super::super::send::RETRY_DELAY;
@@ -129,8 +130,38 @@ impl<'a> Loop<'a> {
                 }
                 continue;
             }
+            if sys::REARMS {
+                self.rearm(entry, index);
+            }
             self.set_timer(entry, index);
             return;
+        }
+    }
+
+    /// Lets the poller report a connection again. Each report ends the reports, and a change of the
+    /// connection changes the events that it needs.
+    fn rearm(&self, entry: &mut ConnEntry, index: u32) {
+        // The end of a connection that has failed needs no event.
+        if !entry.has(REGISTERED) || entry.has(FAILED | RESET_PENDING | CLOSED) {
+            return;
+        }
+        let Some(socket) = entry.socket.as_ref().map(sys::borrow) else {
+            return;
+        };
+        // A timer retries what the kernel had no memory for.
+        let retries = entry.cold.as_ref().is_some_and(|cold| cold.retry.is_some());
+        let readable = !retries && (entry.may_read() || entry.discards());
+        let writable = !retries && entry.has_queued();
+        let rearmed = self.shared().registry.rearm(socket, index as usize, readable, writable);
+        entry.flags &= !WATCHES_WRITABLE;
+        match rearmed {
+            Ok(()) if writable => entry.flags |= WATCHES_WRITABLE,
+            Ok(()) => {}
+            // The kernel has no memory. No event would follow.
+            Err(_) => {
+                entry.flags |= RESET_PENDING;
+                self.service.schedule(entry, index);
+            }
         }
     }
 
@@ -203,6 +234,9 @@ impl<'a> Loop<'a> {
         let again = !entry.is_exhausted();
         drop(entry);
         if let Some(socket) = socket {
+            if sys::REARMS {
+                self.shared().registry.remove(sys::borrow(&socket));
+            }
             sys::fork::close(socket, reset);
         }
         // After a close or a detach by the program no connection follows.
