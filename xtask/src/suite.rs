@@ -1,7 +1,9 @@
 //! `cargo xtask test`: the list of the checks, in their order.
 
-use std::fs;
+use std::num::NonZero;
+use std::process::Command;
 use std::time::Duration;
+use std::{env, fs, thread};
 
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
@@ -12,6 +14,9 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
+
+/// The number of tests that a test program runs at the same time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 const TEST: [&str; 4] = ["test", "--workspace", "--all-features", "--no-fail-fast"];
 
@@ -42,21 +47,31 @@ fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
     steps.step("C examples", || c_examples(ws, false)?.test(ws, "."));
 }
 
+/// `cargo test` for the whole workspace, with two tests for each processor: most tests wait.
+fn cargo_test(ws: &Workspace) -> Command {
+    let mut tests = ws.cargo(&TEST);
+    if env::var_os(THREADS).is_none() {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        tests.env(THREADS, (2 * processors).to_string());
+    }
+    tests
+}
+
 fn all_tests(ws: &Workspace) -> Result<String, Stop> {
     netns::prepare(ws);
-    count_rust_tests(&show(&mut ws.cargo(&TEST), LONG)?)
+    count_rust_tests(&show(&mut cargo_test(ws), LONG)?)
 }
 
 /// Runs what `cargo test` runs, except the netns tests, and without the soak.
 fn tests_without_netns(ws: &Workspace) -> Result<String, Stop> {
     netns::prepare(ws);
-    let mut tests = ws.cargo(&TEST);
+    let mut tests = cargo_test(ws);
     tests.args(["--lib", "--bins", "--examples"]);
     let own_step = [netns::PROGRAM, soak::PROGRAM];
     let programs = test_programs(ws)?.into_iter().filter(|name| !own_step.contains(&name.as_str()));
     tests.args(programs.flat_map(|name| ["--test".to_owned(), name]));
     let mut output = show(&mut tests, LONG)?;
-    output += &show(ws.cargo(&TEST).arg("--doc"), LONG)?;
+    output += &show(cargo_test(ws).arg("--doc"), LONG)?;
     count_rust_tests(&output)
 }
 
