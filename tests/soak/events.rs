@@ -466,11 +466,15 @@ fn pushes<A: Api>(scene: &Scene, service: &A::Service, plan: &Plan, fixed: bool)
     let mut random = Random(plan.seed ^ 3);
     let mut pusher = Pusher { source: 0, next: 0, body: Vec::new() };
     let own = crate::ledgers::FIXED - 20;
+    let mut last = Instant::now();
     while !scene.stop.load(Relaxed) {
         if !plan.heavy {
-            // Many of the smallest messages fill a queue as well.
+            // Many of the smallest messages fill a queue as well. A busy machine delays this thread:
+            // their number follows the time, so that the queue of a slow peer is full within HANG.
             let filler = if fixed { own } else { 10_000 };
-            for _ in 0..if fixed { 60 } else { 1 } {
+            let late = std::mem::replace(&mut last, Instant::now()).elapsed().as_millis();
+            let times = 1 + late.min(50);
+            for _ in 0..if fixed { 60 * times } else { times } {
                 pusher.push::<A>(scene.ledgers, service, Some(GROUPS[usize::from(SLOW)]), filler);
             }
         }
