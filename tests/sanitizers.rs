@@ -8,6 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use keepsock::ffi::{keepsock_address, keepsock_address_parse};
@@ -30,7 +31,13 @@ fn address_written_by_two_threads_races() {
     unsafe impl Sync for Shared {}
     let mut address = MaybeUninit::<keepsock_address>::uninit();
     let shared = Shared(address.as_mut_ptr());
+    let started = AtomicU32::new(0);
     let write = |shared: &Shared| {
+        // Both threads run now. A relaxed operation orders nothing.
+        started.fetch_add(1, Ordering::Relaxed);
+        while started.load(Ordering::Relaxed) < 2 {
+            thread::yield_now();
+        }
         for _ in 0..100 {
             unsafe { keepsock_address_parse(ENDPOINT.as_ptr(), shared.0, null_mut()) };
         }

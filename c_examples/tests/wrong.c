@@ -1,12 +1,34 @@
 /*
- * A wrong program: a signed overflow. Built with UndefinedBehaviorSanitizer
- * only, whose report shows that the sanitizer is active.
+ * A wrong program, for the sanitizer that compiles it, whose report shows that
+ * the sanitizer is active. With AddressSanitizer the library makes the wrong
+ * access.
  */
+#include <keepsock.h>
+
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(WRONG_address)
+
+/* Reads a freed text. */
+int main(void) {
+    keepsock_address address;
+    char *text = malloc(16);
+    if (text == NULL)
+        return 1;
+    strcpy(text, "127.0.0.1:80");
+    free(text);
+    return keepsock_address_parse(text, &address, NULL) == KEEPSOCK_OK ? 0 : 1;
+}
+
+#elif defined(WRONG_undefined)
 
 int main(int argc, char **argv) {
     (void)argv;
     printf("%d\n", INT_MAX + argc);
     return 0;
 }
+
+#endif

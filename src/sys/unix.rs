@@ -65,9 +65,32 @@ pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io:
     }
 }
 
+/// ThreadSanitizer observes the functions of libc and no instruction. With an instruction it would take a
+/// descriptor number that is used again for the closed descriptor.
+///
 /// # Safety
 /// The same requirements as the system call.
-#[cfg(keepsock_linux)]
+#[cfg(all(keepsock_linux, keepsock_tsan))]
+unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    let [a, b, c, d, e, f] = arguments;
+    let (fd, flags) = (a as libc::c_int, c as libc::c_int);
+    // SAFETY: the caller keeps the call's requirements.
+    super::errno::check(unsafe {
+        match number {
+            libc::SYS_close => libc::close(fd) as isize,
+            libc::SYS_accept4 => libc::accept4(fd, b as _, c as _, d as _) as isize,
+            libc::SYS_recvfrom => libc::recvfrom(fd, b as _, c, d as _, e as _, f as _),
+            libc::SYS_sendto => libc::sendto(fd, b as _, c, d as _, e as _, f as _),
+            libc::SYS_recvmsg => libc::recvmsg(fd, b as _, flags),
+            libc::SYS_sendmsg => libc::sendmsg(fd, b as _, flags),
+            _ => libc::syscall(number, a, b, c, d, e, f) as isize,
+        }
+    })
+}
+
+/// # Safety
+/// The same requirements as the system call.
+#[cfg(all(keepsock_linux, not(keepsock_tsan)))]
 #[inline(always)]
 unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
     let [a, b, c, d, e, f] = arguments;
@@ -93,7 +116,12 @@ unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize
 }
 
 /// The kernel returns an error number as a negative result.
-#[cfg(all(keepsock_linux, target_arch = "x86_64", target_pointer_width = "64"))]
+#[cfg(all(
+    keepsock_linux,
+    not(keepsock_tsan),
+    target_arch = "x86_64",
+    target_pointer_width = "64"
+))]
 #[cold]
 #[inline(never)]
 fn failed(result: isize) -> io::Error {

@@ -17,12 +17,13 @@ pub struct Build {
 }
 
 impl Build {
-    /// Configures a source folder and builds it.
+    /// Configures a source folder, and builds it with these environment variables.
     pub fn make(
         ws: &Workspace,
         source: &Path,
         folder: PathBuf,
         settings: &[String],
+        environment: &[(&str, String)],
     ) -> Result<Self, Stop> {
         let build = Self { cmake: tools::CMAKE.need(ws)?, ctest: tools::CTEST.need(ws)?, folder };
         let mut configure = ws.command(&build.cmake);
@@ -31,7 +32,9 @@ impl Build {
         build.remove_if_incompatible(generator)?;
         configure.args(settings.iter().map(|setting| format!("-D{setting}")));
         show(&mut configure, 5 * MINUTE)?;
-        show(ws.command(&build.cmake).arg("--build").arg(&build.folder), 20 * MINUTE)?;
+        let mut compile = ws.command(&build.cmake);
+        compile.envs(environment.iter().map(|(name, value)| (name, value)));
+        show(compile.arg("--build").arg(&build.folder), 20 * MINUTE)?;
         Ok(build)
     }
 

@@ -34,7 +34,7 @@ pub fn cmake_user(ws: &Workspace, build: &Build) -> Result<String, Stop> {
     let settings =
         [format!("CMAKE_PREFIX_PATH={}", prefix.display()), "CMAKE_BUILD_TYPE=Release".to_owned()];
     let source = ws.root.join("c_examples");
-    Build::make(ws, &source, ws.target.join("cmake-installed"), &settings)?.test(ws, ".")
+    Build::make(ws, &source, ws.target.join("cmake-installed"), &settings, &[])?.test(ws, ".")
 }
 
 /// Compiles and runs a program with the flags of pkg-config: with the shared library, with the static

@@ -45,8 +45,9 @@ cargo xtask <command>
                   the matrix: sites, calls, faults, results, and the sites that no scene reaches
   faults --long   the same, ten times each
   sanitize        multi-threaded tests under AddressSanitizer and ThreadSanitizer, C examples under
-                  UndefinedBehaviorSanitizer, unit tests of state machines and parsers under Miri
-  sanitize --all  the same, with every Rust test under AddressSanitizer
+                  AddressSanitizer and UndefinedBehaviorSanitizer, unit tests of state machines and
+                  parsers under Miri
+  sanitize --all  the same, with every Rust test under AddressSanitizer and ThreadSanitizer
   fuzz [--seconds N] [target]
                   runs the fuzz targets with AddressSanitizer, each for N seconds (60), or one of them
   soak            a million connections and a hundred million messages, ordinary and hostile. Fails if

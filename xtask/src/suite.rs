@@ -164,7 +164,7 @@ fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {
     servers::prepare(ws);
     // The value is always passed, because CMake remembers the last one.
     let valgrind = format!("KEEPSOCK_VALGRIND={}", if valgrind { "ON" } else { "OFF" });
-    Build::make(ws, &ws.root, ws.target.join("cmake"), &[valgrind])
+    Build::make(ws, &ws.root, ws.target.join("cmake"), &[valgrind], &[])
 }
 
 /// Adds up the results of the test programs and the documentation examples.

@@ -101,7 +101,7 @@ fn c_examples(ws: &Workspace, runner: &Path) -> Result<String, Stop> {
         format!("KEEPSOCK_CARGO_TARGET={TARGET}"),
         "KEEPSOCK_CARGO_PROFILE=dev".to_owned(),
     ];
-    let build = Build::make(ws, &ws.root, ws.target.join("cmake-wine"), &settings)?;
+    let build = Build::make(ws, &ws.root, ws.target.join("cmake-wine"), &settings, &[])?;
     build.test(ws, C_TESTS)
 }
 
