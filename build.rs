@@ -12,6 +12,26 @@ fn main() {
     if matches!(os.as_deref(), Ok("linux" | "android")) && !portable {
         println!("cargo::rustc-cfg=keepsock_linux");
     }
+    // Systems with kqueue(2).
+    let bsd = [
+        "dragonfly",
+        "freebsd",
+        "ios",
+        "macos",
+        "netbsd",
+        "openbsd",
+        "tvos",
+        "watchos",
+        "visionos",
+    ];
+    if os.as_deref().is_ok_and(|os| bsd.contains(&os)) {
+        println!("cargo::rustc-cfg=keepsock_kqueue");
+    }
+    // Systems other than Linux whose socket(2) and accept4(2) take SOCK_CLOEXEC and SOCK_NONBLOCK.
+    let flags = ["dragonfly", "freebsd", "illumos", "netbsd", "openbsd"];
+    if os.as_deref().is_ok_and(|os| flags.contains(&os)) {
+        println!("cargo::rustc-cfg=keepsock_accept4");
+    }
     // Plain cargo sets no SONAME for a cdylib. A program linked with it would then
     // request the path that the linker found. cargo-c sets a SONAME itself (and the
     // cfg below), and two of them would disagree.

@@ -70,7 +70,7 @@ where
 /// those of [`lookup`].
 ///
 /// Call [`finish`](PendingLookup::finish) until it returns the addresses or an error: when
-/// [`descriptor`](PendingLookup::descriptor) is readable (Linux), or after
+/// [`descriptor`](PendingLookup::descriptor) is readable (not Windows), or after
 /// [`next_timeout`](PendingLookup::next_timeout) on every platform. [`wait`](PendingLookup::wait) waits for
 /// the result instead. Dropping the object abandons the lookup.
 ///
@@ -242,7 +242,8 @@ impl PendingLookup {
     ///
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): `finish` has returned the addresses or an error.
-    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is not Linux, which has epoll.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is neither Linux nor a system
+    ///   with kqueue(2).
     /// - [`NoDescriptors`](ErrorKind::NoDescriptors): the process or the system has no descriptor
     ///   left. The call needs two.
     /// - [`NoMemory`](ErrorKind::NoMemory): the system has no memory left.

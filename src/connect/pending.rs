@@ -49,7 +49,7 @@ pub struct AttemptInProgress {
 /// |---|---|
 /// | an address or a Unix path | when [`socket`](PendingConnect::socket), the socket of the connection itself, is writable |
 /// | every endpoint | for each descriptor and timeout that [`set_watch`](PendingConnect::set_watch) reports |
-/// | every endpoint, on Linux | when [`descriptor`](PendingConnect::descriptor) is readable |
+/// | every endpoint, not on Windows | when [`descriptor`](PendingConnect::descriptor) is readable |
 ///
 /// In the first way, also call it after [`next_timeout`](PendingConnect::next_timeout).
 /// [`wait`](PendingConnect::wait) waits for the connection instead. Dropping the object closes every
@@ -423,7 +423,8 @@ impl PendingConnect {
     ///
     /// # Errors
     /// - [`WrongState`](ErrorKind::WrongState): `finish` has returned the connection or an error.
-    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is not Linux, which has epoll.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is neither Linux nor a system
+    ///   with kqueue(2).
     /// - [`NoDescriptors`](ErrorKind::NoDescriptors): the process or the system has no descriptor
     ///   left. The call needs two.
     /// - [`NoMemory`](ErrorKind::NoMemory): the system has no memory left.

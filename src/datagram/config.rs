@@ -202,8 +202,9 @@ impl DatagramSocket {
     /// path MTU. Default: false, datagrams are fragmented where necessary.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, or a Unix socket.
-    /// [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    /// and FreeBSD, or a Unix socket. [`Os`](ErrorKind::Os): on macOS and FreeBSD, the socket has both
+    /// IP versions. [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
     /// # if !cfg!(target_os = "linux") { return Ok(()) }
@@ -229,8 +230,12 @@ impl DatagramSocket {
     /// [`credentials`](crate::Datagram::credentials). The kernel then does more work per datagram.
     /// Default: false.
     ///
+    /// macOS and FreeBSD report the time in microseconds. They report TTL and TOS of IPv4 datagrams on
+    /// a socket for IPv4 only, and FreeBSD does not report the interface of IPv4 datagrams.
+    ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS and FreeBSD, and on
+    /// these two a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```

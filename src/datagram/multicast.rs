@@ -47,7 +47,8 @@ impl DatagramSocket {
     /// - [`AddressInUse`](ErrorKind::AddressInUse): the socket has joined the group already
     /// - [`NoMemory`](ErrorKind::NoMemory): more groups than the system permits (igmp_max_memberships of
     ///   ip(7): 20)
-    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and FreeBSD, or a Unix socket
+    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    ///   and FreeBSD, or a Unix socket
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
     ///
     /// ```
@@ -76,7 +77,8 @@ impl DatagramSocket {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the address is not a multicast group, or its
     ///   family differs from that of the socket or of the source
     /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the interface does not exist
-    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and FreeBSD, or a Unix socket
+    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    ///   and FreeBSD, or a Unix socket
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
     ///
     /// ```
@@ -165,7 +167,8 @@ impl DatagramSocket {
     /// Delivers outgoing multicast datagrams to sockets of this machine as well. Default: true.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    /// and FreeBSD, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -182,7 +185,8 @@ impl DatagramSocket {
     /// do not leave this machine. Default: 1, the local network.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    /// and FreeBSD, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -200,7 +204,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the interface does not exist.
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
+    /// and FreeBSD, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```

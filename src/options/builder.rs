@@ -65,10 +65,12 @@ impl SocketOptions {
     /// second (TCP_RTO_MAX_MS). Earlier kernels increase the interval, so they detect a peer that
     /// vanishes with a closed receive window later.
     ///
-    /// On macOS (TCP_RXT_CONNDROPTIME) and Windows (TCP_MAXRT) the kernel does this, in whole
-    /// seconds. FreeBSD supports it with `fail_on_stall` only: without it, connecting and listening
-    /// fail with [`Unsupported`](crate::ErrorKind::Unsupported). The option has no effect on Unix
-    /// sockets, whose peer cannot vanish.
+    /// On FreeBSD waiting calls check as well. The kernel probes a closed receive window at least
+    /// every minute, so a peer that vanishes with a closed window is detected after a minute or
+    /// later. On macOS (TCP_RXT_CONNDROPTIME) and Windows (TCP_MAXRT) the kernel ends the connection,
+    /// in whole seconds. On NetBSD, OpenBSD and illumos connecting and listening fail with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported). The option has no effect on Unix sockets,
+    /// whose peer cannot vanish.
     ///
     /// ```
     /// use keepsock::SocketOptions;

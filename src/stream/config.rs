@@ -274,7 +274,7 @@ impl ClientSocket {
     ///   keepalive is off, or the program has set it to values that detect a dead peer later; or
     ///   `time` is `None` and [`fail_on_stall`](crate::SocketOptions::fail_on_stall) is set; or the
     ///   connection is Multipath TCP.
-    /// - [`Unsupported`](ErrorKind::Unsupported): on FreeBSD without `fail_on_stall`.
+    /// - [`Unsupported`](ErrorKind::Unsupported): on NetBSD, OpenBSD and illumos.
     /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
     /// - [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
     ///

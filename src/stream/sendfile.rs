@@ -31,8 +31,8 @@ impl ClientSocket {
     /// threads come before or after the whole file. The call neither uses nor moves the position of
     /// the file. If the file changes during the call, the peer may receive old and new bytes.
     ///
-    /// On Linux the bytes do not pass through this process (sendfile(2)). For a file that sendfile
-    /// does not support, and on other systems, the call reads chunks of 64 KiB and sends them.
+    /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
+    /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and sends them.
     ///
     /// After success the kernel may still refer to the pages of the file. If a program overwrites or
     /// truncates the file before the peer's kernel has acknowledged the bytes, the peer may receive

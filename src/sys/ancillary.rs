@@ -61,7 +61,7 @@ mod datagram {
     use std::mem;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
     use std::os::fd::OwnedFd;
-    #[cfg(keepsock_linux)]
+    #[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
     use std::time::{Duration, UNIX_EPOCH};
 
     use libc::c_int;
@@ -199,7 +199,7 @@ mod datagram {
 
     /// # Safety
     /// `data` points to `len` readable bytes.
-    #[cfg(keepsock_linux)]
+    #[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
     unsafe fn read_detail(
         level: c_int,
         kind: c_int,
@@ -207,7 +207,17 @@ mod datagram {
         len: usize,
         told: &mut Ancillary,
     ) {
-        // ip(7): IP_TOS is one byte, all others are an int.
+        // The names of the messages, and the structure with the time.
+        #[cfg(not(keepsock_linux))]
+        use libc::{
+            IP_RECVTOS as TOS, IP_RECVTTL as TTL, SCM_TIMESTAMP as TIMESTAMP, timeval as Timestamp,
+        };
+        #[cfg(keepsock_linux)]
+        use libc::{
+            IP_TOS as TOS, IP_TTL as TTL, SCM_TIMESTAMPNS as TIMESTAMP, timespec as Timestamp,
+        };
+        // Linux: IP_TOS is one byte, all others are an int (ip(7)). macOS and FreeBSD: the messages of
+        // IPv4 are one byte.
         let number = || match len {
             0 => 0,
             // SAFETY: the length says that an int is there.
@@ -216,33 +226,36 @@ mod datagram {
             _ => unsafe { data.cast::<c_int>().read_unaligned() },
         };
         match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+            (libc::IPPROTO_IP, TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
                 told.details.ttl = u8::try_from(number()).ok();
             }
-            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+            (libc::IPPROTO_IP, TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 told.details.tos = u8::try_from(number()).ok();
             }
-            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)
-                if len >= mem::size_of::<libc::timespec>() =>
-            {
+            (libc::SOL_SOCKET, TIMESTAMP) if len >= mem::size_of::<Timestamp>() => {
                 // SAFETY: the type and the length identify the structure.
-                let at = unsafe { data.cast::<libc::timespec>().read_unaligned() };
-                let (seconds, nanos) = (u64::try_from(at.tv_sec), u32::try_from(at.tv_nsec));
-                if let (Ok(seconds), Ok(nanos)) = (seconds, nanos) {
+                let at = unsafe { data.cast::<Timestamp>().read_unaligned() };
+                #[cfg(keepsock_linux)]
+                let nanos = u32::try_from(at.tv_nsec).ok();
+                #[cfg(not(keepsock_linux))]
+                let nanos = u32::try_from(at.tv_usec).ok().and_then(|us| us.checked_mul(1000));
+                if let (Ok(seconds), Some(nanos)) = (u64::try_from(at.tv_sec), nanos) {
                     told.details.at = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
                 }
             }
+            #[cfg(keepsock_linux)]
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
                 // SAFETY: the type and the length identify the structure.
                 let peer = unsafe { data.cast::<libc::ucred>().read_unaligned() };
                 told.details.credentials = Some(credentials(peer));
             }
+            #[cfg(keepsock_linux)]
             (libc::SOL_UDP, UDP_GRO) => told.segment = usize::try_from(number()).ok(),
             _ => {}
         }
     }
 
-    #[cfg(not(keepsock_linux))]
+    #[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
     unsafe fn read_detail(_: c_int, _: c_int, _: *const u8, _: usize, _: &mut Ancillary) {}
 }
 

@@ -64,6 +64,8 @@ pub mod failpoints;
 mod fd;
 pub(crate) mod fork;
 mod kernel;
+#[cfg(keepsock_kqueue)]
+mod kqueue;
 #[cfg(feature = "serve")]
 mod lend;
 #[cfg(all(test, keepsock_model))]

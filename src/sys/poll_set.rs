@@ -1,6 +1,6 @@
 //! One descriptor for many: readable when one of several sockets is ready, an event is set, or
-//! a time has come. Linux: an epoll(7) that contains a timerfd(2). It reports readiness and runs no
-//! loop.
+//! a time has come. Linux: an epoll(7) that contains a timerfd(2). macOS and BSD: a
+//! [`kqueue`](super::kqueue). It reports readiness and runs no loop.
 
 #[cfg(keepsock_linux)]
 mod platform {
@@ -93,7 +93,7 @@ mod platform {
     }
 }
 
-#[cfg(not(keepsock_linux))]
+#[cfg(not(any(keepsock_linux, keepsock_kqueue)))]
 mod platform {
     use std::io;
     use std::time::Duration;
@@ -135,4 +135,7 @@ mod platform {
     }
 }
 
+#[cfg(keepsock_kqueue)]
+pub(crate) use super::kqueue::Wakeup;
+#[cfg(not(keepsock_kqueue))]
 pub(crate) use platform::Wakeup;

@@ -37,11 +37,15 @@ mod here {
     #[cfg(keepsock_linux)]
     use super::super::convert::credentials;
     use super::super::errno::{check, check_int};
-    #[cfg(any(keepsock_linux, target_vendor = "apple"))]
+    #[cfg(any(keepsock_linux, keepsock_kqueue))]
     use super::super::sockopt;
     use super::super::unix::{NO_SIGPIPE, flags};
     use super::*;
     use crate::sys::kernel;
+
+    /// sys/un.h.
+    #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
+    const SOL_LOCAL: c_int = 0;
 
     const EACH: usize = mem::size_of::<c_int>();
 
@@ -353,23 +357,53 @@ mod here {
         Ok(credentials(peer))
     }
 
-    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    /// getpeereid(3), and an option of each system for the process.
+    #[cfg(keepsock_kqueue)]
     pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
         let (mut uid, mut gid) = (0, 0);
         // SAFETY: getpeereid writes two integers through valid pointers.
         check_int(unsafe { kernel::getpeereid(socket.as_raw_fd(), &raw mut uid, &raw mut gid) })?;
-        #[cfg(target_vendor = "apple")]
-        // SAFETY: getsockopt writes one int.
-        let pid = unsafe { sockopt::get::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID) }
-            .ok()
-            .and_then(|(pid, _)| u32::try_from(pid).ok())
-            .filter(|pid| *pid != 0);
-        #[cfg(not(target_vendor = "apple"))]
-        let pid = None;
+        // SAFETY: getsockopt writes a structure of integers.
+        let pid: Option<libc::pid_t> = unsafe {
+            #[cfg(target_vendor = "apple")]
+            let pid = sockopt::get::<c_int>(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID);
+            // Since FreeBSD 13; earlier systems write 0.
+            #[cfg(target_os = "freebsd")]
+            let pid = sockopt::get::<libc::xucred>(socket, SOL_LOCAL, libc::LOCAL_PEERCRED)
+                .map(|(peer, len)| (peer.cr_pid__c_anonymous_union.cr_pid, len));
+            #[cfg(target_os = "netbsd")]
+            let pid = sockopt::get::<libc::unpcbid>(socket, SOL_LOCAL, libc::LOCAL_PEEREID)
+                .map(|(peer, len)| (peer.unp_pid, len));
+            #[cfg(target_os = "openbsd")]
+            let pid =
+                sockopt::get::<libc::sockpeercred>(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)
+                    .map(|(peer, len)| (peer.pid, len));
+            #[cfg(target_os = "dragonfly")]
+            let pid: io::Result<(libc::pid_t, usize)> = Ok((0, 0));
+            pid.ok().map(|(pid, _)| pid)
+        };
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
         Ok(Credentials { pid, uid, gid })
     }
 
-    #[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
+    #[cfg(target_os = "illumos")]
+    pub(crate) fn peer_credentials(socket: Borrowed<'_>) -> io::Result<Credentials> {
+        unsafe extern "C" {
+            // ucred.h; the libc crate does not declare it.
+            fn ucred_getpid(ucred: *const libc::ucred_t) -> libc::pid_t;
+        }
+        let mut peer = std::ptr::null_mut();
+        // SAFETY: getpeerucred allocates the structure, which is freed once, after its last use.
+        unsafe {
+            check_int(kernel::getpeerucred(socket.as_raw_fd(), &raw mut peer))?;
+            let (uid, gid) = (kernel::ucred_geteuid(peer), kernel::ucred_getegid(peer));
+            let pid = u32::try_from(ucred_getpid(peer)).ok();
+            kernel::ucred_free(peer);
+            Ok(Credentials { pid, uid, gid })
+        }
+    }
+
+    #[cfg(not(any(keepsock_linux, keepsock_kqueue, target_os = "illumos")))]
     pub(crate) fn peer_credentials(_socket: Borrowed<'_>) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }

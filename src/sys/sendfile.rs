@@ -17,9 +17,9 @@ pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
     file.as_handle()
 }
 
-/// Whether the kernel sends from files. FreeBSD and macOS have another sendfile(2), and
-/// the library does not use it.
-pub(crate) const SENDS_FILES: bool = cfg!(keepsock_linux);
+/// Whether the kernel sends from files.
+pub(crate) const SENDS_FILES: bool =
+    cfg!(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"));
 
 #[cfg(keepsock_linux)]
 mod direct {
@@ -143,7 +143,83 @@ mod direct {
     }
 }
 
-#[cfg(not(keepsock_linux))]
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+mod direct {
+    use std::os::fd::AsRawFd;
+    use std::ptr;
+
+    use super::super::Borrowed;
+    use super::super::errno::check_int;
+    use super::*;
+    use crate::sys::kernel;
+
+    /// The largest number of bytes of one call. A call on a non-blocking socket ends when the send
+    /// buffer is full.
+    const MOST: u64 = 0x4000_0000;
+
+    /// SO_NOSIGPIPE suppresses the signal.
+    pub(crate) struct NoSigpipe;
+
+    impl NoSigpipe {
+        pub(crate) fn new() -> NoSigpipe {
+            NoSigpipe
+        }
+    }
+
+    /// Sends from the file; returns 0 at the end of the file.
+    pub(crate) fn send_file(
+        socket: Borrowed<'_>,
+        file: FileRef<'_>,
+        offset: u64,
+        len: u64,
+        _quiet: &mut NoSigpipe,
+    ) -> io::Result<usize> {
+        let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
+        let at = libc::off_t::try_from(offset).map_err(too_large)?;
+        let count = len.min(MOST) as u32;
+        // For the system, no bytes are all bytes to the end of the file.
+        if count == 0 {
+            return Ok(0);
+        }
+        let (fd, to) = (file.as_raw_fd(), socket.as_raw_fd());
+        #[cfg(target_vendor = "apple")]
+        let (called, sent) = {
+            // The number of bytes to send, and after the call that of the sent bytes.
+            let mut sent = libc::off_t::from(count);
+            // SAFETY: the kernel reads and writes the number, and reads no headers.
+            let called = check_int(unsafe {
+                kernel::sendfile(fd, to, at, &raw mut sent, ptr::null_mut(), 0)
+            });
+            (called, sent)
+        };
+        #[cfg(target_os = "freebsd")]
+        let (called, sent) = {
+            // MSG_NOSIGNAL does not exist for this call. macOS sockets of keepsock have the option.
+            super::super::sockopt::set(socket, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, &1)?;
+            let mut sent: libc::off_t = 0;
+            // SAFETY: the kernel writes the number of sent bytes, and reads no headers.
+            let called = check_int(unsafe {
+                let count = count as libc::size_t;
+                kernel::sendfile(fd, to, at, count, ptr::null_mut(), &raw mut sent, 0)
+            });
+            (called, sent)
+        };
+        outcome(called.err(), sent)
+    }
+}
+
+/// The result of a sendfile(2) that returns an error and the number of sent bytes. A full send buffer
+/// and a signal are errors after some bytes as well. The next call returns an error that lasts.
+#[cfg(any(test, target_vendor = "apple", target_os = "freebsd"))]
+fn outcome(failed: Option<io::Error>, sent: i64) -> io::Result<usize> {
+    match (usize::try_from(sent), failed) {
+        (Ok(sent @ 1..), _) => Ok(sent),
+        (_, Some(e)) => Err(e),
+        _ => Ok(0),
+    }
+}
+
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
 mod direct {
     use super::super::Borrowed;
     use super::*;
@@ -213,8 +289,10 @@ pub(crate) fn is_character_device(_file: FileRef<'_>) -> bool {
 pub(crate) fn may_concern_file(err: &io::Error) -> bool {
     use libc::{EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, ESPIPE};
     let codes = [EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, ESPIPE];
+    // On Linux this is EOPNOTSUPP.
+    let codes = codes.into_iter().chain([libc::ENOTSUP]);
     err.kind() == io::ErrorKind::Unsupported
-        || err.raw_os_error().is_some_and(|code| codes.contains(&code))
+        || err.raw_os_error().is_some_and(|code| codes.into_iter().any(|known| known == code))
 }
 
 #[cfg(all(windows, feature = "serve"))]
@@ -237,4 +315,21 @@ pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
 #[cfg(windows)]
 pub(crate) fn is_no_file(_err: &io::Error) -> Option<&'static str> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I5: sent bytes are counted although the call reports an error, and the end of the file is 0.
+    #[test]
+    fn outcome_after_some_bytes_is_their_number() {
+        let blocked = || Some(io::Error::from(io::ErrorKind::WouldBlock));
+        assert_eq!(outcome(blocked(), 7).unwrap(), 7);
+        assert_eq!(outcome(None, 7).unwrap(), 7);
+        assert_eq!(outcome(None, 0).unwrap(), 0);
+        let kind = outcome(blocked(), 0).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::WouldBlock);
+        assert!(outcome(blocked(), -1).is_err());
+    }
 }

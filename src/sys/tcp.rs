@@ -70,6 +70,32 @@ fn seconds(time: Duration) -> u32 {
     u32::try_from(up).unwrap_or(u32::MAX)
 }
 
+/// A congestion window in segments.
+#[cfg(any(test, target_vendor = "apple", target_os = "freebsd"))]
+fn segments(bytes: u32, mss: u32) -> Option<u64> {
+    bytes.checked_div(mss).map(u64::from)
+}
+
+/// Whether a connection has ended in both directions, from its TCP information. TIME-WAIT is a state of
+/// the kernel alone.
+#[cfg(any(test, target_vendor = "apple", target_os = "freebsd"))]
+fn has_ended(info: io::Result<TcpInfo>) -> bool {
+    match info {
+        Ok(info) => matches!(info.state, Some(TcpState::Closed | TcpState::TimeWait)),
+        Err(e) => e.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
+/// Whether the peer owes an answer, from the number of bytes that it has not acknowledged, its window,
+/// and the time since its last segment (FreeBSD). A closed window delays the bytes, and the kernel does
+/// not report whether it has sent a probe. It sends one at least every minute (TCPTV_PERSMAX of
+/// netinet/tcp_timer.h).
+#[cfg(any(test, target_os = "freebsd"))]
+fn owes_answer(unacknowledged: usize, window: u32, heard: Duration) -> bool {
+    const PROBES: Duration = Duration::from_secs(60);
+    unacknowledged > 0 && (window > 0 || heard > PROBES)
+}
+
 /// Calls an ioctl(2) that writes an int; 0 if it fails.
 #[cfg(any(keepsock_linux, target_os = "freebsd"))]
 fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
@@ -482,8 +508,8 @@ mod platform {
             state: TcpState::from_bsd(raw.tcpi_state),
             rtt: ms(raw.tcpi_srtt),
             rtt_variation: ms(raw.tcpi_rttvar),
-            retransmits: None,
             mss: Some(raw.tcpi_maxseg),
+            congestion_window: super::segments(raw.tcpi_snd_cwnd, raw.tcpi_maxseg),
             peer_window: Some(raw.tcpi_snd_wnd.into()),
             bytes_sent: Some(raw.tcpi_txbytes),
             bytes_received: Some(raw.tcpi_rxbytes),
@@ -507,8 +533,20 @@ mod platform {
         sockopt::set(socket, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME, &seconds(time))
     }
 
-    pub(crate) fn user_timeout(_socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// 0: the kernel's own limit, which a new socket has.
+    pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
+        sockopt::set(socket, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME, &0u32)
+    }
+
+    pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
+        // SAFETY: getsockopt writes one int.
+        let (s, _) =
+            unsafe { sockopt::get::<u32>(socket, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME) }?;
+        Ok((s > 0).then(|| Duration::from_secs(s.into())))
+    }
+
+    pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
+        super::has_ended(tcp_info(socket))
     }
 
     /// SO_NWRITE.
@@ -531,19 +569,25 @@ mod platform {
     use super::super::Borrowed;
     use super::super::sockopt;
     use super::{Duration, TcpInfo, io, seconds};
+    use crate::types::liveness::Silence;
     use crate::types::tcp_state::TcpState;
 
-    /// TCP_INFO reports when the last segment arrived, but not whether a probe of a closed window is
-    /// unanswered.
-    pub(crate) const TELLS_SILENCE: bool = false;
+    /// TCP_INFO reports when the last segment arrived.
+    pub(crate) const TELLS_SILENCE: bool = true;
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
     /// struct tcp_info of netinet/tcp.h (FreeBSD 13): states with the numbers of netinet/tcp_fsm.h,
-    /// times in microseconds. The kernel does not fill members that start with __ in C.
-    pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
+    /// times in microseconds, windows in bytes. The kernel does not fill members that start with __
+    /// in C.
+    fn raw(socket: Borrowed<'_>) -> io::Result<libc::tcp_info> {
         // SAFETY: the structure consists of integers.
-        let (raw, _) =
-            unsafe { sockopt::get::<libc::tcp_info>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }?;
+        let got =
+            unsafe { sockopt::get::<libc::tcp_info>(socket, libc::IPPROTO_TCP, libc::TCP_INFO) };
+        got.map(|(raw, _)| raw)
+    }
+
+    pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
+        let raw = raw(socket)?;
         let us = |n: u32| Some(Duration::from_micros(n.into()));
         Ok(TcpInfo {
             state: TcpState::from_bsd(raw.tcpi_state),
@@ -552,23 +596,42 @@ mod platform {
             retransmits: Some(raw.tcpi_snd_rexmitpack.into()),
             last_received: us(raw.tcpi_last_data_recv),
             mss: Some(raw.tcpi_snd_mss),
+            congestion_window: super::segments(raw.tcpi_snd_cwnd, raw.tcpi_snd_mss),
             peer_window: Some(raw.tcpi_snd_wnd.into()),
             unacknowledged: Some(unacknowledged(socket) as u64),
             ..TcpInfo::default()
         })
     }
 
+    pub(crate) fn silence(socket: Borrowed<'_>) -> io::Result<Silence> {
+        let raw = raw(socket)?;
+        let heard = Duration::from_micros(raw.tcpi_last_data_recv.into());
+        let owes = super::owes_answer(unacknowledged(socket), raw.tcpi_snd_wnd, heard);
+        Ok(Silence { heard, owes, rtt: Duration::from_micros(raw.tcpi_rtt.into()) })
+    }
+
+    /// The kernel fails calls for a connection that it has dropped with ECONNRESET.
+    pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
+        super::has_ended(tcp_info(socket))
+    }
+
     /// TCP_MAXUNACKTIME ends every connection that makes no progress, including one whose peer
-    /// accepts no data, and is therefore set with `strict` only.
+    /// accepts no data, and is therefore set with `strict` only. Without it the library looks for
+    /// [`silence`].
     pub(crate) fn set_dead_after(
         socket: Borrowed<'_>,
         time: Duration,
         strict: bool,
     ) -> io::Result<()> {
         if !strict {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Ok(());
         }
         sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME, &seconds(time))
+    }
+
+    /// 0: the limit of the system (sysctl net.inet.tcp.maxunacktime), which a new socket has.
+    pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
+        sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME, &0u32)
     }
 
     pub(crate) fn user_timeout(socket: Borrowed<'_>) -> io::Result<Option<Duration>> {
@@ -738,7 +801,7 @@ mod platform {
 mod elsewhere {
     use super::super::Borrowed;
     use super::io;
-    use crate::types::liveness::{Acknowledged, Silence};
+    use crate::types::liveness::Acknowledged;
 
     /// Unknown: the caller counts what the kernel accepts.
     pub(crate) fn acknowledged(_socket: Borrowed<'_>) -> Option<Acknowledged> {
@@ -755,7 +818,8 @@ mod elsewhere {
         None
     }
 
-    pub(crate) fn silence(_socket: Borrowed<'_>) -> io::Result<Silence> {
+    #[cfg(not(target_os = "freebsd"))]
+    pub(crate) fn silence(_: Borrowed<'_>) -> io::Result<crate::types::liveness::Silence> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -764,6 +828,7 @@ mod elsewhere {
         false
     }
 
+    #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
     pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
         false
     }
@@ -778,6 +843,7 @@ mod elsewhere {
     }
 
     /// On this platform each connection has a limit of its own, set after accept.
+    #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
     pub(crate) fn unset_dead_after(_socket: Borrowed<'_>) -> io::Result<()> {
         Ok(())
     }
@@ -797,5 +863,37 @@ mod elsewhere {
     /// There is no socket for Multipath TCP on this platform.
     pub(crate) fn create_subflow(_socket: Borrowed<'_>) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K3: a peer with a closed window owes an answer once a probe must have been sent.
+    #[test]
+    fn owes_answer_with_closed_window_needs_a_probe() {
+        let second = Duration::from_secs(1);
+        assert!(!owes_answer(0, 1000, 90 * second), "everything is acknowledged");
+        assert!(owes_answer(1, 1000, second));
+        assert!(!owes_answer(1, 0, 59 * second));
+        assert!(owes_answer(1, 0, 61 * second));
+    }
+
+    /// I4: a dropped connection has ended, and so has one that both sides have closed.
+    #[test]
+    fn has_ended_knows_the_states_without_a_stream() {
+        let of = |state| has_ended(Ok(TcpInfo { state: Some(state), ..TcpInfo::default() }));
+        assert!(of(TcpState::Closed) && of(TcpState::TimeWait));
+        assert!(!of(TcpState::Established) && !of(TcpState::LastAck) && !of(TcpState::SynSent));
+        assert!(has_ended(Err(io::ErrorKind::ConnectionReset.into())));
+        assert!(!has_ended(Err(io::ErrorKind::InvalidInput.into())), "a Unix socket");
+    }
+
+    /// N1: a congestion window in bytes is reported in segments.
+    #[test]
+    fn segments_without_a_segment_size_are_unknown() {
+        assert_eq!(segments(14_600, 1460), Some(10));
+        assert_eq!(segments(14_600, 0), None);
     }
 }

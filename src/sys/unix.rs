@@ -37,8 +37,9 @@ pub(crate) const BLOCKING_CALLS: bool = LINUX;
 pub(crate) const MAX_WAIT: Option<Duration> =
     if LINUX { None } else { Some(Duration::from_millis(25)) };
 pub(crate) const ACCEPT_INHERITS: bool = LINUX;
-/// POLLRDHUP: Linux 2.6.17, FreeBSD 13. The libc crate declares it where it exists.
-pub(crate) const SEES_HANGUP: bool = cfg!(any(keepsock_linux, target_os = "freebsd"));
+/// poll(2) with POLLRDHUP (Linux 2.6.17, FreeBSD 13, illumos), or kqueue(2).
+pub(crate) const SEES_HANGUP: bool =
+    cfg!(any(keepsock_linux, keepsock_kqueue, target_os = "illumos"));
 
 #[inline]
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
@@ -173,11 +174,11 @@ pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     let protocol = mptcp.then(|| super::tcp::MPTCP.into());
     #[cfg(not(keepsock_linux))]
     let protocol = if mptcp { return Err(io::ErrorKind::Unsupported.into()) } else { None };
-    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
+    #[cfg(any(keepsock_linux, keepsock_accept4))]
     let socket = kernel::call("socket", || {
         Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)
     })?;
-    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+    #[cfg(not(any(keepsock_linux, keepsock_accept4)))]
     let socket = {
         let socket = kernel::call("socket", || Socket::new(domain, Type::STREAM, protocol))?;
         socket.set_nonblocking(true)?;
@@ -250,9 +251,24 @@ unsafe fn other_address(name: *const libc::sockaddr, len: libc::socklen_t) -> Ad
     unsafe { copy_name(name, len) }.map_or(Address::UnixUnnamed, |name| to_address(&name))
 }
 
-/// Takes one connection from the listener's queue. On the BSDs it inherits non-blocking mode, on
-/// other systems it does not.
-#[cfg(not(keepsock_linux))]
+/// Takes one connection from the listener's queue, with one system call.
+#[cfg(keepsock_accept4)]
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
+    let (fd, from) = unsafe {
+        SockAddr::try_init(|name, len| {
+            check_int(kernel::accept4(listener.as_raw_fd(), name.cast(), len, flags))
+        })
+    }?;
+    // SAFETY: the kernel returned a new descriptor that only this function owns.
+    let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    Ok((socket, to_address(&from)))
+}
+
+/// Takes one connection from the listener's queue. On macOS it inherits non-blocking mode, on other
+/// systems it does not.
+#[cfg(not(any(keepsock_linux, keepsock_accept4)))]
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
@@ -511,9 +527,9 @@ pub(crate) fn forbid_sigpipe(socket: Borrowed<'_>) -> io::Result<()> {
 
 // ---- waiting ---------------------------------------------------------------------------
 
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_os = "freebsd", target_os = "illumos"))]
 const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
-#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_os = "freebsd", target_os = "illumos")))]
 const POLLRDHUP: libc::c_short = 0;
 
 fn poll_events(interest: Interest) -> libc::c_short {
@@ -558,6 +574,10 @@ pub(crate) fn poll(
     event: Option<&Event>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
+    #[cfg(all(keepsock_kqueue, not(target_os = "freebsd")))]
+    if let Some((socket, Interest::Hangup)) = socket {
+        return super::kqueue::hangup::wait_hangup(socket, event, timeout);
+    }
     // No entry without a socket: each entry counts against RLIMIT_NOFILE.
     let unused = libc::pollfd { fd: -1, events: 0, revents: 0 };
     let mut fds = [unused; 2];
@@ -581,6 +601,15 @@ pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
     if !SEES_HANGUP {
         return super::is_gone(socket);
     }
+    // Their poll(2) reports POLLHUP for one direction as well.
+    #[cfg(all(keepsock_kqueue, not(target_os = "freebsd")))]
+    return super::kqueue::hangup::is_hung_up(socket).unwrap_or_else(|_| super::is_gone(socket));
+    #[cfg(not(all(keepsock_kqueue, not(target_os = "freebsd"))))]
+    is_hung_up_by_poll(socket)
+}
+
+#[cfg(not(all(keepsock_kqueue, not(target_os = "freebsd"))))]
+fn is_hung_up_by_poll(socket: Borrowed<'_>) -> bool {
     let mut fds = [entry(socket, 0)];
     loop {
         match poll_all(&mut fds, Some(Duration::ZERO)) {

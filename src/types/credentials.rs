@@ -20,7 +20,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// The process ID. `None` where the system does not report it (FreeBSD), and for a process in a
+    /// The process ID. `None` where the system does not report it (FreeBSD before 13), and for a process in a
     /// PID namespace that this process cannot see.
     pub pid: Option<u32>,
     /// The effective user ID.

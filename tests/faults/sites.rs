@@ -31,9 +31,10 @@ pub fn sites() -> BTreeMap<Place, String> {
 }
 
 fn rust_files(root: &Path, directory: &str, found: &mut Vec<(String, String)>) {
-    const OTHERS: [&str; 6] = [
+    const OTHERS: [&str; 7] = [
         "src/sys/kernel.rs",
         "src/sys/failpoints.rs",
+        "src/sys/kqueue.rs",
         "src/sys/windows.rs",
         "src/sys/datagram/unsupported.rs",
         "src/stream/tests.rs",
@@ -195,8 +196,11 @@ fn for_linux(text: &str) -> String {
             || condition.starts_with("windows")
             || condition.starts_with("test")
             || condition.starts_with("all(test")
+            || condition.starts_with("keepsock_kqueue")
+            || condition.starts_with("all(keepsock_kqueue")
+            || condition.starts_with("keepsock_accept4")
             || condition == "target_vendor=\"apple\""
-            || condition == "target_os=\"freebsd\""
+            || condition.starts_with("target_os=")
             || condition.starts_with("any(target_vendor=\"apple\"");
         if !is_other {
             continue;

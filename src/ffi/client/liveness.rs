@@ -60,7 +60,7 @@ pub unsafe extern "C" fn keepsock_client_check_liveness(
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; out of range; keepalive is off, or detects a dead
 ///     peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
-///   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
+///   - KEEPSOCK_ERR_UNSUPPORTED: NetBSD, OpenBSD and illumos
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the connection
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket

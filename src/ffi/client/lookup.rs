@@ -103,8 +103,8 @@ impl Found<'_> {
 /// A lookup in progress, for programs that wait in their own event loop.
 ///
 /// The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
-/// returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
-/// every platform after keepsock_pending_lookup_next_timeout().
+/// returns KEEPSOCK_ERR_WOULD_BLOCK: when keepsock_pending_lookup_fd() is readable (not on Windows),
+/// and on every platform after keepsock_pending_lookup_next_timeout().
 ///
 /// Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
 pub struct keepsock_pending_lookup(Mutex<PendingLookup>);
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn keepsock_pending_lookup_wait(
 /// @param fd       Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished, or another call is in progress
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_next_timeout()
+///   - KEEPSOCK_ERR_UNSUPPORTED: no epoll or kqueue; use keepsock_pending_lookup_next_timeout()
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL

@@ -22,8 +22,8 @@ const OPERATION: &str = "connect";
 ///     keepsock_pending_connect_next_timeout().
 ///   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
 ///     descriptor and each timeout.
-///   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
-///     it is readable.
+///   - keepsock_pending_connect_fd(): for every endpoint, one descriptor (not on Windows). Call
+///     finish when it is readable.
 ///
 /// Threads: one thread at a time. A call during another call, also from a callback, returns
 /// KEEPSOCK_ERR_WRONG_STATE. A callback must not free the object.
@@ -321,7 +321,8 @@ pub(super) fn watch_of(
     }
 }
 
-/// Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).
+/// Returns one descriptor that covers all attempts, timers and the deadline (epoll(7),
+/// kqueue(2)).
 ///
 /// The descriptor is readable when keepsock_pending_connect_finish() has something to do. It stays
 /// the same until the connect has finished, and is readable then: remove it from the event loop.
@@ -331,7 +332,7 @@ pub(super) fn watch_of(
 /// @param fd       Receives the descriptor.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished, or another call is in progress
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_set_watch()
+///   - KEEPSOCK_ERR_UNSUPPORTED: no epoll or kqueue; use keepsock_pending_connect_set_watch()
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL

@@ -250,10 +250,10 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 /// of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
 /// The file's own position is neither used nor changed.
 ///
-/// On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
-/// rejects the file, the library reads the file in pieces and sends them. After success the kernel
-/// may still refer to the pages of the file. If a program overwrites or truncates the file before
-/// the peer's kernel has acknowledged the bytes, the peer may receive the new content.
+/// On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
+/// sendfile(2) rejects the file, the library reads the file in pieces and sends them. After success
+/// the kernel may still refer to the pages of the file. If a program overwrites or truncates the
+/// file before the peer's kernel has acknowledged the bytes, the peer may receive the new content.
 ///
 /// @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
 /// @param offset   Where to start, in bytes from the beginning of the file.

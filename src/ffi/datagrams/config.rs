@@ -54,11 +54,13 @@ pub unsafe extern "C" fn keepsock_datagram_set_tos(
     with(datagram, error, "TOS", |socket| socket.set_tos(tos))
 }
 
-/// Sets whether routers and this machine must not fragment datagrams (IP_MTU_DISCOVER).
+/// Sets whether routers and this machine must not fragment datagrams (IP_MTU_DISCOVER,
+/// IP_DONTFRAG).
 ///
 /// Sending a datagram that is longer than the path MTU returns KEEPSOCK_ERR_TOO_LONG: immediately,
 /// or for the next datagram if a router reports it later. keepsock_datagram_recv_error() returns
-/// the path MTU. Default: false. Linux only.
+/// the path MTU. Default: false. Linux, macOS and FreeBSD; on the last two not for a socket that has
+/// both IP versions.
 ///
 /// @param datagram  A UDP socket.
 /// @param on        true to forbid fragments.
@@ -85,11 +87,12 @@ pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
 ///
 /// UDP: the members ttl, tos and received_at_ns of keepsock_datagram_info, and interface_index for
 /// every kind of local address. Unix sockets: received_at_ns and credentials. It adds a small cost
-/// for each datagram. Default: false. Linux only.
+/// for each datagram. Default: false. macOS and FreeBSD: UDP only, ttl and tos of IPv4 only on a
+/// socket for IPv4.
 ///
 /// @param on  true to receive metadata.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux
+///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS or FreeBSD; a Unix socket and not Linux
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket

@@ -141,9 +141,9 @@ impl Connection {
     /// Sends `len` bytes of `file` from `offset`, after the queued messages, and returns without
     /// waiting for the peer. `u64::MAX` means up to the present end of the file.
     ///
-    /// On Linux the bytes do not pass through this process (sendfile(2)). For a file that sendfile
-    /// does not support, and on other systems, the library reads chunks of 64 KiB and sends them. The
-    /// kernel may wait for the disk. After 1 MiB the loop serves other connections.
+    /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
+    /// file that sendfile does not support, and on other systems, the library reads chunks of 64 KiB
+    /// and sends them. The kernel may wait for the disk. After 1 MiB the loop serves other connections.
     ///
     /// The library duplicates the descriptor, so the program may close its own at once. The position
     /// of the file is neither used nor changed. The bytes are sent as they are: without the marks of

@@ -160,7 +160,7 @@ impl Connection {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): `time` is not within 2 s to 163,880 s; or
     ///   keepalive is off, or the program has set it to values that detect a dead peer later; or
     ///   `time` is `None` and `fail_on_stall` is set; or the connection is Multipath TCP.
-    /// - [`Unsupported`](ErrorKind::Unsupported): on FreeBSD without `fail_on_stall`.
+    /// - [`Unsupported`](ErrorKind::Unsupported): on NetBSD, OpenBSD and illumos.
     /// - [`Closed`](ErrorKind::Closed): the connection is closing or has ended.
     /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
     ///   parent.

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::IpAddr;
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
 use std::net::SocketAddr;
 
 use libc::c_int;
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
 use socket2::SockAddr;
 
 use super::{Memory, Sending, ToGroups};
@@ -84,7 +84,21 @@ pub(crate) fn want_sender(_: Borrowed<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(not(keepsock_linux))]
+/// A socket for both IP versions reports these details of IPv6 datagrams only: the kernel has no IPv4
+/// options of such a socket.
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -> io::Result<()> {
+    if families.has_ipv6() {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, on)?;
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, on)?;
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_RECVTTL, on)?;
+        set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, on)?;
+    }
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMP, on)
+}
+
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) fn want_details(_: Borrowed<'_>, _: Families, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -134,17 +148,19 @@ pub(crate) fn set_sending(
     families: Families,
     setting: Sending,
 ) -> io::Result<()> {
+    // IP_PMTUDISC_DO, or IP_PMTUDISC_WANT, the state of a new socket, which fragments datagrams that
+    // are too long for the path. IPv6 has the same numbers (ip(7), ipv6(7)).
     #[cfg(keepsock_linux)]
-    let whole = Some((libc::IP_MTU_DISCOVER, libc::IPV6_MTU_DISCOVER));
-    #[cfg(not(keepsock_linux))]
-    let whole = None;
+    let whole = Some((libc::IP_MTU_DISCOVER, libc::IPV6_MTU_DISCOVER, [1, 2]));
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    let whole = Some((libc::IP_DONTFRAG, libc::IPV6_DONTFRAG, [0, 1]));
+    #[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
+    let whole: Option<(c_int, c_int, [c_int; 2])> = None;
     let (v4, v6, value) = match setting {
         Sending::Ttl(ttl) => (libc::IP_TTL, libc::IPV6_UNICAST_HOPS, c_int::from(ttl)),
         Sending::Tos(tos) => (libc::IP_TOS, libc::IPV6_TCLASS, c_int::from(tos)),
         Sending::Whole(on) => match whole {
-            // IP_PMTUDISC_DO, or IP_PMTUDISC_WANT, the state of a new socket, which fragments
-            // datagrams that are too long for the path. IPv6 has the same numbers (ip(7), ipv6(7)).
-            Some((v4, v6)) => (v4, v6, if on { 2 } else { 1 }),
+            Some((v4, v6, values)) => (v4, v6, values[usize::from(on)]),
             None => return Err(io::ErrorKind::Unsupported.into()),
         },
     };
@@ -215,8 +231,8 @@ pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Resu
 }
 
 /// Joins or leaves a group on an interface (0: as routed), for all senders or for one: RFC 3678
-/// section 5, which defines these structures. Apple packs them differently.
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+/// section 5, which defines these structures.
+#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
 pub(crate) fn set_member(
     socket: Borrowed<'_>,
     group: IpAddr,
@@ -227,14 +243,16 @@ pub(crate) fn set_member(
     /// MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP and
     /// MCAST_LEAVE_SOURCE_GROUP of netinet/in.h.
     const OPTIONS: [c_int; 4] =
-        if cfg!(target_os = "freebsd") { [80, 81, 82, 83] } else { [42, 45, 46, 47] };
+        if cfg!(keepsock_linux) { [42, 45, 46, 47] } else { [80, 81, 82, 83] };
     let [join_group, leave_group, join_source, leave_source] = OPTIONS;
-    #[repr(C)]
+    #[cfg_attr(target_vendor = "apple", repr(C, packed(4)))]
+    #[cfg_attr(not(target_vendor = "apple"), repr(C))]
     struct Member {
         interface: u32,
         group: libc::sockaddr_storage,
     }
-    #[repr(C)]
+    #[cfg_attr(target_vendor = "apple", repr(C, packed(4)))]
+    #[cfg_attr(not(target_vendor = "apple"), repr(C))]
     struct MemberOfSource {
         interface: u32,
         group: libc::sockaddr_storage,
@@ -274,7 +292,7 @@ pub(crate) fn set_member(
     }
 }
 
-#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) fn set_member(
     _: Borrowed<'_>,
     _group: IpAddr,
@@ -285,7 +303,7 @@ pub(crate) fn set_member(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
 pub(crate) fn to_groups(
     socket: Borrowed<'_>,
     families: Families,
@@ -320,7 +338,7 @@ pub(crate) fn to_groups(
     Ok(())
 }
 
-#[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) fn to_groups(_: Borrowed<'_>, _families: Families, setting: ToGroups) -> io::Result<()> {
     let _ = match setting {
         ToGroups::Loop(on) => u32::from(on),
