@@ -718,10 +718,10 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  * of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
  * The file's own position is neither used nor changed.
  *
- * On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
- * rejects the file, the library reads the file in pieces and sends them. After success the kernel
- * may still refer to the pages of the file. If a program overwrites or truncates the file before
- * the peer's kernel has acknowledged the bytes, the peer may receive the new content.
+ * On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
+ * sendfile(2) rejects the file, the library reads the file in pieces and sends them. After success
+ * the kernel may still refer to the pages of the file. If a program overwrites or truncates the
+ * file before the peer's kernel has acknowledged the bytes, the peer may receive the new content.
  *
  * @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
  * @param offset   Where to start, in bytes from the beginning of the file.
@@ -992,7 +992,7 @@ int32_t keepsock_client_abort(keepsock_client *client, keepsock_error **error);
  *   - KEEPSOCK_ERR_DRAINING: the service is draining; finish the current request and return
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
- *   - KEEPSOCK_ERR_UNSUPPORTED: macOS and Windows
+ *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `timeout_ms` is out of range
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -1090,7 +1090,7 @@ int32_t keepsock_client_keepalive(const keepsock_client *client, keepsock_keepal
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; out of range; keepalive is off, or detects a dead
  *     peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
- *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
+ *   - KEEPSOCK_ERR_UNSUPPORTED: NetBSD, OpenBSD and illumos
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket

@@ -199,9 +199,9 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
 /**
  * Sends a part of a file after the queued messages (sendfile(2)), and returns immediately.
  *
- * On Linux the bytes do not pass through this process. On other systems, and if sendfile(2)
- * rejects the file, the library reads the file in pieces and sends them. After 1 MiB the loop
- * serves other connections. The kernel may wait for the disk.
+ * On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
+ * sendfile(2) rejects the file, the library reads the file in pieces and sends them. After 1 MiB
+ * the loop serves other connections. The kernel may wait for the disk.
  *
  * The library duplicates `fd`, so the caller may close it when the function has returned. The
  * file's own position is neither used nor changed. The bytes are sent as they are, without the
@@ -677,7 +677,7 @@ int32_t keepsock_conn_set_keepalive(keepsock_conn conn, int64_t idle_ms, int64_t
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0; out of range; keepalive is off, or detects a
  *     dead peer later; KEEPSOCK_INFINITE with fail_on_stall; Multipath TCP
- *   - KEEPSOCK_ERR_UNSUPPORTED: FreeBSD without fail_on_stall
+ *   - KEEPSOCK_ERR_UNSUPPORTED: NetBSD, OpenBSD and illumos
  *   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: KEEPSOCK_INFINITE needs a free descriptor for a moment
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: the policy of this machine forbids a TCP socket

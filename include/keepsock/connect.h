@@ -62,8 +62,8 @@ extern "C" {
  *     keepsock_pending_connect_next_timeout().
  *   - keepsock_pending_connect_set_watch(): for every endpoint, callbacks that report each
  *     descriptor and each timeout.
- *   - keepsock_pending_connect_fd(): for every endpoint, on Linux, one descriptor. Call finish when
- *     it is readable.
+ *   - keepsock_pending_connect_fd(): for every endpoint, one descriptor (not on Windows). Call
+ *     finish when it is readable.
  *
  * Threads: one thread at a time. A call during another call, also from a callback, returns
  * KEEPSOCK_ERR_WRONG_STATE. A callback must not free the object.
@@ -208,7 +208,8 @@ int32_t keepsock_pending_connect_set_watch(keepsock_pending_connect *pending,
                                            keepsock_error **error);
 
 /**
- * Returns one descriptor that covers all attempts, timers and the deadline (epoll(7), Linux only).
+ * Returns one descriptor that covers all attempts, timers and the deadline (epoll(7),
+ * kqueue(2)).
  *
  * The descriptor is readable when keepsock_pending_connect_finish() has something to do. It stays
  * the same until the connect has finished, and is readable then: remove it from the event loop.
@@ -218,7 +219,7 @@ int32_t keepsock_pending_connect_set_watch(keepsock_pending_connect *pending,
  * @param fd       Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the connect has finished, or another call is in progress
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_connect_set_watch()
+ *   - KEEPSOCK_ERR_UNSUPPORTED: no epoll or kqueue; use keepsock_pending_connect_set_watch()
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
@@ -397,8 +398,8 @@ int32_t keepsock_lookup(const char *endpoint, const keepsock_options *options,
  * A lookup in progress, for programs that wait in their own event loop.
  *
  * The result is that of keepsock_lookup(). Call keepsock_pending_lookup_finish() as long as it
- * returns KEEPSOCK_ERR_WOULD_BLOCK: on Linux when keepsock_pending_lookup_fd() is readable, and on
- * every platform after keepsock_pending_lookup_next_timeout().
+ * returns KEEPSOCK_ERR_WOULD_BLOCK: when keepsock_pending_lookup_fd() is readable (not on Windows),
+ * and on every platform after keepsock_pending_lookup_next_timeout().
  *
  * Threads: one thread at a time. A call during another call returns KEEPSOCK_ERR_WRONG_STATE.
  */
@@ -433,7 +434,7 @@ int32_t keepsock_pending_lookup_start(const char *endpoint, const keepsock_optio
  * @param fd       Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: the lookup has finished, or another call is in progress
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux; use keepsock_pending_lookup_next_timeout()
+ *   - KEEPSOCK_ERR_UNSUPPORTED: no epoll or kqueue; use keepsock_pending_lookup_next_timeout()
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL

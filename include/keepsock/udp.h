@@ -72,7 +72,8 @@ int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram, bool on,
  *
  * The socket receives the datagrams that are sent to the group and to its port, and not those of
  * groups that only other sockets of this machine have joined. A second call with another `source`
- * adds that source. Bind the socket to a wildcard address or to the group. Linux and FreeBSD.
+ * adds that source. Bind the socket to a wildcard address or to the group. Linux, macOS,
+ * FreeBSD.
  *
  * @param datagram        A UDP socket.
  * @param group           The group. The port is ignored.
@@ -119,7 +120,8 @@ int32_t keepsock_datagram_leave_multicast(keepsock_datagram *datagram,
  * Sets whether this machine receives the multicast datagrams that the socket sends
  * (IP_MULTICAST_LOOP).
  *
- * Default: true. Linux and FreeBSD.
+ * Default: true. Linux, macOS,
+ * FreeBSD.
  *
  * @param datagram  A UDP socket.
  * @param on        true to receive them.
@@ -136,7 +138,8 @@ int32_t keepsock_datagram_set_multicast_loop(keepsock_datagram *datagram, bool o
 /**
  * Sets the TTL of multicast datagrams (IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS).
  *
- * Default: 1, the local network. Linux and FreeBSD.
+ * Default: 1, the local network. Linux, macOS,
+ * FreeBSD.
  *
  * @param datagram  A UDP socket.
  * @param ttl       0 to 255. 0 does not leave this machine.
@@ -153,7 +156,8 @@ int32_t keepsock_datagram_set_multicast_ttl(keepsock_datagram *datagram, uint8_t
 /**
  * Sets the interface for sending multicast datagrams (IP_MULTICAST_IF, IPV6_MULTICAST_IF).
  *
- * Default: the route to the group decides. Linux and FreeBSD.
+ * Default: the route to the group decides. Linux, macOS,
+ * FreeBSD.
  *
  * @param datagram        A UDP socket.
  * @param interface_name  The name or the index of the interface.
@@ -212,11 +216,12 @@ int32_t keepsock_datagram_set_tos(keepsock_datagram *datagram, uint8_t tos, keep
  *
  * UDP: the members ttl, tos and received_at_ns of keepsock_datagram_info, and interface_index for
  * every kind of local address. Unix sockets: received_at_ns and credentials. It adds a small cost
- * for each datagram. Default: false. Linux only.
+ * for each datagram. Default: false. macOS and FreeBSD: UDP only, ttl and tos of IPv4 only on a
+ * socket for IPv4.
  *
  * @param on  true to receive metadata.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS or FreeBSD; a Unix socket and not Linux
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
@@ -226,11 +231,13 @@ int32_t keepsock_datagram_set_recv_metadata(keepsock_datagram *datagram, bool on
                                             keepsock_error **error);
 
 /**
- * Sets whether routers and this machine must not fragment datagrams (IP_MTU_DISCOVER).
+ * Sets whether routers and this machine must not fragment datagrams (IP_MTU_DISCOVER,
+ * IP_DONTFRAG).
  *
  * Sending a datagram that is longer than the path MTU returns KEEPSOCK_ERR_TOO_LONG: immediately,
  * or for the next datagram if a router reports it later. keepsock_datagram_recv_error() returns
- * the path MTU. Default: false. Linux only.
+ * the path MTU. Default: false. Linux, macOS and FreeBSD; on the last two not for a socket that has
+ * both IP versions.
  *
  * @param datagram  A UDP socket.
  * @param on        true to forbid fragments.

@@ -15,6 +15,7 @@ mod faults;
 mod features;
 mod fuzz;
 mod install_check;
+mod links;
 mod models;
 mod msrv;
 mod netns;
@@ -41,6 +42,7 @@ cargo xtask <command>
                   delay and forget packets. Prints each measurement next to its control case
   wine            runs the library for Windows under Wine: unit tests, tests through both APIs, C
                   examples. Installs Wine into target/ first (root, debootstrap)
+  links           links the library and C examples for macOS and FreeBSD, with zig
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints
                   the matrix: sites, calls, faults, results, and the sites that no scene reaches
   faults --long   the same, ten times each
@@ -85,6 +87,10 @@ fn main() -> ExitCode {
         ["test", "--full"] => Box::new(|ws| Ok(suite::test(ws, true))),
         ["wine"] => Box::new(wine::wine),
         ["netns"] => Box::new(netns::netns),
+        ["links"] => Box::new(|ws| {
+            println!("{}", links::check(ws)?);
+            Ok(true)
+        }),
         ["dependencies"] => Box::new(|ws| {
             println!("{}", dependencies::check(ws)?);
             Ok(true)

@@ -9,8 +9,8 @@ use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
-    abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, models,
-    msrv, netns, sanitize, servers, soak, tools,
+    abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
+    models, msrv, netns, sanitize, servers, soak, tools,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -116,6 +116,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
     steps.step("models", || models::run(ws));
     // O1: the library type-checks for the other platforms.
     steps.step("other platforms", || cross::check(ws));
+    steps.step("links for macOS and FreeBSD", || links::check(ws));
     // Every combination of Cargo features compiles without warnings.
     steps.step("features", || features::check(ws));
     steps.step("oldest Rust", || msrv::check(ws));
