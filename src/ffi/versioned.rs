@@ -56,8 +56,9 @@ mod tests {
     use crate::ErrorKind;
     use crate::ffi::{Structure, Versioned};
 
-    /// A structure of the third version, which has all that the first and the second had.
-    #[repr(C)]
+    /// A structure of the third version, which has all that the first and the second had. It has the
+    /// alignment of its numbers on 64-bit systems.
+    #[repr(C, align(8))]
     #[derive(Clone, Copy)]
     struct grown {
         a: u64,

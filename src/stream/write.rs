@@ -236,7 +236,8 @@ impl ClientSocket {
         if bufs.len() > sys::SLICES_MAX && self.has(SEQPACKET) {
             // A packet has to be sent in one call, so the buffers are copied together.
             let mut packet = Vec::new();
-            if packet.try_reserve_exact(bufs.iter().map(|buf| buf.len()).sum()).is_err() {
+            let total = self.total(bufs)?;
+            if packet.try_reserve_exact(total).is_err() {
                 return Err(self.to_stop("write", ErrorKind::NoMemory.into(), 0));
             }
             bufs.iter().for_each(|buf| packet.extend_from_slice(buf));
@@ -245,7 +246,7 @@ impl ClientSocket {
         let io = self.enter("write")?;
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let mut done = 0;
-        let total = bufs.iter().map(|buf| buf.len()).sum();
+        let total = self.total(bufs)?;
         self.require_nonempty(total)?;
         let mut left = bufs;
         // Skips empty buffers at the front, with which a system call would return 0.
@@ -255,6 +256,13 @@ impl ClientSocket {
             self.send_slices(&io, &mut timeout, left, &mut done, total)
         });
         all.map_err(|cause| self.to_stop("write", cause, done))
+    }
+
+    fn total(&self, bufs: &[IoSlice<'_>]) -> Result<usize> {
+        sys::total_len(bufs.iter().map(|buf| buf.len())).ok_or_else(|| {
+            let error = self.failed("write", ErrorKind::InvalidArgument.into(), 0);
+            error.detail("the slices have more bytes than memory can have: write fewer at once")
+        })
     }
 
     /// Sends the slices `left`, which are the last of `total` bytes. `done` counts the bytes that the

@@ -76,6 +76,17 @@ mod datagram {
     #[cfg(keepsock_linux)]
     pub(crate) const UDP_GRO: c_int = 104;
 
+    /// The option that requests the receive time of each datagram, and the type of its control
+    /// message. On 32-bit systems SO_TIMESTAMPNS reports seconds of 32 bits, which end in 2038; the
+    /// option SO_TIMESTAMPNS_NEW of asm-generic/socket.h does not (Linux 5.1).
+    #[cfg(keepsock_linux)]
+    pub(crate) const TIMESTAMP: c_int =
+        if cfg!(target_pointer_width = "64") { libc::SO_TIMESTAMPNS } else { 64 };
+
+    /// Seconds and nanoseconds of such a control message.
+    #[cfg(keepsock_linux)]
+    pub(crate) type Timestamp = [i64; 2];
+
     fn v4(address: libc::in_addr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.s_addr)))
     }
@@ -213,9 +224,7 @@ mod datagram {
             IP_RECVTOS as TOS, IP_RECVTTL as TTL, SCM_TIMESTAMP as TIMESTAMP, timeval as Timestamp,
         };
         #[cfg(keepsock_linux)]
-        use libc::{
-            IP_TOS as TOS, IP_TTL as TTL, SCM_TIMESTAMPNS as TIMESTAMP, timespec as Timestamp,
-        };
+        use libc::{IP_TOS as TOS, IP_TTL as TTL};
         // Linux: IP_TOS is one byte, all others are an int (ip(7)). macOS and FreeBSD: the messages of
         // IPv4 are one byte.
         let number = || match len {
@@ -236,10 +245,11 @@ mod datagram {
                 // SAFETY: the type and the length identify the structure.
                 let at = unsafe { data.cast::<Timestamp>().read_unaligned() };
                 #[cfg(keepsock_linux)]
-                let nanos = u32::try_from(at.tv_nsec).ok();
+                let (seconds, nanos) = (at[0], u32::try_from(at[1]).ok());
                 #[cfg(not(keepsock_linux))]
-                let nanos = u32::try_from(at.tv_usec).ok().and_then(|us| us.checked_mul(1000));
-                if let (Ok(seconds), Some(nanos)) = (u64::try_from(at.tv_sec), nanos) {
+                let (seconds, nanos) =
+                    (at.tv_sec, u32::try_from(at.tv_usec).ok().and_then(|us| us.checked_mul(1000)));
+                if let (Ok(seconds), Some(nanos)) = (u64::try_from(seconds), nanos) {
                     told.details.at = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
                 }
             }

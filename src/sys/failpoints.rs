@@ -155,9 +155,10 @@ pub(super) mod calls {
     use std::panic::Location;
     use std::time::Duration;
 
-    use libc::{mmsghdr, msghdr, nfds_t, off_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
+    use libc::{mmsghdr, msghdr, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
     use socket2::{SockAddr, TcpKeepalive};
 
+    use super::super::large_file::{self, off_t};
     use super::{set_errno, with_fault};
 
     /// The result of a function of C that fails.
@@ -173,7 +174,7 @@ pub(super) mod calls {
             #[track_caller]
             pub(in crate::sys) unsafe fn $name($($arg: $type),*) -> $result {
                 // SAFETY: the caller keeps the requirements.
-                let run = |_| unsafe { libc::$name($($arg),*) };
+                let run = |_| unsafe { large_file::$name($($arg),*) };
                 with_fault(Location::caller(), stringify!($name), run, failed_c)
             }
         )*};
@@ -198,11 +199,12 @@ pub(super) mod calls {
             len: *mut socklen_t) -> c_int;
         getrlimit(what: c_uint, limit: *mut libc::rlimit) -> c_int;
         flock(fd: c_int, how: c_int) -> c_int;
+        openat(folder: c_int, name: *const c_char, flags: c_int) -> c_int;
         fchmod(fd: c_int, mode: libc::mode_t) -> c_int;
         fchownat(fd: c_int, name: *const c_char, uid: libc::uid_t, gid: libc::gid_t,
             flags: c_int) -> c_int;
-        fstat(fd: c_int, stat: *mut libc::stat) -> c_int;
-        fstatfs(fd: c_int, stat: *mut libc::statfs) -> c_int;
+        fstat(fd: c_int, stat: *mut large_file::stat) -> c_int;
+        fstatfs(fd: c_int, stat: *mut large_file::statfs) -> c_int;
         fork() -> libc::pid_t;
         kill(process: libc::pid_t, signal: c_int) -> c_int;
         waitpid(process: libc::pid_t, status: *mut c_int, flags: c_int) -> libc::pid_t;
@@ -221,7 +223,7 @@ pub(super) mod calls {
                 let run = |is_short: bool| {
                     let $count = if is_short { $count.min(1) } else { $count };
                     // SAFETY: the caller keeps the requirements, and fewer elements are passed.
-                    unsafe { libc::$name($fd, $($arg),*) }
+                    unsafe { large_file::$name($fd, $($arg),*) }
                 };
                 with_fault(Location::caller(), stringify!($name), run, failed_c)
             }

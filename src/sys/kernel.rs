@@ -15,7 +15,7 @@ mod plain {
     use std::io;
 
     #[cfg(unix)]
-    pub(in crate::sys) use libc::*;
+    pub(in crate::sys) use super::super::large_file::*;
     pub(crate) use socket2::SockRef;
 
     /// Makes a system call through a library that has its own function for it.

@@ -66,6 +66,8 @@ pub(crate) mod fork;
 mod kernel;
 #[cfg(keepsock_kqueue)]
 mod kqueue;
+#[cfg(unix)]
+mod large_file;
 #[cfg(feature = "serve")]
 mod lend;
 #[cfg(all(test, keepsock_model))]
@@ -397,5 +399,26 @@ pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) 
                 .with_interval(k.interval())
                 .with_retries(k.count()),
         ),
+    }
+}
+
+/// The sum of the lengths of slices. `None`: the sum is longer than memory can be. Slices of one buffer
+/// can reach that on a 32-bit system.
+pub(crate) fn total_len(lens: impl Iterator<Item = usize>) -> Option<usize> {
+    let total = lens.fold(0usize, usize::saturating_add);
+    isize::try_from(total).is_ok().then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::total_len;
+
+    #[test]
+    fn total_len_rejects_a_sum_above_the_longest_memory() {
+        let half = isize::MAX as usize / 2;
+        assert_eq!(total_len([1, 2, 3].into_iter()), Some(6));
+        assert_eq!(total_len([half, half, 1].into_iter()), Some(isize::MAX as usize));
+        assert_eq!(total_len([half, half, 2].into_iter()), None);
+        assert_eq!(total_len([half; 8].into_iter()), None, "the sum does not fit into usize");
     }
 }

@@ -77,7 +77,8 @@ mod platform {
             if let Some(time) = time {
                 spec.it_value.tv_sec = time.as_secs().try_into().unwrap_or(i32::MAX.into());
                 // A time of zero would disarm the timer.
-                spec.it_value.tv_nsec = time.subsec_nanos().max(1).into();
+                // Fits in 32 bits, which is what c_long has on 32-bit systems.
+                spec.it_value.tv_nsec = time.subsec_nanos().max(1) as libc::c_long;
             }
             let timer = self.timer.as_raw_fd();
             // SAFETY: the kernel reads one itimerspec.

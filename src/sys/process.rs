@@ -34,7 +34,7 @@ mod platform {
     use super::super::unix::forbid_sigpipe;
     use super::super::{Borrowed, Owned, connection_kind};
     use super::FIRST_INHERITED;
-    use crate::sys::kernel;
+    use crate::sys::{kernel, large_file};
 
     /// The kind of a passed descriptor.
     pub(crate) enum StartedWith {
@@ -106,7 +106,7 @@ mod platform {
         status(RawFd::try_from(number).ok()?).ok().map(|stat| of(&stat))
     }
 
-    fn of(stat: &libc::stat) -> (u64, u64) {
+    fn of(stat: &large_file::stat) -> (u64, u64) {
         // The types of these members differ between systems.
         #[allow(clippy::unnecessary_cast)]
         (stat.st_dev as u64, stat.st_ino as u64)
@@ -123,7 +123,7 @@ mod platform {
             let open = || check(libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as isize);
             let fd = kernel::call("pidfd_open", open).ok()?;
             let fd = OwnedFd::from_raw_fd(RawFd::try_from(fd).ok()?);
-            let mut kind: libc::statfs = mem::zeroed();
+            let mut kind: large_file::statfs = mem::zeroed();
             check_int(kernel::fstatfs(fd.as_raw_fd(), &raw mut kind)).ok()?;
             (fd, kind)
         };
@@ -138,10 +138,10 @@ mod platform {
         None
     }
 
-    fn status(fd: RawFd) -> io::Result<libc::stat> {
+    fn status(fd: RawFd) -> io::Result<large_file::stat> {
         // SAFETY: stat consists of integers, and the kernel fills it in.
         unsafe {
-            let mut stat: libc::stat = mem::zeroed();
+            let mut stat: large_file::stat = mem::zeroed();
             check_int(kernel::fstat(fd, &raw mut stat))?;
             Ok(stat)
         }

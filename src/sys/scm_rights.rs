@@ -107,10 +107,16 @@ mod here {
             on.is_ok_and(|(on, _)| on != 0)
         };
         let before = BEFORE.into_iter().filter(|(name, _)| requested(*name));
+        let before = before.map(|(_, size)| space(size)).sum::<usize>();
+        // 32-bit systems also have SO_TIMESTAMP_NEW and SO_TIMESTAMPNS_NEW of asm-generic/socket.h, with
+        // two numbers of 64 bits. The kernel reports both of them while the second one is on.
+        let has_long_time =
+            cfg!(target_pointer_width = "32") && [63, 64].into_iter().any(requested);
+        let before = before + if has_long_time { space(16) } else { 0 };
         // SAFETY: CMSG_LEN only computes a size. CMSG_SPACE has room for one descriptor more if max
         // is odd.
         let descriptors = unsafe { libc::CMSG_LEN((max * EACH) as c_uint) } as usize;
-        before.map(|(_, size)| space(size)).sum::<usize>() + descriptors
+        before + descriptors
     }
 
     #[cfg(not(keepsock_linux))]
@@ -235,7 +241,7 @@ mod here {
     #[cfg(keepsock_linux)]
     fn open_socket_file(socket: Borrowed<'_>, path: &Path) -> io::Result<std::fs::File> {
         use std::os::fd::{FromRawFd, OwnedFd};
-        use std::os::unix::fs::OpenOptionsExt;
+        use std::os::unix::ffi::OsStrExt;
         const SIOCUNIXFILE: libc::c_ulong = 0x89e0; // linux/un.h, Linux 4.13; not in libc
         let no_argument = std::ptr::null_mut::<c_int>();
         // SAFETY: the request has no argument, and returns a new descriptor that only this function owns.
@@ -245,9 +251,20 @@ mod here {
                 return Ok(OwnedFd::from_raw_fd(file).into());
             }
         }
-        let mut how = std::fs::OpenOptions::new();
-        let how = how.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
-        kernel::call("openat", || how.open(path))
+        // The standard library removes O_PATH from the flags of a program with musl, whose O_ACCMODE
+        // contains it.
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        loop {
+            // SAFETY: the name is NUL-terminated. The descriptor is new, and only this function owns it.
+            let opened = unsafe {
+                check_int(kernel::openat(libc::AT_FDCWD, name.as_ptr(), flags))
+                    .map(|fd| std::fs::File::from(OwnedFd::from_raw_fd(fd)))
+            };
+            if !opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+                return opened;
+            }
+        }
     }
 
     /// The device and inode of the file of a bound socket. An error if the path leads to another kind of

@@ -132,7 +132,7 @@ mod direct {
         quiet: &mut NoSigpipe,
     ) -> io::Result<usize> {
         let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
-        let mut at = libc::off_t::try_from(offset).map_err(too_large)?;
+        let mut at = super::super::large_file::off_t::try_from(offset).map_err(too_large)?;
         let count = len.min(MOST) as usize;
         // SAFETY: the kernel reads and writes the offset, which outlives the call.
         let sent = check(unsafe {
@@ -248,9 +248,9 @@ pub(crate) use direct::*;
 /// Reads at an offset, without the file's position; returns 0 at the end of the file.
 #[cfg(unix)]
 pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    use super::large_file::off_t;
     use std::os::fd::AsRawFd;
-    let at =
-        libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    let at = off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     loop {
         // SAFETY: the kernel writes at most buf.len() bytes into buf.
         let read = super::errno::check(unsafe {
@@ -273,7 +273,7 @@ pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::
 pub(crate) fn is_character_device(file: FileRef<'_>) -> bool {
     use std::os::fd::AsRawFd;
     // SAFETY: stat consists of integers.
-    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    let mut found: super::large_file::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes the structure.
     let known = unsafe { super::kernel::fstat(file.as_raw_fd(), &raw mut found) } == 0;
     known && found.st_mode & libc::S_IFMT == libc::S_IFCHR

@@ -415,6 +415,10 @@ impl Framing {
         len: usize,
         mut parts: impl Iterator<Item = &'p [u8]>,
     ) -> String {
+        if len == usize::MAX {
+            return "the slices have more bytes than memory can have: send fewer at once"
+                .to_owned();
+        }
         match self {
             Framing::Lines { .. } if parts.any(|part| part.contains(&b'\n')) => {
                 "the line contains LF, which ends a line: send each line by its own call".to_owned()

@@ -360,15 +360,11 @@ fn recv_without_datagram_times_out<A: Api>() {
 /// D1, T2: a receive that waits for its datagram makes one system call with a timeout, and two with a
 /// token or on a socket that other processes may share.
 fn recv_with_timeout_or_token_makes_few_system_calls<A: Api>() {
-    #[cfg(target_arch = "x86_64")]
-    const POLL: libc::c_long = libc::SYS_poll;
-    #[cfg(not(target_arch = "x86_64"))]
-    const POLL: libc::c_long = libc::SYS_ppoll;
     const CALLS: [(libc::c_long, Option<libc::c_int>); 4] = [
-        (POLL, None),
+        (system::POLL, None),
         (libc::SYS_recvfrom, None),
         (libc::SYS_recvmsg, None),
-        (libc::SYS_recvmmsg, None),
+        (system::RECVMMSG, None),
     ];
     let test = test_name!(A, "recv_with_timeout_or_token_makes_few_system_calls");
     process::in_process(&test, LIMIT, || {
@@ -1353,7 +1349,7 @@ fn serve_with_answer<A: Api>(server: &A::Datagram, errno: i32, times: usize) -> 
     let fd = server.fd().unwrap();
     std::thread::scope(|scope| {
         let serve = scope.spawn(|| {
-            limits::answer(libc::SYS_recvmmsg, Some(fd), -i64::from(errno), times);
+            limits::answer(system::RECVMMSG, Some(fd), -i64::from(errno), times);
             server.serve(1, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap()
         });
         serve.join().unwrap()
@@ -1462,7 +1458,7 @@ fn recv_without_memory_keeps_the_datagram<A: Api>() {
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         let fd = server.fd().unwrap();
-                        limits::answer(libc::SYS_recvmmsg, Some(fd), -i64::from(errno), 1);
+                        limits::answer(system::RECVMMSG, Some(fd), -i64::from(errno), 1);
                         fails(server.recv_batch(&[8; 2]), ErrorKind::NoMemory);
                         assert_eq!(server.recv_batch(&[8; 2]).unwrap()[0].bytes, b"y");
                     });

@@ -1548,17 +1548,21 @@ mod c_only {
                 status
             };
             let known = size_of::<keepsock_callbacks>();
-            let torn = [20, known - 8, known - 4, known - 1, known + 1, known + 4];
-            for size in [0, 7, 8, 16, 4096, usize::MAX].into_iter().chain(torn) {
+            // The size of a member.
+            let one = size_of::<usize>();
+            let half = one / 2;
+            let torn =
+                [2 * one + half, known - one, known - half, known - 1, known + 1, known + half];
+            for size in [0, one - 1, one, 2 * one, 4096, usize::MAX].into_iter().chain(torn) {
                 set_size(size);
                 gives(INVALID, "callbacks.size is", serve);
             }
-            set_size(known + 8);
-            let extra = callbacks.cast::<usize>().add(known / 8);
+            set_size(known + one);
+            let extra = callbacks.cast::<usize>().add(known / one);
             extra.write(1);
             gives(ErrorKind::Unsupported.code(), "does not know", serve);
             extra.write(0);
-            for size in [known, known + 8] {
+            for size in [known, known + one] {
                 set_size(size);
                 let (server, mut service) = (new_server(), null_mut());
                 let (user, out) = (null_mut(), &raw mut service);

@@ -21,7 +21,7 @@ use crate::support::process::in_process;
 use crate::support::{Activation as _, Handed};
 use crate::support::{
     Api, Client, MORE_THAN_FITS, Opt, RustApi, Server, Transport, eventually, fails, pair,
-    refused_address, small_pair, with_raw_peer,
+    refused_address, small_pair, system, with_raw_peer,
 };
 #[cfg(feature = "serve")]
 use crate::support::{Connection as _, Serve, Service};
@@ -424,7 +424,7 @@ fn datagram_service_retries_are_logged_once<W: Way>() {
     let begin = Instant::now();
     let service = thread::scope(|scope| {
         let serve = scope.spawn(|| {
-            limits::forbid(libc::SYS_recvmmsg, Some(fd as libc::c_int), libc::ENOMEM);
+            limits::forbid(system::RECVMMSG, Some(fd as libc::c_int), libc::ENOMEM);
             server.serve(1, Box::new(|_, _| ())).unwrap()
         });
         serve.join().unwrap()

@@ -12,11 +12,12 @@ use std::time::Duration;
 use crate::liveness::{PING, heartbeats_wait_for_the_end_of};
 use crate::support::system::{Pest, with_signals};
 use crate::support::*;
-use crate::support::{limits, process};
+use crate::support::{limits, process, system};
 use keepsock::ErrorKind;
 
 both_apis![
     send_file_sends_the_requested_part,
+    send_file_beyond_32_bits_sends_the_requested_part,
     send_file_copies_in_the_kernel,
     send_file_to_slow_reader_times_out,
     send_file_interrupted_by_signals_continues,
@@ -67,6 +68,19 @@ fn sends<A: Api>(transport: Transport, file: &File, offset: u64, len: u64, expec
             assert!(got.join().unwrap() == expected);
         });
     }
+}
+
+/// I5, O1: offsets and sizes of files have 64 bits, also on 32-bit systems.
+fn send_file_beyond_32_bits_sends_the_requested_part<A: Api>() {
+    // Memory holds only the bytes that were written.
+    let mut file = system::blank_file(6 << 30);
+    for offset in [(2 << 30) - 2, (4 << 30) - 2, 5 << 30] {
+        file.seek(std::io::SeekFrom::Start(offset)).unwrap();
+        file.write_all(b"part").unwrap();
+        sends::<A>(Transport::Tcp, &file, offset, 4, b"part");
+        sends::<A>(Transport::Unix, &file, offset, 4, b"part");
+    }
+    sends::<A>(Transport::Tcp, &file, (6 << 30) - 3, u64::MAX, &[0; 3]);
 }
 
 /// I5: 0, 1 and millions of bytes, from an offset, and beyond the end of the file.
@@ -281,11 +295,12 @@ fn send_file_needs_three_system_calls<A: Api>() {
         Duration::from_secs(60),
         || {
             use crate::support::libc::{
-                SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile,
+                SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask,
             };
             let file = system::blank_file(1000);
             let token = A::token();
-            let calls = [SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, SYS_sendfile];
+            let calls =
+                [SYS_fcntl, SYS_ioctl, SYS_rt_sigpending, SYS_rt_sigprocmask, system::SENDFILE];
             let calls = limits::count_calls_of(&calls);
             for expected in [3, 2] {
                 for way in 0..3 {
@@ -457,7 +472,7 @@ fn send_file_of_proc_file_succeeds<A: Api>() {
         || {
             let all = bytes(1_000_003);
             let file = file_of(&all);
-            limits::forbid(libc::SYS_sendfile, None, libc::ENOSYS);
+            limits::forbid(system::SENDFILE, None, libc::ENOSYS);
             for transport in TRANSPORTS {
                 sends::<A>(transport, &file, 3, u64::MAX, &all[3..]);
             }

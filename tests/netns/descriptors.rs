@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{limits, process, timing, watch};
+use crate::support::{limits, process, system, timing, watch};
 use keepsock::{
     CancelToken, ClientSocket, Connection, DatagramSocket, Endpoint, ErrorKind, ServeOptions,
     ServerSocket, SocketOptions,
@@ -540,12 +540,6 @@ fn pair() -> (ClientSocket, TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// Calls poll(2) through the C library.
-#[cfg(target_arch = "x86_64")]
-const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
-const POLL: libc::c_long = libc::SYS_ppoll;
-
 /// L3: after a peer's reset during a read, the received bytes are counted and kept, and every later
 /// call reports the reset.
 #[test]
@@ -560,7 +554,7 @@ fn read_during_reset_keeps_received_bytes() {
         });
         peer.write_all(b"part").unwrap();
         // After a partial read the call waits in poll for the rest of its time.
-        watch::await_blocked(thread.recv().unwrap(), POLL);
+        watch::await_blocked(thread.recv().unwrap(), system::POLL);
         reset(peer);
         let err = call.join().unwrap();
         assert_eq!((err.kind(), err.os_error()), (ErrorKind::Reset, Some(libc::ECONNRESET)));

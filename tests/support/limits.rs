@@ -8,8 +8,8 @@ pub fn need_descriptors(needed: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    if limit.rlim_max < needed {
-        let most = limit.rlim_max;
+    let most = limit.rlim_max;
+    if most < needed as libc::rlim_t {
         super::process::cannot(&format!(
             "{needed} descriptors are needed, {most} is the hard limit"
         ));
@@ -21,6 +21,7 @@ pub fn need_descriptors(needed: u64) {
 
 /// Limits this process to this many descriptors from now on.
 pub fn limit_descriptors(most: u64) {
+    let most = most as libc::rlim_t;
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: the kernel reads one rlimit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
@@ -35,7 +36,7 @@ pub fn limit_memory(more: Option<u64>) {
     unsafe {
         let page = u64::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap();
         assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
-        limit.rlim_cur = more.map_or(limit.rlim_max, |more| pages * page + more);
+        limit.rlim_cur = more.map_or(limit.rlim_max, |more| (pages * page + more) as libc::rlim_t);
         assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
     }
 }
@@ -142,8 +143,7 @@ pub fn count_calls() -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
         SYS_setsockopt,
         SYS_socket,
         SYS_timerfd_create,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll,
+        super::system::POLL,
     ];
     count_calls_of(&calls)
 }
@@ -199,7 +199,13 @@ fn install(
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_SET_MODE_FILTER;
         let installed = libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program);
-        assert!(installed >= 0 || flags != 0, "{}", std::io::Error::last_os_error());
+        let error = std::io::Error::last_os_error();
+        if installed < 0 && error.raw_os_error() == Some(libc::ENOSYS) {
+            super::process::cannot(
+                "the kernel has no seccomp(2), or an emulator does not pass it on",
+            );
+        }
+        assert!(installed >= 0 || flags != 0, "{error}");
         i32::try_from(installed).unwrap()
     }
 }

@@ -17,28 +17,68 @@ pub fn thread_id() -> i32 {
 
 /// Whether a thread of this process sleeps in a system call that waits for a socket.
 pub fn waits_for_a_socket(thread: i32) -> bool {
-    const WAITS: [libc::c_long; 10] = [
-        libc::SYS_sendfile,
+    const WAITS: &[libc::c_long] = &[
+        SENDFILE,
         // The thread waits for the end of another thread's write.
         libc::SYS_futex,
         libc::SYS_recvfrom,
         libc::SYS_recvmsg,
-        libc::SYS_recvmmsg,
+        RECVMMSG,
         libc::SYS_sendto,
         libc::SYS_sendmsg,
         libc::SYS_accept4,
         libc::SYS_ppoll,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll,
-        #[cfg(not(target_arch = "x86_64"))]
-        libc::SYS_ppoll,
+        POLL,
+        // The calls with times of 64 bits.
+        #[cfg(target_pointer_width = "32")]
+        FUTEX_TIME64,
+        #[cfg(target_pointer_width = "32")]
+        PPOLL_TIME64,
+        // glibc makes some calls of sockets through it.
+        #[cfg(target_arch = "x86")]
+        libc::SYS_socketcall,
     ];
     let read = |what: &str| std::fs::read_to_string(format!("/proc/self/task/{thread}/{what}"));
-    let Ok(call) = read("syscall") else {
+    let call = if is_emulated() { None } else { read("syscall").ok() };
+    let Some(call) = call else {
         // On a kernel without this file, the sleeping state must suffice.
         return read("stat").is_ok_and(|s| s.rsplit(')').next().unwrap_or("").starts_with(" S"));
     };
     call.split(' ').next().and_then(|n| n.parse().ok()).is_some_and(|n| WAITS.contains(&n))
+}
+
+/// The system call that poll(3) makes.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+pub const POLL: libc::c_long = libc::SYS_poll;
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+pub const POLL: libc::c_long = libc::SYS_ppoll;
+
+/// The system call of sendfile(2) for offsets of 64 bits.
+#[cfg(target_pointer_width = "64")]
+pub const SENDFILE: libc::c_long = libc::SYS_sendfile;
+#[cfg(target_pointer_width = "32")]
+pub const SENDFILE: libc::c_long = libc::SYS_sendfile64;
+
+/// The system call that recvmmsg(2) of the C library makes.
+pub const RECVMMSG: libc::c_long =
+    if cfg!(target_pointer_width = "64") { libc::SYS_recvmmsg } else { 417 };
+
+// asm-generic/unistd.h: these have the same numbers on all 32-bit systems.
+#[cfg(target_pointer_width = "32")]
+pub const PPOLL_TIME64: libc::c_long = 414;
+#[cfg(target_pointer_width = "32")]
+pub const FUTEX_TIME64: libc::c_long = 422;
+
+/// Whether an emulator runs this program: the kernel then reports system calls that this program did not
+/// make, with the numbers of another architecture.
+pub fn is_emulated() -> bool {
+    static EMULATED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *EMULATED.get_or_init(|| {
+        // proc(5): the reading thread makes the system call read(2).
+        let call = std::fs::read_to_string("/proc/thread-self/syscall");
+        let own = format!("{} ", libc::SYS_read);
+        call.is_ok_and(|call| !call.starts_with("running") && !call.starts_with(&own))
+    })
 }
 
 /// The kernel's value of an integer option.
@@ -206,6 +246,10 @@ pub fn errno() -> i32 {
 /// A thread, as a target of signals.
 #[derive(Clone, Copy)]
 pub struct Target(libc::pthread_t);
+
+// musl's pthread_t is a pointer to data that the C library protects.
+unsafe impl Send for Target {}
+unsafe impl Sync for Target {}
 
 impl Target {
     pub fn this_thread() -> Target {
@@ -414,7 +458,9 @@ pub fn plain_connect(address: std::net::SocketAddr) {
 pub fn identity(fd: RawFd) -> Option<(u64, u64)> {
     let mut stat = unsafe { std::mem::zeroed::<libc::stat>() };
     let found = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
-    found.then_some((stat.st_dev, stat.st_ino))
+    // The type of the inode differs between systems.
+    #[allow(clippy::unnecessary_cast)]
+    found.then_some((stat.st_dev as u64, stat.st_ino as u64))
 }
 
 /// Both ends of a pipe.
@@ -700,7 +746,9 @@ pub fn pidfd_inode() -> Option<u64> {
         let mut stat: libc::stat = std::mem::zeroed();
         assert_eq!(libc::fstatfs(fd.as_raw_fd(), &raw mut kind), 0);
         assert_eq!(libc::fstat(fd.as_raw_fd(), &raw mut stat), 0);
-        (kind.f_type == 0x5049_4446).then_some(stat.st_ino)
+        // The types of these members differ between systems.
+        #[allow(clippy::unnecessary_cast)]
+        (kind.f_type as u32 == 0x5049_4446).then_some(stat.st_ino as u64)
     }
 }
 
@@ -951,15 +999,19 @@ pub fn timeouts(fd: RawFd) -> [u128; 2] {
 /// file of proc_pid_syscall(5).
 pub fn waits_for_events(name: &str) -> bool {
     let is_wait = |call: String| {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
         let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
         let waits = [libc::SYS_epoll_pwait];
         call.split(' ').next().and_then(|n| n.parse().ok()).is_some_and(|n| waits.contains(&n))
     };
     std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
         let read = |what: &str| std::fs::read_to_string(task.path().join(what));
-        read("comm").is_ok_and(|of| of.trim_end() == name) && read("syscall").is_ok_and(is_wait)
+        let waits = || match is_emulated() {
+            true => read("stat").is_ok_and(|stat| stat.contains(") S ")),
+            false => read("syscall").is_ok_and(is_wait),
+        };
+        read("comm").is_ok_and(|of| of.trim_end() == name) && waits()
     })
 }
 

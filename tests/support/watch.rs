@@ -99,8 +99,7 @@ pub fn cpu_time() -> Duration {
         usage
     };
     let time = |t: libc::timeval| {
-        Duration::from_secs(t.tv_sec.unsigned_abs())
-            + Duration::from_micros(t.tv_usec.unsigned_abs())
+        Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
     };
     time(usage.ru_utime) + time(usage.ru_stime)
 }
@@ -110,7 +109,7 @@ pub fn monotonic() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) }, 0);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Returns which of these sockets are readable or closed. Waits for one, for at most 30 s.
@@ -161,7 +160,7 @@ pub fn is_held_back(socket: &impl AsFd) -> bool {
     let mut unsent: libc::c_int = 0;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel writes one int.
-    assert_eq!(unsafe { libc::ioctl(fd, libc::SIOCOUTQNSD, &raw mut unsent) }, 0);
+    assert_eq!(unsafe { libc::ioctl(fd, libc::SIOCOUTQNSD as _, &raw mut unsent) }, 0);
     unsent > 0 && unacknowledged(socket) == 0
 }
 

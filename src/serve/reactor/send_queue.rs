@@ -10,6 +10,7 @@ use crate::io::memory::joined;
 use crate::serve::OverflowPolicy;
 use crate::serve::capacity::MESSAGE_OVERHEAD;
 use crate::serve::stats::Dropped;
+use crate::sys;
 use crate::types::framing::{Encoded, Framing};
 
 /// The maximum number of chunks in one system call.
@@ -27,7 +28,9 @@ impl<'a> Body<'a> {
     pub(super) fn len(&self) -> usize {
         match self {
             Body::Whole(bytes) => bytes.len(),
-            Body::Parts(parts) => parts.iter().fold(0, |sum, part| sum.saturating_add(part.len())),
+            Body::Parts(parts) => {
+                sys::total_len(parts.iter().map(|part| part.len())).unwrap_or(usize::MAX)
+            }
         }
     }
 
@@ -54,6 +57,9 @@ impl<'a> Message<'a> {
     /// Encodes a message. Returns `None` if the framing cannot represent it.
     #[inline(always)]
     pub(super) fn new(framing: Framing, body: Body<'a>) -> Option<Message<'a>> {
+        if matches!(body, Body::Parts(_)) && body.len() == usize::MAX {
+            return None;
+        }
         let (before, after) = framing.mark_parts(body.len(), body.parts())?;
         Some(Message { before, body, after, copy: OnceCell::new() })
     }

@@ -13,11 +13,11 @@ use super::{Buffers, Reported, Run, Source};
 use crate::sys::CancellationDisabled;
 use crate::sys::ancillary::{Received, read};
 #[cfg(keepsock_linux)]
-use crate::sys::ancillary::{each_control, read_inet, read_name};
+use crate::sys::ancillary::{Timestamp, each_control, read_inet, read_name};
 use crate::sys::errno::check;
 use crate::sys::kernel;
 use crate::sys::unix::{LINUX, NO_SIGPIPE, flags, is_too_long};
-use crate::sys::{Borrowed, Wait};
+use crate::sys::{Borrowed, Wait, total_len};
 #[cfg(keepsock_linux)]
 use crate::sys::{errno::check_int, unix::syscall};
 
@@ -34,7 +34,7 @@ pub(crate) const UDP_CONTROL: usize = 256;
 #[cfg(keepsock_linux)]
 // SAFETY: CMSG_SPACE only computes a size.
 pub(crate) const UNIX_CONTROL: usize = unsafe {
-    libc::CMSG_SPACE(size_of::<libc::timespec>() as libc::c_uint)
+    libc::CMSG_SPACE(size_of::<Timestamp>() as libc::c_uint)
         + libc::CMSG_SPACE(size_of::<libc::ucred>() as libc::c_uint)
 } as usize;
 #[cfg(not(keepsock_linux))]
@@ -225,7 +225,8 @@ pub(crate) fn send_datagram(
     let mut msg = header(run, &mut control, ipv6);
     let mut room = MaybeUninit::<[u8; JOINED]>::uninit();
     let mut joined = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: 0 };
-    if run.pieces.len() > 1 && run.pieces.iter().map(|piece| piece.len()).sum::<usize>() <= JOINED {
+    let total = || total_len(run.pieces.iter().map(|piece| piece.len()));
+    if run.pieces.len() > 1 && total().is_some_and(|total| total <= JOINED) {
         for piece in run.pieces {
             // SAFETY: the pieces together are not longer than the space.
             unsafe {

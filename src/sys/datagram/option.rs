@@ -10,6 +10,8 @@ use libc::c_int;
 use socket2::SockAddr;
 
 use super::{Memory, Sending, ToGroups};
+#[cfg(keepsock_linux)]
+use crate::sys::ancillary::TIMESTAMP;
 use crate::sys::kernel;
 use crate::sys::{Borrowed, Families, sockopt};
 
@@ -67,7 +69,7 @@ pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTTL, on)?;
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, on)?;
     }
-    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on)
+    set(socket, libc::SOL_SOCKET, TIMESTAMP, on)
 }
 
 /// Requests the sender's credentials (SO_PASSCRED of unix(7)) and the time of each datagram of a Unix
@@ -76,7 +78,7 @@ pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -
 #[cfg(keepsock_linux)]
 pub(crate) fn want_sender(socket: Borrowed<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, true)?;
-    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, true)
+    set(socket, libc::SOL_SOCKET, TIMESTAMP, true)
 }
 
 #[cfg(not(keepsock_linux))]

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use super::everything::Everything;
 use crate::support::handshake::Handshakes;
 use crate::support::process::{self, Helper, report};
+#[cfg(target_pointer_width = "32")]
+use crate::support::system::FUTEX_TIME64;
+use crate::support::system::RECVMMSG;
 use crate::support::{Service, limits};
 use libc::seccomp_data;
 
@@ -87,6 +90,7 @@ fn descriptors_are_made_with_close_on_exec<A: Handshakes>() {
     let calls = [
         SYS_socket,
         SYS_socketpair,
+        #[cfg(not(target_arch = "x86"))]
         SYS_accept,
         SYS_accept4,
         SYS_epoll_create1,
@@ -98,13 +102,13 @@ fn descriptors_are_made_with_close_on_exec<A: Handshakes>() {
         SYS_fcntl,
         SYS_openat,
         SYS_recvmsg,
-        SYS_recvmmsg,
+        RECVMMSG,
         SYS_memfd_create,
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
         SYS_open,
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
         SYS_pipe,
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
         SYS_dup2,
     ];
     let wrong = wrong_calls::<A>(&calls.map(|call| (call, None)), |call| {
@@ -119,7 +123,7 @@ fn descriptors_are_made_with_close_on_exec<A: Handshakes>() {
             SYS_dup3 | SYS_openat => lacks(2, O_CLOEXEC),
             SYS_fcntl => call.args[1] == F_DUPFD as u64,
             SYS_recvmsg => lacks(2, MSG_CMSG_CLOEXEC),
-            SYS_recvmmsg => lacks(3, MSG_CMSG_CLOEXEC),
+            RECVMMSG => lacks(3, MSG_CMSG_CLOEXEC),
             SYS_memfd_create => call.args[1] & u64::from(MFD_CLOEXEC) == 0,
             _ => true,
         }
@@ -132,14 +136,22 @@ fn waits_do_not_depend_on_the_wall_clock<A: Handshakes>() {
     use libc::*;
     // Waits with a limit of time (futex(2)). FUTEX_CLOCK_REALTIME is 256, FUTEX_PRIVATE_FLAG is 128.
     let futex = |operation| (SYS_futex, Some((1, operation)));
+    #[cfg(target_pointer_width = "32")]
+    let futex_64 = |operation| (FUTEX_TIME64, Some((1, operation)));
     let calls = [
         futex(FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME),
         futex(FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME | FUTEX_PRIVATE_FLAG),
         (SYS_timerfd_create, None),
         (SYS_clock_nanosleep, None),
+        #[cfg(target_pointer_width = "32")]
+        futex_64(FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME),
+        #[cfg(target_pointer_width = "32")]
+        futex_64(FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME | FUTEX_PRIVATE_FLAG),
     ];
     let wrong = wrong_calls::<A>(&calls, |call| match c_long::from(call.nr) {
         SYS_futex => call.args[3] != 0,
+        #[cfg(target_pointer_width = "32")]
+        FUTEX_TIME64 => call.args[3] != 0,
         SYS_timerfd_create => call.args[0] == CLOCK_REALTIME as u64,
         // A relative time does not depend on a change of the clock.
         _ => call.args[0] == CLOCK_REALTIME as u64 && call.args[1] & TIMER_ABSTIME as u64 != 0,

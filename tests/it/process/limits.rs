@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 
 use crate::support::handshake::Handshakes;
 use crate::support::process;
-use crate::support::system::{self, Forked};
+use crate::support::system::{self, Forked, RECVMMSG};
 use crate::support::{
     Client, Connection, Datagrams, INFINITE, On, Opt, Outcome, PendingConnect, Reconnect, Server,
     Service, TempDir, Token, Transport, fails, limits, pair_with, somewhere, while_waiting,
@@ -109,7 +109,7 @@ fn set_limit(soft: u64) {
     // SAFETY: the kernel writes and reads one rlimit.
     unsafe {
         assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
-        limit.rlim_cur = soft;
+        limit.rlim_cur = soft as libc::rlim_t;
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
     }
 }
@@ -210,7 +210,7 @@ fn calls_with_a_denied_system_call_work_or_fail_clearly<A: Handshakes>() {
         ("timerfd_create", SYS_timerfd_create),
         ("timerfd_settime", SYS_timerfd_settime),
         ("sendmmsg", SYS_sendmmsg),
-        ("recvmmsg", SYS_recvmmsg),
+        ("recvmmsg", RECVMMSG),
         ("recvmsg", SYS_recvmsg),
         ("sendmsg", SYS_sendmsg),
         ("getsockname", SYS_getsockname),

@@ -125,10 +125,13 @@ pub fn no_starts() -> RwLockReadGuard<'static, ()> {
 /// This test program again, for one test.
 pub(super) fn again(test: &str, prefix: &[&str]) -> Command {
     let program = std::env::current_exe().unwrap();
-    let mut command = match prefix.split_first() {
-        Some((first, rest)) => {
+    // An emulator does not emulate the programs that a program starts.
+    let emulator = std::env::var("KEEPSOCK_EMULATOR").unwrap_or_default();
+    let mut words = prefix.iter().copied().chain(emulator.split_whitespace());
+    let mut command = match words.next() {
+        Some(first) => {
             let mut command = Command::new(first);
-            command.args(rest).arg(program);
+            command.args(words).arg(program);
             command
         }
         None => Command::new(program),

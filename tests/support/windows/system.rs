@@ -20,6 +20,11 @@ use windows_sys::Win32::System::Threading::{
 use crate::support::os::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::support::skip;
 
+/// System calls of Linux. The tests that use the numbers are skipped.
+pub const POLL: libc::c_long = -1;
+pub const RECVMMSG: libc::c_long = -1;
+pub const SENDFILE: libc::c_long = -1;
+
 /// The numbers that tests use, as Windows has them. An error is a number of Windows Sockets.
 pub mod libc {
     use windows_sys::Win32::Networking::WinSock as ws;

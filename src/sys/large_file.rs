@@ -1,0 +1,9 @@
+//! libc with file offsets, file sizes and inode numbers of 64 bits. On 32-bit systems with glibc and on
+//! Android the functions and types without `64` in their names have 32 bits.
+
+pub(super) use libc::*;
+#[cfg(any(all(unix, target_env = "gnu"), target_os = "android"))]
+pub(super) use libc::{
+    fstat64 as fstat, fstatfs64 as fstatfs, off64_t as off_t, pread64 as pread,
+    sendfile64 as sendfile, stat64 as stat, statfs64 as statfs,
+};
