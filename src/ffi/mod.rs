@@ -20,6 +20,8 @@ mod datagrams;
 #[cfg(feature = "diag")]
 mod diagnostics;
 mod handle;
+#[cfg(all(feature = "serve", feature = "datagram", feature = "activation", feature = "diag"))]
+mod layout;
 mod options;
 mod server;
 #[cfg(feature = "serve")]

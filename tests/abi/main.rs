@@ -14,4 +14,6 @@ mod cancellation;
 mod faults;
 mod header;
 #[cfg(all(feature = "capi", target_os = "linux"))]
+mod layout;
+#[cfg(all(feature = "capi", target_os = "linux"))]
 mod symbols;

@@ -1,5 +1,4 @@
-//! The C ABI: the exported symbols, the documentation in the headers, and the layout of the headers'
-//! declarations in C.
+//! The C ABI: the exported symbols, the documentation in the headers, and the numbers of the headers.
 
 // The texts are the same on each system. The compilation of C needs Unix.
 // It calls keepsock_status_name() and keepsock_version(), as C would.
@@ -8,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::fs;
-use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -187,7 +185,7 @@ fn header_comments_name_existing_items() {
     let items = items();
     let mut known: BTreeSet<&str> = items.iter().map(Item::name).collect();
     for item in &items {
-        known.extend(item.members.iter().map(member_name));
+        known.extend(item.members.iter().map(header::member_name));
     }
     let text = header::text();
     let comments = text.split("/**").skip(1).filter_map(|part| part.split("*/").next());
@@ -305,17 +303,6 @@ fn chain_of_lists_is_a_fault() {
     );
 }
 
-/// `KEEPSOCK_ERR_OS = -99`, `char stage[16]` and `void (*open)(void *user)`.
-fn member_name(member: &Item) -> &str {
-    if let Some((name, _)) = member.text.split_once("(*").and_then(|(_, s)| s.split_once(')')) {
-        return name;
-    }
-    match member.text.split_once('=') {
-        Some((name, _)) => name.trim(),
-        None => header::last_name(&member.text),
-    }
-}
-
 /// The checks of this file find their faults.
 #[test]
 fn header_checks_find_their_faults() {
@@ -345,7 +332,7 @@ fn header_checks_find_their_faults() {
             What::Function("keepsock_n"),
         ]
     );
-    let members: Vec<_> = items[4].members.iter().map(member_name).collect();
+    let members: Vec<_> = items[4].members.iter().map(header::member_name).collect();
     assert_eq!(members, ["a", "b", "c"]);
     assert_eq!((items[2].comment.as_str(), items[2].members.len()), ("E.", 2));
     assert_eq!(items[2].members[0].comment, "A.");
@@ -434,20 +421,6 @@ macro_rules! constants {
     ($($name:ident)*) => { vec![$((stringify!($name).to_owned(), i64::from(ffi::$name))),*] };
 }
 
-macro_rules! layout {
-    ($type:ident: $($field:ident)*) => {
-        vec![
-            (format!("sizeof({})", stringify!($type)), size(size_of::<ffi::$type>())),
-            $((format!("offsetof({}, {})", stringify!($type), stringify!($field)),
-               size(offset_of!(ffi::$type, $field))),)*
-        ]
-    };
-}
-
-fn size(n: usize) -> i64 {
-    i64::try_from(n).unwrap()
-}
-
 /// Each number of the header, as Rust has it.
 fn numbers_in_rust() -> BTreeMap<String, i64> {
     let mut all = variants!("KEEPSOCK_ERR", ErrorKind:
@@ -481,75 +454,6 @@ fn numbers_in_rust() -> BTreeMap<String, i64> {
     all.into_iter().collect()
 }
 
-/// Every layout of the header, as Rust has it.
-fn layouts_in_rust() -> BTreeMap<String, i64> {
-    let mut all = layout!(keepsock_slice: buf len);
-    all.extend(layout!(keepsock_buffer: buf cap));
-    all.extend(layout!(keepsock_framing:
-        size kind length_format max len length_offset length_adjustment delimiter reserved));
-    all.extend(layout!(keepsock_keepalive: idle_ms interval_ms count enabled));
-    all.extend(layout!(keepsock_credentials: pid uid gid));
-    all.extend(layout!(keepsock_five_tuple:
-        protocol local_port remote_port local_address remote_address text));
-    all.extend(
-        layout!(keepsock_connection_stats: tcp_state close_reason rtt_us rtt_variation_us min_rtt_us
-        last_sent_us last_received_us retransmits unacknowledged unsent unread bytes_sent
-        bytes_received segments_sent segments_received mss congestion_window peer_window
-        heartbeats congestion_control user_timeout_ms is_mptcp),
-    );
-    all.extend(layout!(keepsock_attempt: status os_error elapsed_us address stage tcp_state));
-    all.extend(layout!(keepsock_server_stats: accepted retried exhausted rejected
-        over_address_limit denied proxy_rejected));
-    all.extend(layout!(keepsock_conn: id));
-    all.extend(layout!(keepsock_callbacks:
-        size on_open on_data on_writable on_eof on_timer on_drain on_close on_connect_failed));
-    all.extend(layout!(keepsock_service_stats: uptime_ms accepting connections opened closed
-        bytes_received bytes_written bytes_sent bytes_queued bytes_dropped messages_dropped
-        close_reasons));
-    all.extend(layout!(keepsock_segment:
-        captured_at_ns seq ack payload_len timestamp timestamp_echo retransmissions client_state
-        server_state window urgent mss source_port
-        destination_port window_scale flags ip_version ttl traffic_class dont_fragment
-        sack_permitted has_timestamps options_len options source_address destination_address
-        line));
-    all.extend(layout!(keepsock_address: ip zone port family));
-    all.extend(layout!(keepsock_datagram_info:
-        from to local interface_index truncated ttl tos len original_len received_at_ns unix_name
-        unix_name_len has_credentials credentials));
-    all.extend(layout!(keepsock_datagram_stats: dropped unread receive_buffer unsent send_buffer
-        denied errors path_mtu retried served));
-    all.extend(layout!(keepsock_send_item: buf len reply_to to local interface_index reserved));
-    all.extend(layout!(keepsock_recv_item: buf cap info));
-    all.extend(layout!(keepsock_datagram_error: status os_error to from path_mtu));
-    all.extend(layout!(keepsock_handover_item: name server datagram));
-    all.push(("sizeof(keepsock_fd)".to_owned(), size(size_of::<ffi::keepsock_fd>())));
-    macro_rules! callbacks {
-        ($($name:ident)*) => {
-            $(all.push((format!("sizeof({})", stringify!($name)), size(size_of::<ffi::$name>())));)*
-        };
-    }
-    callbacks!(keepsock_handler keepsock_datagram_handler keepsock_on_retry keepsock_on_watch
-        keepsock_on_timeout keepsock_log_callback keepsock_service_callback
-        keepsock_conn_callback keepsock_timer_callback);
-    all.push(("sizeof(keepsock_watch)".to_owned(), size(size_of::<keepsock_watch>())));
-    for name in [
-        "status",
-        "family",
-        "protocol",
-        "close_reason",
-        "tcp_state",
-        "length_format",
-        "framing_kind",
-        "accept_policy",
-        "overflow_policy",
-        "sockopt",
-        "log_level",
-    ] {
-        all.push((format!("sizeof(keepsock_{name})"), 4));
-    }
-    all.into_iter().collect()
-}
-
 /// Checks that each new item of the header is in the tables above.
 fn assert_same(c: &BTreeMap<String, i64>, rust: &BTreeMap<String, i64>) {
     let names: BTreeSet<_> = c.keys().chain(rust.keys()).collect();
@@ -567,112 +471,13 @@ fn numbers_of_header_equal_those_of_rust() {
     for item in items() {
         match item.what() {
             What::Macro(name) => names.push(name.to_owned()),
-            What::Enum(_) => names.extend(item.members.iter().map(|m| member_name(m).to_owned())),
+            What::Enum(_) => {
+                names.extend(item.members.iter().map(|m| header::member_name(m).to_owned()))
+            }
             _ => {}
         }
     }
     assert_same(&values_in_c("numbers", &names), &numbers_in_rust());
-}
-
-/// A1: each structure has the same layout in C and in Rust.
-#[test]
-fn layouts_of_header_equal_those_of_rust() {
-    let mut questions = BTreeSet::new();
-    for item in items() {
-        match item.what() {
-            What::Macro(_) | What::Opaque(_) | What::Function(_) => continue,
-            _ => {}
-        }
-        let name = item.name();
-        questions.insert(format!("sizeof({name})"));
-        if matches!(item.what(), What::Struct(_)) {
-            let members = item.members.iter().map(member_name);
-            questions.extend(members.map(|member| format!("offsetof({name}, {member})")));
-        }
-    }
-    let questions: Vec<_> = questions.into_iter().collect();
-    assert_same(&values_in_c("layouts", &questions), &layouts_in_rust());
-}
-
-/// The sizes that differ between platforms: those of a pointer, and the alignment of a 64-bit number.
-struct Platform {
-    pointer: usize,
-    align_64: usize,
-}
-
-/// 64-bit systems, 32-bit Arm, and 32-bit x86.
-const PLATFORMS: [Platform; 3] = [
-    Platform { pointer: 8, align_64: 8 },
-    Platform { pointer: 4, align_64: 8 },
-    Platform { pointer: 4, align_64: 4 },
-];
-
-impl Platform {
-    /// The size and the alignment of a type of the header.
-    fn layout(&self, structures: &BTreeMap<String, Vec<String>>, of: &str) -> (usize, usize) {
-        match of {
-            "bool" | "char" | "int8_t" | "uint8_t" => (1, 1),
-            "int16_t" | "uint16_t" => (2, 2),
-            "int32_t" | "uint32_t" => (4, 4),
-            "int64_t" | "uint64_t" => (8, self.align_64),
-            "size_t" => (self.pointer, self.pointer),
-            of if of.ends_with('*') => (self.pointer, self.pointer),
-            of => {
-                let (end, align, _) = self.members(structures, &structures[of]);
-                (end.next_multiple_of(align), align)
-            }
-        }
-    }
-
-    /// The end of the last member, the alignment, and the padding before each member and at the end.
-    fn members(
-        &self,
-        structures: &BTreeMap<String, Vec<String>>,
-        members: &[String],
-    ) -> (usize, usize, Vec<usize>) {
-        let (mut end, mut alignment, mut padding) = (0usize, 1, Vec::new());
-        for member in members {
-            let (declared, count) = match member.trim_end_matches(';').split_once('[') {
-                Some((declared, count)) => (declared, count.trim_end_matches(']')),
-                None => (member.as_str(), "1"),
-            };
-            let count: usize = count.parse().unwrap();
-            let of = match declared.rsplit_once([' ', '*']) {
-                Some((of, _)) if declared.contains('*') => format!("{of}*"),
-                Some((of, _)) => of.to_owned(),
-                None => panic!("{member}"),
-            };
-            let (size, align) = self.layout(structures, &of);
-            padding.push(end.next_multiple_of(align) - end);
-            end = end.next_multiple_of(align) + size * count;
-            alignment = alignment.max(align);
-        }
-        padding.push(end.next_multiple_of(alignment) - end);
-        (end, alignment, padding)
-    }
-}
-
-/// A1: the padding of a structure depends neither on the size of a pointer nor on the alignment of
-/// 64-bit numbers. So a member that a later version adds is never in the padding of an earlier one on
-/// one platform only.
-#[test]
-fn padding_of_structures_is_the_same_on_each_platform() {
-    let mut structures = BTreeMap::new();
-    for item in items().iter().filter(|item| matches!(item.what(), What::Struct(_))) {
-        let members = item.members.iter().map(|member| member.text.clone()).collect();
-        structures.insert(item.name().to_owned(), members);
-    }
-    assert!(structures.len() > 15, "{structures:?}");
-    for (name, members) in &structures {
-        let [a, b, c] = PLATFORMS.each_ref().map(|p| p.members(&structures, members).2);
-        assert!(a == b && b == c, "{name}: {a:?}, {b:?}, {c:?}");
-        // The model computes the sizes of this platform.
-        if cfg!(target_pointer_width = "64") {
-            let size = PLATFORMS[0].layout(&structures, name).0;
-            let key = format!("sizeof({name})");
-            assert_eq!(layouts_in_rust()[&key], i64::try_from(size).unwrap(), "{name}");
-        }
-    }
 }
 
 /// The parameters of a function or a function type: the type and the name.

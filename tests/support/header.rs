@@ -109,6 +109,17 @@ impl Item {
     }
 }
 
+/// `KEEPSOCK_ERR_OS = -99`, `char stage[16]` and `void (*open)(void *user)`.
+pub fn member_name(member: &Item) -> &str {
+    if let Some((name, _)) = member.text.split_once("(*").and_then(|(_, s)| s.split_once(')')) {
+        return name;
+    }
+    match member.text.split_once('=') {
+        Some((name, _)) => name.trim(),
+        None => last_name(&member.text),
+    }
+}
+
 /// The statuses that each function's documentation lists under @return.
 pub fn statuses(items: &[Item]) -> BTreeMap<String, BTreeSet<i32>> {
     let numbers = numbers(items);

@@ -35,10 +35,12 @@ pub const KEEPSOCK_INFINITE: i64 = -1;
 /// NUL.
 pub const KEEPSOCK_TEXT_SIZE: i32 = 1024;
 
-/// A socket of the system: a file descriptor, or a SOCKET on Windows.
+/// A socket of the system: a file descriptor. On Windows it is a SOCKET, which has the size of a
+/// pointer and is converted by a cast; INVALID_SOCKET is (keepsock_fd)-1, as -1 is no descriptor.
 #[cfg(windows)]
 pub type keepsock_fd = usize;
-/// A socket of the system: a file descriptor, or a SOCKET on Windows.
+/// A socket of the system: a file descriptor. On Windows it is a SOCKET, which has the size of a
+/// pointer and is converted by a cast; INVALID_SOCKET is (keepsock_fd)-1, as -1 is no descriptor.
 #[cfg(not(windows))]
 pub type keepsock_fd = std::ffi::c_int;
 
