@@ -339,7 +339,10 @@ void keepsock_error_free(keepsock_error *error);
  * ---- 4. Addresses and descriptors ---------------------------------------------------------------
  */
 
-/** A socket of the system: a file descriptor, or a SOCKET on Windows. */
+/**
+ * A socket of the system: a file descriptor. On Windows it is a SOCKET, which has the size of a
+ * pointer and is converted by a cast; INVALID_SOCKET is (keepsock_fd)-1, as -1 is no descriptor.
+ */
 #if defined(_WIN32)
 typedef size_t keepsock_fd;
 #else

@@ -63,6 +63,8 @@ mod errno;
 pub mod failpoints;
 mod fd;
 pub(crate) mod fork;
+#[cfg(all(keepsock_linux, keepsock_tsan))]
+mod intercepted;
 mod kernel;
 #[cfg(keepsock_kqueue)]
 mod kqueue;

@@ -18,6 +18,8 @@ use libc::c_int;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::errno::check_int;
+#[cfg(all(keepsock_linux, keepsock_tsan))]
+use super::intercepted::enter;
 use super::{
     CancellationDisabled, ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken,
     poll_ms,
@@ -64,29 +66,6 @@ pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io:
     unsafe {
         enter(number, arguments)
     }
-}
-
-/// ThreadSanitizer observes the functions of libc and no instruction. With an instruction it would take a
-/// descriptor number that is used again for the closed descriptor.
-///
-/// # Safety
-/// The same requirements as the system call.
-#[cfg(all(keepsock_linux, keepsock_tsan))]
-unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
-    let [a, b, c, d, e, f] = arguments;
-    let (fd, flags) = (a as libc::c_int, c as libc::c_int);
-    // SAFETY: the caller keeps the call's requirements.
-    super::errno::check(unsafe {
-        match number {
-            libc::SYS_close => libc::close(fd) as isize,
-            libc::SYS_accept4 => libc::accept4(fd, b as _, c as _, d as _) as isize,
-            libc::SYS_recvfrom => libc::recvfrom(fd, b as _, c, d as _, e as _, f as _),
-            libc::SYS_sendto => libc::sendto(fd, b as _, c, d as _, e as _, f as _),
-            libc::SYS_recvmsg => libc::recvmsg(fd, b as _, flags),
-            libc::SYS_sendmsg => libc::sendmsg(fd, b as _, flags),
-            _ => libc::syscall(number, a, b, c, d, e, f) as isize,
-        }
-    })
 }
 
 /// # Safety

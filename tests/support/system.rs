@@ -59,7 +59,7 @@ pub const SENDFILE: libc::c_long = libc::SYS_sendfile;
 #[cfg(target_pointer_width = "32")]
 pub const SENDFILE: libc::c_long = libc::SYS_sendfile64;
 
-/// The system call that recvmmsg(2) of the C library makes.
+/// The number of the system call of recvmmsg(2) in the C library.
 pub const RECVMMSG: libc::c_long =
     if cfg!(target_pointer_width = "64") { libc::SYS_recvmmsg } else { 417 };
 

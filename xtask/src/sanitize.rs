@@ -41,7 +41,7 @@ struct Sanitizer {
     /// For `-fsanitize`.
     name: &'static str,
     options: (&'static str, &'static str),
-    /// Of rustc.
+    /// The flags for rustc.
     flags: &'static str,
     /// The end of the name of its library.
     runtime: &'static str,
