@@ -815,7 +815,7 @@ const METHODS_BY_OTHERS: [&str; 6] =
     ["metadata", "try_clone_to_owned", "register", "reregister", "deregister", "read_exact"];
 
 /// Functions of `std::fs` that do not make a system call.
-const PURE_FS: [&str; 1] = ["from_mode"];
+const PURE_FS: [&str; 2] = ["from_mode", "from_raw_handle"];
 
 /// Every system call has a failpoint: it goes through `sys::kernel`.
 #[test]

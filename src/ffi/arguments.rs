@@ -926,6 +926,29 @@ pub(crate) fn fd_of_socket(borrowed: &crate::BorrowedSocket<'_>) -> keepsock_fd 
     return fd_of(std::os::windows::io::AsSocket::as_socket(borrowed));
 }
 
+/// A file that the caller lends for the call: a descriptor, or a HANDLE on Windows.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(crate) unsafe fn borrow_file(fd: &keepsock_fd) -> Result<crate::internal::FileRef<'_>> {
+    #[cfg(unix)]
+    {
+        if *fd < 0 {
+            return Err(invalid("fd is negative"));
+        }
+        // SAFETY: the caller meets the requirement of this function, which is the same.
+        unsafe { borrow(fd) }
+    }
+    #[cfg(windows)]
+    {
+        if matches!(*fd, 0 | usize::MAX) {
+            return Err(invalid("fd is NULL or INVALID_HANDLE_VALUE"));
+        }
+        // SAFETY: the caller keeps the handle open, and it is neither NULL nor INVALID_HANDLE_VALUE.
+        Ok(unsafe { std::os::windows::io::BorrowedHandle::borrow_raw(*fd as _) })
+    }
+}
+
 /// A descriptor that the caller lends for the call. The result lives as long as the number does,
 /// which is the argument of the C function or an element of its array.
 ///

@@ -408,6 +408,7 @@ fn failure(error: LookupError) -> Failure {
         LookupError::NotFound(text, code) => Failure { text, code, ..ErrorKind::NotFound.into() },
         LookupError::Failed(text, code) => Failure { text, code, ..ErrorKind::LookupFailed.into() },
         // Other errors (a file, a server) concern the resolver and not the endpoint.
+        #[cfg(unix)]
         LookupError::Os(e, code) => {
             let (kind, text) = match ErrorKind::of(&e) {
                 kind @ (ErrorKind::NoDescriptors | ErrorKind::NoMemory) => (kind, String::new()),

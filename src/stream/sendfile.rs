@@ -28,8 +28,8 @@ impl ClientSocket {
     /// are fewer, and returns their number.
     ///
     /// The write timeout limits the whole call, except the time that the disk needs. Writes of other
-    /// threads come before or after the whole file. The call neither uses nor moves the position of
-    /// the file. If the file changes during the call, the peer may receive old and new bytes.
+    /// threads come before or after the whole file. The call does not use the position of the file,
+    /// and moves it on Windows only. If the file changes during the call, the peer may receive old and new bytes.
     ///
     /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
     /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and sends them.
@@ -55,7 +55,6 @@ impl ClientSocket {
     /// - [`Os`](ErrorKind::Os): the file cannot be read.
     /// - [`WrongState`](ErrorKind::WrongState): the socket is of type
     ///   [SOCK_SEQPACKET](crate::SocketOptions::seqpacket).
-    /// - [`Unsupported`](ErrorKind::Unsupported): on Windows.
     ///
     /// ```
     /// # use keepsock::{ClientSocket, ServerSocket};
@@ -66,12 +65,10 @@ impl ClientSocket {
     /// # let path = std::env::temp_dir().join(format!("keepsock-file-{}", std::process::id()));
     /// # std::fs::write(&path, b"<html>").unwrap();
     /// let file = std::fs::File::open(&path).unwrap();
-    /// # #[cfg(unix)] {
     /// assert_eq!(client.send_file(&file, 0, u64::MAX)?, 6);   // up to the end of the file
     /// # let mut buf = [0; 6];
     /// # accepted.read_exact(&mut buf)?;
     /// # assert_eq!(&buf, b"<html>");
-    /// # }
     /// # let _ = std::fs::remove_file(&path);
     /// # Ok::<(), keepsock::Error>(())
     /// ```

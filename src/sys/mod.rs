@@ -41,7 +41,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-#[cfg(not(target_os = "openbsd"))]
+#[cfg(all(unix, not(target_os = "openbsd")))]
 use socket2::TcpKeepalive;
 use socket2::{Domain, SockAddr};
 
@@ -91,6 +91,8 @@ mod tick;
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(windows)]
+mod windows_hangup;
 #[cfg(windows)]
 mod windows_poller;
 
@@ -158,11 +160,12 @@ pub(crate) fn pending_error(socket: Borrowed<'_>) -> Option<io::Error> {
 #[cfg(feature = "serve")]
 pub(crate) const SOCKET_HOLDS_ERROR: bool = cfg!(unix);
 
-/// Takes the error of a socket that the poller has reported as failed.
-#[cfg(feature = "serve")]
-pub(crate) fn reported_error(socket: Borrowed<'_>) -> Option<io::Error> {
-    let unknown = || (!SOCKET_HOLDS_ERROR).then(|| io::Error::from_raw_os_error(RESET));
-    pending_error(socket).or_else(unknown)
+/// The error of a connection whose end poll has reported together with an error. Windows returns the error of
+/// a connection that was reset from calls that send or receive, and not as SO_ERROR.
+pub(crate) fn hangup_error(socket: Borrowed<'_>) -> Option<io::Error> {
+    let reset = || io::Error::from_raw_os_error(RESET);
+    let of_receive = || peek(socket, &mut [0]).err().filter(is_from_network).unwrap_or_else(reset);
+    pending_error(socket).or_else(|| cfg!(windows).then(of_receive))
 }
 
 /// Whether a call may wait in the kernel.
@@ -266,6 +269,7 @@ pub(crate) enum LookupError {
     /// The resolver could not answer.
     Failed(String, Option<i32>),
     /// An operating-system error occurred in the resolver.
+    #[cfg(unix)]
     Os(io::Error, Option<i32>),
 }
 
@@ -302,7 +306,7 @@ pub(crate) fn change_keepalive(
         (old, new) if old == new => Ok(()),
         #[cfg(all(unix, not(target_os = "openbsd")))]
         (Some(before), Some(after)) => change_keepalive_values(socket, before, after),
-        // Windows has one call for all values, and OpenBSD has no values of a socket.
+        // OpenBSD has no values of a socket.
         _ => set_keepalive(socket, new),
     }
 }
@@ -383,8 +387,8 @@ pub(crate) fn is_broadcast(ip: IpAddr) -> bool {
 }
 
 /// Turns keepalive on with these values, or off. This takes several system calls; if one fails,
-/// the earlier ones remain in effect. [`Keepalive`] has checked the ranges. Windows supports the
-/// count since Windows 10 1709 (TCP_KEEPCNT).
+/// the earlier ones remain in effect. [`Keepalive`] has checked the ranges.
+#[cfg(unix)]
 pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     match keepalive {

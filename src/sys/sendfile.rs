@@ -7,6 +7,13 @@ pub(crate) use std::os::fd::{AsFd as AsFile, BorrowedFd as FileRef};
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::{AsHandle as AsFile, BorrowedHandle as FileRef};
 
+#[cfg(windows)]
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_INVALID_FUNCTION, ERROR_INVALID_HANDLE, ERROR_SEEK,
+};
+#[cfg(windows)]
+use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_CHAR, FILE_TYPE_PIPE, GetFileType};
+
 #[cfg(unix)]
 pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
     file.as_fd()
@@ -263,9 +270,25 @@ pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Res
     }
 }
 
+/// Reads at an offset; returns 0 at the end of the file. Windows moves the position of the file.
 #[cfg(windows)]
-pub(crate) fn read_at(_file: FileRef<'_>, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    use std::os::windows::fs::FileExt;
+    use std::os::windows::io::{AsRawHandle, FromRawHandle};
+    if file_type(file) == FILE_TYPE_PIPE {
+        return Err(io::Error::from_raw_os_error(ERROR_SEEK.cast_signed()));
+    }
+    // SAFETY: the handle is open while it is borrowed, and ManuallyDrop does not close it.
+    let file = unsafe { std::fs::File::from_raw_handle(file.as_raw_handle()) };
+    let file = std::mem::ManuallyDrop::new(file);
+    super::kernel::call("ReadFile", || file.seek_read(buf, offset))
+}
+
+#[cfg(windows)]
+fn file_type(file: FileRef<'_>) -> u32 {
+    use std::os::windows::io::AsRawHandle;
+    // SAFETY: no memory is passed.
+    unsafe { GetFileType(file.as_raw_handle()) }
 }
 
 /// Whether reads of the file may never find an end, as those of /dev/zero.
@@ -280,8 +303,8 @@ pub(crate) fn is_character_device(file: FileRef<'_>) -> bool {
 }
 
 #[cfg(windows)]
-pub(crate) fn is_character_device(_file: FileRef<'_>) -> bool {
-    false
+pub(crate) fn is_character_device(file: FileRef<'_>) -> bool {
+    file_type(file) == FILE_TYPE_CHAR
 }
 
 /// Whether the error of a sendfile(2) may be about the file and not about the connection.
@@ -313,8 +336,15 @@ pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
 }
 
 #[cfg(windows)]
-pub(crate) fn is_no_file(_err: &io::Error) -> Option<&'static str> {
-    None
+pub(crate) fn is_no_file(err: &io::Error) -> Option<&'static str> {
+    match err.raw_os_error()?.cast_unsigned() {
+        ERROR_SEEK => Some("the file is a pipe or a socket, which has no offsets"),
+        ERROR_INVALID_FUNCTION => Some("the file is a directory"),
+        ERROR_INVALID_HANDLE | ERROR_ACCESS_DENIED => {
+            Some("the file is closed, or not open for reading")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -657,14 +657,14 @@ mod platform {
 
     use windows_sys::Win32::Networking::WinSock as ws;
 
-    use super::super::{Borrowed, tcp_option};
+    use super::super::{Borrowed, is_unsupported, tcp_option};
     use super::{Duration, TcpInfo, io, seconds};
     use crate::types::tcp_state::TcpState;
 
     pub(crate) const TELLS_SILENCE: bool = false;
     pub(crate) const TIMEOUT_ERRNO: i32 = ws::WSAETIMEDOUT;
 
-    /// SIO_TCP_INFO: Windows 10 1703 and later.
+    /// SIO_TCP_INFO: Windows 10 1703 and later. Before that Windows reports none of the values.
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
         let version = 0u32;
         let mut raw = ws::TCP_INFO_v0::default();
@@ -685,7 +685,10 @@ mod platform {
         };
         if code != 0 {
             // SAFETY: WSAGetLastError takes no pointer.
-            return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+            return match io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }) {
+                e if is_unsupported(&e) => Ok(TcpInfo::default()),
+                e => Err(e),
+            };
         }
         Ok(TcpInfo {
             state: state(raw.State),
@@ -751,7 +754,6 @@ mod platform {
         Ok((s != 0 && s != u32::MAX).then(|| Duration::from_secs(s.into())))
     }
 
-    /// Windows does not report it.
     /// Windows reports the bytes in flight only, not the unsent bytes.
     pub(crate) fn unacknowledged(_socket: Borrowed<'_>) -> usize {
         0

@@ -1,16 +1,20 @@
 //! Windows. Sockets are always non-blocking, and every wait is a WSAPoll of at most 25 ms, because
 //! WSAPoll does not return when another thread closes the socket.
 
+use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, OwnedSocket};
 use std::path::Path;
+use std::ptr;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use windows_sys::Win32::NetworkManagement::IpHelper::{if_indextoname, if_nametoindex};
+use windows_sys::Win32::NetworkManagement::Ndis::IF_MAX_STRING_SIZE;
 use windows_sys::Win32::Networking::WinSock as ws;
 
 use super::sync::sleep;
+use super::windows_hangup::poll_hangup;
 use super::{ConnectionKind, Interest, Lookup, LookupError, Ready, Wait, Woken, poll_ms};
 use crate::types::address::{Address, Family};
 use crate::types::endpoint::Endpoint;
@@ -22,7 +26,7 @@ pub(crate) type Borrowed<'a> = BorrowedSocket<'a>;
 pub(crate) const BLOCKING_CALLS: bool = false;
 pub(crate) const MAX_WAIT: Option<Duration> = Some(Duration::from_millis(25));
 pub(crate) const ACCEPT_INHERITS: bool = false;
-pub(crate) const SEES_HANGUP: bool = false;
+pub(crate) const SEES_HANGUP: bool = true;
 
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
     owned.as_socket()
@@ -65,6 +69,7 @@ pub(crate) fn wake(socket: Borrowed<'_>) {
     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
 }
 
+/// Whether both directions are closed. Windows reports the end of the peer's direction only.
 pub(crate) fn is_hung_up(socket: Borrowed<'_>) -> bool {
     super::is_gone(socket)
 }
@@ -105,8 +110,21 @@ pub(crate) fn peek(socket: Borrowed<'_>, buf: &mut [u8]) -> io::Result<usize> {
     SockRef::from(&socket).peek(unsafe { &mut *room })
 }
 
+/// The number of bytes that one call sends. A non-blocking send accepts all bytes of a call as soon as the
+/// send buffer has space for one, so without a limit a write timeout would not take effect, and the send
+/// buffer would hold any number of bytes. This is the default size of the send buffer.
+const SEND_MAX: usize = 64 << 10;
+
 pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usize> {
-    (&*SockRef::from(&socket)).write(buf)
+    (&*SockRef::from(&socket)).write(&buf[..buf.len().min(SEND_MAX)]).map_err(shut_down_error)
+}
+
+/// Windows reports a send after shutdown(SD_SEND) as WSAESHUTDOWN, other systems as EPIPE.
+fn shut_down_error(err: io::Error) -> io::Error {
+    match err.raw_os_error() {
+        Some(ws::WSAESHUTDOWN) => io::ErrorKind::BrokenPipe.into(),
+        _ => err,
+    }
 }
 
 /// Windows has no Unix sockets for packets.
@@ -125,7 +143,23 @@ pub(crate) fn send_slices(
     bufs: &[IoSlice<'_>],
     _: Wait,
 ) -> io::Result<usize> {
-    (&*SockRef::from(&socket)).write_vectored(bufs)
+    let socket = SockRef::from(&socket);
+    let sent = match bufs.iter().map(|buf| buf.len()).sum::<usize>() > SEND_MAX {
+        true => (&*socket).write_vectored(&first_bytes(bufs, SEND_MAX)),
+        false => (&*socket).write_vectored(bufs),
+    };
+    sent.map_err(shut_down_error)
+}
+
+/// The slices of the first `most` bytes.
+fn first_bytes<'a>(bufs: &'a [IoSlice<'_>], most: usize) -> Vec<IoSlice<'a>> {
+    let mut left = most;
+    let part = |buf: &'a IoSlice<'_>| {
+        let part = &buf[..buf.len().min(left)];
+        left -= part.len();
+        IoSlice::new(part)
+    };
+    bufs.iter().map(part).filter(|part| !part.is_empty()).collect()
 }
 
 /// Windows has no signals.
@@ -161,6 +195,9 @@ pub(crate) fn poll(
     event: Option<&Event>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
+    if let Some((socket, Interest::Hangup)) = socket {
+        return poll_hangup(socket, event.map(Event::reader), timeout);
+    }
     let socket = socket.map(|(socket, interest)| poll_entry(socket, interest));
     let event = event.map(|event| poll_entry(event.reader(), Interest::Read));
     let has_socket = socket.is_some();
@@ -203,7 +240,7 @@ impl Event {
     pub(crate) fn new() -> io::Result<Event> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
         socket.connect(&socket.local_addr()?)?;
         Ok(Event { socket: socket.into() })
     }
@@ -248,6 +285,79 @@ pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
     Ok(value)
 }
 
+fn set_tcp_option(socket: Borrowed<'_>, name: i32, value: u32) -> io::Result<()> {
+    // SAFETY: the system reads four bytes from value.
+    let code = unsafe {
+        ws::setsockopt(
+            socket.as_raw_socket() as ws::SOCKET,
+            ws::IPPROTO_TCP,
+            name,
+            (&raw const value).cast(),
+            4,
+        )
+    };
+    if code != 0 {
+        // SAFETY: WSAGetLastError takes no pointer.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(())
+}
+
+/// Turns keepalive on with these values, or off. [`Keepalive`] has checked the ranges.
+pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let Some(keepalive) = keepalive else {
+        return SockRef::from(&socket).set_keepalive(false);
+    };
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let options = [
+        (ws::TCP_KEEPIDLE, seconds(keepalive.idle())),
+        (ws::TCP_KEEPINTVL, seconds(keepalive.interval())),
+        (ws::TCP_KEEPCNT, keepalive.count()),
+    ];
+    for (name, value) in options {
+        match set_tcp_option(socket, name, value) {
+            Err(e) if is_unsupported(&e) => return set_keepalive_times(socket, &keepalive),
+            other => other?,
+        }
+    }
+    SockRef::from(&socket).set_keepalive(true)
+}
+
+/// The number of probes that Windows sends if it has no option for it.
+const PROBES: u32 = 10;
+
+/// Turns keepalive on with SIO_KEEPALIVE_VALS, for Windows before 10 1709, which has no TCP_KEEPCNT. The
+/// interval is chosen such that a dead peer is detected in the same time.
+fn set_keepalive_times(socket: Borrowed<'_>, keepalive: &Keepalive) -> io::Result<()> {
+    let milliseconds = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let interval = keepalive.interval().saturating_mul(keepalive.count()) / PROBES;
+    let values = ws::tcp_keepalive {
+        onoff: 1,
+        keepalivetime: milliseconds(keepalive.idle()),
+        keepaliveinterval: milliseconds(interval).max(1),
+    };
+    let mut returned = 0;
+    // SAFETY: the system reads the structure, and writes nothing but the number of bytes.
+    let code = unsafe {
+        ws::WSAIoctl(
+            socket.as_raw_socket() as ws::SOCKET,
+            ws::SIO_KEEPALIVE_VALS,
+            (&raw const values).cast(),
+            size_of_val(&values) as u32,
+            ptr::null_mut(),
+            0,
+            &raw mut returned,
+            ptr::null_mut(),
+            None,
+        )
+    };
+    if code != 0 {
+        // SAFETY: WSAGetLastError takes no pointer.
+        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    }
+    Ok(())
+}
+
 pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
     if SockRef::from(&socket).keepalive()? { keepalive_values(socket).map(Some) } else { Ok(None) }
 }
@@ -267,8 +377,10 @@ pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) ->
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// With SO_REUSEADDR any process could take the port. SO_EXCLUSIVEADDRUSE has the semantics that Unix
-/// programs expect.
+/// With SO_EXCLUSIVEADDRUSE a second listener on the port fails, as on Unix systems. Without this option a
+/// process of any user may bind a more specific address to the port and receive the connections, and
+/// with SO_REUSEADDR also the same address. The price: the port cannot be bound again while connections
+/// of the previous listener are open.
 pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
     let on = 1u32;
     // SAFETY: the system reads four bytes from `on`.
@@ -293,27 +405,87 @@ pub(crate) fn share_port(_socket: Borrowed<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Windows does not look up interface names; indexes work.
+/// The index of an interface. Its name is that of `if_nametoindex`, such as `ethernet_32768`.
 pub(crate) fn zone_index(zone: &str) -> Option<u32> {
-    zone.parse().ok()
+    let mut buf = [0u8; IF_MAX_STRING_SIZE as usize + 1];
+    if let Ok(index) = zone.parse() {
+        // SAFETY: the buffer has the size that the function requires.
+        let found = unsafe { if_indextoname(index, buf.as_mut_ptr()) };
+        return (!found.is_null()).then_some(index);
+    }
+    let name = CString::new(zone).ok()?;
+    // SAFETY: name is a NUL-terminated string.
+    match unsafe { if_nametoindex(name.as_ptr().cast()) } {
+        0 => None,
+        index => Some(index),
+    }
 }
 
-/// Looks up names through the standard library. Service names are not supported.
-pub(crate) fn lookup(host: Option<&str>, service: &str, _kind: Type, family: Family) -> Lookup {
-    let Ok(port) = service.parse::<u16>() else {
-        return Err(LookupError::Os(io::ErrorKind::Unsupported.into(), None));
-    };
-    let found = match host {
-        Some(host) => (host, port).to_socket_addrs(),
-        None => return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]),
-    };
-    match found {
-        Ok(list) => Ok(list.filter(|a| family.allows(a.ip())).collect()),
-        Err(e) if e.raw_os_error() == Some(ws::WSAHOST_NOT_FOUND) => {
-            Err(LookupError::NotFound(e.to_string(), None))
+pub(crate) fn lookup(host: Option<&str>, service: &str, kind: Type, family: Family) -> Lookup {
+    start_winsock();
+    let wide = |text: &str| text.encode_utf16().chain([0]).collect::<Vec<u16>>();
+    for text in [host.unwrap_or(""), service] {
+        if text.contains('\0') {
+            let why = format!("{text:?} holds a NUL byte");
+            return Err(LookupError::NotFound(why, Some(ws::WSAHOST_NOT_FOUND)));
         }
-        Err(e) => Err(LookupError::Failed(e.to_string(), None)),
     }
+    let (node, service) = (host.map(wide), wide(service));
+    let hints = ws::ADDRINFOW {
+        ai_flags: if host.is_none() { ws::AI_PASSIVE as i32 } else { 0 },
+        ai_family: match family {
+            Family::Any => ws::AF_UNSPEC.into(),
+            Family::Ipv4 => ws::AF_INET.into(),
+            Family::Ipv6 => ws::AF_INET6.into(),
+        },
+        ai_socktype: kind.into(),
+        ..ws::ADDRINFOW::default()
+    };
+    let node = node.as_ref().map_or(ptr::null(), |node| node.as_ptr());
+    let mut list = ptr::null_mut();
+    // SAFETY: the strings are NUL-terminated or null, hints and list are valid.
+    let code = unsafe { ws::GetAddrInfoW(node, service.as_ptr(), &raw const hints, &raw mut list) };
+    if code != 0 {
+        let text = io::Error::from_raw_os_error(code).to_string();
+        return Err(match code {
+            ws::WSAHOST_NOT_FOUND | ws::WSANO_DATA | ws::WSATYPE_NOT_FOUND => {
+                LookupError::NotFound(text, Some(code))
+            }
+            _ => LookupError::Failed(text, Some(code)),
+        });
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    while !next.is_null() {
+        // SAFETY: next is a node of the list that GetAddrInfoW returned.
+        let info = unsafe { &*next };
+        // SAFETY: ai_addr points to ai_addrlen bytes of a socket address, and no more is copied than the
+        // storage holds.
+        let name = unsafe {
+            SockAddr::try_init(|storage, size| {
+                *size = (*size).min(info.ai_addrlen as i32);
+                ptr::copy_nonoverlapping(
+                    info.ai_addr.cast::<u8>(),
+                    storage.cast::<u8>(),
+                    *size as usize,
+                );
+                Ok(())
+            })
+        };
+        let address = name.ok().and_then(|(_, name)| name.as_socket());
+        if let Some(address) = address.filter(|a| !found.contains(a)) {
+            found.push(address);
+        }
+        next = info.ai_next;
+    }
+    // SAFETY: list came from GetAddrInfoW and is freed once.
+    unsafe { ws::FreeAddrInfoW(list) };
+    Ok(found)
+}
+
+/// Windows Sockets must be started before the first call. socket2 does it when it creates a socket.
+fn start_winsock() {
+    drop(Socket::new(Domain::IPV4, Type::DGRAM, None));
 }
 
 #[cfg(all(feature = "serve", feature = "datagram"))]
@@ -443,9 +615,90 @@ pub(crate) fn is_datagram(_: Borrowed<'_>) -> io::Result<bool> {
 }
 
 #[cfg(test)]
+// Clippy permits unwrap in test functions, and not in the functions that they call.
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::time::Instant;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// K1: without TCP_KEEPCNT the time until a dead peer is detected is the same.
+    #[test]
+    fn keepalive_without_a_count_keeps_the_detection_time() {
+        let (client, _peer) = pair();
+        let socket = client.as_socket();
+        let seconds = Duration::from_secs;
+        let keepalive = Keepalive::new(seconds(50), seconds(20), 5).unwrap();
+        set_keepalive_times(socket, &keepalive).unwrap();
+        assert!(SockRef::from(&socket).keepalive().unwrap());
+        assert_eq!(tcp_option(socket, ws::TCP_KEEPIDLE).unwrap(), 50);
+        assert_eq!(tcp_option(socket, ws::TCP_KEEPINTVL).unwrap(), 10);
+    }
+
+    /// I1: one call sends at most the limit, also from several buffers, and in their order.
+    #[test]
+    fn send_accepts_no_more_than_its_limit() {
+        let (client, mut peer) = pair();
+        client.set_nonblocking(true).unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(SEND_MAX + 3).collect();
+        assert_eq!(send(client.as_socket(), &bytes, Wait::No).unwrap(), SEND_MAX);
+        let mut received = vec![0; SEND_MAX];
+        peer.read_exact(&mut received).unwrap();
+        assert!(received == bytes[..SEND_MAX]);
+        let (start, end) = bytes.split_at(1000);
+        let slices = [start, &[], end, b"more"].map(IoSlice::new);
+        assert_eq!(send_slices(client.as_socket(), &slices, Wait::No).unwrap(), SEND_MAX);
+        peer.read_exact(&mut received).unwrap();
+        assert!(received == bytes[..SEND_MAX]);
+        let small = [&b"a"[..], b"bc"].map(IoSlice::new);
+        assert_eq!(send_slices(client.as_socket(), &small, Wait::No).unwrap(), 3);
+    }
+
+    /// E1: a send after the end of sending is a broken pipe, as on other systems.
+    #[test]
+    fn send_after_shutdown_is_a_broken_pipe() {
+        let (client, _peer) = pair();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let failed = send(client.as_socket(), b"x", Wait::No).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
+        let failed = send_slices(client.as_socket(), &[IoSlice::new(b"x")], Wait::No).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    /// L5: another socket cannot take the port of a listener, also not with a more specific address.
+    #[test]
+    fn listener_has_its_port_alone() {
+        let listener = stream_socket(Domain::IPV4, false).unwrap();
+        prepare_listener(listener.as_socket()).unwrap();
+        let listener = Socket::from(listener);
+        listener.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+        let second = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        second.set_reuse_address(true).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(second.bind(&address.into()).is_err());
+    }
+
+    /// S4: the name of a service and the name and the number of an interface are looked up.
+    #[test]
+    fn lookup_knows_services_and_interfaces() {
+        let found = lookup(None, "http", Type::STREAM, Family::Ipv4).unwrap();
+        assert_eq!(found, [SocketAddr::from(([0, 0, 0, 0], 80))]);
+        let found = lookup(Some("localhost"), "80", Type::STREAM, Family::Any).unwrap();
+        assert!(found.iter().all(|a| a.ip().is_loopback() && a.port() == 80) && !found.is_empty());
+        let unknown = lookup(None, "no-such-service", Type::STREAM, Family::Any).unwrap_err();
+        assert!(matches!(unknown, LookupError::NotFound(..)), "{unknown:?}");
+        assert_eq!(zone_index("no-such-interface"), None);
+        assert_eq!(zone_index("4000000000"), None);
+        assert_eq!(zone_index("1"), Some(1));
+    }
 
     /// T2: an event ends a wait until it is cleared, with a socket and without.
     #[test]

@@ -834,6 +834,7 @@ fn reset_in_pause<A: Api>(
 /// if the peer had sent a FIN, and then the reset. During the pause sends fail, and posted functions
 /// run.
 fn reset_during_pause_is_reported_after_the_received_bytes<A: Api>() {
+    needs_bytes_after_reset();
     for by in [ResetBy::Unread, ResetBy::Linger, ResetBy::AfterFin] {
         let (on, told) = reporting::<A>();
         let (_server, _service, connection) = reset_in_pause::<A>(&[], by, on);
@@ -879,6 +880,7 @@ fn reset_during_pause_ends_without_resume<A: Api>() {
 
 /// I7: a send that finds a reset does not discard the received bytes.
 fn send_after_reset_keeps_the_received_bytes<A: Api>() {
+    needs_bytes_after_reset();
     let server = listen::<A>(&[]);
     let (mut on, told) = reporting::<A>();
     let (go, gate) = channel::<()>();
@@ -2018,6 +2020,7 @@ fn held_client_that_resets_is_noticed<A: Api>() {
 /// I4, K7: a reset after the peer's FIN is the reason. The event loop finds it with the FIN, or later
 /// by an event, or a send finds it. The bytes and the end of the stream are delivered before.
 fn reset_after_fin_is_the_reason<A: Api>() {
+    needs_bytes_after_reset();
     for way in ["with the FIN", "event", "send"] {
         let (mut on, told) = reporting::<A>();
         let (kept, connections) = channel();

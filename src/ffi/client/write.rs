@@ -2,10 +2,10 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::ClientSocket;
 use crate::ffi::{
-    Array, Bytes, ErrorOut, Optional, Ref, Result, SizedIn, Text, framing_from_c, keepsock_client,
-    keepsock_error, keepsock_fd, keepsock_framing, keepsock_slice, with, with_frequent,
+    Array, Bytes, ErrorOut, Optional, Ref, SizedIn, Text, borrow_file, framing_from_c,
+    keepsock_client, keepsock_error, keepsock_fd, keepsock_framing, keepsock_slice, with,
+    with_frequent,
 };
 use crate::internal::CancellationDisabled;
 
@@ -256,6 +256,7 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 /// file before the peer's kernel has acknowledged the bytes, the peer may receive the new content.
 ///
 /// @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
+///                 On Windows it is a HANDLE, and the call moves the position of the file.
 /// @param offset   Where to start, in bytes from the beginning of the file.
 /// @param len      The number of bytes. UINT64_MAX means up to the end of the file.
 /// @param written  Receives the number of bytes that the kernel accepted.
@@ -273,7 +274,6 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 ///   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
 ///   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
 ///     or a message of keepsock_client_write_message() is unfinished
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `fd` is negative, closed, a directory, a pipe, a
@@ -294,26 +294,8 @@ pub unsafe extern "C" fn keepsock_client_send_file(
         unsafe { (Ref::new(client), Optional::new(written), ErrorOut::new(error)) };
     with(client, error, "send file", |socket| {
         // SAFETY: the header requires that `fd`, if it is open, stays open during the call.
-        let n = unsafe { send_file(socket, &fd, offset, len) }?;
+        let n = socket.send_file(unsafe { borrow_file(&fd) }?, offset, len)?;
         written.write(n);
         Ok(())
     })
-}
-
-/// # Safety
-/// As for [`borrow`].
-#[cfg(unix)]
-unsafe fn send_file(socket: &ClientSocket, fd: &keepsock_fd, offset: u64, len: u64) -> Result<u64> {
-    if *fd < 0 {
-        return Err(crate::ffi::invalid("fd is negative"));
-    }
-    // SAFETY: the caller meets the requirement of this function, which is the same.
-    socket.send_file(unsafe { crate::ffi::borrow(fd) }?, offset, len)
-}
-
-/// # Safety
-/// None on this platform.
-#[cfg(windows)]
-unsafe fn send_file(_: &ClientSocket, _: &keepsock_fd, _: u64, _: u64) -> Result<u64> {
-    Err(crate::Error::new(crate::ErrorKind::Unsupported, "send file"))
 }

@@ -9,12 +9,12 @@ use crate::ffi::arguments::{
 };
 use crate::ffi::handle::{Id, Pinned, Table};
 use crate::ffi::{
-    KEEPSOCK_INFINITE, Object, Result, call, call_frequent, credentials_to_c, fill, framing_from_c,
-    handle, keepalive_to_c, keepsock_address, keepsock_client, keepsock_connection_stats,
-    keepsock_credentials, keepsock_error, keepsock_fd, keepsock_five_tuple, keepsock_framing,
-    keepsock_keepalive, keepsock_serve_options, keepsock_server, keepsock_service, keepsock_slice,
-    options, overflow_policy_from_c, proxy_to_c, shield, snapshot_to_c, sockopt, tuple_to_c,
-    versioned, with,
+    KEEPSOCK_INFINITE, Object, Result, borrow_file, call, call_frequent, credentials_to_c, fill,
+    framing_from_c, handle, keepalive_to_c, keepsock_address, keepsock_client,
+    keepsock_connection_stats, keepsock_credentials, keepsock_error, keepsock_fd,
+    keepsock_five_tuple, keepsock_framing, keepsock_keepalive, keepsock_serve_options,
+    keepsock_server, keepsock_service, keepsock_slice, options, overflow_policy_from_c, proxy_to_c,
+    shield, snapshot_to_c, sockopt, tuple_to_c, versioned, with,
 };
 use crate::internal::sync::atomic::{AtomicPtr, Ordering};
 use crate::internal::{event_slots, slot_index};
@@ -526,7 +526,8 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 /// }
 /// @endcode
 ///
-/// @param fd      A file that is open for reading, not a pipe or a socket. The caller keeps it.
+/// @param fd      A file that is open for reading, not a pipe or a socket. The caller keeps it. On
+///                Windows it is a HANDLE, and the call moves the position of the file.
 /// @param offset  Where to start, in bytes from the beginning of the file.
 /// @param len     The number of bytes. UINT64_MAX means up to the present end of the file.
 /// @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
@@ -546,7 +547,6 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 ///     is UINT64_MAX, and the size of the file is not known
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
 ///     the service runs in the parent
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows
 ///   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_conn_send_file(
@@ -560,31 +560,8 @@ pub unsafe extern "C" fn keepsock_conn_send_file(
     let error = unsafe { ErrorOut::new(error) };
     with(conn, error, "send file", |connection| {
         // SAFETY: the header requires that `fd`, if it is open, stays open during the call.
-        unsafe { send_file(connection, &fd, offset, len) }
+        connection.send_file(unsafe { borrow_file(&fd) }?, offset, len)
     })
-}
-
-/// # Safety
-/// As for [`borrow`](crate::ffi::borrow).
-#[cfg(unix)]
-unsafe fn send_file(
-    connection: &Connection,
-    fd: &keepsock_fd,
-    offset: u64,
-    len: u64,
-) -> Result<()> {
-    if *fd < 0 {
-        return Err(invalid("fd is negative"));
-    }
-    // SAFETY: the caller meets the requirement of this function, which is the same.
-    connection.send_file(unsafe { crate::ffi::borrow(fd) }?, offset, len)
-}
-
-/// # Safety
-/// None on this platform.
-#[cfg(windows)]
-unsafe fn send_file(_: &Connection, _: &keepsock_fd, _: u64, _: u64) -> Result<()> {
-    Err(Error::new(ErrorKind::Unsupported, NO_OPERATION))
 }
 
 /// Closes the connection gracefully, and returns immediately. on_close follows.

@@ -177,7 +177,6 @@ impl Connection {
     /// # struct Page;
     /// # impl Handler for Page {
     /// fn on_data(&self, connection: &Connection, _request: &[u8]) {
-    ///     # #[cfg(unix)]
     ///     if let Ok(file) = std::fs::File::open("index.html") {
     ///         let _ = connection.send_file(&file, 0, u64::MAX);
     ///     }

@@ -431,8 +431,9 @@ impl ClientSocket {
 pub(super) fn hard_error(io: &InUse<'_>) -> Option<io::Error> {
     let hangup = Some((io.socket(), Interest::Hangup));
     let failed = || sys::poll(hangup, None, Some(Duration::ZERO)).is_ok_and(|r| r.error);
-    if sys::SEES_HANGUP && !failed() {
-        return None;
+    match sys::SEES_HANGUP {
+        true if !failed() => None,
+        true => sys::hangup_error(io.socket()),
+        false => sys::pending_error(io.socket()),
     }
-    SockRef::from(&io.socket()).take_error().ok().flatten()
 }

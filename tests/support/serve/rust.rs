@@ -113,7 +113,7 @@ impl Connection for keepsock::Connection {
         #[cfg(unix)]
         return Ok(self.raw_fd()?);
         #[cfg(windows)]
-        support::skip("Connection has no raw_fd on Windows");
+        return Ok(self.raw_socket()? as RawFd);
     }
 
     fn close(&self) {

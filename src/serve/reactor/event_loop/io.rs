@@ -109,7 +109,7 @@ impl<'a> Loop<'a> {
         if !is_unread || entry.has(RESET_PENDING | CLOSED | FAILED) {
             return;
         }
-        if let Some(e) = entry.socket.as_ref().and_then(|s| sys::reported_error(sys::borrow(s))) {
+        if let Some(e) = entry.socket.as_ref().and_then(|s| sys::hangup_error(sys::borrow(s))) {
             self.service.record_error(&mut entry, index, &e);
         }
     }
