@@ -29,6 +29,7 @@ both_apis![
     service_timer_expires_within_about_1_ms,
     conn_timer_expires_within_about_1_ms,
     service_timers_end_with_the_service,
+    skip_in_a_callback_skips_the_test_alone,
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -654,5 +655,30 @@ fn service_timers_end_with_the_service<A: Api>() {
         }
         drop(service);
         over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A callback that calls a helper which this platform does not have skips its test, and does not end the
+/// process of the tests.
+fn skip_in_a_callback_skips_the_test_alone<A: Api>() {
+    for place in ["open", "post", "timer"] {
+        let reason = skipped(|| {
+            let server = listen::<A>();
+            let (mut on, opened) = opening::<A>();
+            if place == "open" {
+                on.open = Some(Box::new(|_| skip("an example")));
+            }
+            let service = server.serve_events(&[], on).unwrap();
+            let _client = client(&server);
+            match place {
+                "post" => next(&opened).post(Box::new(|_| skip("an example"))).unwrap(),
+                "timer" => {
+                    service.add_timer(1, 0, Box::new(|_| skip("an example"))).unwrap();
+                }
+                _ => {}
+            }
+            eventually("the test is skipped", || false);
+        });
+        assert_eq!(reason.unwrap().as_deref(), Some("an example"), "{place}");
     }
 }

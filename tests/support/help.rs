@@ -1,10 +1,12 @@
 //! Time limits, waits for events, temporary directories.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::{IpAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,14 +38,59 @@ impl Limit {
 /// Runs a test with its time limit. A test that called [`skip`] is skipped.
 pub fn run(name: &'static str, test: fn()) {
     let _limit = Limit::new(name);
-    if let Err(payload) = std::panic::catch_unwind(test) {
-        match payload.downcast_ref::<Skipped>() {
-            Some(Skipped(reason)) => {
-                assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {reason}");
-                println!("{SKIPPED}{reason}");
-            }
-            None => std::panic::resume_unwind(payload),
+    match skipped(test) {
+        Ok(None) => {}
+        Ok(Some(reason)) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped: {reason}");
+            println!("{SKIPPED}{reason}");
         }
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Runs a test. Returns the reason if the test or one of its callbacks called [`skip`].
+pub fn skipped(test: impl FnOnce()) -> thread::Result<Option<String>> {
+    let callbacks = Callbacks::default();
+    let ended = callbacks.set_while(|| catch_unwind(AssertUnwindSafe(test)));
+    let of_callback = callbacks.0.get().cloned();
+    match ended.map_err(|payload| payload.downcast::<Skipped>()) {
+        Ok(()) => Ok(of_callback),
+        Err(Ok(skipped)) => Ok(Some(skipped.0)),
+        Err(Err(payload)) => of_callback.map(Some).ok_or(payload),
+    }
+}
+
+thread_local! {
+    static CALLBACKS: RefCell<Callbacks> = RefCell::default();
+}
+
+/// The callbacks of one test, with the reason why one of them has skipped the test. A callback runs in a
+/// thread of the library, and through the C API it must not unwind.
+#[derive(Clone, Default)]
+pub struct Callbacks(Arc<OnceLock<String>>);
+
+impl Callbacks {
+    /// Those of the test of this thread, or of the callback that this thread runs.
+    pub fn of_test() -> Callbacks {
+        CALLBACKS.with_borrow(Clone::clone)
+    }
+
+    /// Runs a callback. [`skip`] ends the callback only, and the test is skipped when it ends.
+    pub fn run(&self, callback: impl FnOnce()) {
+        let ended = self.set_while(|| catch_unwind(AssertUnwindSafe(callback)));
+        if let Err(payload) = ended {
+            match payload.downcast::<Skipped>() {
+                Ok(skipped) => drop(self.0.set(skipped.0)),
+                Err(payload) => resume_unwind(payload),
+            }
+        }
+    }
+
+    fn set_while<T>(&self, f: impl FnOnce() -> T) -> T {
+        let before = CALLBACKS.replace(self.clone());
+        let value = f();
+        CALLBACKS.set(before);
+        value
     }
 }
 
@@ -69,6 +116,9 @@ pub fn needs_bytes_after_reset() {
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !condition() {
+        if let Some(reason) = Callbacks::of_test().0.get() {
+            skip(reason);
+        }
         assert!(Instant::now() < until, "not within 60 s: {what}");
         thread::sleep(Duration::from_millis(1));
     }

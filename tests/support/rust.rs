@@ -12,7 +12,7 @@ use keepsock::{
 
 #[cfg(feature = "serve")]
 use super::serve::{
-    Handler, On, Serve,
+    Handler, On, Serve, handler_that_may_skip,
     rust::{Program, serve_options},
 };
 use super::{
@@ -562,12 +562,12 @@ impl Server<RustApi> for ServerSocket {
 
     #[cfg(feature = "serve")]
     fn serve(&self, list: &[Serve], handler: Handler<RustApi>) -> Outcome<keepsock::Service> {
-        Ok(self.serve_with(&serve_options(list), handler)?)
+        Ok(self.serve_with(&serve_options(list), handler_that_may_skip::<RustApi>(handler))?)
     }
 
     #[cfg(feature = "serve")]
     fn serve_events(&self, list: &[Serve], on: On<RustApi>) -> Outcome<keepsock::Service> {
-        Ok(ServerSocket::serve_events(self, &serve_options(list), Program(on))?)
+        Ok(ServerSocket::serve_events(self, &serve_options(list), Program(on.that_may_skip()))?)
     }
 }
 

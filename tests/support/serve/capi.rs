@@ -15,9 +15,13 @@ use super::super::capi::{
     CApi, CClient, CReconnect, CServer, c, call, close_reason, failure, framing_to_c, options,
     sized_text, snap, text_of, tuple,
 };
+use super::super::help::Callbacks;
 use super::super::os::{NO_FD, RawFd};
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple};
-use super::{Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
+use super::{
+    Connection, Handler, On, OnConnection, OnTimer, Sent, Serve, Service, Stats,
+    handler_that_may_skip, posted_that_may_skip, timer_that_may_skip,
+};
 
 pub struct CService {
     pub pointer: *mut keepsock_service,
@@ -41,7 +45,7 @@ impl CService {
             handler(&CClient { pointer: client, lent: true });
         }
         let options = serve_options(list)?;
-        let handler = Box::new(handler);
+        let handler = Box::new(handler_that_may_skip::<CApi>(handler));
         let user: *const Handler<CApi> = &raw const *handler;
         let mut out = null_mut();
         call(|e| unsafe {
@@ -53,7 +57,7 @@ impl CService {
 
     pub fn serve_events(server: &CServer, list: &[Serve], on: On<CApi>) -> Outcome<CService> {
         let options = serve_options(list)?;
-        let on = Box::new(on);
+        let on = Box::new(on.that_may_skip());
         let callbacks = callbacks(&on);
         let user: *const On<CApi> = &raw const *on;
         let mut out = null_mut();
@@ -208,7 +212,7 @@ impl Connection for CConnection {
             let function = unsafe { Box::from_raw(user.cast::<OnConnection<CConnection>>()) };
             function(&CConnection(conn));
         }
-        let user = Box::into_raw(Box::new(function));
+        let user = Box::into_raw(Box::new(posted_that_may_skip(function)));
         let posted = call(|e| unsafe { keepsock_conn_post(self.0, Some(run), user.cast(), e) });
         posted.inspect_err(|_| drop(unsafe { Box::from_raw(user) }))
     }
@@ -435,6 +439,8 @@ impl Service<CApi> for CService {
             let function = unsafe { Box::from_raw(user.cast::<Box<dyn FnOnce() + Send>>()) };
             function();
         }
+        let callbacks = Callbacks::of_test();
+        let function: Box<dyn FnOnce() + Send> = Box::new(move || callbacks.run(function));
         let user = Box::into_raw(Box::new(function));
         let posted =
             call(|e| unsafe { keepsock_service_post(self.pointer, Some(run), user.cast(), e) });
@@ -445,7 +451,7 @@ impl Service<CApi> for CService {
         unsafe extern "C" fn run(timer: u64, user: *mut c_void) {
             unsafe { (*user.cast::<OnTimer>())(timer) };
         }
-        let mut function = Box::new(function);
+        let mut function = Box::new(timer_that_may_skip(function));
         let (user, mut timer) = ((&raw mut *function).cast(), 0);
         self.kept.lock().unwrap().push(function);
         call(|e| unsafe {

@@ -2,6 +2,7 @@
 
 use keepsock::{CloseReason, ErrorKind, Framing, OverflowPolicy, Sockopt};
 
+use super::help::Callbacks;
 use super::os::RawFd;
 use super::{Api, ConnStats, Failure, Opt, Outcome, Peer, Tuple};
 
@@ -64,6 +65,51 @@ impl<A: Api> Default for On<A> {
             connect_failed: None,
         }
     }
+}
+
+impl<A: Api> On<A> {
+    /// Lets the callbacks skip the test.
+    pub fn that_may_skip(self) -> On<A> {
+        fn event<A: Api>(event: OnEvent<A>) -> OnEvent<A> {
+            let callbacks = Callbacks::of_test();
+            Box::new(move |conn| callbacks.run(|| event(conn)))
+        }
+        let [of_data, of_close, of_failed] = [(); 3].map(|()| Callbacks::of_test());
+        On {
+            open: self.open.map(event::<A>),
+            data: self.data.map(|data| -> OnData<A> {
+                Box::new(move |conn, bytes| of_data.run(|| data(conn, bytes)))
+            }),
+            writable: self.writable.map(event::<A>),
+            finished: self.finished.map(event::<A>),
+            timer: self.timer.map(event::<A>),
+            drain: self.drain.map(event::<A>),
+            close: self.close.map(|close| -> OnClose<A> {
+                Box::new(move |conn, reason| of_close.run(|| close(conn, reason)))
+            }),
+            connect_failed: self.connect_failed.map(|failed| -> OnFailed {
+                Box::new(move |failure, data| of_failed.run(|| failed(failure, data)))
+            }),
+        }
+    }
+}
+
+/// Lets the handler of a service skip the test.
+pub fn handler_that_may_skip<A: Api>(handler: Handler<A>) -> Handler<A> {
+    let callbacks = Callbacks::of_test();
+    Box::new(move |client| callbacks.run(|| handler(client)))
+}
+
+/// Lets a posted function skip the test.
+pub fn posted_that_may_skip<C: Connection>(function: OnConnection<C>) -> OnConnection<C> {
+    let callbacks = Callbacks::of_test();
+    Box::new(move |conn| callbacks.run(|| function(conn)))
+}
+
+/// Lets the function of a timer skip the test.
+pub fn timer_that_may_skip(mut function: OnTimer) -> OnTimer {
+    let callbacks = Callbacks::of_test();
+    Box::new(move |timer| callbacks.run(|| function(timer)))
 }
 
 /// The statistics of a service. -1 means not available.

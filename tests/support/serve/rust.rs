@@ -8,11 +8,13 @@ use keepsock::{
     ServeOptions, Sockopt,
 };
 
+use super::super::help::Callbacks;
 use super::super::rust::{RustApi, limit, millis, ms, options, peer, snap, tuple};
 use super::super::{ConnStats, Failure, Opt, Outcome, Peer, Tuple, os::RawFd, system};
-use super::{Connection, On, OnConnection, OnTimer, Sent, Serve, Service, Stats};
-#[cfg(windows)]
-use crate::support;
+use super::{
+    Connection, On, OnConnection, OnTimer, Sent, Serve, Service, Stats, posted_that_may_skip,
+    timer_that_may_skip,
+};
 
 pub fn serve_options(list: &[Serve]) -> ServeOptions {
     let mut o = ServeOptions::new();
@@ -121,7 +123,7 @@ impl Connection for keepsock::Connection {
     }
 
     fn post(&self, function: OnConnection<Self>) -> Outcome<()> {
-        Ok(keepsock::Connection::post(self, function)?)
+        Ok(keepsock::Connection::post(self, posted_that_may_skip(function))?)
     }
 
     fn abort(&self) {
@@ -322,12 +324,18 @@ impl Service<RustApi> for keepsock::Service {
     }
 
     fn post(&self, function: Box<dyn FnOnce() + Send>) -> Outcome<()> {
-        Ok(keepsock::Service::post(self, function)?)
+        let callbacks = Callbacks::of_test();
+        Ok(keepsock::Service::post(self, move || callbacks.run(function))?)
     }
 
     fn add_timer(&self, delay: i64, interval: i64, function: OnTimer) -> Outcome<u64> {
         let interval = (interval != 0).then(|| limit(interval));
-        Ok(keepsock::Service::add_timer(self, limit(delay), interval, function)?)
+        Ok(keepsock::Service::add_timer(
+            self,
+            limit(delay),
+            interval,
+            timer_that_may_skip(function),
+        )?)
     }
 
     fn remove_timer(&self, timer: u64) -> Outcome<()> {
