@@ -231,7 +231,8 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * }
  * @endcode
  *
- * @param fd      A file that is open for reading, not a pipe or a socket. The caller keeps it.
+ * @param fd      A file that is open for reading, not a pipe or a socket. The caller keeps it. On
+ *                Windows it is a HANDLE, and the call moves the position of the file.
  * @param offset  Where to start, in bytes from the beginning of the file.
  * @param len     The number of bytes. UINT64_MAX means up to the present end of the file.
  * @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
@@ -251,7 +252,6 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  *     is UINT64_MAX, and the size of the file is not known
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended, or the call comes from a forked child;
  *     the service runs in the parent
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_OS: the file cannot be read, or another error of the system
  */
 int32_t keepsock_conn_send_file(keepsock_conn conn, keepsock_fd fd, uint64_t offset, uint64_t len,

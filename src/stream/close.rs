@@ -77,8 +77,8 @@ impl ClientSocket {
     /// - [`Cancelled`](ErrorKind::Cancelled): the cancel token of the socket was fired.
     /// - [`Closed`](ErrorKind::Closed): this program has closed, aborted or released the socket.
     /// - [`Draining`](ErrorKind::Draining): the service that accepted the connection is draining.
-    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is not Linux, Windows, macOS or a BSD, so
-    ///   poll does not report the end of a connection.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the platform is not Linux, Windows, macOS, a BSD or
+    ///   illumos, so poll does not report the end of a connection.
     /// - [`NoMemory`](ErrorKind::NoMemory), [`Os`](ErrorKind::Os): the kernel failed the call for
     ///   another reason.
     ///

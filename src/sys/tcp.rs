@@ -655,9 +655,10 @@ mod platform {
 mod platform {
     use std::os::windows::io::AsRawSocket;
 
+    use socket2::Domain;
     use windows_sys::Win32::Networking::WinSock as ws;
 
-    use super::super::{Borrowed, is_unsupported, tcp_option};
+    use super::super::{Borrowed, is_unsupported, set_tcp_option, tcp_option};
     use super::{Duration, TcpInfo, io, seconds};
     use crate::types::tcp_state::TcpState;
 
@@ -730,22 +731,17 @@ mod platform {
         if strict {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let value = seconds(time);
-        // SAFETY: the system reads four bytes from value.
-        let code = unsafe {
-            ws::setsockopt(
-                socket.as_raw_socket() as ws::SOCKET,
-                ws::IPPROTO_TCP,
-                ws::TCP_MAXRT,
-                (&raw const value).cast(),
-                4,
-            )
-        };
-        if code != 0 {
-            // SAFETY: WSAGetLastError takes no pointer.
-            return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+        set_tcp_option(socket, ws::TCP_MAXRT, seconds(time))
+    }
+
+    /// Restores the value of a new socket. A system without the option has nothing to restore.
+    pub(crate) fn unset_dead_after(socket: Borrowed<'_>) -> io::Result<()> {
+        let new = super::super::stream_socket(Domain::IPV4, false)?;
+        match tcp_option(super::super::borrow(&new), ws::TCP_MAXRT) {
+            Ok(default) => set_tcp_option(socket, ws::TCP_MAXRT, default),
+            Err(e) if is_unsupported(&e) => Ok(()),
+            Err(e) => Err(e),
         }
-        Ok(())
     }
 
     /// TCP_MAXRT is the closest option of Windows; 0xFFFFFFFF means no limit.
@@ -766,6 +762,29 @@ mod platform {
             ws::ioctlsocket(socket.as_raw_socket() as ws::SOCKET, ws::FIONREAD, &raw mut bytes)
         };
         (code == 0).then(|| bytes.into())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::os::windows::io::AsSocket;
+
+        use super::*;
+
+        /// K3: the limit of the system applies again after dead_after was turned off. Wine does not
+        /// have TCP_MAXRT.
+        #[test]
+        fn unset_dead_after_restores_the_limit_of_a_new_socket() {
+            let socket = super::super::super::stream_socket(Domain::IPV4, false).unwrap();
+            let socket = socket.as_socket();
+            let Ok(before) = tcp_option(socket, ws::TCP_MAXRT) else {
+                return unset_dead_after(socket).unwrap();
+            };
+            set_dead_after(socket, Duration::from_secs(before.wrapping_add(9).into()), false)
+                .unwrap();
+            assert_ne!(tcp_option(socket, ws::TCP_MAXRT).unwrap(), before);
+            unset_dead_after(socket).unwrap();
+            assert_eq!(tcp_option(socket, ws::TCP_MAXRT).unwrap(), before);
+        }
     }
 }
 
@@ -845,7 +864,7 @@ mod elsewhere {
     }
 
     /// On this platform each connection has a limit of its own, set after accept.
-    #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
+    #[cfg(not(any(target_vendor = "apple", target_os = "freebsd", windows)))]
     pub(crate) fn unset_dead_after(_socket: Borrowed<'_>) -> io::Result<()> {
         Ok(())
     }

@@ -285,7 +285,7 @@ pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
     Ok(value)
 }
 
-fn set_tcp_option(socket: Borrowed<'_>, name: i32, value: u32) -> io::Result<()> {
+pub(super) fn set_tcp_option(socket: Borrowed<'_>, name: i32, value: u32) -> io::Result<()> {
     // SAFETY: the system reads four bytes from value.
     let code = unsafe {
         ws::setsockopt(

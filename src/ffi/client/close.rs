@@ -23,7 +23,7 @@ use crate::{ClientSocket, CloseReason};
 ///   - KEEPSOCK_ERR_DRAINING: the service is draining; finish the current request and return
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
-///   - KEEPSOCK_ERR_UNSUPPORTED: systems other than Linux, Windows, macOS and the BSDs
+///   - KEEPSOCK_ERR_UNSUPPORTED: a system other than Linux, Windows, macOS, a BSD or illumos
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `timeout_ms` is out of range
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
