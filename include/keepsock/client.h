@@ -724,6 +724,7 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  * file before the peer's kernel has acknowledged the bytes, the peer may receive the new content.
  *
  * @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
+ *                 On Windows it is a HANDLE, and the call moves the position of the file.
  * @param offset   Where to start, in bytes from the beginning of the file.
  * @param len      The number of bytes. UINT64_MAX means up to the end of the file.
  * @param written  Receives the number of bytes that the kernel accepted.
@@ -741,7 +742,6 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  *   - KEEPSOCK_ERR_PERMISSION_DENIED: a firewall or policy of this machine rejects the packet
  *   - KEEPSOCK_ERR_WRONG_STATE: after keepsock_client_shutdown_write(), a SOCK_SEQPACKET socket,
  *     or a message of keepsock_client_write_message() is unfinished
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL; `fd` is negative, closed, a directory, a pipe, a
@@ -992,7 +992,7 @@ int32_t keepsock_client_abort(keepsock_client *client, keepsock_error **error);
  *   - KEEPSOCK_ERR_DRAINING: the service is draining; finish the current request and return
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: RLIMIT_NOFILE is too low for poll(2)
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a system other than Linux, Windows, macOS, a BSD or illumos
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or `timeout_ms` is out of range
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */

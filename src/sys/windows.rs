@@ -127,7 +127,7 @@ fn shut_down_error(err: io::Error) -> io::Error {
     }
 }
 
-/// Windows has no Unix sockets for packets.
+/// The number of buffers of one call, as on Unix systems. Wine rejects more.
 pub(crate) const SLICES_MAX: usize = 1024;
 
 pub(crate) fn recv_slices(
@@ -135,7 +135,8 @@ pub(crate) fn recv_slices(
     bufs: &mut [IoSliceMut<'_>],
     _: Wait,
 ) -> io::Result<usize> {
-    (&*SockRef::from(&socket)).read_vectored(bufs)
+    let used = bufs.len().min(SLICES_MAX);
+    (&*SockRef::from(&socket)).read_vectored(&mut bufs[..used])
 }
 
 pub(crate) fn send_slices(
@@ -144,14 +145,15 @@ pub(crate) fn send_slices(
     _: Wait,
 ) -> io::Result<usize> {
     let socket = SockRef::from(&socket);
-    let sent = match bufs.iter().map(|buf| buf.len()).sum::<usize>() > SEND_MAX {
+    let len = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+    let sent = match len > SEND_MAX || bufs.len() > SLICES_MAX {
         true => (&*socket).write_vectored(&first_bytes(bufs, SEND_MAX)),
         false => (&*socket).write_vectored(bufs),
     };
     sent.map_err(shut_down_error)
 }
 
-/// The slices of the first `most` bytes.
+/// The slices of the first `most` bytes, at most [`SLICES_MAX`].
 fn first_bytes<'a>(bufs: &'a [IoSlice<'_>], most: usize) -> Vec<IoSlice<'a>> {
     let mut left = most;
     let part = |buf: &'a IoSlice<'_>| {
@@ -159,7 +161,7 @@ fn first_bytes<'a>(bufs: &'a [IoSlice<'_>], most: usize) -> Vec<IoSlice<'a>> {
         left -= part.len();
         IoSlice::new(part)
     };
-    bufs.iter().map(part).filter(|part| !part.is_empty()).collect()
+    bufs.iter().map(part).filter(|part| !part.is_empty()).take(SLICES_MAX).collect()
 }
 
 /// Windows has no signals.
@@ -658,6 +660,14 @@ mod tests {
         assert!(received == bytes[..SEND_MAX]);
         let small = [&b"a"[..], b"bc"].map(IoSlice::new);
         assert_eq!(send_slices(client.as_socket(), &small, Wait::No).unwrap(), 3);
+        peer.read_exact(&mut received[..3]).unwrap();
+        let many = [IoSlice::new(b"d"); SLICES_MAX + 1];
+        assert_eq!(send_slices(client.as_socket(), &many, Wait::No).unwrap(), SLICES_MAX);
+        peer.write_all(&[b'e'; SLICES_MAX + 1]).unwrap();
+        let mut bytes = [[0]; SLICES_MAX + 1];
+        let mut many: Vec<_> = bytes.iter_mut().map(|byte| IoSliceMut::new(byte)).collect();
+        poll(Some((client.as_socket(), Interest::Read)), None, None).unwrap();
+        assert!(recv_slices(client.as_socket(), &mut many, Wait::No).unwrap() <= SLICES_MAX);
     }
 
     /// E1: a send after the end of sending is a broken pipe, as on other systems.
