@@ -339,7 +339,7 @@ fn set_keepalive_times(socket: Borrowed<'_>, keepalive: &Keepalive) -> io::Resul
         keepaliveinterval: milliseconds(interval).max(1),
     };
     let mut returned = 0;
-    // SAFETY: the system reads the structure, and writes nothing but the number of bytes.
+    // SAFETY: the system reads the structure, and writes only the number of bytes.
     let code = unsafe {
         ws::WSAIoctl(
             socket.as_raw_socket() as ws::SOCKET,

@@ -70,7 +70,7 @@ thread_local! {
 pub struct Callbacks(Arc<OnceLock<String>>);
 
 impl Callbacks {
-    /// Those of the test of this thread, or of the callback that this thread runs.
+    /// The callbacks of the test of this thread, or of the test whose callback this thread runs.
     pub fn of_test() -> Callbacks {
         CALLBACKS.with_borrow(Clone::clone)
     }
