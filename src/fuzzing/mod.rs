@@ -9,6 +9,7 @@
 
 mod endpoint;
 mod framing;
+mod framing_model;
 #[cfg(feature = "activation")]
 mod listen;
 mod network;
@@ -21,7 +22,7 @@ mod segment;
 pub use endpoint::endpoint;
 pub use framing::framing;
 #[cfg(test)]
-pub(crate) use framing::{End, model, split_pieces};
+pub(crate) use framing_model::{End, model, split_pieces};
 #[cfg(feature = "activation")]
 pub use listen::listen;
 pub use network::network;

@@ -18,6 +18,7 @@ mod install_check;
 mod links;
 mod models;
 mod msrv;
+mod mutants;
 mod netns;
 mod run;
 mod sanitize;
@@ -62,6 +63,9 @@ cargo xtask <command>
   coverage        runs the tests of both APIs and the fault matrix instrumented, and prints the covered
                   lines and regions of each module. Fails if a function with uncovered lines is not
                   explained in tests/uncovered.txt
+  mutants [machine ...]
+                  changes one expression of a state machine at a time (cargo-mutants), and fails if its
+                  unit tests do not find the change, except for those in xtask/mutants.txt
   dependencies    checks the license and source of each dependency, and the table in SECURITY.md
   demo            runs a push server and its clients, and explains each line of output
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         ["soak", ..] => Box::new(|ws| soak::soak(ws, &arguments[1..])),
         ["models"] => Box::new(models::models),
         ["models", "--mutants"] => Box::new(models::mutants),
+        ["mutants", names @ ..] => Box::new(move |ws| mutants::mutants(ws, names)),
         ["sanitize"] => Box::new(|ws| Ok(sanitize::sanitize(ws, false))),
         ["sanitize", "--all"] => Box::new(|ws| Ok(sanitize::sanitize(ws, true))),
         ["ratios"] => Box::new(|ws| Ok(counts::ratios(ws)?)),

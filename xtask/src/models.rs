@@ -280,8 +280,9 @@ fn try_one(
     }
 }
 
-fn copy_sources(ws: &Workspace, copy: &Path) -> Result<(), String> {
-    for name in ["src", "tests", "benches", "examples", "xtask", "docs", "include"] {
+/// Copies what cargo needs to build the library and to run its unit tests.
+pub fn copy_sources(ws: &Workspace, copy: &Path) -> Result<(), String> {
+    for name in ["src", "tests", "benches", "examples", "xtask", "docs", "include", "fuzz/corpus"] {
         copy_all(&ws.root.join(name), &copy.join(name))?;
     }
     for name in ["Cargo.toml", "Cargo.lock", "build.rs", "README.md"] {

@@ -106,6 +106,12 @@ pub fn collect(command: &mut Command, limit: Duration) -> Result<(bool, String),
     Ok((ended.status.success(), ended.stdout + &ended.stderr))
 }
 
+/// Runs a command and prints its output immediately. Returns whether it succeeded.
+pub fn watch(command: &mut Command, limit: Duration) -> Result<bool, String> {
+    println!("$ {}", line_of(command));
+    run(command, limit, true).map(|ended| ended.status.success())
+}
+
 /// Whether a command can be started and succeeds.
 pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
     run(command, limit, false).is_ok_and(|ended| ended.status.success())

@@ -427,7 +427,7 @@ fn peer_that_vanished_is_dead_in_time() {
     );
     check(1500, inputs, |(dead_after, (rtt, delay), vanishes, writes, late)| {
         // The kernel probes an idle peer three times within `dead_after`, but not within a second.
-        let keepalive = (dead_after / 3).max(1000).min(45_000);
+        let keepalive = (dead_after / 3).clamp(1000, 45_000);
         let mut sent = Vec::new();
         let mut writes = writes.into_iter().scan(0, |at, gap| {
             *at += gap;
