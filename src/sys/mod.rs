@@ -390,22 +390,29 @@ pub(crate) fn is_broadcast(ip: IpAddr) -> bool {
 /// the earlier ones remain in effect. [`Keepalive`] has checked the ranges.
 #[cfg(unix)]
 pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
     match keepalive {
-        None => socket.set_keepalive(false),
-        // Every socket has the values of the system. The default only requests keepalive as such.
-        #[cfg(target_os = "openbsd")]
-        Some(k) if k == Keepalive::default() => socket.set_keepalive(true),
-        #[cfg(target_os = "openbsd")]
-        Some(_) => Err(io::ErrorKind::Unsupported.into()),
-        #[cfg(not(target_os = "openbsd"))]
-        Some(k) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(k.idle())
-                .with_interval(k.interval())
-                .with_retries(k.count()),
-        ),
+        None => SockRef::from(&socket).set_keepalive(false),
+        Some(k) => turn_keepalive_on(socket, k),
     }
+}
+
+#[cfg(not(target_os = "openbsd"))]
+fn turn_keepalive_on(socket: Borrowed<'_>, k: Keepalive) -> io::Result<()> {
+    SockRef::from(&socket).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(k.idle())
+            .with_interval(k.interval())
+            .with_retries(k.count()),
+    )
+}
+
+/// Every socket has the values of the system. The default only requests keepalive as such.
+#[cfg(target_os = "openbsd")]
+fn turn_keepalive_on(socket: Borrowed<'_>, k: Keepalive) -> io::Result<()> {
+    if k != Keepalive::default() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    SockRef::from(&socket).set_keepalive(true)
 }
 
 /// The sum of the lengths of slices. `None`: the sum is longer than memory can be. Slices of one buffer

@@ -540,6 +540,12 @@ const UNREACHED: &[(&str, &str, &str, &str)] = &[
         "fstat",
         "to the end of a file: tests/it/conn_file.rs",
     ),
+    (
+        "sys/scm_rights.rs",
+        "open_socket_file",
+        "openat",
+        "root has CAP_NET_ADMIN: tests/it/unix_stream.rs",
+    ),
     ("sys/scm_rights.rs", "set_socket_file", "fchmodat2", "the machine has no /proc"),
 ];
 const SUCCESSOR: &str = "in a successor process, or of the own program: tests/it/handover.rs";

@@ -2109,13 +2109,13 @@ fn ready_with_hostile_channel_returns_in_time<A: Api>() {
     full.set_nonblocking(false).unwrap();
     let (gone, reset) = UnixStream::pair().unwrap();
     drop(gone);
-    let (_reader, pipe) = std::io::pipe().unwrap();
+    let (_reader, pipe) = support::system::pipe();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let unconnected = UdpSocket::bind("127.0.0.1:0").unwrap();
     let cases: [(OwnedFd, &str); 6] = [
         (full.into(), "the predecessor does not read the channel"),
         (reset.into(), "ready"),
-        (pipe.into(), "Socket operation on non-socket"),
+        (pipe, "Socket operation on non-socket"),
         (File::open("/etc/passwd").unwrap().into(), "Socket operation on non-socket"),
         (listener.into(), "ready"),
         (unconnected.into(), "Destination address required"),

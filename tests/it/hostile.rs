@@ -151,7 +151,8 @@ fn slow_clients_use_little_memory_and_processor_time<A: Api>() {
         limits::need_descriptors(2 * COUNT as u64 + 100);
         let header = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
         let framing = Serve::Framing(Framing::Delimited { delimiter: b'\n', max: 3 });
-        let cases: [(&str, &[Opt<'_, A>], &[u8], Option<CloseReason>); 3] = [
+        type Case<'a, A> = (&'a str, &'a [Opt<'a, A>], &'a [u8], Option<CloseReason>);
+        let cases: [Case<'_, A>; 3] = [
             ("silent", &[Opt::FirstByteTimeout(3_000)], b"", Some(CloseReason::IdleTimeout)),
             (
                 "message",
