@@ -11,7 +11,7 @@ struct Liveness;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, keepsock_linux))]
 // Clippy's permission for tests covers test functions, not the functions that they call.
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -312,7 +312,7 @@ fn own_address(socket: Borrowed<'_>, remote: &Address) -> io::Result<Option<Addr
     Ok(Some(sys::to_address(&SockRef::from(&socket).local_addr()?)))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, keepsock_linux))]
 // Clippy permits unwrap in test functions, and not in the functions that they call.
 #[allow(clippy::unwrap_used)]
 mod tests {

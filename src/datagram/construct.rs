@@ -415,7 +415,7 @@ impl DatagramSocket {
                     *unix.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
                 }
                 let made = Made { socket, endpoint, side };
-                Ok(DatagramSocket::put_together(made, options, coalesced, Some(closing)))
+                Ok(DatagramSocket::put_together(made, options, coalesced, (Some(closing), true)))
             }
             Err(e) => Err((adopted, e)),
         }
@@ -432,7 +432,8 @@ impl DatagramSocket {
             sys::set_nonblocking(sys::borrow(&made.socket), true)
                 .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
         }
-        let closing = options.handover.then(sys::Event::new).transpose();
+        let needs_event = options.handover || !sys::BLOCKING_CALLS;
+        let closing = needs_event.then(sys::Event::new).transpose();
         let closing = closing.map_err(|e| Error::helper(operation, &e).at(&made.endpoint))?;
         let coalesced = coalesced(sys::borrow(&made.socket), options, operation)?;
         let part = options.read_timeout.and_then(kernel_part);
@@ -441,15 +442,18 @@ impl DatagramSocket {
                 .set_read_timeout(part)
                 .map_err(|e| Error::os(operation, &e).at(&made.endpoint))?;
         }
-        Ok(DatagramSocket::put_together(made, options, coalesced, closing))
+        let shared = options.handover;
+        Ok(DatagramSocket::put_together(made, options, coalesced, (closing, shared)))
     }
 
     fn put_together(
         made: Made,
         options: &SocketOptions,
         coalesced: Option<Coalesced>,
-        closing: Option<sys::Event>,
+        (closing, is_shared): (Option<sys::Event>, bool),
     ) -> DatagramSocket {
+        #[cfg(not(feature = "activation"))]
+        let _ = is_shared;
         let inet = match &made.side {
             Side::Inet(inet) => Some(inet),
             Side::Unix(_) => None,
@@ -468,6 +472,8 @@ impl DatagramSocket {
             refused: AtomicI32::new(0),
             deaf: AtomicBool::new(false),
             closing,
+            #[cfg(feature = "activation")]
+            is_shared,
             longest_segment: AtomicUsize::new(longest),
             control: AtomicUsize::new(match any && !connected {
                 true => sys::UDP_CONTROL,

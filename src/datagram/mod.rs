@@ -90,9 +90,13 @@ struct Shared {
     refused: AtomicI32,
     /// Receiving has ended; sending continues.
     deaf: AtomicBool,
-    /// Only for a socket that other processes share or may share, for which shutdown(2) would end
-    /// receiving in all of them. Set by a close, and when receiving ends.
+    /// Set by a close, and when receiving ends. Only for a socket that other processes share or may
+    /// share, for which shutdown(2) would end receiving in all of them, and where the system cannot shut
+    /// down a socket without a peer.
     closing: Option<sys::Event>,
+    /// Other processes share or may share the socket.
+    #[cfg(feature = "activation")]
+    is_shared: bool,
     /// The maximum total length of datagrams that are passed to the kernel as one run. It shrinks when
     /// the kernel rejects a run.
     longest_segment: AtomicUsize,
@@ -420,7 +424,7 @@ impl DatagramSocket {
         is_over: impl Fn() -> bool,
     ) -> std::result::Result<(), Cause> {
         if let Some(closing) = &self.0.closing {
-            return self.wait_shared(io, closing, mode, interest, is_over);
+            return self.wait_with_event(io, closing, mode, interest, is_over);
         }
         let socket = Some((io.socket(), interest));
         let ready = wait(socket, mode.deadline, mode.cancel.as_ref(), is_over)?;
@@ -430,10 +434,10 @@ impl DatagramSocket {
         Ok(())
     }
 
-    /// Waits on a socket that other processes may share. Poll does not report here whether the kernel's
+    /// Waits on a socket whose close sets an event. Poll does not report here whether the kernel's
     /// error queue has an entry. The caller looks if the system call then finds nothing.
     #[cold]
-    fn wait_shared(
+    fn wait_with_event(
         &self,
         io: &InUse<'_>,
         closing: &sys::Event,
@@ -441,12 +445,14 @@ impl DatagramSocket {
         interest: Interest,
         is_over: impl Fn() -> bool,
     ) -> std::result::Result<(), Cause> {
-        // The event stays set after receiving has ended. A waiting sender then checks periodically.
-        let heard = interest == Interest::Read || !self.0.deaf.load(Ordering::Acquire);
+        // The event stays set after receiving has ended, and is the parent's in a forked child. A call
+        // that must not end then checks periodically.
+        let ends = interest == Interest::Read || !self.0.deaf.load(Ordering::Acquire);
+        let heard = ends && !self.0.descriptor.is_inherited();
         let look = Deadline::after((!heard).then_some(POLL_INTERVAL));
         let events = (mode.cancel.as_ref(), heard.then_some(closing));
         let until = mode.deadline.earlier(look);
-        let is_deaf = || heard && self.0.deaf.load(Ordering::Acquire);
+        let is_deaf = || ends && self.0.deaf.load(Ordering::Acquire);
         match wait_any(&[io.socket()], interest, until, events, || is_over() || is_deaf()) {
             // Receiving has ended while this call waits to send.
             Err(cause) if cause.kind() == ErrorKind::Closed && !is_over() => Ok(()),
@@ -473,7 +479,7 @@ impl DatagramSocket {
     /// Whether other processes may share the socket.
     #[cfg(feature = "activation")]
     pub(crate) fn is_shared(&self) -> bool {
-        self.0.closing.is_some()
+        self.0.is_shared
     }
 
     /// Whether poll may report a Unix socket as writable although the receiver's queue is full: poll

@@ -142,7 +142,6 @@ mod sockets {
     /// A connection of an event loop. Each part has arrived before the next one is sent.
     #[cfg(feature = "serve")]
     pub(super) fn serve(framing: Framing, pieces: &[&[u8]], expected: &Messages, pauses: bool) {
-        use std::sync::atomic::{AtomicU64, Ordering};
         use std::sync::{Arc, Mutex, mpsc};
         use std::time::{Duration, Instant};
 
@@ -174,10 +173,7 @@ mod sockets {
         }
 
         // The service closes its server, so each input has its own.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("unix:@keepsock-fuzz-framing-{}-{number}", std::process::id());
-        let server = ServerSocket::listen(name).unwrap();
+        let server = ServerSocket::listen("127.0.0.1:0").unwrap();
         let (sender, reason) = mpsc::channel();
         let messages = Arc::new(Mutex::new(Vec::new()));
         let handler =

@@ -389,7 +389,7 @@ impl ServerSocket {
         }
     }
 
-    /// Step 1 if the server has several listeners, or other processes have its listener. One
+    /// Step 1 if the server has several listeners, or an event that ends its polls. One
     /// thread polls, and the other threads wait for the lock. So a connection wakes one thread.
     /// Another process may accept the connection first.
     fn wait_any_ready(
@@ -413,7 +413,9 @@ impl ServerSocket {
         })?;
         let order = self.poll_order(ios.len());
         let sockets: Vec<_> = (0..ios.len()).map(|i| ios[order(i)].socket()).collect();
-        let events = (cancel.as_ref(), self.close_event());
+        // In a forked child the event is the parent's, and stays set after the parent has closed.
+        let inherited = self.first().descriptor.is_inherited();
+        let events = (cancel.as_ref(), self.close_event().filter(|_| !inherited));
         let until = self.next_check(deadline);
         match wait_any(&sockets, Interest::Read, until, events, is_closed) {
             Ok(first) => {

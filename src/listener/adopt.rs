@@ -94,7 +94,7 @@ impl ServerSocket {
             let what = "some descriptors are SOCK_STREAM and some are SOCK_SEQPACKET: adopt them separately";
             return Err(Error::new(ErrorKind::WrongState, ADOPT).detail(what));
         }
-        let close_event = new_close_event(ADOPT)?;
+        let close_event = new_close_event(true, ADOPT)?;
         for (adopted, info) in sockets.iter().zip(&infos) {
             let fd = sys::borrow(&adopted.socket);
             // First the options that the kernel may reject: the socket is then unchanged.
@@ -115,7 +115,7 @@ impl ServerSocket {
             ephemeral_port: adopted.ephemeral_port,
         });
         let options = SocketOptions { seqpacket, ..options.clone() };
-        Ok(ServerSocket::new(bound.collect(), &options, Some(close_event)))
+        Ok(ServerSocket::new(bound.collect(), &options, close_event, cfg!(unix)))
     }
 }
 

@@ -193,10 +193,8 @@ fn listen_on(endpoints: &[Endpoint], options: &SocketOptions) -> Result<ServerSo
             Target::UnixPath(_) | Target::UnixAbstract(_) => bind_unix(endpoint, options)?,
         });
     }
-    // Windows does not shut a listener down, so an event ends its waits.
-    let needs_event = options.handover || cfg!(windows);
-    let close_event = needs_event.then(|| new_close_event(OPERATION)).transpose()?;
-    let server = ServerSocket::new(bound, options, close_event);
+    let close_event = new_close_event(options.handover, OPERATION)?;
+    let server = ServerSocket::new(bound, options, close_event, options.handover);
     if endpoints.len() > 1 {
         server.start_polling()?;
     }

@@ -78,7 +78,7 @@ struct ListenerInner {
     nonblocking: AtomicBool,
     accept_timeout: TimeoutCell,
     cancel: Arc<TokenSlot>,
-    /// Held by the thread that polls several listeners, or a listener that other processes have.
+    /// Held by the thread that polls several listeners, or polls with the event of a close.
     polling: PollingLock,
     /// The index of the listener that is polled first.
     next: AtomicUsize,
@@ -89,8 +89,10 @@ impl ServerSocket {
         bound: Vec<BoundListener>,
         options: &SocketOptions,
         close_event: Option<Arc<sys::Event>>,
+        is_shared: bool,
     ) -> ServerSocket {
-        let listeners = bound.into_iter().map(|bound| Listener::new(bound, close_event.clone()));
+        let listeners = bound.into_iter();
+        let listeners = listeners.map(|bound| Listener::new(bound, close_event.clone(), is_shared));
         let server = ServerSocket(Arc::new(ListenerInner {
             listeners: listeners.collect(),
             options: SocketOptions { cancel: None, ..options.clone() },
@@ -111,7 +113,7 @@ impl ServerSocket {
         server
     }
 
-    /// The event that a close sets to wake polls, if other processes may have the listeners.
+    /// The event that a close sets to wake polls.
     pub(crate) fn close_event(&self) -> Option<&sys::Event> {
         self.first().close_event.as_deref()
     }
@@ -416,7 +418,13 @@ impl ServerSocket {
     }
 }
 
-/// Creates the event of [`ServerSocket::close_event`].
-fn new_close_event(operation: &'static str) -> Result<Arc<sys::Event>> {
-    Ok(Arc::new(sys::Event::new().map_err(|e| Error::helper(operation, &e))?))
+/// Creates the event of [`ServerSocket::close_event`]. It is needed if other processes have or may have
+/// the listeners, because shutdown(2) would end the listening of all processes, and where the system
+/// cannot shut down a listener.
+fn new_close_event(is_shared: bool, operation: &'static str) -> Result<Option<Arc<sys::Event>>> {
+    if !is_shared && sys::BLOCKING_CALLS {
+        return Ok(None);
+    }
+    let event = sys::Event::new().map_err(|e| Error::helper(operation, &e))?;
+    Ok(Some(Arc::new(event)))
 }

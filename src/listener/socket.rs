@@ -72,16 +72,22 @@ pub(crate) struct Listener {
     /// flag is never cleared. After poll, another thread may accept the connection first, and only
     /// O_NONBLOCK keeps accept from blocking then.
     uses_poll: AtomicBool,
-    /// Set if other processes have or may have the listening socket. A close sets the event to
-    /// wake the polls of this process. shutdown(2) would end the listening of all processes.
+    /// A close sets the event to wake the polls of this process, where it may not or cannot shut the
+    /// listener down: see [`new_close_event`](super::new_close_event).
     pub(super) close_event: Option<Arc<sys::Event>>,
+    /// Other processes have or may have the listening socket.
+    is_shared: bool,
     pub(super) counters: Counters,
     rate_limit: RateLimitedLog,
     pub(super) file: Mutex<Option<SocketFile>>,
 }
 
 impl Listener {
-    pub(super) fn new(bound: BoundListener, close_event: Option<Arc<sys::Event>>) -> Listener {
+    pub(super) fn new(
+        bound: BoundListener,
+        close_event: Option<Arc<sys::Event>>,
+        is_shared: bool,
+    ) -> Listener {
         Listener {
             descriptor: Descriptor::new(bound.socket),
             endpoint: bound.endpoint,
@@ -89,6 +95,7 @@ impl Listener {
             ephemeral_port: bound.ephemeral_port,
             uses_poll: AtomicBool::new(!sys::BLOCKING_CALLS || close_event.is_some()),
             close_event,
+            is_shared,
             counters: Counters::default(),
             rate_limit: RateLimitedLog::default(),
             file: Mutex::new(bound.file),
@@ -113,7 +120,7 @@ impl Listener {
 
     /// Whether other processes have or may have the listening socket.
     pub(crate) fn is_shared(&self) -> bool {
-        cfg!(unix) && self.close_event.is_some()
+        self.is_shared
     }
 
     #[cfg(feature = "activation")]

@@ -492,12 +492,14 @@ impl ClientSocket {
     /// Ends the calls of other threads and the connection of a forked child's copy, without FIN.
     /// After a FIN the peer could take the data that it has for all data before the RST arrives.
     fn end_other_calls_by_reset(&self, io: &InUse<'_>) {
-        if !sys::BLOCKING_CALLS || sys::disconnect(io.socket()) {
+        if sys::disconnect(io.socket()) {
             return;
         }
-        // Readers wake without a FIN. A waiting writer needs the FIN to wake.
+        // Readers wake without a FIN. A waiting writer needs the FIN to wake. Where no call resets a
+        // connection, the close of the last copy of the descriptor does.
         let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
-        if self.write_lock.try_lock().is_none() || sys::fork::has_forked() {
+        let has_copies = sys::BLOCKING_CALLS && sys::fork::has_forked();
+        if self.write_lock.try_lock().is_none() || has_copies {
             sys::wake(io.socket());
         }
     }

@@ -122,6 +122,11 @@ impl ClientSocket {
     ///
     /// poll(2) on the descriptor does not report [buffered](ClientSocket::buffered) bytes.
     ///
+    /// On Linux the descriptor is in blocking mode unless
+    /// [`set_nonblocking`](ClientSocket::set_nonblocking) has turned non-blocking mode on. On other
+    /// systems it stays non-blocking until it is [released](ClientSocket::release), because their
+    /// send(2) may wait despite MSG_DONTWAIT (macOS).
+    ///
     /// The kernel reports a reset once. On Linux the library still detects a reset of a TCP
     /// connection after the program has read SO_ERROR of the descriptor, or after a forked child has
     /// received the reset. A Unix socket keeps no trace of the reset, and reads then report the end of

@@ -172,7 +172,12 @@ mod datagram {
     ) -> Ancillary {
         let mut told = Ancillary::default();
         let each = |level, kind, data: *const u8, len: usize| match (level, kind) {
-            #[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
+            #[cfg(any(
+                target_os = "linux",
+                target_os = "android",
+                target_os = "illumos",
+                target_vendor = "apple"
+            ))]
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= mem::size_of::<libc::in_pktinfo>() => {
                 // SAFETY: the type and the length identify the structure.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
@@ -180,7 +185,12 @@ mod datagram {
                 told.local = Some(v4(info.ipi_spec_dst)).filter(|ip| !ip.is_unspecified());
                 told.details.interface = info.ipi_ifindex as _;
             }
-            #[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
+            #[cfg(not(any(
+                target_os = "linux",
+                target_os = "android",
+                target_os = "illumos",
+                target_vendor = "apple"
+            )))]
             (libc::IPPROTO_IP, libc::IP_RECVDSTADDR) if len >= mem::size_of::<libc::in_addr>() => {
                 // SAFETY: the type and the length identify the structure.
                 let to = v4(unsafe { data.cast::<libc::in_addr>().read_unaligned() });

@@ -31,7 +31,7 @@
 //!   - `BLOCKING_CALLS`: a blocking call is woken by `shutdown` from another
 //!     thread, so sockets are left in blocking mode and a read that waits is one
 //!     system call. Where false, sockets are non-blocking and every wait is a poll.
-//!   - `MAX_WAIT`: where a poll cannot be woken for every reason, the time
+//!   - `MAX_WAIT`: where a poll cannot be woken for every reason (Windows), the time
 //!     after which it looks again.
 //!   - `ACCEPT_INHERITS`: an accepted connection has the listener's options.
 //!   - `SEGMENTS`: several datagrams are given to the kernel as one.

@@ -230,12 +230,12 @@ mod platform {
         }
     }
 
-    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     pub(crate) fn set_congestion_control(socket: Borrowed<'_>, name: &str) -> io::Result<()> {
         sockopt::set_bytes(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
     }
 
-    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     pub(crate) fn set_congestion_control(_: Borrowed<'_>, _: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -849,9 +849,13 @@ mod elsewhere {
         false
     }
 
+    /// A connection that was reset, or that both sides have closed, has no peer.
     #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
-    pub(crate) fn is_gone(_socket: Borrowed<'_>) -> bool {
-        false
+    pub(crate) fn is_gone(socket: Borrowed<'_>) -> bool {
+        let peer = crate::sys::SockRef::from(&socket).peer_addr();
+        peer.is_err_and(|e| {
+            matches!(e.kind(), io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput)
+        })
     }
 
     pub(crate) fn fast_open_connect(_socket: Borrowed<'_>) -> io::Result<()> {

@@ -34,14 +34,13 @@ pub(crate) type Borrowed<'a> = BorrowedFd<'a>;
 
 pub(super) const LINUX: bool = cfg!(keepsock_linux);
 /// Measured on Linux: shutdown wakes accept, recv, send and connect. Other systems cannot shut down
-/// a listener (ENOTCONN).
+/// a socket without a peer, such as a listener (ENOTCONN): an event wakes its polls.
 pub(crate) const BLOCKING_CALLS: bool = LINUX;
-pub(crate) const MAX_WAIT: Option<Duration> =
-    if LINUX { None } else { Some(Duration::from_millis(25)) };
+pub(crate) const MAX_WAIT: Option<Duration> = None;
 pub(crate) const ACCEPT_INHERITS: bool = LINUX;
 /// poll(2) with POLLRDHUP (Linux 2.6.17, FreeBSD 13, illumos), or kqueue(2).
 pub(crate) const SEES_HANGUP: bool =
-    cfg!(any(keepsock_linux, keepsock_kqueue, target_os = "illumos"));
+    cfg!(any(target_os = "linux", target_os = "android", keepsock_kqueue, target_os = "illumos"));
 
 #[inline]
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
@@ -135,7 +134,7 @@ pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
         return Ok(false);
     }
     // icmp(7): "ping sockets" are datagram sockets of another protocol.
-    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     if name.as_socket().is_some() {
         return Ok(socket.protocol()? == Some(socket2::Protocol::UDP));
     }
@@ -304,10 +303,10 @@ pub(crate) fn connection_kind(socket: Borrowed<'_>) -> io::Result<Option<Connect
     if kind != Type::STREAM && !packets {
         return Ok(None);
     }
-    #[cfg(any(keepsock_linux, target_os = "freebsd"))]
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     let listens = socket.is_listener()?;
     // Without SO_ACCEPTCONN, a socket with a peer is a connection.
-    #[cfg(not(any(keepsock_linux, target_os = "freebsd")))]
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let listens = socket.peer_addr().is_err();
     Ok(Some(ConnectionKind { listens, packets }))
 }
@@ -506,9 +505,19 @@ pub(crate) fn forbid_sigpipe(socket: Borrowed<'_>) -> io::Result<()> {
 
 // ---- waiting ---------------------------------------------------------------------------
 
-#[cfg(any(keepsock_linux, target_os = "freebsd", target_os = "illumos"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "illumos"
+))]
 const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
-#[cfg(not(any(keepsock_linux, target_os = "freebsd", target_os = "illumos")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "illumos"
+)))]
 const POLLRDHUP: libc::c_short = 0;
 
 fn poll_events(interest: Interest) -> libc::c_short {

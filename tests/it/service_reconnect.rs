@@ -320,7 +320,8 @@ fn service_reconnect_of_a_full_service_succeeds_later<A: Api>() {
         retries.recv_timeout(SOON).unwrap();
     }
     client.abort();
-    assert!(matches!(next(&told), Close(id, _) if id == first));
+    let closed = next(&told);
+    assert!(matches!(closed, Close(id, _) if id == first), "{closed:?}");
     assert!(matches!(next(&told), Open(id) if id != first));
 }
 

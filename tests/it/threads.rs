@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ both_apis![
     cancel_token_that_is_freed_stays_with_sockets,
     cancel_in_signal_handler_keeps_errno,
     cancel_token_descriptor_is_readable_while_fired,
+    waiting_calls_sleep_until_an_event,
     close_ends_each_waiting_call,
     close_of_server_ends_each_accept,
     close_by_several_threads_ends_all_calls,
@@ -452,6 +453,39 @@ fn close_ends_each_waiting_call<A: Api>() {
             }
         }
     });
+}
+
+/// T2: an accept and a read that wait do not wake to look for a close, with or without a token.
+fn waiting_calls_sleep_until_an_event<A: Api>() {
+    let token = A::token();
+    for options in [&[][..], &[Opt::Cancel(&token)]] {
+        for accepts in [true, false] {
+            let p = pair_with::<A>(Transport::Tcp, options);
+            let thread = AtomicI32::new(0);
+            let waiting = || {
+                thread.store(system::thread_id(), Ordering::Release);
+                match accepts {
+                    true => fails(p.server.accept().map(drop), ErrorKind::Closed),
+                    false => fails(p.client.read(&mut [0]).map(drop), ErrorKind::Closed),
+                }
+            };
+            while_waiting(waiting, || {
+                let before = switches(thread.load(Ordering::Acquire));
+                thread::sleep(Duration::from_millis(200));
+                let woken = switches(thread.load(Ordering::Acquire)) - before;
+                p.server.close();
+                p.client.abort();
+                assert!(woken <= 2, "woken {woken} times in 200 ms");
+            });
+        }
+    }
+}
+
+/// The number of times that a thread has begun to wait.
+fn switches(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 /// Closes a connection that other threads use. A waiting writer cannot have written all bytes, so

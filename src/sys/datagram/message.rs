@@ -165,7 +165,12 @@ unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
         _ => Ipv4Addr::UNSPECIFIED,
     };
     let from = libc::in_addr { s_addr: ip.to_bits().to_be() };
-    #[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "illumos",
+        target_vendor = "apple"
+    ))]
     {
         let info = libc::in_pktinfo {
             ipi_ifindex: source.interface as _,
@@ -175,7 +180,12 @@ unsafe fn put_source(msg: &mut libc::msghdr, source: Source, ipv6: bool) {
         // SAFETY: the caller guarantees the space.
         unsafe { put_control(msg, libc::IPPROTO_IP, libc::IP_PKTINFO, info) };
     }
-    #[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "illumos",
+        target_vendor = "apple"
+    )))]
     // SAFETY: the caller guarantees the space.
     unsafe {
         put_control(msg, libc::IPPROTO_IP, libc::IP_SENDSRCADDR, from);

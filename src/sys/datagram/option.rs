@@ -2,11 +2,21 @@
 
 use std::io;
 use std::net::IpAddr;
-#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+))]
 use std::net::SocketAddr;
 
 use libc::c_int;
-#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+))]
 use socket2::SockAddr;
 
 use super::{Memory, Sending, ToGroups};
@@ -39,9 +49,19 @@ pub(crate) fn has_interface(_socket: Borrowed<'_>, index: u32) -> bool {
     crate::sys::zone_index(&index.to_string()).is_some()
 }
 
-#[cfg(any(keepsock_linux, target_os = "illumos", target_vendor = "apple"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "illumos",
+    target_vendor = "apple"
+))]
 const WANT_DESTINATION: c_int = libc::IP_PKTINFO;
-#[cfg(not(any(keepsock_linux, target_os = "illumos", target_vendor = "apple")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "illumos",
+    target_vendor = "apple"
+)))]
 const WANT_DESTINATION: c_int = libc::IP_RECVDSTADDR;
 
 /// Requests the destination address of each datagram: ip(7), RFC 3542 section 4.
@@ -234,7 +254,12 @@ pub(crate) fn report_errors(_: Borrowed<'_>, _ipv6: bool, _on: bool) -> io::Resu
 
 /// Joins or leaves a group on an interface (0: as routed), for all senders or for one: RFC 3678
 /// section 5, which defines these structures.
-#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+))]
 pub(crate) fn set_member(
     socket: Borrowed<'_>,
     group: IpAddr,
@@ -244,8 +269,11 @@ pub(crate) fn set_member(
 ) -> io::Result<()> {
     /// MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP and
     /// MCAST_LEAVE_SOURCE_GROUP of netinet/in.h.
-    const OPTIONS: [c_int; 4] =
-        if cfg!(keepsock_linux) { [42, 45, 46, 47] } else { [80, 81, 82, 83] };
+    const OPTIONS: [c_int; 4] = if cfg!(any(target_os = "linux", target_os = "android")) {
+        [42, 45, 46, 47]
+    } else {
+        [80, 81, 82, 83]
+    };
     let [join_group, leave_group, join_source, leave_source] = OPTIONS;
     #[cfg_attr(target_vendor = "apple", repr(C, packed(4)))]
     #[cfg_attr(not(target_vendor = "apple"), repr(C))]
@@ -294,7 +322,12 @@ pub(crate) fn set_member(
     }
 }
 
-#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+)))]
 pub(crate) fn set_member(
     _: Borrowed<'_>,
     _group: IpAddr,
@@ -305,7 +338,12 @@ pub(crate) fn set_member(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+))]
 pub(crate) fn to_groups(
     socket: Borrowed<'_>,
     families: Families,
@@ -340,7 +378,12 @@ pub(crate) fn to_groups(
     Ok(())
 }
 
-#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd"
+)))]
 pub(crate) fn to_groups(_: Borrowed<'_>, _families: Families, setting: ToGroups) -> io::Result<()> {
     let _ = match setting {
         ToGroups::Loop(on) => u32::from(on),

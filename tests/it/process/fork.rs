@@ -27,7 +27,8 @@ use crate::support::process::{self, Helper, report};
 use crate::support::{Activation, Handed};
 use crate::support::{
     Api, Client, FullQueue, INFINITE, Opt, PendingConnect, Reconnect, Server, TRANSPORTS, Token,
-    Transport, eventually, fails, pair_with, somewhere, system, while_waiting, with_raw_peer,
+    Transport, eventually, fails, pair_with, somewhere, system, watch, while_waiting,
+    with_raw_peer,
 };
 #[cfg(feature = "serve")]
 use crate::support::{Connection, On, Service};
@@ -42,6 +43,7 @@ both_apis_alone![
     client_freed_in_a_forked_child_stays_open_in_the_parent,
     seqpacket_client_freed_in_a_forked_child_stays_open_in_the_parent,
     accept_in_a_forked_child_ends_when_the_child_closes,
+    accept_in_a_forked_child_sleeps_after_the_parent_has_closed,
     read_in_a_forked_child_does_not_wait_for_the_parents_threads,
     reset_met_by_a_forked_child_is_a_reset_in_the_parent,
     background_closer_starts_again_in_a_forked_child,
@@ -544,6 +546,29 @@ fn accept_in_a_forked_child_ends_when_the_child_closes<A: Api>() {
         },
     );
     accepted.unwrap().abort();
+}
+
+/// E5, L7: an accept of a child sleeps, although its parent has closed the server and set the event that
+/// both share.
+fn accept_in_a_forked_child_sleeps_after_the_parent_has_closed<A: Api>() {
+    let server = A::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
+    let (mut parent, mut child) = UnixStream::pair().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            parent.read_exact(&mut [0]).unwrap();
+            server.close();
+            parent.write_all(b"c").unwrap();
+        });
+        assert!(Forked::run(|| {
+            child.write_all(b"f").unwrap();
+            child.read_exact(&mut [0]).unwrap();
+            let before = watch::cpu_time();
+            server.set_accept_timeout(500).unwrap();
+            fails(server.accept(), ErrorKind::TimedOut);
+            let used = watch::cpu_time() - before;
+            assert!(used < Duration::from_millis(200), "{used:?} of processor time");
+        }));
+    });
 }
 
 /// I4: a read of the child does not wait for threads of the parent that are in calls on the
