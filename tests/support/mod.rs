@@ -34,6 +34,7 @@ mod linux_only;
 #[cfg(unix)]
 pub mod netns;
 pub mod os;
+pub mod portable;
 #[cfg_attr(windows, path = "windows/process.rs")]
 pub mod process;
 #[cfg(unix)]
@@ -439,6 +440,9 @@ macro_rules! both_apis {
     };
     (@ $name:ident, $api:ty) => {
         #[test] fn $name() {
+            if $crate::support::portable::skips(module_path!(), stringify!($name)) {
+                return;
+            }
             $crate::support::run(concat!(module_path!(), "::", stringify!($name)), super::$name::<$api>);
         }
     };

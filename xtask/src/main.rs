@@ -20,6 +20,7 @@ mod models;
 mod msrv;
 mod mutants;
 mod netns;
+mod portable;
 mod run;
 mod sanitize;
 mod servers;
@@ -44,6 +45,7 @@ cargo xtask <command>
   wine            runs the library for Windows under Wine: unit tests, tests through both APIs, C
                   examples. Installs Wine into target/ first (root, debootstrap)
   links           links the library and C examples for macOS and FreeBSD, with zig
+  portable        runs the unit tests and `it` with the code that other Unix systems use
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints
                   the matrix: sites, calls, faults, results, and the sites that no scene reaches
   faults --long   the same, ten times each
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         ["demo"] => Box::new(demo::demo),
         ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
+        ["portable"] => Box::new(portable::portable),
         ["faults"] => Box::new(|ws| faults::faults(ws, false)),
         ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),
         ["soak", ..] => Box::new(|ws| soak::soak(ws, &arguments[1..])),

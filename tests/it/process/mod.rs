@@ -22,6 +22,9 @@ macro_rules! both_apis_alone {
     };
     (@ $name:ident, $api:ident) => {
         #[test] fn $name() {
+            if crate::support::portable::skips(module_path!(), stringify!($name)) {
+                return;
+            }
             let name = test_name!(stringify!($name));
             let body = super::$name::<crate::support::$api>;
             crate::support::process::in_process(&name, crate::process::LIMIT, body);
