@@ -1209,6 +1209,9 @@ int32_t keepsock_client_set_nonblocking(keepsock_client *client, bool on, keepso
  * sent FIN before the reset, the close reason then stays KEEPSOCK_CLOSE_PEER_CLOSED. A Unix socket
  * keeps no trace of a reset, and reads then report the end of the stream: do not read its SO_ERROR.
  *
+ * On Linux the descriptor is in blocking mode unless keepsock_client_set_nonblocking() was last
+ * called with true. On other systems it stays non-blocking until it is released.
+ *
  * @param fd  Receives the descriptor.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection

@@ -269,7 +269,7 @@ pub(crate) fn set_member(
 ) -> io::Result<()> {
     /// MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP and
     /// MCAST_LEAVE_SOURCE_GROUP of netinet/in.h.
-    const OPTIONS: [c_int; 4] = if cfg!(any(target_os = "linux", target_os = "android")) {
+    const OPTIONS: [c_int; 4] = if cfg!(not(any(target_vendor = "apple", target_os = "freebsd"))) {
         [42, 45, 46, 47]
     } else {
         [80, 81, 82, 83]
