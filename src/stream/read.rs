@@ -104,7 +104,7 @@ impl ClientSocket {
     }
 
     #[inline]
-    fn read_with(
+    pub(super) fn read_with(
         &self,
         io: InUse<'_>,
         buf: &mut [u8],
@@ -116,7 +116,7 @@ impl ClientSocket {
             return Ok(0);
         }
         let start = if first.is_none() { self.require_readable(&io)?.or(start) } else { start };
-        let buffered = self.read_buffered(buf);
+        let buffered = if first.is_none() { self.read_buffered(buf) } else { 0 };
         if buffered > 0 {
             return Ok(buffered);
         }
@@ -124,8 +124,21 @@ impl ClientSocket {
         if self.has(SEQPACKET) {
             return Ok(self.recv_with_fds(&io, buf, 0, &mut timeout)?.received.len);
         }
-        timeout.polls |= first.is_some();
-        let received = match first.and_then(|result| self.classify_result(&io, result, &timeout)) {
+        let first = match first {
+            Some(result) => {
+                timeout.polls = true;
+                // The kernel reports an error once, so the error is recorded before bytes are
+                // returned that another thread has left in the buffer.
+                let done = self.classify_result(&io, result, &timeout);
+                let buffered = self.read_buffered(buf);
+                if buffered > 0 {
+                    return Ok(buffered);
+                }
+                done
+            }
+            None => None,
+        };
+        let received = match first {
             Some(done) => done.and_then(|n| if n == 0 { self.on_eof(&io) } else { Ok(n) }),
             None => self.recv(&io, buf, &mut timeout),
         };
@@ -172,8 +185,7 @@ impl ClientSocket {
         let buffered = self.copy_buffered(buf);
         if buffered > 0 {
             let rest = &mut buf[buffered..];
-            let more = if rest.is_empty() { 0 } else { sys::peek(io.socket(), rest).unwrap_or(0) };
-            return Ok(buffered + more);
+            return Ok(buffered + if rest.is_empty() { 0 } else { self.peek_more(&io, rest) });
         }
         let timeout = CallTimeout::new(&self.read_timeout, start);
         let failed = |cause| self.to_stop(PEEK, cause, 0);
@@ -189,6 +201,21 @@ impl ClientSocket {
                     self.wait_ready(&io, Interest::Read, timeout.deadline()).map_err(failed)?;
                 }
                 Err(e) => return Err(failed(self.record_error(&io, &e))),
+            }
+        }
+    }
+
+    /// Copies bytes that are in the kernel after the buffered bytes, and returns their number. An
+    /// error that ended the connection is recorded, and a later call reports it.
+    fn peek_more(&self, io: &InUse<'_>, buf: &mut [u8]) -> usize {
+        use io::ErrorKind::{Interrupted, WouldBlock};
+        match sys::peek(io.socket(), buf) {
+            Ok(n) => n,
+            Err(e) => {
+                if !matches!(e.kind(), Interrupted | WouldBlock) {
+                    self.record_error(io, &e);
+                }
+                0
             }
         }
     }
@@ -244,11 +271,16 @@ impl ClientSocket {
     pub(crate) fn try_read_slices(&self, bufs: &mut [IoSliceMut<'_>]) -> StdResult<usize, Stop> {
         let io = self.enter("read")?;
         let start = self.require_readable(&io)?;
+        // A system call takes a limited number of buffers. It would return 0 if all of them were empty.
+        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let bufs = &mut bufs[first..];
         let mut buffered = 0;
         for buf in bufs.iter_mut() {
             buffered += self.read_buffered(buf);
         }
-        if buffered > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+        if buffered > 0 {
             return Ok(buffered);
         }
         let mut timeout = CallTimeout::new(&self.read_timeout, start);
@@ -652,7 +684,7 @@ impl ClientSocket {
 
     /// Sets [`BUFFERED`] to the state of the buffer. The caller holds the lock of the buffer, so the
     /// flag and the buffer agree.
-    fn update_buffered_flag(&self, buffer: &ReadBuffer) {
+    pub(super) fn update_buffered_flag(&self, buffer: &ReadBuffer) {
         if buffer.as_slice().is_empty() {
             self.flags.fetch_and(!BUFFERED, Ordering::AcqRel);
         } else {

@@ -9,6 +9,7 @@ use crate::sys::SockRef;
 use super::ClientSocket;
 use crate::listener::ServerSocket;
 use crate::options::SocketOptions;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Interest};
 use crate::types::error::{Error, ErrorKind};
 
@@ -163,6 +164,41 @@ fn write(client: &ClientSocket) -> ErrorKind {
 #[cfg(target_os = "linux")]
 fn read(client: &ClientSocket) -> ErrorKind {
     client.read(&mut [0; 8]).unwrap_err().kind()
+}
+
+/// I4: the direct system call of a read gets the reset. Another thread has read the last bytes before,
+/// and leaves them in the buffer. The read returns the bytes, and the next read reports the reset.
+#[test]
+#[cfg(target_os = "linux")]
+fn read_of_bytes_of_another_thread_keeps_the_reset() {
+    for unix in [false, true] {
+        let client = reset_connection(unix);
+        let mut buf = [0; 8];
+        let io = client.descriptor.enter().unwrap();
+        let failed = sys::recv(io.socket(), &mut buf, sys::Wait::No);
+        assert!(failed.is_err(), "{failed:?}");
+        let mut buffer = client.lock_buffer();
+        buffer.append(b"abcd").unwrap();
+        client.update_buffered_flag(&buffer);
+        drop(buffer);
+        assert_eq!(client.read_with(io, &mut buf, None, Some(failed)).ok(), Some(4));
+        assert_eq!(read(&client), ErrorKind::Reset, "unix: {unix}");
+        assert_eq!(client.close_reason(), Some(crate::CloseReason::PeerReset));
+    }
+}
+
+/// I4: a message of a service that is not sent, because this side has shut down sending, does not
+/// hide a reset from reads.
+#[test]
+#[cfg(all(target_os = "linux", feature = "serve"))]
+fn try_send_after_shutdown_keeps_the_reset() {
+    use super::try_send::TrySend;
+    let client = reset_connection(false);
+    client.flags.fetch_or(super::flags::HALF_CLOSED, Ordering::Relaxed);
+    let guard = client.write_lock().try_lock().unwrap();
+    assert!(matches!(client.try_send(b"x", &guard), TrySend::ShutDown));
+    drop(guard);
+    assert_eq!(read(&client), ErrorKind::Reset);
 }
 
 /// I4: every read reports a reset, although the kernel reports it to one call only and the end of the

@@ -50,13 +50,18 @@ impl ClientSocket {
                     self.note_accepted(self.flags.load(Ordering::Relaxed) & UNWRITTEN);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // This side has shut down sending. A reset would lose data that is in flight.
-                Err(_) if self.is_shutting_down() => return TrySend::ShutDown,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.end_slow_consumer(),
-                // The kernel reports the error of a connection once.
                 Err(e) => {
-                    self.record_error(&io, &e);
-                    return TrySend::Failed;
+                    let is_full = e.kind() == io::ErrorKind::WouldBlock;
+                    // The kernel reports the error of a connection once.
+                    if !is_full {
+                        self.record_error(&io, &e);
+                    }
+                    return match () {
+                        // A reset would lose data that is in flight.
+                        () if self.is_shutting_down() => TrySend::ShutDown,
+                        () if is_full => self.end_slow_consumer(),
+                        () => TrySend::Failed,
+                    };
                 }
             }
         }

@@ -11,13 +11,15 @@ use crate::support::{
     timed, with_raw_peer,
 };
 use crate::support::{limits, process};
-use keepsock::{ErrorKind, Framing, LengthFormat};
+use keepsock::{CloseReason, ErrorKind, Framing, LengthFormat};
 
 both_apis![
     read_returns_available_bytes,
     read_slices_fills_buffers_in_order,
+    read_slices_after_many_empty_buffers_returns_bytes,
     peek_leaves_the_bytes_for_the_next_read,
     peek_waits_as_read_waits,
+    peek_of_buffered_bytes_keeps_a_reset,
     peek_does_not_count_as_traffic,
     read_exact_of_short_stream_keeps_the_bytes,
     read_from_fast_sender_keeps_the_deadline,
@@ -50,6 +52,36 @@ fn read_returns_available_bytes<A: Api>() {
         assert_eq!(p.accepted.read(&mut buf).unwrap(), 0);
         assert_eq!(p.accepted.read(&mut buf).unwrap(), 0);
     }
+}
+
+/// I1, I4: the kernel takes 1,024 buffers in one call (IOV_MAX). Empty buffers before the first buffer
+/// with room, however many, do not make a read report the end of the stream.
+fn read_slices_after_many_empty_buffers_returns_bytes<A: Api>() {
+    for transport in TRANSPORTS {
+        for empty in [1023, 1024, 1025, 5000] {
+            let p = pair::<A>(transport);
+            p.client.write_all(b"waits").unwrap();
+            let mut room = [0; 8];
+            let mut bufs: Vec<&mut [u8]> = (0..empty).map(|_| &mut [][..]).collect();
+            bufs.push(&mut room);
+            assert_eq!(p.accepted.read_slices(&mut bufs).unwrap(), 5, "{empty} empty buffers");
+            assert_eq!(&room[..5], b"waits");
+        }
+    }
+}
+
+/// I4: a peek that copies buffered bytes also queries the kernel for more bytes. It does not lose a
+/// reset that the kernel reports to it.
+fn peek_of_buffered_bytes_keeps_a_reset<A: Api>() {
+    let (client, mut peer) = with_raw_peer::<A>(&[]);
+    peer.write_all(b"one\ntwo").unwrap();
+    let mut buf = [0; 64];
+    assert_eq!(client.read_line(64).unwrap(), "one");
+    support::system::reset(peer);
+    assert_eq!(client.peek(&mut buf).unwrap(), 3);
+    assert_eq!(client.read(&mut buf).unwrap(), 3);
+    fails(client.read(&mut buf), ErrorKind::Reset);
+    assert_eq!(client.close_reason(), Some(CloseReason::PeerReset));
 }
 
 /// I1: a read fills several buffers in order. Buffered bytes come first.
