@@ -1,7 +1,7 @@
 //! The tests of behavior that Linux alone has, for a build with `--cfg keepsock_portable`: the library
 //! then has the code of other systems, and such a test is skipped.
 
-/// What Linux alone has, and the tests that need it: the module and the name of each.
+/// The features of Linux alone, and the tests that need them: the module and the name of each test.
 const LINUX_ALONE: &[(&str, &[&str])] = &[
     (
         "calls that wait in the kernel, in blocking mode",
