@@ -157,4 +157,18 @@ mod tests {
         let (_, function) = timers.expire(Duration::MAX).unwrap();
         assert!(timers.repeat(id, function, ms(u64::MAX)).is_none());
     }
+
+    #[test]
+    fn timer_function_receives_the_id() {
+        let mut ids = Vec::new();
+        TimerFunction::call(&mut [|id| ids.push(id)], 7);
+        assert_eq!(ids, [7]);
+    }
+
+    #[test]
+    fn add_with_the_longest_delay_expires_after_a_century() {
+        let mut timers = ServiceTimers::default();
+        add(&mut timers, u64::MAX, None);
+        assert_eq!(timers.next(), Some(ms(1000) + Duration::from_secs(3_153_600_000)));
+    }
 }
