@@ -72,7 +72,8 @@ pub struct Callbacks(Arc<OnceLock<String>>);
 impl Callbacks {
     /// The callbacks of the test of this thread, or of the test whose callback this thread runs.
     pub fn of_test() -> Callbacks {
-        CALLBACKS.with_borrow(Clone::clone)
+        // A function of atexit(3) runs after the end of the variables of its thread.
+        CALLBACKS.try_with(|callbacks| callbacks.borrow().clone()).unwrap_or_default()
     }
 
     /// Runs a callback. [`skip`] ends the callback only, and the test is skipped when it ends.
@@ -87,9 +88,10 @@ impl Callbacks {
     }
 
     fn set_while<T>(&self, f: impl FnOnce() -> T) -> T {
-        let before = CALLBACKS.replace(self.clone());
+        let set = |callbacks| CALLBACKS.try_with(|cell| cell.replace(callbacks)).ok();
+        let before = set(self.clone());
         let value = f();
-        CALLBACKS.set(before);
+        before.map(set);
         value
     }
 }
