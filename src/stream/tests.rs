@@ -9,6 +9,7 @@ use crate::sys::SockRef;
 use super::ClientSocket;
 use crate::listener::ServerSocket;
 use crate::options::SocketOptions;
+#[cfg(feature = "serve")]
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::{self, Interest};
 use crate::types::error::{Error, ErrorKind};

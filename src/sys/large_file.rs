@@ -4,6 +4,7 @@
 pub(super) use libc::*;
 #[cfg(any(all(unix, target_env = "gnu"), target_os = "android"))]
 pub(super) use libc::{
-    fstat64 as fstat, fstatfs64 as fstatfs, off64_t as off_t, pread64 as pread,
-    sendfile64 as sendfile, stat64 as stat, statfs64 as statfs,
+    fstat64 as fstat, off64_t as off_t, pread64 as pread, sendfile64 as sendfile, stat64 as stat,
 };
+#[cfg(all(feature = "activation", any(all(unix, target_env = "gnu"), target_os = "android")))]
+pub(super) use libc::{fstatfs64 as fstatfs, statfs64 as statfs};

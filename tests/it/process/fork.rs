@@ -43,7 +43,6 @@ both_apis_alone![
     client_freed_in_a_forked_child_stays_open_in_the_parent,
     seqpacket_client_freed_in_a_forked_child_stays_open_in_the_parent,
     accept_in_a_forked_child_ends_when_the_child_closes,
-    accept_in_a_forked_child_sleeps_after_the_parent_has_closed,
     read_in_a_forked_child_does_not_wait_for_the_parents_threads,
     reset_met_by_a_forked_child_is_a_reset_in_the_parent,
     background_closer_starts_again_in_a_forked_child,
@@ -68,6 +67,7 @@ both_apis_alone![
         service_connect_with_a_forked_child_that_frees_finishes,
     }
     #[cfg(feature = "activation")] {
+        accept_in_a_forked_child_sleeps_after_the_parent_has_closed,
         server_freed_in_a_forked_child_listens_in_the_parent,
         activation_freed_in_a_forked_child_adopts_in_the_parent,
         handover_with_a_forked_child_that_frees_completes,
@@ -550,6 +550,7 @@ fn accept_in_a_forked_child_ends_when_the_child_closes<A: Api>() {
 
 /// E5, L7: an accept of a child sleeps, although its parent has closed the server and set the event that
 /// both share.
+#[cfg(feature = "activation")]
 fn accept_in_a_forked_child_sleeps_after_the_parent_has_closed<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[Opt::Handover(true)]).unwrap();
     let (mut parent, mut child) = UnixStream::pair().unwrap();
