@@ -6,5 +6,5 @@ pub(super) use libc::*;
 pub(super) use libc::{
     fstat64 as fstat, off64_t as off_t, pread64 as pread, sendfile64 as sendfile, stat64 as stat,
 };
-#[cfg(all(feature = "activation", any(all(unix, target_env = "gnu"), target_os = "android")))]
+#[cfg(all(feature = "activation", keepsock_linux, target_env = "gnu"))]
 pub(super) use libc::{fstatfs64 as fstatfs, statfs64 as statfs};

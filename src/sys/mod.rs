@@ -396,7 +396,7 @@ pub(crate) fn set_keepalive(socket: Borrowed<'_>, keepalive: Option<Keepalive>) 
     }
 }
 
-#[cfg(not(target_os = "openbsd"))]
+#[cfg(all(unix, not(target_os = "openbsd")))]
 fn turn_keepalive_on(socket: Borrowed<'_>, k: Keepalive) -> io::Result<()> {
     SockRef::from(&socket).set_tcp_keepalive(
         &TcpKeepalive::new()

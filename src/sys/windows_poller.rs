@@ -57,6 +57,7 @@ impl Poller {
     /// The events of the last wait. A wake-up adds none.
     pub(crate) fn occurred(&self) -> impl Iterator<Item = Occurred> {
         self.events.iter().map(|e| {
+            #[cfg(feature = "serve")]
             let failed = e.is_interrupt() || e.is_err() == Some(true);
             Occurred {
                 key: e.key,

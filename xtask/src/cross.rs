@@ -18,11 +18,12 @@ const FEATURES: [&str; 7] =
 /// The sets for platforms that have little code of their own.
 const FEW: [&str; 2] = ["serve,datagram,activation,diag,capi", ""];
 
-const TARGETS: [(&str, &[&str]); 8] = [
+const TARGETS: [(&str, &[&str]); 9] = [
     ("x86_64-pc-windows-msvc", &FEATURES),
     ("aarch64-apple-darwin", &FEATURES),
     ("x86_64-unknown-freebsd", &FEATURES),
     ("aarch64-unknown-linux-musl", &FEATURES),
+    ("i686-unknown-linux-gnu", &FEW),
     ("aarch64-linux-android", &FEW),
     ("x86_64-unknown-illumos", &FEW),
     ("x86_64-unknown-netbsd", &FEW),
