@@ -136,6 +136,9 @@ impl KeepaliveSetting {
             }
             KeepaliveSetting::Off => return Ok(None),
             KeepaliveSetting::Own(keepalive) => keepalive,
+            KeepaliveSetting::Adapted if dead_after.or(middlebox_timeout).is_none() => {
+                return Ok(Some(Keepalive::default()));
+            }
             KeepaliveSetting::Adapted => {
                 let mut adapted = Keepalive::default();
                 if let Some(limit) = dead_after {
