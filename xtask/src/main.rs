@@ -65,6 +65,8 @@ cargo xtask <command>
   coverage        runs the tests of both APIs and the fault matrix instrumented, and prints the covered
                   lines and regions of each module. Fails if a function with uncovered lines is not
                   explained in tests/uncovered.txt
+  features        lints every combination of the Cargo features, and runs all tests with none and with
+                  each alone. The full run leaves out the tests through both APIs with one feature
   mutants [machine ...]
                   changes one expression of a state machine at a time (cargo-mutants), and fails if its
                   unit tests do not find the change, except for those in xtask/mutants.txt
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
             Ok(true)
         }),
         ["coverage"] => Box::new(coverage::coverage),
+        ["features"] => Box::new(features::features),
         ["demo"] => Box::new(demo::demo),
         ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
