@@ -1212,8 +1212,13 @@ fn events_more<A: Api>(run: &Run) -> Outcome<()> {
         let conn = open.recv_timeout(Duration::from_millis(500));
         if let (true, Ok(conn)) = (registered, conn) {
             let (tell, told) = channel();
-            if conn.post(Box::new(move |_| drop(tell.send(())))).is_ok() {
-                drop(told.recv_timeout(SOON));
+            if conn
+                .post(Box::new(move |_| {
+                    let _ = tell.send(());
+                }))
+                .is_ok()
+            {
+                let _ = told.recv_timeout(SOON);
             }
         }
         let mut got = Vec::new();
