@@ -84,13 +84,12 @@ impl TcpState {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, keepsock_linux))]
 mod tests {
     use super::*;
 
     /// S5: the numbers of linux/tcp_states.h.
     #[test]
-    #[cfg(keepsock_linux)]
     fn from_linux_returns_the_state_of_each_number() {
         use TcpState::*;
         let expected = [
