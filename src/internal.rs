@@ -53,7 +53,7 @@ pub(crate) use crate::sys::fork::lock_shared;
 #[cfg(all(test, keepsock_model))]
 pub(crate) use crate::sys::model::explore;
 pub(crate) use crate::sys::sync;
-pub(crate) use crate::sys::{Borrowed, CancellationDisabled, FileRef, Owned};
+pub(crate) use crate::sys::{Borrowed, CancellationDisabled, FileRef, Owned, SLICE_LEN_MAX};
 // The text of an error about an index.
 pub(crate) use crate::types::error::no_element;
 // The buffers of a batch, and the result of one receive for each datagram.

@@ -26,7 +26,7 @@ use crate::ffi::{
     Handle, KEEPSOCK_INFINITE, Result, Versioned, address_from_c, c_string, handle,
     keepsock_address, keepsock_buffer, keepsock_error, keepsock_fd, keepsock_slice,
 };
-use crate::internal::{Borrowed, Owned};
+use crate::internal::{Borrowed, Owned, SLICE_LEN_MAX};
 use crate::{Endpoint, Error, ErrorKind};
 
 /// The operation of an error that was found before the operation began.
@@ -794,11 +794,22 @@ fn collect<'a, T, U>(array: &'a [T], convert: impl Fn(&'a T) -> Result<U>) -> Re
     Ok(list)
 }
 
+/// On Windows the standard library panics if a slice is longer than the system accepts.
+#[inline(always)]
+fn short_enough(len: usize) -> Result<()> {
+    if len > SLICE_LEN_MAX {
+        return Err(invalid(format!("a buffer of the array is longer than {SLICE_LEN_MAX} bytes")));
+    }
+    Ok(())
+}
+
 impl<'a> Array<'a, keepsock_slice> {
     pub(crate) fn slices(self) -> Result<Vec<IoSlice<'a>>> {
         // SAFETY: `Array::new` requires that `buf` points to `len` readable bytes.
         let bytes = |s: &keepsock_slice| unsafe { Bytes::new(s.buf, s.len) }.get();
-        collect(self.get()?, |s| bytes(s).map(IoSlice::new))
+        collect(self.get()?, |s| {
+            bytes(s).and_then(|b| short_enough(b.len()).map(|()| IoSlice::new(b)))
+        })
     }
 }
 
@@ -807,7 +818,9 @@ impl<'a> Array<'a, keepsock_buffer> {
         // SAFETY: `Array::new` requires that `buf` points to `cap` writable bytes, and that the
         // buffers of two elements do not overlap.
         let bytes = |b: &keepsock_buffer| unsafe { BytesMut::new(b.buf, b.cap) }.get();
-        collect(self.get()?, |b| bytes(b).map(IoSliceMut::new))
+        collect(self.get()?, |b| {
+            bytes(b).and_then(|b| short_enough(b.len()).map(|()| IoSliceMut::new(b)))
+        })
     }
 }
 

@@ -101,13 +101,18 @@ impl ClientSocket {
         }
         let deadline = Deadline::after(timeout.into());
         let cancel = self.cancel_token();
-        let ended = || self.is_closing(&io);
+        // A drain shuts down receives, which ends a poll for hang-up on Unix systems only.
+        let drains = sys::MAX_WAIT.is_some();
+        let ended = || self.is_closing(&io) || (drains && self.has(DRAINING));
         self.hangup_waiters.fetch_add(1, Ordering::SeqCst);
         let waited = self.wait_alive(&io, Interest::Hangup, deadline, cancel.as_ref(), ended);
         self.hangup_waiters.fetch_sub(1, Ordering::SeqCst);
         let ready = waited.or_else(|cause| match cause {
             // A liveness check has found the end.
             Cause::Over(..) => Ok(Ready { socket: true, error: false }),
+            Cause::Kind(ErrorKind::Closed) if !self.is_closing(&io) && self.has(DRAINING) => {
+                Ok(Ready { socket: true, error: false })
+            }
             // It has reset the connection because of a PROXY header that is not valid.
             _ if self.recorded_close_reason() == Some(CloseReason::MessageMalformed) => {
                 Ok(Ready { socket: true, error: false })

@@ -6,8 +6,8 @@ use std::sync::PoisonError;
 
 use super::ClientSocket;
 use super::flags::{
-    CLOSING, DRAINING, FAST_OPEN, NONBLOCK_PENDING, NONBLOCKING, RECV_EOF, SEQPACKET, UNWRITTEN,
-    USES_POLL, WROTE_AFTER_EOF,
+    CLOSING, DRAINING, FAST_OPEN, HALF_CLOSED, NONBLOCK_PENDING, NONBLOCKING, RECV_EOF, SEQPACKET,
+    UNWRITTEN, USES_POLL, WROTE_AFTER_EOF,
 };
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
@@ -187,12 +187,15 @@ impl ClientSocket {
             let fired = cancel.is_some_and(|token| token.is_fired());
             return if fired { Err(ErrorKind::Cancelled.into()) } else { Ok(()) };
         }
-        let drains = interest == Interest::Read;
-        let ended = || self.is_closing(io) || (drains && self.has(DRAINING));
+        // On Unix systems a shutdown of sending ends the poll of a writer.
+        let (end, cause) = match interest {
+            Interest::Read => (DRAINING, ErrorKind::Draining.into()),
+            _ if sys::MAX_WAIT.is_none() => (0, ErrorKind::Closed.into()),
+            _ => (HALF_CLOSED, Cause::Over(ErrorKind::WrongState, None)),
+        };
+        let ended = || self.is_closing(io) || self.has(end);
         match self.wait_alive(io, interest, deadline, cancel.as_ref(), ended) {
-            Err(Cause::Kind(ErrorKind::Closed)) if !self.is_closing(io) => {
-                Err(ErrorKind::Draining.into())
-            }
+            Err(Cause::Kind(ErrorKind::Closed)) if !self.is_closing(io) => Err(cause),
             other => other.map(|_| ()),
         }
     }

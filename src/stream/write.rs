@@ -360,9 +360,9 @@ impl ClientSocket {
                 }
             };
             let (before, after) = &marks;
-            let mut parts = [before.as_slice(), message, after.as_slice()].map(IoSlice::new);
+            let mut parts = sys::io_slices([before.as_slice(), message, after.as_slice()]);
             let total = parts.iter().map(|part| part.len()).sum();
-            let mut left = parts.as_mut_slice();
+            let mut left = &mut parts[..];
             IoSlice::advance_slices(&mut left, done);
             let sent = self.send_slices(&io, &mut timeout, left, &mut done, total);
             if sent.is_err() && done > 0 {

@@ -462,6 +462,15 @@ unsafe fn sendmsg(
 /// IOV_MAX: the number of buffers that the kernel accepts in one call.
 pub(crate) const SLICES_MAX: usize = 1024;
 
+/// The length of the longest buffer of such a call, which is that of the longest slice.
+pub(crate) const SLICE_LEN_MAX: usize = isize::MAX as usize;
+
+/// The parts as slices for one call.
+#[inline(always)]
+pub(crate) fn io_slices<'a, const N: usize>(parts: [&'a [u8]; N]) -> [IoSlice<'a>; N] {
+    parts.map(IoSlice::new)
+}
+
 /// Receives into several buffers with one call. The kernel uses at most SLICES_MAX buffers.
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub(crate) fn recv_slices(

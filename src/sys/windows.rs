@@ -130,6 +130,14 @@ fn shut_down_error(err: io::Error) -> io::Error {
 /// The number of buffers of one call, as on Unix systems. Wine rejects more.
 pub(crate) const SLICES_MAX: usize = 1024;
 
+/// The length of the longest buffer of such a call (WSABUF). The standard library panics if a slice is longer.
+pub(crate) const SLICE_LEN_MAX: usize = u32::MAX as usize;
+
+/// The parts as slices for one call.
+pub(crate) fn io_slices<'a, const N: usize>(parts: [&'a [u8]; N]) -> Vec<IoSlice<'a>> {
+    parts.iter().flat_map(|part| part.chunks(SLICE_LEN_MAX)).map(IoSlice::new).collect()
+}
+
 pub(crate) fn recv_slices(
     socket: Borrowed<'_>,
     bufs: &mut [IoSliceMut<'_>],
@@ -178,7 +186,8 @@ fn poll_entry(socket: Borrowed<'_>, interest: Interest) -> ws::WSAPOLLFD {
     ws::WSAPOLLFD { fd: socket.as_raw_socket() as ws::SOCKET, events, revents: 0 }
 }
 
-/// Waits for the entries. WSAPoll requires one.
+/// Waits for the entries. WSAPoll requires one. Before Windows 10 2004 (build 19041) it does not report a
+/// connect that has failed, so each wait for a writable socket looks for that.
 fn wait_for(fds: &mut [ws::WSAPOLLFD], timeout: Option<Duration>) -> io::Result<()> {
     if fds.is_empty() {
         sleep(timeout.unwrap_or(Duration::ZERO));
@@ -189,7 +198,21 @@ fn wait_for(fds: &mut [ws::WSAPOLLFD], timeout: Option<Duration>) -> io::Result<
         // SAFETY: WSAGetLastError takes no pointer.
         return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
     }
+    for fd in fds.iter_mut().filter(|fd| fd.revents == 0 && fd.events == ws::POLLWRNORM) {
+        if has_failed(fd.fd) {
+            fd.revents = ws::POLLERR;
+        }
+    }
     Ok(())
+}
+
+/// Whether the connect of a socket has failed.
+fn has_failed(socket: ws::SOCKET) -> bool {
+    let mut failed = ws::FD_SET { fd_count: 1, fd_array: [socket; 64] };
+    let now = ws::TIMEVAL { tv_sec: 0, tv_usec: 0 };
+    let none = ptr::null_mut();
+    // SAFETY: the system reads the first element of the set and the time, and writes the set.
+    unsafe { ws::select(0, none, none, &raw mut failed, &raw const now) == 1 }
 }
 
 pub(crate) fn poll(
@@ -679,6 +702,26 @@ mod tests {
         assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
         let failed = send_slices(client.as_socket(), &[IoSlice::new(b"x")], Wait::No).unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    /// C1: a connect that is refused is found without WSAPoll. A connection has not failed.
+    #[test]
+    fn refused_connect_has_failed() {
+        let (client, _peer) = pair();
+        assert!(!has_failed(client.as_raw_socket() as ws::SOCKET));
+        let unused = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        unused.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let socket = stream_socket(Domain::IPV4, false).unwrap();
+        if connect(socket.as_socket(), &unused.local_addr().unwrap()).is_err() {
+            return; // The call has reported it.
+        }
+        let start = Instant::now();
+        while !has_failed(socket.as_raw_socket() as ws::SOCKET) {
+            assert!(start.elapsed() < Duration::from_secs(20), "not reported");
+            sleep(Duration::from_millis(1));
+        }
+        let error = super::super::pending_error(socket.as_socket()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     /// L5: another socket cannot take the port of a listener, also not with a more specific address.

@@ -1,5 +1,6 @@
 //! Endpoints: one syntax for all transports, its parser and its display. No I/O.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ impl Endpoint {
             return Err(refuse(&text, "NUL byte in the path"));
         }
         // In text, a leading "@" means the abstract namespace.
-        let path = if bytes.starts_with(b"@") { &Path::new(".").join(path) } else { path };
+        let path = if bytes.starts_with(b"@") { &below_this_directory(path) } else { path };
         let bytes = path.as_os_str().as_encoded_bytes();
         check_unix_name(&text, "path", bytes, UNIX_PATH_MAX)?;
         Ok(Endpoint(Target::UnixPath(path.to_owned())))
@@ -264,6 +265,13 @@ impl FromStr for Endpoint {
 
 fn refuse(text: &str, what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidEndpoint, "endpoint").at(text).detail(what)
+}
+
+/// The path with a leading `./`, on every system: `Path::join` on Windows adds a backslash.
+fn below_this_directory(path: &Path) -> PathBuf {
+    let mut below = OsString::from("./");
+    below.push(path);
+    below.into()
 }
 
 fn check_unix_name(text: &str, part: &str, name: &[u8], max: usize) -> Result<()> {

@@ -94,8 +94,12 @@ impl<'a> Message<'a> {
             done -= sent;
             if sent < part.len() {
                 let Some(slice) = slices.get_mut(count) else { break };
-                *slice = IoSlice::new(&part[sent..]);
+                let rest = &part[sent..];
+                *slice = IoSlice::new(&rest[..rest.len().min(sys::SLICE_LEN_MAX)]);
                 count += 1;
+                if rest.len() > sys::SLICE_LEN_MAX {
+                    break;
+                }
             }
         }
         (slices, count)
@@ -363,9 +367,13 @@ impl SendQueue {
         let mut sent = self.sent as usize;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
             let Chunk::Bytes { bytes, .. } = chunk else { break };
-            *slice = IoSlice::new(&bytes[sent..]);
+            let rest = &bytes[sent..];
+            *slice = IoSlice::new(&rest[..rest.len().min(sys::SLICE_LEN_MAX)]);
             sent = 0;
             count += 1;
+            if rest.len() > sys::SLICE_LEN_MAX {
+                break;
+            }
         }
         (slices, count)
     }
