@@ -515,7 +515,8 @@ fn connect_sends_the_proxy_header_first<A: Api>() {
         (1, None, b"PROXY UNKNOWN\r\n".as_slice()),
         (2, None, local),
     ] {
-        for way in 0..4 {
+        // Windows has no Fast Open.
+        for way in 0..if cfg!(windows) { 3 } else { 4 } {
             let mut options = vec![Opt::ProxyHeader(version, addresses)];
             if way == 3 {
                 options.push(Opt::FastOpen(true));

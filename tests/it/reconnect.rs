@@ -258,6 +258,7 @@ fn cancel_during_attempt_ends_reconnect<A: Api>() {
         let _ = tell.send(());
     }));
     std::thread::scope(|scope| {
+        let _fire = support::OnDrop(|| token.fire());
         let connecting = scope.spawn(|| reconnect.connect());
         told.recv_timeout(SOON).unwrap();
         support::eventually("the second try", || {

@@ -92,7 +92,9 @@ fn send_file_sends_the_requested_part<A: Api>() {
     for transport in TRANSPORTS {
         let mut check = |offset: usize, len: u64, expected: &[u8]| {
             sends::<A>(transport, &file, offset as u64, len, expected);
-            assert_eq!(file.stream_position().unwrap(), 7, "the file's own position");
+            // Windows moves the position.
+            let position = file.stream_position().unwrap();
+            assert!(position == 7 || cfg!(windows), "the file's own position: {position}");
         };
         check(0, 0, &[]);
         check(0, 1, &all[..1]);

@@ -988,9 +988,11 @@ fn heartbeat_or_timeout<A: Api>(case: usize) {
         }
         None => assert!(told.try_recv().is_err(), "case {case}"),
     }
-    if matches!(options[0], Opt::Heartbeat(..)) {
+    // Windows discards the heartbeats when the reset of case 5 arrives.
+    let discards = cfg!(windows) && case == 5;
+    if matches!(options[0], Opt::Heartbeat(..)) && !discards {
         assert_eq!(some(&client, 10), b"PING\nPING\n");
-    } else if end.is_some() {
+    } else if end.is_some() && !discards {
         assert_eq!(all(&client), b"", "the connection is closed gracefully");
     }
 }
@@ -2312,6 +2314,7 @@ fn liveness_of_a_connect_is_its_own<A: Api>() {
 
 /// K8: an added client keeps its own liveness options.
 fn liveness_of_an_added_client_is_its_own<A: Api>() {
+    needs_bytes_after_reset();
     let server = listen::<A>(&[Opt::IdleTimeout(100)]);
     let (on, told) = reporting::<A>();
     let service = server.serve_events(&[], on).unwrap();

@@ -38,6 +38,11 @@ impl Limit {
 /// Runs a test with its time limit. A test that called [`skip`] is skipped.
 pub fn run(name: &'static str, test: fn()) {
     let _limit = Limit::new(name);
+    #[cfg(windows)]
+    if let Some(reason) = super::lacks::reason_to_skip(name) {
+        println!("{SKIPPED}{reason}");
+        return;
+    }
     match skipped(test) {
         Ok(None) => {}
         Ok(Some(reason)) => {

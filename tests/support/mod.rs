@@ -26,6 +26,9 @@ pub mod handshake;
 #[cfg(feature = "capi")]
 pub mod header;
 mod help;
+#[cfg(windows)]
+#[path = "windows/lacks.rs"]
+mod lacks;
 #[cfg(unix)]
 pub mod limits;
 #[cfg(windows)]

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +55,7 @@ pub mod libc {
     pub const POLLOUT: i16 = ws::POLLWRNORM;
     pub const SOL_SOCKET: i32 = ws::SOL_SOCKET;
     pub const SO_KEEPALIVE: i32 = ws::SO_KEEPALIVE;
+    pub const SO_LINGER: i32 = ws::SO_LINGER;
     pub const SO_OOBINLINE: i32 = ws::SO_OOBINLINE;
     pub const SO_RCVBUF: i32 = ws::SO_RCVBUF;
     pub const SO_RCVTIMEO: i32 = ws::SO_RCVTIMEO;
@@ -76,7 +77,7 @@ pub mod libc {
         EAGAIN: i32, EIO: i32, ENODEV: i32, ENOENT: i32, ENOMEM: i32, ENOBUFS: i32, ENOSPC: i32, ENOSYS: i32,
         EPIPE: i32, EPROTO: i32,
         SIGPIPE: i32, SIGUSR1: i32, SIGUSR2: i32, SIG_DFL: usize, SIG_IGN: usize,
-        SO_DOMAIN: i32, SO_LINGER: i32, TCP_MAXSEG: i32, TCP_USER_TIMEOUT: i32,
+        SO_DOMAIN: i32, TCP_MAXSEG: i32, TCP_USER_TIMEOUT: i32,
         SYS_accept4: c_long, SYS_clone: c_long, SYS_clone3: c_long, SYS_epoll_ctl: c_long,
         SYS_fcntl: c_long, SYS_futex: c_long, SYS_getsockopt: c_long, SYS_ioctl: c_long,
         SYS_pread64: c_long, SYS_recvfrom: c_long, SYS_recvmmsg: c_long,
@@ -192,6 +193,10 @@ pub fn poll(sockets: &[(RawFd, i16)], ms: i32) {
         revents: 0,
     });
     let mut all: Vec<_> = all.collect();
+    if all.is_empty() {
+        // WSAPoll rejects an empty list. No test waits without a limit for nothing.
+        return thread::sleep(Duration::from_millis(ms.try_into().unwrap()));
+    }
     assert!(unsafe { ws::WSAPoll(all.as_mut_ptr(), all.len() as u32, ms) } >= 0);
 }
 
@@ -236,7 +241,7 @@ pub fn borrow_file<'a>(fd: RawFd) -> std::os::windows::io::BorrowedHandle<'a> {
 /// A temporary file with `len` zero bytes, which the system deletes when it is closed.
 pub fn blank_file(len: u64) -> std::fs::File {
     use std::os::windows::fs::OpenOptionsExt;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     const FILE_FLAG_DELETE_ON_CLOSE: u32 = 0x0400_0000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -282,6 +287,31 @@ pub fn identity(fd: RawFd) -> Option<(u64, u64)> {
     is_open(fd).then_some((fd as u64, 0))
 }
 
+/// Opens, uses and closes sockets until it is stopped, as the function for Unix does.
+pub fn churn_descriptors(stop: &AtomicBool) {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = |_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0);
+    while !stop.load(Ordering::Acquire) {
+        let mut pairs: Vec<_> = (0..8).map(connect).collect();
+        for (i, (a, _)) in pairs.iter_mut().enumerate() {
+            a.write_all(&[i as u8; 16]).unwrap();
+        }
+        // Each connection leaves a port in TIME-WAIT.
+        thread::sleep(Duration::from_millis(10));
+        for (i, (a, mut b)) in pairs.drain(..).enumerate() {
+            b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut got = [0xff; 16];
+            b.read_exact(&mut got).expect("another thread took the bytes of this socket");
+            assert_eq!(got, [i as u8; 16], "another thread wrote to this socket");
+            drop(a);
+            assert_eq!(b.read(&mut got).unwrap(), 0);
+        }
+    }
+}
+
 /// Reads SO_ERROR, which clears it.
 pub fn take_error(fd: RawFd) -> i32 {
     option(fd, ws::SOL_SOCKET, ws::SO_ERROR)
@@ -292,6 +322,13 @@ pub fn with_pointer<T>(pointer: *const T, f: impl FnOnce(&T)) {
     if let Some(object) = unsafe { pointer.as_ref() } {
         f(object);
     }
+}
+
+/// Whether Wine runs this program.
+pub fn is_wine() -> bool {
+    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
+    let name = c"wine_get_version".as_ptr().cast();
+    unsafe { GetProcAddress(GetModuleHandleA(c"ntdll.dll".as_ptr().cast()), name).is_some() }
 }
 
 /// Windows has a user without rights as well, but not root.
@@ -330,7 +367,6 @@ unavailable! {
     UNIX => {
         send_fds(RawFd, &[u8], &[RawFd]) -> io::Result<usize>,
         pipe() -> (OwnedFd, OwnedFd),
-        churn_descriptors(&AtomicBool),
         set_umask(u32),
         mkfifo(&std::path::Path),
         flock(&std::path::Path) -> std::fs::File,
