@@ -90,31 +90,40 @@ struct Std {
 }
 
 impl Std {
-    /// Installs a compiled standard library for a target.
+    /// Installs a compiled standard library for a target. After a failure it does not try again.
     fn compiled(&mut self, ws: &Workspace, target: &str) -> Result<(), String> {
-        let mut query = ws.command("rustc");
-        let library =
-            capture(query.args(["--print", "target-libdir", "--target", target]), MINUTE)?;
-        if PathBuf::from(library.trim()).is_dir() {
+        if has_compiled_std(ws, target)? {
             return Ok(());
         }
         if target == SOURCE_TARGET {
             return Err("rustup has none".to_owned());
         }
         self.rustup.clone()?;
-        if on_path("rustup").is_none() {
-            self.rustup = Err("rustup is not installed".to_owned());
-        } else {
-            let mut add = ws.command("rustup");
-            add.args(["target", "add", target]);
-            self.rustup = capture(&mut add, 3 * MINUTE).map(|_| ());
-        }
+        self.rustup = compiled_std(ws, target);
         self.rustup.clone()
     }
 
     fn source(&mut self, ws: &Workspace) -> Result<PathBuf, String> {
         self.source.get_or_insert_with(|| std_source(ws)).clone()
     }
+}
+
+fn has_compiled_std(ws: &Workspace, target: &str) -> Result<bool, String> {
+    let mut query = ws.command("rustc");
+    let library = capture(query.args(["--print", "target-libdir", "--target", target]), MINUTE)?;
+    Ok(PathBuf::from(library.trim()).is_dir())
+}
+
+/// Installs a compiled standard library for a target if it is missing.
+pub fn compiled_std(ws: &Workspace, target: &str) -> Result<(), String> {
+    if has_compiled_std(ws, target)? {
+        return Ok(());
+    }
+    if on_path("rustup").is_none() {
+        return Err("rustup is not installed".to_owned());
+    }
+    let mut add = ws.command("rustup");
+    capture(add.args(["target", "add", target]), 3 * MINUTE).map(|_| ())
 }
 
 /// The source of the standard library of the installed compiler.

@@ -106,6 +106,12 @@ pub fn collect(command: &mut Command, limit: Duration) -> Result<(bool, String),
     Ok((ended.status.success(), ended.stdout + &ended.stderr))
 }
 
+/// Runs a command silently. Returns whether it ended within the limit, and its output until then.
+pub fn attempt(command: &mut Command, limit: Duration) -> Result<(bool, String), String> {
+    let ended = run_until(command, limit, false)?;
+    Ok((ended.status.is_some(), ended.stdout + &ended.stderr))
+}
+
 /// Runs a command and prints its output immediately. Returns whether it succeeded.
 pub fn watch(command: &mut Command, limit: Duration) -> Result<bool, String> {
     println!("$ {}", line_of(command));
@@ -117,26 +123,39 @@ pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
     run(command, limit, false).is_ok_and(|ended| ended.status.success())
 }
 
-struct Ended {
-    status: ExitStatus,
+struct Ended<S> {
+    status: S,
     stdout: String,
     stderr: String,
 }
 
-fn run(command: &mut Command, limit: Duration, echo: bool) -> Result<Ended, String> {
+fn run(command: &mut Command, limit: Duration, echo: bool) -> Result<Ended<ExitStatus>, String> {
+    let Ended { status, stdout, stderr } = run_until(command, limit, echo)?;
+    match status {
+        Some(status) => Ok(Ended { status, stdout, stderr }),
+        None => Err(format!(
+            "`{}` did not end within {} s and was killed",
+            line_of(command),
+            limit.as_secs()
+        )),
+    }
+}
+
+/// The status of a command that was killed at the limit is `None`.
+fn run_until(
+    command: &mut Command,
+    limit: Duration,
+    echo: bool,
+) -> Result<Ended<Option<ExitStatus>>, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child =
         command.spawn().map_err(|e| format!("cannot start `{}`: {e}", line_of(command)))?;
     let stdout = child.stdout.take().map(|pipe| Reader::start(pipe, echo));
     let stderr = child.stderr.take().map(|pipe| Reader::start(pipe, echo));
-    let Some(status) = wait(&mut child, limit)? else {
+    let status = wait(&mut child, limit)?;
+    if status.is_none() {
         kill_tree(&mut child);
-        return Err(format!(
-            "`{}` did not end within {} s and was killed",
-            line_of(command),
-            limit.as_secs()
-        ));
-    };
+    }
     let text = |reader: Option<Reader>| reader.map_or_else(String::new, Reader::finish);
     Ok(Ended { status, stdout: text(stdout), stderr: text(stderr) })
 }

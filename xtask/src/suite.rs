@@ -10,7 +10,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
-    models, msrv, netns, sanitize, servers, soak, tools,
+    models, msrv, netns, sanitize, servers, soak, tools, wine,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -117,6 +117,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
     // O1: the library type-checks for the other platforms.
     steps.step("other platforms", || cross::check(ws));
     steps.step("links for macOS and FreeBSD", || links::check(ws));
+    steps.step("Windows, by Wine", || wine::check(ws));
     // Every combination of Cargo features compiles without warnings.
     steps.step("features", || features::check(ws, false));
     steps.step("oldest Rust", || msrv::check(ws));

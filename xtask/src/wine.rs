@@ -3,12 +3,15 @@
 //! Wine is that of Debian trixie (Wine 10), in a folder of its own below the tools. Older versions lack parts
 //! of Windows Sockets. The folder is a system of Debian without a kernel, so it needs debootstrap and root.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::apt;
 use crate::cmake::Build;
-use crate::run::{MINUTE, Workspace, capture, collect, create_dir, show, write_file};
+use crate::cross;
+use crate::run::{MINUTE, Workspace, attempt, capture, create_dir, show, write_file};
 use crate::steps::Stop;
 use crate::tools::{self, allow_install, is_root};
 
@@ -16,8 +19,12 @@ const TARGET: &str = "x86_64-pc-windows-gnu";
 const LINKER: &str = "x86_64-w64-mingw32-gcc";
 const SUITE: &str = "trixie";
 
-/// The limit of the tests, which only a hang reaches.
-const LONG: Duration = Duration::from_secs(20 * 60);
+/// The limit of the tests of one module. A test that hangs, or that ends the process, ends those of its
+/// module only.
+const MODULE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Most tests wait most of their time.
+const THREADS: &str = "--test-threads=8";
 
 /// The output of a skipped test, before the reason: see tests/support/help.rs.
 const SKIPPED: &str = "test skipped: ";
@@ -28,76 +35,165 @@ pub fn wine(ws: &Workspace) -> Result<bool, String> {
     Ok(true)
 }
 
-fn check(ws: &Workspace) -> Result<String, Stop> {
-    let runner = prepare(ws)?;
-    let rust = rust_tests(ws, &runner)?;
-    let c = c_examples(ws, &runner)?;
-    Ok(format!("{rust}; C: {c}"))
+pub fn check(ws: &Workspace) -> Result<String, Stop> {
+    let wine = Wine::prepare(ws)?;
+    let checked = rust_tests(ws, &wine);
+    // Programs that a killed test has started.
+    wine.stop();
+    let rust = checked?;
+    let c = c_examples(ws, &wine);
+    wine.stop();
+    Ok(format!("{rust}; C: {}", c?))
 }
 
-fn rust_tests(ws: &Workspace, runner: &Path) -> Result<String, Stop> {
-    let mut tests = ws.cargo(&["test", "--target", TARGET, "--all-features", "--no-fail-fast"]);
-    // The symbols of a debugger are half of the time of the compiler.
-    tests.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    tests.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", runner);
-    tests.env("CARGO_TARGET_DIR", ws.target.join("wine"));
-    tests.args(["--lib", "--test", "it", "--", "--show-output"]);
-    let (passed, output) = collect(&mut tests, LONG)?;
-    for line in
-        output.lines().filter(|line| line.ends_with("FAILED") || line.contains("panicked at"))
-    {
-        println!("{line}");
+fn rust_tests(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
+    let (units, it) = build(ws)?;
+    let started = Instant::now();
+    let mut table = vec![("unit tests".to_owned(), wine.run(&units, &wine.tests(&units)?)?)];
+    let names = wine.tests(&it)?;
+    for module in modules(&names) {
+        let of_module: Vec<_> = names.iter().filter(|name| module_of(name) == module).collect();
+        table.push((format!("`{module}`"), wine.run(&it, &of_module)?));
     }
-    let counts = count(&output)?;
-    for (reason, tests) in &counts.skipped {
+    println!("tests: {:.0} s", started.elapsed().as_secs_f64());
+    let all = table.iter().fold(Results::default(), |all, (_, results)| all.with(results));
+    for (reason, tests) in &all.skipped {
         println!("skipped, {tests} tests: {reason}");
     }
-    let skipped: usize = counts.skipped.iter().map(|(_, tests)| tests).sum();
-    let text = format!(
-        "{} tests passed, {} failed, {skipped} skipped",
-        counts.passed - skipped,
-        counts.failed
-    );
-    if passed { Ok(text) } else { Err(Stop::Fail(text)) }
+    println!("\n| module | passed | skipped | failed | not finished |\n|---|---|---|---|---|");
+    for (module, results) in &table {
+        println!("| {module} | {} |", results.columns());
+    }
+    println!("| all | {} |", all.columns());
+    for name in &all.failed {
+        println!("FAILED: {name}");
+    }
+    for name in &all.unfinished {
+        println!("NOT FINISHED: {name}");
+    }
+    let folder = ws.target.join("platforms");
+    create_dir(&folder)?;
+    write_file(&folder.join("windows.json"), &all.json(&wine.version()?))?;
+    let failed = all.failed.len() + all.unfinished.len();
+    let text = format!("{} tests passed, {failed} failed, {} skipped", all.passed(), all.skips());
+    if failed == 0 { Ok(text) } else { Err(Stop::Fail(text)) }
 }
 
-/// The results of the test programs.
-#[derive(Debug, PartialEq)]
-struct Counts {
-    /// With the skipped tests.
-    passed: usize,
-    failed: usize,
+/// Compiles the unit tests and the program `it`.
+fn build(ws: &Workspace) -> Result<(PathBuf, PathBuf), Stop> {
+    let mut build = ws.cargo(&["test", "--target", TARGET, "--all-features", "--no-run"]);
+    // The symbols of a debugger are half of the time of the compiler.
+    build.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", ws.target.join("wine"));
+    let output = show(build.args(["--lib", "--test", "it"]), 15 * MINUTE)?;
+    let mut programs = output.lines().filter_map(|line| {
+        let (_, path) = line.trim().strip_prefix("Executable ")?.rsplit_once(" (")?;
+        Some(ws.root.join(path.strip_suffix(')')?))
+    });
+    match (programs.next(), programs.next()) {
+        (Some(units), Some(it)) => Ok((units, it)),
+        _ => Err(Stop::Fail("cargo did not name two programs".to_owned())),
+    }
+}
+
+fn module_of(test: &str) -> &str {
+    test.split("::").next().unwrap_or(test)
+}
+
+/// The modules of tests, in their order.
+fn modules(names: &[String]) -> Vec<&str> {
+    let mut modules: Vec<&str> = names.iter().map(|name| module_of(name)).collect();
+    modules.dedup();
+    modules
+}
+
+/// The results of tests.
+#[derive(Debug, Default, PartialEq)]
+struct Results {
+    /// The number of tests that ended without a failure, with the skipped tests.
+    ended: usize,
+    failed: Vec<String>,
+    /// The tests that the limit, or the end of the process, has ended.
+    unfinished: Vec<String>,
     /// The reasons, and the number of tests that each of them has skipped.
     skipped: Vec<(String, usize)>,
 }
 
-fn count(output: &str) -> Result<Counts, Stop> {
-    let mut counts = Counts { passed: 0, failed: 0, skipped: Vec::new() };
-    for line in output.lines() {
-        if let Some(reason) = line.trim().strip_prefix(SKIPPED) {
-            match counts.skipped.iter_mut().find(|(known, _)| known == reason) {
-                Some((_, tests)) => *tests += 1,
-                None => counts.skipped.push((reason.to_owned(), 1)),
+impl Results {
+    /// Reads the output of a test program that ran these tests.
+    fn read(names: &[impl AsRef<str>], output: &str) -> Self {
+        let mut results = Self::default();
+        for name in names.iter().map(AsRef::as_ref) {
+            let start = format!("test {name} ... ");
+            let ended = output.lines().find_map(|line| line.strip_prefix(&start));
+            match ended.map(str::trim) {
+                Some("ok") => results.ended += 1,
+                Some(ignored) if ignored.starts_with("ignored") => {
+                    results.ended += 1;
+                    let reason = ignored.split_once(", ").map_or("ignored", |(_, reason)| reason);
+                    results.skip(reason, 1);
+                }
+                Some("FAILED") => results.failed.push(name.to_owned()),
+                _ => results.unfinished.push(name.to_owned()),
             }
         }
-        if line.contains("test result: ") {
-            let before = |word| line.split(word).next()?.split_whitespace().last()?.parse().ok();
-            counts.passed += before(" passed").unwrap_or(0);
-            counts.failed += before(" failed").unwrap_or(0);
+        for reason in output.lines().filter_map(|line| line.trim().strip_prefix(SKIPPED)) {
+            results.skip(reason, 1);
+        }
+        results
+    }
+
+    fn skip(&mut self, reason: &str, tests: usize) {
+        match self.skipped.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, count)) => *count += tests,
+            None => self.skipped.push((reason.to_owned(), tests)),
         }
     }
-    match counts.passed {
-        0 => Err(Stop::Fail("no test ran".to_owned())),
-        _ => Ok(counts),
+
+    fn with(mut self, other: &Self) -> Self {
+        self.ended += other.ended;
+        self.failed.extend_from_slice(&other.failed);
+        self.unfinished.extend_from_slice(&other.unfinished);
+        for (reason, tests) in &other.skipped {
+            self.skip(reason, *tests);
+        }
+        self
+    }
+
+    fn skips(&self) -> usize {
+        self.skipped.iter().map(|(_, tests)| tests).sum()
+    }
+
+    fn passed(&self) -> usize {
+        self.ended.saturating_sub(self.skips())
+    }
+
+    fn columns(&self) -> String {
+        let (failed, unfinished) = (self.failed.len(), self.unfinished.len());
+        format!("{} | {} | {failed} | {unfinished}", self.passed(), self.skips())
+    }
+
+    fn json(&self, wine: &str) -> String {
+        let quoted =
+            |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let skipped = self.skipped.iter();
+        let skipped: Vec<_> =
+            skipped.map(|(reason, tests)| format!("    {}: {tests}", quoted(reason))).collect();
+        format!(
+            "{{\n  \"platform\": {},\n  \"passed\": {},\n  \"failed\": {},\n  \"skipped\": {{\n{}\n  }}\n}}\n",
+            quoted(&format!("{TARGET}, {wine}")),
+            self.passed(),
+            self.failed.len() + self.unfinished.len(),
+            skipped.join(",\n"),
+        )
     }
 }
 
 /// The C examples, with the DLL and its import library, and with the static library.
-fn c_examples(ws: &Workspace, runner: &Path) -> Result<String, Stop> {
+fn c_examples(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
     let settings = [
         "CMAKE_SYSTEM_NAME=Windows".to_owned(),
         format!("CMAKE_C_COMPILER={LINKER}"),
-        format!("CMAKE_CROSSCOMPILING_EMULATOR={}", runner.display()),
+        format!("CMAKE_CROSSCOMPILING_EMULATOR={};wine", wine.runner.display()),
         format!("KEEPSOCK_CARGO_TARGET={TARGET}"),
         "KEEPSOCK_CARGO_PROFILE=dev".to_owned(),
     ];
@@ -108,60 +204,138 @@ fn c_examples(ws: &Workspace, runner: &Path) -> Result<String, Stop> {
 /// The examples whose functions Wine has.
 const C_TESTS: &str = "^(first|echo_accept|push|keepalive|timeouts)-";
 
-/// Installs Wine if it is missing. Returns the program that runs a Windows program.
-fn prepare(ws: &Workspace) -> Result<PathBuf, Stop> {
-    let skip = |reason: &str| Err(Stop::Skip(reason.to_owned()));
-    if !is_root() {
-        return skip("Wine runs in a folder of its own (chroot), which needs root");
-    }
-    for tool in [&tools::DEBOOTSTRAP, &tools::MINGW, &tools::UNSHARE] {
-        tool.find_or_install(ws).map_err(Stop::Skip)?;
-    }
-    let mut add = ws.command("rustup");
-    capture(add.args(["target", "add", TARGET]), 3 * MINUTE).map_err(Stop::Skip)?;
-    let folder = ws.tools().join("wine");
-    create_dir(&folder)?;
-    let root = folder.join(SUITE);
-    if !root.join("installed").exists() {
-        install(ws, &root).map_err(Stop::Skip)?;
-    }
-    let runner = folder.join("run.sh");
-    write_file(&runner, &script(&root, &ws.root))?;
-    capture(ws.command("chmod").arg("755").arg(&runner), MINUTE)?;
-    Ok(runner)
+/// An installed Wine.
+struct Wine {
+    /// The script that runs a command in the folder of Wine.
+    runner: PathBuf,
+    root: PathBuf,
 }
 
-fn install(ws: &Workspace, root: &Path) -> Result<(), String> {
-    allow_install()?;
-    println!("installing Wine of Debian {SUITE} into {}", root.display());
-    let mut bootstrap = ws.command("debootstrap");
-    bootstrap.args(["--variant=minbase", SUITE]).arg(root).arg(apt::mirror(ws)?);
-    capture(&mut bootstrap, 10 * MINUTE)?;
-    let mut wine = ws.command("chroot");
-    wine.arg(root).env("DEBIAN_FRONTEND", "noninteractive");
-    wine.args(["apt-get", "install", "-y", "--no-install-recommends", "wine", "wine64", "netbase"]);
-    show(&mut wine, 10 * MINUTE)?;
-    write_file(&root.join("installed"), "")
+impl Wine {
+    /// Installs Wine if it is missing.
+    fn prepare(ws: &Workspace) -> Result<Self, Stop> {
+        if !is_root() {
+            let reason = "Wine runs in a folder of its own (chroot), which needs root";
+            return Err(Stop::Skip(reason.to_owned()));
+        }
+        for tool in [&tools::DEBOOTSTRAP, &tools::MINGW, &tools::UNSHARE] {
+            tool.need(ws)?;
+        }
+        cross::compiled_std(ws, TARGET).map_err(Stop::Skip)?;
+        let folder = ws.tools().join("wine");
+        let wine = Self { runner: folder.join("run.sh"), root: folder.join(SUITE) };
+        create_dir(&folder)?;
+        write_file(&wine.runner, &script(&wine.root, [&ws.root, &ws.target]))?;
+        capture(ws.command("chmod").arg("755").arg(&wine.runner), MINUTE)?;
+        if !wine.root.join("installed").exists() {
+            wine.install(ws).map_err(Stop::Skip)?;
+        }
+        Ok(wine)
+    }
+
+    fn install(&self, ws: &Workspace) -> Result<(), String> {
+        allow_install()?;
+        println!("installing Wine of Debian {SUITE} into {}", self.root.display());
+        if self.root.exists() {
+            let incomplete = |e| format!("remove {}: {e}", self.root.display());
+            fs::remove_dir_all(&self.root).map_err(incomplete)?;
+        }
+        // The mounts of debootstrap are those of its own namespace, and disappear with it.
+        let mut bootstrap = ws.command("unshare");
+        bootstrap.args(["--mount", "debootstrap", "--variant=minbase", SUITE]);
+        capture(bootstrap.arg(&self.root).arg(apt::mirror(ws)?), 10 * MINUTE)?;
+        let apt_get = |words: &[&str]| {
+            let mut command = ws.command("chroot");
+            command.arg(&self.root).env("DEBIAN_FRONTEND", "noninteractive").arg("apt-get");
+            capture(command.args(words), 10 * MINUTE)
+        };
+        // netbase has the names of services.
+        let packages = ["wine", "wine64", "netbase"];
+        apt_get(&[&["install", "-y", "--no-install-recommends"], &packages[..]].concat())?;
+        apt_get(&["clean"])?;
+        capture(self.command("wineboot").arg("--init"), 5 * MINUTE)?;
+        write_file(&self.root.join("installed"), "")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(&self.runner);
+        command.arg(program);
+        command
+    }
+
+    fn version(&self) -> Result<String, String> {
+        Ok(capture(self.command("wine").arg("--version"), MINUTE)?.trim().to_owned())
+    }
+
+    /// Ends the server of this Wine and every program that it runs.
+    fn stop(&self) {
+        // Fails if the server does not run.
+        let _ = capture(self.command("wineserver").arg("--kill"), MINUTE);
+    }
+
+    fn tests(&self, program: &Path) -> Result<Vec<String>, Stop> {
+        let listing = capture(self.command("wine").arg(program).arg("--list"), MINUTE)?;
+        let names = listing.lines().filter_map(|line| line.trim().strip_suffix(": test"));
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        match names.is_empty() {
+            true => Err(Stop::Fail(format!("{} has no tests", program.display()))),
+            false => Ok(names),
+        }
+    }
+
+    /// Runs tests of a program in one process. Tests that fail run once more, alone: Wine sometimes reports
+    /// the end of the stream instead of a reset.
+    fn run(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
+        let first = self.attempt(program, names)?;
+        if first.failed.is_empty() {
+            return Ok(first);
+        }
+        println!("second attempt: {}", first.failed.join(", "));
+        let second = self.attempt(program, &first.failed)?;
+        // A test that failed has not printed a reason to skip it.
+        Ok(Results { failed: Vec::new(), ..first }.with(&second))
+    }
+
+    fn attempt(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
+        let mut test = self.command("wine");
+        test.arg(program).args(["--exact", "--show-output", THREADS]);
+        test.args(names.iter().map(AsRef::as_ref));
+        // Windows does not have everything that the tests use, so skipped tests are no failure.
+        let started = Instant::now();
+        let (ended, output) = attempt(test.env_remove("CI"), MODULE_LIMIT)?;
+        let results = Results::read(names, &output);
+        let module = names.first().map_or("", |name| module_of(name.as_ref()));
+        let seconds = started.elapsed().as_secs_f64();
+        let limit = if ended { "" } else { ", ended by the limit" };
+        println!("{module}: {seconds:.1} s{limit}");
+        if !results.failed.is_empty() || !results.unfinished.is_empty() {
+            println!("{output}");
+            // Processes that the tests have started may still run.
+            self.stop();
+        }
+        Ok(results)
+    }
 }
 
-/// A script that runs a Windows program in the folder of Wine. The mounts are those of the script only, and
-/// disappear with it. The current folder and the folder of the workspace have their own paths there.
-fn script(root: &Path, workspace: &Path) -> String {
+/// A script that runs a command in the folder of Wine. The mounts are those of the script only, and
+/// disappear with it. The current folder and the folders of the workspace have their own paths there.
+fn script(root: &Path, folders: [&Path; 2]) -> String {
+    let [workspace, target] = folders.map(Path::display);
+    // Without mscoree and mshtml, Wine does not offer to install Mono and Gecko.
     format!(
         r#"#!/bin/sh
-export root='{root}' workspace='{workspace}' folder="$PWD"
-mkdir -p "$root$workspace" "$root/tmp"
+export root='{root}' workspace='{workspace}' target='{target}' folder="$PWD"
+mkdir -p "$root$workspace" "$root$target"
 exec unshare --mount sh -c '
-mount --make-rprivate / &&
 mount -t proc proc "$root/proc" &&
 mount --rbind /dev "$root/dev" &&
 mount --bind "$workspace" "$root$workspace" &&
-mount --bind /tmp "$root/tmp" &&
-exec chroot "$root" env -C "$folder" HOME=/root XDG_RUNTIME_DIR=/run WINEPREFIX=/root/.wine WINEDEBUG=-all \
-    RUST_BACKTRACE=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin wine "$@"' wine "$@"
+mount --bind "$target" "$root$target" &&
+exec chroot "$root" env -C "$folder" HOME=/root XDG_RUNTIME_DIR=/run WINEPREFIX=/root/.wine \
+    WINEDEBUG=-all WINEDLLOVERRIDES="mscoree=;mshtml=" RUST_BACKTRACE=0 \
+    PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"' wine "$@"
 "#,
         root = root.display(),
-        workspace = workspace.display(),
     )
 }
 
@@ -170,13 +344,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn count_adds_up_programs_and_the_reasons_of_skipped_tests() {
-        let output = "test skipped: no fork\ntest a ... ok\ntest skipped: no fork\n\
-                      test result: ok. 3 passed; 0 failed; 1 ignored\n\
-                      test result: FAILED. 4 passed; 2 failed; 0 ignored\n";
-        let counts = count(output).ok().unwrap();
-        let skipped = vec![("no fork".to_owned(), 2)];
-        assert_eq!(counts, Counts { passed: 7, failed: 2, skipped });
-        assert!(count("nothing ran").is_err());
+    fn results_are_read_from_the_output_of_a_program() {
+        let names = ["m::a", "m::b", "m::c", "m::d", "m::e", "m::f"];
+        let output = "test m::a ... ok\r\ntest m::b ... FAILED\r\ntest m::c ... ok\r\n\
+                      test m::d has been running for over 60 seconds\r\ntest m::e ... ok\r\n\
+                      test m::f ... ignored, no signals\r\n\
+                      test skipped: no \"fork\"\r\ntest skipped: no \"fork\"\r\n";
+        let results = Results::read(&names, output);
+        let expected = Results {
+            ended: 4,
+            failed: vec!["m::b".to_owned()],
+            unfinished: vec!["m::d".to_owned()],
+            skipped: vec![("no signals".to_owned(), 1), ("no \"fork\"".to_owned(), 2)],
+        };
+        assert_eq!(results, expected);
+        let twice = results.with(&expected);
+        assert_eq!(twice.columns(), "2 | 6 | 2 | 2");
+        let json = twice.json("wine-10.0");
+        assert!(json.contains(r#""no \"fork\"": 4"#) && json.contains("\"failed\": 4"), "{json}");
+    }
+
+    #[test]
+    fn modules_are_named_once() {
+        let names = ["a::x", "a::y", "b::x"].map(str::to_owned);
+        assert_eq!(modules(&names), ["a", "b"]);
     }
 }
