@@ -16,6 +16,7 @@
 //! | `Connection` | `id_of_handler` | the handles of a list of connections |
 //! | `Connection` | `is_accepted` | the handle of an added connection exists before it opens |
 //! | `Connection` | `require_live` | functions without a result in Rust have a status in C |
+//! | `Service` | `require_own_process` | as for `require_live` |
 //! | `DatagramSocket` | `recv_into`, `try_recv_with`, `with_meta`, `send_one`, `send_parts` | datagrams are converted to C structures without a `Datagram` in between |
 //! | `DatagramSocket` | `serve_into` | a service is stored in its handle before the first callback |
 //! | `DatagramService` | `add_with` | the handler receives the handle of the added socket |

@@ -77,6 +77,10 @@ extern "C" {
  * with it returns KEEPSOCK_ERR_WRONG_STATE, also after the service was freed. No two connections
  * have the same id.
  *
+ * In a forked child, functions that only read the connection return its state at the time of the
+ * fork. If a thread of the parent was using the connection at that time, they return the same as
+ * for a connection that ended during the call.
+ *
  * Threads: any thread may call any function at any time, also inside callbacks. No function waits.
  */
 typedef struct {

@@ -845,6 +845,7 @@ int32_t keepsock_service_drain(keepsock_service *service, int64_t timeout_ms, ui
  * The function closes the server, which cannot serve again. Stopping twice returns KEEPSOCK_OK.
  *
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
  * @note May be called from inside handlers and callbacks.
  */
@@ -952,6 +953,7 @@ typedef struct {
  * Fills in a snapshot of the service's statistics.
  * @param out  Receives the statistics.
  * @return KEEPSOCK_OK on success, otherwise
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `out` is NULL, or no version has this `size`
  */
 int32_t keepsock_service_get_stats(const keepsock_service *service, keepsock_service_stats *out,
@@ -968,6 +970,7 @@ int32_t keepsock_service_get_stats(const keepsock_service *service, keepsock_ser
  *                       of a later call may need more.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_TOO_LONG: `cap` is smaller than the required size; `buf` is unchanged
+ *   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `buf` is NULL and `cap` is not 0
  */
 int32_t keepsock_service_dump(const keepsock_service *service, char *buf, size_t cap,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connect::PendingConnect;
+use crate::listener::ServerStats;
 use crate::options::SocketOptions;
 use crate::reconnect::Reconnect;
 use crate::stream::ClientSocket;
@@ -596,7 +597,8 @@ impl Service {
     }
 
     /// Stops accepting: closes the server socket, which cannot serve again. Live connections
-    /// continue. May be called from inside handlers and callbacks. Further calls do nothing.
+    /// continue. May be called from inside handlers and callbacks. Further calls do nothing, and neither
+    /// does a call in a forked child.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -606,7 +608,9 @@ impl Service {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn stop(&self) {
-        either!(self, backend => backend.stop());
+        if !self.is_inherited() {
+            either!(self, backend => backend.stop());
+        }
     }
 
     /// Waits until the service has stopped accepting: by [`stop`](Service::stop) or
@@ -701,7 +705,8 @@ impl Service {
         either!(self, backend => backend.drain(timeout))
     }
 
-    /// Returns a snapshot of the service's statistics.
+    /// Returns a snapshot of the service's statistics. In a forked child, where the service does not
+    /// run, every number except the uptime is 0, and `accepting` is false.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -710,34 +715,41 @@ impl Service {
     /// # Ok::<(), keepsock::Error>(())
     /// ```
     pub fn stats(&self) -> ServiceStats {
-        let counters = either!(self, backend => backend.traffic());
-        let traffic = match &self.0 {
-            Mode::Blocking(_) => None,
-            Mode::Reactor(reactor) => Some(counters.stats(reactor.queued_bytes())),
+        let server = either!(self, backend => &backend.state().server);
+        let mut stats = ServiceStats {
+            endpoints: server.endpoints().cloned().collect(),
+            uptime: either!(self, backend => backend.state().started_at.elapsed()),
+            accepting: false,
+            connections: 0,
+            opened: 0,
+            closed: 0,
+            close_reasons: Vec::new(),
+            server: ServerStats::default(),
+            traffic: matches!(self.0, Mode::Reactor(_)).then(TrafficStats::default),
         };
+        // A thread of the parent may hold a lock.
+        if self.is_inherited() {
+            return stats;
+        }
+        let counters = either!(self, backend => backend.traffic());
+        if let Mode::Reactor(reactor) = &self.0 {
+            stats.traffic = Some(counters.stats(reactor.queued_bytes()));
+        }
         either!(self, backend => {
             let state = backend.state();
             let locked = state.lock();
-            let (live, opened, accepting) = (locked.live, locked.opened, !locked.stopped && !state.is_accept_paused());
+            stats.accepting = !locked.stopped && !state.is_accept_paused();
+            (stats.connections, stats.opened) = (locked.live, locked.opened);
             // Under the lock, so that their sum is the number of closed connections.
-            let close_reasons = counters.close_reasons();
-            drop(locked);
-            ServiceStats {
-                endpoints: state.server.endpoints().cloned().collect(),
-                uptime: state.started_at.elapsed(),
-                accepting,
-                connections: live,
-                opened,
-                closed: opened - u64::from(live),
-                close_reasons,
-                server: state.server.stats(),
-                traffic,
-            }
-        })
+            stats.close_reasons = counters.close_reasons();
+        });
+        stats.closed = stats.opened - u64::from(stats.connections);
+        stats.server = server.stats();
+        stats
     }
 
     /// Returns the [statistics](Service::stats) and a line for each connection, as text for
-    /// operators. The format may change between versions.
+    /// operators. In a forked child it has no such line. The format may change between versions.
     ///
     /// ```
     /// # let server = keepsock::ServerSocket::listen("127.0.0.1:0")?;
@@ -747,6 +759,9 @@ impl Service {
     /// ```
     pub fn dump(&self) -> String {
         let mut text = self.stats().to_string();
+        if self.is_inherited() {
+            return text;
+        }
         let mut line = |tuple: FiveTuple, details: String| {
             let _ = writeln!(text, "{tuple}{details}");
         };
@@ -765,6 +780,18 @@ impl Service {
             }
         }
         text
+    }
+
+    /// Whether this process is a forked child. The threads of the service run in the parent only, and
+    /// one of them may have held a lock at the time of the fork.
+    fn is_inherited(&self) -> bool {
+        either!(self, backend => backend.state().threads.is_inherited())
+    }
+
+    /// Fails in a forked child.
+    #[cfg(feature = "capi")]
+    pub(crate) fn require_own_process(&self, operation: &'static str) -> Result<()> {
+        either!(self, backend => backend.state().require_own_process(operation))
     }
 
     fn reactor(&self, operation: &'static str) -> Result<&Arc<ReactorService>> {

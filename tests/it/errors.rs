@@ -1504,6 +1504,15 @@ mod c_only {
                         gives(WRONG_STATE, in_parent, |e| change(conn, e));
                     }
                     let none = || null_mut();
+                    gives(WRONG_STATE, in_parent, |e| {
+                        let mut stats: keepsock_service_stats = std::mem::zeroed();
+                        let size = size_of_val(&stats);
+                        keepsock_service_get_stats(service, &raw mut stats, size, e)
+                    });
+                    gives(WRONG_STATE, in_parent, |e| {
+                        keepsock_service_dump(service, null_mut(), 0, null_mut(), e)
+                    });
+                    gives(WRONG_STATE, in_parent, |e| keepsock_service_stop(service, e));
                     gives(WRONG_STATE, in_parent, |e| keepsock_service_pause_accept(service, e));
                     gives(WRONG_STATE, in_parent, |e| keepsock_service_resume_accept(service, e));
                     gives(WRONG_STATE, in_parent, |e| {

@@ -759,6 +759,7 @@ versioned!(keepsock_service_stats: 208);
 ///
 /// @param out  Receives the statistics.
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` or `out` is NULL, or no version has this `size`
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_get_stats(
@@ -772,6 +773,7 @@ pub unsafe extern "C" fn keepsock_service_get_stats(
     let (service, out, error) =
         unsafe { (Ref::new(service), Structure::new(out, size), ErrorOut::new(error)) };
     fill(service, out, error, "statistics", |service| {
+        service.require_own_process("statistics")?;
         let snapshot = service.stats();
         let traffic = snapshot.traffic;
         let moved = |get: fn(&TrafficStats) -> u64| optional_to_c(traffic.as_ref().map(get));
@@ -808,6 +810,7 @@ pub unsafe extern "C" fn keepsock_service_get_stats(
 ///                       of a later call may need more.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_TOO_LONG: `cap` is smaller than the required size; `buf` is unchanged
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL, or `buf` is NULL and `cap` is not 0
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_service_dump(
@@ -821,7 +824,10 @@ pub unsafe extern "C" fn keepsock_service_dump(
     // writable bytes; `required_size` and `error` are NULL or writable.
     let (service, text, error) =
         unsafe { (Ref::new(service), TextOut::new(buf, cap, required_size), ErrorOut::new(error)) };
-    with(service, error, "dump", |service| text.write(service.dump()))
+    with(service, error, "dump", |service| {
+        service.require_own_process("dump")?;
+        text.write(service.dump())
+    })
 }
 
 /// Pauses accepting: new clients wait in the listen queue until keepsock_service_resume_accept().
@@ -871,6 +877,7 @@ pub unsafe extern "C" fn keepsock_service_resume_accept(
 /// The function closes the server, which cannot serve again. Stopping twice returns KEEPSOCK_OK.
 ///
 /// @return KEEPSOCK_OK on success, otherwise
+///   - KEEPSOCK_ERR_WRONG_STATE: the call comes from a forked child; the service runs in the parent
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `service` is NULL
 /// @note May be called from inside handlers and callbacks.
 #[unsafe(no_mangle)]
@@ -882,6 +889,7 @@ pub unsafe extern "C" fn keepsock_service_stop(
     // NULL or writable.
     let (service, error) = unsafe { (Ref::new(service), ErrorOut::new(error)) };
     with(service, error, "stop", |service| {
+        service.require_own_process("stop")?;
         service.stop();
         Ok(())
     })

@@ -186,6 +186,7 @@ impl Connection {
     /// ```
     pub fn send_file(&self, file: impl sys::AsFile, offset: u64, len: u64) -> Result<()> {
         const OPERATION: &str = "send file";
+        self.service.state.require_own_process(OPERATION)?;
         let part = FilePart::new(sys::file_of(&file), offset, len, OPERATION);
         let part = part.map_err(|e| self.at(e))?;
         match self.service.send_file(self.index, self.generation, part) {
@@ -786,9 +787,14 @@ impl Connection {
         self.with(|entry| entry.is_accepted()).unwrap_or(false)
     }
 
-    /// Accesses the entry under its lock. Returns `None` if the connection has ended.
+    /// Accesses the entry under its lock. Returns `None` if the connection has ended; or in a forked
+    /// child, if a thread of the parent held the lock.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut ConnEntry) -> T) -> Option<T> {
-        match self.service.table.lock(self.index) {
+        let entry = match self.service.state.threads.is_inherited() {
+            true => self.service.table.lock_inherited(self.index),
+            false => self.service.table.lock(self.index),
+        };
+        match entry {
             Some(mut entry) if entry.generation == self.generation => Some(look(&mut entry)),
             _ => None,
         }

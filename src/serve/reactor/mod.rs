@@ -65,8 +65,9 @@ use crate::types::close_reason::CloseReason;
 /// to the same connection. The program may keep clones, for example to send from another thread.
 /// Once [`on_close`](Handler::on_close) has been called, methods that change the connection return
 /// [`Closed`](crate::ErrorKind::Closed) or do nothing. In a forked child no event loop runs, so they
-/// return [`WrongState`](crate::ErrorKind::WrongState) or do nothing. A clone never refers to
-/// another connection.
+/// return [`WrongState`](crate::ErrorKind::WrongState) or do nothing. The other methods return the
+/// state at the time of the fork. If a thread of the parent was using the connection at that time, they
+/// return the same as for a connection that has ended. A clone never refers to another connection.
 ///
 /// Any thread may call any method, also inside callbacks. No method blocks.
 ///
@@ -192,8 +193,12 @@ impl ReactorService {
         });
     }
 
-    /// Changes the entry of a live connection, and lets its loop process the entry.
+    /// Changes the entry of a live connection, and lets its loop process the entry. Does nothing in a
+    /// forked child.
     fn change(&self, index: u32, generation: u32, change: impl FnOnce(&mut ConnEntry)) {
+        if self.state.threads.is_inherited() {
+            return;
+        }
         match self.table.lock(index) {
             Some(mut entry) if entry.generation == generation && !entry.has(CLOSED) => {
                 change(&mut entry);
