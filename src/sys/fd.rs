@@ -28,7 +28,7 @@ const RELEASED: u64 = LATE | CLOSED | GIVEN_UP;
 pub(crate) struct Descriptor {
     /// Open while a call or hold is counted, or while CLOSED is not set.
     socket: ManuallyDrop<Owned>,
-    /// The process that created the descriptor, for [`fork`].
+    /// The process that created the descriptor, and when, for [`fork`].
     birth: u32,
     /// LATE, CLOSED and GIVEN_UP, and the number of active calls and holds.
     state: AtomicU64,
@@ -230,6 +230,9 @@ impl Descriptor {
     fn close_now(&self) {
         #[cfg(keepsock_model)]
         super::model::closed(&self.socket);
+        if !fork::may_close(self.birth) {
+            return;
+        }
         // SAFETY: only the last user of a closed descriptor gets here, and GIVEN_UP, set below,
         // prevents a second close.
         super::close(unsafe { self.take() });

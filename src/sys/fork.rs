@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use crate::sys::SockRef;
 
-use super::Owned;
+use super::{Borrowed, Owned};
 use crate::sys::sync::{Mutex, MutexGuard, sleep, yield_now};
 #[cfg(all(test, keepsock_model))]
 pub(crate) use platform::become_child;
+#[cfg(feature = "serve")]
+pub(crate) use platform::is_forking;
 pub(crate) use platform::{at_fork, birth, has_forked, is_inherited};
 
 /// How often [`lock_briefly`] tries to take a lock: first in a row, then with a pause of 1 ms.
@@ -29,13 +31,24 @@ const TRIES_IN_A_ROW: u32 = 100;
 /// last copy sends RST, the child delays the RST: a FIN before it would let the peer take the data that it
 /// has for all data.
 pub(crate) fn close(socket: Owned, reset: bool) {
+    close_watched(socket, reset, |_| ());
+}
+
+/// Closes a connection as [`close`] does. `unwatch` removes its registration with a poller, which the
+/// close does not remove while a forked child holds a copy of the descriptor (epoll(7)).
+pub(crate) fn close_watched(socket: Owned, reset: bool, unwatch: impl FnOnce(Borrowed<'_>)) {
     let borrowed = super::borrow(&socket);
     if reset {
         // socket(7): a linger time of zero makes close(2) send RST.
         let _ = SockRef::from(&borrowed).set_linger(Some(Duration::ZERO));
     }
-    if has_forked() && !(reset && (super::disconnect(borrowed) || !super::BLOCKING_CALLS)) {
-        super::wake(borrowed);
+    if has_forked() {
+        unwatch(borrowed);
+        if !(reset && (super::disconnect(borrowed) || !super::BLOCKING_CALLS)) {
+            super::wake(borrowed);
+        }
+    } else if super::REARMS {
+        unwatch(borrowed);
     }
     super::close(socket);
 }
@@ -121,12 +134,29 @@ impl<T: Sync + 'static> PerProcess<T> {
     }
 }
 
+/// In a birth: the number of threads that were inside fork(2) when the object was made. The kernel
+/// copies the descriptors to a child before it copies the memory. So a child may have such an object
+/// without its descriptor, whose number the child then gives to another file.
+const FORKING: u32 = 0xfffe;
+/// In a birth, above [`FORKING`]: the number of forks between the first process and this one, from 1
+/// on.
+const PROCESS: u32 = !0xffff;
+/// The difference between the numbers of a process and of its child.
+const STEP: u32 = 1 << 16;
+
 /// The birth of every object that the first process creates before its first fork(2).
-const FIRST: u32 = 2;
+const FIRST: u32 = STEP;
 
 /// The number of forks between the first process and the one that has this birth.
 pub(crate) fn generation(birth: u32) -> u32 {
-    (birth - FIRST) / 2
+    (birth & PROCESS).wrapping_sub(FIRST) / STEP
+}
+
+/// Whether this process may close the descriptor of an object. A child may not if it may be without
+/// that descriptor.
+#[inline]
+pub(crate) fn may_close(birth: u32) -> bool {
+    birth & FORKING == 0 || !is_inherited(birth)
 }
 
 #[cfg(unix)]
@@ -134,14 +164,16 @@ mod platform {
     use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
     use std::sync::{Once, OnceLock};
 
-    use super::{AtFork, FIRST};
+    use super::{AtFork, FIRST, FORKING, PROCESS, STEP};
 
     /// Set once this process has forked: a child may hold a copy of any socket.
     const FORKED: u32 = 1;
+    /// In FORKING: one thread.
+    const THREAD: u32 = 2;
 
-    /// FORKED, and above it the number of forks between the first process and this one, from 1
-    /// on. 0: no handler was registered yet, or this is a child that no handler has seen. In memory
-    /// that the kernel clears in a child, if the system has it.
+    /// FORKED, and above it the birth of an object that is made now. 0: no handler was registered yet,
+    /// or this is a child that no handler has seen. In memory that the kernel clears in a child, if the
+    /// system has it.
     static EPOCH: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const KEPT).cast_mut());
     static KEPT: AtomicU32 = AtomicU32::new(0);
 
@@ -163,6 +195,7 @@ mod platform {
     /// the handler of the parent.
     extern "C" fn before() {
         epoch().fetch_or(FORKED, Ordering::Relaxed);
+        epoch().fetch_add(THREAD, Ordering::Relaxed);
         if let Some(actions) = AT_FORK.get() {
             (actions.before)();
         }
@@ -172,10 +205,11 @@ mod platform {
         if let Some(actions) = AT_FORK.get() {
             (actions.in_parent)();
         }
+        epoch().fetch_sub(THREAD, Ordering::Relaxed);
     }
 
     extern "C" fn in_child() {
-        begin((LAST.load(Ordering::Relaxed) & !BUSY) + 2);
+        begin((LAST.load(Ordering::Relaxed) & !BUSY).wrapping_add(STEP));
     }
 
     /// Gives a child its number.
@@ -211,7 +245,7 @@ mod platform {
             if LAST.compare_exchange(last, last | BUSY, order, failed).is_err() {
                 std::thread::yield_now();
             } else if epoch().load(Ordering::Acquire) == 0 {
-                begin(last + 2);
+                begin(last.wrapping_add(STEP));
             } else {
                 LAST.store(last, Ordering::Release);
             }
@@ -243,7 +277,7 @@ mod platform {
         None
     }
 
-    /// Identifies the process that makes a socket now.
+    /// Identifies the process that makes a socket now, and counts its threads that are inside fork(2).
     #[inline]
     pub(crate) fn birth() -> u32 {
         match epoch().load(Ordering::Relaxed) {
@@ -255,7 +289,14 @@ mod platform {
     /// Whether an object was made by another process, and copied to this one by fork(2).
     #[inline]
     pub(crate) fn is_inherited(birth: u32) -> bool {
-        epoch().load(Ordering::Relaxed) & !FORKED != birth
+        (epoch().load(Ordering::Relaxed) ^ birth) & PROCESS != 0
+    }
+
+    /// Whether a thread of this process is inside fork(2). See [`FORKING`].
+    #[cfg(feature = "serve")]
+    #[inline]
+    pub(crate) fn is_forking() -> bool {
+        epoch().load(Ordering::Relaxed) & FORKING != 0
     }
 
     /// Whether a child of this process may hold a copy of a socket that this process made.
@@ -347,6 +388,11 @@ mod platform {
     }
 
     pub(crate) fn has_forked() -> bool {
+        false
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_forking() -> bool {
         false
     }
 

@@ -905,6 +905,11 @@ impl Forked {
         Forked::by(|| unsafe { libc::fork() }, f)
     }
 
+    /// Makes a child that waits, without the handlers of pthread_atfork(3).
+    pub fn by_clone() -> Forked {
+        Forked::by(clone, || {})
+    }
+
     fn by(fork: impl Fn() -> libc::pid_t, f: impl FnOnce()) -> Forked {
         // SAFETY: the child runs the code of the test, and never returns into the harness.
         unsafe {
@@ -935,9 +940,7 @@ impl Forked {
     /// Runs `f` as [`Forked::run`], but without the handlers of pthread_atfork(3). No other thread
     /// of this process may be in malloc(3), because the child would inherit its lock.
     pub fn run_by_clone(f: impl FnOnce()) -> bool {
-        // SAFETY: no stack and no flags, as fork(2).
-        let clone = || unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
-        Forked::run_by(|| clone() as libc::pid_t, f)
+        Forked::run_by(clone, f)
     }
 
     fn run_by(fork: impl Fn() -> libc::pid_t, f: impl FnOnce()) -> bool {
@@ -963,6 +966,11 @@ impl Forked {
     }
 }
 
+fn clone() -> libc::pid_t {
+    // SAFETY: no stack and no flags, as fork(2). Only the child of Forked::by runs on.
+    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t }
+}
+
 impl Drop for Forked {
     fn drop(&mut self) {
         // SAFETY: the kernel writes one int.
@@ -977,6 +985,21 @@ impl Drop for Forked {
 pub fn drop_copy<T>(shared: &T) {
     // SAFETY: the copy belongs to the child alone, which does not use it again.
     drop(unsafe { std::ptr::read(shared) });
+}
+
+/// The number of registrations of this process with pollers (epoll(7), proc_pid_fdinfo(5)), counted for
+/// each descriptor of a poller.
+pub fn registrations() -> usize {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let texts = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+    texts.map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+}
+
+/// Gives the number of a descriptor, which is open, to another file.
+pub fn replace(fd: RawFd) {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: the caller does not use the number for the former file.
+    assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), fd) }, fd);
 }
 
 /// The number of open sockets of this process.

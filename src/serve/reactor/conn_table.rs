@@ -16,7 +16,7 @@ use crate::serve::capacity::MESSAGE_OVERHEAD;
 use crate::serve::options::MessageConfig;
 use crate::stream::liveness::{AckProgress, PeerWatch};
 use crate::sys::Owned;
-use crate::sys::fork::lock_inherited;
+use crate::sys::fork::{self, lock_inherited};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::types::address::Address;
 use crate::types::close_reason::CloseReason;
@@ -71,8 +71,11 @@ pub(super) const OWN_CONFIG: u32 = 1 << 22;
 /// The connection has failed. The loop closes it once the received bytes are delivered, which waits
 /// while the program pauses the connection.
 pub(super) const FAILED: u32 = 1 << 23;
+/// A thread was inside fork(2) when the entry was opened, so a forked child may be without the
+/// descriptor.
+const OPENED_DURING_FORK: u32 = 1 << 24;
 /// The bits above the flags contain the number of the [`CloseReason`], or 0.
-const REASON_SHIFT: u32 = 24;
+const REASON_SHIFT: u32 = 25;
 
 /// The number of connections that an entry may hold in its lifetime. After that an id could be
 /// equal to one that a program still keeps, here or in the C API, which counts to twice as many.
@@ -252,6 +255,9 @@ impl ConnEntry {
     ) {
         self.socket = Some(socket);
         self.flags = LIVE | UNOPENED | if accepted { ACCEPTED } else { 0 };
+        if fork::is_forking() {
+            self.flags |= OPENED_DURING_FORK;
+        }
         self.worker = worker;
         (self.received, self.wrote, self.due) = (now, now, 0);
         (self.beat, self.beats) = (now, 0);
@@ -315,6 +321,18 @@ impl ConnEntry {
         self.generation = self.generation.wrapping_add(1).max(1);
         self.queue = None;
         (self.socket.take(), self.cold.take())
+    }
+
+    /// Closes what this process, a forked child, has of the connection's descriptors.
+    pub(super) fn close_copies(&mut self) {
+        let socket = self.socket.take();
+        if self.has(OPENED_DURING_FORK) {
+            // The number may be that of another file of the child, or no descriptor.
+            std::mem::forget(socket);
+        }
+        if let Some(queue) = self.queue.take() {
+            queue.close_copies();
+        }
     }
 
     /// Whether a listener accepted the connection.
@@ -398,11 +416,13 @@ impl ConnEntry {
             && (!self.has(PAUSED) || self.has(FAILED))
     }
 
-    /// Whether the loop may read now.
+    /// Whether the loop may read now. An event may be for an earlier connection of the entry and come
+    /// before `on_open`: the registration of a closed descriptor stays while a forked child holds a
+    /// copy (epoll(7)).
     #[inline]
     pub(super) fn may_read(&self) -> bool {
-        !self.has(PAUSED | THROTTLED | BUFFERED | CLOSING | RESET_PENDING | CLOSED | RECV_EOF)
-            && self.has(LIVE)
+        let not_now = PAUSED | THROTTLED | BUFFERED | CLOSING | RESET_PENDING | CLOSED | RECV_EOF;
+        !self.has(UNOPENED | not_now) && self.has(LIVE)
     }
 
     /// Whether the loop receives and discards input, because the connection is closing.

@@ -15,6 +15,8 @@ const PIECE: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct FilePart {
     file: File,
+    /// For [`fork`](sys::fork).
+    birth: u32,
     offset: u64,
     len: u64,
     /// sendfile(2) does not support the file, so its bytes are read and sent.
@@ -92,7 +94,15 @@ impl FilePart {
                 "the file{size} does not have {len} bytes from offset {offset}"
             )));
         }
-        Ok(FilePart { file, offset, len, copies: !sys::SENDS_FILES })
+        let birth = sys::fork::birth();
+        Ok(FilePart { file, birth, offset, len, copies: !sys::SENDS_FILES })
+    }
+
+    /// Closes the copy of the descriptor that this process, a forked child, has.
+    pub(super) fn close_copy(self) {
+        if !sys::fork::may_close(self.birth) {
+            std::mem::forget(self.file);
+        }
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -386,6 +386,15 @@ impl SendQueue {
         }
     }
 
+    /// Closes the copies of files that this process, a forked child, has.
+    pub(super) fn close_copies(self) {
+        for chunk in self.chunks {
+            if let Chunk::File { part, .. } = chunk {
+                part.close_copy();
+            }
+        }
+    }
+
     /// Removes bytes that the kernel has accepted.
     pub(super) fn advance(&mut self, n: usize) {
         let mut n = n as u64;

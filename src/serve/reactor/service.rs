@@ -205,9 +205,9 @@ impl Backend for ReactorService {
     fn close_copies(&self) {
         let used = self.state.lock_inherited().map_or(0, |locked| locked.members.used());
         for index in 0..used {
-            // The queue may contain descriptors of files.
-            let entry = self.table.lock_inherited(index);
-            drop(entry.map(|mut entry| (entry.socket.take(), entry.queue.take())));
+            if let Some(mut entry) = self.table.lock_inherited(index) {
+                entry.close_copies();
+            }
         }
     }
 }

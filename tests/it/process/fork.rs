@@ -65,6 +65,11 @@ both_apis_alone![
         event_service_freed_in_a_forked_child_serves_in_the_parent,
         thread_service_freed_in_a_forked_child_serves_in_the_parent,
         service_connect_with_a_forked_child_that_frees_finishes,
+        connection_in_a_reused_entry_opens_before_data,
+        closed_connection_with_forked_child_leaves_the_poller,
+        service_freed_in_a_child_forked_during_an_accept_closes_no_other_file,
+        service_freed_in_a_child_forked_during_a_send_closes_no_other_file,
+        connection_in_a_forked_child_does_not_wait_for_the_loop,
     }
     #[cfg(feature = "activation")] {
         accept_in_a_forked_child_sleeps_after_the_parent_has_closed,
@@ -420,6 +425,213 @@ fn thread_service_freed_in_a_forked_child_serves_in_the_parent<A: Api>() {
     echo(&mut raw_to(&server.endpoint()));
 }
 
+/// Events of connections, in order.
+#[cfg(feature = "serve")]
+#[derive(Debug, PartialEq)]
+enum Seen<C> {
+    Open(C),
+    Data,
+}
+
+/// Serves with a channel for the events of connections.
+#[cfg(feature = "serve")]
+fn served<A: Api>() -> (A::Server, A::Service, std::sync::mpsc::Receiver<Seen<A::Connection>>) {
+    let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    let (sender, events) = std::sync::mpsc::channel();
+    let [opened, received] = [sender.clone(), sender].map(Mutex::new);
+    let on = On::<A> {
+        open: Some(Box::new(move |c| drop(opened.lock().unwrap().send(Seen::Open(c.clone()))))),
+        data: Some(Box::new(move |_, _| drop(received.lock().unwrap().send(Seen::Data)))),
+        ..On::default()
+    };
+    let service = server.serve_events(&[], on).unwrap();
+    (server, service, events)
+}
+
+#[cfg(feature = "serve")]
+fn opened<C>(events: &std::sync::mpsc::Receiver<Seen<C>>) -> C {
+    match events.recv_timeout(AT_ONCE).unwrap() {
+        Seen::Open(connection) => connection,
+        Seen::Data => panic!("on_data before on_open"),
+    }
+}
+
+/// V7: a child holds a copy of a closed connection, so the kernel still reports the bytes of its peer
+/// (epoll(7)). The report has the number of an entry, which holds another connection now.
+#[cfg(feature = "serve")]
+fn connection_in_a_reused_entry_opens_before_data<A: Api>() {
+    let (server, service, events) = served::<A>();
+    let mut stale = raw_to(&server.endpoint());
+    let connection = opened(&events);
+    // The parent does not see a child that is made without the handlers of pthread_atfork(3).
+    let _child = Forked::by_clone();
+    connection.close();
+    eventually("the entry is free", || service.connections() == 0);
+    // The loop waits in a function.
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel();
+    let waits = move || {
+        enter.send(()).unwrap();
+        released.recv_timeout(AT_ONCE).unwrap();
+    };
+    service.post(Box::new(waits)).unwrap();
+    entered.recv_timeout(AT_ONCE).unwrap();
+    let (client, mut peer) = with_raw_peer::<A>(&[]);
+    peer.write_all(b"new").unwrap();
+    assert!(system::becomes_readable(client.fd().unwrap(), 10_000));
+    let added = service.add(client, 1).map_err(|(_, e)| e).unwrap();
+    assert_eq!(added.place(), connection.place());
+    stale.write_all(b"stale").unwrap();
+    release.send(()).unwrap();
+    assert_eq!(opened(&events).id(), added.id());
+    assert!(matches!(events.recv_timeout(AT_ONCE), Ok(Seen::Data)));
+}
+
+/// F7: a connection that is closed leaves no registration with the kernel, although a forked child holds
+/// a copy of its descriptor.
+#[cfg(feature = "serve")]
+fn closed_connection_with_forked_child_leaves_the_poller<A: Api>() {
+    let (server, service, events) = served::<A>();
+    let before = system::registrations();
+    for closes in [true, false] {
+        let peer = raw_to(&server.endpoint());
+        let connection = opened(&events);
+        eventually("it is registered", || system::registrations() > before);
+        let _child = Forked::new(|| {});
+        if closes {
+            connection.close();
+        } else {
+            connection.abort();
+        }
+        eventually("the entry is free", || service.connections() == 0);
+        assert_eq!(system::registrations(), before);
+        drop(peer);
+    }
+}
+
+/// Forks while another thread makes a descriptor: `make` runs between the handlers of the library and
+/// fork(2), and returns the number. Then a child that has no such descriptor, because the kernel has
+/// copied the others before, opens a file, and frees the service.
+#[cfg(feature = "serve")]
+fn fork_while_a_descriptor_is_made<S>(service: &S, make: impl FnOnce() -> i32 + Send + 'static) {
+    static MADE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+    *BEFORE_FORK.lock().unwrap() = Some(Box::new(move || MADE.store(make(), Ordering::SeqCst)));
+    assert!(Forked::run(|| {
+        let number = MADE.load(Ordering::SeqCst);
+        assert!(system::is_open(number));
+        system::replace(number);
+        system::drop_copy(service);
+        assert!(system::is_open(number), "the child has closed its own file");
+    }));
+}
+
+/// E5: a child closes no number of a connection that its parent has accepted during the fork.
+#[cfg(feature = "serve")]
+fn service_freed_in_a_child_forked_during_an_accept_closes_no_other_file<A: Api>() {
+    // The handler that is registered first runs last before the fork.
+    system::at_fork(before_fork, in_parent);
+    for events in [true, false] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let (accept, accepted) = std::sync::mpsc::channel();
+        let accept = Mutex::new(accept);
+        let tell = move |fd: i32| accept.lock().unwrap().send(fd).unwrap();
+        let service = if events {
+            let open = move |c: &A::Connection| tell(c.fd().unwrap());
+            server.serve_events(&[], On { open: Some(Box::new(open)), ..On::default() }).unwrap()
+        } else {
+            let handler = move |c: &A::Client| {
+                tell(c.fd().unwrap());
+                let _ = c.read(&mut [0]);
+            };
+            server.serve(&[], Box::new(handler)).unwrap()
+        };
+        let endpoint = server.endpoint();
+        let (keep, kept) = std::sync::mpsc::channel();
+        fork_while_a_descriptor_is_made(&service, move || {
+            keep.send(raw_to(&endpoint)).unwrap();
+            accepted.recv_timeout(AT_ONCE).unwrap()
+        });
+        drop(kept);
+        service.drain(60_000).unwrap();
+    }
+}
+
+/// E5: as for an accept, with a file that waits to be sent.
+#[cfg(feature = "serve")]
+fn service_freed_in_a_child_forked_during_a_send_closes_no_other_file<A: Api>() {
+    use std::os::fd::AsRawFd;
+    system::at_fork(before_fork, in_parent);
+    let (server, service, events) = served::<A>();
+    let peer = raw_to(&server.endpoint());
+    let connection = opened(&events);
+    let file = system::blank_file(64 << 20);
+    fork_while_a_descriptor_is_made(&service, move || {
+        let number = file.as_raw_fd();
+        connection.send_file(number, 0, u64::MAX).unwrap();
+        assert!(connection.queued() > 0);
+        let is_copy = |fd: &i32| *fd != number && system::identity(*fd) == system::identity(number);
+        (0..1000).find(is_copy).unwrap()
+    });
+    drop(peer);
+    service.drain(60_000).unwrap();
+}
+
+/// E5: a thread of the parent, which is in a call on the connection, holds a lock that no thread of the
+/// child unlocks.
+#[cfg(feature = "serve")]
+fn connection_in_a_forked_child_does_not_wait_for_the_loop<A: Api>() {
+    let (server, service, events) = served::<A>();
+    let peer = raw_to(&server.endpoint());
+    let connection = opened(&events);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = support::OnDrop(|| stop.store(true, Ordering::Relaxed));
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                (&peer).write_all(&[0; 1 << 16]).unwrap();
+            }
+        });
+        for _ in 0..50 {
+            events.recv_timeout(AT_ONCE).unwrap();
+            assert!(Forked::run(|| {
+                let _ = (connection.is_open(), connection.queued(), connection.data());
+                let _ = (connection.five_tuple(), connection.stats(), connection.close_reason());
+                // These do nothing, or fail.
+                connection.close();
+                connection.abort();
+            }));
+        }
+    });
+    assert!(connection.is_open());
+    drop(peer);
+    service.drain(60_000).unwrap();
+}
+
+/// E5: a child returns no statistics of a service that runs in its parent, where a thread may hold a
+/// lock. In C the function fails.
+#[test]
+#[cfg(feature = "serve")]
+fn stats_in_a_forked_child_are_zero() {
+    for events in [true, false] {
+        let server = keepsock::ServerSocket::listen("127.0.0.1:0").unwrap();
+        let echo = |c: &keepsock::Connection, data: &[u8]| drop(c.send(data));
+        let service = match events {
+            true => server.serve_events(&keepsock::ServeOptions::new(), echo).unwrap(),
+            false => server.serve(|c| drop(c.read(&mut [0]))).unwrap(),
+        };
+        let before = service.stats();
+        let same = Forked::run(|| {
+            let stats = service.stats();
+            assert_eq!((stats.accepting, stats.connections, stats.opened), (false, 0, 0));
+            assert_eq!(stats.endpoints, before.endpoints);
+            assert!(service.dump().contains("not accepting"));
+            service.stop();
+        });
+        assert!(same);
+        assert!(service.stats().accepting);
+    }
+}
+
 /// E5, V2: a child writes nothing to a connection of the parent's service, and changes no option of its
 /// socket.
 #[cfg(feature = "serve")]
@@ -439,6 +651,9 @@ fn connection_in_a_forked_child_does_not_change<A: Api>() {
     assert!(Forked::run(|| {
         fails(connection.send(b"x"), ErrorKind::WrongState);
         fails(connection.send_slices(&[b"x", b"y"]), ErrorKind::WrongState);
+        let file = system::blank_file(1);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        fails(connection.send_file(fd, 0, 1), ErrorKind::WrongState);
         fails(connection.set_sockopt(Sockopt::SendBuffer, 1 << 16), ErrorKind::WrongState);
         fails(connection.set_keepalive(5000, 5000, 3), ErrorKind::WrongState);
         fails(connection.set_dead_after(5000), ErrorKind::WrongState);

@@ -7,7 +7,7 @@ use crate::sys::SockRef;
 
 use super::super::conn_table::{
     BUFFERED, CLOSED, CLOSING, ConnEntry, EOF_DELIVERED, FAILED, Input, PAUSED, READ_PENDING,
-    RECEIVED, RECV_EOF, RESET_PENDING, THROTTLED,
+    RECEIVED, RECV_EOF, RESET_PENDING, THROTTLED, UNOPENED,
 };
 use super::super::file_part::Stopped;
 use super::Loop;
@@ -127,7 +127,7 @@ impl<'a> Loop<'a> {
             return ReadOutcome::Nothing;
         };
         if !entry.may_read() && !discards {
-            if to_end && !entry.has(RESET_PENDING | CLOSED | FAILED) {
+            if to_end && !entry.has(UNOPENED | RESET_PENDING | CLOSED | FAILED) {
                 // The connection is paused, throttled or half-closed. An error must still be found.
                 if let Ok(Some(e)) = SockRef::from(&socket).take_error() {
                     self.service.record_error(entry, index, &e);
@@ -341,7 +341,8 @@ impl<'a> Loop<'a> {
         let (Some(queue), Some(socket)) = (&mut entry.queue, &entry.socket) else {
             return;
         };
-        if entry.flags & (RESET_PENDING | CLOSED) != 0 {
+        // `on_writable` must not be called before `on_open`.
+        if entry.flags & (UNOPENED | RESET_PENDING | CLOSED) != 0 {
             return;
         }
         let mut total = 0;

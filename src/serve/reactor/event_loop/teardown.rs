@@ -234,10 +234,8 @@ impl<'a> Loop<'a> {
         let again = !entry.is_exhausted();
         drop(entry);
         if let Some(socket) = socket {
-            if sys::REARMS {
-                self.shared().registry.remove(sys::borrow(&socket));
-            }
-            sys::fork::close(socket, reset);
+            let registry = &self.shared().registry;
+            sys::fork::close_watched(socket, reset, |socket| registry.remove(socket));
         }
         // After a close or a detach by the program no connection follows.
         let is_over = matches!(reason, CloseReason::Local | CloseReason::Detached);
