@@ -665,6 +665,49 @@ mod tests {
     const ALL: [LengthFormat; 11] =
         [U8, U16Be, U16Le, U24Be, U24Le, U32Be, U32Le, U64Be, U64Le, VarintMqtt, VarintProtobuf];
 
+    /// V6: the error of a rejected message names what the framing does not permit.
+    #[test]
+    fn rejection_names_the_reason() {
+        let field = Framing::LengthField { format: U8, offset: 1, adjustment: 0, max: 100 };
+        for (framing, len, message, expected) in [
+            (Framing::Lines { max: 9 }, 3, &b"a\nb"[..], "contains LF"),
+            (Framing::Lines { max: 9 }, 2, b"a\r", "ends with CR"),
+            (Framing::Lines { max: 9 }, usize::MAX, b"", "more bytes than memory"),
+            (Framing::Delimited { delimiter: 7, max: 9 }, 1, b"\x07", "byte 7, the delimiter"),
+            (
+                Framing::Fixed { len: 4 },
+                3,
+                b"abc",
+                "has 3 bytes, and each message of the framing has 4",
+            ),
+            (field, 4, b"x\x05ab", "has 4 bytes, and its length field describes 7"),
+            (field, 1, b"x", "of 1 byte has no valid length field at offset 1"),
+            (
+                Framing::Prefixed { format: U8, max: 100 },
+                300,
+                b"",
+                "has 300 bytes, which the length",
+            ),
+        ] {
+            let (start, end) = message.split_at(message.len() / 2);
+            let text = framing.rejection(len, [start, end].into_iter());
+            assert!(text.contains(expected), "{framing:?}: {text}");
+        }
+    }
+
+    /// I1: a part of a message is searched for the delimiter only if the framing has one.
+    #[test]
+    fn delimiter_is_that_of_the_framing() {
+        for (framing, expected) in [
+            (Framing::Lines { max: 9 }, Some(b'\n')),
+            (Framing::Delimited { delimiter: 7, max: 9 }, Some(7)),
+            (Framing::Fixed { len: 4 }, None),
+            (Framing::Raw, None),
+        ] {
+            assert_eq!(framing.delimiter(), expected, "{framing:?}");
+        }
+    }
+
     /// V6: one, two, three, four and eight bytes in both byte orders, and both variable-length
     /// integers.
     #[test]
