@@ -54,6 +54,8 @@ impl Build {
         ctest.env("PATH", servers::path(ws)?).envs(environment.iter().copied());
         ctest.arg("--test-dir").arg(&self.folder);
         ctest.args(["--output-on-failure", "--no-tests=error", "--timeout", "120", "-R", names]);
+        // The tests wait most of the time, except under valgrind.
+        ctest.args(["--parallel", "2"]);
         let output = show(&mut ctest, 20 * MINUTE)?;
         output
             .lines()
