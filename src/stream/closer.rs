@@ -47,6 +47,10 @@ const CHUNK: usize = 16 * 1024;
 const FIRST_INTERVAL: Duration = Duration::from_millis(1);
 const LONGEST_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long a fork waits for the lock. On a busy machine the closer may not run for a while, and without
+/// the lock the child would keep copies of its sockets.
+const FORK_WAIT_MS: u32 = 1000;
+
 /// The time for which the thread leaves the lock to a thread that forks.
 const FORK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -226,7 +230,7 @@ fn lock() {
         return;
     };
     closer.forking.fetch_add(1, Ordering::Relaxed);
-    let state = sys::fork::lock_briefly(|| closer.state.try_lock());
+    let state = sys::fork::lock_within(FORK_WAIT_MS, || closer.state.try_lock());
     closer.forking.fetch_sub(1, Ordering::Relaxed);
     if let Some(state) = state {
         LOCKED.set(Some(ManuallyDrop::new(state)));

@@ -22,9 +22,12 @@ pub(crate) use platform::become_child;
 pub(crate) use platform::is_forking;
 pub(crate) use platform::{at_fork, birth, has_forked, is_inherited};
 
-/// How often [`lock_briefly`] tries to take a lock: first in a row, then with a pause of 1 ms.
-const TRIES: std::ops::Range<u32> = 0..150;
+/// How often [`lock_within`] tries to take a lock before its first pause.
 const TRIES_IN_A_ROW: u32 = 100;
+
+/// The time in which a thread of this process, if it exists, unlocks. A busy machine may interrupt the
+/// thread for longer than the usual few microseconds.
+const INHERITED_LOCK_MS: u32 = 50;
 
 /// Closes a connection that no object of the program holds, with RST if `reset`. The peer receives
 /// FIN or RST at once, even if a forked child holds a copy of the descriptor. Where only the close of the
@@ -56,12 +59,12 @@ pub(crate) fn close_watched(socket: Owned, reset: bool, unwatch: impl FnOnce(Bor
 /// Locks, in a forked child, a mutex that the parent made. If a thread of the parent held the lock at
 /// the fork, the child does not have that thread, and no thread unlocks it: the result is `None`.
 pub(crate) fn lock_inherited<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    lock_briefly(|| mutex.try_lock())
+    lock_within(INHERITED_LOCK_MS, || mutex.try_lock())
 }
 
-/// Tries to lock a mutex until it succeeds, for about 50 ms.
-pub(crate) fn lock_briefly<G>(try_lock: impl Fn() -> TryLockResult<G>) -> Option<G> {
-    for tries in TRIES {
+/// Tries to lock a mutex until it succeeds, for about `millis` milliseconds.
+pub(crate) fn lock_within<G>(millis: u32, try_lock: impl Fn() -> TryLockResult<G>) -> Option<G> {
+    for tries in 0..TRIES_IN_A_ROW + millis {
         match try_lock() {
             Ok(guard) => return Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
@@ -164,7 +167,9 @@ mod platform {
     use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
     use std::sync::{Once, OnceLock};
 
-    use super::{AtFork, FIRST, FORKING, PROCESS, STEP};
+    #[cfg(feature = "serve")]
+    use super::FORKING;
+    use super::{AtFork, FIRST, PROCESS, STEP};
 
     /// Set once this process has forked: a child may hold a copy of any socket.
     const FORKED: u32 = 1;

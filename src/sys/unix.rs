@@ -463,6 +463,7 @@ unsafe fn sendmsg(
 pub(crate) const SLICES_MAX: usize = 1024;
 
 /// The length of the longest buffer of such a call, which is that of the longest slice.
+#[cfg(any(feature = "serve", feature = "capi"))]
 pub(crate) const SLICE_LEN_MAX: usize = isize::MAX as usize;
 
 /// The parts as slices for one call.
