@@ -530,6 +530,59 @@ mod tests {
         }
     }
 
+    /// C7: which endpoints need no lookup, and their addresses and ports.
+    #[test]
+    fn numeric_endpoint_has_an_address_and_a_port() {
+        for (text, is_numeric, address, port) in [
+            ("192.0.2.1:80", true, Some("192.0.2.1:80"), Some(80)),
+            ("[2001:db8::1]:0", true, Some("[2001:db8::1]:0"), Some(0)),
+            ("[fe80::1%3]:80", true, None, Some(80)),
+            ("*:8080", true, None, Some(8080)),
+            ("192.0.2.1:http", false, None, None),
+            ("example.com:80", false, None, Some(80)),
+            ("example.com:http", false, None, None),
+            ("unix:/run/app.sock", true, None, None),
+            ("unix:@name", true, None, None),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            let found = endpoint.plain_address().map(|address| address.to_string());
+            assert_eq!(
+                (endpoint.is_numeric(), found.as_deref(), endpoint.port()),
+                (is_numeric, address, port),
+                "{text}"
+            );
+        }
+    }
+
+    /// S4: the address of a socket is an endpoint, with the zone of a link-local address.
+    #[test]
+    fn endpoint_of_an_address_displays_it() {
+        let ip = "fe80::1".parse().unwrap();
+        let of =
+            |zone| Endpoint::from(SocketAddr::from(std::net::SocketAddrV6::new(ip, 80, 0, zone)));
+        assert_eq!(of(3).to_string(), "[fe80::1%3]:80");
+        assert_eq!(of(0).to_string(), "[fe80::1]:80");
+        assert_eq!(Endpoint::of(&Address::UnixUnnamed).to_string(), "unix:(unnamed)");
+    }
+
+    /// S4: the longest host, path and name.
+    #[test]
+    fn names_have_a_greatest_length() {
+        let expected = if cfg!(keepsock_linux) {
+            108
+        } else if cfg!(windows) {
+            107
+        } else {
+            103
+        };
+        assert!(format!("{}:80", "x".repeat(253)).parse::<Endpoint>().is_ok());
+        for (start, max) in [("unix:/", expected - 1), ("unix:@", 107)] {
+            let text = |len| format!("{start}{}", "a".repeat(len));
+            assert!(text(max).parse::<Endpoint>().is_ok(), "{start}");
+            assert!(text(max + 1).parse::<Endpoint>().is_err(), "{start}");
+        }
+    }
+
     /// S4: a separate host never changes its meaning, and the endpoint displays as text that parses
     /// to the same endpoint.
     #[test]
@@ -579,6 +632,16 @@ mod tests {
             ("[::1]x:80", "unexpected text after \"]\": \"x:80\""),
             ("[::g]:80", "not an IPv6 address: \"::g\""),
             ("[fe80::1%]:80", "empty zone"),
+            ("[fe80::1%e h]:80", "' ' in the zone"),
+            ("[fe80::1%e/h]:80", "'/' in the zone"),
+            ("[fe80::1%\u{202e}]:80", "'\\u{202e}' in the zone"),
+            ("::1", "brackets"),
+            ("fe80::1%eth0", "brackets"),
+            ("fe80::1%eth0:80", "brackets"),
+            ("::ffff:192.0.2.1:80", "brackets"),
+            ("a:b:c:80", "brackets"),
+            ("a:b:80", "':' in the host: \"a:b\""),
+            ("g:a:b:80", "':' in the host: \"g:a:b\""),
             ("exa mple.com:80", "' ' in the host"),
             ("http://example.com:80", "a URL is not an endpoint"),
             ("/tmp/x", "write unix:/tmp/x"),

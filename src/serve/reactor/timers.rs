@@ -132,6 +132,36 @@ mod tests {
         assert!(!is_due && timers.is_empty());
     }
 
+    /// V2: the heap is rebuilt once more than half of its timers, and at least 65, are cancelled.
+    #[test]
+    fn heap_is_rebuilt_at_the_limit() {
+        for (live, cancelled, rebuilt) in
+            [(1, 64, false), (1, 65, true), (100, 100, false), (100, 101, true), (200, 101, false)]
+        {
+            let mut timers = Timers::default();
+            for index in 0..live + cancelled {
+                timers.set(u64::from(index) + 1, index);
+            }
+            (0..cancelled).for_each(|_| timers.cancel());
+            // The earliest timers are set.
+            assert_eq!(timers.next(|_, index| index < live), Some(1));
+            let (len, left) = if rebuilt { (live, 0) } else { (live + cancelled, cancelled) };
+            assert_eq!((timers.heap.len(), timers.cancelled), (len as usize, left as usize));
+            // Twice as many timers need no new memory.
+            assert!(timers.heap.capacity() >= 2 * len as usize || !rebuilt, "{live}");
+        }
+    }
+
+    /// V2: a cancelled timer that is removed does not count any more.
+    #[test]
+    fn removed_timer_is_not_counted_as_cancelled() {
+        let mut timers = Timers::default();
+        (1..=4).for_each(|time| timers.set(time, time as u32));
+        (0..3).for_each(|_| timers.cancel());
+        assert_eq!(timers.next(|time, _| time > 2), Some(3));
+        assert_eq!((timers.cancelled, timers.heap.len()), (1, 2));
+    }
+
     /// V2: connections that come and go with timeouts that never expire take no more memory than
     /// the connections that stay.
     #[test]
