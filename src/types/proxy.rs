@@ -455,14 +455,14 @@ mod tests {
     #[test]
     fn feed_of_oversized_header_fails_without_storing_it() {
         let four = [192, 0, 2, 1, 198, 51, 100, 1, 0, 1, 0, 2];
-        let long = v2(0x21, 0x11, &[&four[..], &[0; MAX_HEADER - FIXED - 12]].concat());
+        let long = v2(0x21, 0x11, &[&four[..], &[0; 16_384 - FIXED - 12]].concat());
         let mut parser = HeaderParser::default();
         for piece in long.chunks(1000) {
             assert_eq!(parser.feed(piece).0, piece.len());
         }
         assert!(parser.start.capacity() < 1024);
         assert!(matches!(parser.complete(), HeaderState::Complete(Proxied::Client { .. })));
-        let longer = v2(0x21, 0x11, &[0; MAX_HEADER - FIXED + 1]);
+        let longer = v2(0x21, 0x11, &[0; 16_384 - FIXED + 1]);
         assert_eq!(
             HeaderParser::default().feed(&longer),
             (FIXED, HeaderState::Malformed("longer than 16 KiB"))

@@ -678,3 +678,12 @@ fn diagram_of_long_addresses_fits_80_columns() {
         }
     }
 }
+
+/// N2: flags as a set, as the byte of the header, and as text.
+#[test]
+fn flags_are_a_set() {
+    let syn_ack = TcpFlags::SYN | TcpFlags::ACK;
+    assert_eq!((syn_ack.bits(), (syn_ack | TcpFlags::ACK).bits()), (0x12, 0x12));
+    assert!(syn_ack.contains(TcpFlags::SYN) && !syn_ack.contains(TcpFlags::FIN));
+    assert_eq!(format!("{syn_ack} {syn_ack:?}"), "S. [S.]");
+}
