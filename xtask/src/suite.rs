@@ -7,7 +7,7 @@ use std::{env, fs, thread};
 
 use crate::cmake::Build;
 use crate::run::{Workspace, is_ci, show};
-use crate::steps::{Steps, Stop};
+use crate::steps::{Step, Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
     models, msrv, netns, sanitize, servers, soak, tools, wine,
@@ -112,15 +112,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         c_examples(ws, false)?.test_with(ws, "^(resp|mqtt)-shared$", &sessions)
     });
     steps.step("fuzz targets", || fuzz::check(ws));
-    // Protocols between threads, in every order of their operations.
-    steps.step("models", || models::run(ws));
-    // O1: the library type-checks for the other platforms.
-    steps.step("other platforms", || cross::check(ws));
-    steps.step("links for macOS and FreeBSD", || links::check(ws));
-    steps.step("Windows, by Wine", || wine::check(ws));
-    // Every combination of Cargo features compiles without warnings.
-    steps.step("features", || features::check(ws, false));
-    steps.step("oldest Rust", || msrv::check(ws));
+    compilations(ws, steps);
     // A1, F17: exported names, SONAME and needed libraries; the size is printed.
     steps.step("shared library", || abi_check::check(ws));
     // A2: the documentation has no warning.
@@ -149,6 +141,32 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
             Err(Stop::Fail("a budget is exceeded: see the lines with EXCEEDED".to_owned()))
         }
     });
+}
+
+/// The steps that compile the library in a build folder of their own. They run at the same time as
+/// those of the ordinary folder.
+fn compilations(ws: &Workspace, steps: &mut Steps) {
+    fn step<'a>(
+        name: &'a str,
+        work: impl FnOnce() -> Result<String, Stop> + Send + 'a,
+    ) -> Step<'a> {
+        Step { name, work: Box::new(work) }
+    }
+    // Only the steps of this list install targets and toolchains.
+    let others = vec![
+        step("Windows, by Wine", || wine::check(ws)),
+        // O1: the library type-checks for the other platforms.
+        step("other platforms", || cross::check(ws)),
+        step("links for macOS and FreeBSD", || links::check(ws)),
+        step("oldest Rust", || msrv::check(ws)),
+    ];
+    let own = vec![
+        // Every combination of Cargo features compiles without warnings.
+        step("features", || features::check(ws, false)),
+        // Protocols between threads, in every order of their operations.
+        step("models", || models::run(ws)),
+    ];
+    steps.two_lists([others, own]);
 }
 
 fn c_examples(ws: &Workspace, valgrind: bool) -> Result<Build, Stop> {

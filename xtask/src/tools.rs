@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, PoisonError};
 
 use crate::run::{MINUTE, Workspace, capture, create_dir, show, succeeds};
 use crate::steps::Stop;
@@ -146,7 +146,9 @@ impl Tool {
 
 /// Installs a Debian package for the whole system. Prints the command and the packages first.
 fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
-    static UPDATE: Once = Once::new();
+    // Whether the package lists are up to date. dpkg permits one installation at a time.
+    static UPDATED: Mutex<bool> = Mutex::new(false);
+    let mut updated = UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
     allow_install()?;
     if on_path("apt-get").is_none() {
         return Err("apt-get is not installed".to_owned());
@@ -170,12 +172,13 @@ fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
     };
     install().or_else(|_| {
         // A fresh machine has no package lists, or old ones.
-        UPDATE.call_once(|| {
+        if !*updated {
             println!("As root: apt-get update");
             if let Err(reason) = capture(ws.command("apt-get").arg("update"), 3 * MINUTE) {
                 println!("{reason}");
             }
-        });
+            *updated = true;
+        }
         install()
     })
 }
