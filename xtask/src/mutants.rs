@@ -90,7 +90,7 @@ const MACHINES: [Machine; 13] = [
     small("proxy", &["src/types/proxy.rs"], &["types::proxy::"]),
     small("matcher", &["src/diag/handshake/matcher.rs"], &["diag::handshake::"]),
     small("segment", &["src/diag/handshake/segment.rs"], &["diag::handshake::"]),
-    whole("handles", &["src/ffi/handle/table.rs"], "capi", &["ffi::handle::"]),
+    whole("handles", &["src/ffi/handle/table.rs"], "capi,serve", &["ffi::handle::"]),
 ];
 
 /// The command, for the named machines or all of them. Returns whether it passed.
