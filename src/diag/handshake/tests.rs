@@ -515,6 +515,17 @@ fn find_of_incomplete_handshake_lists_the_packets() {
     // The server already has the connection (RFC 5961): it answers the SYN with an ACK.
     let challenged = [syn(100), Packet::new(B, A, ACK, 5, 6)];
     assert_eq!(report(&challenged), ("captured: SYN".to_owned(), false));
+    // A reset that belongs to another connection, and one whose acknowledgment is not valid.
+    for (flags, ack) in [(RST | ACK, 777), (RST, 101)] {
+        let other = [syn(100), Packet::new(B, A, flags, 0, ack)];
+        assert_eq!(report(&other), ("captured: SYN".to_owned(), true), "{flags} {ack}");
+    }
+    // After an answer, or after a reset, an ACK of the server does not end the handshake.
+    let server_ack = Packet::new(B, A, ACK, 901, 101);
+    let answered = [syn(100), syn_ack(900, 100), server_ack.clone()];
+    assert_eq!(report(&answered), ("captured: SYN, SYN+ACK".to_owned(), true));
+    let after_reset = [syn(100), refusal, server_ack];
+    assert_eq!(report(&after_reset), ("captured: SYN, RST".to_owned(), false));
     // A reset of the connection does not remove its handshake.
     let all = [syn(100), syn_ack(900, 100), ack(100, 900), Packet::new(A, B, RST, 101, 0)];
     assert_eq!(numbers(&all), Some((100, 900, 0, 0)));
@@ -577,7 +588,13 @@ fn put_of_many_packets_keeps_memory_bounded() {
         matcher.put(syn_ack(i, 5).segment(), (1, false));
     }
     let (flows, attempts) = matcher.size();
-    assert!(flows <= 1024 && attempts <= 1024 + 8, "{flows} flows, {attempts} attempts");
+    // The flow in use has eight attempts, and each of the others has one.
+    assert_eq!((flows, attempts), (1024, 1023 + 8));
+    // Of each attempt, eight answers are kept.
+    let answers: Vec<_> = (0..9).map(|i| syn_ack(1000 * i, 100)).collect();
+    let with_ack = |of: u32| [&[syn(100)], &answers[..], &[ack(100, 1000 * of)]].concat();
+    assert_eq!(numbers(&with_ack(7)).map(|found| found.1), Some(7000));
+    assert_eq!(numbers(&with_ack(8)), None);
     // The flow in use is still known, and its latest attempt is kept.
     matcher.put(syn(7).segment(), (1, false));
     matcher.put(syn_ack(8, 7).segment(), (1, false));
