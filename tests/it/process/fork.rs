@@ -123,7 +123,10 @@ fn close_with_forked_child_reaches_the_peer<A: Api>() {
         for bytes in [&b""[..], b"reply"] {
             let p = pair_with::<A>(transport, &[Opt::CloseTimeout(0)]);
             p.client.set_read_timeout(60_000).unwrap();
-            p.accepted.write_all(bytes).unwrap();
+            // A write of no bytes counts as a write, after which a close sends FIN in its own way.
+            if !bytes.is_empty() {
+                p.accepted.write_all(bytes).unwrap();
+            }
             let _child = Forked::new(|| {});
             p.accepted.close().unwrap();
             let mut buf = [0; 8];
