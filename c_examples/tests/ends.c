@@ -1,6 +1,7 @@
 /*
  * The ways in which a process ends while threads of the library run: an event
  * loop, and the background closer, which waits for a peer that does not close.
+ * A process that waits for the closer at its end is killed by SIGALRM.
  *
  *     ends return|exit|quick_exit|_exit|pthread_exit
  *
@@ -29,7 +30,8 @@ enum { STATUS = 17 };
 
 #define FUNCTIONS(each) \
     each(server_listen) each(server_endpoint) each(server_accept) each(server_serve_events) \
-    each(client_connect) each(client_write_all) each(client_free) each(conn_send)
+    each(options_new) each(options_set_close_timeout) each(client_connect) each(client_write_all) \
+    each(client_free) each(conn_send)
 
 /* The functions of the library that the program is linked with, or of a loaded one. */
 static struct {
@@ -70,6 +72,7 @@ static int start(void) {
     static keepsock_server *echoes, *waits;
     static keepsock_service *service;
     static keepsock_client *client, *peer;
+    static keepsock_options *patient;
     keepsock_callbacks callbacks = {0};
     char endpoint[64];
     callbacks.size = sizeof callbacks;
@@ -78,7 +81,10 @@ static int start(void) {
     check(api.server_serve_events(echoes, NULL, &callbacks, NULL, &service, NULL) == KEEPSOCK_OK, "serve");
     check(api.server_listen("127.0.0.1:0", NULL, &waits, NULL) == KEEPSOCK_OK, "listen");
     check(api.server_endpoint(waits, 0, endpoint, sizeof endpoint, NULL, NULL) == KEEPSOCK_OK, "endpoint");
-    check(api.client_connect(endpoint, NULL, &client, NULL) == KEEPSOCK_OK, "connect");
+    check(api.options_new(&patient, NULL) == KEEPSOCK_OK, "options");
+    check(api.options_set_close_timeout(patient, 600000, NULL) == KEEPSOCK_OK, "close timeout");
+    alarm(30);
+    check(api.client_connect(endpoint, patient, &client, NULL) == KEEPSOCK_OK, "connect");
     check(api.server_accept(waits, &peer, NULL) == KEEPSOCK_OK, "accept");
     check(api.client_write_all(client, "x", 1, NULL) == KEEPSOCK_OK, "write");
     api.client_free(client);
@@ -104,6 +110,12 @@ int main(int argc, char **argv) {
     check(argc == 2, "usage: unload LIBRARY");
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     check(library != NULL, "dlopen");
+#ifdef RTLD_NOLOAD
+    /* The library stays. While threads run, some C libraries keep any library that they run. */
+    check(dlclose(library) == 0, "dlclose");
+    library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    check(library != NULL, "dlclose unloads the library");
+#endif
 #define FIND(name) \
     { \
         void *found = dlsym(library, "keepsock_" #name); \
