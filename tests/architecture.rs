@@ -705,7 +705,7 @@ fn items_of_capi(tokens: TokenStream) -> Vec<String> {
         });
         let mut words = words.skip_while(|word| word == "pub");
         let kind = words.next().unwrap_or_default();
-        let has_name = ["fn", "mod"].contains(&kind.as_str());
+        let has_name = ["const", "fn", "mod"].contains(&kind.as_str());
         found.push(if has_name { words.next().unwrap_or_default() } else { kind });
     }
     found
