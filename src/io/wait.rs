@@ -233,11 +233,12 @@ fn wait_with<T>(
     is_closed: impl Fn() -> bool,
     poll: impl Fn(Option<&sys::Event>, Option<Duration>) -> io::Result<Option<T>>,
 ) -> Result<Option<T>, Cause> {
+    let is_fired = || cancel.is_some_and(CancelToken::is_fired);
     loop {
         if is_closed() {
             return Err(ErrorKind::Closed.into());
         }
-        if cancel.is_some_and(CancelToken::is_fired) {
+        if is_fired() {
             return Err(ErrorKind::Cancelled.into());
         }
         let inherited = cancel.is_some_and(CancelToken::is_inherited);
@@ -247,7 +248,7 @@ fn wait_with<T>(
             (a, b) => a.or(b),
         };
         match poll(cancel.and_then(CancelToken::own_event), slice) {
-            Ok(Some(found)) if !is_closed() => return Ok(Some(found)),
+            Ok(Some(found)) if !is_closed() && !is_fired() => return Ok(Some(found)),
             Ok(None) if deadline.has_passed() => return Ok(None),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

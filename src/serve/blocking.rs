@@ -177,6 +177,10 @@ impl Backend for ThreadService {
         workers.idle > 0
     }
 
+    fn is_accepting(workers: &Workers) -> bool {
+        workers.idle > 0
+    }
+
     fn notify_draining(&self, workers: &mut Workers, _: Duration) {
         for (_, client) in &workers.clients {
             client.set_draining();
@@ -264,8 +268,10 @@ impl ThreadService {
                     let mut locked = self.state.lock();
                     locked.members.idle -= 1;
                     locked.members.all -= 1;
-                    drop(locked);
-                    return self.state.accepting_ended((!is_requested).then_some(e));
+                    // The token does not wake all workers at the same time.
+                    let ends_use = !is_requested || locked.members.idle == 0;
+                    let failure = (!is_requested).then_some(e);
+                    return self.state.accepting_ended(locked, failure, ends_use);
                 }
             };
             let id = if self.wait_while_paused() { self.admit(&client) } else { None };
@@ -347,7 +353,7 @@ impl ThreadService {
             workers.all += 1;
             workers.idle += 1;
         }
-        drop(locked);
+        self.release_server(locked);
         if starts {
             self.start_successor();
         }
@@ -380,8 +386,16 @@ impl ThreadService {
             if locked.members.idle > 1 || locked.stopped {
                 locked.members.all -= 1;
                 locked.members.idle -= 1;
-                return;
+                return self.release_server(locked);
             }
+        }
+    }
+
+    /// Ends the use of the server socket if accepting has stopped, and the calling worker was the last
+    /// one that accepted.
+    fn release_server(&self, locked: MutexGuard<'_, Locked<Workers>>) {
+        if locked.stopped && locked.members.idle == 0 {
+            self.state.accepting_ended(locked, None, true);
         }
     }
 

@@ -28,6 +28,12 @@ pub(super) trait Backend {
     /// Whether a connection that was accepted before accepting stopped may still be admitted.
     fn is_admitting(members: &Self::Members) -> bool;
 
+    /// Whether a thread may still take a connection from the server socket after accepting stopped
+    /// because of the cancel token. The token does not wake all threads at the same time.
+    fn is_accepting(_: &Self::Members) -> bool {
+        false
+    }
+
     /// Notifies each live connection, and each one admitted from now on, that the service
     /// drains. `timeout` is the time until [`end_connections`](Backend::end_connections).
     fn notify_draining(&self, members: &mut Self::Members, timeout: Duration);
@@ -64,6 +70,24 @@ pub(super) trait Backend {
     /// Stops accepting, and closes the server socket. Live connections continue.
     fn stop(&self) {
         self.state().stop();
+    }
+
+    /// Waits until accepting has stopped. Afterwards the service takes no connection from the server
+    /// socket: the program may accept, or start another service.
+    fn wait_stopped(&self, timeout: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "wait until stopped";
+        let state = self.state();
+        state.require_own_process(OPERATION)?;
+        let deadline = Deadline::after(timeout);
+        let mut locked = state.lock();
+        // After an error the other threads of the service may stay in accept(2).
+        while !locked.stopped || (locked.failure.is_none() && Self::is_accepting(&locked.members)) {
+            if deadline.has_passed() {
+                return Err(state.error(ErrorKind::TimedOut, OPERATION));
+            }
+            locked = wait_on(&state.stopped, locked, deadline);
+        }
+        locked.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Waits until accepting has stopped, and no connection and no task is left.
@@ -343,14 +367,21 @@ impl<M> ServiceState<M> {
     /// Closes the server socket. Live connections continue.
     pub(super) fn stop(&self) {
         self.server.close();
-        self.accepting_ended(None);
+        self.accepting_ended(self.lock(), None, true);
     }
 
-    /// Records that accepting has stopped, and the error if one stopped it.
-    pub(super) fn accepting_ended(&self, failure: Option<Error>) {
+    /// Records that accepting has stopped, and the error if one stopped it. `ends_use`: the service
+    /// takes no further connection from the server socket.
+    pub(super) fn accepting_ended(
+        &self,
+        mut locked: MutexGuard<'_, Locked<M>>,
+        failure: Option<Error>,
+        ends_use: bool,
+    ) {
         let cause = failure.as_ref().map(Error::to_string);
-        self.usage.end();
-        let mut locked = self.lock();
+        if ends_use {
+            self.usage.end();
+        }
         let is_first = !mem::replace(&mut locked.stopped, true);
         locked.failure = failure.or(locked.failure.take());
         drop(locked);
@@ -359,21 +390,6 @@ impl<M> ServiceState<M> {
         if let Some(cause) = cause.filter(|_| is_first) {
             log::accepting_failed(&cause);
         }
-    }
-
-    /// Waits until accepting has stopped.
-    pub(super) fn wait_stopped(&self, timeout: Option<Duration>) -> Result<()> {
-        const OPERATION: &str = "wait until stopped";
-        self.require_own_process(OPERATION)?;
-        let deadline = Deadline::after(timeout);
-        let mut locked = self.lock();
-        while !locked.stopped {
-            if deadline.has_passed() {
-                return Err(self.error(ErrorKind::TimedOut, OPERATION));
-            }
-            locked = wait_on(&self.stopped, locked, deadline);
-        }
-        locked.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Rejects a call that waits for the threads of the service, in one of these threads: the call

@@ -635,7 +635,7 @@ impl Service {
     /// ```
     pub fn wait_stopped(&self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let timeout = timeout.into();
-        either!(self, backend => backend.state().wait_stopped(timeout))
+        either!(self, backend => backend.wait_stopped(timeout))
     }
 
     /// Waits until the service has ended: it has stopped accepting, its last connection has ended,

@@ -136,7 +136,8 @@ impl<'a> Loop<'a> {
         self.accepting = Accepting::Yes;
         self.end_headers();
         self.report_accepting_done();
-        self.service.state.accepting_ended(failure);
+        let state = &self.service.state;
+        state.accepting_ended(state.lock(), failure, true);
         self.service.end_reconnects();
     }
 
