@@ -35,6 +35,9 @@ const MAX_DISCARDED_CHUNKS: u32 = 64;
 /// The longest time between two queries of the number of unacknowledged bytes.
 const MAX_QUERY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The time after which a writer that has the lock is taken for a waiting one.
+const WRITER_PAUSE: Duration = Duration::from_millis(10);
+
 /// Whether the peer's kernel has everything that was written before a FIN. The peer's kernel has the
 /// bytes of a Unix socket once they are written.
 pub(crate) fn is_delivered(socket: Borrowed<'_>, is_inet: bool) -> bool {
@@ -504,9 +507,16 @@ impl ClientSocket {
         // connection, the close of the last copy of the descriptor does.
         let _ = SockRef::from(&io.socket()).shutdown(Shutdown::Read);
         let has_copies = sys::BLOCKING_CALLS && sys::fork::has_forked();
-        if self.write_lock.try_lock().is_none() || has_copies {
+        if has_copies || self.has_waiting_writer() {
             sys::wake(io.socket());
         }
+    }
+
+    /// Whether a writer waits. A writer that does not wait releases the lock at once.
+    fn has_waiting_writer(&self) -> bool {
+        let deadline = Deadline::after(Some(WRITER_PAUSE));
+        let check = || if deadline.has_passed() { Err(()) } else { Ok(deadline.remaining()) };
+        self.write_lock.lock_with(check).is_err()
     }
 
     /// Records the close reason and the final statistics, which stay available after the close.
