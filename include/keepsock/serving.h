@@ -120,6 +120,7 @@ typedef void (*keepsock_handler)(keepsock_client *client, void *user);
  *                 keepsock_service_free().
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_CLOSED: this process closed the server
+ *   - KEEPSOCK_ERR_UNSUPPORTED: the options have CPUs, which only Linux supports
  *   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process has no memory for the
  *     object
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `handler` or `service` is NULL, or an option has no
@@ -163,7 +164,8 @@ int32_t keepsock_server_serve(keepsock_server *server, const keepsock_serve_opti
  *                   keepsock_service_free().
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_CLOSED: this process closed the server
- *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set,
+ *     or the options have CPUs, which only Linux supports
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process or the kernel has no
  *     memory

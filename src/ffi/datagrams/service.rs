@@ -120,6 +120,7 @@ impl Program {
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: the socket is closed, or keepsock_datagram_service_stop() ended
 ///     receiving
+///   - KEEPSOCK_ERR_UNSUPPORTED: the options have CPUs, which only Linux supports
 ///   - KEEPSOCK_ERR_NO_MEMORY: the system starts no more threads, or there is no memory for their
 ///     buffers or for the object
 ///   - KEEPSOCK_ERR_WRONG_STATE: `datagram` or `options` was freed

@@ -270,7 +270,8 @@ impl Handler for Program {
 ///                   keepsock_service_free().
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the server
-///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set
+///   - KEEPSOCK_ERR_UNSUPPORTED: this version of the library does not know a callback that is set,
+///     or the options have CPUs, which only Linux supports
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process or the kernel has no
 ///     memory

@@ -417,6 +417,7 @@ pub unsafe extern "C" fn keepsock_serve_options_free(options: *mut keepsock_serv
 ///                 keepsock_service_free().
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the server
+///   - KEEPSOCK_ERR_UNSUPPORTED: the options have CPUs, which only Linux supports
 ///   - KEEPSOCK_ERR_NO_MEMORY: a thread cannot be started, or this process has no memory for the
 ///     object
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `server`, `handler` or `service` is NULL, or an option has no
