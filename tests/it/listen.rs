@@ -308,6 +308,8 @@ fn accept_of_rejected_peers_keeps_its_timeout<A: Api>() {
 /// L3: a permanent error is returned with the system's error number.
 fn accept_error_fatal_is_returned<A: Api>() {
     let server = A::listen("127.0.0.1:0", &[]).unwrap();
+    // Where a wait is a poll, accept(2) is called only if a connection is pending.
+    let _client = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     for errno in FATAL {
         accepts_fail_with(&[errno]);
         let unsupported = errno == libc::EOPNOTSUPP;

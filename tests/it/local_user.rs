@@ -18,10 +18,8 @@ both_apis![
     socket_in_a_sticky_directory_withstands_another_user,
     files_of_another_user_at_the_path_are_not_followed,
     path_that_another_user_replaces_all_the_time_harms_no_other_file,
-    #[cfg(keepsock_linux)] {
-        link_above_the_path_replaced_after_bind_changes_no_other_socket,
-        file_replaced_after_bind_is_not_changed,
-    }
+    link_above_the_path_replaced_after_bind_changes_no_other_socket,
+    file_replaced_after_bind_is_not_changed,
     #[cfg(feature = "datagram")] {
         socket_of_mode_0600_is_closed_to_another_user,
     }
@@ -215,7 +213,6 @@ fn path_that_another_user_replaces_all_the_time_harms_no_other_file<A: Api>() {
 
 /// Listens in a thread, and renames a file between bind(2) and the next call. The owner of the directory
 /// can do so.
-#[cfg(keepsock_linux)]
 fn listen_while_replaced<A: Api>(
     endpoint: &str,
     [from, to]: [PathBuf; 2],
@@ -243,7 +240,6 @@ fn listen_while_replaced<A: Api>(
 /// L5, D4: another user owns a directory of the path, and replaces a symbolic link in it between bind(2)
 /// and the calls that set mode and owner. These apply to the file of the server's own socket, and the
 /// close removes no other file.
-#[cfg(keepsock_linux)]
 fn link_above_the_path_replaced_after_bind_changes_no_other_socket<A: Api>() {
     as_root(
         &test_name!(A, "link_above_the_path_replaced_after_bind_changes_no_other_socket"),
@@ -272,7 +268,6 @@ fn link_above_the_path_replaced_after_bind_changes_no_other_socket<A: Api>() {
 
 /// L5, D4: the same for the file itself. A server without capabilities cannot get its file from the
 /// kernel: it fails, and changes and removes nothing.
-#[cfg(keepsock_linux)]
 fn file_replaced_after_bind_is_not_changed<A: Api>() {
     as_root(&test_name!(A, "file_replaced_after_bind_is_not_changed"), || {
         for has_capabilities in [true, false] {

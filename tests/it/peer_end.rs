@@ -275,7 +275,10 @@ fn server_that_is_served_twice_ends_both_services<A: Api>() {
         first.stop();
         second.wait_stopped(60_000).unwrap();
         assert!(!second.stats().accepting);
-        assert!(TcpStream::connect(server.endpoint()).is_err());
+        let refuses = || TcpStream::connect(server.endpoint()).is_err();
+        // Elsewhere the last thread that uses the listener closes it.
+        assert!(refuses() || !cfg!(keepsock_linux));
+        eventually("the server refuses clients", refuses);
         assert!(server.serve(&[], Box::new(handler)).is_err());
         assert_eq!(served(), 20);
         drop(clients);

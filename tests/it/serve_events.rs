@@ -2023,7 +2023,10 @@ fn held_client_that_resets_is_noticed<A: Api>() {
 /// by an event, or a send finds it. The bytes and the end of the stream are delivered before.
 fn reset_after_fin_is_the_reason<A: Api>() {
     needs_bytes_after_reset();
-    for way in ["with the FIN", "event", "send"] {
+    // Elsewhere the loop reads "2" and the FIN in the event of "1". Linux then reports the reset by an
+    // event only; the receive of other systems fails.
+    let with_fin: &[_] = if cfg!(keepsock_linux) { &["with the FIN"] } else { &[] };
+    for way in with_fin.iter().copied().chain(["event", "send"]) {
         let (mut on, told) = reporting::<A>();
         let (kept, connections) = channel();
         let (resume, gate) = channel::<()>();

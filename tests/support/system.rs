@@ -63,6 +63,10 @@ pub const SENDFILE: libc::c_long = libc::SYS_sendfile64;
 pub const RECVMMSG: libc::c_long =
     if cfg!(target_pointer_width = "64") { libc::SYS_recvmmsg } else { 417 };
 
+/// The system call by which the library receives several datagrams.
+pub const RECEIVE_BATCH: libc::c_long =
+    if cfg!(keepsock_portable) { libc::SYS_recvmsg } else { RECVMMSG };
+
 // asm-generic/unistd.h: these have the same numbers on all 32-bit systems.
 #[cfg(target_pointer_width = "32")]
 pub const PPOLL_TIME64: libc::c_long = 414;

@@ -47,14 +47,19 @@ fn fast(ws: &Workspace, steps: &mut Steps, full: bool) {
     steps.step("C examples", || c_examples(ws, false)?.test(ws, "."));
 }
 
-/// `cargo test` for the whole workspace, with two tests for each processor: most tests wait.
+/// `cargo test` for the whole workspace.
 fn cargo_test(ws: &Workspace) -> Command {
     let mut tests = ws.cargo(&TEST);
+    limit_threads(&mut tests);
+    tests
+}
+
+/// Limits a run of tests to two tests for each processor: most tests wait.
+pub fn limit_threads(tests: &mut Command) {
     if env::var_os(THREADS).is_none() {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         tests.env(THREADS, (2 * processors).to_string());
     }
-    tests
 }
 
 fn all_tests(ws: &Workspace) -> Result<String, Stop> {

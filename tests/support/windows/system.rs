@@ -23,6 +23,7 @@ use crate::support::skip;
 /// System calls of Linux. The tests that use the numbers are skipped.
 pub const POLL: libc::c_long = -1;
 pub const RECVMMSG: libc::c_long = -1;
+pub const RECEIVE_BATCH: libc::c_long = -1;
 pub const SENDFILE: libc::c_long = -1;
 
 /// The numbers that tests use, as Windows has them. An error is a number of Windows Sockets.
