@@ -276,7 +276,7 @@ fn server_that_is_served_twice_ends_both_services<A: Api>() {
         second.wait_stopped(60_000).unwrap();
         assert!(!second.stats().accepting);
         let refuses = || TcpStream::connect(server.endpoint()).is_err();
-        // Elsewhere the last thread that uses the listener closes it.
+        // On other systems the last thread that uses the listener closes it.
         assert!(refuses() || !cfg!(keepsock_linux));
         eventually("the server refuses clients", refuses);
         assert!(server.serve(&[], Box::new(handler)).is_err());

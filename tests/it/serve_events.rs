@@ -2023,8 +2023,8 @@ fn held_client_that_resets_is_noticed<A: Api>() {
 /// by an event, or a send finds it. The bytes and the end of the stream are delivered before.
 fn reset_after_fin_is_the_reason<A: Api>() {
     needs_bytes_after_reset();
-    // Elsewhere the loop reads "2" and the FIN in the event of "1". Linux then reports the reset by an
-    // event only; the receive of other systems fails.
+    // The code of other systems reads "2" and the FIN in the event of "1". The kernel of Linux then
+    // reports the reset by an event only. The receive of other kernels fails.
     let with_fin: &[_] = if cfg!(keepsock_linux) { &["with the FIN"] } else { &[] };
     for way in with_fin.iter().copied().chain(["event", "send"]) {
         let (mut on, told) = reporting::<A>();
