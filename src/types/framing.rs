@@ -681,7 +681,7 @@ mod tests {
                 "has 3 bytes, and each message of the framing has 4",
             ),
             (field, 4, b"x\x05ab", "has 4 bytes, and its length field describes 7"),
-            (field, 1, b"x", "of 1 byte has no valid length field at offset 1"),
+            (field, 1, b"x", "the frame of 1 byte has no valid length field at offset 1"),
             (
                 Framing::Prefixed { format: U8, max: 100 },
                 300,
