@@ -590,7 +590,7 @@ fn put_of_many_packets_keeps_memory_bounded() {
     let (flows, attempts) = matcher.size();
     // The flow in use has eight attempts, and each of the others has one.
     assert_eq!((flows, attempts), (1024, 1023 + 8));
-    // Of each attempt, eight answers are kept.
+    // Eight answers of each attempt are kept.
     let answers: Vec<_> = (0..9).map(|i| syn_ack(1000 * i, 100)).collect();
     let with_ack = |of: u32| [&[syn(100)], &answers[..], &[ack(100, 1000 * of)]].concat();
     assert_eq!(numbers(&with_ack(7)).map(|found| found.1), Some(7000));

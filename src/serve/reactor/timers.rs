@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// V2: a cancelled timer that is removed does not count any more.
+    /// V2: a cancelled timer that is removed no longer counts.
     #[test]
     fn removed_timer_is_not_counted_as_cancelled() {
         let mut timers = Timers::default();
