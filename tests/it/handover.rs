@@ -724,6 +724,10 @@ fn handover_after_setproctitle_passes_the_arguments<A: Api>() {
     if process::lasting_role().is_some() {
         return serves::<A>();
     }
+    // The standard library keeps only pointers to the arguments, which setproctitle overwrites.
+    if !cfg!(target_env = "gnu") {
+        support::skip("this C library passes no arguments to the functions of .init_array");
+    }
     let test = test_name!(A, "handover_after_setproctitle_passes_the_arguments");
     let variables = [format!("{ENDPOINT}=127.0.0.1:0"), format!("{TITLE}=1")];
     let words = ["env", &variables[0], &variables[1]];
@@ -1121,7 +1125,7 @@ fn fails_and_goes_on<A: Api>(test: &str) {
 /// and not a call that would block.
 fn handover_without_process_reports_too_many_processes<A: Api>() {
     let call = match process::role().as_deref() {
-        Some("fork") => libc::SYS_clone,
+        Some("fork") => support::system::FORK,
         Some(_) => libc::SYS_execve,
         None => {
             let test = test_name!(A, "handover_without_process_reports_too_many_processes");
@@ -2046,7 +2050,7 @@ fn handover_note_hostile_is_ignored_or_an_error<A: Api>() {
         ("4={4}1", "ignored"),
         ("4={4}", "channel"),
         // A socket that was not passed, and a file whose name contains a null byte.
-        ("4={4},1=any,4294967296=1:2:/a,0=1:2:/a%00b", "channel"),
+        ("4={4},1=any,4294967295=1:2:/a,0=1:2:/a%00b", "channel"),
         (&format!("4={{4}}{long}"), "channel"),
         (&format!("4={{4}}{file}"), "channel"),
     ] {
@@ -2112,11 +2116,12 @@ fn ready_with_hostile_channel_returns_in_time<A: Api>() {
     let (_reader, pipe) = support::system::pipe();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let unconnected = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let not_a_socket = support::system_text(libc::ENOTSOCK);
     let cases: [(OwnedFd, &str); 6] = [
         (full.into(), "the predecessor does not read the channel"),
         (reset.into(), "ready"),
-        (pipe, "Socket operation on non-socket"),
-        (File::open("/etc/passwd").unwrap().into(), "Socket operation on non-socket"),
+        (pipe, &not_a_socket),
+        (File::open("/etc/passwd").unwrap().into(), &not_a_socket),
         (listener.into(), "ready"),
         (unconnected.into(), "Destination address required"),
     ];

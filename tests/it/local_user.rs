@@ -223,7 +223,8 @@ fn listen_while_replaced<A: Api>(
             let calls = [libc::SYS_bind, libc::SYS_ioctl, libc::SYS_openat, libc::SYS_statx];
             let mut was_bound = false;
             limits::supervise(&calls.map(|call| (call, None)), move |call| {
-                if std::mem::replace(&mut was_bound, i64::from(call.nr) == libc::SYS_bind) {
+                if std::mem::replace(&mut was_bound, libc::c_long::from(call.nr) == libc::SYS_bind)
+                {
                     std::fs::rename(&from, &to).unwrap();
                 }
                 None

@@ -1117,7 +1117,7 @@ pub fn sized_text(
     let refused = call(|e| get(null_mut(), 0, &raw mut needed, e)).unwrap_err();
     assert!(refused.is(keepsock::ErrorKind::TooLong) && needed > 0, "{refused:?}");
     // The text may have grown in the meantime.
-    let mut buf = vec![-1 as c_char; needed + 4096];
+    let mut buf = vec![!0 as c_char; needed + 4096];
     call(|e| get(buf.as_mut_ptr(), buf.len(), &raw mut needed, e)).unwrap();
     let text = field(&buf);
     assert_eq!(text.len() + 1, needed);

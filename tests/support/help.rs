@@ -118,6 +118,12 @@ pub fn needs_bytes_after_reset() {
     }
 }
 
+/// The text of the system for an error: C libraries have different ones.
+pub fn system_text(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// Waits until a condition holds for which there is no event.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {

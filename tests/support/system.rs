@@ -59,6 +59,12 @@ pub const SENDFILE: libc::c_long = libc::SYS_sendfile;
 #[cfg(target_pointer_width = "32")]
 pub const SENDFILE: libc::c_long = libc::SYS_sendfile64;
 
+/// The system call that fork(3) makes.
+#[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "x86")))]
+pub const FORK: libc::c_long = libc::SYS_fork;
+#[cfg(not(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "x86"))))]
+pub const FORK: libc::c_long = libc::SYS_clone;
+
 /// The number of the system call of recvmmsg(2) in the C library.
 pub const RECVMMSG: libc::c_long =
     if cfg!(target_pointer_width = "64") { libc::SYS_recvmmsg } else { 417 };
@@ -971,8 +977,10 @@ impl Forked {
 }
 
 fn clone() -> libc::pid_t {
+    // On s390x the flags are the second argument.
+    let flags = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
     // SAFETY: no stack and no flags, as fork(2). Only the child of Forked::by runs on.
-    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t }
+    unsafe { libc::syscall(libc::SYS_clone, flags[0], flags[1], 0, 0, 0) as libc::pid_t }
 }
 
 impl Drop for Forked {

@@ -43,7 +43,7 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::time
         });
         let result = function(clock, time);
         if result == 0 && [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE].contains(&clock) {
-            (*time).tv_sec += WRONG_BY.load(Ordering::Relaxed);
+            (*time).tv_sec += WRONG_BY.load(Ordering::Relaxed) as libc::time_t;
         }
         result
     }
