@@ -53,7 +53,25 @@ skip() { # REASON: ends the test, which ctest reports as skipped
     exit 77
 }
 
+# Programs for Windows end their lines with CR LF.
+cr=
+if [ -n "${KEEPSOCK_EMULATOR:-}" ]; then
+    cr=$(printf '\r')
+    read() { # -r VARIABLE
+        command read "$@" || return
+        eval "$2=\${$2%\"\$cr\"}"
+    }
+fi
+
+without_cr() { # FILE
+    if [ -n "$cr" ]; then
+        tr -d '\r' <"$1" >"$1.lf"
+        mv "$1.lf" "$1"
+    fi
+}
+
 equal() { # WHAT EXPECTED FOUND
+    set -- "$1" "$2" "${3%"$cr"}"
     [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
 
@@ -744,6 +762,7 @@ line_client_python)
     read -r line <&3 || fail "python printed no port"
     endpoint=127.0.0.1:$(echo "$line" | sed 's/.* port \([0-9]*\).*/\1/')
     (run "$1" "$endpoint" /page.txt) >"$dir/page" 2>"$dir/client.err" || fail "no page"
+    without_cr "$dir/page"
     tail -n 2 "$dir/page" | cmp - "$dir/www/page.txt" || fail "the page differs"
     status=0
     (run "$1" "$endpoint" /missing) >"$dir/page" 2>"$dir/client.err" || status=$?

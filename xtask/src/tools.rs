@@ -28,6 +28,8 @@ pub const CLANG: Tool = Tool { program: "clang", apt: "clang", pip: None };
 pub const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", apt: "debootstrap", pip: None };
 pub const MINGW: Tool =
     Tool { program: "x86_64-w64-mingw32-gcc", apt: "gcc-mingw-w64-x86-64", pip: None };
+pub const MINGW_CXX: Tool =
+    Tool { program: "x86_64-w64-mingw32-g++", apt: "g++-mingw-w64-x86-64", pip: None };
 pub const VALGRIND: Tool = Tool { program: "valgrind", apt: "valgrind", pip: None };
 pub const STRACE: Tool = Tool { program: "strace", apt: "strace", pip: None };
 pub const PKG_CONFIG: Tool = Tool { program: "pkg-config", apt: "pkg-config", pip: None };

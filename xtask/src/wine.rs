@@ -16,7 +16,6 @@ use crate::steps::Stop;
 use crate::tools::{self, allow_install, is_root};
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
-const LINKER: &str = "x86_64-w64-mingw32-gcc";
 const SUITE: &str = "trixie";
 
 /// The limit of the tests of one module. A test that hangs, or that ends the process, ends those of its
@@ -192,7 +191,10 @@ impl Results {
 fn c_examples(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
     let settings = [
         "CMAKE_SYSTEM_NAME=Windows".to_owned(),
-        format!("CMAKE_C_COMPILER={LINKER}"),
+        format!("CMAKE_C_COMPILER={}", tools::MINGW.need(ws)?.display()),
+        format!("CMAKE_CXX_COMPILER={}", tools::MINGW_CXX.need(ws)?.display()),
+        // The DLLs of the compiler are not in the folder of Wine.
+        "CMAKE_EXE_LINKER_FLAGS=-static".to_owned(),
         format!("CMAKE_CROSSCOMPILING_EMULATOR={};wine", wine.runner.display()),
         format!("KEEPSOCK_CARGO_TARGET={TARGET}"),
         "KEEPSOCK_CARGO_PROFILE=dev".to_owned(),
@@ -201,8 +203,8 @@ fn c_examples(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
     build.test(ws, C_TESTS)
 }
 
-/// The examples whose functions Wine has.
-const C_TESTS: &str = "^(first|echo_accept|push|keepalive|timeouts)-";
+/// The tests of programs whose functions Wine has: alive and reconnect need TCP_MAXRT.
+const C_TESTS: &str = "^(first|echo_accept|push|keepalive|timeouts|line_client_python|cxx|header)-";
 
 /// An installed Wine.
 struct Wine {
@@ -218,7 +220,7 @@ impl Wine {
             let reason = "Wine runs in a folder of its own (chroot), which needs root";
             return Err(Stop::Skip(reason.to_owned()));
         }
-        for tool in [&tools::DEBOOTSTRAP, &tools::MINGW, &tools::UNSHARE] {
+        for tool in [&tools::DEBOOTSTRAP, &tools::MINGW, &tools::MINGW_CXX, &tools::UNSHARE] {
             tool.need(ws)?;
         }
         cross::compiled_std(ws, TARGET).map_err(Stop::Skip)?;
