@@ -693,6 +693,14 @@ mod tests {
         assert!(recv_slices(client.as_socket(), &mut many, Wait::No).unwrap() <= SLICES_MAX);
     }
 
+    /// I1: parts that are longer than a slice can be become several slices, without an empty one.
+    #[test]
+    fn part_of_more_than_4_gib_becomes_two_slices() {
+        let huge = vec![0; SLICE_LEN_MAX + 5]; // pages of zeros, which need no memory
+        let lens: Vec<_> = io_slices([b"ab", &huge, b""]).iter().map(|slice| slice.len()).collect();
+        assert_eq!(lens, [2, SLICE_LEN_MAX, 5]);
+    }
+
     /// E1: a send after the end of sending is a broken pipe, as on other systems.
     #[test]
     fn send_after_shutdown_is_a_broken_pipe() {

@@ -211,7 +211,7 @@ mod tests {
         registry.remove(a.as_socket());
     }
 
-    /// V8: a connection that the loop does not read reports a reset, and no bytes.
+    /// V8: a connection that the loop does not read reports a reset also behind a byte, and no bytes.
     #[cfg(feature = "serve")]
     #[test]
     fn unread_connection_reports_reset_alone() {
@@ -221,7 +221,6 @@ mod tests {
         registry.rearm(a.as_socket(), 7, false, false).unwrap();
         b.write_all(b"x").unwrap();
         assert_eq!(next(&mut poller, SHORT).len(), 0);
-        (&a).read_exact(&mut [0]).unwrap();
         socket2::SockRef::from(&b).set_linger(Some(Duration::ZERO)).unwrap();
         drop(b);
         let found = next(&mut poller, LONG);

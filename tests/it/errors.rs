@@ -1963,7 +1963,7 @@ mod c_only {
         unsafe {
             let set = keepsock_reconnect_set_backoff(reconnect, 1, 1, null_mut());
             assert_eq!(set, KEEPSOCK_OK);
-            assert_eq!(keepsock_reconnect_set_timeout(reconnect, 50, null_mut()), KEEPSOCK_OK);
+            assert_eq!(keepsock_reconnect_set_timeout(reconnect, 300, null_mut()), KEEPSOCK_OK);
             let set = keepsock_reconnect_set_on_retry(reconnect, Some(inside), user, null_mut());
             assert_eq!(set, KEEPSOCK_OK);
             // A delay of this thread may take the whole timeout.

@@ -2001,6 +2001,7 @@ fn held_client_that_never_reads_is_idle<A: Api>() {
 /// I7, K7, V8: a reset is detected while the loop does not read. The bytes that arrived before are
 /// delivered.
 fn held_client_that_resets_is_noticed<A: Api>() {
+    needs_bytes_after_reset();
     let (on, told) = reporting::<A>();
     let (_server, _service, client, connection) = held::<A>(&[], on);
     let unread = connection.stats().unwrap().unread;

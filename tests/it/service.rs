@@ -312,8 +312,9 @@ fn drain_completes_a_close_without_the_peers_fin<A: Api>() {
             let result = service.drain(50).unwrap();
             let expected = if len == 5 { (1, 0) } else { (0, 1) };
             assert_eq!(result, expected, "{way:?}, {len} bytes");
+            // On Windows SO_ERROR does not hold a reset.
             let is_reset = client.take_error().unwrap().is_some();
-            assert_eq!(is_reset, len > 5, "{way:?}");
+            assert!(is_reset == (len > 5) || cfg!(windows), "{way:?}");
         }
     }
 }

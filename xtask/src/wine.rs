@@ -20,7 +20,7 @@ const SUITE: &str = "trixie";
 
 /// The limit of the tests of one module. A test that hangs, or that ends the process, ends those of its
 /// module only.
-const MODULE_LIMIT: Duration = Duration::from_secs(90);
+const MODULE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Most tests wait most of their time.
 const THREADS: &str = "--test-threads=8";
@@ -122,8 +122,11 @@ impl Results {
     fn read(names: &[impl AsRef<str>], output: &str) -> Self {
         let mut results = Self::default();
         for name in names.iter().map(AsRef::as_ref) {
-            let start = format!("test {name} ... ");
-            let ended = output.lines().find_map(|line| line.strip_prefix(&start));
+            let start = format!("test {name} ");
+            let ended = output.lines().find_map(|line| {
+                let rest = line.strip_prefix(&start)?;
+                rest.strip_prefix("- should panic ").unwrap_or(rest).strip_prefix("... ")
+            });
             match ended.map(str::trim) {
                 Some("ok") => results.ended += 1,
                 Some(ignored) if ignored.starts_with("ignored") => {
@@ -285,17 +288,18 @@ impl Wine {
         }
     }
 
-    /// Runs tests of a program in one process. Tests that fail run once more, alone: Wine sometimes reports
-    /// the end of the stream instead of a reset.
+    /// Runs tests of a program in one process. Tests that fail or do not end run once more, without the
+    /// others: Wine sometimes reports the end of the stream instead of a reset.
     fn run(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
         let first = self.attempt(program, names)?;
-        if first.failed.is_empty() {
+        let again = [&first.failed[..], &first.unfinished].concat();
+        if again.is_empty() {
             return Ok(first);
         }
-        println!("second attempt: {}", first.failed.join(", "));
-        let second = self.attempt(program, &first.failed)?;
-        // A test that failed has not printed a reason to skip it.
-        Ok(Results { failed: Vec::new(), ..first }.with(&second))
+        println!("second attempt: {}", again.join(", "));
+        let second = self.attempt(program, &again)?;
+        // A program that was killed has not printed the reasons to skip its other tests.
+        Ok(Results { failed: Vec::new(), unfinished: Vec::new(), ..first }.with(&second))
     }
 
     fn attempt(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
@@ -348,7 +352,7 @@ mod tests {
     #[test]
     fn results_are_read_from_the_output_of_a_program() {
         let names = ["m::a", "m::b", "m::c", "m::d", "m::e", "m::f"];
-        let output = "test m::a ... ok\r\ntest m::b ... FAILED\r\ntest m::c ... ok\r\n\
+        let output = "test m::a - should panic ... ok\r\ntest m::b ... FAILED\r\ntest m::c ... ok\r\n\
                       test m::d has been running for over 60 seconds\r\ntest m::e ... ok\r\n\
                       test m::f ... ignored, no signals\r\n\
                       test skipped: no \"fork\"\r\ntest skipped: no \"fork\"\r\n";

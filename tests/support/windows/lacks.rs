@@ -211,11 +211,6 @@ const LACKS: &[(On, &str, &[&str])] = &[
         "Wine may report the end of the stream to a receive that waits, although a reset has arrived",
         &["framing::events_of_bad_message_end_only_its_connection"],
     ),
-    (
-        On::Wine,
-        "Wine reports a reset only when the bytes before it have been received",
-        &["serve_events::held_client_that_resets_is_noticed"],
-    ),
 ];
 
 /// The reason to skip a test. The path is `module_path!()` and the name of the test.
