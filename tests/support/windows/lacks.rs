@@ -208,8 +208,15 @@ const LACKS: &[(On, &str, &[&str])] = &[
     ),
     (
         On::Wine,
-        "Wine may report the end of the stream to a receive that waits, although a reset has arrived",
-        &["framing::events_of_bad_message_end_only_its_connection"],
+        "Wine may report the end of the stream although a reset has arrived",
+        &[
+            "framing::events_of_bad_message_end_only_its_connection",
+            "proxy::events_reject_wrong_and_late_proxy_headers",
+            "proxy::proxy_header_that_is_wrong_resets_the_connection",
+            "serve_events::abort_of_connection_resets_it",
+            "service_reconnect::service_reconnects_after_each_loss",
+            "service_reconnect::service_with_several_loops_reconnects_every_connection",
+        ],
     ),
 ];
 
