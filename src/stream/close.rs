@@ -246,7 +246,7 @@ impl ClientSocket {
             self.set_close_reason_of(*kind);
         }
         // The address is queried before the descriptor is closed, for later calls of five_tuple.
-        self.local_address(Some(&io));
+        self.local_address(Some(io.socket()));
         self.close_now(&io);
         let closed = match drained {
             // Another thread aborted the connection while this thread discarded input.
@@ -259,7 +259,7 @@ impl ClientSocket {
     /// Starts a close. `None`: the socket is closed, or another thread is closing it.
     #[inline(always)]
     fn begin_close(&self) -> Option<InUse<'_>> {
-        let io = self.descriptor.enter()?;
+        let io = self.descriptor.enter_to_close()?;
         if self.flags.fetch_or(CLOSING, Ordering::SeqCst) & CLOSING != 0 {
             return None;
         }
@@ -267,7 +267,7 @@ impl ClientSocket {
             return Some(io);
         }
         // This process is a forked child, and the connection of the parent continues.
-        self.local_address(Some(&io));
+        self.local_address(Some(io.socket()));
         self.set_close_reason(CloseReason::Local);
         self.descriptor.close(&io);
         None
@@ -307,7 +307,7 @@ impl ClientSocket {
         }
         let logged = log::logs_lost_connections();
         if logged && !matches!(remaining, Ok(None)) || log::logs_each_connection() {
-            self.local_address(Some(&io));
+            self.local_address(Some(io.socket()));
         }
         let cancelled = || self.cancel_token().is_some_and(|token| token.is_fired());
         let until = match remaining {
@@ -439,7 +439,7 @@ impl ClientSocket {
     /// Aborts the connection without a log event, so that the caller may hold a lock. The result is
     /// `false` if the socket was closed before.
     pub(crate) fn reset(&self) -> bool {
-        let Some(io) = self.descriptor.enter() else {
+        let Some(io) = self.descriptor.enter_to_close() else {
             return false;
         };
         let inherited = self.descriptor.is_inherited();
@@ -449,14 +449,14 @@ impl ClientSocket {
         self.flags.fetch_or(closing, Ordering::SeqCst);
         if inherited {
             // This process is a forked child, and the connection of the parent continues.
-            self.local_address(Some(&io));
+            self.local_address(Some(io.socket()));
             self.set_close_reason(CloseReason::Local);
             return self.descriptor.close(&io);
         }
         // socket(7): with a linger time of zero close(2) sends RST. If this fails, the socket is
         // closed without RST.
         let _ = SockRef::from(&io.socket()).set_linger(Some(Duration::ZERO));
-        self.local_address(Some(&io));
+        self.local_address(Some(io.socket()));
         self.record_final_state(&io);
         let closed = self.descriptor.close(&io);
         if closed && (self.descriptor.is_shared(&io) || sys::fork::has_forked()) {
@@ -469,7 +469,7 @@ impl ClientSocket {
     /// FIN if the peer has received everything. Otherwise the connection is reset.
     #[cfg(feature = "serve")]
     pub(crate) fn close_or_reset(&self) {
-        let closing = self.descriptor.enter().filter(|_| self.has(CLOSING));
+        let closing = self.descriptor.enter_to_close().filter(|_| self.has(CLOSING));
         match closing {
             Some(io)
                 if !self.descriptor.is_inherited() && is_delivered(io.socket(), self.is_inet()) =>

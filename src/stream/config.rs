@@ -15,7 +15,7 @@ use crate::io::timeout::{CallTimeout, TimeoutCell, millis};
 use crate::options::heartbeat;
 use crate::stream::liveness::policy::Liveness;
 use crate::sys::sync::atomic::Ordering;
-use crate::sys::{self, InUse};
+use crate::sys::{self, Borrowed, Hold};
 use crate::types::address::{Address, FiveTuple, Protocol};
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::keepalive::{Keepalive, NO_KEEPALIVE};
@@ -39,22 +39,24 @@ impl ClientSocket {
             let (local, remote) = (destination.clone(), source.clone());
             return FiveTuple { protocol: remote.protocol(), local, remote };
         }
-        let io = self.descriptor.enter();
+        // The error of a call has the five-tuple as well, so this must not start a call.
+        let held = self.descriptor.hold();
+        let socket = held.as_ref().map(Hold::socket);
         // A closed socket has queried its address. The default is for a getsockname(2) that fails.
-        let local = self.local_address(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed);
+        let local = self.local_address(socket).cloned().unwrap_or(Address::UnixUnnamed);
         let protocol =
             if self.has(SEQPACKET) { Protocol::UnixPacket } else { self.remote.protocol() };
         FiveTuple { protocol, local, remote: self.remote.clone() }
     }
 
     /// The local address. The first call queries the kernel.
-    pub(super) fn local_address(&self, io: Option<&InUse<'_>>) -> Option<&Address> {
+    pub(super) fn local_address(&self, socket: Option<Borrowed<'_>>) -> Option<&Address> {
         let queried = match &self.local {
             LazyAddress::Known(known) => return Some(known),
             LazyAddress::OnDemand(queried) => queried,
         };
         if queried.get().is_none() {
-            if let Some(Ok(name)) = io.map(|io| SockRef::from(&io.socket()).local_addr()) {
+            if let Some(Ok(name)) = socket.map(|socket| SockRef::from(&socket).local_addr()) {
                 return Some(queried.get_or_init(|| sys::to_address(&name)));
             }
         }

@@ -203,7 +203,7 @@ impl ClientSocket {
         if let Some(cause) = self.rest_first().filter(|_| !self.has(HALF_CLOSED)) {
             return Err(self.failed(operation, cause, 0));
         }
-        self.local_address(Some(&io));
+        self.local_address(Some(io.socket()));
         let owned = self.descriptor.release(io);
         let owned = owned.ok_or_else(|| wrong(IN_USE))?;
         sys::prepare_release(sys::borrow(&owned), self.has(NONBLOCKING));

@@ -64,6 +64,8 @@ use crate::io::lock::PollingLock;
 use crate::io::read_buffer::ReadBuffer;
 use crate::io::timeout::TimeoutCell;
 use crate::stream::liveness::policy::Liveness;
+#[cfg(feature = "serve")]
+use crate::sys::Hold;
 use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 use crate::sys::{Descriptor, Owned, TcpInfo};
@@ -206,8 +208,8 @@ impl ClientSocket {
     /// The local address of the socket itself, also behind a proxy.
     #[cfg(feature = "serve")]
     pub(crate) fn socket_address(&self) -> Address {
-        let io = self.descriptor.enter();
-        self.local_address(io.as_ref()).cloned().unwrap_or(Address::UnixUnnamed)
+        let held = self.descriptor.hold();
+        self.local_address(held.as_ref().map(Hold::socket)).cloned().unwrap_or(Address::UnixUnnamed)
     }
 
     /// Whether the connection is TCP.

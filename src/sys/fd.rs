@@ -66,7 +66,8 @@ impl Descriptor {
         Descriptor { socket, birth: fork::birth(), state: AtomicU64::new(0) }
     }
 
-    /// Starts a call. Returns `None` after the descriptor was closed here.
+    /// Starts a call. Returns `None` after the descriptor was closed here. It may wait for the calls
+    /// that are active, so a thread that is in a call must not start another one.
     #[inline]
     pub(crate) fn enter(&self) -> Option<InUse<'_>> {
         // One order with the flags of the socket: either this call sees that the socket is closing,
@@ -75,6 +76,31 @@ impl Descriptor {
             return self.enter_late();
         }
         Some(self.in_use())
+    }
+
+    /// Starts a call that closes the descriptor. It does not wait for calls that [`settle`] does:
+    /// these end once the caller has marked the connection as closing.
+    ///
+    /// [`settle`]: Descriptor::settle
+    #[inline]
+    pub(crate) fn enter_to_close(&self) -> Option<InUse<'_>> {
+        if self.state.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
+            self.leave(1);
+            return None;
+        }
+        Some(self.in_use())
+    }
+
+    /// Starts a hold. Returns `None` after the descriptor was closed here. It never waits, so a thread
+    /// that is in a call may use it.
+    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+        if self.state.fetch_add(HOLD, Ordering::SeqCst) & CLOSED != 0 {
+            self.leave(HOLD);
+            return None;
+        }
+        #[cfg(keepsock_model)]
+        super::model::began(&self.socket);
+        Some(Hold(self))
     }
 
     #[inline]
@@ -388,6 +414,32 @@ mod tests {
             assert_eq!(turned_away.into_inner(), 3);
             assert_eq!(descriptor.state.load(Ordering::Relaxed), RELEASED);
         }
+    }
+
+    /// T3: A call that settles waits for a call that itself asks for a hold, and a third thread closes the
+    /// descriptor meanwhile.
+    #[test]
+    fn hold_and_close_do_not_wait_for_settling_calls() {
+        let (descriptor, _peer) = descriptor();
+        let call = descriptor.enter().unwrap();
+        let closing = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let settling = scope.spawn(|| {
+                let mine = descriptor.enter().unwrap();
+                descriptor.settle(&mine, || closing.load(Ordering::SeqCst));
+            });
+            while descriptor.state.load(Ordering::SeqCst) & LATE == 0 {
+                sync::yield_now();
+            }
+            assert!(descriptor.hold().is_some());
+            let close = descriptor.enter_to_close().unwrap();
+            closing.store(true, Ordering::SeqCst);
+            settling.join().unwrap();
+            assert!(descriptor.close(&close));
+        });
+        drop(call);
+        assert!(descriptor.hold().is_none() && descriptor.enter_to_close().is_none());
+        assert_eq!(descriptor.state.load(Ordering::Relaxed), RELEASED);
     }
 
     /// I4: Settling waits for active calls, but not for holds and not for other settling calls, and

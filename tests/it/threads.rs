@@ -37,6 +37,7 @@ both_apis![
     close_ends_each_waiting_call,
     close_of_server_ends_each_accept,
     close_by_several_threads_ends_all_calls,
+    close_of_half_closed_connection_after_reset_ends_all_calls,
     nonblocking_calls_do_not_wait,
     nonblocking_accept_does_not_wait,
     connection_of_several_owners_closes_with_the_last,
@@ -90,6 +91,40 @@ fn read_line_after_other_reader_searches_remaining_bytes<A: Api>() {
         assert_eq!(reader.join().unwrap().unwrap(), b"line\n");
     });
     assert_eq!(p.client.read_line(100).unwrap(), "and the rest");
+}
+
+/// T1, T3: this side has shut down sending, and the peer resets the connection. A writer fails because of
+/// the former and a reader finds the latter, while another thread closes.
+fn close_of_half_closed_connection_after_reset_ends_all_calls<A: Api>() {
+    for round in 0..60 {
+        let (client, mut peer) = support::with_raw_peer::<A>(&[Opt::CloseTimeout(50)]);
+        peer.write_all(b"abcdefgh").unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = support::OnDrop(|| stop.store(true, Ordering::SeqCst));
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    drop(client.write_all(&[0; 60_000]));
+                }
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    drop(client.read(&mut [0; 100]));
+                }
+            });
+            drop(client.shutdown_write());
+            thread::sleep(Duration::from_micros(150 * (round % 7)));
+            // It has not read the bytes of the writer, so the kernel resets the connection.
+            drop(peer);
+            thread::sleep(Duration::from_micros(400 * (round % 5)));
+            if round % 2 == 0 {
+                drop(client.close());
+            } else {
+                client.abort();
+            }
+            fails(client.read(&mut [0; 1]), ErrorKind::Closed);
+        });
+    }
 }
 
 /// T1: one thread reads and one writes more than the kernel holds, on one socket.

@@ -303,7 +303,9 @@ impl ClientSocket {
         let mut partial = live.partial();
         let PartialHeartbeat { bytes, done } = &mut *partial;
         let mut accepted = 0;
+        let mut begun = None;
         while *done < bytes.len() {
+            begun = Some(Instant::now());
             match sys::send(io.socket(), &bytes[*done..], Wait::No) {
                 Ok(n) => {
                     *done += n;
@@ -322,8 +324,8 @@ impl ClientSocket {
         }
         if accepted > 0 {
             self.note_accepted(self.flags.load(Ordering::Relaxed) & UNWRITTEN);
-            if *done == bytes.len() {
-                live.note_sent(Instant::now());
+            if let (true, Some(begun)) = (*done == bytes.len(), begun) {
+                live.note_sent(begun);
             }
         }
         if *done > 0 && *done < bytes.len() {

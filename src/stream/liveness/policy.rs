@@ -43,6 +43,10 @@ impl LivenessConfig {
     }
 }
 
+/// The kernel counts the time since bytes arrived in ticks, of 10 ms at most (HZ of 100). So bytes may
+/// have arrived later than it reports.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The time after which a call that does not read first looks for an end by a limit.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 
@@ -51,7 +55,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Liveness {
     started_at: Instant,
-    /// When bytes were last read: milliseconds after `started_at`, plus one. 0: never.
+    /// When bytes were last read: nanoseconds after `started_at`, plus one. 0: never. A coarser time
+    /// could be before a heartbeat that the bytes answer.
     received: AtomicU64,
     /// When the kernel last accepted bytes of the program, in the same form.
     wrote: AtomicU64,
@@ -90,8 +95,8 @@ pub(crate) struct PartialHeartbeat {
     pub done: usize,
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Liveness {
@@ -147,7 +152,7 @@ impl Liveness {
     }
 
     fn stamp(&self, stamp: &AtomicU64, now: Instant) {
-        stamp.store(millis(self.elapsed(now)).saturating_add(1), Ordering::Relaxed);
+        stamp.store(nanos(self.elapsed(now)).saturating_add(1), Ordering::Relaxed);
     }
 
     /// Records that bytes were read.
@@ -189,11 +194,12 @@ impl Liveness {
         self.lock().progress.note_heartbeat(len);
     }
 
-    /// Records that the kernel has accepted a whole heartbeat, which the peer can answer.
-    pub(crate) fn note_sent(&self, now: Instant) {
+    /// Records that the kernel has accepted a whole heartbeat, which the peer can answer. `begun` is
+    /// a time before the send: another thread may read the answer before this call.
+    pub(crate) fn note_sent(&self, begun: Instant) {
         let mut state = self.lock();
-        if self.timers(&state, now, true).starts_heartbeat_timeout() {
-            state.awaited = Some(self.elapsed(now));
+        if self.timers(&state, begun, true).starts_heartbeat_timeout() {
+            state.awaited = Some(self.elapsed(begun));
         }
     }
 
@@ -211,7 +217,7 @@ impl Liveness {
         let elapsed = self.elapsed(now);
         let since = |stamp: &AtomicU64| {
             let then = stamp.load(Ordering::Relaxed).saturating_sub(1);
-            Duration::from_millis(millis(elapsed).saturating_sub(then))
+            Duration::from_nanos(nanos(elapsed).saturating_sub(then))
         };
         let ended = self.eof.load(Ordering::Relaxed) != 0;
         let received = since(if ended { &self.eof } else { &self.received });
@@ -356,7 +362,7 @@ impl Liveness {
             return false;
         };
         let answered = match arrived {
-            Some(age) => elapsed.saturating_sub(age),
+            Some(age) => elapsed.saturating_sub(age.saturating_sub(TICK)),
             None if before.is_some_and(|before| before.1 == received && before.0 >= unread) => {
                 return false;
             }

@@ -551,3 +551,47 @@ fn next_look_follows_the_limit_soon_and_then_rarely() {
     let (live, start) = liveness(LivenessConfig::default());
     assert_eq!(live.next_look(start, &mut looks), None);
 }
+
+/// K5: an answer counts that arrives within the same millisecond as its heartbeat, as on loopback.
+#[test]
+fn answer_just_after_its_heartbeat_counts() {
+    let us = Duration::from_micros;
+    for beat in (0..1000).step_by(170).map(us) {
+        for answer in [us(0), us(1), us(20), us(900)] {
+            let (live, start) = liveness(LivenessConfig {
+                heartbeat: heartbeat(ms(500)),
+                heartbeat_timeout: Some(ms(250)),
+                ..LivenessConfig::default()
+            });
+            let sent = start + ms(500) + beat;
+            assert_eq!(live.due(sent, None, true), Due::Heartbeat);
+            send(&live, sent);
+            live.note_received(sent + answer);
+            for check in (0..600).map(|n| sent + ms(1) + us(833) * n) {
+                let due = live.due(check, None, true);
+                assert_eq!(due, Due::Nothing, "{beat:?} {answer:?} {:?}", check - sent);
+                if check - sent > ms(498) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// K5: unread bytes answer a heartbeat although the kernel counts their age in ticks of 4 ms.
+#[test]
+fn unread_answer_counts_within_a_tick_of_the_kernel() {
+    let (live, start) = liveness(LivenessConfig {
+        heartbeat: heartbeat(ms(500)),
+        heartbeat_timeout: Some(ms(250)),
+        ..LivenessConfig::default()
+    });
+    let sent = start + ms(500);
+    send(&live, sent);
+    // The answer arrived 1 ms after the heartbeat, and the kernel reports 253 ms instead of 249 ms.
+    assert!(live.answered_by_unread(sent + ms(250), 4, Some(ms(253))));
+    // Bytes that arrived long before the heartbeat are no answer.
+    let later = start + ms(1000);
+    send(&live, later);
+    assert!(!live.answered_by_unread(later + ms(250), 4, Some(ms(400))));
+}
