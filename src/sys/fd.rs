@@ -66,8 +66,8 @@ impl Descriptor {
         Descriptor { socket, birth: fork::birth(), state: AtomicU64::new(0) }
     }
 
-    /// Starts a call. Returns `None` after the descriptor was closed here. It may wait for the calls
-    /// that are active, so a thread that is in a call must not start another one.
+    /// Starts a call. Returns `None` after the descriptor was closed here. It may wait for the
+    /// active calls, so a thread must not start a second call inside its first one.
     #[inline]
     pub(crate) fn enter(&self) -> Option<InUse<'_>> {
         // One order with the flags of the socket: either this call sees that the socket is closing,
@@ -416,8 +416,8 @@ mod tests {
         }
     }
 
-    /// T3: A call that settles waits for a call that itself asks for a hold, and a third thread closes the
-    /// descriptor meanwhile.
+    /// T3: A call that settles waits for a call that starts a hold. In that time a third thread closes the
+    /// descriptor.
     #[test]
     fn hold_and_close_do_not_wait_for_settling_calls() {
         let (descriptor, _peer) = descriptor();

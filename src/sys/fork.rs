@@ -384,15 +384,12 @@ mod platform {
             // SAFETY: no stack and no flags, as fork(2).
             let clone = || unsafe { libc::syscall(libc::SYS_clone, flags[0], flags[1], 0, 0, 0) };
             let clone = || clone() as libc::pid_t;
-            // fork() of musl takes a lock, which a thread that this child does not have may hold.
-            // SAFETY: only the child of this function runs on.
-            let fork = || if cfg!(target_env = "musl") { clone() } else { unsafe { libc::fork() } };
             let born = birth();
             assert!(in_a_child_of(clone, || {
                 let before = is_inherited(born) && !has_forked();
                 let own = birth();
                 let first = is_inherited(born) && !is_inherited(own);
-                let second = in_a_child_of(fork, || is_inherited(born) && is_inherited(own));
+                let second = in_a_child(|| is_inherited(born) && is_inherited(own));
                 let third = in_a_child_of(clone, || is_inherited(born) && is_inherited(own));
                 before && first && second && third && !is_inherited(own)
             }));
