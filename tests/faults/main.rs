@@ -509,6 +509,7 @@ const UNREACHED: &[(&str, &str, &str, &str)] = &[
     ("sys/datagram/option.rs", "is_empty", "recvfrom", FOREIGN),
     ("sys/unix.rs", "wake_receivers", "shutdown", FOREIGN),
     ("sys/unix.rs", "is_hung_up", "poll", "only some orders of threads lead there"),
+    ("sys/unix.rs", "is_hung_up_by_poll", "poll", "only some orders of threads lead there"),
     ("sys/tcp.rs", "is_gone", "getsockopt", FOREIGN),
     ("sys/tcp.rs", "ended_without_fin", "getsockopt", FOREIGN),
     ("sys/tcp.rs", "ended_without_fin", "setsockopt", FOREIGN),
