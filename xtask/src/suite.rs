@@ -10,7 +10,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Step, Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
-    models, msrv, netns, sanitize, servers, soak, tools, wine,
+    models, msrv, netns, portable, sanitize, servers, soak, tools, wine,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -166,6 +166,8 @@ fn compilations(ws: &Workspace, steps: &mut Steps) {
         step("oldest Rust", || msrv::check(ws)),
     ];
     let own = vec![
+        // The code of other Unix systems, on this one.
+        step("portable code", || portable::check(ws)),
         // Every combination of Cargo features compiles without warnings.
         step("features", || features::check(ws, false)),
         // Protocols between threads, in every order of their operations.
