@@ -514,6 +514,10 @@ impl ClientSocket {
 
     /// Whether a writer waits. A writer that does not wait releases the lock at once.
     fn has_waiting_writer(&self) -> bool {
+        if !self.is_inet() {
+            // A Unix socket has no RST that a FIN could precede, so the wait would have no use.
+            return self.write_lock.try_lock().is_none();
+        }
         let deadline = Deadline::after(Some(WRITER_PAUSE));
         let check = || if deadline.has_passed() { Err(()) } else { Ok(deadline.remaining()) };
         self.write_lock.lock_with(check).is_err()
