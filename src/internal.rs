@@ -49,8 +49,7 @@ pub(crate) use crate::io::wait::Stop;
 pub(crate) use crate::types::network::network as parse_network;
 // Descriptors: numbers in C. Locks of handle tables survive fork(2), and a call of the C API
 // disables pthread_cancel(3).
-#[cfg(feature = "serve")]
-pub(crate) use crate::sys::fork::lock_shared;
+pub(crate) use crate::sys::fork;
 #[cfg(all(test, keepsock_model))]
 pub(crate) use crate::sys::model::explore;
 pub(crate) use crate::sys::sync;

@@ -10,13 +10,13 @@
 use std::fmt::{Arguments, Display};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "serve")]
 use ::log::error;
 use ::log::{Level, debug, info, trace, warn};
 
+use crate::sys::fork;
 use crate::sys::sync::Mutex;
 use crate::types::address::{Address, FiveTuple};
 use crate::types::close_reason::CloseReason;
@@ -154,8 +154,9 @@ fn limited(target: &str, limit: &Mutex<RateLimit>, level: Level, message: Argume
     if !is_enabled(level) {
         return;
     }
-    // The lock is released before the logger is called.
-    let admitted = limit.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+    // The lock is released before the logger is called. In a forked child, a thread of the parent may hold
+    // it forever.
+    let admitted = fork::lock_shared(limit).and_then(|mut limit| limit.admit(Instant::now()));
     match admitted {
         None => {}
         Some(0) => ::log::log!(target: target, level, "{message}"),

@@ -77,7 +77,6 @@ pub(crate) fn lock_within<G>(millis: u32, try_lock: impl Fn() -> TryLockResult<G
 
 /// Locks a mutex that this process may have inherited by fork(2), as [`lock_inherited`] does, and
 /// otherwise as usual.
-#[cfg(all(feature = "capi", feature = "serve"))]
 pub(crate) fn lock_shared<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     if is_inherited(FIRST) {
         return lock_inherited(mutex);

@@ -1296,6 +1296,41 @@ mod c_only {
         });
     }
 
+    /// E5, N4: at a fork one thread is in the callback, and another one replaces the callback. The child
+    /// has neither thread: it logs to the inherited callback, and replaces it.
+    #[test]
+    #[cfg(unix)]
+    fn log_set_in_a_forked_child_does_not_wait_for_the_parents_threads() {
+        let name = "log_set_in_a_forked_child_does_not_wait_for_the_parents_threads";
+        in_process(&test_name!(name), LIMIT, || {
+            let ((entered, has_entered), (leave, may_leave)) = (mpsc::channel(), mpsc::channel());
+            *ENTERED.lock().unwrap() = Some(entered);
+            *LEAVE.lock().unwrap() = Some(may_leave);
+            set(Some(stay), null_mut(), 5).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| CApi::listen("127.0.0.1:0", &[]).unwrap());
+                has_entered.recv_timeout(Duration::from_secs(60)).unwrap();
+                let in_child = || {
+                    drop(CApi::listen("127.0.0.1:0", &[]).unwrap());
+                    assert_ne!(take(), []);
+                    set(None, null_mut(), 0).unwrap();
+                    drop(CApi::listen("127.0.0.1:0", &[]).unwrap());
+                    assert_eq!(take(), []);
+                    set(Some(collect), null_mut(), 5).unwrap();
+                    drop(CApi::listen("127.0.0.1:0", &[]).unwrap());
+                    assert_ne!(take(), []);
+                };
+                assert!(system::Forked::run(in_child), "while a thread is in the callback");
+                let setter = scope.spawn(|| set(Some(collect), null_mut(), 3).unwrap());
+                eventually("the callback is replaced", || log::max_level() == LevelFilter::Info);
+                assert!(system::Forked::run(in_child), "while a thread sets the callback");
+                assert!(!setter.is_finished());
+                leave.send(()).unwrap();
+                setter.join().unwrap();
+            });
+        });
+    }
+
     /// E2: an unknown level is rejected.
     #[test]
     fn log_set_with_unknown_level_fails() {

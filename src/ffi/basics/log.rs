@@ -3,9 +3,12 @@
 use log::{LevelFilter, Log, Metadata, Record};
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
+use std::{ptr, thread};
 
 use crate::ffi::{ErrorOut, NO_OPERATION, User, c_string, call, invalid, keepsock_error, shield};
+use crate::internal::fork;
 use crate::{Error, ErrorKind};
 
 /// The severity of a log event. keepsock_log_set() logs a level and all more severe levels.
@@ -74,52 +77,142 @@ pub type keepsock_log_callback = Option<
     ),
 >;
 
-/// The callback that receives log events.
+/// The callback that receives log events. It is never freed: a forked child may have threads of its
+/// parent in the count, and programs set few callbacks.
 struct Receiver {
-    callback: unsafe extern "C" fn(i32, *const c_char, *const c_char, *mut c_void),
+    /// `None`: nothing is logged.
+    callback: Option<unsafe extern "C" fn(i32, *const c_char, *const c_char, *mut c_void)>,
     user: User,
     level: LevelFilter,
+    /// The process whose threads are counted.
+    birth: u32,
+    /// The number of threads that are inside the callback, or about to look whether this is still the
+    /// receiver.
+    inside: AtomicU32,
+    /// The receiver that this one replaced, so that leak checkers find it.
+    _before: AtomicPtr<Receiver>,
 }
 
-/// The logger. A thread that calls the callback has a clone of the receiver, made and
-/// dropped under the lock, but does not hold the lock: threads that log never wait for
-/// one whose callback takes long, and so not for one that waits for them.
+/// The logger. It has no lock that a thread may hold at a fork: threads that log never wait, and
+/// keepsock_log_set() waits for threads of its own process only.
 struct Logger {
-    receiver: Mutex<Option<Arc<Receiver>>>,
-    /// Signaled when a thread has left the callback of a replaced receiver.
-    left: Condvar,
-    /// Whether the `log` facade has this logger. A call that replaces the receiver holds the lock,
-    /// so that no callback of an earlier receiver runs when the call returns.
-    setting: Mutex<bool>,
+    receiver: AtomicPtr<Receiver>,
+    /// The process that has a thread in keepsock_log_set(); 0: none.
+    setting: AtomicU32,
+    /// Whether the `log` facade has this logger.
+    is_ours: AtomicBool,
 }
 
-static LOGGER: Logger =
-    Logger { receiver: Mutex::new(None), left: Condvar::new(), setting: Mutex::new(false) };
+static LOGGER: Logger = Logger {
+    receiver: AtomicPtr::new(ptr::null_mut()),
+    setting: AtomicU32::new(0),
+    is_ours: AtomicBool::new(false),
+};
+
+/// How often keepsock_log_set() looks whether the threads have left.
+const LOOK: Duration = Duration::from_micros(100);
 
 thread_local! {
     /// Whether this thread is inside the callback.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-impl Logger {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Receiver>>> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A thread's use of the receiver.
+struct InUse(&'static Receiver);
 
-    /// Replaces the receiver, and waits until no thread is inside the callback of the previous one.
-    fn replace(&self, receiver: Option<Receiver>) {
-        let level = receiver.as_ref().map_or(LevelFilter::Off, |r| r.level);
-        let mut current = self.lock();
-        let before = std::mem::replace(&mut *current, receiver.map(Arc::new));
-        log::set_max_level(level);
-        if let Some(before) = before {
-            while Arc::strong_count(&before) > 1 {
-                current = self.left.wait(current).unwrap_or_else(PoisonError::into_inner);
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The right to replace the receiver.
+struct Setting;
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        LOGGER.setting.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Logger {
+    /// The receiver of this process. A forked child gets a copy of its parent's, without its threads.
+    fn receiver(&self) -> Option<InUse> {
+        loop {
+            let current = self.receiver.load(Ordering::SeqCst);
+            let receiver = keep_ref(current)?;
+            if fork::is_inherited(receiver.birth) {
+                let copy = Receiver::new(receiver.callback, receiver.user, receiver.level);
+                let _ = self.receiver.compare_exchange(
+                    current,
+                    copy,
+                    Ordering::SeqCst,
+                    Ordering::SeqCst,
+                );
+                continue;
+            }
+            receiver.inside.fetch_add(1, Ordering::SeqCst);
+            let used = InUse(receiver);
+            // Either this sees the next receiver, or the thread that sets it sees this count.
+            if self.receiver.load(Ordering::SeqCst) == current {
+                return Some(used);
             }
         }
     }
 
-    fn call(&self, receiver: &Receiver, record: &Record<'_>) {
+    /// Waits until no other thread of this process replaces the receiver.
+    fn set(&self) -> Setting {
+        let mine = fork::birth();
+        let mut owner = 0;
+        loop {
+            match self.setting.compare_exchange(owner, mine, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Setting,
+                // The thread exists in the parent only.
+                Err(now) if now != 0 && fork::is_inherited(now) => owner = now,
+                Err(0) => owner = 0,
+                Err(_) => {
+                    owner = 0;
+                    thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+
+    /// Replaces the receiver, and waits until no thread is inside the callback of the previous one.
+    fn replace(&self, _setting: &Setting, receiver: *mut Receiver, level: LevelFilter) {
+        let before = self.receiver.swap(receiver, Ordering::SeqCst);
+        log::set_max_level(level);
+        let Some(before) = keep_ref(before).filter(|before| !fork::is_inherited(before.birth))
+        else {
+            return;
+        };
+        while before.inside.load(Ordering::SeqCst) > 0 {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// A receiver, which is never freed.
+fn keep_ref(receiver: *mut Receiver) -> Option<&'static Receiver> {
+    // SAFETY: NULL, or from a box that is never freed.
+    unsafe { receiver.as_ref() }
+}
+
+impl Receiver {
+    fn new(
+        callback: Option<unsafe extern "C" fn(i32, *const c_char, *const c_char, *mut c_void)>,
+        user: User,
+        level: LevelFilter,
+    ) -> *mut Receiver {
+        let (birth, inside) = (fork::birth(), AtomicU32::new(0));
+        let _before = AtomicPtr::new(LOGGER.receiver.load(Ordering::SeqCst));
+        Box::into_raw(Box::new(Receiver { callback, user, level, birth, inside, _before }))
+    }
+
+    fn call(&self, record: &Record<'_>) {
+        let Some(callback) = self.callback else {
+            return;
+        };
         let target = c_string(record.target());
         // A Unix peer chooses its own name, so control characters could imitate another event.
         let line = record.args().to_string().replace(char::is_control, "?");
@@ -128,12 +221,7 @@ impl Logger {
         // keepsock_log_set() has replaced it, and that call waits for this one. The strings end
         // with NUL and live until the function returns.
         unsafe {
-            (receiver.callback)(
-                record.level() as i32,
-                target.as_ptr(),
-                message.as_ptr(),
-                receiver.user.get(),
-            );
+            callback(record.level() as i32, target.as_ptr(), message.as_ptr(), self.user.get());
         }
     }
 }
@@ -149,21 +237,10 @@ impl Log for Logger {
         if INSIDE.get() || !self.enabled(record.metadata()) {
             return;
         }
-        let receiver = self.lock().clone();
-        if let Some(receiver) = receiver {
-            if record.level() <= receiver.level {
-                INSIDE.set(true);
-                shield((), || self.call(&receiver, record));
-                INSIDE.set(false);
-            }
-            let current = self.lock();
-            let is_replaced = !current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &receiver));
-            drop(receiver);
-            drop(current);
-            // A notification costs a system call even if no thread waits.
-            if is_replaced {
-                self.left.notify_all();
-            }
+        if let Some(used) = self.receiver().filter(|used| record.level() <= used.0.level) {
+            INSIDE.set(true);
+            shield((), || used.0.call(record));
+            INSIDE.set(false);
         }
     }
 
@@ -201,16 +278,17 @@ pub unsafe extern "C" fn keepsock_log_set(
         if INSIDE.get() {
             return Err(wrong("called from inside the log callback: call it from another place"));
         }
-        let mut is_ours = LOGGER.setting.lock().unwrap_or_else(PoisonError::into_inner);
-        if callback.is_some() && !*is_ours {
+        let setting = LOGGER.set();
+        if callback.is_some() && !LOGGER.is_ours.load(Ordering::SeqCst) {
             log::set_logger(&LOGGER).map_err(|_| {
                 wrong("the program has set a logger of the log crate: use that one")
             })?;
-            *is_ours = true;
+            LOGGER.is_ours.store(true, Ordering::SeqCst);
         }
         // The library does not change the level of another logger.
-        if *is_ours {
-            LOGGER.replace(callback.map(|callback| Receiver { callback, user: User(user), level }));
+        if LOGGER.is_ours.load(Ordering::SeqCst) {
+            let level = if callback.is_some() { level } else { LevelFilter::Off };
+            LOGGER.replace(&setting, Receiver::new(callback, User(user), level), level);
         }
         Ok(())
     })

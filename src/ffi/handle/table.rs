@@ -8,9 +8,10 @@ use super::Handle;
 use super::pool::{GENERATION_STEP, LAST, LOW, Slot};
 use super::value::{TAG_BITS, Value, generation_of};
 use crate::ffi::shield;
+use crate::internal::fork::lock_shared;
+use crate::internal::listed;
 use crate::internal::sync::atomic::Ordering;
 use crate::internal::sync::{sleep, yield_now};
-use crate::internal::{listed, lock_shared};
 
 /// The number of an object in a [`Table`]. It has 64 bits on every platform and contains
 /// the whole generation, so no id ever stands for a second object. 0 stands for no object.
