@@ -24,6 +24,7 @@
 //! | `PendingConnect`, `Reconnect` | `would_block` | a connect in progress is a status in C |
 //! | options | `validate`, `checked_stack_size`, `try_heartbeat` | C checks an option, and copies it, when it is set |
 //! | `Error` | `detail`, `during` | errors of arguments (with `Error::new`) |
+//! | process | `birth`, `is_inherited` | the logger of a forked child has no threads of the parent |
 //! | others | `from_number`, `to_socket_addr` | C has numbers and text |
 
 use std::time::Instant;
@@ -47,8 +48,8 @@ pub(crate) use crate::io::memory::listed;
 pub(crate) use crate::io::wait::Stop;
 // A network is checked when it is added, because C has no builder that returns the error later.
 pub(crate) use crate::types::network::network as parse_network;
-// Descriptors: numbers in C. Locks of handle tables survive fork(2), and a call of the C API
-// disables pthread_cancel(3).
+// Descriptors: numbers in C. Locks of handle tables and the logger survive fork(2), and a call of the
+// C API disables pthread_cancel(3).
 pub(crate) use crate::sys::fork;
 #[cfg(all(test, keepsock_model))]
 pub(crate) use crate::sys::model::explore;

@@ -33,7 +33,7 @@ impl PollingLock {
     /// Locks without waiting. `None`: another thread holds the lock.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_>> {
-        let mine = fork::birth();
+        let mine = fork::process();
         match self.state.compare_exchange(FREE, mine, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Some(Guard(self)),
             Err(state) => self.lock_inherited(state, mine),
@@ -74,7 +74,7 @@ impl PollingLock {
         if let Some(guard) = self.try_lock() {
             return Ok(guard);
         }
-        let mine = fork::birth();
+        let mine = fork::process();
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             // CONTENDED, so that the unlock of this thread wakes the next waiter.
@@ -127,6 +127,24 @@ mod tests {
         });
         assert_eq!(total.into_inner(), 8000);
         assert!(lock.try_lock().is_some());
+    }
+
+    /// T1, E5: a thread that is inside fork(2) changes nothing for the lock.
+    #[test]
+    #[cfg(unix)]
+    fn lock_held_during_a_fork_admits_no_other_thread() {
+        let lock = PollingLock::default();
+        let is_free = || std::thread::scope(|s| s.spawn(|| lock.try_lock().is_some()).join());
+        let held = lock.try_lock().unwrap();
+        assert!(!fork::while_forking(is_free).unwrap());
+        drop(held);
+        let held = fork::while_forking(|| lock.try_lock()).unwrap();
+        assert!(!is_free().unwrap());
+        let (timeout, began) = (Duration::from_millis(50), Instant::now());
+        let check = || if began.elapsed() > timeout { Err(()) } else { Ok(()) };
+        assert!(fork::while_forking(|| lock.lock(check).is_err()));
+        drop(held);
+        assert!(is_free().unwrap());
     }
 
     /// An unlock wakes a waiter without a poll interval, even if another waiter stops waiting at

@@ -70,7 +70,7 @@ impl TokenSlot {
     #[cfg(feature = "serve")]
     fn begin(self: &Arc<Self>, locked: Locked<'_>) -> ServiceUse {
         let mut state = locked.0;
-        let process = fork::birth();
+        let process = fork::process();
         if state.process != process {
             (state.services, state.process) = (0, process);
         }

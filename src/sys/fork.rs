@@ -20,7 +20,9 @@ use crate::sys::sync::{Mutex, MutexGuard, sleep, yield_now};
 pub(crate) use platform::become_child;
 #[cfg(feature = "serve")]
 pub(crate) use platform::is_forking;
-pub(crate) use platform::{at_fork, birth, has_forked, is_inherited};
+#[cfg(all(test, unix))]
+pub(crate) use platform::while_forking;
+pub(crate) use platform::{at_fork, birth, has_forked, is_inherited, process};
 
 /// How often [`lock_within`] tries to take a lock before its first pause.
 const TRIES_IN_A_ROW: u32 = 100;
@@ -198,6 +200,8 @@ mod platform {
     /// The flag is set before the child exists: another thread may close a socket between the fork and
     /// the handler of the parent.
     extern "C" fn before() {
+        // A child that no handler has seen gets its number now, because the number marks it as seen.
+        birth();
         epoch().fetch_or(FORKED, Ordering::Relaxed);
         epoch().fetch_add(THREAD, Ordering::Relaxed);
         if let Some(actions) = AT_FORK.get() {
@@ -288,6 +292,25 @@ mod platform {
             0 => register(),
             epoch => epoch & !FORKED,
         }
+    }
+
+    /// The number of this process, which is never 0 and is a multiple of 2.
+    #[inline]
+    pub(crate) fn process() -> u32 {
+        match epoch().load(Ordering::Relaxed) {
+            0 => register() & PROCESS,
+            epoch => epoch & PROCESS,
+        }
+    }
+
+    /// Runs a function as if another thread were inside fork(2).
+    #[cfg(test)]
+    pub(crate) fn while_forking<T>(f: impl FnOnce() -> T) -> T {
+        birth();
+        epoch().fetch_add(THREAD, Ordering::Relaxed);
+        let value = f();
+        epoch().fetch_sub(THREAD, Ordering::Relaxed);
+        value
     }
 
     /// Whether an object was made by another process, and copied to this one by fork(2).
@@ -400,6 +423,10 @@ mod platform {
 #[cfg(not(unix))]
 mod platform {
     pub(crate) fn birth() -> u32 {
+        super::FIRST
+    }
+
+    pub(crate) fn process() -> u32 {
         super::FIRST
     }
 

@@ -6,14 +6,14 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
 use super::errno::check_int;
 use super::{Borrowed, Event};
-use crate::sys::kernel;
+use crate::sys::{fork, kernel};
 
 /// The flags of a kevent, as wide as each system has them.
 const ADD: u32 = libc::EV_ADD as u32;
@@ -35,18 +35,28 @@ const READ: i32 = libc::EVFILT_READ as i32;
 const WRITE: i32 = libc::EVFILT_WRITE as i32;
 const TIMER: i32 = libc::EVFILT_TIMER as i32;
 
+/// A child of fork(2) does not inherit a queue. The number is free there, or that of another file.
 #[derive(Debug)]
-struct Queue(OwnedFd);
+struct Queue(ManuallyDrop<OwnedFd>, u32);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if !fork::is_inherited(self.1) {
+            // SAFETY: this process made it, and it is not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
 
 impl Queue {
-    /// A child of fork(2) does not inherit a queue, and a program that exec(2) starts must not.
+    /// A program that exec(2) starts must not have the queue.
     fn new() -> io::Result<Queue> {
         // SAFETY: the call takes no pointer, and returns a new descriptor that only this function
         // owns.
         let queue = unsafe { OwnedFd::from_raw_fd(check_int(kernel::kqueue())?) };
         // SAFETY: F_SETFD takes no pointer.
         check_int(unsafe { kernel::fcntl(queue.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
-        Ok(Queue(queue))
+        Ok(Queue(ManuallyDrop::new(queue), fork::birth()))
     }
 
     /// Applies the changes, and then waits for events if there is space for them.

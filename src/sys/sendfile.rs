@@ -216,10 +216,12 @@ mod direct {
 }
 
 /// The result of a sendfile(2) that returns an error and the number of sent bytes. A full send buffer
-/// and a signal are errors after some bytes as well. The next call returns an error that lasts.
+/// and a signal are errors after some bytes as well. The error that ended the connection is returned, because
+/// the kernel may report it only once.
 #[cfg(any(test, target_vendor = "apple", target_os = "freebsd"))]
 fn outcome(failed: Option<io::Error>, sent: i64) -> io::Result<usize> {
     match (usize::try_from(sent), failed) {
+        (_, Some(e)) if super::is_from_network(&e) => Err(e),
         (Ok(sent @ 1..), _) => Ok(sent),
         (_, Some(e)) => Err(e),
         _ => Ok(0),
@@ -361,5 +363,7 @@ mod tests {
         let kind = outcome(blocked(), 0).unwrap_err().kind();
         assert_eq!(kind, io::ErrorKind::WouldBlock);
         assert!(outcome(blocked(), -1).is_err());
+        let reset = io::Error::from_raw_os_error(crate::sys::RESET);
+        assert_eq!(outcome(Some(reset), 7).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -323,6 +323,9 @@ mod platform {
             (ws::SOL_SOCKET, ws::SO_RCVTIMEO) => Some("read_timeout"),
             (ws::SOL_SOCKET, ws::SO_SNDTIMEO) => Some("write_timeout"),
             (ws::IPPROTO_TCP, ws::TCP_NODELAY) => Some("nodelay"),
+            (ws::IPPROTO_TCP, ws::TCP_KEEPIDLE | ws::TCP_KEEPINTVL | ws::TCP_KEEPCNT) => {
+                Some("keepalive")
+            }
             _ => None,
         }
     }
