@@ -150,6 +150,17 @@ mod direct {
     }
 }
 
+/// No call needs the signal blocked: the option SO_NOSIGPIPE suppresses it, or there is no sendfile(2).
+#[cfg(not(keepsock_linux))]
+pub(crate) struct NoSigpipe;
+
+#[cfg(not(keepsock_linux))]
+impl NoSigpipe {
+    pub(crate) fn new() -> NoSigpipe {
+        NoSigpipe
+    }
+}
+
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
 mod direct {
     use std::os::fd::AsRawFd;
@@ -163,15 +174,6 @@ mod direct {
     /// The largest number of bytes of one call. A call on a non-blocking socket ends when the send
     /// buffer is full.
     const MOST: u64 = 0x4000_0000;
-
-    /// SO_NOSIGPIPE suppresses the signal.
-    pub(crate) struct NoSigpipe;
-
-    impl NoSigpipe {
-        pub(crate) fn new() -> NoSigpipe {
-            NoSigpipe
-        }
-    }
 
     /// Sends from the file; returns 0 at the end of the file.
     pub(crate) fn send_file(
@@ -232,14 +234,6 @@ fn outcome(failed: Option<io::Error>, sent: i64) -> io::Result<usize> {
 mod direct {
     use super::super::Borrowed;
     use super::*;
-
-    pub(crate) struct NoSigpipe;
-
-    impl NoSigpipe {
-        pub(crate) fn new() -> NoSigpipe {
-            NoSigpipe
-        }
-    }
 
     pub(crate) fn send_file(
         _socket: Borrowed<'_>,
