@@ -2044,7 +2044,6 @@ fn handover_note_hostile_is_ignored_or_an_error<A: Api>() {
         ("4294967300={4}", "error"),
         // Another descriptor: a passed socket, and one that was not passed.
         ("3={3}", "ignored"),
-        ("3={3}", "ignored"),
         ("3={4}", "ignored"),
         ("5={4}", "ignored"),
         ("4={4}1", "ignored"),

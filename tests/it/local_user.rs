@@ -299,7 +299,7 @@ fn file_replaced_after_bind_is_not_changed<A: Api>() {
 }
 
 /// D4: another user can neither connect nor send to a socket whose mode is 0600, and the mode 0666 is the
-/// control case. `allow_uid` closes the door that the mode leaves open.
+/// control case. `allow_uid` rejects a user whom the mode permits to connect.
 #[cfg(feature = "datagram")]
 fn socket_of_mode_0600_is_closed_to_another_user<A: Api>() {
     as_root(&test_name!(A, "socket_of_mode_0600_is_closed_to_another_user"), || {

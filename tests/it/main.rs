@@ -41,6 +41,7 @@ mod framing;
 mod handover;
 #[cfg(all(unix, feature = "diag"))]
 mod handshake;
+// mallinfo2(3) is a function of glibc.
 #[cfg(all(unix, feature = "serve", target_env = "gnu"))]
 mod hostile;
 #[cfg(unix)]
