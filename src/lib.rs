@@ -72,11 +72,10 @@
 //!
 //! # Platforms
 //!
-//! keepsock is tested and measured on Linux. For Windows it is tested under Wine, and
-//! for macOS and FreeBSD it is type-checked.
-//! Features that a platform lacks return [`ErrorKind::Unsupported`]. On these platforms a close
-//! from another thread does not wake a waiting call in the kernel, so waiting calls check for it
-//! every 25 ms.
+//! keepsock is tested and measured on Linux. For Windows it is tested under Wine. For macOS and
+//! FreeBSD it is type-checked and linked. Features that a platform lacks return
+//! [`ErrorKind::Unsupported`]. On Windows a close from another thread does not wake every waiting
+//! call, so waiting calls check for it every 25 ms.
 //!
 //! # Cargo features
 //!

@@ -207,9 +207,9 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * sendfile(2) rejects the file, the library reads the file in pieces and sends them. After 1 MiB
  * the loop serves other connections. The kernel may wait for the disk.
  *
- * The library duplicates `fd`, so the caller may close it when the function has returned. The
- * file's own position is neither used nor changed. The bytes are sent as they are, without the
- * marks of the framing, and no heartbeat is sent between them.
+ * The library duplicates `fd`, so the caller may close it when the function has returned. The call
+ * does not use the file's own position, and changes it on Windows only. The bytes are sent as they
+ * are, without the marks of the framing, and no heartbeat is sent between them.
  *
  * A queued file holds a descriptor until it is sent, so at most 16 files wait for one connection.
  * RLIMIT_NOFILE must cover them for as many clients as the service has. A queued file counts 88

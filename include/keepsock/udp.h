@@ -72,7 +72,7 @@ int32_t keepsock_datagram_set_broadcast(keepsock_datagram *datagram, bool on,
  *
  * The socket receives the datagrams that are sent to the group and to its port, and not those of
  * groups that only other sockets of this machine have joined. A second call with another `source`
- * adds that source. Bind the socket to a wildcard address or to the group. Linux, macOS,
+ * adds that source. Bind the socket to a wildcard address or to the group. Linux, macOS and
  * FreeBSD.
  *
  * @param datagram        A UDP socket.
@@ -120,8 +120,7 @@ int32_t keepsock_datagram_leave_multicast(keepsock_datagram *datagram,
  * Sets whether this machine receives the multicast datagrams that the socket sends
  * (IP_MULTICAST_LOOP).
  *
- * Default: true. Linux, macOS,
- * FreeBSD.
+ * Default: true. Linux, macOS and FreeBSD.
  *
  * @param datagram  A UDP socket.
  * @param on        true to receive them.
@@ -138,8 +137,7 @@ int32_t keepsock_datagram_set_multicast_loop(keepsock_datagram *datagram, bool o
 /**
  * Sets the TTL of multicast datagrams (IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS).
  *
- * Default: 1, the local network. Linux, macOS,
- * FreeBSD.
+ * Default: 1, the local network. Linux, macOS and FreeBSD.
  *
  * @param datagram  A UDP socket.
  * @param ttl       0 to 255. 0 does not leave this machine.
@@ -156,8 +154,7 @@ int32_t keepsock_datagram_set_multicast_ttl(keepsock_datagram *datagram, uint8_t
 /**
  * Sets the interface for sending multicast datagrams (IP_MULTICAST_IF, IPV6_MULTICAST_IF).
  *
- * Default: the route to the group decides. Linux, macOS,
- * FreeBSD.
+ * Default: the route to the group decides. Linux, macOS and FreeBSD.
  *
  * @param datagram        A UDP socket.
  * @param interface_name  The name or the index of the interface.
@@ -242,7 +239,7 @@ int32_t keepsock_datagram_set_recv_metadata(keepsock_datagram *datagram, bool on
  * @param datagram  A UDP socket.
  * @param on        true to forbid fragments.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS or FreeBSD
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket

@@ -29,10 +29,12 @@ impl ClientSocket {
     ///
     /// The write timeout limits the whole call, except the time that the disk needs. Writes of other
     /// threads come before or after the whole file. The call does not use the position of the file,
-    /// and moves it on Windows only. If the file changes during the call, the peer may receive old and new bytes.
+    /// and moves it on Windows only. If the file changes during the call, the peer may receive old and
+    /// new bytes.
     ///
     /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
-    /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and sends them.
+    /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and
+    /// sends them.
     ///
     /// After success the kernel may still refer to the pages of the file. If a program overwrites or
     /// truncates the file before the peer's kernel has acknowledged the bytes, the peer may receive
@@ -42,8 +44,9 @@ impl ClientSocket {
     /// or liveness timers the descriptor is therefore non-blocking during the call, also for other
     /// users of the descriptor.
     ///
-    /// sendfile has no flag that prevents SIGPIPE either, so the call blocks SIGPIPE in its thread
-    /// and restores the mask. In a thread that has blocked SIGPIPE each call saves a system call.
+    /// sendfile has no flag that prevents SIGPIPE either. On Linux the call blocks SIGPIPE in its
+    /// thread and restores the mask. In a thread that has blocked SIGPIPE each call saves a system
+    /// call.
     ///
     /// # Errors
     /// [`Error::transferred`] returns the number of bytes that the kernel had accepted.

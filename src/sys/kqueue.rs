@@ -172,8 +172,8 @@ pub(super) mod hangup {
     const EVENTS: usize = 2;
 
     /// Waits until the connection has ended or holds an error, the event is set, or the time has passed.
-    /// The filter reports arriving data as well,
-    /// once for each arrival (EV_CLEAR), and the wait then continues.
+    /// The filter reports arriving data as well, once for each arrival (EV_CLEAR), and the wait then
+    /// continues.
     pub(in crate::sys) fn wait_hangup(
         socket: Borrowed<'_>,
         event: Option<&Event>,

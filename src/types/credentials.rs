@@ -20,8 +20,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// The process ID. `None` where the system does not report it (FreeBSD before 13), and for a process in a
-    /// PID namespace that this process cannot see.
+    /// The process ID. `None` where the system does not report it (FreeBSD before 13, DragonFly), and
+    /// for a process in a PID namespace that this process cannot see.
     pub pid: Option<u32>,
     /// The effective user ID.
     pub uid: u32,

@@ -248,7 +248,7 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 /// The function writes `len` bytes from `offset`, or fewer, if the file ends earlier. One write
 /// timeout covers the whole call. If the call fails, keepsock_error_transferred() returns the number
 /// of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
-/// The file's own position is neither used nor changed.
+/// The call does not use the file's own position, and changes it on Windows only.
 ///
 /// On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
 /// sendfile(2) rejects the file, the library reads the file in pieces and sends them. After success

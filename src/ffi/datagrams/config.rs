@@ -65,7 +65,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_tos(
 /// @param datagram  A UDP socket.
 /// @param on        true to forbid fragments.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS or FreeBSD
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket

@@ -35,7 +35,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_broadcast(
 ///
 /// The socket receives the datagrams that are sent to the group and to its port, and not those of
 /// groups that only other sockets of this machine have joined. A second call with another `source`
-/// adds that source. Bind the socket to a wildcard address or to the group. Linux, macOS,
+/// adds that source. Bind the socket to a wildcard address or to the group. Linux, macOS and
 /// FreeBSD.
 ///
 /// @param datagram        A UDP socket.
@@ -123,8 +123,7 @@ pub unsafe extern "C" fn keepsock_datagram_leave_multicast(
 /// Sets whether this machine receives the multicast datagrams that the socket sends
 /// (IP_MULTICAST_LOOP).
 ///
-/// Default: true. Linux, macOS,
-/// FreeBSD.
+/// Default: true. Linux, macOS and FreeBSD.
 ///
 /// @param datagram  A UDP socket.
 /// @param on        true to receive them.
@@ -148,8 +147,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_multicast_loop(
 
 /// Sets the TTL of multicast datagrams (IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS).
 ///
-/// Default: 1, the local network. Linux, macOS,
-/// FreeBSD.
+/// Default: 1, the local network. Linux, macOS and FreeBSD.
 ///
 /// @param datagram  A UDP socket.
 /// @param ttl       0 to 255. 0 does not leave this machine.
@@ -173,8 +171,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_multicast_ttl(
 
 /// Sets the interface for sending multicast datagrams (IP_MULTICAST_IF, IPV6_MULTICAST_IF).
 ///
-/// Default: the route to the group decides. Linux, macOS,
-/// FreeBSD.
+/// Default: the route to the group decides. Linux, macOS and FreeBSD.
 ///
 /// @param datagram        A UDP socket.
 /// @param interface_name  The name or the index of the interface.
