@@ -1296,7 +1296,7 @@ mod c_only {
         });
     }
 
-    /// E5, N4: at a fork one thread is in the callback, and another one replaces the callback. The child
+    /// E5, N4: at a fork one thread is in the callback, and a second thread replaces the callback. The child
     /// has neither thread: it logs to the inherited callback, and replaces it.
     #[test]
     #[cfg(unix)]
