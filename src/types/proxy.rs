@@ -153,6 +153,10 @@ fn parse_block(
     block: &[u8],
     total: usize,
 ) -> Result<Proxied, &'static str> {
+    if command == 0x20 {
+        // The receiver ignores the rest of a LOCAL header, which includes the family.
+        return Ok(Proxied::Own);
+    }
     let needed = match family {
         0x11 | 0x12 => 12,
         0x21 | 0x22 => 36,
@@ -160,10 +164,6 @@ fn parse_block(
         0x00..=0x02 | 0x10 | 0x20 | 0x30 => 0,
         _ => return Err("an unknown address family"),
     };
-    if command == 0x20 {
-        // The rest of a LOCAL header has no meaning.
-        return Ok(Proxied::Own);
-    }
     if total - FIXED < needed {
         return Err("shorter than its addresses");
     }
@@ -422,6 +422,7 @@ mod tests {
         complete(&v2(0x21, 0x21, &six), client("[2001:db8::1]:1", "[::1]:2"));
         complete(&v2(0x20, 0x11, &four), Proxied::Own);
         complete(&v2(0x20, 0, &[]), Proxied::Own);
+        complete(&v2(0x20, 0xff, &four), Proxied::Own);
         complete(&v2(0x21, 0, &[1, 2, 3]), Proxied::Own);
         complete(&v2(0x21, 0x12, &four), Proxied::Own);
     }
