@@ -117,6 +117,8 @@ pub(crate) enum Mark {
     TestOld = 0x68,
     #[cfg(all(test, feature = "serve"))]
     TestLent = 0x6a,
+    #[cfg(all(test, feature = "serve"))]
+    TestAgain = 0x6c,
 }
 
 /// A static with a constant value. Each order of a model has its own.

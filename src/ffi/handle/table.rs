@@ -310,6 +310,41 @@ mod tests {
         assert!(pin::<Kept>(Id(0)).is_none() && pin::<Kept>(Id(u64::MAX)).is_none());
     }
 
+    /// E2: a table allocates the blocks of the requested numbers only.
+    #[test]
+    fn reserve_allocates_the_blocks_of_its_numbers() {
+        let table = Table::<Kept>::new(1000).unwrap();
+        assert!(table.reserve(300, 400));
+        let has_slot = |number: &usize| table.slot(*number).is_some();
+        assert!([256, 511, 512, 767].iter().all(has_slot));
+        assert!(![0, 255, 768, 1000].iter().any(has_slot));
+    }
+
+    /// E2: the block of a dropped table serves the next one, until its generations are used up.
+    #[test]
+    fn block_is_used_again_until_its_generations_are_used_up() {
+        struct Again(());
+        handle!(Again, TestAgain, "again", 0: (), {
+            const BLOCK: u32 = 256;
+            const SLOTS: u64 = ID_SLOTS;
+        });
+        let mut first = None;
+        for _ in 0..3 {
+            let table = Table::<Again>::new(1).unwrap();
+            assert!(table.reserve(0, 1));
+            let (number, slot) = table.slot(0).unwrap();
+            assert_eq!(*first.get_or_insert(number), number);
+            slot.set_generation(SPENT);
+        }
+        let table = Table::<Again>::new(1).unwrap();
+        assert!(table.reserve(0, 1));
+        table.slot(0).unwrap().1.set_generation(SPENT + 2);
+        drop(table);
+        let table = Table::<Again>::new(1).unwrap();
+        assert!(table.reserve(0, 1));
+        assert_ne!(table.slot(0).map(|(number, _)| number), first);
+    }
+
     /// V9: an id contains every slot number and the whole generation, also on 32-bit platforms. An
     /// id that differs in the generation only, or in the type only, stands for no object.
     #[test]
