@@ -238,6 +238,8 @@ impl Chosen {
     fn check(&self, client: &ClientSocket) {
         for (option, value) in &self.numbers {
             let is_read = match client.sockopt(*option) {
+                // The kernel does not pass it on to an accepted connection.
+                Ok(0) if *option == Sockopt::DeferAccept => true,
                 Ok(found) => found == *value || is_adapted(*option) && found > 0,
                 // The option has no effect after the handshake.
                 Err(error) => error.kind() == ErrorKind::Unsupported,
