@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::cross::compiled_std;
 use crate::run::{MINUTE, Workspace, capture, create_dir, show, write_file};
 use crate::steps::Stop;
 use crate::tools::on_path;
@@ -43,6 +44,7 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let mut notes = Vec::new();
     for (target, zig_target, shared, libraries) in TARGETS {
         let started = Instant::now();
+        compiled_std(ws, target).map_err(Stop::Skip)?;
         let folder = ws.target.join("links").join(target);
         create_dir(&folder)?;
         let linker = folder.join("linker");
