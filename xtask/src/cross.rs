@@ -36,6 +36,10 @@ const SOURCE_TARGET: &str = "x86_64-unknown-openbsd";
 /// The suite with the standard library's source for every recent release of Rust.
 const SOURCE_SUITE: &str = "trixie-backports";
 
+pub fn targets() -> impl Iterator<Item = &'static str> {
+    TARGETS.iter().map(|(target, _)| *target)
+}
+
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let mut std = Std { rustup: Ok(()), source: None };
     let (mut compiled, mut broken, mut missing) = (0, Vec::new(), None);

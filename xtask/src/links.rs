@@ -39,6 +39,10 @@ done
 exec "PYTHON" -m ziglang cc -target TARGET "$@"
 "#;
 
+pub fn targets() -> impl Iterator<Item = &'static str> {
+    TARGETS.iter().map(|(target, ..)| *target)
+}
+
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
     let python = zig(ws).map_err(Stop::Skip)?;
     let mut notes = Vec::new();

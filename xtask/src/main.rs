@@ -20,6 +20,7 @@ mod models;
 mod msrv;
 mod mutants;
 mod netns;
+mod platforms;
 mod portable;
 mod run;
 mod sanitize;
@@ -44,6 +45,9 @@ cargo xtask <command>
                   delay and forget packets. Prints each measurement next to its control case
   wine            runs the library for Windows under Wine: unit tests, tests through both APIs, C
                   examples. Installs Wine into target/ first (root, debootstrap)
+  platforms [ROW ...]
+                  runs the unit tests, `it` and static C programs for musl, i686, aarch64, s390x and
+                  armv7, with qemu-user where it is needed, and writes the tables of docs/platforms.md
   links           links the library and C examples for macOS and FreeBSD, with zig
   portable        runs the unit tests and `it` with the code that other Unix systems use
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         ["test"] => Box::new(|ws| Ok(suite::test(ws, false))),
         ["test", "--full"] => Box::new(|ws| Ok(suite::test(ws, true))),
         ["wine"] => Box::new(wine::wine),
+        ["platforms", names @ ..] => Box::new(move |ws| platforms::platforms(ws, names)),
         ["netns"] => Box::new(netns::netns),
         ["links"] => Box::new(|ws| {
             println!("{}", links::check(ws)?);

@@ -79,6 +79,15 @@ impl Library {
 }
 
 impl Tool {
+    /// A tool of a Debian package.
+    pub const fn debian(program: &'static str, package: &'static str) -> Self {
+        Self { program, apt: package, pip: None }
+    }
+
+    pub const fn program(&self) -> &'static str {
+        self.program
+    }
+
     /// Finds the tool on PATH or in target/tools, else installs it. If that fails, the step that
     /// needs the tool is skipped.
     pub fn need(&self, ws: &Workspace) -> Result<PathBuf, Stop> {
@@ -147,7 +156,7 @@ impl Tool {
 }
 
 /// Installs a Debian package for the whole system. Prints the command and the packages first.
-fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
+pub fn install_package(ws: &Workspace, package: &str) -> Result<(), String> {
     // Whether the package lists are up to date. dpkg permits one installation at a time.
     static UPDATED: Mutex<bool> = Mutex::new(false);
     let mut updated = UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
