@@ -695,6 +695,22 @@ mod tests {
         }
     }
 
+    /// V6: the error of a maximum that its length cannot represent.
+    #[test]
+    fn validate_names_the_greatest_maximum() {
+        for (format, max, expected) in [
+            (U8, 256, "at most 255, the longest message with a length of 1 byte, not 256"),
+            (
+                U16Be,
+                65_536,
+                "at most 65535, the longest message with a length of 2 bytes, not 65536",
+            ),
+        ] {
+            let error = Framing::Prefixed { format, max }.validate("test").unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
     /// I1: a part of a message is searched for the delimiter only if the framing has one.
     #[test]
     fn delimiter_is_that_of_the_framing() {

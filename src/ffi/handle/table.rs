@@ -334,7 +334,7 @@ mod tests {
             assert!(table.reserve(0, 1));
             let (number, slot) = table.slot(0).unwrap();
             assert_eq!(*first.get_or_insert(number), number);
-            slot.set_generation(SPENT);
+            slot.set_generation(1 << 31);
         }
         let table = Table::<Again>::new(1).unwrap();
         assert!(table.reserve(0, 1));
