@@ -423,10 +423,13 @@ mod tests {
         let (descriptor, _peer) = descriptor();
         let call = descriptor.enter().unwrap();
         let closing = std::sync::atomic::AtomicBool::new(false);
+        let limit = Instant::now() + Duration::from_secs(10);
         std::thread::scope(|scope| {
             let settling = scope.spawn(|| {
                 let mine = descriptor.enter().unwrap();
-                descriptor.settle(&mine, || closing.load(Ordering::SeqCst));
+                let is_late = || Instant::now() > limit;
+                descriptor.settle(&mine, || closing.load(Ordering::SeqCst) || is_late());
+                assert!(!is_late(), "the hold or the close waited");
             });
             while descriptor.state.load(Ordering::SeqCst) & LATE == 0 {
                 sync::yield_now();

@@ -27,8 +27,8 @@ pub(crate) use platform::{at_fork, birth, has_forked, is_inherited, process};
 /// How often [`lock_within`] tries to take a lock before its first pause.
 const TRIES_IN_A_ROW: u32 = 100;
 
-/// The time in which a thread of this process, if it exists, unlocks. A busy machine may interrupt the
-/// thread for longer than the usual few microseconds.
+/// How long a forked child waits for a lock. A thread of the child unlocks in this time, also on a busy
+/// machine, and a thread of the parent never does.
 const INHERITED_LOCK_MS: u32 = 50;
 
 /// Closes a connection that no object of the program holds, with RST if `reset`. The peer receives
