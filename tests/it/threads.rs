@@ -117,10 +117,11 @@ fn close_of_half_closed_connection_after_reset_ends_all_calls<A: Api>() {
             // It has not read the bytes of the writer, so the kernel resets the connection.
             drop(peer);
             thread::sleep(Duration::from_micros(400 * (round % 5)));
-            if round % 2 == 0 {
-                drop(client.close());
-            } else {
-                client.abort();
+            // In a third of the rounds no thread closes, and the calls return the reset.
+            match round % 3 {
+                0 => drop(client.close()),
+                1 => client.abort(),
+                _ => return,
             }
             fails(client.read(&mut [0; 1]), ErrorKind::Closed);
         });
