@@ -146,11 +146,10 @@ struct Fact {
 }
 
 /// The size of each type, and the offset of each member.
-fn facts() -> Vec<Fact> {
-    let items = items();
-    let structures = structures(&items);
+fn facts(items: &[Item]) -> Vec<Fact> {
+    let structures = structures(items);
     let mut facts = Vec::new();
-    for item in &items {
+    for item in items {
         let of = item.name().to_owned();
         let size = |values| Fact { of: of.clone(), member: None, values, in_rust: true };
         match item.what() {
@@ -174,6 +173,16 @@ fn facts() -> Vec<Fact> {
         }
     }
     facts
+}
+
+/// The size of each structure, and the offset of each of its members: `8`, or `8/4/4` if the platforms
+/// differ.
+pub fn places(items: &[Item]) -> BTreeMap<(String, Option<String>), String> {
+    let place = |Fact { of, member, values: [a, b, c], .. }| {
+        let text = if a == b && b == c { a.to_string() } else { format!("{a}/{b}/{c}") };
+        ((of, member), text)
+    };
+    facts(items).into_iter().map(place).collect()
 }
 
 fn in_c(facts: &[Fact]) -> String {
@@ -238,7 +247,7 @@ fn compare(path: &str, generated: &str) {
 /// Rust differs.
 #[test]
 fn layout_files_are_up_to_date() {
-    let facts = facts();
+    let facts = facts(&items());
     assert!(facts.len() > 150, "only {}", facts.len());
     compare("tests/abi/layout.c", &in_c(&facts));
     compare("src/ffi/layout.rs", &in_rust(&facts));

@@ -422,7 +422,7 @@ macro_rules! constants {
 }
 
 /// Each number of the header, as Rust has it.
-fn numbers_in_rust() -> BTreeMap<String, i64> {
+pub fn numbers_in_rust() -> BTreeMap<String, i64> {
     let mut all = variants!("KEEPSOCK_ERR", ErrorKind:
         InvalidArgument InvalidEndpoint WrongState Unsupported NoMemory Panic Closed Cancelled
         TimedOut WouldBlock Draining EndOfStream TooLong IdleTimeout HeartbeatTimeout Malformed NotFound LookupFailed Refused

@@ -189,6 +189,7 @@ pub fn prepare(ws: &Workspace) {
         tools::PYTHON,
         tools::SOCAT,
         tools::SYSTEMD_SOCKET_ACTIVATE,
+        tools::ABIDW,
     ];
     for tool in tools {
         if let Err(reason) = tool.find_or_install(ws) {
