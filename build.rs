@@ -47,9 +47,7 @@ fn main() {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
     if capi && !cargo_c && elf {
-        // Before 1.0 each minor version may break the ABI, so it is part of the name.
         let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
-        let minor = env::var("CARGO_PKG_VERSION_MINOR").unwrap_or_default();
-        println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkeepsock.so.{major}.{minor}");
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkeepsock.so.{major}");
     }
 }

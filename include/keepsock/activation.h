@@ -19,7 +19,7 @@
  *   unsetenv("LISTEN_FDS")                   keepsock_activation_clear_env
  *   sd_notify("READY=1") to a predecessor    keepsock_activation_ready
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_ACTIVATION_H

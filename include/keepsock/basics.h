@@ -35,7 +35,7 @@
  *                                            keepsock_server_listen(), or keepsock_lookup()
  *   a self-pipe or eventfd that ends a poll  keepsock_cancel_token
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_BASICS_H
@@ -53,17 +53,17 @@ extern "C" {
  * ---- 1. Version ---------------------------------------------------------------------------------
  */
 
-/** The version of this header: 0.1.0. keepsock_version() returns the version of the library. */
+/** The version of this header: 0.2.0. keepsock_version() returns the version of the library. */
 #define KEEPSOCK_VERSION_MAJOR 0
 
 /** See KEEPSOCK_VERSION_MAJOR. */
-#define KEEPSOCK_VERSION_MINOR 1
+#define KEEPSOCK_VERSION_MINOR 2
 
 /** See KEEPSOCK_VERSION_MAJOR. */
 #define KEEPSOCK_VERSION_PATCH 0
 
 /**
- * Returns the version of the library: "0.1.0".
+ * Returns the version of the library: "0.2.0".
  * @return A static string.
  */
 const char *keepsock_version(void);

@@ -46,7 +46,7 @@
  *   getsockopt(TCP_INFO)      keepsock_client_get_stats
  *   setsockopt, getsockopt    keepsock_client_set_sockopt, keepsock_client_sockopt
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_CLIENT_H

@@ -48,7 +48,7 @@
  *   setsockopt, getsockopt                               keepsock_conn_set_sockopt,
  *                                                        keepsock_conn_sockopt
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_CONN_H

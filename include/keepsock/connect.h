@@ -29,7 +29,7 @@
  *                                         keepsock_pending_connect_fd
  *   curl_multi_socket_action              keepsock_pending_connect_set_watch
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_CONNECT_H

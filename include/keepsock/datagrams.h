@@ -39,7 +39,7 @@
  *   poll, select, epoll_ctl   keepsock_datagram_fd
  *   getpeername, getsockname  keepsock_datagram_five_tuple, keepsock_datagram_endpoint
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_DATAGRAMS_H

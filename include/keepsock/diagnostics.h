@@ -13,7 +13,7 @@
  *   TCP_SAVE_SYN, TCP_SAVED_SYN  keepsock_client_saved_syn
  *   tcpdump, packet(7)           keepsock_capture_new
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_DIAGNOSTICS_H

@@ -55,7 +55,7 @@
  *   chmod, chown of a Unix socket                    keepsock_options_set_unix_mode,
  *                                                    keepsock_options_set_unix_owner
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_OPTIONS_H

@@ -25,7 +25,7 @@
  *   getsockname                keepsock_server_endpoint, keepsock_server_port
  *   close                      keepsock_server_close
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_SERVER_H

@@ -27,7 +27,7 @@
  *     keepsock_service_wait_stopped, keepsock_service_wait, keepsock_service_free
  *  9. Statistics: keepsock_service_get_stats, keepsock_service_dump
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_SERVING_H

@@ -28,7 +28,7 @@
  *   IP_RECVERR, MSG_ERRQUEUE                keepsock_datagram_set_recv_errors,
  *                                           keepsock_datagram_recv_error
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_UDP_H

@@ -20,7 +20,7 @@
  *   socket(SOCK_SEQPACKET)               keepsock_options_set_seqpacket
  *   socketpair                           keepsock_client_from_fd
  *
- * @since 0.1, unless the comment of a function names a later version.
+ * @since 0.2, unless the comment of a function names a later version.
  */
 
 #ifndef KEEPSOCK_UNIX_H

@@ -125,7 +125,7 @@ fn faults_of_function(item: &Item) -> Vec<String> {
     if !begins {
         faults.push(format!("does not begin with a sentence: {comment:?}"));
     }
-    for convention in ["@since 0.1", "@param error  May be NULL.", "@param size  sizeof *out."] {
+    for convention in ["@since 0.2", "@param error  May be NULL.", "@param size  sizeof *out."] {
         if comment.lines().any(|line| words(line) == words(convention)) {
             faults.push(format!("repeats {convention:?}, which holds for all functions"));
         }
@@ -158,7 +158,7 @@ fn header_documents_each_item() {
         faults.extend(faults_of(&item).iter().map(|fault| format!("{}: {fault}", item.name())));
     }
     for path in header::paths().iter().skip(1) {
-        if !header::read(path).contains("\n * @since 0.1") {
+        if !header::read(path).contains("\n * @since 0.2") {
             faults.push(format!("{path}: does not say since when"));
         }
     }
@@ -341,7 +341,7 @@ fn header_checks_find_their_faults() {
     assert_eq!(items[6].parameters(), ["o", "len", "out", "size"]);
     assert_eq!(faults_of(&items[6]).len(), 1, "len: {:?}", faults_of(&items[6]));
     let mut repeated = items[6].clone();
-    repeated.comment += "\n@since 0.1\n@param error   May be NULL.";
+    repeated.comment += "\n@since 0.2\n@param error   May be NULL.";
     assert_eq!(faults_of(&repeated).len(), 3, "{:?}", faults_of(&repeated));
     assert!(items[7].parameters().is_empty());
     let returns: Vec<_> = items[5..].iter().map(Item::returns_something).collect();

@@ -1,4 +1,5 @@
-//! Checks the shared library: its SONAME, the libraries it needs, and the symbols it exports.
+//! Checks the shared library: its SONAME, the libraries it needs, the symbols it exports, and that it runs a
+//! program that was compiled with an earlier version.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,9 @@ use crate::tools;
 
 /// The libraries that it may need at run time. The loader is part of libc.
 const MAY_NEED: [&str; 3] = ["libc.so", "libgcc_s.so", "ld-linux"];
+
+/// A program that was compiled with an earlier version.
+const OLD_PROGRAM: &str = "tests/abi/compatible/program-0.2-x86_64";
 
 /// The intended maximum size of the stripped library. It is printed, not enforced.
 const SIZE_BUDGET_KIB: u64 = 450;
@@ -23,17 +27,23 @@ pub fn build(ws: &Workspace) -> Result<PathBuf, String> {
 
 /// Adds the compiler flags that a C program needs for the library in that folder.
 pub fn link(ws: &Workspace, folder: &Path, compile: &mut Command) -> Result<(), String> {
+    link_soname(ws, folder)?;
+    compile.arg(format!("-I{}", ws.root.join("include").display()));
+    compile.arg(format!("-L{}", folder.display())).arg("-lkeepsock");
+    compile.arg(format!("-Wl,-rpath,{}", folder.display()));
+    Ok(())
+}
+
+/// cargo names the file libkeepsock.so; the loader searches for the SONAME.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, clippy::unnecessary_wraps))]
+fn link_soname(ws: &Workspace, folder: &Path) -> Result<(), String> {
     #[cfg(target_os = "linux")]
     {
-        // cargo names the file libkeepsock.so; the loader searches for the SONAME.
         let name = folder.join(soname(ws)?);
         let _ = std::fs::remove_file(&name);
         std::os::unix::fs::symlink("libkeepsock.so", &name)
             .map_err(|e| format!("link {}: {e}", name.display()))?;
     }
-    compile.arg(format!("-I{}", ws.root.join("include").display()));
-    compile.arg(format!("-L{}", folder.display())).arg("-lkeepsock");
-    compile.arg(format!("-Wl,-rpath,{}", folder.display()));
     Ok(())
 }
 
@@ -41,7 +51,8 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
     if !cfg!(target_os = "linux") {
         return Err(Stop::Skip("this check reads ELF files, which only Linux has".to_owned()));
     }
-    let library = build(ws)?.join("libkeepsock.so");
+    let folder = build(ws)?;
+    let library = folder.join("libkeepsock.so");
     let readelf = tools::READELF.need(ws)?;
     let nm = tools::NM.need(ws)?;
 
@@ -62,10 +73,21 @@ pub fn check(ws: &Workspace) -> Result<String, Stop> {
     }
     let size = format!("stripped {} KiB (F17: at most {SIZE_BUDGET_KIB})", size / 1024);
     println!("exports {} functions, {size}", exported.len());
+    wrong.extend(old_program(ws, &folder).err());
     if !wrong.is_empty() {
         return Err(Stop::Fail(wrong.join("; ")));
     }
     Ok(format!("{} functions; {size}; needs {}", exported.len(), needed.join(", ")))
+}
+
+/// Runs a program that was compiled with the headers of version 0.2 (A3).
+fn old_program(ws: &Workspace, folder: &Path) -> Result<(), String> {
+    if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
+        println!("{OLD_PROGRAM} is for x86_64 with glibc");
+        return Ok(());
+    }
+    link_soname(ws, folder)?;
+    show(ws.command(ws.root.join(OLD_PROGRAM)).env("LD_LIBRARY_PATH", folder), MINUTE).map(|_| ())
 }
 
 /// The text of all headers.
@@ -88,11 +110,9 @@ fn soname(ws: &Workspace) -> Result<String, String> {
     version.map(soname_of).ok_or_else(|| "Cargo.toml has no version".to_owned())
 }
 
-/// The SONAME. Before 1.0 each minor version may break the ABI, so the SONAME contains it.
+/// The SONAME. A version that breaks the ABI has another major version, also before 1.0.
 fn soname_of(version: &str) -> String {
-    let parts = if version.starts_with("0.") { 2 } else { 1 };
-    let abi = version.split('.').take(parts).collect::<Vec<_>>().join(".");
-    format!("libkeepsock.so.{abi}")
+    format!("libkeepsock.so.{}", version.split('.').next().unwrap_or(version))
 }
 
 /// The text in brackets of the entries of one kind in the output of `readelf -d`.
@@ -214,11 +234,11 @@ mod tests {
 
     #[test]
     fn soname_contains_the_version_that_may_break_the_abi() {
-        assert_eq!(soname_of("0.1.7"), "libkeepsock.so.0.1");
+        assert_eq!(soname_of("0.1.7"), "libkeepsock.so.0");
         assert_eq!(soname_of("1.2.3"), "libkeepsock.so.1");
-        assert!(wrong_soname(&["libkeepsock.so.0.1".into()], "libkeepsock.so.0.1").is_none());
-        assert!(wrong_soname(&["libkeepsock.so.0.1".into()], "libkeepsock.so.0.2").is_some());
-        assert!(wrong_soname(&[], "libkeepsock.so.0.1").is_some());
+        assert!(wrong_soname(&["libkeepsock.so.0".into()], "libkeepsock.so.0").is_none());
+        assert!(wrong_soname(&["libkeepsock.so.0".into()], "libkeepsock.so.1").is_some());
+        assert!(wrong_soname(&[], "libkeepsock.so.0").is_some());
     }
 
     #[test]

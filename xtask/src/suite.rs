@@ -118,7 +118,7 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
     });
     steps.step("fuzz targets", || fuzz::check(ws));
     compilations(ws, steps);
-    // A1, F17: exported names, SONAME and needed libraries; the size is printed.
+    // A1, A3, F17: exported names, SONAME, needed libraries, a program of version 0.2; the size is printed.
     steps.step("shared library", || abi_check::check(ws));
     // A2: the documentation has no warning.
     steps.step("documentation", || {

@@ -18,10 +18,10 @@ pub use five_tuple::*;
 pub use framing::*;
 pub use log::*;
 
-/// The version of this header: 0.1.0. keepsock_version() returns the version of the library.
+/// The version of this header: 0.2.0. keepsock_version() returns the version of the library.
 pub const KEEPSOCK_VERSION_MAJOR: i32 = 0;
 /// See KEEPSOCK_VERSION_MAJOR.
-pub const KEEPSOCK_VERSION_MINOR: i32 = 1;
+pub const KEEPSOCK_VERSION_MINOR: i32 = 2;
 /// See KEEPSOCK_VERSION_MAJOR.
 pub const KEEPSOCK_VERSION_PATCH: i32 = 0;
 
@@ -44,7 +44,7 @@ pub type keepsock_fd = usize;
 #[cfg(not(windows))]
 pub type keepsock_fd = std::ffi::c_int;
 
-/// Returns the version of the library: "0.1.0".
+/// Returns the version of the library: "0.2.0".
 ///
 /// @return A static string.
 #[unsafe(no_mangle)]

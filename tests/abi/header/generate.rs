@@ -38,7 +38,7 @@ pub const TOPICS: [&str; 12] = [
 const WIDTH: usize = 100;
 
 /// The line of each header that its functions do not repeat.
-const SINCE: &str = "@since 0.1, unless the comment of a function names a later version.";
+const SINCE: &str = "@since 0.2, unless the comment of a function names a later version.";
 
 /// A declaration that cbindgen found.
 struct Declaration {
