@@ -235,6 +235,8 @@ impl ClientSocket {
         let Some(io) = self.begin_close() else {
             return Ok(());
         };
+        // The address is queried before the descriptor is closed, for later calls of five_tuple.
+        self.local_address(Some(io.socket()));
         let others = self.other_calls_wait(&io);
         if self.closes_in_background() && !others {
             let closed = self.finish_in_background(io).and_then(|()| self.check_write_completed());
@@ -245,8 +247,6 @@ impl ClientSocket {
         if let Err(Cause::Over(kind, _)) = &drained {
             self.set_close_reason_of(*kind);
         }
-        // The address is queried before the descriptor is closed, for later calls of five_tuple.
-        self.local_address(Some(io.socket()));
         self.close_now(&io);
         let closed = match drained {
             // Another thread aborted the connection while this thread discarded input.

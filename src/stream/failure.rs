@@ -148,6 +148,19 @@ impl ClientSocket {
         }
     }
 
+    /// Fails if a write of one byte would fail because of an end that is known. A write of no bytes
+    /// makes no system call that would report the end.
+    #[cold]
+    pub(super) fn check_empty_write(&self) -> Result<(), Cause> {
+        self.require_writable()?;
+        let ended = if self.has(HALF_CLOSED) {
+            Some(Cause::Over(ErrorKind::WrongState, None))
+        } else {
+            self.stored_error().or_else(|| self.rest_first())
+        };
+        ended.map_or(Ok(()), Err)
+    }
+
     /// The error that ended the connection, if there is one.
     #[inline]
     pub(super) fn recorded_error(&self, io: &InUse<'_>) -> Option<Cause> {

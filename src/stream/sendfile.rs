@@ -30,7 +30,8 @@ impl ClientSocket {
     /// The write timeout limits the whole call, except the time that the disk needs. Writes of other
     /// threads come before or after the whole file. The call does not use the position of the file,
     /// and moves it on Windows only. If the file changes during the call, the peer may receive old and
-    /// new bytes.
+    /// new bytes. If the file becomes shorter, the result is the number of sent bytes. With `u64::MAX`
+    /// the call also writes what another program appends during the call.
     ///
     /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
     /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and
@@ -99,6 +100,13 @@ impl ClientSocket {
         let mut at = offset;
         let sent = self.lock_writes(&io, &timeout).map_err(SendError::Socket).and_then(|guard| {
             self.prepare_write(&io, &mut timeout, &guard).map_err(SendError::Socket)?;
+            if offset == end {
+                self.check_empty_write().map_err(SendError::Socket)?;
+                // No byte is sent, so only a read finds a descriptor that is not a file. No file has
+                // a byte at the largest offset, and the kernel rejects a read there.
+                let checked = offset.min(i64::MAX as u64 - 1);
+                sys::read_at(file, &mut [0], checked).map_err(SendError::File)?;
+            }
             let sent = self.send_range(&io, &mut timeout, file, &mut at, end);
             // A file that was sent in part is an incomplete message, so no heartbeat may follow.
             let done = usize::try_from(at - offset).unwrap_or(usize::MAX);

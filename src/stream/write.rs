@@ -93,7 +93,8 @@ impl ClientSocket {
         let io = self.enter("write")?;
         self.require_nonempty(buf.len())?;
         if buf.is_empty() {
-            return Ok(0);
+            let checked = self.check_empty_write().map(|()| 0);
+            return checked.map_err(|cause| self.to_stop("write", cause, 0));
         }
         let mut timeout = CallTimeout::new(&self.write_timeout, None);
         let written = self.lock_writes(&io, &timeout).and_then(|guard| {
@@ -138,13 +139,14 @@ impl ClientSocket {
             return self.write_slow(io, None, buf, None, 0, None);
         };
         let flags = self.flags.load(Ordering::SeqCst);
-        if flags & SLOW_WRITE != 0 || buf.len() > MAX_CALL_BYTES {
-            if flags & SLOW_WRITE != UNWRITTEN || buf.len() > MAX_CALL_BYTES {
+        // No bytes, or more than one call may transfer.
+        let is_special = buf.len().wrapping_sub(1) >= MAX_CALL_BYTES;
+        if flags & SLOW_WRITE != 0 || is_special {
+            if flags & SLOW_WRITE != UNWRITTEN || is_special {
                 return self.write_slow(io, Some(guard), buf, None, 0, None);
             }
             // The first write of the connection. If the kernel accepts nothing, `write_slow` sets
-            // the flag again. A write of zero bytes also clears the flag; its only effect is that
-            // the close sends FIN.
+            // the flag again.
             self.flags.fetch_and(!UNWRITTEN, Ordering::Relaxed);
         }
         let start = (flags & WRITE_TIMEOUT != 0).then(Tick::now);
@@ -192,6 +194,9 @@ impl ClientSocket {
                     self.note_accepted(self.flags.load(Ordering::Relaxed));
                 }
                 self.note_progress(done, buf.len());
+            }
+            if buf.is_empty() {
+                self.check_empty_write()?;
             }
             while done < buf.len() {
                 ClientSocket::check_time(&timeout, done)?;
@@ -276,6 +281,9 @@ impl ClientSocket {
         done: &mut usize,
         total: usize,
     ) -> StdResult<(), Cause> {
+        if total == 0 {
+            self.check_empty_write()?;
+        }
         let max = self.max_call_len(timeout, total);
         while !left.is_empty() {
             ClientSocket::check_time(timeout, *done)?;

@@ -20,6 +20,8 @@ both_apis![
     send_file_to_fast_reader_lets_others_run,
     send_file_that_becomes_shorter_resets_only_its_connection,
     send_file_without_the_bytes_is_rejected,
+    send_file_with_wrong_size_is_rejected,
+    send_file_sends_the_end_at_the_time_of_the_call,
     send_file_contains_no_heartbeat,
     send_file_as_reply_stops_reading,
     send_file_of_short_files_as_replies_stops_reading,
@@ -186,6 +188,54 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     );
     conn.close();
     fails(conn.send_file(file.as_raw_fd(), 0, 1), ErrorKind::Closed);
+}
+
+/// I5, E2: a file whose size is larger than its content, as in /sys, is rejected before a byte of it is
+/// sent, unless the requested bytes exist.
+fn send_file_with_wrong_size_is_rejected<A: Api>() {
+    let names = ["/sys/kernel/mm/transparent_hugepage/enabled", "/sys/devices/system/cpu/online"];
+    let Some(mut file) = names.iter().find_map(|name| File::open(name).ok()) else {
+        skip("this machine has no file in /sys")
+    };
+    let size = file.metadata().unwrap().len();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).unwrap();
+    let len = content.len() as u64;
+    assert!(len > 0 && len < size, "{len}, {size}");
+    let (_server, service, client, conn, _told) = served::<A>(&[], &[]);
+    for (offset, requested, why) in [
+        (0, u64::MAX, "pass the number of bytes"),
+        (1, u64::MAX, "pass the number of bytes"),
+        (0, size, "does not have"),
+        (0, len + 1, "does not have"),
+        (len, 1, "does not have"),
+    ] {
+        let sent = conn.send_file(file.as_raw_fd(), offset, requested);
+        let failure = fails(sent, ErrorKind::InvalidArgument);
+        assert!(failure.message.contains(why), "{offset}, {requested}: {failure:?}");
+    }
+    assert_eq!((conn.queued(), service.stats().sent), (0, 0));
+    conn.send_file(file.as_raw_fd(), 0, len).unwrap();
+    assert_eq!(some(&client, content.len()), content);
+    assert!(conn.is_open());
+}
+
+/// I5: `u64::MAX` is the end of the file at the time of the call. A file that grows, and a path that
+/// leads to another file later, change nothing.
+fn send_file_sends_the_end_at_the_time_of_the_call<A: Api>() {
+    let content = bytes(MUCH);
+    let dir = TempDir::new();
+    std::fs::write(dir.path("file"), &content).unwrap();
+    std::fs::write(dir.path("new"), b"new").unwrap();
+    let (_server, _service, client, conn, _told) = served::<A>(&[], &[]);
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.read(true).append(true).open(dir.path("file")).unwrap();
+    conn.send_file(file.as_raw_fd(), 0, u64::MAX).unwrap();
+    conn.close();
+    assert!(conn.queued() > 0);
+    file.write_all(b"appended").unwrap();
+    std::fs::rename(dir.path("new"), dir.path("file")).unwrap();
+    assert!(all(&client) == content);
 }
 
 /// I5, K5: no heartbeat is sent inside a file, however slowly the peer reads.

@@ -133,8 +133,15 @@ fn five_tuple_after_close_is_readable<A: Api>() {
     // wildcard listener does not get its address from the listener.
     let server = A::listen("0.0.0.0:0", &[]).unwrap();
     let here = format!("127.0.0.1:{}", server.port());
-    let ends: [fn(&A::Client); 3] =
-        [|c| c.close().unwrap(), |c| c.abort(), |c| drop(c.release().unwrap())];
+    let ends: [fn(&A::Client); 4] = [
+        |c| c.close().unwrap(),
+        |c| {
+            c.set_nonblocking(true).unwrap();
+            c.close().unwrap();
+        },
+        |c| c.abort(),
+        |c| drop(c.release().unwrap()),
+    ];
     for end in ends {
         let client = A::connect(&here, &[]).unwrap();
         let accepted = server.accept().unwrap();

@@ -1,7 +1,7 @@
 //! I5: files to sockets, without SIGPIPE (I2).
 
 use crate::support::libc;
-use crate::support::os::AsRawFd;
+use crate::support::os::{AsRawFd, RawFd};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,7 @@ both_apis![
     send_file_keeps_pending_sigpipe_of_program,
     send_file_of_other_descriptor_fails,
     send_file_of_proc_file_succeeds,
+    send_file_of_changing_file_returns_the_sent_bytes,
     send_file_after_shutdown_write_fails,
 ];
 
@@ -439,10 +440,15 @@ fn send_file_of_other_descriptor_fails<A: Api>() {
         (p.client.fd().unwrap(), "the file is a pipe or a socket"),
         (directory.as_raw_fd(), "the file is a directory"),
         (written.as_raw_fd(), "not open for reading"),
+        (i32::MAX as RawFd, ""),
     ] {
-        let failure = fails(p.client.send_file(fd, 0, 10), ErrorKind::InvalidArgument);
-        assert!(failure.message.contains(why), "{failure:?}");
-        assert_eq!(failure.transferred, 0);
+        // No bytes, and an offset at which no file has a byte.
+        for (offset, len) in [(0, 10), (0, 0), (5, 0), (i64::MAX as u64, 5)] {
+            let sent = p.client.send_file(fd, offset, len);
+            let failure = fails(sent, ErrorKind::InvalidArgument);
+            assert!(failure.message.contains(why), "{offset}, {len}: {failure:?}");
+            assert_eq!(failure.transferred, 0);
+        }
     }
     let zero = File::open("/dev/zero").unwrap();
     for offset in [0, 5] {
@@ -454,6 +460,43 @@ fn send_file_of_other_descriptor_fails<A: Api>() {
     p.accepted.read_exact(&mut [1; 3]).unwrap();
     p.client.write_all(b"all the same\n").unwrap();
     assert_eq!(p.accepted.read_line(64).unwrap(), "all the same");
+}
+
+/// I5: a file that becomes shorter during the call ends it, and the call returns the number of sent
+/// bytes. A file that grows is sent up to its new end, or up to the requested length.
+fn send_file_of_changing_file_returns_the_sent_bytes<A: Api>() {
+    const LEN: usize = MORE_THAN_FITS;
+    let shorter: fn(&File) = |file| file.set_len(1).unwrap();
+    let longer: fn(&File) = |file| file.set_len(LEN as u64 + 100_000).unwrap();
+    for transport in TRANSPORTS {
+        for timeout in [INFINITE, 60_000] {
+            for (change, len, expected) in [
+                (shorter, u64::MAX, None),
+                (shorter, LEN as u64, None),
+                (longer, LEN as u64, Some(LEN)),
+                (longer, u64::MAX, Some(LEN + 100_000)),
+            ] {
+                let p = small_pair::<A>(transport);
+                p.client.set_write_timeout(timeout).unwrap();
+                let file = system::blank_file(LEN as u64);
+                thread::scope(|scope| {
+                    let send = scope.spawn(|| {
+                        let sent = p.client.send_file(file.as_raw_fd(), 0, len);
+                        p.client.shutdown_write().unwrap();
+                        sent.unwrap() as usize
+                    });
+                    // The call waits for the peer, which has read one byte.
+                    p.accepted.read_exact(&mut [0]).unwrap();
+                    change(&file);
+                    let got = 1 + read_all::<A>(&p.accepted).len();
+                    let sent = send.join().unwrap();
+                    assert_eq!(got, sent, "{transport:?}, {timeout}, {len}");
+                    assert_eq!(sent, expected.unwrap_or(sent));
+                    assert!(expected.is_some() || sent < LEN, "{sent}");
+                });
+            }
+        }
+    }
 }
 
 /// I5: files that sendfile(2) does not support are read and sent.

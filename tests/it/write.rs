@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::{
-    Api, Client, INFINITE, Opt, TRANSPORTS, Token, Transport, fails, pair, promptly, small_pair,
-    system, timed, with_raw_peer,
+    Api, Client, INFINITE, Opt, Pair, TRANSPORTS, Token, Transport, eventually, fails, pair,
+    promptly, small_pair, system, timed, with_raw_peer,
 };
 use keepsock::{ErrorKind, Framing, LengthFormat};
 
@@ -19,6 +19,7 @@ both_apis![
     write_slices_sends_buffers_in_order,
     write_returns_the_accepted_bytes,
     write_of_zero_bytes_succeeds,
+    write_of_zero_bytes_fails_after_a_known_end,
     write_to_peer_that_never_reads_times_out,
     write_timeout_that_is_short_is_exact,
     write_deadline_covers_the_whole_call,
@@ -37,6 +38,7 @@ both_apis![
     }
 ];
 
+type AnyWrite<'a, A> = dyn Fn(&<A as Api>::Client, &[u8]) -> support::Outcome<()> + 'a;
 type Call<A> = fn(&<A as Api>::Client) -> support::Outcome<()>;
 type WriteCall<A> = fn(&<A as Api>::Client, &[u8]) -> support::Outcome<()>;
 
@@ -185,6 +187,50 @@ fn write_of_zero_bytes_succeeds<A: Api>() {
         p.client.write_slices(&[b"", b""]).unwrap();
         p.client.shutdown_write().unwrap();
         assert_eq!(p.accepted.read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
+/// I1, E2: after the end of the write side a write of zero bytes fails as a write of one byte does,
+/// in each mode.
+fn write_of_zero_bytes_fails_after_a_known_end<A: Api>() {
+    let file = system::blank_file(1);
+    let fd = file.as_raw_fd();
+    let framing = Framing::Raw;
+    let calls: [&AnyWrite<A>; 5] = [
+        &|c, bytes| c.write(bytes).map(drop),
+        &|c, bytes| c.write_all(bytes),
+        &|c, bytes| c.write_slices(&[bytes]),
+        &|c, bytes| c.write_message(&framing, bytes),
+        &|c, bytes| c.send_file(fd, 0, bytes.len() as u64).map(drop),
+    ];
+    let ends: [fn(&Pair<A>) -> ErrorKind; 3] = [
+        |p| {
+            p.client.shutdown_write().unwrap();
+            ErrorKind::WrongState
+        },
+        |p| {
+            p.client.write_all(b"unread").unwrap();
+            p.accepted.abort();
+            eventually("a write fails", || p.client.write_all(b"x").is_err());
+            ErrorKind::Reset
+        },
+        |p| {
+            p.client.close().unwrap();
+            ErrorKind::Closed
+        },
+    ];
+    for transport in TRANSPORTS {
+        for (nonblocking, end) in [false, true].into_iter().flat_map(|b| ends.map(|end| (b, end))) {
+            let p = pair::<A>(transport);
+            p.client.set_nonblocking(nonblocking).unwrap();
+            let kind = end(&p);
+            for (number, call) in calls.iter().enumerate() {
+                for bytes in [&b"x"[..], b""] {
+                    println!("{transport:?}, {nonblocking}, {number}, {bytes:?}");
+                    fails(call(&p.client, bytes), kind);
+                }
+            }
+        }
     }
 }
 

@@ -245,10 +245,13 @@ pub unsafe extern "C" fn keepsock_client_write_slices(
 
 /// Writes a part of a file (sendfile(2)).
 ///
-/// The function writes `len` bytes from `offset`, or fewer, if the file ends earlier. One write
-/// timeout covers the whole call. If the call fails, keepsock_error_transferred() returns the number
-/// of bytes that the kernel accepted. Bytes that other threads write come before or after the part.
-/// The call does not use the file's own position, and changes it on Windows only.
+/// The function writes `len` bytes from `offset`, or fewer, if the file ends earlier or becomes
+/// shorter during the call: compare `written`. With UINT64_MAX the function also writes what another
+/// program appends during the call.
+///
+/// One write timeout covers the whole call. If the call fails, keepsock_error_transferred() returns
+/// the number of bytes that the kernel accepted. Bytes that other threads write come before or after
+/// the part. The call does not use the file's own position, and changes it on Windows only.
 ///
 /// On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
 /// sendfile(2) rejects the file, the library reads the file in pieces and sends them. After success

@@ -520,7 +520,11 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 /// keepsock_conn_close() and keepsock_conn_shutdown_write() send the file first. If the close
 /// timeout expires before that, the connection is reset. If the file becomes shorter or cannot be
 /// read after a part of the file was sent, the library resets the connection
-/// (KEEPSOCK_CLOSE_FILE_FAILED).
+/// (KEEPSOCK_CLOSE_FILE_FAILED), because the peer expects the rest. Bytes that are appended to the
+/// file after the call are not sent.
+///
+/// Linux does not know the size of a file of /proc or /sys. The library rejects UINT64_MAX for such
+/// a file, and a `len` above its content.
 ///
 /// @code
 /// static void on_data(keepsock_conn conn, const void *buf, size_t len, void *user)
@@ -537,8 +541,9 @@ pub unsafe extern "C" fn keepsock_conn_send_slices(
 /// @param len     The number of bytes. UINT64_MAX means up to the present end of the file.
 /// @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
-///     down or freed the service, or a timeout or limit ended it; or the file became shorter during
-///     the call, after a part of the file was sent
+///     down or freed the service, or a timeout or limit ended it; or the file became shorter or
+///     could not be read after a part of it was sent, whose length keepsock_error_transferred()
+///     returns
 ///   - KEEPSOCK_ERR_STALLED: the file exceeds the queue limit; the library resets the connection. Or
 ///     the peer accepted no data for dead_after, with fail_on_stall
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory to queue the file; nothing was sent

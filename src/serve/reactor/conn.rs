@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::conn_table::{
     CLOSED, CLOSING, ConnEntry, FIN_SENT, FIN_WANTED, PAUSED, READ_PENDING, RESET_PENDING,
 };
-use super::file_part::FilePart;
+use super::file_part::{FileFailure, FilePart};
 use super::send::SendOutcome;
 use super::send_queue::Body;
 use super::send_queue::MAX_FILES;
@@ -170,7 +170,13 @@ impl Connection {
     /// - The errors of [`send`](Connection::send).
     ///
     /// If the file becomes shorter or cannot be read after a part of it was sent, the service resets
-    /// the connection with [`FileFailed`](crate::CloseReason::FileFailed).
+    /// the connection with [`FileFailed`](crate::CloseReason::FileFailed), because the peer expects the
+    /// rest. If that happens during the call, the error is `Closed`, and
+    /// [`Error::transferred`](crate::Error::transferred) returns the length of the part. Bytes that
+    /// another program appends later are not sent.
+    ///
+    /// Linux does not know the size of a file of `/proc` or `/sys`. The library rejects `u64::MAX` for
+    /// such a file, and a `len` above its content.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -192,12 +198,16 @@ impl Connection {
         match self.service.send_file(self.index, self.generation, part) {
             Ok(SendOutcome::Accepted | SendOutcome::Dropped) => Ok(()),
             Ok(other) => Err(self.send_error(other).during(OPERATION)),
-            Err(None) => {
-                let short = Error::new(ErrorKind::InvalidArgument, OPERATION);
-                Err(self.at(short.detail("the file has become shorter")))
-            }
-            Err(Some(e)) => {
-                Err(self.at(Error::os(OPERATION, &e).detail("the file cannot be read")))
+            Err(FileFailure { sent, cause }) => {
+                let error = match cause {
+                    _ if sent > 0 => Error::new(ErrorKind::Closed, OPERATION)
+                        .with_os_error(cause.and_then(|e| e.raw_os_error()))
+                        .detail("the file ended or could not be read after a part of it was sent"),
+                    None => Error::new(ErrorKind::InvalidArgument, OPERATION)
+                        .detail("the file has become shorter"),
+                    Some(e) => Error::os(OPERATION, &e).detail("the file cannot be read"),
+                };
+                Err(self.at(error).after_bytes(sent))
             }
         }
     }

@@ -39,6 +39,14 @@ pub(super) enum Stopped {
     File(Option<io::Error>),
 }
 
+/// The failure of a file that a call sends, before or after a part of it was sent.
+pub(super) struct FileFailure {
+    /// The number of bytes that the kernel has accepted.
+    pub sent: usize,
+    /// `None`: the file has become shorter.
+    pub cause: Option<io::Error>,
+}
+
 impl FilePart {
     /// Duplicates the descriptor, and checks that the file has the bytes.
     pub(super) fn new(
@@ -72,23 +80,23 @@ impl FilePart {
             _ => len,
         };
         let end = offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok());
-        let is_short = size.is_none_or(|size| end.is_none_or(|end| end > size));
-        // A file whose size is not known, or is less, is read at the last byte: files of /proc have
-        // the size 0. Others are read at the first one. The read also finds a descriptor that is not
-        // open for reading.
+        // The last byte is read: files of /proc have the size 0, and files of /sys a size that is
+        // larger than their content. The read also finds a descriptor that is not open for reading.
         let checked = match end {
-            Some(end) if is_short && !to_end => end.saturating_sub(1).max(offset),
+            Some(end) if len > 0 => end - 1,
             _ => offset,
         };
         // No file has a byte at the largest offset, and the kernel rejects a read there.
         let checked = checked.min(i64::MAX as u64 - 1);
-        let read = sys::read_at(sys::file_of(&file), &mut [0], checked).map_err(unreadable)?;
-        if to_end && (size.is_none() || len == 0 && read > 0) {
+        let has_byte =
+            sys::read_at(sys::file_of(&file), &mut [0], checked).map_err(unreadable)? > 0;
+        if to_end && (size.is_none() || has_byte != (len > 0)) {
             return Err(invalid(
                 "the size of the file is not known: pass the number of bytes".to_owned(),
             ));
         }
-        if !to_end && len > 0 && (end.is_none() || is_short && read == 0) {
+        if !to_end && len > 0 && (end.is_none() || !has_byte) {
+            let size = size.filter(|size| end.is_none_or(|end| end > *size));
             let size = size.map_or_else(String::new, |size| format!(" of {size} bytes"));
             return Err(invalid(format!(
                 "the file{size} does not have {len} bytes from offset {offset}"

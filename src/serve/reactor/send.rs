@@ -9,7 +9,7 @@ use super::conn_table::{
     CLOSED, CLOSING, ConnEntry, FAILED, READ_PENDING, REGISTERED, RESET_PENDING, THROTTLED,
     WATCHES_WRITABLE, WROTE,
 };
-use super::file_part::{FilePart, Stopped};
+use super::file_part::{FileFailure, FilePart, Stopped};
 use super::send_queue::{Body, Message, PushOutcome};
 use super::{HERE, ReactorService};
 use crate::serve::capacity::MESSAGE_OVERHEAD;
@@ -245,14 +245,14 @@ impl ReactorService {
         if dropped == Dropped::default() { SendOutcome::Accepted } else { SendOutcome::Dropped }
     }
 
-    /// Sends a part of a file after the queued messages, or queues it. An error is about the file;
-    /// then nothing was sent.
+    /// Sends a part of a file after the queued messages, or queues it. An error is about the file. If
+    /// a part of the file was sent, the connection will be reset.
     pub(super) fn send_file(
         &self,
         index: u32,
         generation: u32,
         mut part: FilePart,
-    ) -> StdResult<SendOutcome, Option<io::Error>> {
+    ) -> StdResult<SendOutcome, FileFailure> {
         let entry = self.table.lock(index).filter(|entry| entry.generation == generation);
         let Some(mut guard) = entry else {
             return Ok(SendOutcome::Closed);
@@ -272,7 +272,8 @@ impl ReactorService {
         }
         // sendfile(2) has no flag that prevents a wait, unlike all other calls of the loops.
         if sys::SENDS_FILES {
-            sys::set_nonblocking(sys::borrow(socket), true).map_err(Some)?;
+            sys::set_nonblocking(sys::borrow(socket), true)
+                .map_err(|e| FileFailure { sent: 0, cause: Some(e) })?;
         }
         let (mut done, mut stopped) = (0, Stopped::Blocked);
         if entry.queue.as_ref().is_none_or(|queue| queue.is_empty()) {
@@ -286,12 +287,13 @@ impl ReactorService {
                 self.traffic.count_written(part.len());
                 return Ok(SendOutcome::Accepted);
             }
-            Stopped::File(error) if done == 0 => return Err(error),
-            Stopped::File(_) => {
-                self.traffic.count_written(done as u64);
-                self.file_failed(entry);
-                self.schedule(entry, index);
-                return Ok(SendOutcome::Failed(CloseReason::FileFailed));
+            Stopped::File(cause) => {
+                if done > 0 {
+                    self.traffic.count_written(done as u64);
+                    self.file_failed(entry);
+                    self.schedule(entry, index);
+                }
+                return Err(FileFailure { sent: done, cause });
             }
             Stopped::Connection(e) => return Ok(self.record_error(entry, index, &e)),
             Stopped::NoMemory => self.schedule_retry(entry),
