@@ -296,6 +296,9 @@ pub(crate) fn bind_and_listen(
         // Members of the initial group get no access.
         sys::narrow_socket(socket, if changes_owner { 0 } else { mode });
     }
+    // bind(2) creates the file, and only a descriptor of the file identifies it for its removal.
+    // Without a free descriptor the call fails before it creates the file.
+    let reserve = sys::call("fcntl", || socket.try_clone_to_owned())?;
     // A free path needs no lock: bind(2) creates the file or fails.
     match SockRef::from(&socket).bind(name) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(name, path)? => {
@@ -310,7 +313,15 @@ pub(crate) fn bind_and_listen(
     }
     // The program may change its working directory before it closes the socket.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let own = sys::socket_file_identity(socket, path).ok();
+    drop(reserve);
+    let own = match sys::socket_file_identity(socket, path) {
+        // Another thread has taken the reserved descriptor. The file is stale, so that the next
+        // socket of this path replaces it.
+        Err(e) if sys::is_out_of_descriptors(&e) || sys::is_out_of_memory(&e) => {
+            return Err(e.into());
+        }
+        known => known.ok(),
+    };
     let file = SocketFile { path: absolute, identity: own, ownership: None };
     sys::set_socket_file(socket, path, wanted).map_err(|cause| {
         let detail = "unix_mode and unix_owner cannot be set on the file".to_owned();

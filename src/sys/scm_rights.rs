@@ -40,6 +40,8 @@ mod here {
     #[cfg(any(keepsock_linux, keepsock_kqueue))]
     use super::super::sockopt;
     use super::super::unix::{NO_SIGPIPE, flags};
+    #[cfg(keepsock_linux)]
+    use super::super::unix::{is_out_of_descriptors, is_out_of_memory};
     use super::*;
     use crate::sys::kernel;
 
@@ -237,7 +239,7 @@ mod here {
     /// Only the kernel knows the file for certain. Another user who can write a directory of the path can
     /// make the path lead to another file at any time. The kernel returns the file only to a process
     /// with CAP_NET_ADMIN in the network namespace, such as root. For another process the function opens
-    /// the path.
+    /// the path. A lack of descriptors is an error, because the path may lead to another file.
     #[cfg(keepsock_linux)]
     fn open_socket_file(socket: Borrowed<'_>, path: &Path) -> io::Result<std::fs::File> {
         use std::os::fd::{FromRawFd, OwnedFd};
@@ -247,8 +249,12 @@ mod here {
         // SAFETY: the request has no argument, and returns a new descriptor that only this function owns.
         unsafe {
             let file = kernel::ioctl(socket.as_raw_fd(), SIOCUNIXFILE as _, no_argument);
-            if let Ok(file) = check_int(file) {
-                return Ok(OwnedFd::from_raw_fd(file).into());
+            match check_int(file) {
+                Ok(file) => return Ok(OwnedFd::from_raw_fd(file).into()),
+                Err(e) if is_out_of_descriptors(&e) || is_out_of_memory(&e) => {
+                    return Err(e);
+                }
+                Err(_) => {}
             }
         }
         // The standard library removes O_PATH from the flags of a program with musl, whose O_ACCMODE

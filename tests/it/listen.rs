@@ -17,13 +17,13 @@ use std::time::Duration;
 use crate::support;
 #[cfg(feature = "datagram")]
 use crate::support::Datagrams as _;
-use crate::support::limits;
 use crate::support::{
     Api, Client, INFINITE, Opt, Server, TempDir, Transport, fails, pair_with, promptly, system,
     timed,
 };
 #[cfg(feature = "serve")]
 use crate::support::{Connection, On, Service};
+use crate::support::{limits, process};
 use keepsock::ErrorKind;
 
 both_apis![
@@ -56,6 +56,7 @@ both_apis![
         listen_path_lock_held_names_the_lock,
         listen_path_of_a_bound_socket_is_in_use,
         listen_path_below_a_fifo_fails,
+        listen_path_without_descriptors_leaves_no_file,
     }
 ];
 
@@ -720,6 +721,47 @@ fn listen_stale_path_in_a_write_only_directory<A: Api>() {
     });
     mode(0o700);
     assert_eq!(names_in(&dir.path("d")), [""; 0]);
+}
+
+/// L5, E1: without a free descriptor the call reports that. It leaves no file, and no socket whose
+/// close leaves its file.
+#[cfg(feature = "datagram")]
+fn listen_path_without_descriptors_leaves_no_file<A: Api>() {
+    let test = "listen_path_without_descriptors_leaves_no_file";
+    process::in_process(&test_name!(A, test), Duration::from_secs(20), || {
+        let dir = TempDir::new();
+        let endpoint = dir.endpoint("s");
+        limits::limit_descriptors(64);
+        // The first calls of a process open more descriptors, and the first failure reads the headers.
+        drop(A::listen(&endpoint, &[]).unwrap());
+        fails(A::listen("", &[]).map(drop), ErrorKind::InvalidEndpoint);
+        fails(A::Datagram::bind("", &[]).map(drop), ErrorKind::InvalidEndpoint);
+        let mode = Opt::UnixMode(0o600);
+        let calls: [&dyn Fn() -> support::Outcome<()>; 3] = [
+            &|| A::listen(&endpoint, &[]).map(drop),
+            &|| A::listen(&endpoint, std::slice::from_ref(&mode)).map(drop),
+            &|| A::Datagram::bind(&endpoint, &[]).map(drop),
+        ];
+        for (number, call) in calls.iter().enumerate() {
+            let mut succeeded = false;
+            for free in 0..8 {
+                let open = || File::open("/dev/null");
+                let mut hoard: Vec<_> =
+                    std::iter::repeat_with(open).map_while(Result::ok).collect();
+                hoard.truncate(hoard.len() - free);
+                let outcome = call();
+                drop(hoard);
+                println!("call {number}, {free} descriptors: {outcome:?}");
+                assert!(succeeded <= outcome.is_ok());
+                match outcome {
+                    Ok(()) => succeeded = true,
+                    failed => drop(fails(failed, ErrorKind::NoDescriptors)),
+                }
+                assert_eq!(names_in(&dir.path("")), [""; 0]);
+            }
+            assert!(succeeded);
+        }
+    });
 }
 
 /// L5: a path below a file that is not a directory fails at once.
