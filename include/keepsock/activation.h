@@ -373,6 +373,8 @@ typedef struct {
  * @return KEEPSOCK_OK if the successor is ready, otherwise
  *   - KEEPSOCK_ERR_END_OF_STREAM: the successor exited, or freed its activation, before it was
  *     ready
+ *   - KEEPSOCK_ERR_MALFORMED: the successor, or a process that it started, wrote other bytes to
+ *     the socket of the handover than keepsock_activation_ready() does
  *   - KEEPSOCK_ERR_TIMED_OUT: the successor was not ready in time
  *   - KEEPSOCK_ERR_CANCELLED: the cancel token was fired
  *   - KEEPSOCK_ERR_NOT_FOUND: the program does not exist

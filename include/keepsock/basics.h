@@ -126,8 +126,8 @@ enum {
     /** The peer did not answer a heartbeat within the heartbeat timeout. Reads fail from now on,
         and the program should close the connection. */
     KEEPSOCK_ERR_HEARTBEAT_TIMEOUT = -18,
-    /** The peer sent a message with a length that is malformed in the framing of the call. The
-        bytes stay readable. */
+    /** The peer sent a message with a length that is malformed in the framing of the call: the
+        bytes stay readable. Or a PROXY header or the report of a successor process is malformed. */
     KEEPSOCK_ERR_MALFORMED = -19,
     /** The host, the service or the path of the Unix socket does not exist. */
     KEEPSOCK_ERR_NOT_FOUND = -30,

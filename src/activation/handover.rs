@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::note::{FileNote, Note, is_valid_name, successor_environment};
+use super::note::{FileNote, Note, READY_REPORT, is_valid_name, successor_environment};
 #[cfg(feature = "datagram")]
 use crate::datagram::DatagramSocket;
 use crate::io::cancel::CancelToken;
@@ -224,6 +224,8 @@ impl<'a> Handover<'a> {
     /// - [`EndOfStream`](ErrorKind::EndOfStream): the successor exited, or dropped its
     ///   [`Activation`](crate::Activation), before it was ready. The error has the exit status if
     ///   the successor has exited.
+    /// - [`Malformed`](ErrorKind::Malformed): the successor, or a process that it started, wrote other
+    ///   bytes to the channel of the handover than [`ready`](crate::Activation::ready) does.
     /// - [`TimedOut`](ErrorKind::TimedOut): the successor was not ready within `timeout`.
     /// - [`Cancelled`](ErrorKind::Cancelled): the token was fired.
     /// - [`NotFound`](ErrorKind::NotFound): the program does not exist.
@@ -297,6 +299,11 @@ impl<'a> Handover<'a> {
                 let what =
                     format!("dropped its Activation before it was ready, and {}", kill(process));
                 return Err(failed(ErrorKind::EndOfStream, &what));
+            }
+            Ok(Outcome::Unknown) => {
+                let what =
+                    format!("sent other bytes than its report of readiness, and {}", kill(process));
+                return Err(failed(ErrorKind::Malformed, &what));
             }
             Err(cause) => {
                 let when = match timeout.filter(|_| cause.kind() == ErrorKind::TimedOut) {
@@ -439,10 +446,11 @@ impl<'a> Handover<'a> {
             let waited = wait(socket, next_check, cancel, || false);
             // Before the read: the successor may report that it is ready and exit.
             let status = exit_status();
-            match (receive_ready(channel)?, status, waited) {
-                (Some(true), ..) => return Ok(Outcome::Ready),
+            match (receive_report(channel)?, status, waited) {
+                (Some(Report::Ready), ..) => return Ok(Outcome::Ready),
                 (_, Some(status), _) => return Ok(Outcome::Exited(status)),
-                (Some(false), None, _) => break,
+                (Some(Report::Unknown), None, _) => return Ok(Outcome::Unknown),
+                (Some(Report::Closed), None, _) => break,
                 (None, None, Err(cause)) => {
                     if cause.kind() != ErrorKind::TimedOut || deadline.has_passed() {
                         return Err(cause);
@@ -479,6 +487,18 @@ enum Outcome {
     Exited(sys::Ended),
     /// The successor continues, and has closed its end of the channel.
     Detached,
+    /// The successor continues, and has sent other bytes than the report that it is ready.
+    Unknown,
+}
+
+/// The bytes on the channel of a handover.
+enum Report {
+    /// The successor is ready.
+    Ready,
+    /// The successor has closed the channel.
+    Closed,
+    /// Other bytes than the report.
+    Unknown,
 }
 
 /// One descriptor of a handover. The file is returned to its socket before the descriptor is
@@ -532,11 +552,14 @@ fn cannot_start(program: &OsStr, why: &io::Error) -> Error {
     Error::new(kind, OPERATION).with_os_error(why.raw_os_error()).detail(what)
 }
 
-/// Reads the report of the successor. `Some(true)`: it is ready. `Some(false)`: it has closed the
-/// channel. `None`: there is no report yet.
-fn receive_ready(channel: &Owned) -> std::result::Result<Option<bool>, Cause> {
-    match sys::recv(sys::borrow(channel), &mut [0; 1], Wait::No) {
-        Ok(n) => Ok(Some(n == 1)),
+/// Reads the report of the successor. `None`: there is no report yet.
+fn receive_report(channel: &Owned) -> std::result::Result<Option<Report>, Cause> {
+    // One byte more than the report, to find what is longer.
+    let mut buf = [0; READY_REPORT.len() + 1];
+    match sys::recv(sys::borrow(channel), &mut buf, Wait::No) {
+        Ok(0) => Ok(Some(Report::Closed)),
+        Ok(n) if buf[..n] == *READY_REPORT => Ok(Some(Report::Ready)),
+        Ok(_) => Ok(Some(Report::Unknown)),
         Err(e) if ErrorKind::of(&e) == ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e.into()),
     }

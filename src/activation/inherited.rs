@@ -6,7 +6,9 @@ use socket2::Type;
 
 use super::OPERATION;
 use super::item::{Item, Unowned, is_file_of};
-use super::note::{self, HANDOVER, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, LISTEN_PIDFDID, Note};
+use super::note::{
+    self, HANDOVER, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, LISTEN_PIDFDID, Note, READY_REPORT,
+};
 #[cfg(feature = "datagram")]
 use crate::datagram::DatagramSocket;
 use crate::io::deadline::Deadline;
@@ -520,7 +522,7 @@ impl Activation {
             let _ = sys::forbid_sigpipe(sys::borrow(channel));
             // The buffer of the channel is empty, unless the predecessor has filled it. Then the
             // predecessor does not read, and a send would wait for as long as it wants.
-            match sys::send(sys::borrow(channel), b"1", Wait::No) {
+            match sys::send(sys::borrow(channel), READY_REPORT, Wait::No) {
                 Ok(_) => {}
                 // The predecessor has exited, and this process serves.
                 Err(e) if ErrorKind::of(&e) == ErrorKind::Reset => {}

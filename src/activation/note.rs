@@ -25,6 +25,9 @@ pub(super) const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The [`Note`] of a predecessor.
 pub(super) const HANDOVER: &str = "KEEPSOCK_HANDOVER";
 
+/// The report of a successor that it is ready, all bytes that it sends on the channel.
+pub(super) const READY_REPORT: &[u8] = b"1";
+
 /// The process that systemd's watchdog expects messages from (sd_watchdog_enabled(3)). Without the
 /// variable, any process of the service may send them.
 const WATCHDOG_PID: &str = "WATCHDOG_PID";

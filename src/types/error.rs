@@ -74,8 +74,8 @@ pub enum ErrorKind {
     /// the program should close the connection.
     #[error("heartbeat timeout")]
     HeartbeatTimeout = -18,
-    /// The peer sent a message with a length that is malformed in the framing of the call. The bytes
-    /// stay readable.
+    /// The peer sent a message with a length that is malformed in the framing of the call: the bytes
+    /// stay readable. Or a PROXY header or the report of a successor process is malformed.
     #[error("malformed message")]
     Malformed = -19,
     /// The host, the service or the path of the Unix socket does not exist.

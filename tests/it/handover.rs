@@ -1064,12 +1064,14 @@ fn port_0_matches_only_requested_port_0<A: Api>() {
 fn fails_and_goes_on<A: Api>(test: &str) {
     let again = |role: &str| successor(test, role, &[]);
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let ended = ErrorKind::EndOfStream;
+    let (ended, malformed) = (ErrorKind::EndOfStream, ErrorKind::Malformed);
     let cases = [
         (words(&["true"]), 20_000, ended, "exit status: 0"),
         (words(&["sh", "-c", "exit 3"]), INFINITE, ended, "exit status: 3"),
         (words(&["/bin/sh", "-c", "kill -9 $$"]), 20_000, ended, "signal: 9"),
         (words(&["sleep", "60"]), 100, ErrorKind::TimedOut, "was not ready within 100"),
+        (words(&["sh", "-c", "printf 2 >&5; exec sleep 60"]), 20_000, malformed, "other bytes"),
+        (words(&["sh", "-c", "printf 11 >&5; exec sleep 60"]), 20_000, malformed, "was killed"),
         (again("gives up"), 20_000, ended, "exit status: 5"),
         (again("goes on"), 20_000, ended, "before it was ready, and was killed: signal: 9"),
         (words(&["/nowhere/to/be/found"]), 20_000, ErrorKind::NotFound, "/nowhere"),
