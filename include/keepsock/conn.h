@@ -245,9 +245,9 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * @param len     The number of bytes. UINT64_MAX means up to the present end of the file.
  * @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
  *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
- *     down or freed the service, or a timeout or limit ended it; or the file became shorter or
- *     could not be read after a part of it was sent, whose length keepsock_error_transferred()
- *     returns
+ *     down or freed the service, or a timeout or limit ended it. Or the file became shorter or
+ *     could not be read after a part of it was sent: keepsock_error_transferred() returns the
+ *     number of sent bytes
  *   - KEEPSOCK_ERR_STALLED: the file exceeds the queue limit; the library resets the connection. Or
  *     the peer accepted no data for dead_after, with fail_on_stall
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory to queue the file; nothing was sent

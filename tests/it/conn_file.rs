@@ -190,8 +190,8 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     fails(conn.send_file(file.as_raw_fd(), 0, 1), ErrorKind::Closed);
 }
 
-/// I5, E2: a file whose size is larger than its content, as in /sys, is rejected before a byte of it is
-/// sent, unless the requested bytes exist.
+/// I5, E2: a file whose size is larger than its content, as in /sys, is rejected before a byte is sent,
+/// unless the requested bytes exist.
 fn send_file_with_wrong_size_is_rejected<A: Api>() {
     let names = ["/sys/kernel/mm/transparent_hugepage/enabled", "/sys/devices/system/cpu/online"];
     let Some(mut file) = names.iter().find_map(|name| File::open(name).ok()) else {
