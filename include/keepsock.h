@@ -17,7 +17,7 @@
  * keepsock_client_free(c);
  * @endcode
  *
- * To compile and link: cc program.c $(pkg-config --cflags --libs keepsock)
+ * To compile and link: `cc program.c $(pkg-config --cflags --libs keepsock)`
  *
  * This header includes the headers of all topics. Each of them can also be included alone:
  *
@@ -61,7 +61,7 @@
  *   open connections accept it also to turn keepalive or the heartbeat off.
  * - Options: a setter replaces the value that was set before. The value that the comment of an
  *   option names as the default restores it: NULL for a text, false, KEEPSOCK_INFINITE, 0, -1 or a
- *   number. For an option without such a value, and for lists (_add_ functions), create new
+ *   number. For an option without such a value, and for lists (`_add_` functions), create new
  *   options.
  * - Strings are UTF-8 and end with NUL. The library owns the text that it returns.
  * - Closing twice returns KEEPSOCK_OK. A closed object must still be freed.

@@ -287,7 +287,7 @@ fn chain_of_lists_is_a_fault() {
     let function = |returned: &str| Item {
         comment: format!("Does.\n\n@return {returned}"),
         text: "int32_t keepsock_do(keepsock_error **error)".to_owned(),
-        members: Vec::new(),
+        ..Item::default()
     };
     let faults = |returned: &str| faults_of_list(&function(returned)).len();
     assert_eq!(

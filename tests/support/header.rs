@@ -6,8 +6,10 @@ use std::path::Path;
 /// A declaration of the header.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
-    /// The documentation without the stars, or an empty text.
+    /// The documentation without the stars and the indentation, or an empty text.
     pub comment: String,
+    /// The documentation with the indentation of its lines.
+    pub indented: String,
     /// The declaration without comments, on one line. For a structure or an enumeration, without
     /// the text in braces.
     pub text: String,
@@ -58,6 +60,11 @@ pub fn last_name(text: &str) -> &str {
 }
 
 impl Item {
+    fn set_comment(&mut self, indented: String) {
+        self.comment = indented.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+        self.indented = indented;
+    }
+
     pub fn what(&self) -> What<'_> {
         let text = self.text.as_str();
         let mut words = text.split_whitespace();
@@ -185,18 +192,15 @@ impl<'a> Reader<'a> {
             };
             if let Some(rest) = self.rest.strip_prefix("/**<") {
                 self.rest = rest;
-                let comment = plain(self.skip_past("*/"));
+                let comment = indented(self.skip_past("*/"));
                 // The comment describes the value or the member before it.
-                if let Some(last) = items.last_mut().filter(|_| item.text.is_empty()) {
-                    last.comment = comment;
-                } else {
-                    item.comment = comment;
-                }
+                let before = items.last_mut().filter(|_| item.text.is_empty());
+                before.unwrap_or(&mut item).set_comment(comment);
                 continue;
             }
             if let Some(rest) = self.rest.strip_prefix("/*") {
                 self.rest = rest;
-                let text = plain(self.skip_past("*/"));
+                let text = indented(self.skip_past("*/"));
                 // The comment of a section belongs to no declaration.
                 if rest.starts_with('*') {
                     comment = text;
@@ -211,8 +215,9 @@ impl<'a> Reader<'a> {
                 let line = self.skip_past("\n").split("//").next().unwrap_or("").trim_end();
                 // A definition with a value. The include guard has none.
                 if line.starts_with("#define ") && line.split_whitespace().count() > 2 {
-                    let comment = std::mem::take(&mut comment);
-                    items.push(Item { comment, text: line.to_owned(), members: Vec::new() });
+                    let mut item = Item { text: line.to_owned(), ..Item::default() };
+                    item.set_comment(std::mem::take(&mut comment));
+                    items.push(item);
                 }
                 // The type on another platform.
                 if line == "#else" {
@@ -233,7 +238,7 @@ impl<'a> Reader<'a> {
                         if item.text == "enum" && items.last().is_some_and(Item::is_enum_type) {
                             let name = items.pop().unwrap_or_default();
                             item.text = format!("enum {}", last_name(&name.text));
-                            item.comment = name.comment;
+                            item.set_comment(name.indented);
                         }
                         items.push(std::mem::take(&mut item));
                     }
@@ -244,7 +249,7 @@ impl<'a> Reader<'a> {
                 }
                 c => {
                     if item.text.is_empty() && !c.is_whitespace() {
-                        item.comment = std::mem::take(&mut comment);
+                        item.set_comment(std::mem::take(&mut comment));
                     }
                     if !item.text.is_empty() || !c.is_whitespace() {
                         item.text.push(c);
@@ -259,8 +264,11 @@ fn is_closed(text: &str) -> bool {
     text.matches('(').count() == text.matches(')').count()
 }
 
-/// A comment without its stars.
-fn plain(comment: &str) -> String {
-    let lines = comment.lines().map(|line| line.trim_start().trim_start_matches('*').trim());
+/// A comment without its stars. The lines keep their indentation.
+pub fn indented(comment: &str) -> String {
+    let lines = comment.lines().map(|line| {
+        let line = line.trim_start().trim_start_matches('*');
+        line.strip_prefix(' ').unwrap_or(line).trim_end()
+    });
     lines.collect::<Vec<_>>().join("\n").trim().to_owned()
 }

@@ -31,10 +31,32 @@ pub fn cmake_user(ws: &Workspace, build: &Build) -> Result<String, Stop> {
         fs::remove_dir_all(&prefix).map_err(|e| format!("remove {}: {e}", prefix.display()))?;
     }
     build.install(ws, &prefix)?;
+    man_pages(ws, &prefix)?;
     let settings =
         [format!("CMAKE_PREFIX_PATH={}", prefix.display()), "CMAKE_BUILD_TYPE=Release".to_owned()];
     let source = ws.root.join("c_examples");
     Build::make(ws, &source, ws.target.join("cmake-installed"), &settings, &[])?.test(ws, ".")
+}
+
+/// Checks that each man page is installed, and that man(1) finds the page of a function.
+fn man_pages(ws: &Workspace, prefix: &Path) -> Result<(), Stop> {
+    let installed = prefix.join("share/man");
+    for section in ["man3", "man7"] {
+        let folder = ws.root.join("docs/man").join(section);
+        let pages = fs::read_dir(&folder).map_err(|e| format!("read {}: {e}", folder.display()))?;
+        for page in pages.flatten() {
+            let path = installed.join(section).join(page.file_name());
+            if !path.is_file() {
+                return Err(Stop::Fail(format!("{} is not installed", path.display())));
+            }
+        }
+    }
+    if let Some(man) = tools::on_path("man") {
+        let mut find = ws.command(man);
+        find.arg("-M").arg(&installed).args(["-w", "keepsock_client_connect"]);
+        capture(&mut find, MINUTE)?;
+    }
+    Ok(())
 }
 
 /// Compiles and runs a program with the flags of pkg-config: with the shared library, with the static

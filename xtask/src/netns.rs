@@ -190,6 +190,8 @@ pub fn prepare(ws: &Workspace) {
         tools::SOCAT,
         tools::SYSTEMD_SOCKET_ACTIVATE,
         tools::ABIDW,
+        tools::GROFF,
+        tools::MANDOC,
     ];
     for tool in tools {
         if let Err(reason) = tool.find_or_install(ws) {

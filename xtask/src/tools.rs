@@ -47,6 +47,8 @@ pub const UNSHARE: Tool = Tool { program: "unshare", apt: "util-linux", pip: Non
 pub const STRIP: Tool = Tool { program: "strip", apt: "binutils", pip: None };
 pub const CXX: Tool = Tool { program: "c++", apt: "g++", pip: None };
 pub const ABIDW: Tool = Tool { program: "abidw", apt: "abigail-tools", pip: None };
+pub const GROFF: Tool = Tool { program: "groff", apt: "groff-base", pip: None };
+pub const MANDOC: Tool = Tool { program: "mandoc", apt: "mandoc", pip: None };
 pub const TASKSET: Tool = Tool { program: "taskset", apt: "util-linux", pip: None };
 
 /// A library that C programs are compiled with, for comparison.
