@@ -103,11 +103,7 @@ fn headers(ws: &Workspace) -> Result<String, String> {
 }
 
 fn soname(ws: &Workspace) -> Result<String, String> {
-    let manifest = read_file(&ws.root.join("Cargo.toml"))?;
-    // The first version in the file is the package's.
-    let version =
-        manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.split('"').next());
-    version.map(soname_of).ok_or_else(|| "Cargo.toml has no version".to_owned())
+    ws.version().map(|version| soname_of(&version))
 }
 
 /// The SONAME. A version that breaks the ABI has another major version, also before 1.0.

@@ -22,6 +22,7 @@ mod mutants;
 mod netns;
 mod platforms;
 mod portable;
+mod reference;
 mod run;
 mod sanitize;
 mod servers;
@@ -76,6 +77,8 @@ cargo xtask <command>
                   unit tests do not find the change, except for those in xtask/mutants.txt
   dependencies    checks the license and source of each dependency, and the table in SECURITY.md
   demo            runs a push server and its clients, and explains each line of output
+  reference       writes the C reference as HTML to target/c-reference, with Doxygen. A warning is an
+                  error: an item of the headers without a comment, a name that does not exist
   counts          prints system calls, instructions and memory of keepsock, plain C, and other
                   libraries as a table
   counts --gate   the same, and fails if a budget is exceeded
@@ -113,6 +116,10 @@ fn main() -> ExitCode {
         ["demo"] => Box::new(demo::demo),
         ["counts"] => Box::new(|ws| Ok(counts::counts(ws, false)?)),
         ["counts", "--gate"] => Box::new(|ws| Ok(counts::counts(ws, true)?)),
+        ["reference"] => Box::new(|ws| {
+            println!("{}", reference::check(ws)?);
+            Ok(true)
+        }),
         ["portable"] => Box::new(portable::portable),
         ["faults"] => Box::new(|ws| faults::faults(ws, false)),
         ["faults", "--long"] => Box::new(|ws| faults::faults(ws, true)),

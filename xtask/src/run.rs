@@ -49,6 +49,15 @@ impl Workspace {
         self.target.join("tools")
     }
 
+    /// The version of the library.
+    pub fn version(&self) -> Result<String, String> {
+        let manifest = read_file(&self.root.join("Cargo.toml"))?;
+        // The first version in the file is the package's.
+        let version =
+            manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.split('"').next());
+        version.map(str::to_owned).ok_or_else(|| "Cargo.toml has no version".to_owned())
+    }
+
     /// A command that runs in the root of the workspace.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -10,7 +10,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Step, Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
-    models, msrv, netns, portable, sanitize, servers, soak, tools, wine,
+    models, msrv, netns, portable, reference, sanitize, servers, soak, tools, wine,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -126,6 +126,8 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
         show(doc.env("RUSTDOCFLAGS", "-Dwarnings"), LONG)?;
         Ok(String::new())
     });
+    // A2: Doxygen finds a comment for each item of the headers, and resolves each name.
+    steps.step("C reference", || reference::check(ws));
     // P1: the C examples build against the installed CMake package.
     steps.step("installed, CMake", || {
         let build = c_examples(ws, false)?;
