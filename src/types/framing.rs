@@ -695,6 +695,19 @@ mod tests {
         }
     }
 
+    /// I1: a splitter that continues a search does not search the bytes that were searched before.
+    #[test]
+    fn skip_continues_behind_the_searched_bytes() {
+        for framing in [Framing::Lines { max: 100 }, Framing::Delimited { delimiter: 10, max: 100 }]
+        {
+            let mut splitter = framing.splitter().unwrap();
+            SEARCHED.set(0);
+            splitter.skip(20);
+            assert_eq!(splitter.split(&[1; 30], false), Split::Incomplete);
+            assert_eq!(SEARCHED.get(), 10);
+        }
+    }
+
     /// V6: the error of a maximum that its length cannot represent.
     #[test]
     fn validate_names_the_greatest_maximum() {

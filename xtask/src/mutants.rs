@@ -63,10 +63,9 @@ const MACHINES: [Machine; 13] = [
     ),
     small("race", &["src/connect/race.rs"], &["connect::"]),
     small("framing", &["src/types/framing.rs"], &["types::framing::", "types::properties::"]),
-    whole(
+    small(
         "send_queue",
         &["src/serve/reactor/send_queue.rs"],
-        "serve",
         &["reactor::send_queue::", "reactor::properties::send_queue::"],
     ),
     small(

@@ -564,6 +564,69 @@ mod tests {
         assert_eq!(**message.shared().unwrap(), whole);
     }
 
+    /// I1: one system call sends all parts of a message, up to the maximum number of slices.
+    #[test]
+    fn slices_have_all_parts_of_a_message() {
+        let parts = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"c")];
+        let message = Message::new(Framing::Lines { max: 9 }, Body::Parts(&parts)).unwrap();
+        let (slices, count) = message.slices(1);
+        let slices: Vec<&[u8]> = slices[..count].iter().map(|slice| &**slice).collect();
+        assert_eq!(slices, [&b"b"[..], b"c", b"\n"]);
+    }
+
+    /// V6: a message of one piece is sent without slices if the framing adds nothing to it.
+    #[test]
+    fn plain_returns_the_body_that_is_the_whole_message() {
+        let format = crate::types::framing::LengthFormat::U8;
+        for (framing, len) in [
+            (Framing::Raw, 4),
+            (Framing::Fixed { len: 4 }, 4),
+            (Framing::Lines { max: 9 }, 5),
+            (Framing::Prefixed { format, max: 9 }, 5),
+        ] {
+            let message = Message::new(framing, Body::Whole(b"news")).unwrap();
+            assert_eq!(message.len(), len);
+            assert_eq!(message.plain(), (len == 4).then_some(&b"news"[..]));
+        }
+        let parts = [IoSlice::new(b"news")];
+        let message = Message::new(Framing::Raw, Body::Parts(&parts)).unwrap();
+        assert_eq!(message.plain(), None);
+    }
+
+    /// V8: a quarter of the queue limit is for replies, and at most 64 KiB.
+    #[test]
+    fn watermarks_are_a_quarter_of_the_limit_up_to_64_kib() {
+        assert_eq!(Watermarks::new(1000), Watermarks { high: 250, low: 125 });
+        let highest = Watermarks { high: 65_536, low: 32_768 };
+        assert_eq!((Watermarks::new(262_144), Watermarks::new(usize::MAX)), (highest, highest));
+    }
+
+    /// V3: a queue has up to 16 files, whether the earlier ones were sent or dropped.
+    #[test]
+    fn files_of_a_queue_are_limited() {
+        const KEEP: usize = 3 * MESSAGE_OVERHEAD;
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let mut queue = SendQueue::default();
+        for drops in [false, true, true] {
+            for number in queue.files..MAX_FILES {
+                assert!(queue.has_room_for_file(10), "file {number}");
+                let part = FilePart::new(sys::file_of(&file), 0, 10, "test").unwrap();
+                queue.push_file(part, 0, false, usize::MAX, OverflowPolicy::DropOldest);
+            }
+            assert!(!queue.has_room_for_file(10));
+            if drops {
+                let dropped = Dropped { messages: 13, bytes: 130 };
+                assert_eq!(queue.limit(KEEP, OverflowPolicy::DropOldest), Some(dropped));
+            } else {
+                queue.advance(130);
+            }
+            assert_eq!((queue.chunks.len(), queue.files), (3, 3));
+        }
+        // A queue of exactly the limit does not exceed it.
+        assert_eq!(queue.limit(KEEP, OverflowPolicy::Disconnect), Some(nothing()));
+        assert_eq!(queue.limit(KEEP - 1, OverflowPolicy::Disconnect), None);
+    }
+
     #[test]
     fn slices_are_limited_and_advance() {
         let mut queue = SendQueue::default();

@@ -287,7 +287,7 @@ impl ClientSocket {
         let len = bytes.len();
         *live.partial() = PartialHeartbeat { bytes, done: 0 };
         if self.continue_heartbeat(io, live, &guard)? > 0 {
-            live.note_heartbeat(len);
+            live.note_heartbeat(now, len);
         }
         Ok(())
     }

@@ -85,6 +85,19 @@ mod tests {
         Duration::from_millis(n)
     }
 
+    /// A pause has at least the minimum length, and replaces only pauses that it includes.
+    #[test]
+    fn note_keeps_pauses_that_follow_each_other() {
+        let mut pauses = Pauses::default();
+        pauses.note(S, MIN_PAUSE - ms(1));
+        assert!(pauses.pauses.is_empty());
+        pauses.note(S, MIN_PAUSE);
+        pauses.note(S + ms(200), ms(200));
+        assert_eq!(pauses.pauses.len(), 2);
+        pauses.note(S + ms(300), ms(101));
+        assert_eq!(pauses.pauses.len(), 2);
+    }
+
     /// A timeout restarts after the first pause of an idle period, and after one of twice the size.
     #[test]
     fn pauses_restart_a_timeout_once_for_each_size() {

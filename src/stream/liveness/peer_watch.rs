@@ -145,9 +145,21 @@ mod tests {
             let silence = |at: Instant| Silence { heard: at - start, owes: true, rtt: ms(50) };
             assert!(!watch.is_dead(first, dead_after, silence(first)));
             let second = watch.next;
+            assert_eq!(second - first, (dead_after / 4).min(ms(600)) + ms(100));
             assert!(watch.is_dead(second, dead_after, silence(second)));
             assert!(second <= start + dead_after + ms(900), "{:?}", second - start);
         }
+    }
+
+    /// K3: a segment that arrived just before a check does not add the time of an answer.
+    #[test]
+    fn silence_since_a_check_is_reported_after_dead_after() {
+        let start = Instant::now();
+        let mut watch = PeerWatch::new(start, 2 * S);
+        let silence = |heard| Silence { heard, owes: true, rtt: ms(50) };
+        assert!(!watch.is_dead(start + S, 2 * S, silence(Duration::ZERO)));
+        assert_eq!(watch.next, start + 3 * S);
+        assert!(watch.is_dead(start + 3 * S, 2 * S, silence(2 * S)));
     }
 
     /// K3: a live peer is never reported, whenever data is written.

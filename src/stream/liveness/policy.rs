@@ -189,9 +189,9 @@ impl Liveness {
     }
 
     /// Records that the kernel has accepted the start of a heartbeat of `len` bytes.
-    pub(crate) fn note_heartbeat(&self, len: usize) {
+    pub(crate) fn note_heartbeat(&self, now: Instant, len: usize) {
         self.heartbeats.fetch_add(1, Ordering::Relaxed);
-        self.lock().progress.note_heartbeat(len);
+        self.lock().progress.note_heartbeat(self.elapsed(now), len);
     }
 
     /// Records that the kernel has accepted a whole heartbeat, which the peer can answer. `begun` is

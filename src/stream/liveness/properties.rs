@@ -1,5 +1,9 @@
 //! Properties of liveness, with a clock that the tests control.
+//!
+//! Times are nanoseconds. An answer that arrives within the millisecond of its heartbeat, as on loopback, is
+//! another case than a later one: a coarser time would hide it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,19 +17,33 @@ use crate::types::close_reason::CloseReason;
 use crate::types::liveness::{Acknowledged, Heartbeat, LivenessConfig, Silence};
 
 /// A live peer answers within this time, without the round trips.
-const ANSWER_TIME: u64 = 600;
+const ANSWER_TIME: u64 = 600 * MS;
 /// A shorter pause is the usual delay of a timer.
-const MIN_PAUSE: u64 = 50;
+const MIN_PAUSE: u64 = 50 * MS;
 
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
+/// A millisecond.
+const MS: u64 = 1_000_000;
+const S: u64 = 1000 * MS;
+
+fn ns(n: u64) -> Duration {
+    Duration::from_nanos(n)
 }
 
-fn millis(time: Duration) -> u64 {
-    time.as_millis() as u64
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
-/// A configuration. Times are milliseconds.
+/// A time from a range of milliseconds: a whole number of them, or not.
+fn time(range: Range<u64>) -> impl Strategy<Value = u64> + Clone {
+    (range, prop_oneof![Just(0u64), 0..MS]).prop_map(|(millis, rest)| millis * MS + rest)
+}
+
+/// A time between two events: a part of a millisecond, or longer.
+fn gap(range: Range<u64>) -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![1 => 0..MS, 5 => time(range)]
+}
+
+/// A configuration.
 #[derive(Debug, Clone, Copy)]
 struct Rules {
     every: Option<u64>,
@@ -37,21 +55,22 @@ struct Rules {
 
 impl Rules {
     fn config(self) -> LivenessConfig {
-        let heartbeat = |every| Heartbeat { bytes: Arc::new(b"PING".to_vec()), every: ms(every) };
+        let heartbeat = |every| Heartbeat { bytes: Arc::new(b"PING".to_vec()), every: ns(every) };
         LivenessConfig {
             heartbeat: self.every.map(heartbeat),
-            heartbeat_timeout: self.timeout.map(ms),
-            idle_timeout: self.idle.map(ms),
+            heartbeat_timeout: self.timeout.map(ns),
+            idle_timeout: self.idle.map(ns),
             idle_receive_only: self.receive_only,
-            first_byte_timeout: self.first_byte.map(ms),
+            first_byte_timeout: self.first_byte.map(ns),
             ..LivenessConfig::default()
         }
     }
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    let time = |longest| prop::option::weighted(0.6, 20..longest);
-    (time(400u64), time(600), time(800), any::<bool>(), prop::option::weighted(0.2, 20..800u64))
+    let often = |longest| prop::option::weighted(0.6, time(20..longest));
+    let rarely = prop::option::weighted(0.2, time(20..800));
+    (often(400), often(600), often(800), any::<bool>(), rarely)
         .prop_map(|(every, timeout, idle, receive_only, first_byte)| Rules {
             every,
             timeout: timeout.filter(|_| every.is_some()),
@@ -62,7 +81,7 @@ fn rules() -> impl Strategy<Value = Rules> {
         .prop_filter("valid", |rules| rules.config().validate("test").is_ok())
 }
 
-/// The events of a connection. Times are milliseconds since its start.
+/// The events of a connection. Times count from its start.
 #[derive(Debug, Default)]
 struct Course {
     received: u64,
@@ -129,8 +148,8 @@ enum Event {
 }
 
 /// K5, K6: without pauses each heartbeat and each timeout is due exactly when the configuration states,
-/// whatever the order of reads, writes, heartbeats that the kernel accepts or not, and the FIN. A caller
-/// that waits as long as `next` returns misses nothing and does not spin.
+/// whatever the order of reads, writes, heartbeats that the kernel accepts or not, their answers, and the FIN.
+/// A caller that waits as long as `next` returns misses nothing and does not spin.
 #[test]
 fn liveness_without_pauses_agrees_with_the_definition() {
     let event = prop_oneof![
@@ -139,18 +158,20 @@ fn liveness_without_pauses_agrees_with_the_definition() {
         1 => Just(Event::Eof),
         2 => any::<bool>().prop_map(Event::Reads),
     ];
-    let events = prop::collection::vec((0..300u64, event), 0..30);
-    let accepted = prop::collection::vec(prop::bool::weighted(0.8), 1..5);
-    check(1500, (rules(), events, accepted), |(rules, events, accepted)| {
+    let events = prop::collection::vec((gap(0..300), event), 0..30);
+    // Whether the kernel accepts a heartbeat, and when its answer arrives.
+    let beat = (prop::bool::weighted(0.8), prop::option::of(gap(0..20)));
+    let beats = prop::collection::vec(beat, 1..5);
+    check(1500, (rules(), events, beats), |(rules, events, beats)| {
         let start = Instant::now();
         let live = Liveness::new(rules.config(), start);
         let mut course = Course { reads: true, ..Course::default() };
-        let (mut now, mut attempts) = (0, 0);
+        let (mut now, mut attempts, mut answer) = (0, 0, None);
         let mut events = events.into_iter();
         let mut event = events.next();
-        let mut next_event = event.map_or(2000, |(gap, _)| gap);
+        let mut next_event = event.map_or(2 * S, |(gap, _)| gap);
         loop {
-            let at = start + ms(now);
+            let at = start + ns(now);
             if now == next_event {
                 match event.map(|(_, event)| event) {
                     Some(Event::Received) if course.eof.is_none() => {
@@ -170,38 +191,48 @@ fn liveness_without_pauses_agrees_with_the_definition() {
                     None => return Ok(()),
                 }
                 event = events.next();
-                next_event = now + event.map_or(2000, |(gap, _)| gap);
+                next_event = now + event.map_or(2 * S, |(gap, _)| gap);
+            }
+            if answer == Some(now) {
+                answer = None;
+                if course.eof.is_none() {
+                    live.note_received(at);
+                    (course.received, course.has_received) = (now, true);
+                }
             }
             let mut due = live.due(at, None, course.reads);
             if due == Due::Close(CloseReason::IdleTimeout) {
                 due = live.due_with_acknowledgments(at, course.reads, || None);
             }
-            prop_assert_eq!(due, course.due(&rules, now), "after {} ms", now);
+            prop_assert_eq!(due, course.due(&rules, now), "after {} ns", now);
             match due {
                 Due::Close(_) => return Ok(()),
                 Due::Heartbeat => {
                     live.note_attempt(at);
                     course.attempt = Some(now);
-                    if accepted[attempts % accepted.len()] {
-                        live.note_heartbeat(4);
+                    let (is_accepted, delay) = beats[attempts % beats.len()];
+                    if is_accepted {
+                        live.note_heartbeat(at, 4);
                         live.note_sent(at);
                         course.sent(now);
+                        answer = answer.or(delay.map(|delay| now + delay));
                     }
                     attempts += 1;
                     continue;
                 }
                 Due::Nothing => {}
             }
-            let next = live.next(at, course.reads, Some(ms(next_event - now))).map(millis);
+            let until = next_event.min(answer.unwrap_or(u64::MAX));
+            let next = live.next(at, course.reads, Some(ns(until - now))).map(nanos);
             let expected = course.times(&rules).into_iter().flatten().min();
-            prop_assert_ne!(next, Some(0), "spins after {} ms", now);
+            prop_assert_ne!(next, Some(0), "spins after {} ns", now);
             // Sent data is queried once the idle timeout would expire without it.
             let is_late = match (next, expected) {
                 (Some(next), Some(expected)) => now + next > expected,
                 (next, expected) => next.is_some() != expected.is_some(),
             };
-            prop_assert!(!is_late, "{:?} at {} ms, and {:?} is due", next, now, expected);
-            now = next.map_or(next_event, |next| next_event.min(now + next));
+            prop_assert!(!is_late, "{:?} at {} ns, and {:?} is due", next, now, expected);
+            now = next.map_or(until, |next| until.min(now + next));
         }
     });
 }
@@ -230,7 +261,7 @@ impl PauseList {
         let size = |length: u64| (length / MIN_PAUSE).ilog2();
         let mut last: Option<(u64, u64)> = None;
         for (end, length) in self.0.iter().copied() {
-            let counts = end > traffic && length >= MIN_PAUSE && length * 4 >= timeout;
+            let counts = end > traffic && length >= MIN_PAUSE && length >= timeout / 4;
             if counts && last.is_none_or(|(_, largest)| size(length) > size(largest)) {
                 last = Some((end, length));
             }
@@ -244,9 +275,9 @@ impl PauseList {
 /// silent peer is detected in time once the program does not pause.
 #[test]
 fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
-    let late = prop_oneof![6 => Just(0u64), 2 => 1..MIN_PAUSE, 3 => MIN_PAUSE..3000];
+    let late = prop_oneof![6 => Just(0u64), 2 => 1..MIN_PAUSE, 3 => MIN_PAUSE..3 * S];
     let call = (
-        prop::option::of(10..300u64),
+        prop::option::of(gap(10..300)),
         late,
         prop::bool::weighted(0.15),
         prop::bool::weighted(0.2),
@@ -273,7 +304,7 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
         let mut silent_since = 0;
         for (number, call) in calls.into_iter().chain(std::iter::repeat_n(silent, 200)).enumerate()
         {
-            let at = start + ms(now);
+            let at = start + ns(now);
             if now >= attended + MIN_PAUSE {
                 pauses.0.push((now, now - attended));
             }
@@ -303,11 +334,11 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
                         && pauses.restart(timeout, received).is_some_and(|end| attempt < Some(end));
                     let traffic = if rules.timeout.is_some() { wrote.min(received) } else { wrote };
                     let last = traffic.max(attempt.unwrap_or(0));
-                    prop_assert!(now - last >= every || after_pause, "too early after {} ms", now);
+                    prop_assert!(now - last >= every || after_pause, "too early after {} ns", now);
                     live.note_attempt(at);
                     attempt = Some(now);
                     if call.accepts {
-                        live.note_heartbeat(4);
+                        live.note_heartbeat(at, 4);
                         live.note_sent(at);
                         sent.push(now);
                     }
@@ -318,7 +349,7 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
                     let from = pauses.restart(timeout, received).unwrap_or(0);
                     let fails =
                         |sent: &u64| *sent > received && *sent >= from && now - *sent >= timeout;
-                    prop_assert!(sent.iter().any(fails), "ended after {} ms: {:?}", now, sent);
+                    prop_assert!(sent.iter().any(fails), "ended after {} ns: {:?}", now, sent);
                     return Ok(());
                 }
                 Due::Close(_) => {
@@ -327,7 +358,7 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
                     let counts_sent = first.is_none() && !rules.receive_only;
                     let traffic = if counts_sent { received.max(wrote) } else { received };
                     let from = pauses.restart(timeout, traffic).unwrap_or(0).max(traffic);
-                    prop_assert!(now - from >= timeout, "ended {} ms after {}", now - from, from);
+                    prop_assert!(now - from >= timeout, "ended {} ns after {}", now - from, from);
                     return Ok(());
                 }
                 Due::Nothing => {}
@@ -337,9 +368,9 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
                 rules.first_byte.filter(|_| !has_received).or(rules.idle),
             ];
             if let Some(limit) = limits.into_iter().flatten().min() {
-                prop_assert!(now <= silent_since + limit, "not ended after {} ms", now);
+                prop_assert!(now <= silent_since + limit, "not ended after {} ns", now);
             }
-            let next = live.next(at, true, call.limit.map(ms)).map(millis);
+            let next = live.next(at, true, call.limit.map(ns)).map(nanos);
             let Some(until) = next.into_iter().chain(call.limit).min() else {
                 continue;
             };
@@ -350,7 +381,7 @@ fn liveness_with_pauses_ends_only_silent_peers_and_ends_them_in_time() {
     });
 }
 
-/// A peer whose kernel answers each segment within `answer`, until it vanishes. Times are milliseconds.
+/// A peer whose kernel answers each segment within `answer`, until it vanishes.
 #[derive(Debug, Clone)]
 struct Peer {
     rtt: u64,
@@ -372,7 +403,7 @@ impl Peer {
                 heard = heard.max(sent + self.answer);
             }
         }
-        Silence { heard: ms(now - heard), owes, rtt: ms(self.rtt) }
+        Silence { heard: ns(now - heard), owes, rtt: ns(self.rtt) }
     }
 }
 
@@ -381,11 +412,11 @@ impl Peer {
 #[test]
 fn peer_that_answers_is_never_dead() {
     // How late a check is, and whether it comes so soon after a segment that no answer has arrived.
-    let late = (prop_oneof![3 => Just(0u64), 1 => 1..20_000u64], any::<bool>());
+    let late = (prop_oneof![3 => Just(0u64), 1 => gap(1..20_000)], any::<bool>());
     let inputs = (
-        2000..60_000u64,
-        (1..300u64, 0..500u64),
-        prop::collection::vec(0..30_000u64, 1..40),
+        time(2000..60_000),
+        (time(1..300), time(0..500)),
+        prop::collection::vec(gap(0..30_000), 1..40),
         prop::collection::vec(late, 1..20),
     );
     check(1500, inputs, |(dead_after, (rtt, delay), gaps, late)| {
@@ -396,16 +427,16 @@ fn peer_that_answers_is_never_dead() {
         });
         let sent = sent.collect();
         let peer = Peer { rtt, answer: rtt + delay.min(dead_after / 4), vanishes: None, sent };
-        let (start, dead_after) = (Instant::now(), ms(dead_after));
+        let (start, dead_after) = (Instant::now(), ns(dead_after));
         let mut watch = PeerWatch::new(start, dead_after);
         for (late, is_soon) in late.iter().cycle().take(400) {
-            let mut now = millis(watch.next - start) + 1 + late;
+            let mut now = nanos(watch.next - start) + late;
             if *is_soon {
                 now = peer.sent.iter().copied().find(|sent| *sent >= now).unwrap_or(now);
             }
-            let is_dead = watch.is_dead(start + ms(now), dead_after, peer.silence(now));
-            prop_assert!(!is_dead, "after {} ms", now);
-            if now > at + 100_000 {
+            let is_dead = watch.is_dead(start + ns(now), dead_after, peer.silence(now));
+            prop_assert!(!is_dead, "after {} ns", now);
+            if now > at + 100 * S {
                 break;
             }
         }
@@ -417,17 +448,17 @@ fn peer_that_answers_is_never_dead() {
 /// `dead_after`. Checks that came late add at most a second.
 #[test]
 fn peer_that_vanished_is_dead_in_time() {
-    let late = prop_oneof![3 => Just(0u64), 1 => 1..5000u64];
+    let late = prop_oneof![3 => Just(0u64), 1 => gap(1..5000)];
     let inputs = (
-        2000..60_000u64,
-        (1..200u64, 0..500u64),
-        0..100_000u64,
-        prop::collection::vec(0..30_000u64, 0..10),
+        time(2000..60_000),
+        (time(1..200), time(0..500)),
+        time(0..100_000),
+        prop::collection::vec(gap(0..30_000), 0..10),
         prop::collection::vec(late, 0..10),
     );
     check(1500, inputs, |(dead_after, (rtt, delay), vanishes, writes, late)| {
         // The kernel probes an idle peer three times within `dead_after`, but not within a second.
-        let keepalive = (dead_after / 3).clamp(1000, 45_000);
+        let keepalive = (dead_after / 3).clamp(S, 45 * S);
         let mut sent = Vec::new();
         let mut writes = writes.into_iter().scan(0, |at, gap| {
             *at += gap;
@@ -448,31 +479,30 @@ fn peer_that_vanished_is_dead_in_time() {
         let answered = sent.iter().copied().filter(|sent| *sent < vanishes).max();
         let silent_from = vanishes.max(answered.map_or(0, |sent| sent + answer));
         let peer = Peer { rtt, answer, vanishes: Some(vanishes), sent };
-        let (start, limit) = (Instant::now(), ms(dead_after));
+        let (start, limit) = (Instant::now(), ns(dead_after));
         let mut watch = PeerWatch::new(start, limit);
         let (mut late, mut last_late) = (late.into_iter(), 0);
         loop {
-            let due = millis(watch.next - start) + 1;
+            let due = nanos(watch.next - start);
             let late = late.next().unwrap_or(0);
             let now = due + late;
             if late > 0 {
                 last_late = now;
             }
             let silence = peer.silence(now);
-            let is_dead = watch.is_dead(start + ms(now), limit, silence);
-            // Each of two checks comes up to a millisecond late.
-            let latest = (silent_from + dead_after).max(last_late) + 1002;
-            prop_assert!(now <= latest, "not reported {} ms after the latest time", now - latest);
+            let is_dead = watch.is_dead(start + ns(now), limit, silence);
+            let latest = (silent_from + dead_after).max(last_late) + S;
+            prop_assert!(now <= latest, "not reported {} ns after the latest time", now - latest);
             if is_dead {
                 prop_assert!(silence.heard >= limit, "silent for {:?}", silence.heard);
                 return Ok(());
             }
-            prop_assert!(watch.next > start + ms(now), "the checks do not advance");
+            prop_assert!(watch.next > start + ns(now), "the checks do not advance");
         }
     });
 }
 
-/// Data that the program or the library sends. Times are milliseconds.
+/// Data that the program or the library sends.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     at: u64,
@@ -482,8 +512,8 @@ struct Sent {
     is_heartbeat: bool,
 }
 
-/// The report of the kernel. A keepalive probe is answered each `probe` milliseconds while no data is in
-/// flight.
+/// The report of the kernel. A keepalive probe is answered at each multiple of `probe` while no data
+/// is in flight.
 fn report(sent: &[Sent], now: u64, rtt: u64, probe: Option<u64>) -> Acknowledged {
     let is_acknowledged = |sent: &&Sent| sent.acknowledged.is_some_and(|at| at <= now);
     let bytes: u64 = sent.iter().filter(is_acknowledged).map(|sent| sent.len).sum();
@@ -497,9 +527,9 @@ fn report(sent: &[Sent], now: u64, rtt: u64, probe: Option<u64>) -> Acknowledged
         bytes: 1 + bytes,
         in_flight,
         outstanding: in_flight,
-        heard: ms(now - heard),
-        sent: ms(now - last),
-        rtt: ms(rtt),
+        heard: ns(now - heard),
+        sent: ns(now - last),
+        rtt: ns(rtt),
     }
 }
 
@@ -508,12 +538,12 @@ fn report(sent: &[Sent], now: u64, rtt: u64, probe: Option<u64>) -> Acknowledged
 /// their acknowledgments do not count.
 #[test]
 fn idle_timeout_counts_the_data_that_the_peer_acknowledges() {
-    let write = (0..1500u64, 1..5000u64, 0..500u64);
+    let write = (gap(0..1500), 1..5000u64, gap(0..500));
     let inputs = (
-        (300..3000u64, prop::option::of(50..2000u64)),
-        (1..50u64, prop::option::of(40..2000u64)),
+        (time(300..3000), prop::option::of(time(50..2000))),
+        (time(0..50), prop::option::of(time(40..2000))),
         prop::collection::vec(write, 0..12),
-        prop::option::of(0..8000u64),
+        prop::option::of(time(0..8000)),
     );
     check(1500, inputs, |((idle, every), (rtt, probe), writes, vanishes)| {
         let every = every.filter(|every| *every < idle);
@@ -534,7 +564,7 @@ fn idle_timeout_counts_the_data_that_the_peer_acknowledges() {
         };
         let mut now = 0;
         loop {
-            let at = start + ms(now);
+            let at = start + ns(now);
             if let (true, Some((_, len, delay))) = (next_write == Some(now), write) {
                 live.note_wrote(at);
                 send(&mut sent, now, len, delay, false);
@@ -557,13 +587,13 @@ fn idle_timeout_counts_the_data_that_the_peer_acknowledges() {
                 Due::Close(_) => {
                     if let Some(last) = last {
                         let since = now - last.at;
-                        prop_assert!(since >= idle, "ended {} ms after a write", since);
+                        prop_assert!(since >= idle, "ended {} ns after a write", since);
                     }
                     return Ok(());
                 }
                 Due::Heartbeat => {
                     live.note_attempt(at);
-                    live.note_heartbeat(4);
+                    live.note_heartbeat(at, 4);
                     live.note_sent(at);
                     send(&mut sent, now, 4, 0, true);
                     continue;
@@ -576,10 +606,10 @@ fn idle_timeout_counts_the_data_that_the_peer_acknowledges() {
             // The time of an acknowledgment is known with an accuracy of one answer. The peer has the
             // time of a second answer for data that was just written.
             let latest = traffic + idle + 2 * answer + hidden;
-            prop_assert!(now <= latest, "not ended {} ms after the latest time", now - latest);
+            prop_assert!(now <= latest, "not ended {} ns after the latest time", now - latest);
             let until_write = next_write.map(|next| next - now);
-            let next = live.next(at, true, until_write.map(ms)).map(millis);
-            prop_assert_ne!(next, Some(0), "spins after {} ms", now);
+            let next = live.next(at, true, until_write.map(ns)).map(nanos);
+            prop_assert_ne!(next, Some(0), "spins after {} ns", now);
             now += next.into_iter().chain(until_write).min().unwrap();
         }
     });

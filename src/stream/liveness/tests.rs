@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::policy::Liveness;
 use super::timers::Due;
 use crate::types::close_reason::CloseReason;
-use crate::types::liveness::{Acknowledged, Heartbeat, LivenessConfig};
+use crate::types::keepalive::Keepalive;
+use crate::types::liveness::{Acknowledged, Heartbeat, LivenessConfig, Silence};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -39,7 +40,7 @@ fn heartbeat_is_due_when_nothing_was_written() {
 
 fn send(live: &Liveness, at: Instant) {
     live.note_attempt(at);
-    live.note_heartbeat(4);
+    live.note_heartbeat(at, 4);
     live.note_sent(at);
 }
 
@@ -365,6 +366,199 @@ fn idle_timeout_does_not_count_a_heartbeat_in_flight() {
     assert!(end >= 2 * S && end <= 4 * S, "{end:?}");
 }
 
+/// K6: data counts that the peer acknowledged before the network failed, also if the acknowledged bytes are fewer
+/// than those of the heartbeats that the peer has not acknowledged since.
+#[test]
+fn idle_timeout_counts_data_before_several_heartbeats_in_flight() {
+    let (live, start) = liveness(LivenessConfig {
+        idle_timeout: Some(S),
+        heartbeat: heartbeat(ms(100)),
+        ..LivenessConfig::default()
+    });
+    // Each segment is acknowledged after 10 ms, until the network fails at 1300 ms.
+    let mut sent = Vec::new();
+    let end = (0..60_000).step_by(5).map(ms).find(|&at| {
+        if at == ms(995) || at == ms(1250) {
+            live.note_wrote(start + at);
+            sent.push((at, 1));
+        }
+        let is_acknowledged = |sent: &&(Duration, u64)| sent.0 + ms(10) <= at && sent.0 < ms(1290);
+        let acknowledged = sent.iter().filter(is_acknowledged);
+        let in_flight = acknowledged.clone().count() < sent.len();
+        let kernel = Acknowledged {
+            bytes: acknowledged.clone().map(|(_, len)| len).sum::<u64>() + 1,
+            in_flight,
+            outstanding: in_flight,
+            heard: at - acknowledged.map(|(sent, _)| *sent + ms(10)).max().unwrap_or_default(),
+            sent: at - sent.last().map_or(Duration::ZERO, |(sent, _)| *sent),
+            rtt: ms(10),
+        };
+        let mut due = live.due(start + at, None, true);
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+        }
+        if due == Due::Heartbeat {
+            send(&live, start + at);
+            sent.push((at, 4));
+        }
+        due == Due::Close(CloseReason::IdleTimeout)
+    });
+    let end = end.unwrap();
+    assert!(end >= ms(1250) + S && end <= ms(1260) + 2 * S, "{end:?}");
+}
+
+/// K6: data counts that is written just after a heartbeat, and not yet acknowledged when the idle timeout is
+/// checked.
+#[test]
+fn idle_timeout_counts_data_just_after_a_heartbeat() {
+    let (live, start) = liveness(LivenessConfig {
+        idle_timeout: Some(ms(1310)),
+        heartbeat: heartbeat(ms(1190)),
+        ..LivenessConfig::default()
+    });
+    let (mut sent, mut acknowledged) = (0, 0);
+    let mut last_sent = Duration::ZERO;
+    let end = (0..60_000).map(ms).find(|&at| {
+        if at == ms(1192) || at == ms(2030) {
+            live.note_wrote(start + at);
+            (sent, last_sent) = (sent + 1, at);
+        }
+        // The data is acknowledged late, as the heartbeat is not.
+        if at == ms(1191) || at == ms(1312) || at == ms(2510) {
+            acknowledged = sent;
+        }
+        let in_flight = acknowledged < sent;
+        let kernel = Acknowledged {
+            bytes: 1 + acknowledged,
+            in_flight,
+            outstanding: in_flight,
+            heard: at.saturating_sub(if at < ms(1312) { ms(1191) } else { ms(1312) }),
+            sent: at - last_sent,
+            rtt: ms(1),
+        };
+        let mut due = live.due(start + at, None, true);
+        if due == Due::Close(CloseReason::IdleTimeout) {
+            due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+        }
+        if due == Due::Heartbeat {
+            send(&live, start + at);
+            (sent, last_sent) = (sent + 4, at);
+        }
+        due == Due::Close(CloseReason::IdleTimeout)
+    });
+    let end = end.unwrap();
+    assert!(end >= ms(2030) + ms(1310), "{end:?}");
+}
+
+/// K6: neither the SYN nor heartbeats are data of the program, whatever the kernel has acknowledged.
+#[test]
+fn idle_timeout_without_data_ignores_acknowledgments() {
+    for every in [None, Some(ms(975))] {
+        let (live, start) = liveness(LivenessConfig {
+            idle_timeout: Some(2 * S),
+            heartbeat: every.and_then(heartbeat),
+            ..LivenessConfig::default()
+        });
+        let mut sent = Vec::new();
+        let end = (0..60_000).step_by(5).map(ms).find(|&at| {
+            // The peer answers a keepalive probe at 1900 ms, and each heartbeat after 60 ms.
+            let probe = Some(ms(1900)).filter(|probe| every.is_none() && *probe <= at);
+            let answers = sent.iter().map(|sent| *sent + ms(60)).filter(|answer| *answer <= at);
+            let in_flight = answers.clone().count() < sent.len();
+            let kernel = Acknowledged {
+                bytes: 1 + 4 * answers.clone().count() as u64,
+                in_flight,
+                outstanding: in_flight,
+                heard: at - answers.chain(probe).max().unwrap_or_default(),
+                sent: at - sent.last().copied().unwrap_or_default(),
+                rtt: ms(60),
+            };
+            let mut due = live.due(start + at, None, true);
+            if due == Due::Close(CloseReason::IdleTimeout) {
+                due = live.due_with_acknowledgments(start + at, true, || Some(kernel));
+            }
+            if due == Due::Heartbeat {
+                send(&live, start + at);
+                sent.push(at);
+            }
+            due == Due::Close(CloseReason::IdleTimeout)
+        });
+        assert_eq!(end, Some(2 * S), "{every:?}");
+    }
+}
+
+/// K3: `dead_after` is watched where the kernel reports silence. A change of the time starts the watch again.
+#[test]
+fn change_of_dead_after_starts_its_watch_again() {
+    let config = LivenessConfig { dead_after: Some(4 * S), ..LivenessConfig::default() };
+    let (live, start) = liveness(config);
+    let watched = |limit| crate::sys::TELLS_SILENCE.then_some(limit);
+    assert_eq!(live.config().watched(), watched(4 * S));
+    assert_eq!(live.next(start, true, None), watched(S));
+    live.change(|config| config.idle_timeout = Some(3600 * S), start + ms(500));
+    assert_eq!(live.config().idle_timeout, Some(3600 * S));
+    live.change(|config| config.dead_after = Some(8 * S), start + ms(500));
+    assert_eq!(live.config().watched(), watched(8 * S));
+    if crate::sys::TELLS_SILENCE {
+        assert_eq!(live.next(start + ms(500), true, None), Some(2 * S));
+        live.change(|config| config.heartbeat = None, start + S);
+        assert_eq!(live.next(start + S, true, None), Some(ms(1500)), "the time is the same");
+        assert!(!live.wants_silence(start + ms(2499)) && live.wants_silence(start + ms(2500)));
+        live.postpone_silence_query(start + 3 * S);
+        assert!(!live.wants_silence(start + ms(4999)) && live.wants_silence(start + 5 * S));
+        let silence = Silence { heard: 8 * S, owes: true, rtt: ms(1) };
+        assert_eq!(live.due(start + 9 * S, Some(silence), false), Due::Nothing);
+        let silence = Silence { heard: 10 * S, ..silence };
+        let dead = Due::Close(CloseReason::Dead);
+        assert_eq!(live.due(start + 11 * S, Some(silence), false), dead);
+    }
+}
+
+/// K1, K4: an open connection with `dead_after` or `middlebox_timeout` keeps its keepalive, or one that is
+/// as short.
+#[test]
+fn permits_rejects_keepalive_that_does_not_fit() {
+    let dead = LivenessConfig { dead_after: Some(5 * S), ..LivenessConfig::default() };
+    let middlebox = LivenessConfig { middlebox_timeout: Some(2 * S), ..LivenessConfig::default() };
+    let keepalive = |idle| Keepalive::new(idle, S, 3).unwrap();
+    for config in [dead, middlebox] {
+        let (live, _) = liveness(config);
+        assert!(live.permits(None).is_err() && live.permits(Some(keepalive(9 * S))).is_err());
+        assert!(live.permits(Some(keepalive(2 * S))).is_ok());
+    }
+    let (live, _) = liveness(LivenessConfig::default());
+    assert!(live.permits(None).is_ok() && live.permits(Some(keepalive(9 * S))).is_ok());
+}
+
+/// A thread that waits runs checks only if the configuration has any.
+#[test]
+fn has_dues_is_true_for_a_watch_and_for_limits() {
+    let none = LivenessConfig::default();
+    assert!(!none.has_dues());
+    assert!(LivenessConfig { idle_timeout: Some(S), ..none.clone() }.has_dues());
+    let dead = LivenessConfig { dead_after: Some(4 * S), ..none };
+    assert_eq!(dead.has_dues(), crate::sys::TELLS_SILENCE);
+}
+
+/// K5: the number of heartbeats counts each one that the kernel accepted.
+#[test]
+fn heartbeats_counts_each_accepted_heartbeat() {
+    let (live, start) = with_timeout(S, 3 * S);
+    let (_, sent) = run(&live, start, Duration::ZERO, 60 * S, |_| {});
+    live.note_attempt(start + 5 * S);
+    assert_eq!((live.heartbeats(), sent.len()), (3, 3));
+}
+
+/// V4: a connection has received once bytes were read.
+#[cfg(feature = "serve")]
+#[test]
+fn has_received_is_true_after_the_first_byte() {
+    let (live, start) = liveness(LivenessConfig::default());
+    assert!(!live.has_received());
+    live.note_received(start);
+    assert!(live.has_received());
+}
+
 /// K6: acknowledgments of one large write, which the peer reads slowly, count as traffic.
 #[test]
 fn idle_timeout_counts_acknowledgments_of_a_large_write() {
@@ -587,9 +781,16 @@ fn unread_answer_counts_within_a_tick_of_the_kernel() {
         ..LivenessConfig::default()
     });
     let sent = start + ms(500);
+    live.next(start, true, Some(ms(500)));
     send(&live, sent);
+    assert_eq!(live.next(sent, true, None), Some(ms(250)), "the caller waits until then");
     // The answer arrived 1 ms after the heartbeat, and the kernel reports 253 ms instead of 249 ms.
     assert!(live.answered_by_unread(sent + ms(250), 4, Some(ms(253))));
+    // As an answer that may have arrived at the time of the heartbeat.
+    assert!(live.answered_by_unread(sent + ms(250), 4, Some(ms(260))));
+    assert_ne!(live.due(sent + ms(250), None, true), Due::Close(CloseReason::HeartbeatTimeout));
+    // The program has read all bytes, and `note_received` has recorded them.
+    assert!(!live.answered_by_unread(sent + ms(250), 0, Some(ms(1))));
     // Bytes that arrived long before the heartbeat are no answer.
     let later = start + ms(1000);
     send(&live, later);

@@ -342,7 +342,7 @@ impl<'a> Loop<'a> {
         // A heartbeat does not count as traffic of the program.
         entry.wrote = wrote;
         if let Some(sending) = entry.cold.as_mut().and_then(|cold| cold.sending.as_mut()) {
-            sending.note_heartbeat(heartbeat.bytes.len());
+            sending.note_heartbeat(span(self.now), heartbeat.bytes.len());
         }
         if entry.has_queued() || entry.has(RESET_PENDING) {
             return;
