@@ -41,6 +41,8 @@ struct Sanitizer {
     /// For `-fsanitize`.
     name: &'static str,
     options: (&'static str, &'static str),
+    /// The file of the reports that it does not print, each with the reason.
+    suppressions: Option<&'static str>,
     /// The flags for rustc.
     flags: &'static str,
     /// The end of the name of its library.
@@ -55,6 +57,7 @@ struct Sanitizer {
 const ADDRESS: Sanitizer = Sanitizer {
     name: "address",
     options: ("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1"),
+    suppressions: None,
     flags: "-Zsanitizer=address",
     runtime: "_rt.asan.a",
     builds_std: false,
@@ -71,14 +74,25 @@ const ADDRESS: Sanitizer = Sanitizer {
 
 const THREAD: Sanitizer = Sanitizer {
     name: "thread",
-    options: ("TSAN_OPTIONS", "halt_on_error=1"),
+    // Tests fork while threads run, exit while threads run, and allocate without memory.
+    options: (
+        "TSAN_OPTIONS",
+        "halt_on_error=1:die_after_fork=0:report_thread_leaks=0:allocator_may_return_null=1",
+    ),
+    suppressions: Some("xtask/tsan.txt"),
     flags: "-Zsanitizer=thread --cfg keepsock_tsan",
     runtime: "_rt.tsan.a",
     builds_std: true,
-    excluded: &[(
-        "echo_returns_all_to_client_that_sends_first",
-        "fills the kernel's buffers within 30 s, which took longer on a busy machine",
-    )],
+    excluded: &[
+        (
+            "echo_returns_all_to_client_that_sends_first",
+            "fills the kernel's buffers within 30 s, which took longer on a busy machine",
+        ),
+        (
+            "calls_with_a_denied_system_call_work_or_fail_clearly",
+            "the sanitizer itself needs the denied system calls",
+        ),
+    ],
     reports: &[("address_written_by_two_threads_races", "ThreadSanitizer: data race")],
 };
 
@@ -123,6 +137,15 @@ pub fn sanitize(ws: &Workspace, all: bool) -> bool {
 }
 
 impl Sanitizer {
+    /// The variable with the options, and its value.
+    fn options(&self, ws: &Workspace) -> (&'static str, String) {
+        let (variable, options) = self.options;
+        let list = self.suppressions.map(|file| ws.root.join(file));
+        let list =
+            list.map_or_else(String::new, |file| format!(":suppressions={}", file.display()));
+        (variable, format!("{options}{list}"))
+    }
+
     /// The environment of cargo and of the tests.
     fn environment(&self, ws: &Workspace) -> Result<Vec<(&'static str, String)>, Stop> {
         let mut environment = vec![
@@ -130,7 +153,7 @@ impl Sanitizer {
             ("RUSTFLAGS", self.flags.to_owned()),
             // Some tests panic on purpose, and a sanitizer takes many seconds to print a backtrace.
             ("RUST_BACKTRACE", "0".to_owned()),
-            (self.options.0, self.options.1.to_owned()),
+            self.options(ws),
         ];
         if self.builds_std {
             let std = cross::std_source(ws)
@@ -209,7 +232,8 @@ fn c_examples(ws: &Workspace, sanitizer: &Sanitizer) -> Result<String, Stop> {
     let environment = sanitizer.environment(ws)?;
     let folder = ws.target.join("sanitize").join(format!("{name}-c"));
     let build = Build::make(ws, &ws.root, folder, &settings, &environment)?;
-    build.test_with(ws, ".", &[sanitizer.options])
+    let (variable, options) = sanitizer.options(ws);
+    build.test_with(ws, ".", &[(variable, &options)])
 }
 
 /// The settings of CMake for C examples that are compiled with these flags.
