@@ -224,7 +224,8 @@ typedef struct {
  * @endcode
  *
  * @param prefix  The name of the program, for example. NULL or "" prints the message only.
- * @param error   The error, which is set to NULL. NULL is ignored.
+ * @param error   The address of the error variable, as a failed call gets it (&error). The function
+ *                sets the variable to NULL. NULL is ignored.
  */
 void keepsock_error_print(const char *prefix, keepsock_error **error);
 

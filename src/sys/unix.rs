@@ -186,24 +186,31 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // A debug build calls libc's function, which tests replace with a failing one.
     #[cfg(debug_assertions)]
-    let fd = {
+    let accepted = {
         let _disabled = CancellationDisabled::new();
         let to = name.as_mut_ptr().cast();
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
         check_int(unsafe {
             kernel::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC)
-        })?
+        })
     };
     #[cfg(not(debug_assertions))]
-    let fd = {
+    let accepted = {
         let to = name.as_mut_ptr().expose_provenance();
         let room = (&raw mut len).expose_provenance();
         let fd = listener.as_raw_fd() as usize;
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
-        unsafe { syscall(libc::SYS_accept4, [fd, to, room, libc::SOCK_CLOEXEC as usize, 0, 0]) }?
+        unsafe { syscall(libc::SYS_accept4, [fd, to, room, libc::SOCK_CLOEXEC as usize, 0, 0]) }
     };
-    // SAFETY: the kernel returned a new descriptor that only this function owns.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let socket = match accepted {
+        // SAFETY: the kernel returned a new descriptor that only this function owns.
+        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd as RawFd) },
+        // SAFETY: the name has room for `len` bytes.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => unsafe {
+            accept_without_flags(listener, name.as_mut_ptr().cast(), &mut len)?
+        },
+        Err(e) => return Err(e),
+    };
     let inet = name.as_ptr().cast::<libc::sockaddr_in>();
     // SAFETY: every name starts with its family; a name of AF_INET is a sockaddr_in. An unnamed Unix
     // peer has a family only.
@@ -218,6 +225,31 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
         }
     };
     Ok((socket, address))
+}
+
+/// Accepts with accept(2) and sets close-on-exec afterwards, in a sandbox that knows no accept4(2).
+///
+/// # Safety
+/// `name` has room for `len` bytes.
+#[cfg(keepsock_linux)]
+#[cold]
+unsafe fn accept_without_flags(
+    listener: Borrowed<'_>,
+    name: *mut libc::sockaddr,
+    len: &mut libc::socklen_t,
+) -> io::Result<OwnedFd> {
+    let _disabled = CancellationDisabled::new();
+    let socket = kernel::call("accept", || {
+        // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
+        // The descriptor is new, and only this function owns it.
+        unsafe {
+            let fd = check_int(libc::accept(listener.as_raw_fd(), name, &raw mut *len))?;
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
+    })?;
+    // SAFETY: no memory is passed.
+    check_int(unsafe { kernel::fcntl(socket.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(socket)
 }
 
 /// # Safety

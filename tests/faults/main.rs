@@ -516,6 +516,8 @@ const UNREACHED: &[(&str, &str, &str, &str)] = &[
     ("sys/tcp.rs", "ended_without_fin", "recvmsg", FOREIGN),
     ("sys/unix.rs", "connection_kind", "getsockname", FOREIGN),
     ("listener/listen.rs", "is_ipv6_missing", "bind", "this machine has IPv6"),
+    ("sys/unix.rs", "accept_without_flags", "accept", "without accept4: tests/it/listen.rs"),
+    ("sys/unix.rs", "accept_without_flags", "fcntl", "without accept4: tests/it/listen.rs"),
     ("listener/socket.rs", "retry_transient", "accept4", EMERGENCY),
     ("socket_file.rs", "others", "statx", "another process locks the path at the same time"),
     ("reactor/event_loop/deadlines.rs", "run_liveness", "getsockopt", DEAD),

@@ -32,6 +32,7 @@ both_apis![
     listen_on_family_wildcard_serves_that_family,
     accept_error_transient_is_retried_and_counted,
     accept_error_fatal_is_returned,
+    accept_without_accept4_has_the_same_result,
     accept_of_rejected_peers_keeps_its_timeout,
     accept_waits_when_out_of_descriptors_or_memory,
     accept_error_of_one_listener_does_not_delay_others,
@@ -107,7 +108,7 @@ fn accepts_fail_with(errors: &[c_int]) {
 
 /// Each error of accept(2) and the protocols that is neither fatal nor a lack of descriptors or
 /// memory.
-const TRANSIENT: [c_int; 20] = [
+const TRANSIENT: [c_int; 19] = [
     libc::ECONNABORTED,
     libc::EINTR,
     libc::EPERM,
@@ -127,7 +128,6 @@ const TRANSIENT: [c_int; 20] = [
     libc::EACCES,
     libc::EPIPE,
     libc::EIO,
-    libc::ENOSYS,
 ];
 
 const FATAL: [c_int; 5] =
@@ -321,6 +321,26 @@ fn accept_error_fatal_is_returned<A: Api>() {
         assert_eq!(failure.endpoint, server.endpoint());
     }
     assert_eq!(server.stats().retried, 0);
+}
+
+/// L3, L6: in a sandbox that does not know accept4(2), the older accept(2) is used. The descriptor is
+/// close-on-exec, and the peer is known.
+fn accept_without_accept4_has_the_same_result<A: Api>() {
+    let dir = TempDir::new();
+    for endpoint in ["127.0.0.1:0", "[::1]:0", &dir.endpoint("s")] {
+        let server = A::listen(endpoint, &[]).unwrap();
+        let client = A::connect(&server.endpoint(), &[]).unwrap();
+        accepts_fail_with(&[libc::ENOSYS]);
+        let accepted = server.accept().unwrap();
+        assert!(system::is_cloexec(accepted.fd().unwrap()));
+        assert_eq!(accepted.five_tuple().remote, client.five_tuple().local);
+        let stats = server.stats();
+        assert_eq!((stats.accepted, stats.retried), (1, 0));
+        // The older call waits as well.
+        server.set_accept_timeout(50).unwrap();
+        accepts_fail_with(&[libc::ENOSYS]);
+        fails(server.accept(), ErrorKind::TimedOut);
+    }
 }
 
 /// L4: accept waits for descriptors and memory, and counts the wait. It waits within the timeout,

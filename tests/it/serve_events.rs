@@ -63,6 +63,8 @@ both_apis![
     close_of_full_server_stops_service,
     timer_after_long_callback_is_not_postponed,
     data_callback_after_close_does_not_run,
+    writable_callback_after_close_does_not_run,
+    timer_of_closing_connection_is_rejected,
     idle_timeout_starts_at_first_byte,
     liveness_after_a_slow_callback_ends_nothing,
     liveness_of_a_connect_is_its_own,
@@ -1637,6 +1639,62 @@ fn data_callback_after_close_does_not_run<A: Api>() {
     client.write_all(b"one\ntwo\nthree\n").unwrap();
     let Close(_, end) = until(&told, closes) else { unreachable!() };
     assert_eq!((end, lines.load(Ordering::Relaxed)), (CloseReason::Local, 1));
+}
+
+/// V7: after a close the queue becomes empty without a callback. Before a close it calls back.
+fn writable_callback_after_close_does_not_run<A: Api>() {
+    // More than the kernel and the peer's receive buffer hold.
+    const MUCH: usize = 24 << 20;
+    for closed in [false, true] {
+        let server = listen::<A>(&[]);
+        let (mut on, told) = reporting::<A>();
+        on.open = Some(Box::new(move |c| {
+            c.send(&vec![1; MUCH]).unwrap();
+            assert!(c.queued() > 0);
+            if closed {
+                c.close();
+            }
+        }));
+        let service = server.serve_events(&[Serve::QueueLimit(2 * MUCH)], on).unwrap();
+        let client = raw(&at::<A>(&server));
+        if closed {
+            assert_eq!(all(&client).len(), MUCH);
+            drop(client);
+            until(&told, |what| {
+                assert!(!matches!(what, What::Writable(_)), "a callback after the close");
+                closes(what)
+            });
+        } else {
+            some(&client, MUCH);
+            assert!(matches!(next(&told), What::Writable(_)));
+        }
+        drop(service);
+    }
+}
+
+/// V2, E2: a connection that is closing has no timer, and setting one is an error.
+fn timer_of_closing_connection_is_rejected<A: Api>() {
+    let server = listen::<A>(&[]);
+    let (mut on, told) = reporting::<A>();
+    let (results, result) = channel();
+    let results = Mutex::new(results);
+    on.open = Some(Box::new(move |c| {
+        c.set_timer(60_000).unwrap();
+        c.set_timer(INFINITE).unwrap();
+        c.close();
+        results.lock().unwrap().send((c.set_timer(1), c.clone())).unwrap();
+    }));
+    let _service = server.serve_events(&[], on).unwrap();
+    let client = raw(&at::<A>(&server));
+    let (outcome, conn): (_, A::Connection) = result.recv_timeout(Duration::from_secs(60)).unwrap();
+    let failure = fails(outcome, ErrorKind::Closed);
+    assert_eq!(&*failure.operation, "timer");
+    drop(client);
+    until(&told, |what| {
+        assert!(!matches!(what, What::Timer(_)));
+        closes(what)
+    });
+    conn.set_timer(1).unwrap_err();
 }
 
 /// V4: the idle timeout starts at the first byte, even if the first-byte timeout was longer.

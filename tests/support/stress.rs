@@ -133,7 +133,7 @@ impl<A: Api> Storm<A> {
                 match number % 16 {
                     0 => c.close(),
                     1 => drop(c.join(GROUPS[0])),
-                    2 => c.set_timer(5).unwrap(),
+                    2 => drop(c.set_timer(5)),
                     _ => {}
                 }
             }),
@@ -174,10 +174,10 @@ impl<A: Api> Storm<A> {
             b"group" => self.push(Some(group), line),
             b"join" => drop(c.join(group)),
             b"leave" => c.leave(group),
-            b"timer" => c.set_timer(10).unwrap(),
+            b"timer" => drop(c.set_timer(10)),
             b"pause" => {
                 c.pause();
-                c.set_timer(5).unwrap();
+                let _ = c.set_timer(5);
             }
             b"shutdown" => c.shutdown_write(),
             b"close" => c.close(),

@@ -262,7 +262,8 @@ pub unsafe extern "C" fn keepsock_error_lookup_code(error: *const keepsock_error
 /// @endcode
 ///
 /// @param prefix  The name of the program, for example. NULL or "" prints the message only.
-/// @param error   The error, which is set to NULL. NULL is ignored.
+/// @param error   The address of the error variable, as a failed call gets it (&error). The function
+///                sets the variable to NULL. NULL is ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keepsock_error_print(
     prefix: *const c_char,

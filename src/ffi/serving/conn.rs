@@ -822,12 +822,11 @@ pub extern "C" fn keepsock_conn_is_open(conn: keepsock_conn) -> bool {
 ///
 /// on_timer is not called early. If the event loop is idle, it is called about 1 ms late. A new
 /// timeout replaces the previous one. A connection that is closing has no timer:
-/// keepsock_conn_close() stops it, and setting it has no effect. The close timeout limits the time
-/// until on_close.
+/// keepsock_conn_close() stops it. The close timeout limits the time until on_close.
 ///
 /// @param timeout_ms  Milliseconds from now. KEEPSOCK_INFINITE stops the timer.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_CLOSED: on_close has been called
+///   - KEEPSOCK_ERR_CLOSED: the connection is closing, or on_close has been called
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, or `timeout_ms` is out of range
 ///   - KEEPSOCK_ERR_WRONG_STATE: on_close has returned, or the call comes from a forked child; the
 ///     service runs in the parent
@@ -839,9 +838,8 @@ pub unsafe extern "C" fn keepsock_conn_set_timer(
 ) -> i32 {
     // SAFETY: the header requires that `error` is NULL or writable.
     let error = unsafe { ErrorOut::new(error) };
-    change(conn, error, "timer", |connection| {
-        connection.set_timer(timeout("timeout_ms", timeout_ms)?);
-        Ok(())
+    with(conn, error, "timer", |connection| {
+        connection.set_timer(timeout("timeout_ms", timeout_ms)?)
     })
 }
 

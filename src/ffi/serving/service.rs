@@ -592,9 +592,11 @@ pub unsafe extern "C" fn keepsock_service_add(
 /// first-byte timeout and close timeout of `options` apply; the server's settings do not apply. The
 /// limit per address does not count the connection.
 ///
-/// on_connect_failed receives the error of the connect. The status is KEEPSOCK_ERR_WRONG_STATE if
-/// the service has reached the maximum number of connections by then, and KEEPSOCK_ERR_CLOSED if
-/// the service has ended. A drain cancels pending connects when it ends.
+/// on_connect_failed receives the error of the connect, with each attempt. That includes an error of
+/// the first attempt, which this call makes: the call returns KEEPSOCK_OK, and on_connect_failed
+/// receives KEEPSOCK_ERR_NO_DESCRIPTORS or KEEPSOCK_ERR_REFUSED, for example. The status is
+/// KEEPSOCK_ERR_WRONG_STATE if the service has reached the maximum number of connections by then,
+/// and KEEPSOCK_ERR_CLOSED if the service has ended. A drain cancels pending connects when it ends.
 ///
 /// @param service    A service of keepsock_server_serve_events().
 /// @param endpoint   The endpoint, as for keepsock_client_connect().

@@ -379,8 +379,13 @@ impl Connection {
     /// Sets the timer of the connection: [`on_timer`](crate::Handler::on_timer) runs once after
     /// `time`. It does not run early. If the loop is idle, it runs about 1 ms late. `None` cancels the
     /// timer. A connection has one timer, and a new time replaces the old one. A connection that is
-    /// closing has no timer: [`close`](Connection::close) stops it, and setting it has no effect. The
-    /// close timeout limits the time until `on_close`.
+    /// closing has no timer: [`close`](Connection::close) stops it. The close timeout limits the time
+    /// until `on_close`.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the connection is closing or has ended.
+    /// - [`WrongState`](ErrorKind::WrongState): called in a forked child; the service runs in the
+    ///   parent.
     ///
     /// ```
     /// # use keepsock::{Connection, Handler};
@@ -389,17 +394,21 @@ impl Connection {
     /// # impl Handler for Ticker {
     /// #   fn on_data(&self, _: &Connection, _: &[u8]) {}
     /// fn on_open(&self, connection: &Connection) {
-    ///     connection.set_timer(Duration::from_secs(1));
+    ///     let _ = connection.set_timer(Duration::from_secs(1));
     /// }
     /// fn on_timer(&self, connection: &Connection) {
     ///     let _ = connection.send(b"tick\n");
-    ///     connection.set_timer(Duration::from_secs(1));
+    ///     let _ = connection.set_timer(Duration::from_secs(1));
     /// }
     /// # }
     /// ```
-    pub fn set_timer(&self, time: impl Into<Option<Duration>>) {
+    pub fn set_timer(&self, time: impl Into<Option<Duration>>) -> Result<()> {
         let at = time.into().map(|time| self.service.elapsed().saturating_add(time.min(CENTURY)));
-        self.change(|entry| entry.cold().timer = at);
+        self.change_config("timer", |entry| {
+            entry.cold().timer = at;
+            self.service.schedule(entry, self.index);
+            Ok(())
+        })
     }
 
     /// Joins a group, to which [`broadcast_to`](crate::Service::broadcast_to) sends. A connection

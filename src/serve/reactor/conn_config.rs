@@ -448,7 +448,7 @@ impl Connection {
 
     /// Changes the connection, unless it is closing, when a change has no effect. A forked child
     /// cannot change the connection of its parent.
-    fn change_config(
+    pub(super) fn change_config(
         &self,
         operation: &'static str,
         body: impl FnOnce(&mut ConnEntry) -> Result<()>,

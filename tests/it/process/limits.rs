@@ -249,9 +249,11 @@ fn calls_with_a_denied_system_call_work_or_fail_clearly<A: Handshakes>() {
     for (name, denied) in without.iter().flat_map(|name| [(*name, EPERM), (*name, ENOSYS)]) {
         assert!(worked.contains(&(name, denied)), "{name}: the library works without it: {denied}");
     }
-    // Sandboxes and old kernels report clone3(2) as unknown.
-    assert!(Forked::run(|| {
-        limits::forbid(SYS_clone3, None, ENOSYS);
-        use_everything::<A>().unwrap();
-    }));
+    // Sandboxes and old kernels report these calls as unknown.
+    for call in [SYS_clone3, SYS_accept4] {
+        assert!(Forked::run(|| {
+            limits::forbid(call, None, ENOSYS);
+            use_everything::<A>().unwrap();
+        }));
+    }
 }

@@ -163,8 +163,7 @@ impl Connection for keepsock::Connection {
     }
 
     fn set_timer(&self, t: i64) -> Outcome<()> {
-        keepsock::Connection::set_timer(self, ms(t));
-        Ok(())
+        Ok(keepsock::Connection::set_timer(self, ms(t))?)
     }
 
     fn join(&self, group: &str) -> Outcome<()> {

@@ -406,8 +406,7 @@ impl<'a> Loop<'a> {
         if emptied {
             // Most connections are idle, so an empty queue uses no memory.
             entry.queue = None;
-            let (tells, generation) =
-                (!entry.has(CLOSING | RESET_PENDING | CLOSED), entry.generation);
+            let (tells, generation) = (!entry.has(CLOSING), entry.generation);
             drop(guard);
             if tells {
                 self.call(index, generation, |handler, connection| handler.on_writable(connection));
