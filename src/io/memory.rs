@@ -22,6 +22,19 @@ pub(crate) fn appended(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Appends bytes to a buffer that will usually not exceed `most` bytes. It grows by doubling its size, but
+/// not to more than `most`. Without memory the vector stays as it is.
+#[cfg(feature = "serve")]
+pub(crate) fn appended_within(to: &mut Vec<u8>, bytes: &[u8], most: usize) -> Option<()> {
+    let needed = to.len().checked_add(bytes.len())?;
+    if needed > to.capacity() {
+        let size = to.capacity().saturating_mul(2).min(most).max(needed);
+        to.try_reserve_exact(size - to.len()).ok()?;
+    }
+    to.extend_from_slice(bytes);
+    Some(())
+}
+
 /// Copies text. U+FFFD replaces the bytes that are not UTF-8.
 pub(crate) fn text(bytes: &[u8]) -> Option<String> {
     let mut text = String::new();
@@ -55,6 +68,22 @@ pub(crate) fn boxed<T>(value: T) -> Option<Box<[T; 1]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// V2: a long message does not use twice its memory, and appending many parts copies few bytes.
+    #[cfg(feature = "serve")]
+    #[test]
+    fn appended_within_doubles_up_to_the_maximum() {
+        const MOST: usize = 100_000;
+        let (mut buffer, mut sizes) = (Vec::new(), Vec::new());
+        for len in (1..=MOST + 10).step_by(9) {
+            appended_within(&mut buffer, &[7; 9], MOST).unwrap();
+            assert_eq!(buffer.len(), len + 8);
+            assert!(buffer.capacity() <= MOST.max(buffer.len()));
+            sizes.push(buffer.capacity());
+        }
+        sizes.dedup();
+        assert!(sizes.len() < 24, "{sizes:?}");
+    }
 
     #[test]
     fn text_replaces_what_is_not_utf8() {

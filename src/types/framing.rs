@@ -258,6 +258,18 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// The largest number of bytes of a received message, with its length or delimiter.
+    #[cfg(feature = "serve")]
+    pub(crate) fn longest(self) -> usize {
+        match self {
+            Framing::Raw => 0,
+            Framing::Fixed { len: most } | Framing::LengthField { max: most, .. } => most,
+            Framing::Lines { max } => max.saturating_add(2),
+            Framing::Delimited { max, .. } => max.saturating_add(1),
+            Framing::Prefixed { format, max } => max.saturating_add(format.max_size()),
+        }
+    }
+
     pub(crate) fn validate(self, operation: &'static str) -> Result<()> {
         let invalid = |what: String| {
             Err(Error::new(ErrorKind::InvalidArgument, operation)

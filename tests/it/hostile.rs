@@ -15,6 +15,7 @@ use crate::support::{
 
 both_apis![
     connection_with_partial_input_uses_the_memory_of_the_input,
+    connection_with_long_partial_input_uses_the_memory_of_one_message,
     flood_from_many_addresses_is_limited_per_address_and_keeps_no_memory,
     slow_clients_use_little_memory_and_processor_time,
 ];
@@ -65,6 +66,29 @@ fn connection_with_partial_input_uses_the_memory_of_the_input<A: Api>() {
             drop(clients);
             eventually("the connections have ended", || service.connections() == 0);
         }
+    });
+}
+
+/// V2: the beginning of a message of the maximum length uses no more memory than the message.
+fn connection_with_long_partial_input_uses_the_memory_of_one_message<A: Api>() {
+    const COUNT: usize = 4;
+    const LEN: usize = 16 << 20;
+    /// The loop keeps some buffers of 64 KiB, and one read may end in the next message.
+    const SPARE: usize = 2 << 20;
+    let test = test_name!(A, "connection_with_long_partial_input_uses_the_memory_of_one_message");
+    process::in_process(&test, Duration::from_secs(60), || {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let framing = Framing::Prefixed { format: LengthFormat::U32Be, max: LEN };
+        let service = server.serve_events(&[Serve::Framing(framing)], On::default()).unwrap();
+        let input = [&(LEN as u32).to_be_bytes()[..], &vec![b'x'; LEN - 1]].concat();
+        let before = allocated();
+        let _clients = clients(&server.endpoint(), COUNT, &input);
+        eventually("the input is received", || {
+            service.stats().received == (COUNT * input.len()) as i64
+        });
+        let used = || allocated().saturating_sub(before);
+        eventually("the memory is that of the messages", || used() < COUNT * LEN + SPARE);
+        println!("{} bytes in use for each", used() / COUNT);
     });
 }
 

@@ -11,7 +11,7 @@ use super::super::conn_table::{
 };
 use super::super::file_part::Stopped;
 use super::Loop;
-use crate::io::memory::appended;
+use crate::io::memory::{appended, appended_within};
 use crate::sys::{self, Wait};
 use crate::types::close_reason::CloseReason;
 use crate::types::framing::{Framing, Split};
@@ -186,7 +186,9 @@ impl<'a> Loop<'a> {
         drop(entry);
         let (mut kept, mut splitter) = match kept {
             Some(mut input) => {
-                if appended(&mut input.bytes, data).is_none() {
+                // The first bytes of the next message follow a message.
+                let most = framing.longest().saturating_add(data.len());
+                if appended_within(&mut input.bytes, data, most).is_none() {
                     return self.reset_without_memory(index);
                 }
                 (Some(input.bytes), input.splitter)
