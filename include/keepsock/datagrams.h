@@ -62,8 +62,8 @@ extern "C" {
  */
 
 /**
- * A datagram socket, UDP or Unix: bound to a local address, or connected to one peer. Not on
- * Windows.
+ * A datagram socket, UDP or Unix: bound to a local address, or connected to one peer. Unix
+ * sockets: not on Windows.
  *
  * Threads: several threads may call functions on one socket at the same time. Each datagram is
  * sent and received as a whole. Any thread may close the socket at any time. Only
@@ -102,7 +102,7 @@ typedef struct keepsock_datagram keepsock_datagram;
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
  *     memory or no socket buffers
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks an option
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket on Windows, or this system lacks an option
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option is out of range or has no effect here
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -143,7 +143,7 @@ int32_t keepsock_datagram_bind(const char *endpoint, const keepsock_options *opt
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
  *     memory or no socket buffers
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks an option
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket on Windows, or this system lacks an option
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option is out of range or has no effect here
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */
@@ -238,7 +238,7 @@ int32_t keepsock_datagram_set_peer_endpoint(keepsock_datagram *datagram, const c
  *   - KEEPSOCK_ERR_NO_DESCRIPTORS: the library needs one more descriptor, and none is free
  *   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
  *     memory or no socket buffers
- *   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks udp_gro or allowed users
+ *   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks udp_gro or allowed users
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `fd` is negative, or an option has no effect here
  *   - KEEPSOCK_ERR_OS: `fd` is closed or not a socket, or another error of the system
  */
@@ -282,8 +282,8 @@ typedef struct {
     int64_t received_at_ns;
     /** The number of bytes in the buffer. */
     size_t len;
-    /** The number of bytes of the datagram. Systems other than Linux do not report it: there it
-        is len. */
+    /** The number of bytes of the datagram. Systems other than Linux and Windows do not report
+        it: there it is len. */
     size_t original_len;
     /** The index of the receiving interface; 0: unknown. Known for a socket that is bound to a
         wildcard or multicast address, and with keepsock_datagram_set_recv_metadata(). */
@@ -569,7 +569,8 @@ typedef struct {
  * Sends several datagrams in order (sendmmsg(2), UDP_SEGMENT).
  *
  * On Linux one system call sends up to 64 datagrams, and the kernel handles consecutive datagrams
- * of equal length to one address as one (GSO). On other systems the library sends them one by one.
+ * of equal length to one address as one (GSO), as Windows 10 2004 does. Otherwise the library sends
+ * them one by one.
  * One write timeout covers the whole call.
  *
  * @code
@@ -800,7 +801,8 @@ typedef struct {
     int64_t errors;
     /** The path MTU to the peer of a connected UDP socket, in bytes with headers, as far as the
         kernel knows it (IP_MTU). A datagram that is 28 bytes shorter (IPv4) or 48 bytes shorter
-        (IPv6) needs no fragments. -1: unknown, or the socket is not connected. Linux only. */
+        (IPv6) needs no fragments. -1: unknown, or the socket is not connected. Linux and
+        Windows. */
     int64_t path_mtu;
     /** Pauses of keepsock_datagram_serve() after a temporary error. */
     int64_t retried;

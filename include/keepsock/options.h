@@ -527,12 +527,13 @@ int32_t keepsock_options_set_mptcp(keepsock_options *options, bool on, keepsock_
 int32_t keepsock_options_set_keep_stats(keepsock_options *options, bool on, keepsock_error **error);
 
 /**
- * Sets whether the kernel may coalesce received datagrams (UDP_GRO of udp(7), Linux 5.0).
+ * Sets whether the kernel may coalesce received datagrams (UDP_GRO of udp(7), Linux 5.0; URO of
+ * Windows 10 2004).
  *
  * The kernel delivers consecutive datagrams of one sender together; the library returns them one
  * by one. Use it for sockets that receive many thousand datagrams per second. It copies each
  * datagram once more, lets one thread receive at a time, and uses up to one megabyte. UDP on Linux
- * only. Default: false.
+ * and Windows only. Default: false.
  *
  * Remaining datagrams wait in the socket object, so the descriptor may not be readable although
  * datagrams are left: after a poll, receive until KEEPSOCK_ERR_WOULD_BLOCK. The kernel counts a

@@ -214,11 +214,12 @@ int32_t keepsock_datagram_set_tos(keepsock_datagram *datagram, uint8_t tos, keep
  * UDP: the members ttl, tos and received_at_ns of keepsock_datagram_info, and interface_index for
  * every kind of local address. Unix sockets: received_at_ns and credentials. It adds a small cost
  * for each datagram. Default: false. macOS and FreeBSD: UDP only, ttl and tos of IPv4 only on a
- * socket for IPv4.
+ * socket for IPv4. Windows: UDP only, without the time.
  *
  * @param on  true to receive metadata.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS or FreeBSD; a Unix socket and not Linux
+ *   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS, FreeBSD or Windows; a Unix socket and not
+ *     Linux
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
@@ -233,13 +234,13 @@ int32_t keepsock_datagram_set_recv_metadata(keepsock_datagram *datagram, bool on
  *
  * Sending a datagram that is longer than the path MTU returns KEEPSOCK_ERR_TOO_LONG: immediately,
  * or for the next datagram if a router reports it later. keepsock_datagram_recv_error() returns
- * the path MTU. Default: false. Linux, macOS and FreeBSD; on the last two not for a socket that has
- * both IP versions.
+ * the path MTU. Default: false. Linux, Windows, macOS and FreeBSD; on the last two not for a socket
+ * that has both IP versions.
  *
  * @param datagram  A UDP socket.
  * @param on        true to forbid fragments.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS or FreeBSD
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS, FreeBSD or Windows
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket
@@ -272,12 +273,13 @@ typedef struct {
  * Sets whether the error queue keeps ICMP errors (IP_RECVERR of ip(7), MSG_ERRQUEUE).
  *
  * keepsock_datagram_recv_error() returns them. Default: true for a connected socket, false for a
- * bound socket, for which the kernel does not report such errors otherwise. Linux only.
+ * bound socket, for which the kernel does not report such errors otherwise. Linux, and
+ * Windows, where a receive finds the errors.
  *
  * @param datagram  A UDP socket.
  * @param on        true to keep errors.
  * @return KEEPSOCK_OK on success, otherwise
- *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux
+ *   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux or Windows
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_CLOSED: this process closed the socket

@@ -23,7 +23,6 @@ const SOCKOPT: &str = "sockopt";
 /// of their bytes.
 ///
 /// ```
-/// # if cfg!(windows) { return Ok(()) }
 /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
 /// let snapshot = socket.stats()?;
 /// println!("{}: {:?} dropped", snapshot.five_tuple, snapshot.dropped);
@@ -101,7 +100,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("*:0")?;
     /// socket.set_ttl(255)?;
     /// # Ok::<(), keepsock::Error>(())
@@ -119,7 +117,8 @@ impl DatagramSocket {
     /// DSCP (RFC 2474), the lower two are ECN (RFC 3168). Default: 0.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a Unix socket, or Windows, where only a policy of the machine
+    /// sets the byte.
     /// [`PermissionDenied`](ErrorKind::PermissionDenied): the system reserves the value for privileged
     /// programs. [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
@@ -148,7 +147,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// # use keepsock::{DatagramSocket, Sockopt};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.set_sockopt(Sockopt::RecvBuffer, 1 << 20)?;
     /// println!("{} bytes", socket.sockopt(Sockopt::RecvBuffer)?);
@@ -202,8 +200,8 @@ impl DatagramSocket {
     /// path MTU. Default: false, datagrams are fragmented where necessary.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    /// and FreeBSD, or a Unix socket. [`Os`](ErrorKind::Os): on macOS and FreeBSD, the socket has both
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS, FreeBSD
+    /// and Windows, or a Unix socket. [`Os`](ErrorKind::Os): on macOS and FreeBSD, the socket has both
     /// IP versions. [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -232,10 +230,11 @@ impl DatagramSocket {
     ///
     /// macOS and FreeBSD report the time in microseconds. They report TTL and TOS of IPv4 datagrams on
     /// a socket for IPv4 only, and FreeBSD does not report the interface of IPv4 datagrams.
+    /// Windows does not report the time, and the interface only for a socket with several addresses.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS and FreeBSD, and on
-    /// these two a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS, FreeBSD and Windows, or
+    /// a Unix socket on a system other than Linux.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -285,7 +284,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed, and kept no statistics.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// assert_eq!(socket.stats()?.errors, 0);
     /// # Ok::<(), keepsock::Error>(())
@@ -315,7 +313,6 @@ impl DatagramSocket {
     /// [`Os`](ErrorKind::Os): the kernel failed the call for another reason.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.set_read_timeout(std::time::Duration::from_millis(20))?;
     /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::TimedOut);
@@ -342,7 +339,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.set_write_timeout(std::time::Duration::from_secs(5))?;
     /// # Ok::<(), keepsock::Error>(())
@@ -373,7 +369,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.set_nonblocking(true)?;
     /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::WouldBlock);
@@ -397,7 +392,6 @@ impl DatagramSocket {
     /// [serving](DatagramSocket::serve).
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let token = keepsock::CancelToken::new()?;
     /// socket.set_cancel(Some(&token))?;
@@ -429,7 +423,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let borrowed = socket.borrow()?;
     /// # Ok::<(), keepsock::Error>(())
@@ -454,7 +447,6 @@ impl DatagramSocket {
     /// one datagram.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let socket = std::net::UdpSocket::from(socket.release()?);
     /// # Ok::<(), keepsock::Error>(())
@@ -504,7 +496,6 @@ impl DatagramSocket {
     /// were reported before. Any thread may close at any time; closing twice is harmless.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.close();
     /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), keepsock::ErrorKind::Closed);

@@ -29,6 +29,8 @@ const BIND: &str = "bind";
 const CONNECT: &str = "connect";
 const TAKE_OVER: &str = "adopt";
 
+const UNBOUND: &str = "the socket is not bound: bind it first";
+
 /// Why a connected Unix socket has no allowed users.
 const USERS_OF_PEER: &str = "allowed_uid has no effect on a connected socket, which has one peer";
 
@@ -116,12 +118,11 @@ impl DatagramSocket {
     /// - [`TimedOut`](ErrorKind::TimedOut): the name lookup exceeded the connect timeout
     /// - [`NoDescriptors`](ErrorKind::NoDescriptors), [`NoMemory`](ErrorKind::NoMemory): the system lacks
     ///   descriptors or memory
-    /// - [`Unsupported`](ErrorKind::Unsupported): Windows, or an address family that this machine does
-    ///   not support
+    /// - [`Unsupported`](ErrorKind::Unsupported): a Unix socket on Windows, or an address family that this
+    ///   machine does not support
     ///
     /// ```
     /// use keepsock::{DatagramSocket, ErrorKind};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let first = DatagramSocket::bind("127.0.0.1:0")?;
     /// let err = DatagramSocket::bind(first.endpoint()).unwrap_err();
     /// assert_eq!(err.kind(), ErrorKind::AddressInUse);
@@ -147,7 +148,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, ErrorKind, SocketOptions};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let options = SocketOptions::new().read_timeout(std::time::Duration::from_millis(20));
     /// let socket = DatagramSocket::bind_with("*:0", &options)?;
     /// assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
@@ -191,11 +191,10 @@ impl DatagramSocket {
     ///   socket, or local policy forbids the destination
     /// - [`NoDescriptors`](ErrorKind::NoDescriptors), [`NoMemory`](ErrorKind::NoMemory): the system lacks
     ///   descriptors or memory
-    /// - [`Unsupported`](ErrorKind::Unsupported): Windows
+    /// - [`Unsupported`](ErrorKind::Unsupported): a Unix socket on Windows
     ///
     /// ```
     /// use keepsock::DatagramSocket;
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// let client = DatagramSocket::connect(server.endpoint())?;
     /// println!("{}", client.five_tuple());   // udp 127.0.0.1:51002 -> 127.0.0.1:7788
@@ -228,7 +227,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, Endpoint, SocketOptions};
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// let from: Endpoint = "127.0.0.1:0".parse()?;
     /// let options = SocketOptions::new().local_endpoint(from);
@@ -374,7 +372,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, SocketOptions};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
     /// let port = socket.local_addr()?.port();
     /// let socket = DatagramSocket::from_owned(socket.into(), &SocketOptions::new()).unwrap();
@@ -458,7 +455,8 @@ impl DatagramSocket {
             Side::Inet(inet) => Some(inet),
             Side::Unix(_) => None,
         };
-        let longest = if sys::SEGMENTS && inet.is_some() { usize::MAX } else { 0 };
+        let splits = inet.is_some() && sys::splits_runs(sys::borrow(&made.socket));
+        let longest = if splits { usize::MAX } else { 0 };
         let connected = inet.is_some_and(|inet| inet.peer().is_some());
         let any = inet.is_some_and(|inet| has_many(inet.local.ip()));
         let cancel = options.cancel.as_ref();
@@ -526,11 +524,16 @@ fn look(adopted: &InheritedSocket, options: &SocketOptions, now: bool) -> Result
         return Err(wrong("the descriptor is not a datagram socket"));
     }
     let asked = SockRef::from(&fd);
-    let (name, peer) = (asked.local_addr().map_err(os)?, asked.peer_addr().ok());
+    let name = match asked.local_addr() {
+        // Windows has no name for such a socket.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Err(wrong(UNBOUND)),
+        other => other.map_err(os)?,
+    };
+    let peer = asked.peer_addr().ok();
     let side = match name.as_socket() {
         Some(local) => {
             if local.port() == 0 {
-                return Err(wrong("the socket is not bound: bind it first"));
+                return Err(wrong(UNBOUND));
             }
             let ipv6 = local.is_ipv6();
             let dual = ipv6 && !asked.only_v6().map_err(os)?;
@@ -603,14 +606,19 @@ fn set_up(
     if !connected && has_many(local) {
         sys::want_destination(socket, ipv6)?;
     }
-    if connected {
-        match sys::report_errors(socket, ipv6, true) {
-            // On other systems a call returns the error, without details.
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
-            other => other?,
-        }
+    if connected || sys::REPORTS_BY_DEFAULT {
+        report_errors(socket, ipv6, connected)?;
     }
     Ok(())
+}
+
+/// Requests ICMP errors, if the system needs a request: on others a call returns the error, without
+/// details.
+pub(super) fn report_errors(socket: Borrowed<'_>, ipv6: bool, on: bool) -> io::Result<()> {
+    match sys::report_errors(socket, ipv6, on) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+        other => other,
+    }
 }
 
 fn new_socket(
@@ -670,6 +678,7 @@ fn bind_at(address: SocketAddr, dual: bool, options: &SocketOptions) -> Step<Own
         // Each bound program receives the group's datagrams (socket(7), SO_REUSEADDR).
         SockRef::from(&fd).set_reuse_address(true).map_err(at_bind)?;
     }
+    sys::keep_port(fd).map_err(at_bind)?;
     SockRef::from(&fd).bind(&address.into()).map_err(at_bind)?;
     Ok(socket)
 }
@@ -735,6 +744,7 @@ fn connect_to(
     let at = |stage| move |e: io::Error| (stage, Cause::from(e));
     let socket = new_socket(to, false, options, true)?;
     let fd = sys::borrow(&socket);
+    sys::keep_port(fd).map_err(at(Stage::Options))?;
     if let Some(from) = from {
         SockRef::from(&fd).bind(&from.into()).map_err(at(Stage::Bind))?;
     }

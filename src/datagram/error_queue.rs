@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 
+use super::construct::report_errors;
 use super::recv::RECEIVE;
 use super::{DatagramSocket, Side, must_poll};
 use crate::io::wait::Cause;
@@ -50,11 +51,12 @@ impl DatagramError {
 impl DatagramSocket {
     /// Keeps ICMP errors of sent datagrams for [`recv_error`](DatagramSocket::recv_error). Default: true
     /// for a connected socket, false for a bound one, for which the kernel discards them by default
-    /// (IP_RECVERR of ip(7), Linux).
+    /// (IP_RECVERR of ip(7), Linux). Windows has no queue: a receive finds the errors of port and hop limit
+    /// (SIO_UDP_CONNRESET), and the destination is known for a connected socket only.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, or a Unix socket, whose calls
-    /// return such errors directly. [`Closed`](ErrorKind::Closed): the socket was closed.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux and Windows, or a Unix
+    /// socket, whose calls return such errors directly. [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
@@ -105,9 +107,9 @@ impl DatagramSocket {
             return Err(error.detail("the socket is not connected: connect it first"));
         }
         let slot = self.0.cancel.lock();
-        if on && sys::REPORTS {
+        if on {
             // poll returns while the report is in the queue, also if a send of another thread fails with it.
-            sys::report_errors(io.socket(), inet.ipv6, true)
+            report_errors(io.socket(), inet.ipv6, true)
                 .map_err(|e| self.failed(OPERATION, e.into(), None))?;
         }
         self.0.fails_on_refused.store(on, Ordering::Relaxed);

@@ -12,7 +12,8 @@ use crate::types::credentials::Credentials;
 pub struct Datagram {
     /// The number of bytes stored in the buffer.
     pub len: usize,
-    /// The original length of the datagram. Only Linux reports it; on other systems it equals `len`.
+    /// The original length of the datagram. Only Linux and Windows report it; on other
+    /// systems it equals `len`.
     pub original_len: usize,
     /// Whether the buffer was too short. The bytes beyond it are lost.
     pub truncated: bool,
@@ -88,7 +89,6 @@ impl<'a> Outgoing<'a> {
     ///
     /// ```
     /// # use keepsock::{DatagramSocket, Outgoing};
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// # let client = DatagramSocket::connect(server.endpoint())?;
     /// # client.send(b"question")?;

@@ -19,7 +19,6 @@ impl DatagramSocket {
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = keepsock::DatagramSocket::bind("0.0.0.0:0")?;
     /// socket.set_broadcast(true)?;
     /// # Ok::<(), keepsock::Error>(())
@@ -47,8 +46,8 @@ impl DatagramSocket {
     /// - [`AddressInUse`](ErrorKind::AddressInUse): the socket has joined the group already
     /// - [`NoMemory`](ErrorKind::NoMemory): more groups than the system permits (igmp_max_memberships of
     ///   ip(7): 20)
-    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    ///   and FreeBSD, or a Unix socket
+    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS,
+    ///   FreeBSD and Windows, or a Unix socket
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
     ///
     /// ```
@@ -77,8 +76,8 @@ impl DatagramSocket {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the address is not a multicast group, or its
     ///   family differs from that of the socket or of the source
     /// - [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the interface does not exist
-    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    ///   and FreeBSD, or a Unix socket
+    /// - [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS,
+    ///   FreeBSD and Windows, or a Unix socket
     /// - [`Closed`](ErrorKind::Closed): the socket was closed
     ///
     /// ```
@@ -164,11 +163,12 @@ impl DatagramSocket {
         })
     }
 
-    /// Delivers outgoing multicast datagrams to sockets of this machine as well. Default: true.
+    /// Delivers outgoing multicast datagrams to sockets of this machine as well. Default: true. On Windows
+    /// the option of the receiving socket applies: whether it receives multicast datagrams of this machine.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    /// and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS,
+    /// FreeBSD and Windows, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -185,8 +185,8 @@ impl DatagramSocket {
     /// do not leave this machine. Default: 1, the local network.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    /// and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS,
+    /// FreeBSD and Windows, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```
@@ -204,8 +204,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`InvalidEndpoint`](ErrorKind::InvalidEndpoint): the interface does not exist.
-    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS
-    /// and FreeBSD, or a Unix socket.
+    /// [`Unsupported`](ErrorKind::Unsupported): a system other than Linux, macOS,
+    /// FreeBSD and Windows, or a Unix socket.
     /// [`Closed`](ErrorKind::Closed): the socket was closed.
     ///
     /// ```

@@ -142,7 +142,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// # let client = DatagramSocket::connect(server.endpoint())?;
     /// client.send(b"twelve bytes")?;
@@ -160,7 +159,7 @@ impl DatagramSocket {
 
     /// Copies the oldest datagram into `buf`, and leaves it for the next receive (MSG_PEEK). Waits as
     /// [`recv`](DatagramSocket::recv) does. [`original_len`](Datagram::original_len) is the length of
-    /// the datagram, also if `buf` is empty (Linux).
+    /// the datagram, also if `buf` is empty (Linux, Windows).
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported): the socket [coalesces](crate::SocketOptions::udp_gro)
@@ -236,7 +235,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, Incoming};
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// # let client = DatagramSocket::connect(server.endpoint())?;
     /// client.send(b"hello")?;

@@ -287,7 +287,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// # let client = DatagramSocket::connect(server.endpoint())?;
     /// client.send(b"question")?;
@@ -321,7 +320,6 @@ impl DatagramSocket {
     /// ```
     /// # use keepsock::DatagramSocket;
     /// # use std::net::SocketAddr;
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let other = DatagramSocket::bind("127.0.0.1:0")?;
     /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
     /// socket.send_to(b"hello", SocketAddr::from(([127, 0, 0, 1], other.port())))?;
@@ -339,7 +337,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// # use keepsock::DatagramSocket;
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("*:0")?;
     /// # let client = DatagramSocket::connect(("127.0.0.1".parse().unwrap(), server.port()))?;
     /// # client.send(b"question")?;
@@ -370,7 +367,8 @@ impl DatagramSocket {
     ///
     /// On Linux one system call accepts up to 64 datagrams (sendmmsg), and the kernel accepts consecutive
     /// UDP datagrams of one length to one address as one run (UDP_SEGMENT of udp(7)), which saves most.
-    /// Other systems send them one by one. The write timeout applies to the whole call.
+    /// Windows 10 2004 and later accepts such runs as well (UDP_SEND_MSG_SIZE). Otherwise the datagrams are
+    /// sent one by one. The write timeout applies to the whole call.
     ///
     /// # Errors
     /// The errors that [`send_to`](DatagramSocket::send_to) lists, if the first datagram was not sent,
@@ -378,7 +376,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, Outgoing};
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let server = DatagramSocket::bind("127.0.0.1:0")?;
     /// let client = DatagramSocket::connect(server.endpoint())?;
     /// let parts = [Outgoing::new(b"one"), Outgoing::new(b"two"), Outgoing::new(b"three")];

@@ -33,7 +33,6 @@ const UNIX_SLOT: usize = BUFFER / 4;
 /// [`DatagramSocket::stats`] has the counters of each socket.
 ///
 /// ```
-/// # if cfg!(windows) { return Ok(()) }
 /// let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
 /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
 /// drop(service);
@@ -100,7 +99,6 @@ impl DatagramSocket {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, ServeOptions};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let socket = DatagramSocket::bind("127.0.0.1:0")?;
     /// let service = socket.serve(&ServeOptions::new().threads(2), |socket, datagram, bytes| {
     ///     let _ = socket.reply(datagram, bytes);
@@ -271,7 +269,6 @@ impl DatagramService {
     ///
     /// ```
     /// use keepsock::{DatagramSocket, ServeOptions};
-    /// # if cfg!(windows) { return Ok(()) }
     /// let (first, second) = (DatagramSocket::bind("127.0.0.1:0")?, DatagramSocket::bind("127.0.0.1:0")?);
     /// let service = first.serve(&ServeOptions::new(), |socket, datagram, bytes| {
     ///     let _ = socket.reply(datagram, bytes);
@@ -317,7 +314,6 @@ impl DatagramService {
     /// Returns the first socket, with which the service began. Any thread may send with it.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// assert_eq!(service.socket().port(), socket.port());
@@ -333,7 +329,6 @@ impl DatagramService {
     /// inside a handler. Further calls do nothing, and neither does a call in a forked child.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// service.stop();
@@ -361,7 +356,6 @@ impl DatagramService {
     /// - [`Os`](ErrorKind::Os): receiving on a socket ended with a fatal error.
     ///
     /// ```
-    /// # if cfg!(windows) { return Ok(()) }
     /// # let socket = keepsock::DatagramSocket::bind("127.0.0.1:0")?;
     /// let service = socket.serve(&keepsock::ServeOptions::new(), |_, _, _| ())?;
     /// let waited = service.wait(std::time::Duration::from_millis(10));

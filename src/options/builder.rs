@@ -610,7 +610,7 @@ impl SocketOptions {
     }
 
     /// Whether the kernel may deliver several consecutive datagrams of one sender as one (UDP_GRO
-    /// of udp(7), Linux 5.0). The library splits them, so the program receives single datagrams as
+    /// of udp(7), Linux 5.0; Windows 10 2004). The library splits them, so the program receives single datagrams as
     /// always. Default: no.
     ///
     /// Use it to receive many thousand datagrams per second. Each datagram is copied once more, one

@@ -34,7 +34,6 @@
 //!   - `MAX_WAIT`: where a poll cannot be woken for every reason (Windows), the time
 //!     after which it looks again.
 //!   - `ACCEPT_INHERITS`: an accepted connection has the listener's options.
-//!   - `SEGMENTS`: several datagrams are given to the kernel as one.
 //!   - `SEES_HANGUP`: poll distinguishes FIN without reading.
 
 use std::io;

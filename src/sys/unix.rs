@@ -146,6 +146,12 @@ pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
     Ok(kernel::call("socket", || Socket::new(domain, Type::DGRAM, None))?.into())
 }
 
+/// No other socket can take the port of a datagram socket on a Unix system.
+#[cfg(feature = "datagram")]
+pub(crate) fn keep_port(_: Borrowed<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 /// Creates a stream socket, non-blocking and close-on-exec.
 pub(crate) fn stream_socket(domain: Domain, mptcp: bool) -> io::Result<Owned> {
     #[cfg(keepsock_linux)]

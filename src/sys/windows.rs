@@ -290,42 +290,61 @@ impl Event {
     }
 }
 
-pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
-    let mut value = 0u32;
-    let mut len = 4;
-    // SAFETY: the system writes at most `len` bytes into value.
-    let code = unsafe {
-        ws::getsockopt(
-            socket.as_raw_socket() as ws::SOCKET,
-            ws::IPPROTO_TCP,
-            name,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    };
-    if code != 0 {
+/// The result of a call that returns 0, or SOCKET_ERROR and an error for WSAGetLastError.
+pub(super) fn check(code: i32) -> io::Result<()> {
+    match code {
+        0 => Ok(()),
         // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+        _ => Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() })),
     }
-    Ok(value)
+}
+
+pub(super) fn tcp_option(socket: Borrowed<'_>, name: i32) -> io::Result<u32> {
+    number_option(socket, ws::IPPROTO_TCP, name)
 }
 
 pub(super) fn set_tcp_option(socket: Borrowed<'_>, name: i32, value: u32) -> io::Result<()> {
+    set_number_option(socket, ws::IPPROTO_TCP, name, value)
+}
+
+/// The value of an option that is a number of four bytes, or a truth value.
+pub(super) fn number_option(socket: Borrowed<'_>, level: i32, name: i32) -> io::Result<u32> {
+    let (mut value, mut len) = (0u32, 4);
+    let socket = socket.as_raw_socket() as ws::SOCKET;
+    // SAFETY: the system writes at most `len` bytes into value.
+    check(unsafe { ws::getsockopt(socket, level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
+pub(super) fn set_number_option(
+    socket: Borrowed<'_>,
+    level: i32,
+    name: i32,
+    value: u32,
+) -> io::Result<()> {
+    let socket = socket.as_raw_socket() as ws::SOCKET;
     // SAFETY: the system reads four bytes from value.
-    let code = unsafe {
-        ws::setsockopt(
-            socket.as_raw_socket() as ws::SOCKET,
-            ws::IPPROTO_TCP,
-            name,
-            (&raw const value).cast(),
-            4,
-        )
-    };
-    if code != 0 {
-        // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
-    }
-    Ok(())
+    check(unsafe { ws::setsockopt(socket, level, name, (&raw const value).cast(), 4) })
+}
+
+/// Makes a request that ends at once.
+///
+/// # Safety
+/// The request reads a `T`, and writes at most `room` bytes to `into`.
+pub(super) unsafe fn ioctl<T>(
+    socket: Borrowed<'_>,
+    request: u32,
+    input: &T,
+    into: *mut std::ffi::c_void,
+    room: usize,
+) -> io::Result<()> {
+    let (socket, mut returned) = (socket.as_raw_socket() as ws::SOCKET, 0);
+    let (input, len) = (ptr::from_ref(input).cast(), size_of::<T>() as u32);
+    let (room, none) = (room as u32, ptr::null_mut());
+    // SAFETY: as the caller promises.
+    check(unsafe {
+        ws::WSAIoctl(socket, request, input, len, into, room, &raw mut returned, none, None)
+    })
 }
 
 /// Turns keepalive on with these values, or off. [`Keepalive`] has checked the ranges.
@@ -361,26 +380,8 @@ fn set_keepalive_times(socket: Borrowed<'_>, keepalive: &Keepalive) -> io::Resul
         keepalivetime: milliseconds(keepalive.idle()),
         keepaliveinterval: milliseconds(interval).max(1),
     };
-    let mut returned = 0;
-    // SAFETY: the system reads the structure, and writes only the number of bytes.
-    let code = unsafe {
-        ws::WSAIoctl(
-            socket.as_raw_socket() as ws::SOCKET,
-            ws::SIO_KEEPALIVE_VALS,
-            (&raw const values).cast(),
-            size_of_val(&values) as u32,
-            ptr::null_mut(),
-            0,
-            &raw mut returned,
-            ptr::null_mut(),
-            None,
-        )
-    };
-    if code != 0 {
-        // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
-    }
-    Ok(())
+    // SAFETY: the system reads the structure, and writes nothing.
+    unsafe { ioctl(socket, ws::SIO_KEEPALIVE_VALS, &values, ptr::null_mut(), 0) }
 }
 
 pub(crate) fn keepalive(socket: Borrowed<'_>) -> io::Result<Option<Keepalive>> {
@@ -407,22 +408,17 @@ pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) ->
 /// with SO_REUSEADDR also the same address. The price: the port cannot be bound again while connections
 /// of the previous listener are open.
 pub(crate) fn prepare_listener(socket: Borrowed<'_>) -> io::Result<()> {
-    let on = 1u32;
-    // SAFETY: the system reads four bytes from `on`.
-    let code = unsafe {
-        ws::setsockopt(
-            socket.as_raw_socket() as ws::SOCKET,
-            ws::SOL_SOCKET,
-            ws::SO_EXCLUSIVEADDRUSE,
-            (&raw const on).cast(),
-            4,
-        )
-    };
-    if code != 0 {
-        // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
+    set_number_option(socket, ws::SOL_SOCKET, ws::SO_EXCLUSIVEADDRUSE, 1)
+}
+
+/// Prevents, as [`prepare_listener`] does, that another socket takes the port, except if the program lets
+/// sockets share it.
+#[cfg(feature = "datagram")]
+pub(crate) fn keep_port(socket: Borrowed<'_>) -> io::Result<()> {
+    match SockRef::from(&socket).reuse_address()? {
+        true => Ok(()),
+        false => prepare_listener(socket),
     }
-    Ok(())
 }
 
 /// On Windows this would let other processes take the port: attempts after the first may fail.
@@ -542,9 +538,11 @@ pub(crate) fn lock_file(
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether the socket uses one interface only, by the zone of its local address.
 #[cfg(feature = "datagram")]
-pub(crate) fn is_bound_to_interface(_socket: Borrowed<'_>) -> bool {
-    true
+pub(crate) fn is_bound_to_interface(socket: Borrowed<'_>) -> bool {
+    let local = SockRef::from(&socket).local_addr().ok().and_then(|name| name.as_socket_ipv6());
+    local.is_some_and(|local| local.scope_id() != 0)
 }
 
 /// Windows has no such option: bind(2) reserves a port.
@@ -624,19 +622,25 @@ pub(crate) fn is_fatal_accept(err: &io::Error) -> bool {
     )
 }
 
-/// Datagram sockets are not supported on Windows yet.
-pub(crate) fn datagram_socket(_: Domain) -> io::Result<Owned> {
-    Err(io::ErrorKind::Unsupported.into())
+/// Creates a datagram socket, non-blocking.
+pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Owned> {
+    if domain == Domain::UNIX {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
-/// No call that reports this is supported on Windows yet.
-pub(crate) fn is_too_long(_: &io::Error) -> bool {
-    false
+/// Whether the datagram was longer than the protocol or, with IP_DONTFRAGMENT, the path permits.
+pub(crate) fn is_too_long(err: &io::Error) -> bool {
+    err.raw_os_error() == Some(ws::WSAEMSGSIZE)
 }
 
 #[cfg(any(feature = "datagram", feature = "activation"))]
-pub(crate) fn is_datagram(_: Borrowed<'_>) -> io::Result<bool> {
-    Err(io::ErrorKind::Unsupported.into())
+pub(crate) fn is_datagram(socket: Borrowed<'_>) -> io::Result<bool> {
+    let socket = SockRef::from(&socket);
+    Ok(socket.r#type()? == Type::DGRAM && socket.protocol()? == Some(socket2::Protocol::UDP))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! D1: bound and connected UDP sockets. D2: replies leave from the address that received the
 //! request, and ICMP errors do not end a receive. D3: batches. T2 to T4 for datagram sockets.
 
-use crate::support::os::AsRawFd;
+use crate::support::os::{AsRawFd, OwnedFd};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support;
+use crate::support::libc;
 use crate::support::{
     AWAITED, Api, Datagrams, Opt, Outcome, Token, fails, ip, promptly, system, timed, while_waiting,
 };
@@ -15,6 +16,7 @@ use crate::support::{
 use crate::support::{DatagramService, OnDatagram, TempDir, eventually};
 use crate::support::{limits, process, watch};
 use keepsock::{ErrorKind, Family, Protocol};
+use system::LOOPBACK;
 
 /// The advice in the message of a taken address.
 const IN_USE: &str = "another socket is bound to it: choose another port, or end the other program";
@@ -70,11 +72,13 @@ both_apis![
     connect_from_address_of_other_family_names_it,
     server_has_one_socket_for_each_peer,
     set_peer_connects_a_bound_socket_once,
+    set_peer_reports_errors_of_the_peer,
     set_peer_discards_coalesced_datagrams_of_other_senders,
     refused_datagram_fails_the_receive_if_requested,
     refused_datagram_fails_the_receive_while_others_send,
     sender_as_text_is_a_destination,
     peek_leaves_the_datagram_for_the_next_receive,
+    peek_of_coalescing_socket_is_rejected,
     #[cfg(feature = "diag")] {
         stream_options_for_datagram_socket_are_rejected,
     }
@@ -477,13 +481,19 @@ fn set_peer_connects_a_bound_socket_once<A: Api>() {
         socket.reply(&info, b"again").unwrap();
         assert_eq!(peer.recv(16).unwrap().bytes, b"again");
         fails(socket.send_to(b"x", at(other.port())), ErrorKind::WrongState);
-        // The errors of the peer are reported, as for a connected socket.
-        drop(peer);
+        socket.close();
+        fails(socket.set_peer(at(other.port())), ErrorKind::Closed);
+    }
+}
+
+/// D1, D2: the errors of a peer that a bound socket was connected to are reported.
+fn set_peer_reports_errors_of_the_peer<A: Api>() {
+    for bound in ["127.0.0.1:0", "*:0", "0.0.0.0:0"] {
+        let socket = A::Datagram::bind(bound, &[]).unwrap();
+        socket.set_peer(closed_port::<A>(106)).unwrap();
         socket.send(b"x").unwrap();
         let reported = socket.recv_error().unwrap().unwrap();
         assert_eq!(reported.status, ErrorKind::Refused.code());
-        socket.close();
-        fails(socket.set_peer(at(other.port())), ErrorKind::Closed);
     }
 }
 
@@ -600,6 +610,10 @@ fn peek_leaves_the_datagram_for_the_next_receive<A: Api>() {
         server.close();
         fails(server.peek(8), ErrorKind::Closed);
     }
+}
+
+/// D1, D3: a socket that coalesces datagrams has no peek.
+fn peek_of_coalescing_socket_is_rejected<A: Api>() {
     let coalesces = A::Datagram::bind("127.0.0.1:0", &[Opt::UdpGro(true)]).unwrap();
     fails(coalesces.peek(8), ErrorKind::Unsupported);
 }
@@ -704,6 +718,7 @@ fn adopt_of_other_descriptor_leaves_it_to_caller<A: Api>() {
     refused(unix.into(), &[], ErrorKind::WrongState);
     let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     refused(unbound.into(), &[], ErrorKind::WrongState);
+    #[cfg(unix)]
     refused(std::fs::File::open("/dev/null").unwrap().into(), &[], ErrorKind::Os);
     let socket = || UdpSocket::bind("127.0.0.1:0").unwrap().into();
     refused(socket(), &[Opt::Family(Family::Ipv4)], ErrorKind::InvalidArgument);
@@ -963,13 +978,16 @@ fn adopt_of_icmp_socket_fails<A: Api>() {
 fn multicast_join_twice_or_leave_unjoined_fails<A: Api>() {
     let socket = A::Datagram::bind("0.0.0.0:0", &[]).unwrap();
     let (group, sender) = (ip("239.83.4.1"), Some(ip("127.0.0.1")));
-    fails(socket.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
-    fails(socket.leave(group, Some("lo"), sender), ErrorKind::AddressNotAvailable);
-    socket.join(group, Some("lo"), sender).unwrap();
-    fails(socket.join(group, Some("lo"), sender), ErrorKind::AddressInUse);
-    socket.join(group, Some("lo"), Some(ip("127.0.0.2"))).unwrap();
-    fails(socket.leave(group, Some("lo"), Some(ip("127.0.0.3"))), ErrorKind::AddressNotAvailable);
-    socket.leave(group, Some("lo"), sender).unwrap();
+    fails(socket.leave(group, Some(LOOPBACK), None), ErrorKind::AddressNotAvailable);
+    fails(socket.leave(group, Some(LOOPBACK), sender), ErrorKind::AddressNotAvailable);
+    socket.join(group, Some(LOOPBACK), sender).unwrap();
+    fails(socket.join(group, Some(LOOPBACK), sender), ErrorKind::AddressInUse);
+    socket.join(group, Some(LOOPBACK), Some(ip("127.0.0.2"))).unwrap();
+    fails(
+        socket.leave(group, Some(LOOPBACK), Some(ip("127.0.0.3"))),
+        ErrorKind::AddressNotAvailable,
+    );
+    socket.leave(group, Some(LOOPBACK), sender).unwrap();
 }
 
 /// D2: the error queue has a limit if the program never reads errors.
@@ -1216,9 +1234,9 @@ fn multicast_join_selects_groups_and_sources<A: Api>() {
         let server = A::Datagram::bind(wildcard, &[Opt::ReadTimeout(60_000)]).unwrap();
         let other = A::Datagram::bind(wildcard, &[]).unwrap();
         let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
-        client.set_multicast_interface("lo").unwrap();
+        client.set_multicast_interface(LOOPBACK).unwrap();
         let to = SocketAddr::new(group, server.port());
-        let lo = Some("lo");
+        let lo = Some(LOOPBACK);
         other.join(group, lo, None).unwrap();
         server.join([239, 83, A::NUMBER, 2].into(), lo, None).unwrap();
         is_not_received::<A>(&server, &client, to);
@@ -1251,9 +1269,9 @@ fn multicast_with_several_sockets_reaches_each<A: Api>() {
     let to = SocketAddr::new(group, first.port());
     let second = A::Datagram::bind(&to.to_string(), &[Opt::ReadTimeout(60_000)]).unwrap();
     let client = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
-    client.set_multicast_interface("lo").unwrap();
+    client.set_multicast_interface(LOOPBACK).unwrap();
     for socket in [&first, &second] {
-        socket.join(group, Some("lo"), None).unwrap();
+        socket.join(group, Some(LOOPBACK), None).unwrap();
     }
     client.send_to(b"news", to).unwrap();
     for socket in [&first, &second] {
@@ -1321,26 +1339,27 @@ fn multicast_join_of_invalid_group_fails<A: Api>() {
     let four = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
     let six = A::Datagram::bind("[::]:0", &[]).unwrap();
     let invalid = ErrorKind::InvalidArgument;
-    let failure = fails(four.join(ip("127.0.0.1"), Some("lo"), None), invalid);
+    let failure = fails(four.join(ip("127.0.0.1"), Some(LOOPBACK), None), invalid);
     assert!(failure.message.contains("127.0.0.1 is not a multicast address"), "{failure:?}");
-    fails(four.join(ip("ff01::1:1"), Some("lo"), None), invalid);
-    fails(six.join(ip("239.83.0.3"), Some("lo"), None), invalid);
-    fails(four.join(ip("239.83.0.3"), Some("lo"), Some(ip("::1"))), invalid);
+    fails(four.join(ip("ff01::1:1"), Some(LOOPBACK), None), invalid);
+    fails(six.join(ip("239.83.0.3"), Some(LOOPBACK), None), invalid);
+    fails(four.join(ip("239.83.0.3"), Some(LOOPBACK), Some(ip("::1"))), invalid);
     let group = ip("239.83.0.3");
     let failure = fails(four.join(group, Some("nosuch0"), None), ErrorKind::InvalidEndpoint);
     assert!(failure.message.contains("this machine has no interface \"nosuch0\""), "{failure:?}");
     fails(four.join(group, Some("987654"), None), ErrorKind::InvalidEndpoint);
-    let failure = fails(four.leave(group, Some("lo"), None), ErrorKind::AddressNotAvailable);
-    let membership = "the socket is not a member of group 239.83.0.3 on interface \"lo\"";
-    assert!(failure.message.contains(membership), "{failure:?}");
+    let failure = fails(four.leave(group, Some(LOOPBACK), None), ErrorKind::AddressNotAvailable);
+    let membership =
+        format!("the socket is not a member of group 239.83.0.3 on interface {LOOPBACK:?}");
+    assert!(failure.message.contains(&membership), "{failure:?}");
     fails(four.set_multicast_interface("nosuch0"), ErrorKind::InvalidEndpoint);
     four.close();
-    fails(four.join(group, Some("lo"), None), ErrorKind::Closed);
-    fails(four.leave(group, Some("lo"), None), ErrorKind::Closed);
+    fails(four.join(group, Some(LOOPBACK), None), ErrorKind::Closed);
+    fails(four.leave(group, Some(LOOPBACK), None), ErrorKind::Closed);
     fails(four.set_broadcast(true), ErrorKind::Closed);
     fails(four.set_multicast_loop(true), ErrorKind::Closed);
     fails(four.set_multicast_ttl(1), ErrorKind::Closed);
-    fails(four.set_multicast_interface("lo"), ErrorKind::Closed);
+    fails(four.set_multicast_interface(LOOPBACK), ErrorKind::Closed);
 }
 
 /// Serves an echo. `times` receives fail with an error.
@@ -1349,7 +1368,12 @@ fn serve_with_answer<A: Api>(server: &A::Datagram, errno: i32, times: usize) -> 
     let fd = server.fd().unwrap();
     std::thread::scope(|scope| {
         let serve = scope.spawn(|| {
-            limits::answer(system::RECEIVE_BATCH, Some(fd), -i64::from(errno), times);
+            limits::answer(
+                system::RECEIVE_BATCH,
+                Some(fd as libc::c_int),
+                -i64::from(errno),
+                times,
+            );
             server.serve(1, Box::new(|reply, got| reply(&got.bytes).unwrap())).unwrap()
         });
         serve.join().unwrap()
@@ -1450,7 +1474,7 @@ fn recv_without_memory_keeps_the_datagram<A: Api>() {
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         let fd = server.fd().unwrap();
-                        limits::answer(call, Some(fd), -i64::from(errno), 1);
+                        limits::answer(call, Some(fd as libc::c_int), -i64::from(errno), 1);
                         let failure = fails(server.recv(8), ErrorKind::NoMemory);
                         assert_eq!(failure.os_error, errno);
                         assert_eq!(server.recv(8).unwrap().bytes, b"x");
@@ -1460,7 +1484,12 @@ fn recv_without_memory_keeps_the_datagram<A: Api>() {
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         let fd = server.fd().unwrap();
-                        limits::answer(system::RECEIVE_BATCH, Some(fd), -i64::from(errno), 1);
+                        limits::answer(
+                            system::RECEIVE_BATCH,
+                            Some(fd as libc::c_int),
+                            -i64::from(errno),
+                            1,
+                        );
                         fails(server.recv_batch(&[8; 2]), ErrorKind::NoMemory);
                         assert_eq!(server.recv_batch(&[8; 2]).unwrap()[0].bytes, b"y");
                     });
@@ -1484,7 +1513,7 @@ fn recv_of_unexplained_errors_keeps_the_processor_idle<A: Api>() {
             let fd = server.fd().unwrap();
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    limits::forbid(libc::SYS_recvfrom, Some(fd), libc::ENETDOWN);
+                    limits::forbid(libc::SYS_recvfrom, Some(fd as libc::c_int), libc::ENETDOWN);
                     promptly(Duration::from_millis(60), || {
                         let before = system::thread_cpu_time();
                         fails(server.recv(8), ErrorKind::TimedOut);
@@ -1512,7 +1541,7 @@ fn recv_error_ends_when_the_queue_yields_nothing<A: Api>() {
             let fd = client.fd().unwrap();
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    limits::answer(libc::SYS_recvmsg, Some(fd), 0, usize::MAX);
+                    limits::answer(libc::SYS_recvmsg, Some(fd as libc::c_int), 0, usize::MAX);
                     assert_eq!(client.recv_error().unwrap(), None);
                 });
             });
@@ -1521,7 +1550,7 @@ fn recv_error_ends_when_the_queue_yields_nothing<A: Api>() {
 }
 
 /// A socket as another program may have left it.
-fn with_odd_modes(bind: impl FnOnce() -> std::os::fd::OwnedFd) -> std::os::fd::OwnedFd {
+fn with_odd_modes(bind: impl FnOnce() -> OwnedFd) -> OwnedFd {
     let socket = UdpSocket::from(bind());
     socket.set_nonblocking(true).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -1529,11 +1558,11 @@ fn with_odd_modes(bind: impl FnOnce() -> std::os::fd::OwnedFd) -> std::os::fd::O
     socket.into()
 }
 
-fn udp() -> std::os::fd::OwnedFd {
+fn udp() -> OwnedFd {
     UdpSocket::bind("127.0.0.1:0").unwrap().into()
 }
 
-fn unix() -> std::os::fd::OwnedFd {
+fn unix() -> OwnedFd {
     crate::support::os::unix::net::UnixDatagram::unbound().unwrap().into()
 }
 
@@ -1581,6 +1610,7 @@ fn adopt_that_fails_leaves_descriptor_unchanged<A: Api>() {
             while let Ok(file) = std::fs::File::open("/dev/null") {
                 hoard.push(file);
             }
+            let mut kept = Vec::new();
             for socket in sockets {
                 let refused = A::Datagram::adopt(socket, &[]).map(drop);
                 let (socket, failure) = refused.unwrap_err();
@@ -1590,7 +1620,7 @@ fn adopt_that_fails_leaves_descriptor_unchanged<A: Api>() {
                 for (option, least) in [(libc::SO_RCVTIMEO, 20), (libc::SO_SNDTIMEO, 30)] {
                     assert!(system::timeout_option(fd, option) >= Duration::from_millis(least));
                 }
-                hoard.push(socket.into());
+                kept.push(socket);
             }
         },
     );

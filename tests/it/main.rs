@@ -26,9 +26,9 @@ mod conn_file;
 #[cfg(feature = "serve")]
 mod conn_messages;
 mod connect;
-#[cfg(all(unix, feature = "datagram"))]
+#[cfg(feature = "datagram")]
 mod datagram;
-#[cfg(all(unix, feature = "datagram"))]
+#[cfg(feature = "datagram")]
 mod datagram_metadata;
 #[cfg(feature = "serve")]
 mod detach;

@@ -28,7 +28,7 @@ pub mod unix {
     }
 
     pub mod net {
-        use std::net::{TcpListener, TcpStream};
+        use std::net::{TcpListener, TcpStream, UdpSocket};
         use std::path::Path;
 
         use crate::support::skip;
@@ -50,6 +50,20 @@ pub mod unix {
             }
 
             pub fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
+                skip(WHY)
+            }
+        }
+
+        #[cfg(feature = "datagram")]
+        pub struct UnixDatagram;
+
+        #[cfg(feature = "datagram")]
+        impl UnixDatagram {
+            pub fn unbound() -> std::io::Result<UdpSocket> {
+                skip(WHY)
+            }
+
+            pub fn pair() -> std::io::Result<(UdpSocket, UdpSocket)> {
                 skip(WHY)
             }
         }

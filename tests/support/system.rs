@@ -47,6 +47,10 @@ pub fn waits_for_a_socket(thread: i32) -> bool {
     call.split(' ').next().and_then(|n| n.parse().ok()).is_some_and(|n| WAITS.contains(&n))
 }
 
+/// The loopback interface.
+#[cfg(feature = "datagram")]
+pub const LOOPBACK: &str = "lo";
+
 /// The system call that poll(3) makes.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
 pub const POLL: libc::c_long = libc::SYS_poll;
@@ -860,6 +864,11 @@ pub fn handled_elsewhere(f: impl FnOnce()) -> bool {
 /// Whether the kernel delivers coalesced datagrams (UDP_GRO of udp(7)).
 pub fn coalesces(fd: RawFd) -> bool {
     option(fd, libc::SOL_UDP, libc::UDP_GRO) != 0
+}
+
+/// Whether the library can coalesce datagrams here.
+pub fn can_coalesce() -> bool {
+    cfg!(keepsock_linux)
 }
 
 /// Enables UDP_GRO.

@@ -59,13 +59,13 @@ pub unsafe extern "C" fn keepsock_datagram_set_tos(
 ///
 /// Sending a datagram that is longer than the path MTU returns KEEPSOCK_ERR_TOO_LONG: immediately,
 /// or for the next datagram if a router reports it later. keepsock_datagram_recv_error() returns
-/// the path MTU. Default: false. Linux, macOS and FreeBSD; on the last two not for a socket that has
-/// both IP versions.
+/// the path MTU. Default: false. Linux, Windows, macOS and FreeBSD; on the last two not for a socket
+/// that has both IP versions.
 ///
 /// @param datagram  A UDP socket.
 /// @param on        true to forbid fragments.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS or FreeBSD
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux, macOS, FreeBSD or Windows
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket
@@ -88,11 +88,12 @@ pub unsafe extern "C" fn keepsock_datagram_set_dont_fragment(
 /// UDP: the members ttl, tos and received_at_ns of keepsock_datagram_info, and interface_index for
 /// every kind of local address. Unix sockets: received_at_ns and credentials. It adds a small cost
 /// for each datagram. Default: false. macOS and FreeBSD: UDP only, ttl and tos of IPv4 only on a
-/// socket for IPv4.
+/// socket for IPv4. Windows: UDP only, without the time.
 ///
 /// @param on  true to receive metadata.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS or FreeBSD; a Unix socket and not Linux
+///   - KEEPSOCK_ERR_UNSUPPORTED: not Linux, macOS, FreeBSD or Windows; a Unix socket and not
+///     Linux
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket

@@ -42,12 +42,13 @@ fn error_to_c(error: &DatagramError) -> keepsock_datagram_error {
 /// Sets whether the error queue keeps ICMP errors (IP_RECVERR of ip(7), MSG_ERRQUEUE).
 ///
 /// keepsock_datagram_recv_error() returns them. Default: true for a connected socket, false for a
-/// bound socket, for which the kernel does not report such errors otherwise. Linux only.
+/// bound socket, for which the kernel does not report such errors otherwise. Linux, and
+/// Windows, where a receive finds the errors.
 ///
 /// @param datagram  A UDP socket.
 /// @param on        true to keep errors.
 /// @return KEEPSOCK_OK on success, otherwise
-///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket, or not Linux or Windows
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_CLOSED: this process closed the socket

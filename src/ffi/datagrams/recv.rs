@@ -32,8 +32,8 @@ pub struct keepsock_datagram_info {
     pub received_at_ns: i64,
     /// The number of bytes in the buffer.
     pub len: usize,
-    /// The number of bytes of the datagram. Systems other than Linux do not report it: there it is
-    /// len.
+    /// The number of bytes of the datagram. Systems other than Linux and Windows do not report
+    /// it: there it is len.
     pub original_len: usize,
     /// The index of the receiving interface; 0: unknown. Known for a socket that is bound to a
     /// wildcard or multicast address, and with keepsock_datagram_set_recv_metadata().

@@ -300,7 +300,8 @@ pub unsafe extern "C" fn keepsock_datagram_send_fds(
 /// Sends several datagrams in order (sendmmsg(2), UDP_SEGMENT).
 ///
 /// On Linux one system call sends up to 64 datagrams, and the kernel handles consecutive datagrams
-/// of equal length to one address as one (GSO). On other systems the library sends them one by one.
+/// of equal length to one address as one (GSO), as Windows 10 2004 does. Otherwise the library sends
+/// them one by one.
 /// One write timeout covers the whole call.
 ///
 /// @code

@@ -9,8 +9,8 @@ use crate::ffi::{
 use crate::internal::Stop;
 use crate::{DatagramSocket, Error};
 
-/// A datagram socket, UDP or Unix: bound to a local address, or connected to one peer. Not on
-/// Windows.
+/// A datagram socket, UDP or Unix: bound to a local address, or connected to one peer. Unix
+/// sockets: not on Windows.
 ///
 /// Threads: several threads may call functions on one socket at the same time. Each datagram is
 /// sent and received as a whole. Any thread may close the socket at any time. Only
@@ -63,7 +63,7 @@ impl Stopped for DatagramSocket {
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
 ///     memory or no socket buffers
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks an option
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket on Windows, or this system lacks an option
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option is out of range or has no effect here
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn keepsock_datagram_bind(
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the process or the system has no free descriptor
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
 ///     memory or no socket buffers
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks an option
+///   - KEEPSOCK_ERR_UNSUPPORTED: a Unix socket on Windows, or this system lacks an option
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or an option is out of range or has no effect here
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]
@@ -253,7 +253,7 @@ pub unsafe extern "C" fn keepsock_datagram_set_peer_endpoint(
 ///   - KEEPSOCK_ERR_NO_DESCRIPTORS: the library needs one more descriptor, and none is free
 ///   - KEEPSOCK_ERR_NO_MEMORY: this process has no memory for the object, or the kernel has no
 ///     memory or no socket buffers
-///   - KEEPSOCK_ERR_UNSUPPORTED: Windows, or this system lacks udp_gro or allowed users
+///   - KEEPSOCK_ERR_UNSUPPORTED: this system lacks udp_gro or allowed users
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, `fd` is negative, or an option has no effect here
 ///   - KEEPSOCK_ERR_OS: `fd` is closed or not a socket, or another error of the system
 #[unsafe(no_mangle)]

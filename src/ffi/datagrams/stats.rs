@@ -30,7 +30,8 @@ pub struct keepsock_datagram_stats {
     pub errors: i64,
     /// The path MTU to the peer of a connected UDP socket, in bytes with headers, as far as the kernel
     /// knows it (IP_MTU). A datagram that is 28 bytes shorter (IPv4) or 48 bytes shorter (IPv6) needs
-    /// no fragments. -1: unknown, or the socket is not connected. Linux only.
+    /// no fragments. -1: unknown, or the socket is not connected. Linux and
+    /// Windows.
     pub path_mtu: i64,
     /// Pauses of keepsock_datagram_serve() after a temporary error.
     pub retried: i64,

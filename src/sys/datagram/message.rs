@@ -298,22 +298,6 @@ pub(crate) fn send_datagrams(
     check(sent as isize)
 }
 
-#[cfg(not(keepsock_linux))]
-pub(crate) fn send_datagrams(
-    socket: Borrowed<'_>,
-    ipv6: bool,
-    runs: &[Run<'_>],
-    wait: Wait,
-) -> io::Result<usize> {
-    for (sent, run) in runs.iter().enumerate() {
-        match send_datagram(socket, ipv6, run, wait) {
-            Err(_) if sent > 0 => return Ok(sent),
-            other => other?,
-        }
-    }
-    Ok(runs.len())
-}
-
 /// Receives the waiting datagrams, one per buffer and at most [`MAX_BATCH`], and returns their number.
 /// Waits for the first one only. `told` is called for each, with its index. `control` is the same as
 /// in [`recv_datagram`], for each.
@@ -370,27 +354,6 @@ pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     Ok(got)
 }
 
-#[cfg(not(keepsock_linux))]
-pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
-    socket: Borrowed<'_>,
-    bufs: &mut B,
-    control: usize,
-    wait: Wait,
-    mut told: impl FnMut(&mut B, usize, &mut Received),
-) -> io::Result<usize> {
-    let count = bufs.count().min(super::MAX_BATCH);
-    for at in 0..count {
-        let wait = if at == 0 { wait } else { Wait::No };
-        let mut received = Received::default();
-        match recv_datagram(socket, bufs.buffer(at), control, false, wait, &mut received) {
-            Ok(()) => told(bufs, at, &mut received),
-            Err(_) if at > 0 => return Ok(at),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(count)
-}
-
 /// Takes one entry from the kernel's error queue. `None`: the entry is not an error. Fails with
 /// `WouldBlock` if the queue is empty.
 #[cfg(keepsock_linux)]
@@ -439,11 +402,6 @@ pub(crate) fn next_reported(socket: Borrowed<'_>) -> io::Result<Option<Reported>
         read_inet(std::ptr::from_ref(&name).cast(), msg.msg_namelen as usize)
     };
     Ok(found.map(|(code, by, mtu)| Reported { code, to, by: by.map(|by| by.ip()), mtu, local }))
-}
-
-#[cfg(not(keepsock_linux))]
-pub(crate) fn next_reported(_: Borrowed<'_>) -> io::Result<Option<Reported>> {
-    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// Whether the error of a call may be an ICMP error of an earlier datagram: an error of the network,

@@ -7,17 +7,21 @@ use socket2::SockAddr;
 
 #[cfg(unix)]
 mod message;
+#[cfg(not(keepsock_linux))]
+mod one_by_one;
 #[cfg(unix)]
 mod option;
-#[cfg(not(unix))]
-mod unsupported;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(unix)]
 pub(crate) use message::*;
+#[cfg(not(keepsock_linux))]
+pub(crate) use one_by_one::*;
 #[cfg(unix)]
 pub(crate) use option::*;
-#[cfg(not(unix))]
-pub(crate) use unsupported::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
 
 /// The number of datagrams passed to the kernel, or taken from it, in one call, and the maximum
 /// number of datagrams in a run (UDP_MAX_SEGMENTS of linux/udp.h before 6.9).
@@ -78,6 +82,7 @@ pub(crate) enum Sending {
     /// The TTL, which is not 0. Multicast datagrams have a TTL of their own.
     Ttl(u8),
     /// The TOS byte of IPv4, the traffic class of IPv6.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows ignores IP_TOS"))]
     Tos(u8),
     /// Whether routers must not fragment the datagrams.
     Whole(bool),
@@ -97,5 +102,5 @@ pub(crate) struct Memory {
 /// Whether the kernel can queue ICMP errors on request.
 pub(crate) const REPORTS: bool = cfg!(keepsock_linux);
 
-/// Whether the kernel splits runs.
-pub(crate) const SEGMENTS: bool = cfg!(keepsock_linux);
+/// Whether a receive on a new socket without a peer returns ICMP errors.
+pub(crate) const REPORTS_BY_DEFAULT: bool = cfg!(windows);

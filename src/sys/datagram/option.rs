@@ -43,12 +43,6 @@ pub(crate) fn has_interface(socket: Borrowed<'_>, index: u32) -> bool {
     unsafe { kernel::ioctl(socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) == 0 }
 }
 
-/// Whether an interface has this index.
-#[cfg(not(keepsock_linux))]
-pub(crate) fn has_interface(_socket: Borrowed<'_>, index: u32) -> bool {
-    crate::sys::zone_index(&index.to_string()).is_some()
-}
-
 #[cfg(any(
     target_os = "linux",
     target_os = "android",
@@ -101,11 +95,6 @@ pub(crate) fn want_sender(socket: Borrowed<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, TIMESTAMP, true)
 }
 
-#[cfg(not(keepsock_linux))]
-pub(crate) fn want_sender(_: Borrowed<'_>) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// A socket for both IP versions reports these details of IPv6 datagrams only: the kernel has no IPv4
 /// options of such a socket.
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
@@ -123,6 +112,11 @@ pub(crate) fn want_details(socket: Borrowed<'_>, families: Families, on: bool) -
 #[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) fn want_details(_: Borrowed<'_>, _: Families, _on: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether the kernel splits runs.
+pub(crate) fn splits_runs(_: Borrowed<'_>) -> bool {
+    cfg!(keepsock_linux)
 }
 
 /// Whether no datagram waits. For a socket that was shut down, poll reports the opposite.
@@ -231,11 +225,6 @@ pub(crate) fn memory(socket: Borrowed<'_>) -> Memory {
         send_buffer: value(3),
         dropped: value(8),
     }
-}
-
-#[cfg(not(keepsock_linux))]
-pub(crate) fn memory(_: Borrowed<'_>) -> Memory {
-    Memory::default()
 }
 
 /// Whether the kernel queues ICMP errors of datagrams (ip(7), IP_RECVERR).

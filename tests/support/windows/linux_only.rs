@@ -75,6 +75,17 @@ pub mod watch {
         skip(PROC)
     }
 
+    /// The processor time of threads.
+    #[cfg(all(feature = "datagram", feature = "serve"))]
+    pub struct Used {
+        pub cpu: std::time::Duration,
+    }
+
+    #[cfg(all(feature = "datagram", feature = "serve"))]
+    pub fn used_by(_: &str) -> Used {
+        skip(PROC)
+    }
+
     pub fn thread_id() -> i32 {
         skip(PROC)
     }

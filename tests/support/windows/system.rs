@@ -26,6 +26,10 @@ pub const RECVMMSG: libc::c_long = -1;
 pub const RECEIVE_BATCH: libc::c_long = -1;
 pub const SENDFILE: libc::c_long = -1;
 
+/// The loopback interface: its index. The name depends on the system.
+#[cfg(feature = "datagram")]
+pub const LOOPBACK: &str = "1";
+
 /// The numbers that tests use, as Windows has them. An error is a number of Windows Sockets.
 pub mod libc {
     use windows_sys::Win32::Networking::WinSock as ws;
@@ -51,7 +55,13 @@ pub mod libc {
     pub const IPPROTO_IP: i32 = ws::IPPROTO_IP;
     pub const IPPROTO_IPV6: i32 = ws::IPPROTO_IPV6;
     pub const IPPROTO_TCP: i32 = ws::IPPROTO_TCP;
+    pub const IP_MULTICAST_LOOP: i32 = ws::IP_MULTICAST_LOOP;
+    pub const IP_MULTICAST_TTL: i32 = ws::IP_MULTICAST_TTL;
+    pub const IP_PKTINFO: i32 = ws::IP_PKTINFO;
     pub const IP_TOS: i32 = ws::IP_TOS;
+    pub const IPV6_MULTICAST_HOPS: i32 = ws::IPV6_MULTICAST_HOPS;
+    pub const IPV6_MULTICAST_LOOP: i32 = ws::IPV6_MULTICAST_LOOP;
+    pub const IPV6_RECVPKTINFO: i32 = ws::IPV6_PKTINFO;
     pub const POLLIN: i16 = ws::POLLRDNORM;
     pub const POLLOUT: i16 = ws::POLLWRNORM;
     pub const SOL_SOCKET: i32 = ws::SOL_SOCKET;
@@ -75,13 +85,13 @@ pub mod libc {
     }
 
     only_linux!(
-        EAGAIN: i32, EIO: i32, ENODEV: i32, ENOENT: i32, ENOMEM: i32, ENOBUFS: i32, ENOSPC: i32, ENOSYS: i32,
-        EPIPE: i32, EPROTO: i32,
-        SIGPIPE: i32, SIGUSR1: i32, SIGUSR2: i32, SIG_DFL: usize, SIG_IGN: usize,
-        SO_DOMAIN: i32, TCP_MAXSEG: i32, TCP_USER_TIMEOUT: i32,
+        EACCES: i32, EAGAIN: i32, EFAULT: i32, EIO: i32, ENODEV: i32, ENOENT: i32, ENOMEM: i32, ENOBUFS: i32, ENOSPC: i32, ENOSYS: i32,
+        ENETDOWN: i32, EPERM: i32, EPIPE: i32, EPROTO: i32,
+        SIGPIPE: i32, SIGUSR1: i32, SIGUSR2: i32, SIGWINCH: i32, SIG_DFL: usize,
+        SIG_IGN: usize, SO_DOMAIN: i32, SO_NO_CHECK: i32, TCP_MAXSEG: i32, TCP_USER_TIMEOUT: i32,
         SYS_accept4: c_long, SYS_clone: c_long, SYS_clone3: c_long, SYS_epoll_ctl: c_long,
         SYS_fcntl: c_long, SYS_futex: c_long, SYS_getsockopt: c_long, SYS_ioctl: c_long,
-        SYS_pread64: c_long, SYS_recvfrom: c_long, SYS_recvmmsg: c_long,
+        SYS_pread64: c_long, SYS_recvfrom: c_long, SYS_recvmmsg: c_long, SYS_recvmsg: c_long,
         SYS_rt_sigpending: c_long, SYS_rt_sigprocmask: c_long, SYS_sendfile: c_long,
         SYS_sendmsg: c_long, SYS_sendto: c_long, SYS_setsockopt: c_long,
     );
@@ -259,6 +269,23 @@ pub fn send_plainly(fd: RawFd, bytes: &[u8]) -> bool {
     unsafe { ws::send(fd as _, bytes.as_ptr(), bytes.len() as i32, 0) >= 0 }
 }
 
+/// Whether the socket receives coalesced datagrams. Before Windows 10 2004 no socket does.
+#[cfg(feature = "datagram")]
+pub fn coalesces(fd: RawFd) -> bool {
+    option(fd, ws::IPPROTO_UDP, ws::UDP_RECV_MAX_COALESCED_SIZE) != 0
+}
+
+/// Whether this Windows can coalesce datagrams.
+#[cfg(feature = "datagram")]
+pub fn can_coalesce() -> bool {
+    !is_wine()
+}
+
+#[cfg(feature = "datagram")]
+pub fn coalesce(fd: RawFd) {
+    set_option(fd, ws::IPPROTO_UDP, ws::UDP_RECV_MAX_COALESCED_SIZE, u16::MAX.into());
+}
+
 /// Shuts down receives.
 pub fn shutdown_reading(fd: RawFd) {
     unsafe { ws::shutdown(fd as _, ws::SD_RECEIVE) };
@@ -423,6 +450,22 @@ pub fn with_signals<T>(_: Pest, _: impl FnOnce() -> T, _: impl FnOnce() + Send) 
 /// As [`with_signals`].
 pub fn count_signals<T>(_: Pest, _: impl FnOnce() -> T, _: impl FnOnce() + Send) -> (T, u32) {
     skip(SIGNALS)
+}
+
+/// A thread that receives signals.
+#[cfg(feature = "datagram")]
+#[derive(Clone, Copy)]
+pub struct Target;
+
+#[cfg(feature = "datagram")]
+impl Target {
+    pub fn this_thread() -> Target {
+        skip(SIGNALS)
+    }
+
+    pub fn signal(self, _: i32) {
+        skip(SIGNALS)
+    }
 }
 
 /// A forked child of this process.
