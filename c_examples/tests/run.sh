@@ -109,6 +109,7 @@ three_clients() { # PROGRAM
     done
     for pid in $clients; do ended "$pid" "client"; done
     for i in 1 2 3; do
+        without_cr "$dir/reply.$i"
         cmp "$dir/text" "$dir/reply.$i" || fail "reply $i differs"
     done
 }
@@ -176,6 +177,8 @@ datagram)
     udp=$endpoint
     printf 'one\ntwo\n\nlast\n' >"$dir/text"
     three_clients "$2"
+    # Windows has neither SIGTERM nor Unix sockets.
+    [ -z "$cr" ] || exit 0
     kill -TERM "$server"
     ended "$server" "server"
     read -r report <&3

@@ -37,7 +37,7 @@ fn rust_files(root: &Path, directory: &str, found: &mut Vec<(String, String)>) {
         "src/sys/kqueue.rs",
         "src/sys/windows.rs",
         "src/sys/windows_poller.rs",
-        "src/sys/datagram/unsupported.rs",
+        "src/sys/datagram/windows.rs",
         "src/stream/tests.rs",
         "src/manual.rs",
     ];

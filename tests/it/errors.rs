@@ -888,7 +888,6 @@ mod c_only {
 
     /// E2: invalid arguments of a datagram socket's functions.
     #[test]
-    #[cfg_attr(windows, ignore = "the library has no datagram sockets on Windows")]
     fn datagram_calls_with_invalid_arguments_fail() {
         let _limit = Limit::new("datagram_calls_with_invalid_arguments_fail");
         let datagram = new_datagram();
@@ -1893,7 +1892,6 @@ mod c_only {
 
     /// E2: each function rejects an object that is NULL, freed, or of another type.
     #[test]
-    #[cfg_attr(windows, ignore = "the library has no datagram sockets on Windows")]
     fn object_of_wrong_type_is_rejected() {
         let _limit = Limit::new("object_of_wrong_type_is_rejected");
         let server = new_server();
@@ -2561,7 +2559,6 @@ mod c_only {
     /// E2: in each function with a buffer and its size, NULL with the size 0 is an empty buffer, and
     /// NULL with another size is rejected.
     #[test]
-    #[cfg_attr(windows, ignore = "the library has no datagram sockets on Windows")]
     fn null_with_size_zero_is_an_empty_buffer() {
         type Sender = std::sync::mpsc::Sender<keepsock_conn>;
         /// A call with NULL as its buffer, and this size.
@@ -3260,7 +3257,6 @@ mod c_only {
 
     /// E2, V5: the same for a service of datagrams.
     #[test]
-    #[cfg_attr(windows, ignore = "the library has no datagram sockets on Windows")]
     fn datagram_service_that_is_freed_answers_its_handler() {
         let _limit = Limit::new("datagram_service_that_is_freed_answers_its_handler");
         let freed = FreedDatagrams::default();

@@ -207,7 +207,8 @@ fn c_examples(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
 }
 
 /// The tests of programs whose functions Wine has: alive and reconnect need TCP_MAXRT.
-const C_TESTS: &str = "^(first|echo_accept|push|keepalive|timeouts|line_client_python|cxx|header)-";
+const C_TESTS: &str =
+    "^(first|echo_accept|push|keepalive|timeouts|datagram|line_client_python|cxx|header)-";
 
 /// An installed Wine.
 struct Wine {

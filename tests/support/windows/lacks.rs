@@ -177,6 +177,7 @@ const LACKS: &[(On, &str, &[&str])] = &[
             "datagram::connect_by_name_or_addresses_succeeds",
             "endpoints::connect_host_with_any_host_keeps_its_meaning",
             "endpoints::endpoint_with_zone_or_service_name_is_resolved",
+            "endpoints::link_local_address_without_zone_is_rejected",
             "endpoints::local_address_of_a_group_or_network_is_rejected",
             "errors::both::error_message_quotes_the_system",
             "errors::both::error_of_connect_names_the_option",
