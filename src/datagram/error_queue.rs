@@ -77,7 +77,8 @@ impl DatagramSocket {
     /// Makes a receive on a connected UDP socket fail with [`Refused`](ErrorKind::Refused) as soon as
     /// the peer's host reports that no socket has the peer's port (ICMP port unreachable), as plain
     /// connected sockets do. A receive that waits ends immediately. Reports that arrive before a receive
-    /// end it together. Sending continues. A receive that waits then makes two system calls.
+    /// end it together; on Windows each report ends one receive. Sending continues. A receive that waits
+    /// then makes two system calls.
     /// [Serving](DatagramSocket::serve) continues as well. Default: false.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ const MAX_SKIPPED: usize = 1024;
 /// The maximum number of errors of earlier datagrams that a non-blocking call takes.
 const MAX_ERRORS: u32 = 256;
 
+/// The number of successive errors without an entry in the error queue, after which a receive pauses. On
+/// Windows each receive returns one report, and a connected socket may hold one for each datagram that it has
+/// sent.
+const UNEXPLAINED_RECEIVES: u32 = if sys::RETURNS_EACH_REPORT { 1024 } else { UNEXPLAINED };
+
 /// The pause after an error that passes, such as ENOMEM.
 const RETRIES: BackOff = BackOff::new(Duration::from_millis(5), Duration::from_millis(50));
 
@@ -363,7 +368,7 @@ impl DatagramSocket {
             } else if sys::is_reported(&e) {
                 self.keep_untold(&e);
                 unexplained += 1;
-                unexplained > UNEXPLAINED
+                unexplained > UNEXPLAINED_RECEIVES
             } else if mode.serves && !sys::ends_receiving(&e) {
                 true
             } else {

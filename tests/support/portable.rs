@@ -137,6 +137,7 @@ const LINUX_ALONE: &[(&str, &[&str])] = &[
             "datagram_metadata::metadata_after_connect_belongs_to_its_datagram",
             "datagram_metadata::path_mtu_of_connected_socket_is_reported",
             "datagram_metadata::recv_on_dual_stack_socket_reports_metadata",
+            "datagram_metadata::recv_with_metadata_reports_the_ttl",
             "datagram_metadata::recv_with_metadata_reports_ttl_tos_and_time",
             "interop::unix_datagrams_from_python_arrive",
             "unix_datagram::descriptors_beyond_the_request_are_closed",

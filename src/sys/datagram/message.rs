@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use libc::c_int;
 
 #[cfg(keepsock_linux)]
-use super::MAX_BATCH;
-use super::{Buffers, Reported, Run, Source};
+use super::{Buffers, MAX_BATCH, Reported};
+use super::{Run, Source};
 use crate::sys::CancellationDisabled;
 use crate::sys::ancillary::{Received, read};
 #[cfg(keepsock_linux)]

@@ -102,5 +102,8 @@ pub(crate) struct Memory {
 /// Whether the kernel can queue ICMP errors on request.
 pub(crate) const REPORTS: bool = cfg!(keepsock_linux);
 
+/// Whether the kernel keeps each ICMP error until a receive returns it.
+pub(crate) const RETURNS_EACH_REPORT: bool = cfg!(windows);
+
 /// Whether a receive on a new socket without a peer returns ICMP errors.
 pub(crate) const REPORTS_BY_DEFAULT: bool = cfg!(windows);

@@ -19,7 +19,9 @@ use libc::c_int;
 ))]
 use socket2::SockAddr;
 
-use super::{Memory, Sending, ToGroups};
+#[cfg(keepsock_linux)]
+use super::Memory;
+use super::{Sending, ToGroups};
 #[cfg(keepsock_linux)]
 use crate::sys::ancillary::TIMESTAMP;
 use crate::sys::kernel;

@@ -127,12 +127,7 @@ pub(crate) fn recv_datagram(
             Some(ws::WSAEMSGSIZE) => {}
             // The program has shut the socket down: no bytes from no sender, as on Unix systems.
             Some(ws::WSAESHUTDOWN) => return Ok(()),
-            // "Port unreachable" of ICMP, for an earlier datagram. Unix systems have the number of a
-            // refused connect for it.
-            Some(ws::WSAECONNRESET) => {
-                return Err(io::Error::from_raw_os_error(ws::WSAECONNREFUSED));
-            }
-            _ => return Err(e),
+            _ => return Err(of_earlier_datagram(e)),
         },
     }
     received.original_len = len as usize;
@@ -143,6 +138,14 @@ pub(crate) fn recv_datagram(
         received.ancillary = Some(read_control(room.0.get(..messages).unwrap_or_default()));
     }
     Ok(())
+}
+
+/// Windows reports "port unreachable" of ICMP as a reset, and Unix systems as a refused connect.
+fn of_earlier_datagram(err: io::Error) -> io::Error {
+    match err.raw_os_error() {
+        Some(ws::WSAECONNRESET) => io::Error::from_raw_os_error(ws::WSAECONNREFUSED),
+        _ => err,
+    }
 }
 
 /// Makes a call that writes an address, also if it fails with WSAEMSGSIZE.
@@ -404,8 +407,13 @@ pub(crate) fn path_mtu(socket: Borrowed<'_>, ipv6: bool) -> io::Result<u32> {
 /// Whether a receive returns ICMP errors of earlier datagrams. Windows returns them for each socket, also
 /// without a peer, until a program forbids it.
 pub(crate) fn report_errors(socket: Borrowed<'_>, _ipv6: bool, on: bool) -> io::Result<()> {
+    let (on, none) = (u32::from(on), ptr::null_mut());
     // SAFETY: the system writes nothing.
-    unsafe { ioctl(socket, ws::SIO_UDP_CONNRESET, &u32::from(on), ptr::null_mut(), 0) }
+    unsafe {
+        // "TTL exceeded" of ICMP. Wine does not have it.
+        let _ = ioctl(socket, ws::SIO_UDP_NETRESET, &on, none, 0);
+        ioctl(socket, ws::SIO_UDP_CONNRESET, &on, none, 0)
+    }
 }
 
 /// Whether the error of a call may be an ICMP error of an earlier datagram.
@@ -623,6 +631,18 @@ mod tests {
             let lens = [0; 3].map(|_| receive(&plain, &mut [0; 8], false).len);
             assert_eq!(lens, [2, 2, 1]);
         }
+    }
+
+    /// D2: the error of an earlier datagram is that of a refused datagram, and has no number of a stream.
+    #[test]
+    fn port_unreachable_is_a_refused_connect() {
+        let reset = io::Error::from_raw_os_error(ws::WSAECONNRESET);
+        let refused = of_earlier_datagram(reset);
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(is_reported(&refused) && !ends_receiving(&refused));
+        let other = of_earlier_datagram(io::Error::from_raw_os_error(ws::WSAENETRESET));
+        assert_eq!(other.raw_os_error(), Some(ws::WSAENETRESET));
+        assert!(is_reported(&other));
     }
 
     /// T2: a socket whose receives the program has shut down has no datagram, and no sender.
