@@ -294,8 +294,8 @@ int32_t keepsock_datagram_set_recv_errors(keepsock_datagram *datagram, bool on,
  * With true, a receive on a connected UDP socket returns KEEPSOCK_ERR_REFUSED as soon as the peer's
  * host reports that no socket has the peer's port (ICMP port unreachable), as plain connected
  * sockets do. A receive that waits ends immediately. Reports that arrive before a receive end it
- * together. Sending and keepsock_datagram_serve() continue. A receive that waits then makes two
- * system calls. Default: false.
+ * together; on Windows each report ends one receive. Sending and keepsock_datagram_serve()
+ * continue. A receive that waits then makes two system calls. Default: false.
  *
  * @param datagram  A connected UDP socket.
  * @param on        true to fail.
