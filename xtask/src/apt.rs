@@ -132,7 +132,7 @@ fn remove_dir(path: &Path) -> Result<(), String> {
 }
 
 /// The code name of the system's release, such as `bookworm`.
-fn own_suite() -> Result<String, String> {
+pub fn own_suite() -> Result<String, String> {
     let release = read_file(Path::new("/etc/os-release"))?;
     release
         .lines()

@@ -20,6 +20,7 @@ mod models;
 mod msrv;
 mod mutants;
 mod netns;
+mod packages;
 mod platforms;
 mod portable;
 mod reference;
@@ -76,6 +77,8 @@ cargo xtask <command>
                   changes one expression of a state machine at a time (cargo-mutants), and fails if its
                   unit tests do not find the change, except for those in xtask/mutants.txt
   dependencies    checks the license and source of each dependency, and the table in SECURITY.md
+  packages        builds the Debian packages, checks them with lintian, and installs them in an empty
+                  Debian, in which a C project builds with pkg-config, CMake and Meson
   demo            runs a push server and its clients, and explains each line of output
   reference       writes the C reference as HTML to target/c-reference, with Doxygen. A warning is an
                   error: an item of the headers without a comment, a name that does not exist
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
             println!("{}", dependencies::check(ws)?);
             Ok(true)
         }),
+        ["packages"] => Box::new(packages::packages),
         ["coverage"] => Box::new(coverage::coverage),
         ["features"] => Box::new(features::features),
         ["demo"] => Box::new(demo::demo),

@@ -291,7 +291,7 @@ pub fn copy_sources(ws: &Workspace, copy: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn copy_all(from: &Path, to: &Path) -> Result<(), String> {
+pub fn copy_all(from: &Path, to: &Path) -> Result<(), String> {
     create_dir(to)?;
     let entries = fs::read_dir(from).map_err(|e| format!("read {}: {e}", from.display()))?;
     for entry in entries.flatten() {

@@ -51,6 +51,10 @@ pub const DOXYGEN: Tool = Tool { program: "doxygen", apt: "doxygen", pip: None }
 pub const AWK: Tool = Tool { program: "awk", apt: "mawk", pip: None };
 pub const GROFF: Tool = Tool { program: "groff", apt: "groff-base", pip: None };
 pub const MANDOC: Tool = Tool { program: "mandoc", apt: "mandoc", pip: None };
+pub const DEBHELPER: Tool = Tool { program: "dh", apt: "debhelper", pip: None };
+pub const DPKG_BUILDPACKAGE: Tool =
+    Tool { program: "dpkg-buildpackage", apt: "dpkg-dev", pip: None };
+pub const LINTIAN: Tool = Tool { program: "lintian", apt: "lintian", pip: None };
 pub const TASKSET: Tool = Tool { program: "taskset", apt: "util-linux", pip: None };
 
 /// A library that C programs are compiled with, for comparison.
