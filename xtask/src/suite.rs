@@ -10,7 +10,7 @@ use crate::run::{Workspace, is_ci, show};
 use crate::steps::{Step, Steps, Stop};
 use crate::{
     abi_check, counts, cross, demo, dependencies, faults, features, fuzz, install_check, links,
-    models, msrv, netns, portable, reference, sanitize, servers, soak, tools, wine,
+    models, msrv, netns, packages, portable, reference, sanitize, servers, soak, tools, wine,
 };
 
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -135,6 +135,8 @@ fn rest(ws: &Workspace, steps: &mut Steps) {
     });
     // P1: a program builds with the flags that pkg-config prints, shared and static.
     steps.step("installed, pkg-config", || install_check::pkg_config_user(ws));
+    // P1: the Debian packages, installed in an empty Debian, and used by a project in each standard of C.
+    steps.step("Debian packages", || packages::check(ws));
     // P2: the command that shows the main job. This gate is the other command.
     steps.step("demo", || {
         demo::demo(ws)?;
