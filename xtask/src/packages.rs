@@ -83,7 +83,7 @@ fn build(ws: &Workspace, folder: &Path) -> Result<Packages, Stop> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         build.env(variable, std::env::var_os(variable).unwrap_or(home.join(default).into()));
     }
-    // Those of this run of cargo.
+    // The settings of this build of xtask are not those of the package.
     build.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
     show(&mut build, BUILD_LIMIT)?;
 
