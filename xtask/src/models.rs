@@ -1,10 +1,9 @@
 //! `cargo xtask models`: the models of the library's protocols between threads, which loom runs with
 //! every order of the threads' operations; and proof that each model finds a defect.
 
-use std::fs;
 use std::path::Path;
 
-use crate::run::{MINUTE, Workspace, collect, create_dir, read_file, show, write_file};
+use crate::run::{MINUTE, Workspace, collect, copy_all, copy_one, read_file, show, write_file};
 use crate::steps::Stop;
 
 /// A defect: a change of one text of the sources, and the model that finds it.
@@ -289,25 +288,6 @@ pub fn copy_sources(ws: &Workspace, copy: &Path) -> Result<(), String> {
         copy_one(&ws.root.join(name), &copy.join(name))?;
     }
     Ok(())
-}
-
-pub fn copy_all(from: &Path, to: &Path) -> Result<(), String> {
-    create_dir(to)?;
-    let entries = fs::read_dir(from).map_err(|e| format!("read {}: {e}", from.display()))?;
-    for entry in entries.flatten() {
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() { copy_all(&from, &to)? } else { copy_one(&from, &to)? }
-    }
-    Ok(())
-}
-
-/// Cargo compiles again what has changed only.
-fn copy_one(from: &Path, to: &Path) -> Result<(), String> {
-    let text = fs::read(from).map_err(|e| format!("read {}: {e}", from.display()))?;
-    if fs::read(to).is_ok_and(|present| present == text) {
-        return Ok(());
-    }
-    fs::write(to, text).map_err(|e| format!("write {}: {e}", to.display()))
 }
 
 /// Runs the models whose names contain `arguments`, one after another.

@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::apt;
-use crate::models::copy_all;
-use crate::run::{MINUTE, Workspace, capture, create_dir, read_file, show};
+use crate::run::{MINUTE, Workspace, capture, copy_all, copy_one, create_dir, read_file, show};
 use crate::steps::Stop;
 use crate::tools::{self, allow_install, is_root};
 
@@ -98,13 +97,17 @@ fn build(ws: &Workspace, folder: &Path) -> Result<Packages, Stop> {
     Ok(Packages { changes, files, version: version.to_owned() })
 }
 
-/// Copies the files that git knows, as `git archive` does, but with the changes that are not committed.
+/// Copies the sources: everything but the history and the build folders. The machine may have no git.
 fn export(ws: &Workspace, to: &Path) -> Result<(), String> {
-    let names = capture(ws.command("git").args(["ls-files", "-z"]), MINUTE)?;
-    for name in names.split('\0').filter(|name| !name.is_empty()) {
-        let (from, to) = (ws.root.join(name), to.join(name));
-        create_dir(to.parent().unwrap_or(&to))?;
-        fs::copy(&from, &to).map_err(|e| format!("copy {}: {e}", from.display()))?;
+    create_dir(to)?;
+    let show = |e| format!("read {}: {e}", ws.root.display());
+    for entry in fs::read_dir(&ws.root).map_err(show)? {
+        let name = entry.map_err(show)?.file_name();
+        let (from, to) = (ws.root.join(&name), to.join(&name));
+        if name == ".git" || name == "target" {
+            continue;
+        }
+        if from.is_dir() { copy_all(&from, &to)? } else { copy_one(&from, &to)? }
     }
     Ok(())
 }

@@ -81,6 +81,27 @@ pub fn create_dir(path: &Path) -> Result<(), String> {
     fs::create_dir_all(path).map_err(|e| format!("create {}: {e}", path.display()))
 }
 
+/// Copies a folder with all it contains.
+pub fn copy_all(from: &Path, to: &Path) -> Result<(), String> {
+    create_dir(to)?;
+    let entries = fs::read_dir(from).map_err(|e| format!("read {}: {e}", from.display()))?;
+    for entry in entries.flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() { copy_all(&from, &to)? } else { copy_one(&from, &to)? }
+    }
+    Ok(())
+}
+
+/// Copies a file, unless the copy is the same: cargo compiles again what has changed only.
+pub fn copy_one(from: &Path, to: &Path) -> Result<(), String> {
+    let text = fs::read(from).map_err(|e| format!("read {}: {e}", from.display()))?;
+    if fs::read(to).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let copied = fs::copy(from, to).map(|_| ());
+    copied.map_err(|e| format!("copy {} to {}: {e}", from.display(), to.display()))
+}
+
 pub fn read_file(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
 }
