@@ -97,7 +97,7 @@ fn build(ws: &Workspace, folder: &Path) -> Result<Packages, Stop> {
     Ok(Packages { changes, files, version: version.to_owned() })
 }
 
-/// Copies the sources: everything but the history and the build folders. The machine may have no git.
+/// Copies the sources, without the history and the build folders. The machine may have no git.
 fn export(ws: &Workspace, to: &Path) -> Result<(), String> {
     create_dir(to)?;
     let show = |e| format!("read {}: {e}", ws.root.display());
