@@ -48,8 +48,9 @@ cargo xtask <command>
   wine            runs the library for Windows under Wine: unit tests, tests through both APIs, C
                   examples. Installs Wine into target/ first (root, debootstrap)
   platforms [ROW ...]
-                  runs the unit tests, `it` and static C programs for musl, i686, aarch64, s390x and
-                  armv7, with qemu-user where it is needed, and writes the tables of docs/platforms.md
+                  runs the unit tests, `it` and C programs for musl, i686, aarch64, s390x, armv7 and
+                  windows, with qemu-user or Wine where it is needed, and writes the tables of
+                  docs/platforms.md
   links           links the library and C examples for macOS and FreeBSD, with zig
   portable        runs the unit tests and `it` with the code that other Unix systems use
   faults          makes each system call of the library fail, transfer one byte, or wait, and prints

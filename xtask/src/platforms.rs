@@ -1,4 +1,4 @@
-//! `cargo xtask platforms`: the library on other processors and with another C library.
+//! `cargo xtask platforms`: the library on other processors, with another C library, and on Windows.
 //!
 //! A row is a target. Programs of another processor run under qemu-user, which lacks some calls of the kernel.
 //! The program `platforms/probe.c` makes the same calls in plain C under the same emulator. A test that needs
@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::run::{MINUTE, Workspace, capture, collect, create_dir, read_file, show, write_file};
 use crate::steps::Stop;
 use crate::tools::{self, Tool};
+use crate::wine;
 
 mod page;
 
@@ -91,6 +92,9 @@ const ROWS: [Row; 5] = [
     },
 ];
 
+/// The row of the tests under Wine, which `wine.rs` runs.
+const WINDOWS: &str = "windows";
+
 const PROBE: &str = "xtask/src/platforms/probe.c";
 const NEEDS: &str = "tests/emulated.txt";
 const RECORDS: &str = "tests/platforms";
@@ -108,15 +112,15 @@ const EXAMPLES: [(&str, &[&str]); 4] = [
 
 /// The results of one row.
 #[derive(Debug, Default, PartialEq)]
-struct Record {
+pub struct Record {
     /// The failed probes, each with its error.
     probes: BTreeMap<String, String>,
     /// Each test (`program module::name`) that ran, with its result.
-    tests: BTreeMap<String, Outcome>,
+    pub tests: BTreeMap<String, Outcome>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Outcome {
+pub enum Outcome {
     Passed,
     Failed,
     Skipped(String),
@@ -124,26 +128,24 @@ enum Outcome {
 
 /// Runs the rows with these names, or all, and writes docs/platforms.md.
 pub fn platforms(ws: &Workspace, names: &[&str]) -> Result<bool, String> {
-    if let Some(unknown) = names.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
-        let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+    let known: Vec<_> = ROWS.iter().map(|row| row.name).chain([WINDOWS]).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         return Err(format!("{unknown} is not a row: the rows are {}", known.join(", ")));
     }
     let mut passed = true;
-    for row in ROWS.iter().filter(|row| names.is_empty() || names.contains(&row.name)) {
+    let wanted = |name| names.is_empty() || names.contains(&name);
+    for row in ROWS.iter().filter(|row| wanted(row.name)) {
         println!("\n=== {}: {}", row.name, row.about);
         let programs = ["keepsock", "it"];
         let record = row.run(ws, &programs)?;
-        println!("{}: {}", row.name, record.summary());
-        for (test, outcome) in &record.tests {
-            if *outcome == Outcome::Failed {
-                println!("FAILED {test}");
-                passed = false;
-            }
-        }
-        create_dir(&ws.root.join(RECORDS))?;
-        let guarantees = page::verifiers(&read_file(&ws.root.join("docs/guarantees.md"))?);
-        write_file(&record_file(ws, row.name), &record.to_text(row, &guarantees))?;
+        passed &= record.save(ws, row.name, row.target, row.about)?;
         println!("C: {}", row.c_examples(ws)?);
+    }
+    if wanted(WINDOWS) {
+        println!("\n=== {WINDOWS}");
+        let run = wine::run(ws)?;
+        passed &= run.record.save(ws, WINDOWS, wine::TARGET, &run.about)?;
+        println!("C: {}", run.examples);
     }
     page::write(ws)?;
     Ok(passed)
@@ -376,14 +378,20 @@ fn probe_of<'a>(list: &'a str, test: &str, failed: &BTreeMap<String, String>) ->
 }
 
 /// The results in the output of a test program with `--show-output`. A skipped test prints why.
-fn results(output: &str) -> BTreeMap<String, Outcome> {
+pub fn results(output: &str) -> BTreeMap<String, Outcome> {
     let mut found = BTreeMap::new();
     let mut shown = None;
     for line in output.lines() {
         if let Some((test, result)) =
             line.strip_prefix("test ").and_then(|l| l.rsplit_once(" ... "))
         {
-            let outcome = if result == "ok" { Outcome::Passed } else { Outcome::Failed };
+            let outcome = match (result, result.strip_prefix("ignored")) {
+                ("ok", _) => Outcome::Passed,
+                (_, Some(reason)) => {
+                    Outcome::Skipped(reason.strip_prefix(", ").unwrap_or("ignored").to_owned())
+                }
+                _ => Outcome::Failed,
+            };
             let test = test.strip_suffix(" - should panic").unwrap_or(test);
             // A failed test prints the results of a process that it started as well.
             found.entry(test.to_owned()).or_insert(outcome);
@@ -407,7 +415,25 @@ impl Record {
         self.tests.values().filter(|found| *found == outcome).count()
     }
 
-    fn summary(&self) -> String {
+    /// The tests that failed or did not end.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let failed = self.tests.iter().filter(|(_, outcome)| **outcome == Outcome::Failed);
+        failed.map(|(test, _)| test.as_str())
+    }
+
+    /// Prints the results, and writes them to the file of the row. Returns whether no test failed.
+    fn save(&self, ws: &Workspace, name: &str, target: &str, about: &str) -> Result<bool, String> {
+        println!("{name}: {}", self.summary());
+        for test in self.failed() {
+            println!("FAILED {test}");
+        }
+        create_dir(&ws.root.join(RECORDS))?;
+        let guarantees = page::verifiers(&read_file(&ws.root.join("docs/guarantees.md"))?);
+        write_file(&record_file(ws, name), &self.to_text(name, target, about, &guarantees))?;
+        Ok(self.failed().next().is_none())
+    }
+
+    pub fn summary(&self) -> String {
         let (passed, failed) = (self.count(&Outcome::Passed), self.count(&Outcome::Failed));
         let skipped = self.tests.len() - passed - failed;
         format!("{passed} tests passed, {failed} failed, {skipped} skipped")
@@ -415,10 +441,15 @@ impl Record {
 
     /// The counts of each guarantee, and the tests that did not pass. Tests that were skipped for the same
     /// reason are counted.
-    fn to_text(&self, row: &Row, guarantees: &[(String, Vec<page::Verifier>)]) -> String {
+    fn to_text(
+        &self,
+        name: &str,
+        target: &str,
+        about: &str,
+        guarantees: &[(String, Vec<page::Verifier>)],
+    ) -> String {
         let mut text = format!(
-            "# `cargo xtask platforms {}` writes this file.\ntarget {}\nabout {}\n",
-            row.name, row.target, row.about
+            "# `cargo xtask platforms {name}` writes this file.\ntarget {target}\nabout {about}\n",
         );
         let _ = writeln!(text, "tests {}", self.counts(|_| true));
         for (id, verifiers) in guarantees {
@@ -462,13 +493,16 @@ mod tests {
 
     #[test]
     fn results_of_skipped_tests_have_the_reason() {
-        let output = "test a::one - should panic ... ok\ntest a::two ... ok\ntest b::three ... FAILED\n\
+        let output = "test a::one - should panic ... ok\r\ntest a::two ... ok\ntest b::three ... FAILED\n\
+                      test b::four ... ignored, no signals\ntest b::five has been running for over 60 seconds\n\
                       ---- a::two stdout ----\ntest skipped: no IPv6\n\
                       ---- b::three stdout ----\ntest b::three ... ok\nx: skipped: no\n";
         let found = results(output);
         assert_eq!(found["a::one"], Outcome::Passed);
         assert_eq!(found["a::two"], Outcome::Skipped("no IPv6".to_owned()));
         assert_eq!(found["b::three"], Outcome::Failed);
+        assert_eq!(found["b::four"], Outcome::Skipped("no signals".to_owned()));
+        assert_eq!(found.get("b::five"), None);
     }
 
     #[test]
@@ -489,7 +523,7 @@ mod tests {
         record.tests.insert("it a::c::one".to_owned(), Outcome::Skipped("x: y".to_owned()));
         record.tests.insert("keepsock b::three".to_owned(), Outcome::Failed);
         let page = "### S1\n\n- [`tests/it/a.rs`](../tests/it/a.rs): `one`\n";
-        let text = record.to_text(&ROWS[0], &page::verifiers(page));
+        let text = record.to_text("musl", "x86_64", "static", &page::verifiers(page));
         assert!(
             text.contains("\ntests 1 1 1\nguarantee S1 1 0 1\nfailed keepsock b::three\n"),
             "{text}"

@@ -3,6 +3,7 @@
 //! Wine is that of Debian trixie (Wine 10), in a folder of its own below the tools. Older versions lack parts
 //! of Windows Sockets. The folder is a system of Debian without a kernel, so it needs debootstrap and root.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,11 +12,12 @@ use std::time::{Duration, Instant};
 use crate::apt;
 use crate::cmake::Build;
 use crate::cross;
+use crate::platforms::{Outcome, Record, results};
 use crate::run::{MINUTE, Workspace, attempt, capture, create_dir, show, write_file};
 use crate::steps::Stop;
 use crate::tools::{self, allow_install, is_root};
 
-const TARGET: &str = "x86_64-pc-windows-gnu";
+pub const TARGET: &str = "x86_64-pc-windows-gnu";
 const SUITE: &str = "trixie";
 
 /// The limit of the tests of one module. A test that hangs, or that ends the process, ends those of its
@@ -25,8 +27,14 @@ const MODULE_LIMIT: Duration = Duration::from_secs(180);
 /// Most tests wait most of their time.
 const THREADS: &str = "--test-threads=8";
 
-/// The output of a skipped test, before the reason: see tests/support/help.rs.
-const SKIPPED: &str = "test skipped: ";
+/// The results of one run.
+pub struct Run {
+    pub record: Record,
+    /// What ran the programs, such as "x86_64, by wine-10.0".
+    pub about: String,
+    /// The result of the C examples.
+    pub examples: String,
+}
 
 /// Runs the unit tests, the tests through both APIs and the C examples.
 pub fn wine(ws: &Workspace) -> Result<bool, String> {
@@ -35,47 +43,38 @@ pub fn wine(ws: &Workspace) -> Result<bool, String> {
 }
 
 pub fn check(ws: &Workspace) -> Result<String, Stop> {
-    let wine = Wine::prepare(ws)?;
-    let checked = rust_tests(ws, &wine);
-    // Programs that a killed test has started.
-    wine.stop();
-    let rust = checked?;
-    let c = c_examples(ws, &wine);
-    wine.stop();
-    Ok(format!("{rust}; C: {}", c?))
+    let Run { record, examples, .. } = run(ws)?;
+    let text = format!("{}; C: {examples}", record.summary());
+    if record.failed().next().is_none() { Ok(text) } else { Err(Stop::Fail(text)) }
 }
 
-fn rust_tests(ws: &Workspace, wine: &Wine) -> Result<String, Stop> {
+pub fn run(ws: &Workspace) -> Result<Run, Stop> {
+    let wine = Wine::prepare(ws)?;
+    let record = rust_tests(ws, &wine);
+    // Programs that a killed test has started.
+    wine.stop();
+    let record = record?;
+    let examples = c_examples(ws, &wine);
+    let about = format!("x86_64, by {}", wine.version()?);
+    wine.stop();
+    Ok(Run { record, about, examples: examples? })
+}
+
+fn rust_tests(ws: &Workspace, wine: &Wine) -> Result<Record, Stop> {
     let (units, it) = build(ws)?;
     let started = Instant::now();
-    let mut table = vec![("unit tests".to_owned(), wine.run(&units, &wine.tests(&units)?)?)];
+    let mut record = Record::default();
+    wine.run("keepsock", &units, &wine.tests(&units)?, &mut record)?;
     let names = wine.tests(&it)?;
     for module in modules(&names) {
         let of_module: Vec<_> = names.iter().filter(|name| module_of(name) == module).collect();
-        table.push((format!("`{module}`"), wine.run(&it, &of_module)?));
+        wine.run("it", &it, &of_module, &mut record)?;
     }
     println!("tests: {:.0} s", started.elapsed().as_secs_f64());
-    let all = table.iter().fold(Results::default(), |all, (_, results)| all.with(results));
-    for (reason, tests) in &all.skipped {
-        println!("skipped, {tests} tests: {reason}");
+    for test in record.failed() {
+        println!("FAILED: {test}");
     }
-    println!("\n| module | passed | skipped | failed | not finished |\n|---|---|---|---|---|");
-    for (module, results) in &table {
-        println!("| {module} | {} |", results.columns());
-    }
-    println!("| all | {} |", all.columns());
-    for name in &all.failed {
-        println!("FAILED: {name}");
-    }
-    for name in &all.unfinished {
-        println!("NOT FINISHED: {name}");
-    }
-    let folder = ws.target.join("platforms");
-    create_dir(&folder)?;
-    write_file(&folder.join("windows.json"), &all.json(&wine.version()?))?;
-    let failed = all.failed.len() + all.unfinished.len();
-    let text = format!("{} tests passed, {failed} failed, {} skipped", all.passed(), all.skips());
-    if failed == 0 { Ok(text) } else { Err(Stop::Fail(text)) }
+    Ok(record)
 }
 
 /// Compiles the unit tests and the program `it`.
@@ -103,91 +102,6 @@ fn modules(names: &[String]) -> Vec<&str> {
     let mut modules: Vec<&str> = names.iter().map(|name| module_of(name)).collect();
     modules.dedup();
     modules
-}
-
-/// The results of tests.
-#[derive(Debug, Default, PartialEq)]
-struct Results {
-    /// The number of tests that ended without a failure, with the skipped tests.
-    ended: usize,
-    failed: Vec<String>,
-    /// The tests that the limit, or the end of the process, has ended.
-    unfinished: Vec<String>,
-    /// The reasons, and the number of tests that each of them has skipped.
-    skipped: Vec<(String, usize)>,
-}
-
-impl Results {
-    /// Reads the output of a test program that ran these tests.
-    fn read(names: &[impl AsRef<str>], output: &str) -> Self {
-        let mut results = Self::default();
-        for name in names.iter().map(AsRef::as_ref) {
-            let start = format!("test {name} ");
-            let ended = output.lines().find_map(|line| {
-                let rest = line.strip_prefix(&start)?;
-                rest.strip_prefix("- should panic ").unwrap_or(rest).strip_prefix("... ")
-            });
-            match ended.map(str::trim) {
-                Some("ok") => results.ended += 1,
-                Some(ignored) if ignored.starts_with("ignored") => {
-                    results.ended += 1;
-                    let reason = ignored.split_once(", ").map_or("ignored", |(_, reason)| reason);
-                    results.skip(reason, 1);
-                }
-                Some("FAILED") => results.failed.push(name.to_owned()),
-                _ => results.unfinished.push(name.to_owned()),
-            }
-        }
-        for reason in output.lines().filter_map(|line| line.trim().strip_prefix(SKIPPED)) {
-            results.skip(reason, 1);
-        }
-        results
-    }
-
-    fn skip(&mut self, reason: &str, tests: usize) {
-        match self.skipped.iter_mut().find(|(known, _)| known == reason) {
-            Some((_, count)) => *count += tests,
-            None => self.skipped.push((reason.to_owned(), tests)),
-        }
-    }
-
-    fn with(mut self, other: &Self) -> Self {
-        self.ended += other.ended;
-        self.failed.extend_from_slice(&other.failed);
-        self.unfinished.extend_from_slice(&other.unfinished);
-        for (reason, tests) in &other.skipped {
-            self.skip(reason, *tests);
-        }
-        self
-    }
-
-    fn skips(&self) -> usize {
-        self.skipped.iter().map(|(_, tests)| tests).sum()
-    }
-
-    fn passed(&self) -> usize {
-        self.ended.saturating_sub(self.skips())
-    }
-
-    fn columns(&self) -> String {
-        let (failed, unfinished) = (self.failed.len(), self.unfinished.len());
-        format!("{} | {} | {failed} | {unfinished}", self.passed(), self.skips())
-    }
-
-    fn json(&self, wine: &str) -> String {
-        let quoted =
-            |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-        let skipped = self.skipped.iter();
-        let skipped: Vec<_> =
-            skipped.map(|(reason, tests)| format!("    {}: {tests}", quoted(reason))).collect();
-        format!(
-            "{{\n  \"platform\": {},\n  \"passed\": {},\n  \"failed\": {},\n  \"skipped\": {{\n{}\n  }}\n}}\n",
-            quoted(&format!("{TARGET}, {wine}")),
-            self.passed(),
-            self.failed.len() + self.unfinished.len(),
-            skipped.join(",\n"),
-        )
-    }
 }
 
 /// The C examples, with the DLL and its import library, and with the static library.
@@ -289,41 +203,63 @@ impl Wine {
         }
     }
 
-    /// Runs tests of a program in one process. Tests that fail run once more, without the others, and a
-    /// module with a test that does not end runs once more: Wine sometimes reports the end of the stream instead of a reset.
-    fn run(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
-        let first = self.attempt(program, names)?;
-        if !first.unfinished.is_empty() {
+    /// Runs tests of a program in one process, and adds their results. Tests that fail run once more, without
+    /// the others, and a module with a test that does not end runs once more: Wine sometimes reports the end
+    /// of the stream instead of a reset.
+    fn run(
+        &self,
+        program: &str,
+        file: &Path,
+        names: &[impl AsRef<str>],
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        let mut found = self.attempt(file, names)?;
+        let names = || names.iter().map(AsRef::as_ref);
+        let unfinished: Vec<&str> = names().filter(|name| !found.contains_key(*name)).collect();
+        let failed = |name: &&str| found.get(*name) == Some(&Outcome::Failed);
+        let again = match unfinished.is_empty() {
+            true => names().filter(failed).collect(),
             // The program was killed, and has not printed why it skipped tests: all run again.
-            println!("second attempt of the module: {}", first.unfinished.join(", "));
-            return self.attempt(program, names);
+            false => names().collect::<Vec<_>>(),
+        };
+        if !again.is_empty() {
+            println!("second attempt: {}", again.join(", "));
+            println!("not finished: {}", unfinished.join(", "));
+            let second = self.attempt(file, &again)?;
+            for name in again {
+                found.insert(name.to_owned(), second.get(name).cloned().unwrap_or(Outcome::Failed));
+            }
         }
-        if first.failed.is_empty() {
-            return Ok(first);
+        for name in names() {
+            let outcome = found.remove(name).unwrap_or(Outcome::Failed);
+            record.tests.insert(format!("{program} {name}"), outcome);
         }
-        println!("second attempt: {}", first.failed.join(", "));
-        let second = self.attempt(program, &first.failed)?;
-        Ok(Results { failed: Vec::new(), ..first }.with(&second))
+        Ok(())
     }
 
-    fn attempt(&self, program: &Path, names: &[impl AsRef<str>]) -> Result<Results, Stop> {
+    fn attempt(
+        &self,
+        file: &Path,
+        names: &[impl AsRef<str>],
+    ) -> Result<BTreeMap<String, Outcome>, Stop> {
         let mut test = self.command("wine");
-        test.arg(program).args(["--exact", "--show-output", THREADS]);
+        test.arg(file).args(["--exact", "--show-output", THREADS]);
         test.args(names.iter().map(AsRef::as_ref));
         // Windows does not have everything that the tests use, so skipped tests are no failure.
         let started = Instant::now();
         let (ended, output) = attempt(test.env_remove("CI"), MODULE_LIMIT)?;
-        let results = Results::read(names, &output);
+        let found = results(&output);
         let module = names.first().map_or("", |name| module_of(name.as_ref()));
         let seconds = started.elapsed().as_secs_f64();
         let limit = if ended { "" } else { ", ended by the limit" };
         println!("{module}: {seconds:.1} s{limit}");
-        if !results.failed.is_empty() || !results.unfinished.is_empty() {
+        let passed = |name: &&str| !matches!(found.get(*name), None | Some(Outcome::Failed));
+        if !names.iter().all(|name| passed(&name.as_ref())) {
             println!("{output}");
             // Processes that the tests have started may still run.
             self.stop();
         }
-        Ok(results)
+        Ok(found)
     }
 }
 
@@ -352,27 +288,6 @@ exec chroot "$root" env -C "$folder" HOME=/root XDG_RUNTIME_DIR=/run WINEPREFIX=
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn results_are_read_from_the_output_of_a_program() {
-        let names = ["m::a", "m::b", "m::c", "m::d", "m::e", "m::f"];
-        let output = "test m::a - should panic ... ok\r\ntest m::b ... FAILED\r\ntest m::c ... ok\r\n\
-                      test m::d has been running for over 60 seconds\r\ntest m::e ... ok\r\n\
-                      test m::f ... ignored, no signals\r\n\
-                      test skipped: no \"fork\"\r\ntest skipped: no \"fork\"\r\n";
-        let results = Results::read(&names, output);
-        let expected = Results {
-            ended: 4,
-            failed: vec!["m::b".to_owned()],
-            unfinished: vec!["m::d".to_owned()],
-            skipped: vec![("no signals".to_owned(), 1), ("no \"fork\"".to_owned(), 2)],
-        };
-        assert_eq!(results, expected);
-        let twice = results.with(&expected);
-        assert_eq!(twice.columns(), "2 | 6 | 2 | 2");
-        let json = twice.json("wine-10.0");
-        assert!(json.contains(r#""no \"fork\"": 4"#) && json.contains("\"failed\": 4"), "{json}");
-    }
 
     #[test]
     fn modules_are_named_once() {
