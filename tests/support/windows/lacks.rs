@@ -34,11 +34,6 @@ const LACKS: &[(On, &str, &[&str])] = &[
     ),
     (
         On::Wine,
-        "in some runs the test does not end under Wine, and the cause is not known",
-        &["reconnect::reconnect_to_busy_server_succeeds_later"],
-    ),
-    (
-        On::Wine,
         "Wine has no TCP_MAXRT, which dead_after needs",
         &[
             "liveness::fail_on_stall_sets_the_kernel_option",
