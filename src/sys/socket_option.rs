@@ -280,7 +280,7 @@ mod platform {
 
     use windows_sys::Win32::Networking::WinSock as ws;
 
-    use super::super::{Borrowed, Families};
+    use super::super::{Borrowed, Families, check};
     use crate::types::sockopt::Sockopt;
 
     /// Windows ignores IP_TOS, and has none of the other options with a compatible meaning.
@@ -304,14 +304,10 @@ mod platform {
     ) -> io::Result<()> {
         let len = i32::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the system reads `len` bytes of `value`.
-        let code = unsafe {
+        check(unsafe {
             let socket = socket.as_raw_socket() as ws::SOCKET;
             ws::setsockopt(socket, level, name, value.as_ptr(), len)
-        };
-        if code != 0 {
-            // SAFETY: WSAGetLastError takes no pointer.
-            return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
-        }
+        })?;
         Ok(())
     }
 

@@ -658,7 +658,7 @@ mod platform {
     use socket2::Domain;
     use windows_sys::Win32::Networking::WinSock as ws;
 
-    use super::super::{Borrowed, is_unsupported, set_tcp_option, tcp_option};
+    use super::super::{Borrowed, check, is_unsupported, set_tcp_option, tcp_option};
     use super::{Duration, TcpInfo, io, seconds};
     use crate::types::tcp_state::TcpState;
 
@@ -671,7 +671,7 @@ mod platform {
         let mut raw = ws::TCP_INFO_v0::default();
         let mut returned = 0u32;
         // SAFETY: the system reads four bytes and writes at most the structure.
-        let code = unsafe {
+        let called = check(unsafe {
             ws::WSAIoctl(
                 socket.as_raw_socket() as ws::SOCKET,
                 ws::SIO_TCP_INFO,
@@ -683,14 +683,11 @@ mod platform {
                 std::ptr::null_mut(),
                 None,
             )
+        });
+        match called {
+            Err(e) if is_unsupported(&e) => return Ok(TcpInfo::default()),
+            called => called?,
         };
-        if code != 0 {
-            // SAFETY: WSAGetLastError takes no pointer.
-            return match io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }) {
-                e if is_unsupported(&e) => Ok(TcpInfo::default()),
-                e => Err(e),
-            };
-        }
         Ok(TcpInfo {
             state: state(raw.State),
             rtt: Some(Duration::from_micros(raw.RttUs.into())),

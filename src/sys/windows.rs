@@ -120,7 +120,7 @@ pub(crate) fn send(socket: Borrowed<'_>, buf: &[u8], _: Wait) -> io::Result<usiz
 }
 
 /// Windows reports a send after shutdown(SD_SEND) as WSAESHUTDOWN, other systems as EPIPE.
-fn shut_down_error(err: io::Error) -> io::Error {
+pub(super) fn shut_down_error(err: io::Error) -> io::Error {
     match err.raw_os_error() {
         Some(ws::WSAESHUTDOWN) => io::ErrorKind::BrokenPipe.into(),
         _ => err,

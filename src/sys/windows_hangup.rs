@@ -9,12 +9,14 @@ use std::ptr;
 use std::time::Duration;
 
 use windows_sys::Wdk::System::IO::NtDeviceIoControlFile;
-use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, RtlNtStatusToDosError, STATUS_PENDING};
+use windows_sys::Win32::Foundation::{
+    HANDLE, NTSTATUS, RtlNtStatusToDosError, STATUS_PENDING, WAIT_OBJECT_0,
+};
 use windows_sys::Win32::Networking::WinSock as ws;
 use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
 use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, WaitForSingleObject};
 
-use super::{Borrowed, Ready};
+use super::{Borrowed, Ready, check};
 
 const IOCTL_AFD_POLL: u32 = 0x0001_2024;
 const AFD_POLL_RECEIVE: u32 = 1;
@@ -55,12 +57,16 @@ pub(super) fn poll_hangup(
     let first = polled(socket, AFD_POLL_DISCONNECT | AFD_POLL_ABORT | AFD_POLL_LOCAL_CLOSE)?;
     let second = also.map(|also| polled(also, AFD_POLL_RECEIVE)).transpose()?;
     let units = |time: Duration| i64::try_from(time.as_nanos().div_ceil(100)).unwrap_or(i64::MAX);
-    let mut request = PollRequest {
-        timeout: timeout.map_or(i64::MAX, |time| -units(time)),
-        count: 1 + u32::from(second.is_some()),
-        exclusive: 0,
-        sockets: [first, second.unwrap_or(first)],
-    };
+    // The driver writes to both until it has completed the request. If the wait below fails, they are leaked.
+    let mut pending = Box::new((
+        PollRequest {
+            timeout: timeout.map_or(i64::MAX, |time| -units(time)),
+            count: 1 + u32::from(second.is_some()),
+            exclusive: 0,
+            sockets: [first, second.unwrap_or(first)],
+        },
+        IO_STATUS_BLOCK::default(),
+    ));
     // SAFETY: no pointer is passed.
     let event = unsafe { CreateEventW(ptr::null(), 1, 0, ptr::null()) };
     if event.is_null() {
@@ -68,36 +74,42 @@ pub(super) fn poll_hangup(
     }
     // SAFETY: the handle is new.
     let event = unsafe { OwnedHandle::from_raw_handle(event) };
-    let mut status = IO_STATUS_BLOCK::default();
-    let (out, size) = ((&raw mut request).cast(), size_of::<PollRequest>() as u32);
-    // SAFETY: the request and the status outlive the call: if the driver has not completed it, this function
-    // waits until it has. The driver reads and writes at most `size` bytes.
-    let code = unsafe {
-        let code = NtDeviceIoControlFile(
+    let (out, size) = ((&raw mut pending.0).cast(), size_of::<PollRequest>() as u32);
+    // SAFETY: the request and the status live until the driver has completed the request, or are leaked. The
+    // driver reads and writes at most `size` bytes.
+    let called = unsafe {
+        NtDeviceIoControlFile(
             first.handle as HANDLE,
             event.as_raw_handle(),
             None,
             ptr::null(),
-            &raw mut status,
+            &raw mut pending.1,
             IOCTL_AFD_POLL,
             out,
             size,
             out,
             size,
-        );
-        match code {
-            STATUS_PENDING => {
-                WaitForSingleObject(event.as_raw_handle(), INFINITE);
-                status.Anonymous.Status
-            }
-            other => other,
+        )
+    };
+    let code = if called == STATUS_PENDING {
+        // SAFETY: no pointer is passed.
+        let waited = unsafe { WaitForSingleObject(event.as_raw_handle(), INFINITE) };
+        if waited != WAIT_OBJECT_0 {
+            let error = io::Error::last_os_error();
+            Box::leak(pending);
+            return Err(error);
         }
+        // SAFETY: the driver has completed the request, so the union holds its status.
+        unsafe { pending.1.Anonymous.Status }
+    } else {
+        called
     };
     if code < 0 {
         // SAFETY: no pointer is passed.
         let error = unsafe { RtlNtStatusToDosError(code) };
         return Err(io::Error::from_raw_os_error(error.cast_signed()));
     }
+    let request = &pending.0;
     let reported = &request.sockets[..(request.count as usize).min(request.sockets.len())];
     let events = reported.iter().filter(|one| one.handle == first.handle);
     let events = events.fold(0, |events, one| events | one.events);
@@ -109,7 +121,7 @@ fn base_socket(socket: Borrowed<'_>) -> io::Result<usize> {
     let mut base: ws::SOCKET = 0;
     let mut returned = 0;
     // SAFETY: the system writes one SOCKET.
-    let code = unsafe {
+    check(unsafe {
         ws::WSAIoctl(
             socket.as_raw_socket() as ws::SOCKET,
             ws::SIO_BASE_HANDLE,
@@ -121,11 +133,7 @@ fn base_socket(socket: Borrowed<'_>) -> io::Result<usize> {
             ptr::null_mut(),
             None,
         )
-    };
-    if code != 0 {
-        // SAFETY: WSAGetLastError takes no pointer.
-        return Err(io::Error::from_raw_os_error(unsafe { ws::WSAGetLastError() }));
-    }
+    })?;
     Ok(base)
 }
 

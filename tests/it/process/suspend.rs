@@ -170,7 +170,10 @@ fn serve<A: Api>(scenario: &str) {
     let service = match way {
         "threads" => server.serve(
             &[],
-            Box::new(|client| {
+            Box::new(move |client| {
+                if !drains {
+                    report("accepted");
+                }
                 let mut buf = [0; 8];
                 loop {
                     match client.read(&mut buf) {
@@ -183,6 +186,11 @@ fn serve<A: Api>(scenario: &str) {
         ),
         _ => {
             let on = On::<A> {
+                open: Some(Box::new(move |_| {
+                    if !drains {
+                        report("accepted");
+                    }
+                })),
                 data: Some(Box::new(|c, data| c.send(data).unwrap())),
                 close: Some(Box::new(move |_, reason| {
                     if !drains {
@@ -219,8 +227,7 @@ fn services_of_a_stopped_process_deliver_received_bytes<A: Api>() {
         let mut to = peer.try_clone().unwrap();
         let mut echo = || peer.read_exact(&mut [0]).unwrap_or_else(|e| panic!("{scenario}: {e}"));
         if !scenario.ends_with("drain") {
-            // The accepting thread has the connection.
-            thread::sleep(Duration::from_millis(500));
+            assert_eq!(helper.next_line(), "accepted");
             suspend(&helper, || to.write_all(b"x").unwrap());
             return echo();
         }
