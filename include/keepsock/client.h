@@ -721,10 +721,14 @@ int32_t keepsock_client_write_slices(keepsock_client *client, const keepsock_sli
  * the number of bytes that the kernel accepted. Bytes that other threads write come before or after
  * the part. The call does not use the file's own position, and changes it on Windows only.
  *
- * On Linux, macOS and FreeBSD the bytes do not pass through this process. On other systems, and if
- * sendfile(2) rejects the file, the library reads the file in pieces and sends them. After success
- * the kernel may still refer to the pages of the file. If a program overwrites or truncates the
- * file before the peer's kernel has acknowledged the bytes, the peer may receive the new content.
+ * On Linux, macOS and FreeBSD the bytes do not pass through this process. On Windows they do not
+ * if the connection has no write timeout, cancel token or liveness timers (TransmitFile). Windows
+ * may then reset the connection if another thread closes it during the call. On other systems, and
+ * if the system rejects the file, the library reads the file in pieces and sends them.
+ *
+ * After success the kernel may still refer to the pages of the file. If a program overwrites or
+ * truncates the file before the peer's kernel has acknowledged the bytes, the peer may receive the
+ * new content.
  *
  * @param fd       A file that is open for reading, not a pipe or a socket. The caller keeps it.
  *                 On Windows it is a HANDLE, and the call moves the position of the file.

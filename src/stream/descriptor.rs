@@ -106,15 +106,20 @@ impl ClientSocket {
     /// Selects whether calls wait in poll or in the system call itself. The caller holds the lock of
     /// the cancel token.
     pub(super) fn choose_mode(&self, cancel: Option<&CancelToken>) {
-        // The calls that only make one system call would not see an end by a limit.
-        let has_dues = |live: &Liveness| live.config().has_dues() || self.limit_end().is_some();
-        // A call that waits in the kernel would not see the deadline of the PROXY header.
-        let polls = cancel.is_some() || self.has(PROXY_PENDING);
-        if polls || self.liveness().is_some_and(has_dues) {
+        if self.needs_poll(cancel) {
             self.flags.fetch_or(USES_POLL, Ordering::AcqRel);
         } else if sys::BLOCKING_CALLS {
             self.flags.fetch_and(!USES_POLL, Ordering::AcqRel);
         }
+    }
+
+    /// Whether something other than the system call may end a call that waits.
+    pub(super) fn needs_poll(&self, cancel: Option<&CancelToken>) -> bool {
+        // The calls that only make one system call would not see an end by a limit.
+        let has_dues = |live: &Liveness| live.config().has_dues() || self.limit_end().is_some();
+        // A call that waits in the kernel would not see the deadline of the PROXY header.
+        let polls = cancel.is_some() || self.has(PROXY_PENDING);
+        polls || self.liveness().is_some_and(has_dues)
     }
 
     /// Borrows the descriptor, for an event loop or for a socket option that keepsock does not have.

@@ -33,9 +33,12 @@ impl ClientSocket {
     /// new bytes. If the file becomes shorter, the result is the number of sent bytes. With `u64::MAX`
     /// the call also writes what another program appends during the call.
     ///
-    /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)). For a
-    /// file that sendfile does not support, and on other systems, the call reads chunks of 64 KiB and
+    /// On Linux, macOS and FreeBSD the bytes do not pass through this process (sendfile(2)), and on Windows
+    /// they do not if the socket has no write timeout, cancel token or liveness timers (TransmitFile). For a
+    /// file that these functions do not support, and on other systems, the call reads chunks of 64 KiB and
     /// sends them.
+    ///
+    /// Windows may reset the connection if another thread closes the socket during TransmitFile.
     ///
     /// After success the kernel may still refer to the pages of the file. If a program overwrites or
     /// truncates the file before the peer's kernel has acknowledged the bytes, the peer may receive
@@ -138,7 +141,8 @@ impl ClientSocket {
         at: &mut u64,
         end: u64,
     ) -> StdResult<(), SendError> {
-        if sys::SENDS_FILES && self.send_directly(io, timeout, file, at, end)? {
+        let directly = sys::SENDS_FILES || (sys::TRANSMITS_FILES && !self.is_limited(timeout));
+        if directly && self.send_directly(io, timeout, file, at, end)? {
             return Ok(());
         }
         let begin = *at;
@@ -163,7 +167,13 @@ impl ClientSocket {
         Ok(())
     }
 
-    /// Sends with sendfile(2). The result is `false` if the kernel cannot send from this file and
+    /// Whether a timeout, a token or a limit may end the call before everything is sent.
+    fn is_limited(&self, timeout: &CallTimeout) -> bool {
+        let cancel = self.cancel_token();
+        timeout.is_limited() || self.has(NONBLOCKING) || self.needs_poll(cancel.as_ref())
+    }
+
+    /// Sends with sendfile(2) or TransmitFile. The result is `false` if the kernel cannot send from this file and
     /// the connection is intact.
     fn send_directly(
         &self,
@@ -180,17 +190,21 @@ impl ClientSocket {
             false => Some(self.pin_nonblocking(io).map_err(|e| SendError::Socket(e.into()))?),
         };
         timeout.polls |= !waits;
-        let mut no_sigpipe = sys::NoSigpipe::new();
+        let mut sender = sys::FileSender::new();
         let begin = *at;
         while *at < end {
             let from = *at;
             ClientSocket::check_time(timeout, usize::from(from > begin))
                 .map_err(SendError::Socket)?;
             let left = end - from;
-            let most = if waits { left } else { left.min(MAX_CALL_BYTES as u64) };
-            let sent = self.send(io, timeout, |_| {
-                sys::send_file(io.socket(), file, from, most, &mut no_sigpipe)
-            });
+            let most = match waits || sys::TRANSMITS_FILES {
+                true => left,
+                false => left.min(MAX_CALL_BYTES as u64),
+            };
+            let sent = self.send(io, timeout, |_| sender.send(io.socket(), file, from, most));
+            if sent.is_err() {
+                *at += sender.stop() as u64;
+            }
             match sent {
                 Ok(0) => break,
                 Ok(n) => *at += n as u64,

@@ -20,7 +20,7 @@
 //! - [`tcp`]: the kernel's data about a connection, and how long it retransmits
 //! - `send_with_rights`, `recv_with_rights`, `peer_credentials`, `packet_socket`: functions
 //!   of Unix sockets
-//! - `send_file`, `read_at`: files
+//! - `FileSender`, `read_at`: files
 //! - `save_syn`, `saved_syn`: the SYN of an accepted connection
 //! - `capture`, `capture_next`, `capture_drops`: the packets of a port
 //! - [`CancellationDisabled`]: a while in which pthread_cancel does not act on the thread
@@ -91,6 +91,8 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
+mod windows_file;
+#[cfg(windows)]
 mod windows_hangup;
 #[cfg(windows)]
 mod windows_poller;
@@ -129,6 +131,8 @@ pub(crate) use tick::Tick;
 pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
+#[cfg(windows)]
+pub(crate) use windows_file::FileSender;
 
 /// Zeroed memory that the kernel provides when it is written to; `None` if there is not enough.
 pub(crate) fn zeroed(len: usize) -> Option<Box<[u8]>> {

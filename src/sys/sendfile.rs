@@ -1,6 +1,9 @@
-//! Sending files: sendfile(2), and reading at an offset.
+//! Sending files: sendfile(2), TransmitFile, and reading at an offset.
 
 use std::io;
+
+#[cfg(not(any(keepsock_linux, windows)))]
+use super::Borrowed;
 
 #[cfg(unix)]
 pub(crate) use std::os::fd::{AsFd as AsFile, BorrowedFd as FileRef};
@@ -24,9 +27,13 @@ pub(crate) fn file_of(file: &impl AsFile) -> FileRef<'_> {
     file.as_handle()
 }
 
-/// Whether the kernel sends from files.
+/// Whether the kernel sends from files, as much as the send buffer has space for.
 pub(crate) const SENDS_FILES: bool =
     cfg!(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd"));
+
+/// Whether the system sends from files by requests that end when everything is sent. Windows resets the
+/// connection if such a request is cancelled, so a call with a timeout cannot use them.
+pub(crate) const TRANSMITS_FILES: bool = cfg!(windows);
 
 #[cfg(keepsock_linux)]
 mod direct {
@@ -42,10 +49,10 @@ mod direct {
     /// sendfile(2): no call transfers more.
     const MOST: u64 = 0x7fff_f000;
 
-    /// Suppresses SIGPIPE for this thread while it lives. sendfile(2) has no MSG_NOSIGNAL, and the
+    /// Sends from files. Suppresses SIGPIPE for this thread while it lives. sendfile(2) has no MSG_NOSIGNAL, and the
     /// kernel sends the signal to the calling thread: the signal is blocked, stays pending, and is
     /// consumed here. The disposition of the signal does not change.
-    pub(crate) struct NoSigpipe {
+    pub(crate) struct FileSender {
         before: libc::sigset_t,
         was_blocked: bool,
         /// A call sent less than requested, so the kernel may have sent the signal.
@@ -64,15 +71,15 @@ mod direct {
         }
     }
 
-    impl NoSigpipe {
-        pub(crate) fn new() -> NoSigpipe {
+    impl FileSender {
+        pub(crate) fn new() -> FileSender {
             let blocked = sigpipe();
             // SAFETY: sigsets are integers; both are valid, and are written only here.
             unsafe {
                 let mut before = mem::zeroed();
                 libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut before);
                 let was_blocked = libc::sigismember(&raw const before, libc::SIGPIPE) == 1;
-                NoSigpipe { before, was_blocked, is_suspect: false, has_failed: false }
+                FileSender { before, was_blocked, is_suspect: false, has_failed: false }
             }
         }
 
@@ -111,7 +118,7 @@ mod direct {
         }
     }
 
-    impl Drop for NoSigpipe {
+    impl Drop for FileSender {
         fn drop(&mut self) {
             if self.has_failed || (self.is_suspect && !self.was_blocked) {
                 self.consume();
@@ -129,35 +136,57 @@ mod direct {
         }
     }
 
-    /// Sends from the file; returns 0 at the end of the file. Waits if the socket's descriptor is in
-    /// blocking mode.
-    pub(crate) fn send_file(
+    impl FileSender {
+        /// Sends from the file; returns 0 at the end of the file. Waits if the socket's descriptor is in
+        /// blocking mode.
+        pub(crate) fn send(
+            &mut self,
+            socket: Borrowed<'_>,
+            file: FileRef<'_>,
+            offset: u64,
+            len: u64,
+        ) -> io::Result<usize> {
+            let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
+            let mut at = super::super::large_file::off_t::try_from(offset).map_err(too_large)?;
+            let count = len.min(MOST) as usize;
+            // SAFETY: the kernel reads and writes the offset, which outlives the call.
+            let sent = check(unsafe {
+                kernel::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
+            });
+            self.note(&sent, count);
+            sent
+        }
+    }
+}
+
+/// Sends from files. No call needs SIGPIPE blocked: the option SO_NOSIGPIPE suppresses it, or there is no
+/// sendfile(2).
+#[cfg(not(any(keepsock_linux, windows)))]
+pub(crate) struct FileSender;
+
+#[cfg(not(any(keepsock_linux, windows)))]
+impl FileSender {
+    pub(crate) fn new() -> FileSender {
+        FileSender
+    }
+
+    /// See the function for Linux.
+    pub(crate) fn send(
+        &mut self,
         socket: Borrowed<'_>,
         file: FileRef<'_>,
         offset: u64,
         len: u64,
-        quiet: &mut NoSigpipe,
     ) -> io::Result<usize> {
-        let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
-        let mut at = super::super::large_file::off_t::try_from(offset).map_err(too_large)?;
-        let count = len.min(MOST) as usize;
-        // SAFETY: the kernel reads and writes the offset, which outlives the call.
-        let sent = check(unsafe {
-            kernel::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut at, count)
-        });
-        quiet.note(&sent, count);
-        sent
+        direct::send_file(socket, file, offset, len)
     }
 }
 
-/// No call needs the signal blocked: the option SO_NOSIGPIPE suppresses it, or there is no sendfile(2).
-#[cfg(not(keepsock_linux))]
-pub(crate) struct NoSigpipe;
-
-#[cfg(not(keepsock_linux))]
-impl NoSigpipe {
-    pub(crate) fn new() -> NoSigpipe {
-        NoSigpipe
+#[cfg(not(windows))]
+impl FileSender {
+    /// Ends a request in progress. Only Windows has one.
+    pub(crate) fn stop(&mut self) -> usize {
+        0
     }
 }
 
@@ -166,7 +195,6 @@ mod direct {
     use std::os::fd::AsRawFd;
     use std::ptr;
 
-    use super::super::Borrowed;
     use super::super::errno::check_int;
     use super::*;
     use crate::sys::kernel;
@@ -175,13 +203,11 @@ mod direct {
     /// buffer is full.
     const MOST: u64 = 0x4000_0000;
 
-    /// Sends from the file; returns 0 at the end of the file.
-    pub(crate) fn send_file(
+    pub(super) fn send_file(
         socket: Borrowed<'_>,
         file: FileRef<'_>,
         offset: u64,
         len: u64,
-        _quiet: &mut NoSigpipe,
     ) -> io::Result<usize> {
         let too_large = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
         let at = libc::off_t::try_from(offset).map_err(too_large)?;
@@ -230,23 +256,22 @@ fn outcome(failed: Option<io::Error>, sent: i64) -> io::Result<usize> {
     }
 }
 
-#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd")))]
+#[cfg(not(any(keepsock_linux, target_vendor = "apple", target_os = "freebsd", windows)))]
 mod direct {
-    use super::super::Borrowed;
     use super::*;
 
-    pub(crate) fn send_file(
+    pub(super) fn send_file(
         _socket: Borrowed<'_>,
         _file: FileRef<'_>,
         _offset: u64,
         _len: u64,
-        _quiet: &mut NoSigpipe,
     ) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
 
-pub(crate) use direct::*;
+#[cfg(keepsock_linux)]
+pub(crate) use direct::FileSender;
 
 /// Reads at an offset, without the file's position; returns 0 at the end of the file.
 #[cfg(unix)]
@@ -281,7 +306,7 @@ pub(crate) fn read_at(file: FileRef<'_>, buf: &mut [u8], offset: u64) -> io::Res
 }
 
 #[cfg(windows)]
-fn file_type(file: FileRef<'_>) -> u32 {
+pub(super) fn file_type(file: FileRef<'_>) -> u32 {
     use std::os::windows::io::AsRawHandle;
     // SAFETY: no memory is passed.
     unsafe { GetFileType(file.as_raw_handle()) }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::sys::{self, Borrowed, FileRef, NoSigpipe, Wait};
+use crate::sys::{self, Borrowed, FileRef, FileSender, Wait};
 use crate::types::error::{Error, ErrorKind, Result};
 
 /// The size of a chunk where the kernel cannot send from a file.
@@ -123,7 +123,7 @@ impl FilePart {
         &mut self,
         socket: Borrowed<'_>,
         done: u64,
-        quiet: &mut Option<NoSigpipe>,
+        sender: &mut Option<FileSender>,
     ) -> (usize, Stopped) {
         let mut total = 0;
         let stopped = loop {
@@ -139,8 +139,9 @@ impl FilePart {
             let sent = if self.copies {
                 self.copy(socket, at, most)
             } else {
-                let quiet = quiet.get_or_insert_with(NoSigpipe::new);
-                sys::send_file(socket, sys::file_of(&self.file), at, most as u64, quiet)
+                let sender = sender.get_or_insert_with(FileSender::new);
+                sender
+                    .send(socket, sys::file_of(&self.file), at, most as u64)
                     .map_err(Stopped::Connection)
             };
             match sent {

@@ -277,9 +277,9 @@ impl ReactorService {
         }
         let (mut done, mut stopped) = (0, Stopped::Blocked);
         if entry.queue.as_ref().is_none_or(|queue| queue.is_empty()) {
-            let mut quiet = None;
-            (done, stopped) = part.send(sys::borrow(socket), 0, &mut quiet);
-            drop(quiet);
+            let mut sender = None;
+            (done, stopped) = part.send(sys::borrow(socket), 0, &mut sender);
+            drop(sender);
             self.record_sent(entry, done, self.config(entry).stamps_writes);
         }
         match stopped {

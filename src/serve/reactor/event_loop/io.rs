@@ -350,13 +350,13 @@ impl<'a> Loop<'a> {
         let mut total = 0;
         let mut lacks_memory = false;
         let mut file_failed = false;
-        let mut quiet = None;
+        let mut sender = None;
         queue.is_ready = false;
         let failure = loop {
             let (slices, count) = queue.slices();
             if count == 0 {
                 let Some((part, done)) = queue.file() else { break None };
-                let (n, stopped) = part.send(sys::borrow(socket), done, &mut quiet);
+                let (n, stopped) = part.send(sys::borrow(socket), done, &mut sender);
                 queue.advance(n);
                 total += n;
                 match stopped {
@@ -383,7 +383,7 @@ impl<'a> Loop<'a> {
                 Err(e) => break Some(e),
             }
         };
-        drop(quiet);
+        drop(sender);
         let emptied = queue.is_empty();
         if total > 0 {
             self.service.traffic.count_sent(total);
