@@ -10,7 +10,7 @@ use super::recv::{Batch, Destination, is_from};
 use super::{Datagram, DatagramSocket, WaitMode};
 use crate::io::cancel::CancelToken;
 use crate::io::deadline::Deadline;
-use crate::io::lock::{POLL_INTERVAL, PollingLock};
+use crate::io::lock::TurnLock;
 use crate::io::wait::Cause;
 use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ const LOOKS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Coalesced {
     /// The lock of receiving. Other threads check for remaining datagrams first.
-    turn: PollingLock,
+    turn: TurnLock,
     left: Mutex<Left>,
 }
 
@@ -44,7 +44,7 @@ impl Coalesced {
     /// `None`: there is not enough memory.
     pub(super) fn new() -> Option<Coalesced> {
         let left = Left { bytes: sys::zeroed(SLOTS * SLOT)?, datagrams: VecDeque::new() };
-        Some(Coalesced { turn: PollingLock::default(), left: Mutex::new(left) })
+        Some(Coalesced { turn: TurnLock::default(), left: Mutex::new(left) })
     }
 }
 
@@ -171,19 +171,15 @@ impl DatagramSocket {
         mode: &WaitMode,
         batch: &mut B,
     ) -> Result<usize, Cause> {
-        let _turn = coalesced.turn.lock_with(|| match () {
+        let _turn = coalesced.turn.lock(mode.cancel.as_ref(), || match () {
             () if io.is_closed() || self.0.deaf.load(Ordering::Acquire) => Err(ErrorKind::Closed),
             () if mode.cancel.as_ref().is_some_and(CancelToken::is_fired) => {
                 Err(ErrorKind::Cancelled)
             }
             () if mode.nonblocking => Err(ErrorKind::WouldBlock),
             () if mode.deadline.has_passed() => Err(ErrorKind::TimedOut),
-            // A close wakes the thread with the lock, and then each next one. A token may not: the
-            // thread with the lock may have another token.
-            () => Ok(match (mode.deadline.remaining(), &mode.cancel) {
-                (left, Some(_)) => Some(left.map_or(POLL_INTERVAL, |left| left.min(POLL_INTERVAL))),
-                (left, None) => left,
-            }),
+            // A close wakes the thread with the lock, and then each next one.
+            () => Ok(mode.deadline.remaining()),
         })?;
         if mode.cancel.as_ref().is_some_and(CancelToken::is_fired) {
             return Err(ErrorKind::Cancelled.into());

@@ -175,6 +175,11 @@ impl CancelToken {
         sys::fork::is_inherited(self.0.birth)
     }
 
+    /// A number that no other token has at the same time, and that is not 0.
+    pub(crate) fn number(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// The event that is set while the token is fired. Only for a token that is not inherited.
     pub(crate) fn event(&self) -> &sys::Event {
         &self.0.event

@@ -4,8 +4,9 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use crate::io::cancel::CancelToken;
 use crate::sys::fork;
-use crate::sys::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sys::sync::{Condvar, Mutex};
 
 /// The lock is free. Otherwise the state is the number of the process that holds the lock. A thread
@@ -59,6 +60,14 @@ impl PollingLock {
         self.unlocked.notify_one();
     }
 
+    /// Lets every waiter run its check.
+    #[cold]
+    fn wake_all(&self) {
+        // The mutex orders this after the check of a waiter and before the end of its wait.
+        drop(self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
+        self.unlocked.notify_all();
+    }
+
     /// Locks, and waits for the lock if necessary. An error of `check`, which runs at least every
     /// [`POLL_INTERVAL`], ends the wait.
     pub(crate) fn lock<E>(&self, check: impl Fn() -> Result<(), E>) -> Result<Guard<'_>, E> {
@@ -89,6 +98,38 @@ impl PollingLock {
                 },
             };
         }
+    }
+}
+
+/// A [`PollingLock`] whose holder waits for events, among them the cancel token of its call. A waiter with the
+/// same token sleeps until the lock is free, because the token ends the wait of the holder. A waiter with
+/// another token checks it periodically.
+#[derive(Debug, Default)]
+pub(crate) struct TurnLock {
+    lock: PollingLock,
+    /// The token of the holder, or of the last one: [`CancelToken::number`]. 0: none.
+    token: AtomicUsize,
+}
+
+impl TurnLock {
+    /// Locks as [`PollingLock::lock_with`] does. The caller must poll the token while it holds the lock.
+    pub(crate) fn lock<E>(
+        &self,
+        cancel: Option<&CancelToken>,
+        check: impl Fn() -> Result<Option<Duration>, E>,
+    ) -> Result<Guard<'_>, E> {
+        let mine = cancel.map_or(0, CancelToken::number);
+        let guard = self.lock.lock_with(|| {
+            let left = check()?;
+            let is_polled = mine == 0 || self.token.load(Ordering::Acquire) == mine;
+            let interval = (!is_polled).then_some(POLL_INTERVAL);
+            Ok(left.map_or(interval, |left| Some(interval.map_or(left, |time| time.min(left)))))
+        })?;
+        if self.token.swap(mine, Ordering::AcqRel) != mine {
+            // The waiters with the token of the last holder have to check it from now on.
+            self.lock.wake_all();
+        }
+        Ok(guard)
     }
 }
 
@@ -190,5 +231,80 @@ mod tests {
         assert_eq!(lock.lock(|| Err("cancelled")).err(), Some("cancelled"));
         drop(held);
         assert!(lock.lock(|| Err("cancelled")).is_ok());
+    }
+
+    /// Whether a call that starts to wait for the lock runs its check again within five intervals.
+    fn checks_again(turn: &TurnLock, token: &CancelToken) -> bool {
+        let (checks, is_over) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let ended = turn.lock(Some(token), || {
+                    checks.fetch_add(1, Ordering::SeqCst);
+                    if is_over.load(Ordering::SeqCst) == 0 { Ok(None) } else { Err(()) }
+                });
+                ended.is_err()
+            });
+            while checks.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(5 * POLL_INTERVAL);
+            let again = checks.load(Ordering::SeqCst) > 1;
+            is_over.store(1, Ordering::SeqCst);
+            turn.lock.wake_all();
+            assert!(waiter.join().unwrap());
+            again
+        })
+    }
+
+    /// T2: a waiter with the token of the holder sleeps, and a waiter with another token checks it.
+    #[test]
+    fn turn_lock_waiter_checks_only_another_token() {
+        let turn = TurnLock::default();
+        let tokens = [(); 2].map(|()| CancelToken::new().unwrap());
+        for holder in [0, 1] {
+            let held = turn.lock(Some(&tokens[holder]), || Ok::<_, ()>(None)).unwrap();
+            assert!(!checks_again(&turn, &tokens[holder]));
+            assert!(checks_again(&turn, &tokens[1 - holder]));
+            drop(held);
+        }
+    }
+
+    /// T2: a waiter that sleeps checks its token when the next holder has another one.
+    #[test]
+    fn turn_lock_waiter_learns_of_a_holder_with_another_token() {
+        let turn = TurnLock::default();
+        let tokens = [(); 2].map(|()| CancelToken::new().unwrap());
+        for _ in 0..1000 {
+            let held = turn.lock(Some(&tokens[0]), || Ok::<_, ()>(None)).unwrap();
+            let (checks, is_over) = (AtomicU32::new(0), AtomicU32::new(0));
+            let has_checked = std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    let ended = turn.lock(Some(&tokens[0]), || {
+                        checks.fetch_add(1, Ordering::SeqCst);
+                        if is_over.load(Ordering::SeqCst) == 0 { Ok(None) } else { Err(()) }
+                    });
+                    ended.is_err()
+                });
+                while checks.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                drop(held);
+                // The waiter may get the lock before this call.
+                let _held = turn.lock(Some(&tokens[1]), || Ok::<_, ()>(None)).unwrap();
+                is_over.store(1, Ordering::SeqCst);
+                let start = Instant::now();
+                while !waiter.is_finished() && start.elapsed() < Duration::from_secs(20) {
+                    std::thread::yield_now();
+                }
+                let in_time = waiter.is_finished();
+                turn.lock.wake_all();
+                assert!(in_time, "the waiter sleeps");
+                waiter.join().unwrap()
+            });
+            if has_checked {
+                return;
+            }
+        }
+        panic!("the waiter was always the next holder");
     }
 }

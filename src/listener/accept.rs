@@ -400,16 +400,12 @@ impl ServerSocket {
     ) -> std::result::Result<Option<Ready<'_>>, Cause> {
         let cancel = self.cancel_token(caller);
         let is_closed = || ios.iter().any(InUse::is_closed);
-        let polling = self.0.polling.lock_with(|| match () {
+        let polling = self.0.polling.lock(cancel.as_ref(), || match () {
             () if is_closed() => Err(ErrorKind::Closed),
             () if cancel.as_ref().is_some_and(CancelToken::is_fired) => Err(ErrorKind::Cancelled),
             () if deadline.has_passed() => Err(ErrorKind::TimedOut),
-            // A close wakes the thread that polls, which then wakes the next thread. A token
-            // may not wake it: the thread that polls may have another token.
-            () => Ok(match (deadline.remaining(), cancel.as_ref().map(|_| POLL_INTERVAL)) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            }),
+            // A close wakes the thread that polls, which then wakes the next thread.
+            () => Ok(deadline.remaining()),
         })?;
         let order = self.poll_order(ios.len());
         let sockets: Vec<_> = (0..ios.len()).map(|i| ios[order(i)].socket()).collect();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::io::cancel::CancelToken;
-use crate::io::lock::PollingLock;
+use crate::io::lock::TurnLock;
 use crate::io::timeout::TimeoutCell;
 #[cfg(feature = "serve")]
 use crate::io::token_slot::ServiceUse;
@@ -79,7 +79,7 @@ struct ListenerInner {
     accept_timeout: TimeoutCell,
     cancel: Arc<TokenSlot>,
     /// Held by the thread that polls several listeners, or polls with the event of a close.
-    polling: PollingLock,
+    polling: TurnLock,
     /// The index of the listener that is polled first.
     next: AtomicUsize,
 }
@@ -102,7 +102,7 @@ impl ServerSocket {
             nonblocking: AtomicBool::new(false),
             accept_timeout: TimeoutCell::new(None),
             cancel: TokenSlot::new(options.cancel.as_ref()),
-            polling: PollingLock::default(),
+            polling: TurnLock::default(),
             next: AtomicUsize::new(0),
         }));
         if options.cancel.is_some() {

@@ -34,6 +34,7 @@ both_apis![
     cancel_in_signal_handler_keeps_errno,
     cancel_token_descriptor_is_readable_while_fired,
     waiting_calls_sleep_until_an_event,
+    waiting_accepts_sleep_although_they_have_a_token,
     close_ends_each_waiting_call,
     close_of_server_ends_each_accept,
     close_by_several_threads_ends_all_calls,
@@ -515,6 +516,37 @@ fn waiting_calls_sleep_until_an_event<A: Api>() {
             });
         }
     }
+}
+
+/// T1, T2: one of the threads that accept from several listeners polls. The others sleep, also with a token,
+/// which still ends all of them.
+fn waiting_accepts_sleep_although_they_have_a_token<A: Api>() {
+    let token = A::token();
+    let endpoints = ["127.0.0.1:0", "127.0.0.1:0"];
+    let server = A::listen_all(&endpoints, &[Opt::Cancel(&token)]).unwrap();
+    let accept = || fails(server.accept().map(drop), ErrorKind::Cancelled);
+    let ids = [0; 3].map(AtomicI32::new);
+    thread::scope(|scope| {
+        let _fire = support::OnDrop(|| token.fire());
+        let threads = ids.iter().map(|id| {
+            scope.spawn(|| {
+                id.store(system::thread_id(), Ordering::Release);
+                accept()
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let numbers = || ids.iter().map(|id| id.load(Ordering::Acquire));
+        // The last thread that begins to wait may check once more.
+        support::eventually("all threads sleep", || {
+            numbers().all(|id| id != 0) && {
+                let before: Vec<_> = numbers().map(switches).collect();
+                thread::sleep(Duration::from_millis(100));
+                numbers().map(switches).eq(before)
+            }
+        });
+        token.fire();
+        threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+    });
 }
 
 /// The number of times that a thread has begun to wait.

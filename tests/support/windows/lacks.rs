@@ -270,6 +270,7 @@ const LACKS: &[(On, &str, &[&str])] = &[
             "service::wait_stopped_is_not_woken_by_connections",
             "service_reconnect::service_reconnect_during_delay_uses_no_cpu",
             "service_reconnect::service_reconnects_leave_no_descriptor",
+            "threads::waiting_accepts_sleep_although_they_have_a_token",
             "threads::waiting_calls_sleep_until_an_event",
         ],
     ),
