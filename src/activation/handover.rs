@@ -259,7 +259,9 @@ impl<'a> Handover<'a> {
         let deadline = Deadline::after(timeout);
         let failed = |kind| Error::new(kind, OPERATION);
         if cfg!(not(unix)) {
-            return Err(failed(ErrorKind::Unsupported));
+            // WSADuplicateSocket passes a socket, but needs a channel to the successor and its process number.
+            let why = "a successor inherits sockets by fork(2) and execve(2)";
+            return Err(failed(ErrorKind::Unsupported).detail(why));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             let what = "the timeout must be greater than zero";

@@ -90,4 +90,6 @@ mod threads;
 mod unix_datagram;
 #[cfg(unix)]
 mod unix_stream;
+#[cfg(windows)]
+mod unsupported;
 mod write;

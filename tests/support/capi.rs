@@ -11,7 +11,7 @@ use std::ptr::{null, null_mut};
 use keepsock::ffi::*;
 use keepsock::{CloseReason, Framing, Sockopt};
 
-#[cfg(all(unix, feature = "activation"))]
+#[cfg(feature = "activation")]
 use super::activation::capi::CInherited;
 #[cfg(feature = "datagram")]
 use super::datagram::capi::CDatagram;
@@ -573,7 +573,7 @@ impl Api for CApi {
     type Datagram = CDatagram;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService = CDatagramService;
-    #[cfg(all(unix, feature = "activation"))]
+    #[cfg(feature = "activation")]
     type Activation = CInherited;
 
     const NUMBER: u8 = 2;

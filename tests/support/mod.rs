@@ -14,7 +14,7 @@ use keepsock::{CloseReason, ErrorKind, Family, Framing, Sockopt};
 
 use os::{OwnedFd, RawFd};
 
-#[cfg(all(unix, feature = "activation"))]
+#[cfg(feature = "activation")]
 mod activation;
 #[cfg(feature = "capi")]
 pub mod capi;
@@ -57,7 +57,7 @@ pub mod watch;
 
 #[cfg(unix)]
 pub use ::libc;
-#[cfg(all(unix, feature = "activation"))]
+#[cfg(feature = "activation")]
 pub use activation::*;
 #[cfg(feature = "capi")]
 pub use capi::CApi;
@@ -196,7 +196,7 @@ pub trait Api: Sized + 'static {
     type Datagram: Datagrams<Self>;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService: DatagramService;
-    #[cfg(all(unix, feature = "activation"))]
+    #[cfg(feature = "activation")]
     type Activation: Activation<Self>;
 
     /// Identifies the API, for tests that need their own name or address per API.

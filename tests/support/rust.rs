@@ -178,7 +178,7 @@ impl Api for RustApi {
     type Datagram = keepsock::DatagramSocket;
     #[cfg(all(feature = "datagram", feature = "serve"))]
     type DatagramService = keepsock::DatagramService;
-    #[cfg(all(unix, feature = "activation"))]
+    #[cfg(feature = "activation")]
     type Activation = keepsock::Activation;
 
     const NUMBER: u8 = 1;
