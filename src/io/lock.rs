@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// T2: a waiter that sleeps checks its token when the next holder has another one.
+    /// T2: a waiter that sleeps checks its token when the next holder has another token.
     #[test]
     fn turn_lock_waiter_learns_of_a_holder_with_another_token() {
         let turn = TurnLock::default();

@@ -98,7 +98,7 @@ fn reconnect_to_busy_server_succeeds_later<A: Api>() {
     let told = listen_to::<A>(&mut reconnect);
     std::thread::scope(|scope| {
         let connecting = scope.spawn(|| reconnect.connect());
-        // Also after a failure, because the scope waits for the thread.
+        // A failed assertion makes room as well, because the scope waits for the thread.
         let room = support::OnDrop(|| queue.make_room());
         for _ in 0..3 {
             let error = told.recv_timeout(SOON).unwrap().error.unwrap();

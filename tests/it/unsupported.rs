@@ -1,4 +1,4 @@
-//! O1: what the library does not have on Windows is `Unsupported`, and leaves everything as it was.
+//! O1: a function that the library does not have on Windows fails with `Unsupported`, and changes nothing.
 
 use crate::support::*;
 use keepsock::ErrorKind;

@@ -30,7 +30,7 @@ const THREADS: &str = "--test-threads=8";
 /// The results of one run.
 pub struct Run {
     pub record: Record,
-    /// What ran the programs, such as "x86_64, by wine-10.0".
+    /// The processor and the version of Wine, such as "x86_64, by wine-10.0".
     pub about: String,
     /// The result of the C examples.
     pub examples: String,
