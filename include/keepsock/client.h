@@ -1361,7 +1361,8 @@ typedef struct {
     int64_t min_rtt_us;
     /** The time since data was last sent. */
     int64_t last_sent_us;
-    /** The time since a segment, data or ACK, last arrived. */
+    /** The time since a segment, data or ACK, last arrived. On FreeBSD it overflows to zero
+        after 71 minutes. */
     int64_t last_received_us;
     /** Segments retransmitted since the connection was made. */
     int64_t retransmits;
@@ -1407,7 +1408,6 @@ typedef struct {
  * @param out     Receives the statistics.
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or no version has that size
- *   - KEEPSOCK_ERR_UNSUPPORTED: the system does not report statistics
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
  */

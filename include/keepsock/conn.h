@@ -808,7 +808,6 @@ int32_t keepsock_conn_fd(keepsock_conn conn, keepsock_fd *fd, keepsock_error **e
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
  *   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
- *   - KEEPSOCK_ERR_UNSUPPORTED: this system does not report TCP statistics
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
  *   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
  *   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number

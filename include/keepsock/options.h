@@ -233,10 +233,11 @@ int32_t keepsock_options_set_middlebox_timeout(keepsock_options *options, int64_
  *
  * Linux 6.15 and later retransmit, and probe a peer that accepts no data, at least every eighth of
  * this time or every second (TCP_RTO_MAX_MS). Earlier kernels probe less and less often, so a peer
- * that vanishes while it accepts no data is detected later. FreeBSD probes at
- * least every minute. macOS and Windows do this in the kernel, in whole seconds. NetBSD, OpenBSD
- * and illumos do not support it. The peer of a Unix socket cannot vanish, so the option is accepted
- * and has no effect there.
+ * that vanishes while it accepts no data is detected later. FreeBSD probes at least every minute.
+ * Its count of the silence overflows after 71 minutes, so more than an hour acts like an hour while
+ * data is unacknowledged. macOS and Windows do this in the kernel, in whole seconds. NetBSD,
+ * OpenBSD and illumos do not support it. The peer of a Unix socket cannot vanish, so the option is
+ * accepted and has no effect there.
  *
  * @param timeout_ms  2,000 to 163,880,000 milliseconds. KEEPSOCK_INFINITE turns it off.
  * @return KEEPSOCK_OK on success, otherwise

@@ -67,7 +67,8 @@ impl SocketOptions {
     ///
     /// On FreeBSD waiting calls check as well. The kernel probes a closed receive window at least
     /// every minute, so a peer that vanishes with a closed window is detected after a minute or
-    /// later. On macOS (TCP_RXT_CONNDROPTIME) and Windows (TCP_MAXRT) the kernel ends the connection,
+    /// later. The kernel's count of the silence overflows after 71 minutes, so a `time` of more than an
+    /// hour acts like an hour there while data is unacknowledged. On macOS (TCP_RXT_CONNDROPTIME) and Windows (TCP_MAXRT) the kernel ends the connection,
     /// in whole seconds. On NetBSD, OpenBSD and illumos connecting and listening fail with
     /// [`Unsupported`](crate::ErrorKind::Unsupported). The option has no effect on Unix sockets,
     /// whose peer cannot vanish.

@@ -51,7 +51,8 @@ pub struct ConnectionStats {
     pub retransmits: Option<u64>,
     /// The time since data was last sent.
     pub last_sent: Option<Duration>,
-    /// The time since the last segment was received, with data or as an acknowledgment.
+    /// The time since the last segment was received, with data or as an acknowledgment. On FreeBSD it
+    /// overflows to zero after 71 minutes.
     pub last_received: Option<Duration>,
     /// The number of bytes that were sent and are not acknowledged.
     pub unacknowledged: Option<u64>,

@@ -1,7 +1,7 @@
 //! The kernel's knowledge of a TCP connection, and its limits for retries.
 //!
 //! - `tcp_info`: state, times, counters ([`TcpInfo`]); `None` for a value that the system does not report
-//! - `silence`: the time since the last segment from the peer, where `TELLS_SILENCE`
+//! - `silence`: the time since the last segment from the peer, up to `LONGEST_SILENCE`; `None`: never
 //! - `acknowledged`: how many of the sent bytes the peer has acknowledged, and when (Linux)
 //! - `set_dead_after`, `unset_dead_after`, `user_timeout`: how long data may stay unacknowledged
 //! - `handshake`, `is_answered`, `is_gone`, `unacknowledged`, `unread`
@@ -97,7 +97,7 @@ fn owes_answer(unacknowledged: usize, window: u32, heard: Duration) -> bool {
 }
 
 /// Calls an ioctl(2) that writes an int; 0 if it fails.
-#[cfg(any(keepsock_linux, target_os = "freebsd"))]
+#[cfg(not(any(target_vendor = "apple", windows)))]
 fn count(socket: super::Borrowed<'_>, request: libc::c_ulong) -> usize {
     use std::os::fd::AsRawFd;
 
@@ -120,8 +120,9 @@ mod platform {
     use crate::types::liveness::{Acknowledged, Silence};
     use crate::types::tcp_state::TcpState;
 
-    /// TCP_INFO has the ages of the last ACK and of the last data.
-    pub(crate) const TELLS_SILENCE: bool = true;
+    /// TCP_INFO has the ages of the last ACK and of the last data, in 32 bits of milliseconds.
+    pub(crate) const LONGEST_SILENCE: Option<Duration> =
+        Some(Duration::from_millis(u32::MAX as u64));
     /// The error of a connection whose retries the kernel has ended.
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
@@ -485,7 +486,7 @@ mod platform {
     use super::{Duration, TcpInfo, io, seconds};
     use crate::types::tcp_state::TcpState;
 
-    pub(crate) const TELLS_SILENCE: bool = false;
+    pub(crate) const LONGEST_SILENCE: Option<Duration> = None;
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
     /// netinet/tcp.h: the time after which retransmission ends, in seconds. The libc crate does not
@@ -572,8 +573,9 @@ mod platform {
     use crate::types::liveness::Silence;
     use crate::types::tcp_state::TcpState;
 
-    /// TCP_INFO reports when the last segment arrived.
-    pub(crate) const TELLS_SILENCE: bool = true;
+    /// TCP_INFO reports when the last segment arrived, in 32 bits of microseconds, which overflow after
+    /// 71 minutes. Checks may be some minutes late.
+    pub(crate) const LONGEST_SILENCE: Option<Duration> = Some(Duration::from_secs(3600));
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
     /// struct tcp_info of netinet/tcp.h (FreeBSD 13): states with the numbers of netinet/tcp_fsm.h,
@@ -662,7 +664,7 @@ mod platform {
     use super::{Duration, TcpInfo, io, seconds};
     use crate::types::tcp_state::TcpState;
 
-    pub(crate) const TELLS_SILENCE: bool = false;
+    pub(crate) const LONGEST_SILENCE: Option<Duration> = None;
     pub(crate) const TIMEOUT_ERRNO: i32 = ws::WSAETIMEDOUT;
 
     /// SIO_TCP_INFO: Windows 10 1703 and later. Before that Windows reports none of the values.
@@ -790,11 +792,12 @@ mod platform {
     use super::super::Borrowed;
     use super::{Duration, TcpInfo, io};
 
-    pub(crate) const TELLS_SILENCE: bool = false;
+    pub(crate) const LONGEST_SILENCE: Option<Duration> = None;
     pub(crate) const TIMEOUT_ERRNO: i32 = libc::ETIMEDOUT;
 
+    /// These systems have no such report.
     pub(crate) fn tcp_info(_socket: Borrowed<'_>) -> io::Result<TcpInfo> {
-        Err(io::ErrorKind::Unsupported.into())
+        Ok(TcpInfo::default())
     }
 
     pub(crate) fn set_dead_after(_: Borrowed<'_>, _: Duration, _: bool) -> io::Result<()> {
@@ -809,8 +812,8 @@ mod platform {
         0
     }
 
-    pub(crate) fn unread(_socket: Borrowed<'_>) -> Option<u64> {
-        None
+    pub(crate) fn unread(socket: Borrowed<'_>) -> Option<u64> {
+        Some(super::count(socket, libc::FIONREAD as _) as u64)
     }
 }
 

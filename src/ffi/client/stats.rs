@@ -50,7 +50,8 @@ pub struct keepsock_connection_stats {
     pub min_rtt_us: i64,
     /// The time since data was last sent.
     pub last_sent_us: i64,
-    /// The time since a segment, data or ACK, last arrived.
+    /// The time since a segment, data or ACK, last arrived. On FreeBSD it overflows to zero after 71
+    /// minutes.
     pub last_received_us: i64,
     /// Segments retransmitted since the connection was made.
     pub retransmits: i64,
@@ -135,7 +136,6 @@ pub(crate) fn snapshot_to_c(s: &ConnectionStats) -> keepsock_connection_stats {
 /// @param out     Receives the statistics.
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL, or no version has that size
-///   - KEEPSOCK_ERR_UNSUPPORTED: the system does not report statistics
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number
 #[unsafe(no_mangle)]

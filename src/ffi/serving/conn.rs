@@ -1021,7 +1021,6 @@ fn raw_fd(connection: &Connection) -> Result<keepsock_fd> {
 /// @return KEEPSOCK_OK on success, otherwise
 ///   - KEEPSOCK_ERR_CLOSED: the connection ended during the call
 ///   - KEEPSOCK_ERR_NO_MEMORY: the kernel has no memory or no socket buffers
-///   - KEEPSOCK_ERR_UNSUPPORTED: this system does not report TCP statistics
 ///   - KEEPSOCK_ERR_INVALID_ARGUMENT: `conn.id` is 0, `out` is NULL, or no version has this `size`
 ///   - KEEPSOCK_ERR_WRONG_STATE: the connection has ended
 ///   - KEEPSOCK_ERR_OS: another error of the system; keepsock_error_os_error() returns its number

@@ -20,7 +20,12 @@ impl LivenessConfig {
     /// configured. TCP_USER_TIMEOUT does not replace the check. It starts at the first
     /// unacknowledged byte, and the peer may have vanished almost as long before.
     pub(crate) fn watched(&self) -> Option<Duration> {
-        self.dead_after.filter(|_| crate::sys::TELLS_SILENCE)
+        self.watched_up_to(crate::sys::LONGEST_SILENCE?)
+    }
+
+    /// A check for a longer time than the kernel reports would never find a dead peer.
+    pub(super) fn watched_up_to(&self, longest_silence: Duration) -> Option<Duration> {
+        self.dead_after.map(|time| time.min(longest_silence))
     }
 
     /// Fails if an open connection could not keep this configuration with these keepalive values.
@@ -102,7 +107,7 @@ fn nanos(time: Duration) -> u64 {
 impl Liveness {
     pub(crate) fn new(config: LivenessConfig, now: Instant) -> Liveness {
         let state = State {
-            watch: PeerWatch::new(now, config.dead_after.unwrap_or_default()),
+            watch: PeerWatch::new(now, config.watched().unwrap_or_default()),
             config: Arc::new(config),
             pauses: Pauses::default(),
             attended_until: Duration::ZERO,
@@ -138,7 +143,7 @@ impl Liveness {
         let before = state.config.dead_after;
         change(Arc::make_mut(&mut state.config));
         if state.config.dead_after != before {
-            state.watch = PeerWatch::new(now, state.config.dead_after.unwrap_or_default());
+            state.watch = PeerWatch::new(now, state.config.watched().unwrap_or_default());
         }
     }
 

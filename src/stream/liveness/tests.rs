@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::peer_watch::PeerWatch;
 use super::policy::Liveness;
 use super::timers::Due;
 use crate::types::close_reason::CloseReason;
@@ -23,6 +24,27 @@ fn liveness(config: LivenessConfig) -> (Liveness, Instant) {
 
 fn heartbeat(every: Duration) -> Option<Heartbeat> {
     Some(Heartbeat { bytes: Arc::new(b"PING".to_vec()), every })
+}
+
+/// K3: a vanished peer is reported in time although the kernel's count of the silence overflows
+/// (FreeBSD).
+#[test]
+fn vanished_peer_is_reported_where_the_silence_overflows() {
+    let dead_after = 5 * 3600 * S;
+    let config = LivenessConfig { dead_after: Some(dead_after), ..LivenessConfig::default() };
+    let limit = config.watched_up_to(3600 * S).unwrap();
+    let start = Instant::now();
+    let mut watch = PeerWatch::new(start, limit);
+    loop {
+        let now = watch.next;
+        assert!(now <= start + dead_after, "not reported after {:?}", now - start);
+        let heard = Duration::from_micros(u64::from((now - start).as_micros() as u32));
+        if watch.is_dead(now, limit, Silence { heard, owes: true, rtt: ms(20) }) {
+            break;
+        }
+    }
+    // A shorter time is not changed.
+    assert_eq!(config.watched_up_to(2 * dead_after), Some(dead_after));
 }
 
 /// K5: a heartbeat is due once nothing was written for the interval, and not before.
@@ -492,14 +514,14 @@ fn idle_timeout_without_data_ignores_acknowledgments() {
 fn change_of_dead_after_starts_its_watch_again() {
     let config = LivenessConfig { dead_after: Some(4 * S), ..LivenessConfig::default() };
     let (live, start) = liveness(config);
-    let watched = |limit| crate::sys::TELLS_SILENCE.then_some(limit);
+    let watched = |limit| crate::sys::LONGEST_SILENCE.is_some().then_some(limit);
     assert_eq!(live.config().watched(), watched(4 * S));
     assert_eq!(live.next(start, true, None), watched(S));
     live.change(|config| config.idle_timeout = Some(3600 * S), start + ms(500));
     assert_eq!(live.config().idle_timeout, Some(3600 * S));
     live.change(|config| config.dead_after = Some(8 * S), start + ms(500));
     assert_eq!(live.config().watched(), watched(8 * S));
-    if crate::sys::TELLS_SILENCE {
+    if crate::sys::LONGEST_SILENCE.is_some() {
         assert_eq!(live.next(start + ms(500), true, None), Some(2 * S));
         live.change(|config| config.heartbeat = None, start + S);
         assert_eq!(live.next(start + S, true, None), Some(ms(1500)), "the time is the same");
@@ -537,7 +559,7 @@ fn has_dues_is_true_for_a_watch_and_for_limits() {
     assert!(!none.has_dues());
     assert!(LivenessConfig { idle_timeout: Some(S), ..none.clone() }.has_dues());
     let dead = LivenessConfig { dead_after: Some(4 * S), ..none };
-    assert_eq!(dead.has_dues(), crate::sys::TELLS_SILENCE);
+    assert_eq!(dead.has_dues(), crate::sys::LONGEST_SILENCE.is_some());
 }
 
 /// K5: the number of heartbeats counts each one that the kernel accepted.
