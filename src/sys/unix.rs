@@ -792,17 +792,21 @@ pub(crate) fn bind_interface(_socket: Borrowed<'_>, _name: &str, _ipv6: bool) ->
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether the socket uses one interface only, by SO_BINDTODEVICE or by the zone of its local
-/// address. True where the kernel does not report it.
+/// Whether the socket uses one interface only, by SO_BINDTODEVICE or IPV6_BOUND_IF, or by the zone of its
+/// local address. Linux sets SO_BINDTODEVICE for such an address.
 #[cfg(feature = "datagram")]
 pub(crate) fn is_bound_to_interface(socket: Borrowed<'_>) -> bool {
+    let socket = SockRef::from(&socket);
     #[cfg(keepsock_linux)]
-    return SockRef::from(&socket).device().is_ok_and(|name| name.is_some());
-    #[cfg(not(keepsock_linux))]
-    {
-        let _ = socket;
-        true
+    return socket.device().is_ok_and(|name| name.is_some());
+    #[cfg(target_vendor = "apple")]
+    if socket.device_index_v6().is_ok_and(|index| index.is_some()) {
+        return true;
     }
+    #[cfg(not(keepsock_linux))]
+    return socket
+        .local_addr()
+        .is_ok_and(|local| local.as_socket_ipv6().is_some_and(|local| local.scope_id() != 0));
 }
 
 /// On Unix SO_REUSEADDR lets a server bind while old connections of its port are in TIME-WAIT. A port
