@@ -147,7 +147,8 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     let directory = File::open("/").unwrap();
     let write_only = File::create("/dev/null").unwrap();
     let file = file_of(b"0123456789");
-    let proc_file = File::open("/proc/self/stat").unwrap();
+    // An emulator of processors replaces some files of /proc, but not this one.
+    let proc_file = File::open("/proc/self/status").unwrap();
     let (zero, null) = (File::open("/dev/zero").unwrap(), File::open("/dev/null").unwrap());
     let closed = i32::MAX as RawFd;
     for (fd, offset, len, why) in [
@@ -182,10 +183,7 @@ fn send_file_without_the_bytes_is_rejected<A: Api>() {
     conn.send_file(file.as_raw_fd(), 10, u64::MAX).unwrap();
     conn.send_file(file.as_raw_fd(), 3, u64::MAX).unwrap();
     let sent = some(&client, 11);
-    assert_eq!(&sent[4..], b"3456789");
-    assert!(
-        std::str::from_utf8(&sent[..4]).unwrap().bytes().all(|b| b.is_ascii_digit() || b == b' ')
-    );
+    assert_eq!(sent, b"Name3456789");
     conn.close();
     fails(conn.send_file(file.as_raw_fd(), 0, 1), ErrorKind::Closed);
 }

@@ -106,8 +106,8 @@ fn pending_connect_deadline_makes_descriptor_readable<A: Api>() {
     let queue = FullQueue::new();
     support::promptly(Duration::from_millis(250), || {
         let options = [Opt::ConnectTimeout(200)];
-        let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
         let start = Instant::now();
+        let mut connecting = A::start(&queue.endpoint(), &options).unwrap();
         let failure = by_descriptor::<A>(&mut connecting).err().unwrap();
         assert!(failure.is(ErrorKind::TimedOut), "{failure:?}");
         assert_eq!(failure.attempts.len(), 1);

@@ -523,11 +523,16 @@ pub fn cpu_time_of(thread: i32) -> Duration {
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Whether the queue of a listener is full. The kernel then drops each SYN (`tcp_info` of a listener in
-/// net/ipv4/tcp.c: the length of the queue, and its limit, which it may exceed by one).
+/// Whether the queue of a listener with a backlog of 0 is full, with one connection. The kernel then drops
+/// each SYN. The column `rx_queue` of a listener is the length of its queue (`get_tcp4_sock` of
+/// net/ipv4/tcp_ipv4.c).
 pub fn is_queue_full(listener: &impl std::os::fd::AsFd) -> bool {
-    let info = super::watch::tcp_info(listener);
-    info.tcpi_unacked > info.tcpi_sacked
+    let (_, inode) = identity(listener.as_fd().as_raw_fd()).unwrap();
+    let inode = inode.to_string();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = columns.filter(|columns| columns.get(9) == Some(&inode.as_str()));
+    own.filter_map(|columns| columns[4].split_once(':')).any(|(_, queue)| queue != "00000000")
 }
 
 /// Borrows a descriptor that a test keeps open.
