@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::run::{MINUTE, Workspace, capture, collect, create_dir, read_file, show, write_file};
+use crate::run::{MINUTE, Workspace, attempt, capture, create_dir, read_file, show, write_file};
 use crate::steps::Stop;
 use crate::tools::{self, Tool};
 use crate::wine;
@@ -199,7 +199,7 @@ impl Row {
         // then the process inside has no user.
         const OUTSIDE: &str = "unshare --user --mount --net sh -c \"$0\" \"$@\" & \
             for map in uid_map gid_map; do \
-            until echo 0 0 65536 2>&- > /proc/$!/$map; do sleep 0.01; done; done 2>&-; wait $!";
+            until echo 0 0 4294967295 2>&- > /proc/$!/$map; do sleep 0.01; done; done 2>&-; wait $!";
         const INSIDE: &str = "until grep -q . /proc/self/gid_map; do sleep 0.01; done; \
             exec sh -c 'mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && \
             printf %s \"$0\" > /proc/sys/fs/binfmt_misc/register && \
@@ -256,7 +256,7 @@ impl Row {
     fn probes(&self, ws: &Workspace, folder: &Path) -> Result<BTreeMap<String, String>, String> {
         let program = folder.join("probe");
         let mut compile = ws.command(self.compiler.program());
-        compile.args(["-O1", "-static", PROBE, "-o"]).arg(&program);
+        compile.args(["-O1", "-static", "-pthread", PROBE, "-o"]).arg(&program);
         capture(&mut compile, MINUTE)?;
         let output = capture(&mut self.command(ws, &program), 5 * MINUTE)?;
         let lines = output.lines().filter_map(|line| line.split_once(' '));
@@ -266,7 +266,9 @@ impl Row {
             .collect())
     }
 
-    /// Runs the modules of a test program one after another.
+    /// Runs the modules of a test program one after another. Under an emulator a test that fails runs once
+    /// more, alone, because it is slow. The other tests of a module run again without a test that does not
+    /// end.
     fn run_program(
         &self,
         ws: &Workspace,
@@ -281,46 +283,60 @@ impl Row {
         let module_of = |test: &str| test.split("::").next().unwrap_or("").to_owned();
         let modules: BTreeSet<String> = tests.iter().map(|test| module_of(test)).collect();
         for module in modules {
-            let mut run = self.command(ws, file);
-            // In CI a skipped test fails. Here the skipped tests are counted.
-            run.env("RUST_BACKTRACE", "0").env_remove("CI");
-            if self.emulator.is_some() {
-                // The tests of random cases take minutes there.
-                run.env("PROPTEST_CASES", "16");
-            }
-            run.args(["--test-threads", "4", "--show-output", "--exact"]);
-            let own = || tests.iter().filter(|test| module_of(test) == module);
-            for test in own() {
+            let (mut selected, mut found) = (Vec::new(), BTreeMap::new());
+            for test in tests.iter().filter(|test| module_of(test) == module) {
                 if let Some(probe) = probe_of(needs, test, &record.probes) {
                     let reason = format!("{probe}: {}", record.probes[probe]);
-                    record.tests.insert(format!("{program} {test}"), Outcome::Skipped(reason));
+                    found.insert((*test).to_owned(), Outcome::Skipped(reason));
                 } else {
-                    run.arg(test);
+                    selected.push(*test);
                 }
             }
-            if own().all(|test| record.tests.contains_key(&format!("{program} {test}"))) {
-                continue;
+            let mut log = String::new();
+            while !selected.is_empty() {
+                let (ended, output) = attempt(&mut self.tests(ws, file, "4", &selected), MODULE)?;
+                let results = results(&output);
+                let hung = hung(&output, &results);
+                log += &output;
+                if ended || hung.is_empty() {
+                    let result = |test: &str| results.get(test).cloned().unwrap_or(Outcome::Failed);
+                    found.extend(selected.iter().map(|test| ((*test).to_owned(), result(test))));
+                    break;
+                }
+                // The test program was killed, before it printed why tests were skipped.
+                println!("{program} {module}: not finished: {}", hung.join(", "));
+                selected.retain(|test| !hung.contains(test));
+                found.extend(hung.into_iter().map(|test| (test.to_owned(), Outcome::Failed)));
             }
-            let output = match collect(&mut run, MODULE) {
-                Ok((_, output)) => output,
-                // It did not end within its time: its tests count as failed.
-                Err(reason) => reason,
-            };
-            let results = results(&output);
-            for test in own() {
-                let key = format!("{program} {test}");
-                let outcome = results.get(*test).cloned().unwrap_or(Outcome::Failed);
-                record.tests.entry(key).or_insert(outcome);
+            if self.emulator.is_some() {
+                for test in selected {
+                    if found.get(test) == Some(&Outcome::Failed) {
+                        let (_, output) = attempt(&mut self.tests(ws, file, "1", &[test]), MODULE)?;
+                        found.extend(results(&output));
+                        log += &output;
+                    }
+                }
             }
-            let log =
-                ws.target.join("platforms").join(self.name).join(format!("{program}-{module}.txt"));
-            write_file(&log, &output)?;
-            println!(
-                "{program} {module}: {}",
-                output.lines().rev().find(|l| l.contains("test result")).unwrap_or("not finished")
-            );
+            let of_module = Record { probes: BTreeMap::new(), tests: found };
+            println!("{program} {module}: {}", of_module.summary());
+            let of_program = of_module.tests.into_iter();
+            record.tests.extend(of_program.map(|(test, what)| (format!("{program} {test}"), what)));
+            let name = format!("{program}-{module}.txt");
+            write_file(&ws.target.join("platforms").join(self.name).join(name), &log)?;
         }
         Ok(())
+    }
+
+    fn tests(&self, ws: &Workspace, file: &Path, threads: &str, tests: &[&str]) -> Command {
+        let mut run = self.command(ws, file);
+        // In CI a skipped test fails. Here the skipped tests are counted.
+        run.env("RUST_BACKTRACE", "0").env_remove("CI");
+        if self.emulator.is_some() {
+            // The tests of random cases take minutes there.
+            run.env("PROPTEST_CASES", "16");
+        }
+        run.args(["--test-threads", threads, "--show-output", "--exact"]).args(tests);
+        run
     }
 
     /// C programs with the static library, which tests/run.sh of the examples runs.
@@ -408,6 +424,14 @@ pub fn results(output: &str) -> BTreeMap<String, Outcome> {
         }
     }
     found
+}
+
+/// The tests that had not ended when the program was killed. libtest names each after a minute.
+fn hung<'a>(output: &'a str, results: &BTreeMap<String, Outcome>) -> Vec<&'a str> {
+    let slow = output.lines().filter_map(|line| {
+        line.strip_prefix("test ")?.strip_suffix(" has been running for over 60 seconds")
+    });
+    slow.filter(|test| !results.contains_key(*test)).collect()
 }
 
 impl Record {
@@ -503,6 +527,13 @@ mod tests {
         assert_eq!(found["b::three"], Outcome::Failed);
         assert_eq!(found["b::four"], Outcome::Skipped("no signals".to_owned()));
         assert_eq!(found.get("b::five"), None);
+    }
+
+    #[test]
+    fn hung_tests_are_those_without_a_result() {
+        let output = "test a::one has been running for over 60 seconds\n\
+                      test a::two has been running for over 60 seconds\ntest a::two ... ok\n";
+        assert_eq!(hung(output, &results(output)), ["a::one"]);
     }
 
     #[test]

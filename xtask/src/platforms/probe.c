@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <netpacket/packet.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,12 @@
 #endif
 #ifndef IP_RECVERR
 #define IP_RECVERR 11
+#endif
+#ifndef SO_MAX_PACING_RATE
+#define SO_MAX_PACING_RATE 47
+#endif
+#ifndef IPV6_FLOWLABEL_MGR
+#define IPV6_FLOWLABEL_MGR 32
 #endif
 
 static const char *name;
@@ -114,6 +121,17 @@ static void tcp_info(void) {
     else ok();
 }
 
+/* The state is the first byte of struct tcp_info. */
+static void tcp_state(void) {
+    int fd[3];
+    unsigned char info[104] = {0};
+    socklen_t n = sizeof info;
+    connected(fd, 0);
+    if (getsockopt(fd[1], IPPROTO_TCP, TCP_INFO, info, &n)) failed("getsockopt");
+    else if (info[0] != TCP_ESTABLISHED) wrong("the first byte of TCP_INFO is not the state");
+    else ok();
+}
+
 static void saved_syn(void) {
     int fd[3];
     char syn[256];
@@ -125,11 +143,13 @@ static void saved_syn(void) {
 }
 
 static void capture(void) {
-    int fd = socket(AF_PACKET, SOCK_DGRAM, htons(0x0800));
+    /* SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE of linux/net_tstamp.h. */
+    int fd = socket(AF_PACKET, SOCK_DGRAM, htons(0x0800)), times = 1 << 3 | 1 << 4;
     struct sock_filter all = {BPF_RET | BPF_K, 0, 0, 65535};
     struct sock_fprog program = {1, &all};
     struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(0x0800), .sll_ifindex = (int)if_nametoindex("lo")};
     if (fd < 0) failed("socket");
+    else if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &times, sizeof times)) failed("SO_TIMESTAMPING");
     else if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program)) failed("SO_ATTACH_FILTER");
     else if (bind(fd, (void *)&a, sizeof a)) failed("bind");
     else ok();
@@ -208,6 +228,58 @@ static void bind_device(void) {
         if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, got, &n)) failed("getsockopt");
         else ok();
     }
+}
+
+/* Requests a flow label for the destination ::1 (struct in6_flowlabel_req of linux/in6.h: IPV6_FL_A_GET,
+ * IPV6_FL_F_CREATE, IPV6_FL_S_EXCL). */
+static void flow_label(void) {
+    unsigned char request[32] = {0};
+    unsigned short create = 1;
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    request[15] = 1;
+    request[19] = 77;
+    request[21] = 1;
+    memcpy(request + 22, &create, sizeof create);
+    if (setsockopt(fd, IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, request, sizeof request)) failed("setsockopt");
+    else ok();
+}
+
+static void congestion(void) {
+    char got[16] = "";
+    socklen_t n = sizeof got;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4)) failed("setsockopt");
+    else if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, got, &n)) failed("getsockopt");
+    else if (strcmp(got, "reno")) wrong("another algorithm");
+    else ok();
+}
+
+/* One send of ten bytes as datagrams of five (UDP_SEGMENT), which UDP_GRO reports as one of ten. */
+static void segments(void) {
+    struct sockaddr_in a;
+    int to = udp(&a), fd = socket(AF_INET, SOCK_DGRAM, 0), one = 1, size = 0;
+    unsigned short segment = 5;
+    union { char bytes[512]; struct cmsghdr align; } room;
+    char bytes[64] = "0123456789";
+    struct iovec part = {bytes, 10};
+    struct msghdr m = {.msg_name = &a, .msg_namelen = sizeof a, .msg_iov = &part, .msg_iovlen = 1,
+        .msg_control = &room, .msg_controllen = CMSG_SPACE(sizeof segment)};
+    struct cmsghdr *c;
+    memset(&room, 0, sizeof room);
+    c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = IPPROTO_UDP;
+    c->cmsg_type = UDP_SEGMENT;
+    c->cmsg_len = CMSG_LEN(sizeof segment);
+    memcpy(CMSG_DATA(c), &segment, sizeof segment);
+    if (setsockopt(to, IPPROTO_UDP, UDP_GRO, &one, sizeof one)) { failed("UDP_GRO"); return; }
+    if (sendmsg(fd, &m, 0) != 10) { failed("sendmsg"); return; }
+    part.iov_len = sizeof bytes;
+    m.msg_controllen = sizeof room;
+    if (recvmsg(to, &m, 0) < 5) { failed("recvmsg"); return; }
+    for (c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+        if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) memcpy(&size, CMSG_DATA(c), sizeof size);
+    if (size != 5) wrong("the length of the segments is not 5");
+    else ok();
 }
 
 /* A connected socket whose peer has closed gets ICMP, whose report is in the error queue. */
@@ -302,6 +374,26 @@ static void clone_child(void) {
     else ok();
 }
 
+static void *wait_for_ever(void *unused) { (void)unused; pause(); return NULL; }
+static void *end(void *unused) { (void)unused; return NULL; }
+
+/* A child of a program with threads starts and joins threads of its own. */
+static void threads_after_fork(void) {
+    pthread_t thread;
+    int status = 0, i;
+    pid_t child;
+    for (i = 0; i < 4; i++) pthread_create(&thread, NULL, wait_for_ever, NULL);
+    child = fork();
+    if (child == 0) {
+        alarm(5);
+        for (i = 0; i < 20; i++)
+            if (pthread_create(&thread, NULL, end, NULL) || pthread_join(thread, NULL)) _exit(1);
+        _exit(0);
+    }
+    if (waitpid(child, &status, 0) != child || status) wrong("a thread of the child did not end");
+    else ok();
+}
+
 /* Whether the kernel's files about the process describe this program. */
 static void proc_files(void) {
     char text[512] = "", path[512] = "";
@@ -344,11 +436,13 @@ static void incoming_cpu(void) { option(SOCK_STREAM, 0, SOL_SOCKET, SO_REUSEPORT
 static void fast_open(void) { option(SOCK_STREAM, 0, IPPROTO_TCP, 30); }
 static void mptcp(void) { if (socket(AF_INET, SOCK_STREAM, 262) < 0) failed("socket"); else ok(); }
 static void user_timeout(void) { option(SOCK_STREAM, 0, IPPROTO_TCP, TCP_USER_TIMEOUT); }
+static void mark(void) { option(SOCK_STREAM, 0, SOL_SOCKET, SO_MARK); }
+static void pacing_rate(void) { option(SOCK_STREAM, 0, SOL_SOCKET, SO_MAX_PACING_RATE); }
 static void bind_no_port(void) { option(SOCK_STREAM, 0, IPPROTO_IP, 24); }
 
 int main(void) {
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"tcp_info", tcp_info}, {"saved_syn", saved_syn}, {"capture", capture}, {"seccomp", seccomp_filter},
+        {"tcp_info", tcp_info}, {"tcp_state", tcp_state}, {"saved_syn", saved_syn}, {"capture", capture}, {"seccomp", seccomp_filter},
         {"socket_calls", socket_calls}, {"one_clock", one_clock}, {"multicast", multicast}, {"meminfo", meminfo}, {"path_mtu", path_mtu}, {"bind_device", bind_device},
         {"error_queue", error_queue}, {"passed_descriptors", passed_descriptors},
         {"pass_credentials", pass_credentials}, {"wipe_on_fork", wipe_on_fork}, {"clone", clone_child},
@@ -356,6 +450,8 @@ int main(void) {
         {"packet_info", packet_info}, {"received_ttl", received_ttl}, {"received_tos", received_tos},
         {"gro", gro}, {"reuse_port", incoming_cpu}, {"fast_open", fast_open}, {"mptcp", mptcp},
         {"user_timeout", user_timeout}, {"bind_no_port", bind_no_port},
+        {"mark", mark}, {"pacing_rate", pacing_rate}, {"flow_label", flow_label},
+        {"congestion", congestion}, {"segments", segments}, {"threads_after_fork", threads_after_fork},
     };
     size_t i;
     for (i = 0; i < sizeof all / sizeof *all; i++) {
