@@ -12,7 +12,6 @@ pub(super) unsafe fn enter(number: libc::c_long, arguments: [usize; 6]) -> io::R
     // SAFETY: the caller keeps the call's requirements.
     super::errno::check(unsafe {
         match number {
-            libc::SYS_close => libc::close(fd) as isize,
             libc::SYS_accept4 => libc::accept4(fd, b as _, c as _, d as _) as isize,
             libc::SYS_recvfrom => libc::recvfrom(fd, b as _, c, d as _, e as _, f as _),
             libc::SYS_sendto => libc::sendto(fd, b as _, c, d as _, e as _, f as _),

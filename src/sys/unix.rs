@@ -108,16 +108,16 @@ fn failed(result: isize) -> io::Error {
 }
 
 /// Closes a descriptor. The caller can do nothing about an error of close(2), so it is ignored.
-#[cfg(keepsock_linux)]
+#[cfg(all(keepsock_linux, not(keepsock_tsan)))]
 #[inline]
 pub(super) fn close(owned: Owned) {
     // SAFETY: this function owns the descriptor, which no other code uses afterwards.
     let _ = unsafe { syscall(libc::SYS_close, [owned.into_raw_fd() as usize, 0, 0, 0, 0, 0]) };
 }
 
-#[cfg(not(keepsock_linux))]
+#[cfg(any(not(keepsock_linux), keepsock_tsan))]
 pub(super) fn close(owned: Owned) {
-    // close(2) is a cancellation point.
+    // The C library's close(2) is a cancellation point.
     let _disabled = CancellationDisabled::new();
     drop(owned);
 }

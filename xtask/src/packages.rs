@@ -61,6 +61,13 @@ fn build(ws: &Workspace, folder: &Path) -> Result<Packages, Stop> {
     let version =
         changelog.split(['(', ')']).nth(1).ok_or("the changelog has no version".to_owned())?;
     let upstream = version.split('-').next().unwrap_or(version);
+    let library = ws.version()?;
+    if upstream != library {
+        let names = "packaging/debian/changelog begins with version";
+        return Err(Stop::Fail(format!(
+            "{names} {upstream}, and the library has version {library}"
+        )));
+    }
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|e| format!("remove {}: {e}", folder.display()))?;
     }
