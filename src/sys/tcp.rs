@@ -114,8 +114,7 @@ mod platform {
     use crate::sys::SockRef;
     use socket2::Domain;
 
-    use super::super::Borrowed;
-    use super::super::sockopt;
+    use super::super::{Borrowed, is_unsupported, sockopt};
     use super::{Duration, Handshake, TcpInfo, io};
     use crate::types::liveness::{Acknowledged, Silence};
     use crate::types::tcp_state::TcpState;
@@ -197,7 +196,11 @@ mod platform {
     }
 
     pub(crate) fn tcp_info(socket: Borrowed<'_>) -> io::Result<TcpInfo> {
-        let (raw, len) = raw(socket)?;
+        let (raw, len) = match raw(socket) {
+            // A sandbox or an emulated kernel may lack it.
+            Err(e) if is_unsupported(&e) => return Ok(TcpInfo::default()),
+            raw => raw?,
+        };
         // Newer kernels add members at the end.
         let knows = |end: usize| len >= end;
         macro_rules! since {
