@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{Datagram, DatagramSocket, Incoming, Side};
 use crate::io::condition::wait_on;
 use crate::io::deadline::Deadline;
-use crate::io::panic_guard::panics;
 use crate::io::token_slot::ServiceUse;
 use crate::log;
 use crate::serve::threads::{ServiceThreads, spawn_error};
@@ -146,7 +145,7 @@ impl DatagramSocket {
     }
 
     /// Receives and calls the handler, until receiving ends.
-    fn work(&self, buffer: &mut [u8], handler: &Handler) -> Result<()> {
+    fn work(&self, threads: &ServiceThreads, buffer: &mut [u8], handler: &Handler) -> Result<()> {
         let slot = match &self.0.side {
             Side::Inet(_) => UDP_SLOT,
             Side::Unix(_) => UNIX_SLOT,
@@ -168,7 +167,7 @@ impl DatagramSocket {
                 let Some(datagram) = one.datagram() else {
                     continue;
                 };
-                if panics(|| handler(self, datagram, one.bytes())) {
+                if threads.run(|| handler(self, datagram, one.bytes())) {
                     log::datagram_handler_panicked(&self.0.tuple_to(datagram.from.clone()));
                 }
             }
@@ -222,7 +221,7 @@ impl Serving {
                     if usage.has_ended() {
                         return;
                     }
-                    let ended = socket.work(&mut buffer, &*handler);
+                    let ended = socket.work(&serving.threads, &mut buffer, &*handler);
                     drop((usage, socket));
                     serving.leave(ended.err());
                 };

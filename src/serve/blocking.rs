@@ -13,7 +13,6 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::io::deadline::Deadline;
-use crate::io::panic_guard::panics;
 use crate::listener::{Listener, OUT_OF_DESCRIPTORS, Rejection, ServerSocket};
 use crate::log;
 use crate::serve::lifecycle::{Backend, End, Locked, ServiceState};
@@ -290,7 +289,7 @@ impl ThreadService {
                     continue;
                 }
             }
-            let panicked = panics(|| (self.handler)(&client));
+            let panicked = self.state.threads.run(|| (self.handler)(&client));
             if panicked {
                 // After a graceful close the peer would take an incomplete stream for a complete
                 // one.

@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, PoisonError, mpsc};
 
+use crate::io::panic_guard::panics;
 use crate::sys;
 use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 use crate::sys::sync::{Builder, JoinHandle, Mutex, MutexGuard, thread_cell};
@@ -103,8 +104,27 @@ impl ServiceThreads {
 
     /// Whether this process is a forked child of the process that created the service. The
     /// threads do not exist in the child, and the connections belong to the parent.
+    #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         sys::fork::is_inherited(self.process)
+    }
+
+    /// Runs a callback in a thread of the service, and returns whether it panicked.
+    #[inline]
+    pub(crate) fn run(&self, callback: impl FnOnce()) -> bool {
+        let panicked = panics(callback);
+        self.end_in_child();
+        panicked
+    }
+
+    /// Ends a forked child of which the calling thread of the service is the only thread: a callback has
+    /// forked, and the child has returned from it. Services do not run in the child. It would
+    /// take connections and data from the parent.
+    #[inline]
+    pub(crate) fn end_in_child(&self) {
+        if self.is_inherited() {
+            sys::fork::exit_child();
+        }
     }
 
     /// Waits until all threads have ended, including threads that those threads start.

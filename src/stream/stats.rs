@@ -77,8 +77,9 @@ pub struct ConnectionStats {
     pub peer_window: Option<u64>,
     /// The congestion-control algorithm, such as `cubic` or `bbr`.
     pub congestion_control: Option<String>,
-    /// The number of heartbeats that this side has sent.
-    pub heartbeats: u64,
+    /// The number of heartbeats that this side has sent. `None` for a connection of an event loop, which
+    /// does not count them.
+    pub heartbeats: Option<u64>,
     /// The TCP user timeout that the kernel uses (TCP_USER_TIMEOUT, RFC 9293 section 3.8.3): the
     /// time for which data may stay unacknowledged, or in the send buffer because the peer does not
     /// read. [`fail_on_stall`](crate::SocketOptions::fail_on_stall) sets it.
@@ -111,7 +112,7 @@ impl ConnectionStats {
             congestion_window: tcp.congestion_window,
             peer_window: tcp.peer_window,
             congestion_control: tcp.congestion_control,
-            heartbeats: 0,
+            heartbeats: None,
             user_timeout: None,
             is_mptcp: false,
         }
@@ -216,7 +217,7 @@ impl ClientSocket {
         }
         stats.close_reason = self.close_reason();
         stats.unread = unread;
-        stats.heartbeats = self.liveness().map_or(0, Liveness::heartbeats);
+        stats.heartbeats = Some(self.liveness().map_or(0, Liveness::heartbeats));
         Ok(stats)
     }
 

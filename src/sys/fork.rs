@@ -18,11 +18,11 @@ use super::{Borrowed, Owned};
 use crate::sys::sync::{Mutex, MutexGuard, sleep, yield_now};
 #[cfg(all(test, keepsock_model))]
 pub(crate) use platform::become_child;
-#[cfg(feature = "serve")]
-pub(crate) use platform::is_forking;
 #[cfg(all(test, unix))]
 pub(crate) use platform::while_forking;
 pub(crate) use platform::{at_fork, birth, has_forked, is_inherited, process};
+#[cfg(feature = "serve")]
+pub(crate) use platform::{exit_child, is_forking};
 
 /// How often [`lock_within`] tries to take a lock before its first pause.
 const TRIES_IN_A_ROW: u32 = 100;
@@ -303,6 +303,15 @@ mod platform {
         }
     }
 
+    /// Ends a forked child. Its exit handlers do not run, because locks that they take may be those of threads
+    /// that only the parent has (fork(2)).
+    #[cfg(feature = "serve")]
+    #[cold]
+    pub(crate) fn exit_child() -> ! {
+        // SAFETY: the call takes no pointer.
+        unsafe { libc::_exit(0) }
+    }
+
     /// Runs a function as if another thread were inside fork(2).
     #[cfg(test)]
     pub(crate) fn while_forking<T>(f: impl FnOnce() -> T) -> T {
@@ -432,6 +441,12 @@ mod platform {
 
     pub(crate) fn is_inherited(_birth: u32) -> bool {
         false
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn exit_child() -> ! {
+        // The system has no fork(2).
+        std::process::abort()
     }
 
     pub(crate) fn has_forked() -> bool {

@@ -1451,6 +1451,7 @@ fn connection_reports_peer_and_stats<A: Api>() {
         data: Some(Box::new(move |c, _| {
             assert_eq!(c.keepalive().unwrap(), Some((20_000, 5000, 4)));
             assert_eq!(c.stats().unwrap().close_reason, None);
+            assert_eq!(c.stats().unwrap().heartbeats, -1, "not counted");
             assert!(!said.swap(true, Ordering::Relaxed));
             c.set_data(5);
         })),

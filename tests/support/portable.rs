@@ -283,6 +283,7 @@ const LINUX_ALONE: &[(&str, &[&str])] = &[
             "handover::handover_after_setproctitle_passes_the_arguments",
         ],
     ),
+    ("accept4(2)", &["listen::accept_without_accept4_has_the_same_result"]),
 ];
 
 /// Whether the test is skipped. The arguments are `module_path!()` and the name of the test.

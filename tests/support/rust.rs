@@ -95,7 +95,7 @@ pub fn snap(s: keepsock::ConnectionStats) -> ConnStats {
         mss: n(s.mss.map(u64::from)),
         congestion_window: n(s.congestion_window),
         peer_window: n(s.peer_window),
-        heartbeats: n(Some(s.heartbeats)),
+        heartbeats: n(s.heartbeats),
         congestion_control: s.congestion_control.unwrap_or_default(),
         user_timeout_ms: s.user_timeout.map_or(INFINITE, millis),
         is_mptcp: s.is_mptcp,

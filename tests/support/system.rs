@@ -934,6 +934,29 @@ impl Forked {
         Forked::by(clone, || {})
     }
 
+    /// Forks. In the child, the result is `None`, and the caller returns into the library: the library
+    /// ends the child.
+    pub fn returning() -> Option<Forked> {
+        // SAFETY: the child only runs the code of the library, which ends it.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // SAFETY: these calls take no pointers.
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::alarm(60)) };
+            return None;
+        }
+        Some(Forked(child))
+    }
+
+    /// Waits for the end of the child. Returns its exit status, or `None` if a signal ended it.
+    pub fn end(self) -> Option<i32> {
+        let mut status = 0;
+        // SAFETY: the status is an int, and the child is one of this process.
+        assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+        std::mem::forget(self);
+        libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+    }
+
     fn by(fork: impl Fn() -> libc::pid_t, f: impl FnOnce()) -> Forked {
         // SAFETY: the child runs the code of the test, and never returns into the harness.
         unsafe {

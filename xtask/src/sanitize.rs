@@ -65,6 +65,15 @@ const ADDRESS: Sanitizer = Sanitizer {
         // The thread that decides about a system call allocates memory. The sanitizer holds a lock of
         // its allocator while it starts a thread, which is such a call.
         ("faults::service_calls_with_faults_return_listed_statuses", "intercepts clone3"),
+        (
+            "dead_after_is_turned_off_without_a_free_descriptor",
+            "the search for leaks needs a descriptor",
+        ),
+        ("exit_while_everything_runs_succeeds", "exits without freeing its objects"),
+        (
+            "calls_with_a_denied_system_call_work_or_fail_clearly",
+            "the sanitizer itself needs the denied system calls",
+        ),
     ],
     reports: &[
         ("text_that_was_freed_is_read", "AddressSanitizer: heap-use-after-free"),

@@ -73,7 +73,7 @@ pub struct keepsock_connection_stats {
     pub congestion_window: i64,
     /// The peer's receive window, in bytes; 0: its program does not read.
     pub peer_window: i64,
-    /// Heartbeats that this side sent.
+    /// Heartbeats that this side sent. -1 for a keepsock_conn: event loops do not count them.
     pub heartbeats: i64,
     /// The congestion control algorithm: "cubic", "bbr".
     pub congestion_control: [c_char; 16],
@@ -117,7 +117,7 @@ pub(crate) fn snapshot_to_c(s: &ConnectionStats) -> keepsock_connection_stats {
         mss: s.mss.and_then(|n| i32::try_from(n).ok()).unwrap_or(-1),
         congestion_window: optional_to_c(s.congestion_window),
         peer_window: optional_to_c(s.peer_window),
-        heartbeats: optional_to_c(Some(s.heartbeats)),
+        heartbeats: optional_to_c(s.heartbeats),
         congestion_control: [0; 16],
         user_timeout_ms: s.user_timeout.map_or(-1, millis),
         is_mptcp: s.is_mptcp,

@@ -27,7 +27,6 @@ use super::loop_shared::{
 use super::timers::Timers;
 use super::{Connection, HERE, Handler, ReactorService};
 use crate::io::backoff::BackOff;
-use crate::io::panic_guard::panics;
 use crate::listener::{Listener, OUT_OF_DESCRIPTORS};
 use crate::log;
 use crate::stream::liveness::Pauses;
@@ -352,7 +351,7 @@ impl<'a> Loop<'a> {
         shared.current.store(index, Ordering::Relaxed);
         shared.changed.store(false, Ordering::Relaxed);
         let handler = &*self.service.handler;
-        let panicked = panics(|| callback(handler, &self.current));
+        let panicked = self.service.state.threads.run(|| callback(handler, &self.current));
         shared.current.store(NONE, Ordering::Relaxed);
         if panicked {
             self.panicked(index);

@@ -70,6 +70,7 @@ both_apis_alone![
         service_freed_in_a_child_forked_during_an_accept_closes_no_other_file,
         service_freed_in_a_child_forked_during_a_send_closes_no_other_file,
         connection_in_a_forked_child_does_not_wait_for_the_loop,
+        callback_that_returns_in_a_forked_child_ends_the_child,
     }
     #[cfg(feature = "activation")] {
         accept_in_a_forked_child_sleeps_after_the_parent_has_closed,
@@ -85,6 +86,7 @@ both_apis_alone![
         datagram_closed_with_forked_child_ends_waiting_calls,
         unix_datagram_freed_in_a_forked_child_receives_in_the_parent,
         wait_for_a_service_in_a_forked_child_fails,
+        datagram_handler_that_returns_in_a_forked_child_ends_the_child,
         connection_in_a_forked_child_does_not_change,
     }
 ];
@@ -459,6 +461,48 @@ fn opened<C>(events: &std::sync::mpsc::Receiver<Seen<C>>) -> C {
     }
 }
 
+/// E5: a callback forks, and the child returns from it. Services do not run in the child, which would take
+/// connections and data from the parent.
+#[cfg(feature = "serve")]
+fn callback_that_returns_in_a_forked_child_ends_the_child<A: Api>() {
+    let (send, children) = std::sync::mpsc::channel();
+    // False in the child.
+    let fork = move || Forked::returning().is_some_and(|child| send.send(child).is_ok());
+    let fork = Arc::new(Mutex::new(fork));
+    for by_events in [true, false] {
+        let server = A::listen("127.0.0.1:0", &[]).unwrap();
+        let forks = fork.clone();
+        let service = if by_events {
+            let data = move |c: &A::Connection, data: &[u8]| {
+                if (forks.lock().unwrap())() {
+                    drop(c.send(data));
+                }
+            };
+            server.serve_events(&[], On { data: Some(Box::new(data)), ..On::default() }).unwrap()
+        } else {
+            let serve = move |c: &A::Client| {
+                let mut buf = [0; 4];
+                c.read_exact(&mut buf).unwrap();
+                if (forks.lock().unwrap())() {
+                    drop(c.write_all(&buf));
+                }
+            };
+            server.serve(&[], Box::new(serve)).unwrap()
+        };
+        for _ in 0..3 {
+            let mut peer = raw_to(&server.endpoint());
+            peer.write_all(b"ping").unwrap();
+            let mut buf = [0; 4];
+            peer.read_exact(&mut buf).unwrap();
+            assert_eq!(&buf, b"ping");
+            let child: Forked = children.recv_timeout(AT_ONCE).unwrap();
+            assert_eq!(child.end(), Some(0), "by events: {by_events}");
+        }
+        assert_eq!(service.stats().opened, 3);
+        drop(service);
+    }
+}
+
 /// V7: a child holds a copy of a closed connection, so the kernel still reports the bytes of its peer
 /// (epoll(7)). The report has the number of an entry, which holds another connection now.
 #[cfg(feature = "serve")]
@@ -715,6 +759,29 @@ fn wait_for_a_service_in_a_forked_child_fails<A: Api>() {
         datagrams.stop();
         datagrams.wait(60_000).unwrap();
         service.drain(60_000).unwrap();
+    }
+}
+
+/// E5: the handler of a datagram service forks, and the child returns from it.
+#[cfg(all(feature = "datagram", feature = "serve"))]
+fn datagram_handler_that_returns_in_a_forked_child_ends_the_child<A: Api>() {
+    let socket = A::Datagram::bind("127.0.0.1:0", &[]).unwrap();
+    let peer = A::Datagram::bind("127.0.0.1:0", &[Opt::ReadTimeout(60_000)]).unwrap();
+    let to = format!("127.0.0.1:{}", socket.port()).parse().unwrap();
+    let (send, children) = std::sync::mpsc::channel();
+    let send = Mutex::new(send);
+    let answer = move |reply: &dyn Fn(&[u8]) -> support::Outcome<()>, got: &support::Got| {
+        if let Some(child) = Forked::returning() {
+            drop(send.lock().unwrap().send(child));
+            drop(reply(&got.bytes));
+        }
+    };
+    let _service = socket.serve(1, Box::new(answer)).unwrap();
+    for _ in 0..3 {
+        peer.send_to(b"ping", to).unwrap();
+        assert_eq!(peer.recv(8).unwrap().bytes, b"ping");
+        let child: Forked = children.recv_timeout(AT_ONCE).unwrap();
+        assert_eq!(child.end(), Some(0));
     }
 }
 

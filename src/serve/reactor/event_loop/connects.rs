@@ -81,7 +81,10 @@ impl<'a> Loop<'a> {
         let outcome = if connect.is_reconnect() && service.has_stopped() {
             Err(connect.connecting.error(ErrorKind::Closed))
         } else {
-            connect.connecting.try_connect()
+            let outcome = connect.connecting.try_connect();
+            // `on_retry` of the program may have forked.
+            service.state.threads.end_in_child();
+            outcome
         };
         let connected = match outcome {
             Ok(None) => return self.watch_connect(key),
@@ -163,6 +166,6 @@ impl<'a> Loop<'a> {
     fn connect_failed(&self, error: &Error, data: Option<Data>) {
         let handler = &*self.service.handler;
         // If the callback panics, there is no connection to reset.
-        panics(|| handler.on_connect_failed(error, data));
+        self.service.state.threads.run(|| handler.on_connect_failed(error, data));
     }
 }

@@ -61,7 +61,7 @@ impl<'a> Loop<'a> {
         let Some(task) = task else {
             return false;
         };
-        if panics(|| task.run(&())) {
+        if self.service.state.threads.run(|| task.run(&())) {
             log::function_panicked();
         }
         self.service.task_ended();
@@ -93,7 +93,7 @@ impl<'a> Loop<'a> {
             };
             locked.in_timer = true;
             drop(locked);
-            let left = if panics(|| function.call(id)) {
+            let left = if service.state.threads.run(|| function.call(id)) {
                 log::function_panicked();
                 let _ = service.lock_timers().remove(id);
                 Some(function)
