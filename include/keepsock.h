@@ -99,6 +99,8 @@
  *   handlers, callbacks, name lookups and closes: cancellation is disabled in them.
  * - fork(2): a forked child that closes or frees an object closes its own descriptors only. The
  *   parent's connections, listeners and services continue, and services do not run in the child.
+ *   If a callback or handler of a service forks, the child has only that thread. When the child
+ *   returns from the callback, the library ends it, as _exit(2) with status 0 does.
  *   This holds for fork(), and with Linux 4.14 and later for _Fork() and for clone(2) without
  *   CLONE_VM. The parent does not detect a child of _Fork() or clone(2): after the parent has
  *   closed a connection, the peer receives the end of the stream only when the child has closed its

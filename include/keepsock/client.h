@@ -1384,7 +1384,7 @@ typedef struct {
     int64_t congestion_window;
     /** The peer's receive window, in bytes; 0: its program does not read. */
     int64_t peer_window;
-    /** Heartbeats that this side sent. */
+    /** Heartbeats that this side sent. -1 for a keepsock_conn: event loops do not count them. */
     int64_t heartbeats;
     /** The congestion control algorithm: "cubic", "bbr". */
     char congestion_control[16];
