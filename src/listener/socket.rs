@@ -201,7 +201,7 @@ impl Listener {
     ) -> TryAccept {
         let mut retries = 0;
         loop {
-            let err = match result {
+            let err = match result.or_else(|e| sys::accept_without_flags(io.socket(), e)) {
                 Ok((socket, peer)) => return TryAccept::Accepted(socket, peer),
                 Err(err) => err,
             };

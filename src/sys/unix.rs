@@ -192,70 +192,84 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // A debug build calls libc's function, which tests replace with a failing one.
     #[cfg(debug_assertions)]
-    let accepted = {
+    let fd = {
         let _disabled = CancellationDisabled::new();
         let to = name.as_mut_ptr().cast();
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
         check_int(unsafe {
             kernel::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC)
-        })
+        })?
     };
     #[cfg(not(debug_assertions))]
-    let accepted = {
+    let fd = {
         let to = name.as_mut_ptr().expose_provenance();
         let room = (&raw mut len).expose_provenance();
         let fd = listener.as_raw_fd() as usize;
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
-        unsafe { syscall(libc::SYS_accept4, [fd, to, room, libc::SOCK_CLOEXEC as usize, 0, 0]) }
+        unsafe { syscall(libc::SYS_accept4, [fd, to, room, libc::SOCK_CLOEXEC as usize, 0, 0]) }?
     };
-    let socket = match accepted {
-        // SAFETY: the kernel returned a new descriptor that only this function owns.
-        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd as RawFd) },
-        // SAFETY: the name has room for `len` bytes.
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => unsafe {
-            accept_without_flags(listener, name.as_mut_ptr().cast(), &mut len)?
-        },
-        Err(e) => return Err(e),
-    };
-    let inet = name.as_ptr().cast::<libc::sockaddr_in>();
+    // SAFETY: the kernel returned a new descriptor that only this function owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    // SAFETY: the kernel wrote `len` bytes of the name.
+    Ok((socket, unsafe { address_of_peer(name.as_ptr(), len) }))
+}
+
+/// # Safety
+/// `name` has `len` bytes of an address that the kernel wrote.
+#[cfg(keepsock_linux)]
+#[inline(always)]
+unsafe fn address_of_peer(name: *const libc::sockaddr_storage, len: libc::socklen_t) -> Address {
+    let inet = name.cast::<libc::sockaddr_in>();
     // SAFETY: every name starts with its family; a name of AF_INET is a sockaddr_in. An unnamed Unix
     // peer has a family only.
-    let address = unsafe {
+    unsafe {
         if len as usize >= mem::size_of::<libc::sockaddr_in>()
             && (*inet).sin_family == libc::AF_INET as libc::sa_family_t
         {
             let ip = Ipv4Addr::from_bits(u32::from_be((*inet).sin_addr.s_addr));
             Address::Inet(SocketAddrV4::new(ip, u16::from_be((*inet).sin_port)).into())
         } else {
-            other_address(name.as_ptr().cast(), len)
+            other_address(name.cast(), len)
         }
-    };
-    Ok((socket, address))
+    }
 }
 
-/// Accepts with accept(2) and sets close-on-exec afterwards, in a sandbox that knows no accept4(2).
-///
-/// # Safety
-/// `name` has room for `len` bytes.
+/// Accepts with accept(2) and sets close-on-exec afterwards, if `err` is that of a sandbox that knows no
+/// accept4(2). Otherwise `err` is the result.
 #[cfg(keepsock_linux)]
 #[cold]
-unsafe fn accept_without_flags(
+pub(crate) fn accept_without_flags(
     listener: Borrowed<'_>,
-    name: *mut libc::sockaddr,
-    len: &mut libc::socklen_t,
-) -> io::Result<OwnedFd> {
+    err: io::Error,
+) -> io::Result<(Owned, Address)> {
+    if err.raw_os_error() != Some(libc::ENOSYS) {
+        return Err(err);
+    }
+    let mut name = mem::MaybeUninit::<libc::sockaddr_storage>::uninit();
+    let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let _disabled = CancellationDisabled::new();
     let socket = kernel::call("accept", || {
+        let to = name.as_mut_ptr().cast();
         // SAFETY: the kernel writes at most `len` bytes of the name, and then its length into len.
         // The descriptor is new, and only this function owns it.
         unsafe {
-            let fd = check_int(libc::accept(listener.as_raw_fd(), name, &raw mut *len))?;
+            let fd = check_int(libc::accept(listener.as_raw_fd(), to, &raw mut len))?;
             Ok(OwnedFd::from_raw_fd(fd))
         }
     })?;
     // SAFETY: no memory is passed.
     check_int(unsafe { kernel::fcntl(socket.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    Ok(socket)
+    // SAFETY: the kernel wrote `len` bytes of the name.
+    Ok((socket, unsafe { address_of_peer(name.as_ptr(), len) }))
+}
+
+/// These systems have no other function.
+#[cfg(not(keepsock_linux))]
+pub(crate) fn accept_without_flags(
+    _: Borrowed<'_>,
+    err: io::Error,
+) -> io::Result<(Owned, Address)> {
+    Err(err)
 }
 
 /// # Safety

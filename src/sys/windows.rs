@@ -54,6 +54,14 @@ pub(crate) fn connect(socket: Borrowed<'_>, to: &SockAddr) -> io::Result<bool> {
     }
 }
 
+/// Windows has no other function.
+pub(crate) fn accept_without_flags(
+    _: Borrowed<'_>,
+    err: io::Error,
+) -> io::Result<(Owned, Address)> {
+    Err(err)
+}
+
 pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     let (socket, from) = SockRef::from(&listener).accept()?;
     socket.set_nonblocking(true)?;
