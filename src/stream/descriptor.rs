@@ -172,7 +172,7 @@ impl ClientSocket {
     ///   [`BorrowedSocket`] uses the descriptor; or the read buffer contains
     ///   [bytes](ClientSocket::buffered), which must be read first; or the PROXY header was not
     ///   [received](ClientSocket::read_proxy_header); or a message of
-    ///   [`write_message`](ClientSocket::write_message) is unfinished. In a forked child, the calls of
+    ///   [`write_message`](ClientSocket::write_message) is unfinished and the write side is open. In a forked child, the calls of
     ///   the parent's threads are not detected.
     ///
     /// ```
