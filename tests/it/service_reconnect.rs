@@ -314,7 +314,9 @@ fn service_reconnect_of_a_full_service_succeeds_later<A: Api>() {
     let service = server.serve_events(&[Serve::Max(1)], on).unwrap();
     let client = A::connect(&server.endpoint(), &[]).unwrap();
     let Open(first) = next(&told) else { panic!("not opened") };
-    let (again, retries) = reconnect::<A>(&upstream.local_addr().unwrap().to_string(), &[], (1, 5));
+    // Each try leaves a connection in the queue of `upstream`, which is not full for 6 s.
+    let (again, retries) =
+        reconnect::<A>(&upstream.local_addr().unwrap().to_string(), &[], (10, 50));
     given::<A>(&service, again, 7);
     for _ in 0..3 {
         retries.recv_timeout(SOON).unwrap();
