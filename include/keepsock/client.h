@@ -1277,7 +1277,7 @@ int32_t keepsock_client_check_liveness(keepsock_client *client, int64_t *timeout
  * @return KEEPSOCK_OK on success, otherwise
  *   - KEEPSOCK_ERR_WRONG_STATE: another thread is inside a call; buffered bytes are left
  *     (keepsock_client_buffered()): read them first; the PROXY header was not received; or a
- *     message of keepsock_client_write_message() is unfinished
+ *     message of keepsock_client_write_message() is unfinished and the write side is open
  *   - KEEPSOCK_ERR_CLOSED: this process closed the connection
  *   - KEEPSOCK_ERR_INVALID_ARGUMENT: NULL
  */
