@@ -1649,15 +1649,20 @@ fn writable_callback_after_close_does_not_run<A: Api>() {
     for closed in [false, true] {
         let server = listen::<A>(&[]);
         let (mut on, told) = reporting::<A>();
+        let (queued, is_queued) = channel();
+        let queued = Mutex::new(queued);
         on.open = Some(Box::new(move |c| {
             c.send(&vec![1; MUCH]).unwrap();
-            assert!(c.queued() > 0);
+            let waits = c.queued() > 0;
             if closed {
                 c.close();
             }
+            queued.lock().unwrap().send(waits).unwrap();
         }));
         let service = server.serve_events(&[Serve::QueueLimit(2 * MUCH)], on).unwrap();
         let client = raw(&at::<A>(&server));
+        // The client reads nothing before.
+        assert!(is_queued.recv_timeout(Duration::from_secs(60)).unwrap());
         if closed {
             assert_eq!(all(&client).len(), MUCH);
             drop(client);
