@@ -246,7 +246,7 @@ int32_t keepsock_conn_send_slices(keepsock_conn conn, const keepsock_slice *slic
  * @return KEEPSOCK_OK if the kernel accepted the bytes or they are queued, otherwise
  *   - KEEPSOCK_ERR_CLOSED: the connection is closing: this program closed it, shut its write side
  *     down or freed the service, or a timeout or limit ended it. Or the file became shorter or
- *     could not be read after a part of it was sent: keepsock_error_transferred() returns the
+ *     could not be read after its first bytes were sent: keepsock_error_transferred() returns the
  *     number of sent bytes
  *   - KEEPSOCK_ERR_STALLED: the file exceeds the queue limit; the library resets the connection. Or
  *     the peer accepted no data for dead_after, with fail_on_stall

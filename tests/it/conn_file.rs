@@ -117,7 +117,7 @@ fn send_file_to_fast_reader_lets_others_run<A: Api>() {
     reader.join().unwrap();
 }
 
-/// I5, K7: a file that becomes shorter after a part of it was sent ends its connection, with a close
+/// I5, K7: a file that becomes shorter after its first bytes were sent ends its connection, with a close
 /// reason of its own, and no other.
 fn send_file_that_becomes_shorter_resets_only_its_connection<A: Api>() {
     let (server, service, client, conn, told) = served::<A>(&[], &[Serve::Threads(2)]);

@@ -169,7 +169,7 @@ impl Connection {
     /// - [`Os`](ErrorKind::Os): the file cannot be read.
     /// - The errors of [`send`](Connection::send).
     ///
-    /// If the file becomes shorter or cannot be read after a part of it was sent, the service resets
+    /// If the file becomes shorter or cannot be read after a part of the file was sent, the service resets
     /// the connection with [`FileFailed`](crate::CloseReason::FileFailed), because the peer expects the
     /// rest. If that happens during the call, the error is `Closed`, and
     /// [`Error::transferred`](crate::Error::transferred) returns the length of the part. Bytes that
@@ -202,7 +202,9 @@ impl Connection {
                 let error = match cause {
                     _ if sent > 0 => Error::new(ErrorKind::Closed, OPERATION)
                         .with_os_error(cause.and_then(|e| e.raw_os_error()))
-                        .detail("the file ended or could not be read after a part of it was sent"),
+                        .detail(
+                            "the file ended or could not be read after a part of the file was sent",
+                        ),
                     None => Error::new(ErrorKind::InvalidArgument, OPERATION)
                         .detail("the file has become shorter"),
                     Some(e) => Error::os(OPERATION, &e).detail("the file cannot be read"),

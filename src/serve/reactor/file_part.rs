@@ -39,7 +39,7 @@ pub(super) enum Stopped {
     File(Option<io::Error>),
 }
 
-/// The failure of a file that a call sends, before or after a part of it was sent.
+/// The failure of a file that a call sends, before or after the first bytes were sent.
 pub(super) struct FileFailure {
     /// The number of bytes that the kernel has accepted.
     pub sent: usize,

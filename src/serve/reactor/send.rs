@@ -312,7 +312,7 @@ impl ReactorService {
         Ok(outcome)
     }
 
-    /// Records that the rest of a file cannot be sent, after a part of it was sent.
+    /// Records that the rest of a file cannot be sent, after a part of the file was sent.
     #[cold]
     pub(super) fn file_failed(&self, entry: &mut ConnEntry) {
         entry.record_close_reason(CloseReason::FileFailed);

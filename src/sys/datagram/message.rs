@@ -299,8 +299,8 @@ pub(crate) fn send_datagrams(
 }
 
 /// Receives the waiting datagrams, one per buffer and at most [`MAX_BATCH`], and returns their number.
-/// Waits for the first one only. `told` is called for each, with its index. `control` is the same as
-/// in [`recv_datagram`], for each.
+/// Waits for the first one only. `told` receives each datagram with its index. `control` is the same as
+/// in [`recv_datagram`].
 #[cfg(keepsock_linux)]
 pub(crate) fn recv_datagrams<B: Buffers + ?Sized>(
     socket: Borrowed<'_>,
